@@ -1,0 +1,61 @@
+# Two commands do all the set-up on a machine that has Python 3.11, git and make:
+#   make demo     inserts SimAM into the small detector in examples/ and verifies it against PyTorch
+#   make test     lint, types and tests, the way CI runs them
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+PYTHON  ?= $(shell for p in python3.11 python3 python; do \
+             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
+PYTEST   = $(BIN)/python -m pytest --numprocesses=$(WORKERS)
+INSTALL  = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+EXAMPLE := examples/01_first_insertion/detector.onnx
+RESULT  := build/demo/detector-simam.onnx
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint bench clean
+
+help:
+	@echo "make demo | test | test-all | lint | bench | clean    (see the top of the Makefile)"
+
+demo: $(VENV)/installed-demo
+	@mkdir -p $(dir $(RESULT))
+	$(BIN)/graphsurgery insert $(EXAMPLE) --module simam --after /model.8 --force -o $(RESULT)
+	$(BIN)/graphsurgery verify $(RESULT)
+
+test: lint
+	$(PYTEST)
+
+test-all: lint
+	$(PYTEST) -m ""
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p build/typing/graphsurgery && ln -sfn ../../../patterns build/typing/graphsurgery/patterns
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+clean:
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache $(VENV)
+
+# Each stamp marks a finished step, so that a second run starts at once. torch goes first and alone: pulled in by another
+# package, pip may choose a newer build with gigabytes of CUDA libraries.
+$(VENV)/installed-venv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/installed-torch: $(VENV)/installed-venv constraints.txt
+	$(INSTALL) torch
+	@touch $@
+
+$(VENV)/installed-%: $(VENV)/installed-torch pyproject.toml
+	$(INSTALL) --editable '.[$(EXTRAS_$*)]'
+	@touch $@
+
+EXTRAS_demo := cpu,torch
+EXTRAS_test := test

@@ -1,0 +1,18 @@
+"""graphsurgery: put attention blocks into detectors that are already exported to ONNX, and prove that the result is
+right.
+
+>>> import graphsurgery as gsx
+>>> model = gsx.insert("yolov8n.onnx", "simam", after="/model.8")   # doctest: +SKIP
+>>> model.save("yolov8n-simam.onnx")                                # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from . import errors
+from ._version import __version__
+from .block import Block
+from .modelfile import ModelFile
+from .splice import remove
+from .surgery import insert, sites
+
+__all__ = ["Block", "ModelFile", "__version__", "errors", "insert", "remove", "sites"]

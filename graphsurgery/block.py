@@ -1,0 +1,249 @@
+"""Block: the base class of everything that can be inserted, and the registry that finds the installed ones.
+
+A block is one file with one subclass. It states its paper, formula, hyper-parameters and weights, and emits its
+template in one or more lowerings. The engine knows no block by name: it looks them up in the packages that the
+entry-point group ``graphsurgery.patterns`` names, its own catalogue among them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .errors import BlockError
+from .featuremap import FeatureMap
+from .template import Template
+
+if TYPE_CHECKING:
+    import torch
+
+Array = np.ndarray[Any, Any]
+ENTRY_POINTS = "graphsurgery.patterns"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One hyper-parameter of a block: what ``--set name=value`` accepts."""
+
+    name: str
+    type: type[int] | type[float] | type[bool]
+    default: int | float | bool | None
+    doc: str
+    minimum: float | None = None
+    above: float | None = None
+    choices: tuple[int, ...] | None = None
+
+    def read(self, value: object, block: str) -> int | float | bool | None:
+        """``value`` (text from a command line, or a Python value) in the setting's type. BlockError if it is not
+        one.
+        """
+        if value is None and self.default is None:
+            return None
+        result = self._converted(value)
+        if result is None:
+            kind = {int: "a whole number", float: "a number", bool: "true or false"}[self.type]
+            raise BlockError(f"{self.name} of {block} is {kind}, not {value!r}")
+        if self.choices is not None and result not in self.choices:
+            raise BlockError(f"{self.name} of {block} is one of {', '.join(map(str, self.choices))}, not {value}")
+        if self.minimum is not None and result < self.minimum:
+            raise BlockError(f"{self.name} of {block} is at least {self.minimum:g}, not {value}")
+        if self.above is not None and not result > self.above:
+            raise BlockError(f"{self.name} of {block} is greater than {self.above:g}, not {value}")
+        return result
+
+    def _converted(self, value: object) -> int | float | bool | None:
+        if self.type is bool:
+            words = {
+                "true": True,
+                "1": True,
+                "yes": True,
+                "on": True,
+                "false": False,
+                "0": False,
+                "no": False,
+                "off": False,
+            }
+            return value if isinstance(value, bool) else words.get(str(value).lower())
+        if isinstance(value, bool):
+            return None
+        try:
+            number = float(str(value))
+        except ValueError:
+            return None
+        if not np.isfinite(number):
+            return None
+        if self.type is int:
+            return int(number) if number == int(number) else None
+        return number
+
+
+class Block(ABC):
+    """An attention block. Subclasses are registered by lying in a package of the entry-point group."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    reference: ClassVar[str]
+    """the code whose function this is"""
+    formula: ClassVar[str]
+    untrained: ClassVar[str]
+    """what a block fresh from its initialisation does to the scale of x, in words"""
+    variants: ClassVar[Mapping[str, str]] = {}
+    """variant -> one line; the first is what the bare name means"""
+    settings: ClassVar[Sequence[Setting]] = ()
+    aliases: ClassVar[Sequence[tuple[str, str]]] = ()
+    """(regular expression for a whole key found in the field, official key as a replacement template)"""
+
+    def __init__(self, variant: str | None = None, **values: object) -> None:
+        if variant is not None and variant not in self.variants:
+            known = f"has the variants {', '.join(self.variants)}" if self.variants else "has no variants"
+            raise BlockError(f"{self.name} has no variant {variant!r}; it {known}")
+        self.variant = variant or next(iter(self.variants), None)
+        known_settings = {setting.name: setting for setting in self.settings}
+        for key in values:
+            if key not in known_settings:
+                known = f"the known ones are {', '.join(known_settings)}" if known_settings else "it has none"
+                raise BlockError(f"{self.name} has no hyper-parameter {key!r}; {known}")
+        self.values: dict[str, int | float | bool | None] = {
+            key: setting.read(values.get(key, setting.default), self.name) for key, setting in known_settings.items()
+        }
+        """hyper-parameters in force, by name"""
+
+    @property
+    def spelled(self) -> str:
+        """The block as a user names it: ``ge[theta-minus]``."""
+        return f"{self.name}[{self.variant}]" if self.variant else self.name
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether any variant of the block has parameters."""
+        return bool(self.parameters(FeatureMap(1024, 8, 8)))
+
+    def with_values(self, **values: object) -> Block:
+        """The same block with other hyper-parameters."""
+        return type(self)(self.variant, **{**self.values, **values})
+
+    # ------------------------------------------------------------------ what a subclass states
+
+    def check(self, feature: FeatureMap) -> None:  # noqa: B027 - most blocks work everywhere
+        """Raise BlockError where the block cannot work. Called before anything is emitted."""
+
+    def warnings(self, feature: FeatureMap) -> list[str]:
+        """Settings that work and are probably not what is meant."""
+        return []
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        """Official key -> shape of every parameter and buffer of the PyTorch module that the function depends on."""
+        return {}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        """The module's own initialisation."""
+        return {}
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        """Parameters with which the block gives x back bit by bit. BlockError where there are none."""
+        raise BlockError(f"{self.spelled} has no setting that leaves its input as it is; use --gate residual instead")
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        """Hyper-parameters that follow from the shapes of given weights (official keys), a hidden width say."""
+        return {}
+
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        """The formulations that can be emitted here, the one with the fewest demands last."""
+        return ("default",)
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        """The formulation to use on the template's target, out of those that can be emitted."""
+        return lowerings[0]
+
+    @abstractmethod
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        """Write the block behind ``t.x`` and return its output, shaped like ``t.x``."""
+
+    @abstractmethod
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        """The PyTorch module with the same parameters and the same function, freshly initialised. Imports torch."""
+
+    # ------------------------------------------------------------------ keys
+
+    def official_key(self, key: str) -> str:
+        """The official name of a key found in the field; the key itself where no alias fits."""
+        for pattern, official in self.aliases:
+            if re.fullmatch(pattern, key):
+                return re.sub(pattern, official, key)
+        return key
+
+
+def uniform_fan_in(rng: np.random.Generator, shape: Sequence[int], fan_in: int) -> Array:
+    """torch's default for convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
+    bound = 1.0 / np.sqrt(fan_in)
+    return rng.uniform(-bound, bound, size=tuple(shape)).astype(np.float32)
+
+
+def bn_shapes(prefix: str, count: int) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of an evaluated BatchNorm over ``count`` channels."""
+    return {f"{prefix}.{part}": (count,) for part in ("weight", "bias", "running_mean", "running_var")}
+
+
+def bn_values(prefix: str, count: int, weight: float = 1.0, bias: float = 0.0) -> dict[str, Array]:
+    """A fresh BatchNorm: running mean 0, running variance 1."""
+    values = {"weight": weight, "bias": bias, "running_mean": 0.0, "running_var": 1.0}
+    return {f"{prefix}.{part}": np.full(count, value, np.float32) for part, value in values.items()}
+
+
+# ---------------------------------------------------------------------- the registry
+
+
+def block_class(name: str) -> type[Block]:
+    """The block of that name. BlockError, with the nearest names, if none is installed."""
+    catalogue = all_blocks()
+    if name in catalogue:
+        return catalogue[name]
+    near = difflib.get_close_matches(name, catalogue, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(catalogue)}"
+    raise BlockError(f"there is no block {name!r}; {hint}")
+
+
+def make_block(spelled: str, settings: Mapping[str, object] | None = None) -> Block:
+    """The block that a user names (``simam``, ``ge[theta]``) with its hyper-parameters. BlockError if there is no
+    such thing.
+    """
+    match = re.fullmatch(r"\s*([^\[\]\s]+)\s*(?:\[([^\[\]]+)\])?\s*", spelled)
+    if match is None:
+        raise BlockError(f"{spelled!r} is not a block's name; write it as in simam or 'ge[theta]'")
+    name, variant = match.groups()
+    return block_class(name)(variant, **dict(settings or {}))
+
+
+@cache
+def all_blocks() -> dict[str, type[Block]]:
+    """Every installed block by name, in alphabetical order. BlockError if two packages bring blocks of one name.
+
+    An entry point names a module with Block subclasses in it, or a package whose modules have them.
+    """
+    found: dict[str, type[Block]] = {}
+    for entry in sorted({entry.value for entry in entry_points(group=ENTRY_POINTS)}):
+        for block in _blocks_under(entry):
+            if found.setdefault(block.name, block) is not block:
+                raise BlockError(f"two installed packages bring a block called {block.name!r}")
+    return dict(sorted(found.items()))
+
+
+def _blocks_under(name: str) -> Iterator[type[Block]]:
+    module = importlib.import_module(name)
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Block) and value.__module__ == name:
+            yield value
+    for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        yield from _blocks_under(f"{name}.{inner.name}")

@@ -1,0 +1,123 @@
+"""Where the bytes of a model lie: in a file that stays on disk, or in memory.
+
+A source is read by byte range and copied to a file descriptor by byte range, so that weights go from one file to
+another without becoming Python objects.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Protocol
+
+_CHUNK = 1 << 20
+
+
+class Source(Protocol):
+    """Bytes [0, size) that can be read and copied by range."""
+
+    size: int
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes [start, end); EOFError if the source has fewer."""
+
+    def copy(self, start: int, end: int, descriptor: int) -> None:
+        """Write the bytes [start, end) to an open file descriptor; OSError if that fails."""
+
+
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size = len(data)
+
+    def read(self, start: int, end: int) -> bytes:
+        if end > self.size:
+            raise EOFError
+        return self.data[start:end]
+
+    def copy(self, start: int, end: int, descriptor: int) -> None:
+        write_all(descriptor, memoryview(self.data)[start:end])
+
+
+class FileSource:
+    """Bytes of a regular file. The file stays open; one that changes meanwhile is noticed."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self.name = name
+        status = os.fstat(descriptor)
+        self._stamp = (status.st_size, status.st_mtime_ns)
+        self.size = status.st_size
+
+    @classmethod
+    def open(cls, path: Path) -> Source:
+        """Open ``path``. What is not a regular file (a pipe, say) is read into memory. OSError if it cannot be read."""
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        return cls.adopt(descriptor, str(path))
+
+    @classmethod
+    def adopt(cls, descriptor: int, name: str) -> Source:
+        """Take over an open descriptor: a regular file at its beginning by reference, anything else into memory."""
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == 0:
+            return cls(descriptor, name)
+        if stat.S_ISDIR(mode):
+            os.close(descriptor)
+            raise IsADirectoryError(errno.EISDIR, "is a directory", name)
+        with open(descriptor, "rb") as stream:
+            return BytesSource(stream.read())
+
+    def __del__(self) -> None:
+        descriptor, self._descriptor = getattr(self, "_descriptor", -1), -1
+        if descriptor > 2:
+            os.close(descriptor)
+
+    def check_unchanged(self) -> None:
+        """OSError if the file was written to since it was opened."""
+        status = os.fstat(self._descriptor)
+        if (status.st_size, status.st_mtime_ns) != self._stamp:
+            raise OSError(errno.ESTALE, "was changed by another program in the meantime", self.name)
+
+    def read(self, start: int, end: int) -> bytes:
+        data = os.pread(self._descriptor, end - start, start)
+        while len(data) < end - start:
+            more = os.pread(self._descriptor, end - start - len(data), start + len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    def copy(self, start: int, end: int, descriptor: int) -> None:
+        self.check_unchanged()
+        start = self._copy_in_kernel(start, end, descriptor)
+        while start < end:
+            chunk = os.pread(self._descriptor, min(_CHUNK, end - start), start)
+            if not chunk:
+                raise EOFError
+            write_all(descriptor, memoryview(chunk))
+            start += len(chunk)
+
+    def _copy_in_kernel(self, start: int, end: int, descriptor: int) -> int:
+        """Let the kernel copy as much as it will; returns where it stopped (at ``start`` where it cannot)."""
+        copy_range = getattr(os, "copy_file_range", None)
+        while copy_range is not None and start < end:
+            try:
+                count = copy_range(self._descriptor, descriptor, end - start, offset_src=start)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                    raise
+                break  # not between these two kinds of file: the caller copies by hand
+            if count == 0:
+                break
+            start += count
+        return start
+
+
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Write all of ``data``: a single write to a pipe or a full disk may take only a part."""
+    while data:
+        data = data[os.write(descriptor, data) :]

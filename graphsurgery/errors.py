@@ -1,0 +1,98 @@
+"""Every error that graphsurgery raises on purpose.
+
+Each message is one sentence in the user's terms; each class carries the exit code of the command line.
+
+    GraphSurgeryError
+    ├── RequestError          exit 2: the request cannot be carried out as it was put
+    │   ├── ModelError            the file is not an ONNX model that can be edited
+    │   │   └── ExternalDataError     its external data is missing, or lies outside the model's folder
+    │   ├── SelectorError         a selector matches nothing, too much, or cannot be read
+    │   ├── SiteError             a tensor was found, but no block can be put there
+    │   ├── BlockError            unknown block, variant or hyper-parameter, or one that cannot work at the site
+    │   ├── WeightsError          missing, extra or mis-shaped weights, or a file that cannot be read safely
+    │   ├── RecipeError           a recipe that cannot be read
+    │   ├── InsertionError        no such insertion, or one that can no longer be undone
+    │   └── OutputError           the result cannot, or must not, be written there
+    ├── CheckFailed           exit 1: the work was done and a check says it is not right
+    │   ├── ParityFailed          a block does not agree with its PyTorch module
+    │   └── InvalidModel          the result would not be a valid model
+    └── EnvironmentLacks      exit 3: this machine lacks something that was asked for
+        ├── MissingProvider       an onnxruntime execution provider
+        └── MissingDependency     a Python package
+"""
+
+from __future__ import annotations
+
+
+class GraphSurgeryError(Exception):
+    """Base of all errors of this package; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 2
+
+
+class RequestError(GraphSurgeryError):
+    """The request is wrong."""
+
+
+class ModelError(RequestError):
+    """The file is not an ONNX model that can be edited."""
+
+
+class ExternalDataError(ModelError):
+    """External data is missing, or its path leaves the model's folder."""
+
+
+class SelectorError(RequestError):
+    """A selector matches nothing, matches too much, or cannot be read."""
+
+
+class SiteError(RequestError):
+    """The tensor exists, but no block can be put there."""
+
+
+class BlockError(RequestError):
+    """Unknown block, variant or hyper-parameter, or a block that cannot work at the site."""
+
+
+class WeightsError(RequestError):
+    """Weights that do not fit the block, or a file that cannot be read safely."""
+
+
+class RecipeError(RequestError):
+    """A recipe that cannot be read."""
+
+
+class InsertionError(RequestError):
+    """No such insertion, or one that can no longer be undone."""
+
+
+class OutputError(RequestError):
+    """The result cannot, or must not, be written where it was asked for."""
+
+
+class CheckFailed(GraphSurgeryError):
+    """The work was done, and a check says that it is not right."""
+
+    exit_code = 1
+
+
+class ParityFailed(CheckFailed):
+    """An inserted block does not agree with its PyTorch module."""
+
+
+class InvalidModel(CheckFailed):
+    """The result would not be a valid ONNX model."""
+
+
+class EnvironmentLacks(GraphSurgeryError):
+    """This machine lacks something that was asked for."""
+
+    exit_code = 3
+
+
+class MissingProvider(EnvironmentLacks):
+    """An onnxruntime execution provider that was asked for is not there."""
+
+
+class MissingDependency(EnvironmentLacks):
+    """A Python package that was asked for is not installed."""

@@ -1,0 +1,63 @@
+"""FeatureMap: what a block needs to know of the tensor it is put on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from onnx import TensorProto
+
+_ONNX_TYPES: dict[str, int] = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    "float64": TensorProto.DOUBLE,
+}
+_DTYPES = {number: name for name, number in _ONNX_TYPES.items()}
+
+
+def float_dtype(onnx_type: int) -> str | None:
+    """Name of a floating-point element type that blocks can work in, or None for every other type."""
+    return _DTYPES.get(onnx_type)
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A tensor [N, C, H, W] in front of a block. ``None`` for N, H or W means known only when the model runs."""
+
+    channels: int
+    height: int | None
+    width: int | None
+    dtype: str = "float32"
+    batch: int | None = None
+    label: str = "the site"
+
+    @property
+    def static(self) -> bool:
+        """Whether height and width are known before the model runs."""
+        return self.height is not None and self.width is not None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of a static map; ValueError otherwise."""
+        if self.height is None or self.width is None:
+            raise ValueError(f"{self.label} has a dynamic height or width")
+        return self.height, self.width
+
+    @property
+    def area(self) -> int:
+        """Number of positions, H*W, of a static map."""
+        height, width = self.size
+        return height * width
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The element type as numpy (with ml_dtypes for bfloat16) sees it."""
+        return np.dtype(ml_dtypes.bfloat16) if self.dtype == "bfloat16" else np.dtype(self.dtype)
+
+    @property
+    def onnx_type(self) -> int:
+        """The element type as a TensorProto.DataType number."""
+        return _ONNX_TYPES[self.dtype]

@@ -1,0 +1,53 @@
+"""Folding of constants, in float64, and the way back: reading a block's parameters out of the model that it stands in.
+
+A template keeps a parameter as it is, folds a BatchNorm into a convolution, or folds parameters into something new.
+The record of the insertion says which, so that the PyTorch module can be built again from the file alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def affine(values: Callable[[str], Array], bn: str, eps: float) -> tuple[Array, Array]:
+    """(scale, shift) per channel, float64, of an evaluated BatchNorm: scale = weight / sqrt(running_var + eps)."""
+    scale = values(f"{bn}.weight") / np.sqrt(values(f"{bn}.running_var") + eps)
+    return scale, values(f"{bn}.bias") - scale * values(f"{bn}.running_mean")
+
+
+def keep(values: Array) -> dict[str, Any]:
+    """An array as text, for parameters that the template does not hold in any form that they could be read from."""
+    kind = "<f8" if values.dtype == np.float64 else "<f4"
+    packed = zlib.compress(np.ascontiguousarray(values, dtype=kind).tobytes(), 9)
+    return {"data": base64.b64encode(packed).decode(), "dtype": kind, "shape": list(values.shape)}
+
+
+def read_back(
+    stored: Mapping[str, Mapping[str, Any]], shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], Array]
+) -> dict[str, Array]:
+    """A block's parameters by official key, float64, from the record ``stored`` and the model's tensors.
+
+    ``tensor(name)`` gives an initializer of the model. A channel whose BatchNorm scale is 0 has lost its convolution
+    weights; any weights are right there, and zeros are returned.
+    """
+    found: dict[str, Array] = {}
+    for key, entry in stored.items():
+        if "data" in entry:
+            raw = zlib.decompress(base64.b64decode(entry["data"]))
+            found[key] = np.frombuffer(raw, dtype=entry["dtype"]).reshape(entry["shape"]).astype(np.float64)
+    for key, entry in stored.items():
+        if "initializer" in entry:
+            values = np.asarray(tensor(entry["initializer"]), dtype=np.float64)
+            if "divided_by" in entry:
+                scale, _ = affine(found.__getitem__, entry["divided_by"], entry["eps"])
+                scale = scale.reshape(-1, *[1] * (values.ndim - 1))
+                values = np.divide(values, scale, out=np.zeros_like(values), where=scale != 0)
+            found[key] = values.reshape(shapes[key])
+    return {key: found[key] for key in shapes}

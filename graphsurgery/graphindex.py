@@ -1,0 +1,111 @@
+"""GraphIndex: who makes a tensor, who reads it, which names are taken. Built once per model, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import onnx
+
+from .modelfile import ModelFile
+
+_WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_STANDARD = frozenset({"", "ai.onnx"})
+
+
+class GraphIndex:
+    """The main graph of a model, indexed by tensor. Nodes are named by their position in the file."""
+
+    def __init__(self, model: ModelFile) -> None:
+        self.model = model
+        graph = model.structure.graph
+        self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self.producer: dict[str, int] = {}
+        """tensor -> position of the node that makes it"""
+        self.consumers: dict[str, list[int]] = {}
+        """tensor -> positions of the nodes that read it, those whose subgraphs capture it included, each once, in
+        order
+        """
+        self.inputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.input}
+        self.outputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.output}
+        self.initializers: dict[str, int] = {tensor.name: i for i, tensor in enumerate(graph.initializer)}
+        for position, node in enumerate(self.nodes):
+            for name in node.output:
+                if name:
+                    self.producer[name] = position
+            names = set(node.input)
+            if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
+                names.update(_captured(node))
+            for name in names:
+                if name:
+                    self.consumers.setdefault(name, []).append(position)
+
+    def is_constant(self, tensor: str) -> bool:
+        """Whether a tensor is an initializer or the output of a Constant node."""
+        if tensor in self.initializers:
+            return True
+        position = self.producer.get(tensor)
+        return position is not None and self.nodes[position].op_type == "Constant"
+
+    def label(self, position: int) -> str:
+        """How messages call a node: its name, or operator and position where it has none."""
+        node = self.nodes[position]
+        return node.name or f"{node.op_type}#{position}"
+
+    @cached_property
+    def active(self) -> set[int]:
+        """Positions of the nodes whose output depends on an input of the model, not on constants alone."""
+        live = set(self.inputs) - set(self.initializers)
+        readers = {position for name in live for position in self.consumers.get(name, ())}
+        for position, node in enumerate(self.nodes):
+            if position in readers:
+                for name in node.output:
+                    readers.update(self.consumers.get(name, ()))
+        return readers
+
+    @cached_property
+    def node_names(self) -> dict[str, list[int]]:
+        """node name -> positions; blank names are left out, duplicate names have several."""
+        table: dict[str, list[int]] = {}
+        for position, node in enumerate(self.nodes):
+            if node.name:
+                table.setdefault(node.name, []).append(position)
+        return table
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Every name in the model, of nodes and of tensors, subgraphs and functions included."""
+        return set(_names_in(self.model.structure))
+
+
+def _captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the subgraphs of a node take from outside."""
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+            defined = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+            defined.update(name for inner in graph.node for name in inner.output)
+            used = {value.name for value in graph.output}
+            for inner in graph.node:
+                used.update(inner.input)
+                used.update(_captured(inner))
+            yield from used - defined
+
+
+def _names_in(model: onnx.ModelProto) -> Iterator[str]:
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while pending:
+        graph = pending.pop()
+        if isinstance(graph, onnx.GraphProto):
+            for value in (*graph.input, *graph.output, *graph.value_info):
+                yield value.name
+            for tensor in graph.initializer:
+                yield tensor.name
+            for sparse in graph.sparse_initializer:
+                yield sparse.values.name
+        for node in graph.node:
+            yield node.name
+            yield from node.output
+            yield from node.input
+            if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
+                for attribute in node.attribute:
+                    pending += [attribute.g] if attribute.HasField("g") else attribute.graphs

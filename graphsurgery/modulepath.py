@@ -1,0 +1,136 @@
+"""Module paths: where in the source model each node came from.
+
+A path is kept in the dotted form of ``torch.nn.Module.named_modules()``: ``model.8.cv2.act``. It is read from
+
+* node metadata of the dynamo exporter (``pkg.torch.onnx.name_scopes``, or ``namespace``), whose innermost entries
+can be relative
+  to the one before;
+* node names of the TorchScript exporter: ``/model.8/cv2/act/Mul``, where nested containers repeat themselves
+  (``/layer1/layer1.0/conv1/Conv`` is ``layer1.0.conv1``).
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+
+import onnx
+
+from .graphindex import GraphIndex
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_CLASSES = "pkg.torch.onnx.class_hierarchy"
+_NAMESPACE = "namespace"
+
+
+@dataclass
+class Module:
+    """One module: its dotted path, how the model's own names spell it, its class where known, the nodes in it."""
+
+    path: str
+    display: str
+    nodes: list[int] = field(default_factory=list)
+    type: str | None = None
+
+
+def join(scopes: list[str]) -> str:
+    """The dotted path of nested scopes, each given in full or relative to the one before.
+
+    >>> join(["layer1", "layer1.0", "conv1"]), join(["", "model.1", "conv"])
+    ('layer1.0.conv1', 'model.1.conv')
+    """
+    path: list[str] = []
+    last = ""
+    for scope in scopes:
+        if not scope or scope.startswith("_empty_nn_module_stack"):  # dynamo's filler for nodes of no module
+            continue
+        whole = ".".join(path)
+        if path and scope.startswith(whole + "."):
+            path = [scope]
+        elif last and scope.startswith(last + "."):
+            path[-1] = scope
+        else:
+            path.append(scope)
+        last = scope
+    return ".".join(path)
+
+
+def from_name(name: str) -> str:
+    """Dotted path of a node name of the TorchScript exporter; "" for a name without scopes.
+
+    >>> from_name("/model.8/cv2/act/Mul")
+    'model.8.cv2.act'
+    """
+    scopes, slash, _ = name.rpartition("/")
+    return join(scopes.split("/")) if slash else ""
+
+
+def from_metadata(node: onnx.NodeProto) -> tuple[str, list[tuple[str, str]]] | None:
+    """(dotted path, [(path, class)] of the modules around the node) from dynamo's metadata; None without any."""
+    entries = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = _strings(entries.get(_SCOPES))
+    classes = _strings(entries.get(_CLASSES))
+    if scopes is None and _NAMESPACE in entries:
+        pairs = [part.partition(": ") for part in entries[_NAMESPACE].split("/")]
+        scopes = [name.strip() for name, _, _ in pairs]
+        classes = [kind.strip() for _, _, kind in pairs]
+    if scopes is None:
+        return None
+    scopes = scopes[:-1]  # the last entry is the operation itself
+    paths = [join(scopes[: count + 1]) for count in range(len(scopes))]
+    kinds = classes[: len(paths)] if classes else []
+    return (paths[-1] if paths else ""), [(p, k) for p, k in zip(paths, kinds, strict=False) if p]
+
+
+def describe(node: onnx.NodeProto, path: str, *, like: onnx.NodeProto | None) -> None:
+    """Give a new node of the module ``path`` the scopes in its metadata that the node ``like`` has in its own, if it
+    has any.
+    """
+    if like is None or not any(entry.key == _SCOPES for entry in like.metadata_props):
+        return
+    tokens = path.split(".")
+    scopes = ["", *(".".join(tokens[:count]) for count in range(1, len(tokens) + 1)), node.op_type.lower()]
+    node.metadata_props.add(key=_SCOPES, value=str(scopes))
+
+
+def _strings(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+    return [str(item) for item in value] if isinstance(value, list | tuple) else None
+
+
+class ModuleTree:
+    """All modules of a model by dotted path, in the order in which they first appear."""
+
+    def __init__(self, index: GraphIndex) -> None:
+        self.modules: dict[str, Module] = {}
+        self.of_node: list[str] = []
+        """dotted path of each node, "" where the model does not tell"""
+        spelled: dict[str, str] = {}
+        for position, node in enumerate(index.nodes):
+            told = from_metadata(node) if node.metadata_props else None
+            path = told[0] if told and told[0] else from_name(node.name)
+            self.of_node.append(path)
+            if not told and path and path not in spelled:
+                self._spell(node.name, spelled)
+            tokens = path.split(".") if path else []
+            for count in range(1, len(tokens) + 1):
+                prefix = ".".join(tokens[:count])
+                module = self.modules.get(prefix)
+                if module is None:
+                    module = self.modules[prefix] = Module(prefix, spelled.get(prefix, prefix))
+                module.nodes.append(position)
+            for prefix, kind in told[1] if told else ():
+                if prefix in self.modules and self.modules[prefix].type is None:
+                    self.modules[prefix].type = kind.rpartition(".")[2]
+
+    @staticmethod
+    def _spell(name: str, spelled: dict[str, str]) -> None:
+        """Note how the scopes of a node name spell the modules around it."""
+        scopes = name.rpartition("/")[0].split("/")
+        for count in range(1, len(scopes) + 1):
+            spelled.setdefault(join(scopes[:count]), "/".join(scopes[:count]))

@@ -1,0 +1,92 @@
+"""The activations that really arrive at the sites when the model runs, up to there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import onnx
+
+from ..modelfile import INITIALIZER, NODE, Edit
+from ..runtime import CannotRun, NoKernel, Session, session
+from .images import GraphInput, graph_inputs, image_feeds, random_feeds
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelFile
+
+Array = npt.NDArray[Any]
+
+IMAGE_SIDES = (640, 320)
+"""Height and width for a model whose image size is dynamic: the second if it does not run at the first."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the model gave: one entry per image, or the reason why there is none."""
+
+    images: list[tuple[str, dict[str, Array]]] = field(default_factory=list)
+    """(name of the image, tensor name -> value)"""
+    failure: str = ""
+
+
+def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Path | None = None) -> Activations:
+    """Run the part of a model that leads to some tensors, on the CPU, and fetch them.
+
+    ``tensors``: (name, element type). ``images``: a folder (see :func:`.images.image_feeds`), or None for one random
+    image. A model that does not run gives a ``failure``. Raises RequestError and MissingDependency for bad images.
+    """
+    part = upstream(model, tensors)
+    inputs = graph_inputs(part.structure)
+    try:
+        ready = session(part.to_bytes(), "cpu", folder=part.folder)
+    except (NoKernel, CannotRun) as error:
+        return Activations(failure=str(error))
+    failure = ""
+    for size in IMAGE_SIDES if any(each.is_image and None in each.shape for each in inputs) else IMAGE_SIDES[:1]:
+        try:
+            return Activations(list(_run(ready, inputs, [name for name, _ in tensors], images, size)))
+        except (NoKernel, CannotRun) as error:
+            failure = failure or str(error)
+    return Activations(failure=failure)
+
+
+def _run(
+    ready: Session, inputs: Sequence[GraphInput], names: Sequence[str], images: Path | None, size: int
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    feeds = image_feeds(inputs, images, size) if images else iter([("a random image", random_feeds(inputs, size))])
+    for name, feed in feeds:
+        yield name, dict(zip(names, ready.run(feed), strict=True))
+
+
+def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
+    """The model with only these outputs, and without the nodes and weights that do not lead to them.
+
+    So a model can be looked into even if what follows (a TensorRT plugin for NMS, say) is unknown to onnxruntime.
+    """
+    graph = model.structure.graph
+    needed = {name for name, _ in tensors}
+    unused: dict[tuple[int, int], bytes | None] = {}
+    for place in range(len(graph.node) - 1, -1, -1):
+        node = graph.node[place]
+        if needed.isdisjoint(node.output):
+            unused[NODE, place] = None
+        else:
+            needed.update(_reads(node))
+    fed = {value.name for value in graph.input}  # an initializer that is an input too, as IR 3 has it, gives its value
+    for place, tensor in enumerate(graph.initializer):
+        if tensor.name not in needed and tensor.name not in fed:
+            unused[INITIALIZER, place] = None
+    return model.edited(Edit(replaced=unused)).with_outputs(tensors)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, those read inside its nested subgraphs included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (value.name for value in graph.output)

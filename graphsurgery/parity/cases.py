@@ -1,0 +1,73 @@
+"""The inputs that a block is compared on.
+
+Blocks fail at different sizes of the signal: SimAM's lambda counts only where the variance is near 1e-4, float16
+overflows above 250 squared, epsilons show near zero, a sigmoid saturates far from it. So every seed is used at four
+magnitudes, and there are two constant inputs, on which every variance is zero. Each channel has a mean of its own:
+with the same mean everywhere the pooled vector would be close to zero, and a block that mixes up its channels could
+pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MAGNITUDES = (1e-3, 1e-1, 1.0, 20.0)
+CONSTANTS = (0.0, 0.7)
+BATCHES = (1, 3, 1)
+"""For a dynamic batch, taken in turn with SIZES."""
+SIZES = ((20, 20), (13, 21), (40, 28))
+"""(height, width) for dynamic ones: square, odd and not square, even and not square."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input: ``array`` [N, C, H, W] in the site's element type."""
+
+    name: str
+    array: npt.NDArray[Any]
+
+
+def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 3) -> Iterator[Case]:
+    """The inputs for a site of this shape, always the same ones.
+
+    ``shape``: [N, C, H, W], where N, H and W may be dynamic (a name or None). The first of the shapes that come out
+    of it is used with every seed, the others with one seed each, all of them at every magnitude and every constant.
+    """
+    for turn, concrete in enumerate(concrete_shapes(shape)):
+        label = "x".join(str(size) for size in concrete)
+        for seed in range(seeds) if turn == 0 else (seeds + turn,):
+            signal = _signal(concrete, seed)
+            for magnitude in MAGNITUDES:
+                yield Case(f"seed {seed}, magnitude {magnitude:g}, {label}", (signal * magnitude).astype(dtype))
+        for constant in CONSTANTS:
+            yield Case(f"constant {constant:g}, {label}", np.full(concrete, constant, dtype))
+
+
+def concrete_shapes(shape: Sequence[int | str | None]) -> list[tuple[int, int, int, int]]:
+    """The shapes to try for a site: one if it is static, else two (only the batch is dynamic) or three."""
+    batch, channels, height, width = shape
+    if not isinstance(channels, int):
+        raise ValueError(f"the number of channels must be known, not {channels!r}")
+    found: list[tuple[int, int, int, int]] = []
+    for n, (h, w) in zip(BATCHES, SIZES, strict=True):
+        one = (_known(batch, n), channels, _known(height, h), _known(width, w))
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def _known(size: int | str | None, otherwise: int) -> int:
+    return size if isinstance(size, int) else otherwise
+
+
+def _signal(shape: tuple[int, int, int, int], seed: int) -> npt.NDArray[np.float64]:
+    """Standard normal, plus a mean for each channel of each image that is normal with a deviation of a half."""
+    rng = np.random.default_rng(seed)
+    signal = rng.standard_normal(shape)
+    signal += 0.5 * rng.standard_normal((*shape[:2], 1, 1))
+    return signal

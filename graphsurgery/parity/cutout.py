@@ -1,0 +1,79 @@
+"""A block cut out of a model as it stands there: its own nodes and weights, one input, one output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from ..errors import ParityFailed
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelFile
+    from ..record import Insertion
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """``model``: the block alone, with the opset, IR version and element type of the file it was taken from."""
+
+    model: onnx.ModelProto
+    input: str
+    """The tensor that enters the block: the site, or the output of the block before it in a chain."""
+    output: str
+
+
+def cut_out(model: ModelFile, insertion: Insertion) -> Cutout:
+    """The nodes of an insertion as a model of their own. Raises ParityFailed where they no longer form one block."""
+    graph = model.structure.graph
+    wanted = set(insertion.nodes)
+    nodes = [node for node in graph.node if node.name in wanted]
+    missing = wanted - {node.name for node in nodes}
+    if missing:
+        raise ParityFailed(
+            f"{insertion.id}: the model no longer has {_listed(missing)}, which is recorded as part of this insertion"
+        )
+    made = {name for node in nodes for name in node.output}
+    read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)
+    weights = {name: tensor for name in read if (tensor := _constant(model, name)) is not None}
+    inputs = [name for name in read if name not in weights]
+    if len(inputs) != 1 or insertion.output_tensor not in made:
+        raise ParityFailed(
+            f"{insertion.id}: its nodes should read one tensor and give {insertion.output_tensor}, but they read "
+            f"{_listed(inputs)} and give {_listed(made)}"
+        )
+    kind = onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(insertion.site.dtype))
+    shape = list(insertion.site.shape)
+    block = onnx.helper.make_graph(
+        nodes,
+        insertion.id,
+        [onnx.helper.make_tensor_value_info(inputs[0], kind, shape)],
+        [onnx.helper.make_tensor_value_info(insertion.output_tensor, kind, shape)],
+        list(weights.values()),
+    )
+    alone = onnx.helper.make_model(
+        block, opset_imports=list(model.structure.opset_import), ir_version=model.structure.ir_version
+    )
+    return Cutout(alone, inputs[0], insertion.output_tensor)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The element type of a site as numpy (with ml_dtypes for bfloat16) sees it."""
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+def _constant(model: ModelFile, name: str) -> onnx.TensorProto | None:
+    try:
+        value: npt.NDArray[Any] = model.tensor(name)
+    except KeyError:
+        return None
+    return onnx.numpy_helper.from_array(value, name)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,188 @@
+"""What a detector is fed with: random images, or real ones from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from ..errors import MissingDependency, RequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy")
+LIMIT = 16
+"""How many images of a folder are used: the first ones by name."""
+PADDING = 114
+"""Grey level (0 ... 255) around a letterboxed image, as YOLO pads."""
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """One input of a model. ``shape``: sizes, with None for dynamic ones."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it looks like a batch of images: rank 4, floating point or bytes."""
+        return len(self.shape) == 4 and (self.dtype.kind in "fV" or self.dtype == np.uint8)
+
+    @property
+    def channels_last(self) -> bool:
+        """NHWC, as TensorFlow exports have it."""
+        return self.shape[3] in (1, 3) and self.shape[1] not in (1, 3)
+
+    def concrete(self, size: int) -> tuple[int, ...]:
+        """The shape with every dynamic size settled: 1 for the batch, 3 for channels, ``size`` for height and width."""
+        settled = (1, size, size, 3) if self.is_image and self.channels_last else (1, 3, size, size)
+        if not self.is_image:
+            settled = (1,) * len(self.shape)  # type: ignore[assignment]
+        return tuple(known if known else other for known, other in zip(self.shape, settled, strict=True))
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
+    """The inputs to feed: those that are not initializers. Raises RequestError for one that is no tensor."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    inputs = []
+    for value in model.graph.input:
+        if value.name in given:
+            continue
+        tensor = value.type.tensor_type
+        if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type in (0, onnx.TensorProto.STRING):
+            raise RequestError(f"the model's input {value.name} is not a tensor of numbers")
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)
+        inputs.append(GraphInput(value.name, dtype, sizes))
+    return inputs
+
+
+def random_feeds(inputs: Sequence[GraphInput], size: int, seed: int = 0) -> dict[str, Array]:
+    """A random value for every input: images uniform over 0 ... 1, or 0 ... 255 for bytes. See :func:`_side_value`."""
+    rng = np.random.default_rng(seed)
+    height, width = _image_size(inputs, size)
+    feeds: dict[str, Array] = {}
+    for each in inputs:
+        shape = each.concrete(size)
+        if each.dtype == np.uint8 and each.is_image:
+            feeds[each.name] = rng.integers(0, 256, shape, np.uint8)
+        elif each.is_image:
+            feeds[each.name] = rng.random(shape).astype(each.dtype)
+        else:
+            feeds[each.name] = _side_value(each, shape, height, width, rng)
+    return feeds
+
+
+def image_feeds(inputs: Sequence[GraphInput], folder: Path, size: int) -> Iterator[tuple[str, dict[str, Array]]]:
+    """(file name, value of every input) for the first :data:`LIMIT` images of a folder, in the order of their names.
+
+    A picture is turned upright, converted to RGB, scaled to fit the input with its proportions kept, centred on grey,
+    and given as RGB over 0 ... 1 (0 ... 255 for a byte input) in the input's layout, NCHW or NHWC. A model that wants
+    another normalisation can be given ``.npy`` arrays, which are used as they are: [C,H,W] or [N,C,H,W] in the shape
+    of the input. Inputs beside the image get the values of :func:`random_feeds`. Raises RequestError for a folder
+    without images, an unreadable file, an array of another shape and a model without an image input,
+    MissingDependency without Pillow.
+    """
+    image_input = next((each for each in inputs if each.is_image), None)
+    if image_input is None:
+        raise RequestError("the model has no image input (a 4-D tensor of floats or bytes) to put images into")
+    for path in image_paths(folder):
+        feeds = random_feeds(inputs, size)
+        template = feeds[image_input.name]
+        if path.suffix.lower() == ".npy":
+            feeds[image_input.name] = _array(path, template)
+        else:
+            feeds[image_input.name] = _picture(path, template, image_input.channels_last)
+        yield path.name, feeds
+
+
+def image_paths(folder: Path) -> list[Path]:
+    """The images of a folder that will be used. Raises RequestError."""
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise RequestError(f"the image folder {folder} {what}")
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise RequestError(f"the image folder {folder} cannot be read: {error.strerror}") from None
+    if not paths:
+        raise RequestError(f"the folder {folder} has no images ({', '.join(SUFFIXES)})")
+    return paths[:LIMIT]
+
+
+def _image_size(inputs: Sequence[GraphInput], size: int) -> tuple[int, int]:
+    for each in inputs:
+        if each.is_image:
+            shape = each.concrete(size)
+            return (shape[1], shape[2]) if each.channels_last else (shape[2], shape[3])
+    return size, size
+
+
+def _side_value(each: GraphInput, shape: tuple[int, ...], height: int, width: int, rng: np.random.Generator) -> Array:
+    """A value for an input beside the image, by its name: PaddleDetection's ``im_shape`` [N, 2] and RT-DETR's
+    ``orig_target_sizes`` [N, 2] are the height and width of the image, scale factors and masks 1. Else numbers are
+    uniform over 0 ... 1, and integers 0, which is a valid index everywhere.
+    """
+    name = each.name.lower()
+    if "scale" in name or "mask" in name:
+        return np.ones(shape, each.dtype)
+    if ("shape" in name or "size" in name) and shape and shape[-1] == 2:
+        return np.broadcast_to(np.array([height, width]), shape).astype(each.dtype)
+    if each.dtype.kind in "iub":
+        return np.zeros(shape, each.dtype)
+    return rng.random(shape).astype(each.dtype)
+
+
+def _array(path: Path, template: Array) -> Array:
+    try:
+        value: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RequestError(f"{path} cannot be read as an array: {error}") from None
+    if value.ndim == template.ndim - 1:
+        value = value[None]
+    if value.shape[1:] != template.shape[1:] or len(value) not in (1, len(template)):
+        raise RequestError(f"{path} has shape {list(value.shape)}, but the model's input is {list(template.shape)}")
+    return np.ascontiguousarray(np.broadcast_to(value, template.shape)).astype(template.dtype)
+
+
+def _picture(path: Path, template: Array, channels_last: bool) -> Array:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise MissingDependency(
+            "reading images needs Pillow, which is not installed; it comes with pip install 'graphsurgery[images]'"
+        ) from None
+    shape = template.shape if channels_last else (template.shape[0], *template.shape[2:], template.shape[1])
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("L" if shape[3] == 1 else "RGB")
+            pixels = _letterboxed(picture, shape[1], shape[2])
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RequestError(f"{path} cannot be read as an image: {error}") from None
+    if pixels.shape[2] != shape[3]:
+        raise RequestError(f"{path} gives {pixels.shape[2]} channels, but the model's input has {shape[3]}")
+    layout = pixels if channels_last else pixels.transpose(2, 0, 1)
+    scaled = layout if template.dtype == np.uint8 else layout.astype(np.float32) / 255.0
+    return np.ascontiguousarray(np.broadcast_to(scaled, template.shape)).astype(template.dtype)
+
+
+def _letterboxed(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """[height, width, channels]: the picture scaled to fit, in the middle of a grey field."""
+    scale = min(height / picture.height, width / picture.width)
+    inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    pixels = np.asarray(picture.resize(inner))
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    field = np.full((height, width, pixels.shape[2]), PADDING, np.uint8)
+    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
+    field[top : top + inner[1], left : left + inner[0]] = pixels
+    return field

@@ -1,0 +1,153 @@
+"""The ways in which one block is run: providers, optimisation on and off, and what stands in for missing kernels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime import CannotRun, NoKernel, session
+from .cases import Case
+from .cutout import Cutout, numpy_dtype
+from .metrics import Metrics, compare
+from .report import Mode, Row, Verdict, Worst
+from .stepwise import rounded_after_every_node
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Runner:
+    """One way to run a block, and what it gave so far."""
+
+    provider: str
+    mode: Mode
+    run: Callable[[Array], Array] | None
+    """[N, C, H, W] -> the block's output; None where it cannot run."""
+    note: str = ""
+    verdict: Verdict = Verdict.PASSED
+    reason: str = ""
+    found: list[tuple[str, Metrics]] = field(default_factory=list)
+
+    def row(self) -> Row:
+        """The summary of everything recorded."""
+        if not self.found:
+            return Row(self.provider, self.mode, self.verdict, reason=self.reason, note=self.note)
+        case, worst = max(self.found, key=lambda entry: entry[1].ratio)
+        return Row(
+            provider=self.provider,
+            mode=self.mode,
+            verdict=self.verdict,
+            comparisons=len(self.found),
+            worst=Worst.of(metrics for _, metrics in self.found),
+            worst_case=case,
+            worst_index=worst.worst_index,
+            reason=self.reason or worst.reason,
+            note=self.note,
+        )
+
+    def record(self, case: str, metrics: Metrics) -> None:
+        """Add a comparison; one that did not pass fails the whole row."""
+        self.found.append((case, metrics))
+        if not metrics.passed:
+            self.verdict = Verdict.FAILED
+
+    def stop(self, error: NoKernel | CannotRun) -> None:
+        """It cannot run, or not any more."""
+        self.run = None
+        self.reason = str(error)
+        missing = isinstance(error, NoKernel) and not self.found
+        self.verdict = Verdict.NO_KERNEL if missing else Verdict.FAILED
+
+
+def runners(cutout: Cutout, dtype: str, providers: Iterable[str]) -> list[Runner]:
+    """The ways to run a block whose site has this element type.
+
+    Each provider with optimisation on and off; on the CPU a half-precision block also rounded after every node, since
+    onnxruntime computes it in float32 there. If no provider has the kernels, one row more: rounded after every node
+    for a half-precision block, else onnx.reference (whose sums in bfloat16 are too coarse to judge a block by).
+    """
+    data = cutout.model.SerializeToString()
+    found = [_on_provider(cutout, data, name, optimise) for name in providers for optimise in (True, False)]
+    half = dtype in ("float16", "bfloat16")
+    nothing = all(each.verdict is Verdict.NO_KERNEL for each in found)
+    if half and (nothing or any(each.provider == "cpu" for each in found)):
+        found.append(_rounded(cutout, dtype))
+    elif nothing:
+        found.append(_reference(cutout))
+    return found
+
+
+def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str) -> None:
+    """Run one input everywhere and record the comparison with ``expected`` (float64)."""
+    before: tuple[Array, Metrics] | None = None
+    for runner in runners:
+        if runner.run is None:
+            continue
+        try:
+            actual = runner.run(case.array)
+        except (NoKernel, CannotRun) as error:
+            runner.stop(error)
+            continue
+        if before is None or not _same(before[0], actual):
+            before = actual, compare(actual, expected, dtype)
+        runner.record(case.name, before[1])
+
+
+def _on_provider(cutout: Cutout, data: bytes, provider: str, optimise: bool) -> Runner:
+    runner = Runner(provider, Mode.OPTIMISED if optimise else Mode.AS_WRITTEN, None)
+    try:
+        ready = session(data, provider, optimise=optimise)
+    except (NoKernel, CannotRun) as error:
+        runner.stop(error)
+        return runner
+    if ready.falls_back:
+        runner.note = "some of the block's nodes run on the CPU, because the provider does not take them"
+    runner.run = lambda array: ready.run({cutout.input: array})[0]
+    return runner
+
+
+def _rounded(cutout: Cutout, dtype: str) -> Runner:
+    runner = Runner("cpu", Mode.ROUNDED, None)
+    try:
+        ready = session(rounded_after_every_node(cutout.model).SerializeToString(), "cpu", optimise=False)
+    except (NoKernel, CannotRun) as error:
+        runner.stop(error)
+        return runner
+    half = numpy_dtype(dtype)
+    runner.run = lambda array: ready.run({cutout.input: array.astype(np.float32)})[0].astype(half)
+    return runner
+
+
+def _reference(cutout: Cutout) -> Runner:
+    from onnx.reference import ReferenceEvaluator
+
+    runner = Runner("onnx.reference", Mode.REFERENCE, None)
+    try:
+        evaluator = ReferenceEvaluator(cutout.model)
+    except Exception as error:  # it raises whatever its operators raise
+        runner.stop(NoKernel(f"onnx.reference cannot run this: {error}"))
+        return runner
+
+    def run(array: Array) -> Array:
+        try:
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                outputs: Any = evaluator.run(None, {cutout.input: array})
+                return np.asarray(outputs[0])
+        except Exception as error:  # as above
+            raise CannotRun(f"onnx.reference cannot run this: {error}") from None
+
+    runner.run = run
+    return runner
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Bit by bit, so that NaN equals NaN."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return bool(np.array_equal(np.ascontiguousarray(a).view(np.uint8), np.ascontiguousarray(b).view(np.uint8)))

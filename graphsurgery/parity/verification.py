@@ -1,0 +1,186 @@
+"""Compare every inserted block with its PyTorch module, on every provider."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from ..errors import InsertionError, MissingDependency, ParityFailed
+from ..runtime import require, short_name, usable
+from .activation import Activations, activations
+from .cases import Case, cases
+from .cutout import Cutout, cut_out, numpy_dtype
+from .metrics import compare
+from .report import InsertionReport, Mode, Report, Rest, Row
+from .runners import Runner, judge, runners
+from .tolerance import TOLERANCES
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelFile
+    from ..record import Insertion
+
+Array = npt.NDArray[Any]
+Twin = Callable[[Array], Array]
+
+
+def verify(
+    model: ModelFile,
+    *,
+    providers: Sequence[str] | None = None,
+    images: Path | None = None,
+    seeds: int = 3,
+    only: Sequence[str] | None = None,
+    original: ModelFile | None = None,
+) -> Report:
+    """Run every inserted block, cut out as it stands in the file, and compare it with its PyTorch module in float64.
+
+    ``providers``: short names of onnxruntime providers; None is the CPU, and CUDA where it starts. ``images``: a
+    folder of real images for the activation that arrives at each site; None is one random image. ``seeds``: how many
+    random inputs per magnitude. ``only``: ids of the insertions to check; None is all. ``original``: the model before
+    the insertions, to compare the rest with; without it the rest is checked against the record in the model.
+
+    A failed comparison is in the report (see Report.require), not an exception. Raises InsertionError where there is
+    nothing to verify, MissingProvider and MissingDependency, and RequestError for bad images or an unknown provider.
+    """
+    chosen = _chosen(model, only)
+    names = _providers(providers)
+    versions = _versions()
+    cutouts = {insertion.id: _cut(model, insertion) for insertion in chosen}
+    arriving = _arriving(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], images)
+    reports = []
+    for insertion in chosen:
+        cutout = cutouts[insertion.id]
+        report = _empty(insertion, arriving.failure)
+        if isinstance(cutout, str):
+            reports.append(replace(report, failure=cutout))
+        else:
+            reports.append(_checked(report, insertion, cutout, _twin(insertion, model), arriving, names, seeds))
+    return Report(model.name, tuple(reports), _rest(model, original), names, versions)
+
+
+def _checked(
+    report: InsertionReport,
+    insertion: Insertion,
+    cutout: Cutout,
+    twin: Twin,
+    arriving: Activations,
+    providers: Sequence[str],
+    seeds: int,
+) -> InsertionReport:
+    """The report filled in: every input, through the PyTorch module once and then every way to run the block."""
+    dtype = insertion.site.dtype
+    ways = runners(cutout, dtype, providers)
+    inputs: list[str] = []
+    for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
+        inputs.append(case.name)
+        judge(ways, case, twin(case.array), dtype)
+    # In half precision the model's own run may skip the rounding in front of the block, so that it gets another input.
+    in_place = Runner("cpu", Mode.IN_THE_MODEL, None) if dtype in ("float32", "float64") else None
+    for image, tensors in arriving.images:
+        case = Case(f"the activation of {image}", tensors[cutout.input])
+        expected = twin(case.array)
+        inputs.append(case.name)
+        judge(ways, case, expected, dtype)
+        if in_place:
+            in_place.record(case.name, compare(tensors[cutout.output], expected, dtype))
+    rows: list[Row] = [way.row() for way in (*ways, in_place) if way and (way.found or way.reason)]
+    return replace(report, rows=tuple(rows), inputs=tuple(inputs))
+
+
+def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
+    every = model.insertions()
+    if not every:
+        raise InsertionError(f"{model.name} has no insertions made by graphsurgery, so there is nothing to verify")
+    known = {insertion.id for insertion in every}
+    unknown = [each for each in only or () if each not in known]
+    if unknown:
+        raise InsertionError(f"{model.name} has no insertion {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    return [insertion for insertion in every if only is None or insertion.id in only]
+
+
+def _providers(asked: Sequence[str] | None) -> tuple[str, ...]:
+    if asked is None:
+        require("cpu")
+        return ("cpu", "cuda") if usable("cuda") else ("cpu",)
+    names = tuple(dict.fromkeys(short_name(name) for name in asked))
+    for name in names:
+        require(name)
+    return names or _providers(None)
+
+
+def _empty(insertion: Insertion, activation: str) -> InsertionReport:
+    site = insertion.site
+    return InsertionReport(
+        id=insertion.id,
+        module=insertion.module,
+        path=site.path,
+        tensor=site.tensor,
+        shape=tuple(site.shape),
+        dtype=site.dtype,
+        tolerance=TOLERANCES[site.dtype],
+        activation=activation,
+    )
+
+
+def _cut(model: ModelFile, insertion: Insertion) -> Cutout | str:
+    try:
+        return cut_out(model, insertion)
+    except ParityFailed as error:
+        return str(error)
+
+
+def _arriving(model: ModelFile, cutouts: Sequence[Cutout], images: Path | None) -> Activations:
+    """What arrives at, and what leaves, each block when the model runs."""
+    wanted: dict[str, int] = {}
+    for cutout in cutouts:
+        kind = cutout.model.graph.input[0].type.tensor_type.elem_type
+        wanted |= {cutout.input: kind, cutout.output: kind}
+    if not wanted:
+        return Activations(failure="there is no whole block to run up to")
+    return activations(model, list(wanted.items()), images)
+
+
+def _twin(insertion: Insertion, model: ModelFile) -> Twin:
+    """The PyTorch module as a function of arrays: [N, C, H, W] of any element type -> float64."""
+    import torch
+
+    module = insertion.torch_module(model)
+
+    def run(array: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(module(torch.from_numpy(array.astype(np.float64))).numpy())
+
+    return run
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what computes the two sides. Raises MissingDependency without torch."""
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
+        raise MissingDependency(
+            f"PyTorch, which parity is checked against, {reason}; it comes with pip install 'graphsurgery[torch]'"
+        ) from None
+    found = {"torch": str(torch.__version__), "onnx": onnx.__version__}
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _rest(model: ModelFile, original: ModelFile | None) -> Rest:
+    from ..splice import unchanged
+
+    result = unchanged(model, original)
+    return Rest(result.passed, result.sentence)

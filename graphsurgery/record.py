@@ -1,0 +1,149 @@
+"""The record of an insertion, kept in the model's metadata: enough to list it, verify it and take it out again.
+
+One metadata entry per insertion, key ``graphsurgery.insertion.<id>``, value a JSON object. Nothing in it is needed
+to run the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from .block import Block, make_block
+from .errors import InsertionError
+from .featuremap import FeatureMap
+from .folding import read_back
+from .shapes import Dimension
+
+if TYPE_CHECKING:
+    import torch
+
+    from .modelfile import ModelFile
+
+KEY = "graphsurgery.insertion."
+_FORMAT = 1
+GATE_KEY = "alpha"
+
+
+@dataclass(frozen=True)
+class RecordedSite:
+    """Where a block was put, as the model was then."""
+
+    path: str | None
+    type: str | None
+    tensor: str
+    shape: tuple[Dimension, ...]
+    dtype: str
+    stride: int | None
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """One block in a model."""
+
+    id: str
+    module: str
+    settings: dict[str, Any]
+    gate: str
+    """"none" or "residual" """
+    init: str
+    """"default", "identity" or "weights" """
+    target: str
+    lowering: str
+    site: RecordedSite
+    output_tensor: str
+    nodes: tuple[str, ...]
+    initializers: tuple[str, ...]
+    value_info: tuple[str, ...]
+    parameters: int
+    """number of weights of the module"""
+    stored: dict[str, dict[str, Any]]
+    """parameter key -> where it is (see folding.read_back)"""
+    original: str
+    """digest of the model before its first insertion"""
+
+    @property
+    def feature(self) -> FeatureMap:
+        """What the block needs to know of its site."""
+        batch, channels, height, width = (d if isinstance(d, int) else None for d in self.site.shape)
+        assert channels is not None
+        return FeatureMap(channels, height, width, self.site.dtype, batch, self.id)
+
+    def block(self) -> Block:
+        """The block with its hyper-parameters. BlockError if it is not installed here."""
+        return make_block(self.module, self.settings)
+
+    def weights(self, model: ModelFile) -> dict[str, np.ndarray[Any, Any]]:
+        """The module's parameters by official key, float64, read back from the model as it stands."""
+        shapes = self.block().parameters(self.feature)
+        if self.gate == "residual":
+            shapes = {**shapes, GATE_KEY: (1,)}
+        return read_back(self.stored, shapes, model.tensor)
+
+    def torch_module(self, model: ModelFile) -> torch.nn.Module:
+        """The PyTorch module, gate included, with the model's weights: float64, evaluation mode. Imports torch."""
+        import torch
+
+        module = self.block().module(self.feature)
+        weights = self.weights(model)
+        gate = weights.pop(GATE_KEY, None) if self.gate == "residual" else None
+        load_weights(module, weights)
+        if gate is not None:
+            from .torch.gate import ResidualGate
+
+            module = ResidualGate(module)
+            with torch.no_grad():
+                module.alpha.copy_(torch.from_numpy(gate))
+        return module.double().eval()
+
+    def to_entry(self) -> tuple[str, str]:
+        """Metadata key and value. The same insertion gives the same text."""
+        data = asdict(self)
+        del data["id"]
+        return KEY + self.id, json.dumps({"format": _FORMAT, **data}, separators=(",", ":"), ensure_ascii=True)
+
+    def renamed(self, *, site: Mapping[str, str] | None = None, output: Mapping[str, str] | None = None) -> Insertion:
+        """The record after the tensor that the block reads (``site``) or gives (``output``) got another name."""
+        tensor = (site or {}).get(self.site.tensor, self.site.tensor)
+        given = (output or {}).get(self.output_tensor, self.output_tensor)
+        return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given)
+
+
+def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Load parameters by official key, float64; counters of BatchNorms stay as they are."""
+    import torch
+
+    state = {key: torch.from_numpy(np.array(values, dtype=np.float64)) for key, values in weights.items()}
+    module.double()
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    lost = [key for key in missing if not key.endswith("num_batches_tracked")] + list(unexpected)
+    if lost:
+        raise InsertionError(f"the module and the record disagree on the weights {', '.join(lost)}")
+
+
+def read_insertions(structure: onnx.ModelProto) -> list[Insertion]:
+    """The insertions that a model's metadata records, oldest first. InsertionError for a record of a later version."""
+    return [_read(entry.key, entry.value) for entry in structure.metadata_props if entry.key.startswith(KEY)]
+
+
+def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; the records hold tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def _read(key: str, value: str) -> Insertion:
+    name = key.removeprefix(KEY)
+    try:
+        data = json.loads(value)
+        if data.pop("format") != _FORMAT:
+            raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
+        site = RecordedSite(**_with_tuples(data.pop("site")))
+        return Insertion(id=name, site=site, **_with_tuples(data))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InsertionError(f"the record of {name} in the model's metadata is damaged") from None

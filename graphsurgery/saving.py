@@ -1,0 +1,129 @@
+"""Writing a model: whole or not at all, with its external data."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import externaldata
+from .errors import OutputError
+from .modelfile import ModelFile
+
+
+def save(model: ModelFile, path: Path, *, force: bool = False) -> Path:
+    """Write ``model`` to ``path`` and, if that is another folder than the model's own, copy its external data there.
+
+    The file appears whole or not at all: it is written beside the target and renamed. Raises OutputError if the
+    target exists (unless ``force``), its folder does not, or the disk is full; ExternalDataError if the external
+    data is not to be found.
+    """
+    with staged(model, path, force=force):
+        pass
+    return path
+
+
+@contextmanager
+def staged(model: ModelFile, path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Write ``model`` to a temporary file beside ``path``, hand that over for checks, and rename it if none failed.
+
+    An exception inside the ``with`` block leaves every file as it was.
+    """
+    target = check_target(path, force=force)
+    folder = target.parent
+    moves: list[tuple[Path, Path]] = []
+    try:
+        with _told_as_output_error(path):
+            for source, destination in _external_copies(model, folder, force=force):
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                copy = _temporary(destination)
+                moves.append((copy, destination))
+                shutil.copyfile(source, copy)
+            temporary = _temporary(target)
+            moves.append((temporary, target))
+            _write(model, temporary)
+            if target.exists():
+                shutil.copymode(target, temporary)
+        yield temporary
+        with _told_as_output_error(path):
+            for copy, destination in moves:
+                os.replace(copy, destination)
+    finally:
+        for copy, _ in moves:
+            with contextlib.suppress(FileNotFoundError):
+                copy.unlink()
+
+
+def check_target(path: Path, *, force: bool) -> Path:
+    """The file that would be written, links followed. OutputError if it must not be."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise OutputError(f"{path} is a directory; give the name of a file")
+    if not target.parent.is_dir():
+        raise OutputError(f"there is no folder {path.parent} to write {path.name} to")
+    if target.exists() and not force:
+        raise OutputError(f"{path} exists already; use --force to replace it")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"{path} cannot be written: no permission in {path.parent}")
+    return target
+
+
+def write_stream(model: ModelFile, descriptor: int) -> None:
+    """Write ``model`` to an open descriptor, standard output say. OutputError if that fails."""
+    with _told_as_output_error(Path("standard output")):
+        for source, start, end in model.ranges():
+            source.copy(start, end, descriptor)
+
+
+def _external_copies(model: ModelFile, folder: Path, *, force: bool) -> Iterator[tuple[Path, Path]]:
+    names = externaldata.locations(model.structure)
+    if not names:
+        return
+    if model.folder is None:
+        externaldata.check(model.structure, folder)  # a model from memory can only refer to what is there already
+        return
+    same = os.path.realpath(model.folder) == os.path.realpath(folder)
+    for name in names:
+        source = externaldata.resolve(name, model.folder)
+        if same:
+            continue
+        destination = folder / name
+        if destination.exists() and not force:
+            raise OutputError(f"{destination} exists already; use --force to replace it with the model's external data")
+        yield source, destination
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}.part")
+
+
+def _write(model: ModelFile, path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        for source, start, end in model.ranges():
+            source.copy(start, end, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told_as_output_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except EOFError:
+        raise OutputError("the model file was cut short by another program while it was being copied") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"{path} was not written: there is no space left on the disk") from None
+        if error.errno == errno.EPIPE:
+            raise OutputError("whoever was reading standard output stopped reading") from None
+        raise OutputError(f"{path} was not written: {error.strerror or error}") from None
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths are one file (links included); False if either does not exist."""
+    return first.exists() and second.exists() and os.path.samefile(first, second)

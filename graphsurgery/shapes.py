@@ -1,0 +1,76 @@
+"""Shapes and element types of tensors: from the model, or inferred on a copy of it without weights."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TypeAlias
+
+import onnx
+from onnx import shape_inference
+
+from .featuremap import float_dtype
+from .modelfile import ModelFile
+
+Dimension: TypeAlias = int | str | None
+"""A known size, the name of a symbolic one, or None for one that is not known."""
+
+
+class ShapeTable:
+    """Types of tensors, taken from the model where it states them in full, else inferred once."""
+
+    def __init__(self, model: ModelFile) -> None:
+        self._model = model
+
+    @cached_property
+    def _declared(self) -> dict[str, onnx.TypeProto]:
+        return _types(self._model.structure.graph)
+
+    @cached_property
+    def _inferred(self) -> dict[str, onnx.TypeProto]:
+        try:
+            inferred = shape_inference.infer_shapes(self._model.structure, data_prop=True)
+        except Exception:  # whatever stops the inference, what the model itself states still holds
+            return {}
+        return _types(inferred.graph)
+
+    def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
+        """(element type number, shape) of a tensor; (0, None) where neither is known."""
+        declared = _read(self._declared.get(tensor))
+        if declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:]):
+            return declared
+        inferred = _read(self._inferred.get(tensor))
+        return (inferred[0] or declared[0], _merge(declared[1], inferred[1]))
+
+    def is_feature_map(self, tensor: str) -> bool:
+        """Whether a tensor is known to be [N, C, H, W] of a floating-point type, with C known."""
+        kind, shape = self.lookup(tensor)
+        return float_dtype(kind) is not None and shape is not None and len(shape) == 4 and isinstance(shape[1], int)
+
+
+def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    return {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
+
+
+def _read(declared: onnx.TypeProto | None) -> tuple[int, tuple[Dimension, ...] | None]:
+    if declared is None or not declared.HasField("tensor_type"):
+        return 0, None
+    tensor = declared.tensor_type
+    if not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    return tensor.elem_type, tuple(_dimension(d) for d in tensor.shape.dim)
+
+
+def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
+    if dimension.HasField("dim_value"):
+        return dimension.dim_value if dimension.dim_value > 0 else None  # -1 is Paddle's spelling of unknown
+    return dimension.dim_param or None
+
+
+def _merge(first: tuple[Dimension, ...] | None, second: tuple[Dimension, ...] | None) -> tuple[Dimension, ...] | None:
+    """The more that is known of two shapes of one tensor; the declared one where they contradict each other."""
+    if first is None or second is None or len(first) != len(second):
+        return first if first is not None else second
+    return tuple(
+        a if isinstance(a, int) or b is None or (a and not isinstance(b, int)) else b
+        for a, b in zip(first, second, strict=True)
+    )

@@ -1,0 +1,261 @@
+"""Template: the builder that a block writes its ONNX subgraph with.
+
+It knows the model's operator set, the site's element type and the target, so that a block says what it computes and the
+template says how that is spelled there: attribute or input, which constant type, which form of an operator. Authored
+with onnx-graphsurgeon; constants become initializers in the site's own element type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import numpy_helper
+
+from . import folding, nearest
+from .errors import BlockError, WeightsError
+from .featuremap import FeatureMap
+
+Array = np.ndarray[Any, Any]
+TARGETS = ("tensorrt", "onnxruntime", "dla")
+OLDEST_OPSET = 9
+_CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
+
+
+@dataclass
+class Emitted:
+    """What a template has become: protobuf messages and where each parameter of the block went."""
+
+    nodes: list[onnx.NodeProto]
+    initializers: list[onnx.TensorProto]
+    output: str
+    stored: dict[str, dict[str, Any]]
+    """parameter key -> how to read it back from the model (see folding.read_back)"""
+    warnings: list[str]
+
+
+@dataclass
+class Names:
+    """Names that are taken. ``reserve`` gives the wished name, or the first free one with _1, _2 ... behind it."""
+
+    taken: set[str] = field(default_factory=set)
+
+    def reserve(self, wish: str) -> str:
+        """A free name, taken from now on."""
+        name, count = wish, 0
+        while name in self.taken:
+            count += 1
+            name = f"{wish}_{count}"
+        self.taken.add(name)
+        return name
+
+
+class Template:
+    """Builds one block's subgraph behind the tensor ``x`` [N, C, H, W].
+
+    ``scope`` names its nodes and tensors (``/model.8/se``), ``weight_scope`` its parameters (``model.8.se``);
+    ``weights`` are the block's parameters by official key.
+    """
+
+    def __init__(
+        self,
+        feature: FeatureMap,
+        *,
+        opset: int,
+        scope: str = "/block",
+        weight_scope: str = "block",
+        target: str = "tensorrt",
+        weights: Mapping[str, Array] | None = None,
+        x: str = "x",
+        names: Names | None = None,
+    ) -> None:
+        if opset < OLDEST_OPSET:
+            raise BlockError(
+                f"the model uses opset {opset}; blocks can be put into models of opset {OLDEST_OPSET} and later"
+            )
+        self.feature = feature
+        self.opset = opset
+        self.target = target
+        self.x = gs.Variable(x, dtype=feature.onnx_type, shape=_shape(feature))
+        self._scope = scope
+        self._weight_scope = weight_scope
+        self._weights = dict(weights or {})
+        self._names = names or Names({x})
+        self._nodes: list[gs.Node] = []
+        self._constants: dict[str, gs.Constant] = {}
+        self._stored: dict[str, dict[str, Any]] = {}
+        self._warnings: list[str] = []
+
+    # ------------------------------------------------------------------ constants and parameters
+
+    def values(self, key: str) -> Array:
+        """Parameter ``key`` in float64, to fold constants with."""
+        return np.asarray(self._weights[key], dtype=np.float64)
+
+    def weight(self, key: str, shape: Sequence[int] | None = None) -> gs.Constant:
+        """Parameter ``key`` as it is, in the site's element type, reshaped if ``shape`` is given."""
+        values = self.values(key)
+        tensor = self.constant(values.reshape(shape) if shape is not None else values, key)
+        self._stored[key] = {"initializer": tensor.name}
+        return tensor
+
+    def folded(self, key: str, bn: str, eps: float) -> tuple[gs.Constant, gs.Constant]:
+        """(weight, bias) of the bias-free convolution ``key`` with the BatchNorm of prefix ``bn`` behind it folded
+        in.
+        """
+        scale, shift = folding.affine(self.values, bn, eps)
+        weight = self.values(key)
+        tensor = self.constant(weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), key)
+        self._stored[key] = {"initializer": tensor.name, "divided_by": bn, "eps": eps}
+        return tensor, self.constant(shift, key.removesuffix("weight") + "bias")
+
+    def constant(self, values: Array | float, name: str) -> gs.Constant:
+        """A constant in the site's element type. WeightsError if that type cannot hold the values."""
+        wide = np.asarray(values, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            cast = wide.astype(self.feature.numpy_dtype)
+        if not np.isfinite(cast.astype(np.float64)).all():
+            if np.isfinite(wide).all():
+                raise WeightsError(f"{name} reaches {np.abs(wide).max():.3g}, more than {self.feature.dtype} can hold")
+            raise WeightsError(f"{name} has values that are not finite")
+        return self._add_constant(cast, name)
+
+    def scalar(self, value: float, name: str) -> gs.Constant:
+        """A number, shaped [1, 1, 1, 1] so that no runtime has to reshape it."""
+        return self.constant(np.full((1, 1, 1, 1), value), name)
+
+    def integers(self, values: Sequence[int], name: str) -> gs.Constant:
+        """A vector of int64: axes, sizes, repeats."""
+        return self._add_constant(np.asarray(values, dtype=np.int64), name)
+
+    def floats(self, values: Sequence[float], name: str) -> gs.Constant:
+        """A vector of float32, for inputs that ONNX wants in float32 whatever the model's type (scales of a Resize)."""
+        return self._add_constant(np.asarray(values, dtype=np.float32), name)
+
+    def _add_constant(self, values: Array, name: str) -> gs.Constant:
+        tensor = gs.Constant(self._names.reserve(f"{self._weight_scope}.{name}"), values=values)
+        self._constants[tensor.name] = tensor
+        return tensor
+
+    # ------------------------------------------------------------------ operators
+
+    def supports(self, op_type: str) -> bool:
+        """Whether the operator takes the site's element type at the model's opset."""
+        try:
+            schema = onnx.defs.get_schema(op_type, self.opset, "")
+        except onnx.defs.SchemaError:
+            return False
+        wanted = {"float32": "tensor(float)", "float64": "tensor(double)"}.get(
+            self.feature.dtype, f"tensor({self.feature.dtype})"
+        )
+        first = schema.inputs[0].type_str
+        allowed = {t for c in schema.type_constraints if c.type_param_str == first for t in c.allowed_type_strs}
+        return wanted in (allowed or {first})
+
+    def op(self, op_type: str, *inputs: gs.Tensor, dtype: int | None = None, **attributes: Any) -> gs.Variable:
+        """One node with one output, in the site's element type unless ``dtype`` says otherwise."""
+        name = self._names.reserve(f"{self._scope}/{op_type}")
+        output = gs.Variable(self._names.reserve(f"{name}_output_0"), dtype=dtype or self.feature.onnx_type)
+        self._nodes.append(gs.Node(op=op_type, name=name, attrs=attributes, inputs=list(inputs), outputs=[output]))
+        if dtype is None and inputs and inputs[0].dtype == self.feature.onnx_type and not self.supports(op_type):
+            self._warn(f"ONNX has no {op_type} for {self.feature.dtype} at opset {self.opset}, the model's own")
+        return output
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warnings:
+            self._warnings.append(message)
+
+    def add(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
+        return self.op("Add", a, b)
+
+    def sub(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
+        return self.op("Sub", a, b)
+
+    def mul(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
+        return self.op("Mul", a, b)
+
+    def div(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
+        return self.op("Div", a, b)
+
+    def relu(self, x: gs.Tensor) -> gs.Variable:
+        return self.op("Relu", x)
+
+    def sigmoid(self, x: gs.Tensor) -> gs.Variable:
+        return self.op("Sigmoid", x)
+
+    def conv(self, x: gs.Tensor, weight: gs.Tensor, bias: gs.Tensor | None = None, **attributes: Any) -> gs.Variable:
+        """A convolution; the kernel shape is read off the weight, strides, pads and group are attributes as in ONNX."""
+        attributes = {"kernel_shape": [int(n) for n in weight.shape[2:]], **attributes}
+        return self.op("Conv", x, weight, *([bias] if bias is not None else []), **attributes)
+
+    def reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int]) -> gs.Variable:
+        """ReduceMean, ReduceMax ... that keeps the dimensions; axes as attribute or as input, as the opset wants it."""
+        as_input_from = 13 if kind == "ReduceSum" else 18
+        if self.opset >= as_input_from:
+            return self.op(kind, x, self.integers(axes, "axes"), keepdims=1)
+        return self.op(kind, x, axes=list(axes), keepdims=1)
+
+    def mean_hw(self, x: gs.Tensor) -> gs.Variable:
+        """Mean over height and width: [N, C, 1, 1].
+
+        Not GlobalAveragePool: onnxruntime reorders the whole map for it, and for TensorRT the two are one.
+        """
+        return self.reduce("ReduceMean", x, (2, 3))
+
+    def per_channel_affine(self, x: gs.Tensor, scale: Array, shift: Array, name: str) -> gs.Variable:
+        """x * scale + shift per channel, as the one operator that runtimes are best at: a BatchNormalization.
+
+        Its variance is 1 and its epsilon the default, made up for in the scale, since cuDNN takes no smaller epsilon.
+        """
+        if not self.supports("BatchNormalization"):
+            shape = (1, -1, 1, 1)
+            scaled = self.mul(x, self.constant(scale.reshape(shape), f"{name}.weight"))
+            return self.add(scaled, self.constant(shift.reshape(shape), f"{name}.bias"))
+        eps = 1e-5
+        count = self.feature.channels
+        return self.op(
+            "BatchNormalization",
+            x,
+            self.constant(scale * np.sqrt(1 + eps), f"{name}.weight"),
+            self.constant(shift, f"{name}.bias"),
+            self.constant(np.zeros(count), f"{name}.running_mean"),
+            self.constant(np.ones(count), f"{name}.running_var"),
+            epsilon=eps,
+        )
+
+    def resize_nearest(self, x: gs.Tensor, size: tuple[int, int] | None) -> gs.Variable:
+        """Nearest-neighbour resize of a map of height and width ``size`` (None: dynamic) to those of the site.
+
+        Index rule: source = floor(target * in / out), as torch's ``interpolate(mode="nearest")``.
+        """
+        return nearest.resize(self, x, size)
+
+    # ------------------------------------------------------------------ result
+
+    def export(self, output: gs.Variable, *, ir_version: int) -> Emitted:
+        """The subgraph as protobuf messages, in topological order."""
+        graph = gs.Graph(nodes=self._nodes, inputs=[self.x], outputs=[output], opset=self.opset)
+        proto = gs.export_onnx(graph, do_type_check=False).graph
+        nodes = list(proto.node)
+        initializers = [numpy_helper.from_array(tensor.values, name) for name, tensor in self._constants.items()]
+        if ir_version < _CONSTANTS_AS_NODES_BELOW_IR:
+            nodes = [self._constant_node(tensor) for tensor in initializers] + nodes
+            initializers = []
+        return Emitted(nodes, initializers, output.name, self._stored, self._warnings)
+
+    def _constant_node(self, tensor: onnx.TensorProto) -> onnx.NodeProto:
+        name = self._names.reserve(f"{self._scope}/Constant")
+        return onnx.helper.make_node("Constant", [], [tensor.name], name=name, value=tensor)
+
+
+def _shape(feature: FeatureMap) -> list[int | str]:
+    return [
+        feature.batch if feature.batch is not None else "N",
+        feature.channels,
+        feature.height if feature.height is not None else "H",
+        feature.width if feature.width is not None else "W",
+    ]

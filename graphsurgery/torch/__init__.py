@@ -1,0 +1,1 @@
+"""What needs PyTorch: modules of the engine's own. Imported only by the code that needs it, when it needs it."""

@@ -1,0 +1,216 @@
+"""The protobuf wire format, as far as a lossless edit needs it.
+
+Messages are looked at as ranges of bytes and edited in place, never parsed and written again: what is not named in
+an edit keeps its bytes, its order and its unknown fields, whoever wrote the file. Field numbers come from ONNX's own
+descriptors. Source of the format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import onnx
+
+from .bytesource import BytesSource, Source
+
+LENGTH_DELIMITED = 2
+_WINDOW = 1 << 16
+_HEADER = 20  # a tag and a length are at most ten bytes each
+
+PAYLOAD_LIMIT = 1024
+"""Tensor contents over this many bytes are payload: they stay where they are. Smaller ones (shapes, scalars) are
+structure.
+"""
+
+_PAYLOAD_FIELDS = {
+    onnx.TensorProto.DESCRIPTOR.fields_by_name[name].number
+    for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+}
+
+
+class WireError(ValueError):
+    """The bytes are not well-formed protobuf."""
+
+
+class Field(NamedTuple):
+    """One field of a message: its bytes are [start, end), its content (without tag and length) is [body, end)."""
+
+    number: int
+    kind: int
+    start: int
+    body: int
+    end: int
+
+
+def number_of(message: type[Any], field: str) -> int:
+    """Field number by name, from the message class's descriptor."""
+    return int(message.DESCRIPTOR.fields_by_name[field].number)
+
+
+def varint(value: int, width: int = 1) -> bytes:
+    """``value`` as a varint of at least ``width`` bytes (a padded varint is legal, and some writers leave them)."""
+    out = bytearray()
+    while value > 0x7F or len(out) + 1 < width:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def delimited(number: int, content: bytes) -> bytes:
+    """A length-delimited field: tag, length, content."""
+    return varint(number << 3 | LENGTH_DELIMITED) + varint(len(content)) + content
+
+
+def header_like(old: bytes, length: int) -> bytes:
+    """The tag and length of a field whose old tag and length are ``old``, for a content of ``length`` bytes.
+
+    A length that was written longer than necessary stays as wide as it was, so that undoing an edit gives the same
+    bytes.
+    """
+    _, size = _read_varint(old, 0)
+    old_length, end = _read_varint(old, size)
+    width = end - size
+    return old[:size] + varint(length, width if width > len(varint(old_length)) else 1)
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise WireError("a number is longer than ten bytes")
+
+
+def scan(source: Source, start: int, end: int) -> list[Field]:
+    """The fields of the message in [start, end). Contents are skipped, not read. WireError if it is not a message."""
+    fields = []
+    window, base, limit = b"", start, start
+    position = start
+    try:
+        while position < end:
+            if limit - position < _HEADER and limit < end:
+                window, base = source.read(position, min(end, position + _WINDOW)), position
+                limit = base + len(window)
+            tag, offset = _read_varint(window, position - base)
+            kind = tag & 7
+            body = base + offset
+            if kind == LENGTH_DELIMITED:
+                length, offset = _read_varint(window, offset)
+                body = base + offset
+                stop = body + length
+            elif kind == 0:
+                stop = base + _read_varint(window, offset)[1]
+            elif kind == 1:
+                stop = body + 8
+            elif kind == 5:
+                stop = body + 4
+            else:
+                raise WireError(f"a field has the unknown wire type {kind}")
+            if stop > end or tag < 8:
+                raise WireError("a field is longer than the message that holds it")
+            fields.append(Field(tag >> 3, kind, position, body, stop))
+            position = stop
+    except (IndexError, EOFError):
+        raise WireError("it ends in the middle of a field") from None
+    return fields
+
+
+def slim(source: Source, descriptor: Any, start: int, end: int) -> bytes:
+    """The message in [start, end) without the payload of the tensors in it, however deep they lie."""
+    if end - start <= PAYLOAD_LIMIT:
+        return source.read(start, end)
+    is_tensor = descriptor is onnx.TensorProto.DESCRIPTOR
+    parts: list[bytes] = []
+    kept = start  # everything from here up to the next cut is taken over as it stands
+    for field in scan(source, start, end):
+        if field.end - field.body <= PAYLOAD_LIMIT or field.kind != LENGTH_DELIMITED:
+            continue
+        declared = descriptor.fields_by_number.get(field.number)
+        if is_tensor and field.number in _PAYLOAD_FIELDS:
+            parts.append(source.read(kept, field.start))
+        elif declared is not None and declared.message_type is not None:
+            content = slim(source, declared.message_type, field.body, field.end)
+            if len(content) == field.end - field.body:
+                continue
+            parts += [source.read(kept, field.start), delimited(field.number, content)]
+        else:
+            continue
+        kept = field.end
+    parts.append(source.read(kept, end))
+    return b"".join(parts)
+
+
+def rewrite(data: bytes, change: Callable[[Field, bytes], bytes | None]) -> bytes:
+    """The message ``data`` with the contents that ``change(field, content)`` returns; None leaves a field as it is.
+
+    Only length-delimited fields are offered.
+    """
+    parts = []
+    kept = 0
+    for field in scan(BytesSource(data), 0, len(data)):
+        if field.kind != LENGTH_DELIMITED:
+            continue
+        content = data[field.body : field.end]
+        new = change(field, content)
+        if new is None or new == content:
+            continue
+        parts += [data[kept : field.start], header_like(data[field.start : field.body], len(new)), new]
+        kept = field.end
+    parts.append(data[kept:])
+    return b"".join(parts)
+
+
+_NODE_INPUT = number_of(onnx.NodeProto, "input")
+_NODE_OUTPUT = number_of(onnx.NodeProto, "output")
+_NODE_ATTRIBUTE = number_of(onnx.NodeProto, "attribute")
+_GRAPH_NODE = number_of(onnx.GraphProto, "node")
+_GRAPH_OUTPUT = number_of(onnx.GraphProto, "output")
+_ATTRIBUTE_GRAPHS = {number_of(onnx.AttributeProto, "g"), number_of(onnx.AttributeProto, "graphs")}
+_VALUE_NAME = number_of(onnx.ValueInfoProto, "name")
+
+
+def rename_inputs(node: bytes, names: Mapping[bytes, bytes]) -> bytes:
+    """A NodeProto that reads ``names[t]`` wherever it read ``t``, in the subgraphs that capture ``t`` as well."""
+
+    def change(field: Field, content: bytes) -> bytes | None:
+        if field.number == _NODE_INPUT:
+            return names.get(content)
+        if field.number == _NODE_ATTRIBUTE:
+            return rewrite(content, in_attribute)
+        return None
+
+    def in_attribute(field: Field, content: bytes) -> bytes | None:
+        return _rename_captures(content, names) if field.number in _ATTRIBUTE_GRAPHS else None
+
+    return rewrite(node, change)
+
+
+def rename_outputs(node: bytes, names: Mapping[bytes, bytes]) -> bytes:
+    """A NodeProto that writes ``names[t]`` wherever it wrote ``t``."""
+    return rewrite(node, lambda field, content: names.get(content) if field.number == _NODE_OUTPUT else None)
+
+
+def _rename_captures(graph: bytes, names: Mapping[bytes, bytes]) -> bytes:
+    """A subgraph whose captures of outer tensors are renamed; names that it defines itself are its own."""
+    own = onnx.GraphProto.FromString(graph)
+    defined = {value.name for value in own.input} | {tensor.name for tensor in own.initializer}
+    defined.update(name for node in own.node for name in node.output)
+    outer = {old: new for old, new in names.items() if old.decode() not in defined}
+    if not outer:
+        return graph
+
+    def change(field: Field, content: bytes) -> bytes | None:
+        if field.number == _GRAPH_NODE:
+            return rename_inputs(content, outer)
+        if field.number == _GRAPH_OUTPUT:
+            return rewrite(content, lambda inner, name: outer.get(name) if inner.number == _VALUE_NAME else None)
+        return None
+
+    return rewrite(graph, change)

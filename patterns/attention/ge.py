@@ -1,0 +1,151 @@
+"""Gather-Excite: gather a neighbourhood (or the whole map) per channel, excite, scale.
+
+Hu et al., "Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks", NeurIPS 2018, arXiv:1810.12348.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log2
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, Setting, bn_shapes, bn_values, uniform_fan_in
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .se import excite
+
+if TYPE_CHECKING:
+    import torch
+
+
+class GatherExcite(Block):
+    """The gate is made on the small map: sigmoid and nearest-neighbour resize commute exactly."""
+
+    name = "ge"
+    title = "Gather-Excite"
+    paper = "Gather-Excite: Exploiting Feature Context in CNNs, NeurIPS 2018, arXiv:1810.12348"
+    reference = "hujie-frank/GENet, prototxts RN50-GEPF, RN50-GEP and RN50-GEPP and figures; extents as in timm"
+    formula = "y = x * sigmoid(resize(excite(gather(x))))"
+    untrained = "theta-minus: times sigmoid of the local mean; theta and theta-plus: halves its input"
+    variants: ClassVar[dict[str, str]] = {
+        "theta-minus": "no parameters: average pooling, kernel 2e-1, stride e",
+        "theta": "depthwise convolutions with BatchNorm: one over the whole map, or log2(e) of 3x3, stride 2",
+        "theta-plus": "theta, then ReLU and the two 1x1 convolutions of SE",
+    }
+    settings = (
+        Setting("extent", int, 0, "extent of the gather: 0 is the whole map", choices=(0, 2, 4, 8)),
+        Setting("hidden", int, None, "theta-plus: hidden channels, else C/16", minimum=1),
+        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+    )
+    aliases = ((r"conv\.0\.weight", "gather.conv1.weight"), (r"conv\.1\.(\w+)", r"gather.norm1.\1"))
+
+    @property
+    def _extent(self) -> int:
+        return int(self.values["extent"] or 0)
+
+    @property
+    def _eps(self) -> float:
+        return float(self.values["bn_eps"] or 0)
+
+    @property
+    def _stages(self) -> int:
+        """Depthwise convolutions of the gather: none, one over the whole map, or one for each halving."""
+        if self.variant == "theta-minus":
+            return 0
+        return int(log2(self._extent)) if self._extent else 1
+
+    def _hidden(self, feature: FeatureMap) -> int:
+        return int(self.values["hidden"] or max(1, int(feature.channels / 16 + 0.5)))
+
+    def check(self, feature: FeatureMap) -> None:
+        if self._stages and not self._extent and not feature.static:
+            raise BlockError(
+                f"{self.spelled} with extent 0 has a convolution as large as the map, "
+                f"and {feature.label} has a dynamic height or width; give an extent of 2, 4 or 8"
+            )
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
+        for stage in range(1, self._stages + 1):
+            kernel = (3, 3) if self._extent else feature.size
+            shapes[f"gather.conv{stage}.weight"] = (channels, 1, *kernel)
+            shapes |= bn_shapes(f"gather.norm{stage}", channels)
+        if self.variant == "theta-plus":
+            hidden = self._hidden(feature)
+            shapes |= {"mlp.fc1.weight": (hidden, channels, 1, 1), "mlp.fc1.bias": (hidden,)}
+            shapes |= {"mlp.fc2.weight": (channels, hidden, 1, 1), "mlp.fc2.bias": (channels,)}
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        values: dict[str, Array] = {}
+        for key, shape in self.parameters(feature).items():
+            if key.startswith("mlp"):  # the prototxt's filler: Gaussian of deviation 0.01, biases 0
+                deviation = 0.01 if key.endswith("weight") else 0.0
+                values[key] = rng.normal(0.0, deviation, size=shape).astype(np.float32)
+            elif "conv" in key:
+                values[key] = uniform_fan_in(rng, shape, shape[2] * shape[3])
+        for stage in range(1, self._stages + 1):
+            values |= bn_values(f"gather.norm{stage}", feature.channels)
+        return values
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        if self.variant == "theta-minus":
+            return super().identity(feature)
+        values = self.initial(feature, np.random.default_rng(0))
+        if self.variant == "theta-plus":
+            values["mlp.fc2.weight"] = np.zeros_like(values["mlp.fc2.weight"])
+            values["mlp.fc2.bias"] = np.full_like(values["mlp.fc2.bias"], 20.0)
+        else:
+            values |= bn_values(f"gather.norm{self._stages}", feature.channels, 0.0, 20.0)
+        return values
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        return {"hidden": shapes["mlp.fc1.weight"][0]} if "mlp.fc1.weight" in shapes else {}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        gathered, size = self._gather(t)
+        if self.variant == "theta-plus":
+            gathered = excite(t, t.relu(gathered), "mlp.")
+        gate = t.sigmoid(gathered)
+        return t.mul(t.x, t.resize_nearest(gate, size) if self._extent else gate)
+
+    def _gather(self, t: Template) -> tuple[gs.Variable, tuple[int, int] | None]:
+        """The gathered map and its (height, width), None where those are dynamic."""
+        extent, size = self._extent, t.feature.size if t.feature.static else None
+        small = (-(-size[0] // extent), -(-size[1] // extent)) if size and extent else size
+        if self.variant == "theta-minus":
+            if not extent:
+                return t.mean_hw(t.x), small
+            window, border = 2 * extent - 1, extent - 1
+            # the mean is over the positions that exist: padding is not counted
+            return t.op(
+                "AveragePool",
+                t.x,
+                kernel_shape=[window] * 2,
+                strides=[extent] * 2,
+                pads=[border] * 4,
+                count_include_pad=0,
+            ), small
+        x: gs.Variable = t.x
+        for stage in range(1, self._stages + 1):
+            weight, bias = t.folded(f"gather.conv{stage}.weight", f"gather.norm{stage}", self._eps)
+            shape = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
+            x = t.conv(t.relu(x) if stage > 1 else x, weight, bias, group=t.feature.channels, **shape)
+        return x, small
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.ge import GatherExcite as Module
+
+        return Module(
+            feature.channels,
+            variant=str(self.variant),
+            extent=self._extent,
+            size=feature.size if feature.static else None,
+            hidden=self._hidden(feature),
+            bn_eps=self._eps,
+        )

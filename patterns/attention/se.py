@@ -1,0 +1,97 @@
+"""SE: squeeze (global mean), excite (two 1x1 convolutions), scale.
+
+Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, Setting, uniform_fan_in
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SqueezeExcite(Block):
+    """The linear layers are 1x1 convolutions on [N, C, 1, 1]: no Flatten, Gemm or Reshape, and any batch size."""
+
+    name = "se"
+    title = "Squeeze-and-Excitation"
+    paper = "Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507"
+    reference = "hujie-frank/SENet, models/SE-ResNet-50.prototxt (hidden width C/16, biases)"
+    formula = "y = x * sigmoid(fc2(relu(fc1(mean over H, W of x))))"
+    untrained = "halves its input"
+    settings = (
+        Setting("reduction", int, 16, "channels over hidden channels", minimum=1),
+        Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
+        Setting("bias", bool, True, "whether the two layers have biases; the common PyTorch ports have none"),
+    )
+    aliases = (
+        (r"(?:fc\.0|l1|conv_reduce|down|.*_1x1_down)\.(weight|bias)", r"fc1.\1"),
+        (r"(?:fc\.2|l2|conv_expand|up|.*_1x1_up)\.(weight|bias)", r"fc2.\1"),
+    )
+
+    def _hidden(self, feature: FeatureMap) -> int:
+        return int(self.values["hidden"] or feature.channels // int(self.values["reduction"] or 1))
+
+    def check(self, feature: FeatureMap) -> None:
+        if self._hidden(feature) < 1:
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels; "
+                f"a reduction of {self.values['reduction']} leaves no hidden channel"
+            )
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, hidden = feature.channels, self._hidden(feature)
+        shapes: dict[str, tuple[int, ...]] = {
+            "fc1.weight": (hidden, channels, 1, 1),
+            "fc2.weight": (channels, hidden, 1, 1),
+        }
+        if self.values["bias"]:
+            shapes |= {"fc1.bias": (hidden,), "fc2.bias": (channels,)}
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        fan_in = {"fc1": feature.channels, "fc2": self._hidden(feature)}
+        return {key: uniform_fan_in(rng, shape, fan_in[key[:3]]) for key, shape in self.parameters(feature).items()}
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        if not self.values["bias"]:
+            raise BlockError(
+                "se without biases cannot leave its input as it is (it can only halve it); use --gate residual"
+            )
+        values = self.initial(feature, np.random.default_rng(0))
+        values["fc2.weight"] = np.zeros_like(values["fc2.weight"])
+        values["fc2.bias"] = np.full_like(values["fc2.bias"], 20.0)  # float32 rounds sigmoid(20) to exactly 1
+        return values
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        if "fc1.weight" not in shapes:
+            return {}
+        return {"hidden": shapes["fc1.weight"][0], "bias": "fc1.bias" in shapes}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        return t.mul(t.x, t.sigmoid(excite(t, t.mean_hw(t.x), "", bias=bool(self.values["bias"]))))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.se import SqueezeExcite as Module
+
+        return Module(feature.channels, self._hidden(feature), bias=bool(self.values["bias"]))
+
+
+def excite(t: Template, squeezed: gs.Variable, prefix: str, *, bias: bool = True) -> gs.Variable:
+    """fc2(relu(fc1(squeezed))) with the parameters ``prefix + fc1.weight`` and so on."""
+
+    def layer(x: gs.Variable, name: str) -> gs.Variable:
+        weight = t.weight(f"{prefix}{name}.weight")
+        return t.conv(x, weight, t.weight(f"{prefix}{name}.bias") if bias else None)
+
+    return layer(t.relu(layer(squeezed, "fc1")), "fc2")

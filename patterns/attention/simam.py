@@ -1,0 +1,137 @@
+"""SimAM: a parameter-free gate from each position's energy within its channel.
+
+Yang et al., "SimAM: A Simple, Parameter-Free Attention Module for Convolutional Neural Networks", ICML 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from graphsurgery.block import Block, Setting
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+if TYPE_CHECKING:
+    import torch
+
+# Smallest deviation that the float16 form divides by: its square, 2.4e-4, is still a normal float16 number.
+_SMALLEST_DEVIATION = 2.0**-6
+
+
+class SimAM(Block):
+    """With M = H*W, v the population variance and k = (M-1)/M: E = d^2 k / (4 (v + lambda k)) + 1/2, where d = x -
+    mean.
+
+    This is the official d^2 / (4 (sum d^2 / (M-1) + lambda)) + 1/2, written with means: no sum that float16 cannot
+    hold.
+    """
+
+    name = "simam"
+    title = "SimAM"
+    paper = "SimAM: A Simple, Parameter-Free Attention Module for CNNs, ICML 2021"
+    reference = "ZjjConan/SimAM, networks/attentions/simam_module.py"
+    formula = "y = x * sigmoid(d^2 / (4 (sum(d^2) / (HW - 1) + e_lambda)) + 0.5), d = x - mean over H, W"
+    untrained = "nothing to train; the gate lies between 0.62 and 1, about 0.67 on average"
+    settings = (
+        Setting("e_lambda", float, 1e-4, "regularises the variance; the paper's ImageNet runs use 0.1", above=0),
+    )
+
+    def check(self, feature: FeatureMap) -> None:
+        if feature.static and feature.area == 1:
+            raise BlockError(
+                f"simam needs more than one position, and {feature.label} is 1 x 1: its energy would be 0/0"
+            )
+
+    def warnings(self, feature: FeatureMap) -> list[str]:
+        e_lambda = float(self.values["e_lambda"] or 0)
+        if e_lambda < 1:
+            return []
+        return [
+            f"e_lambda={e_lambda:g} makes the gate a constant 0.62 for ordinary activations; "
+            "ports that pass the channel number there by mistake do that"
+        ]
+
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        if not feature.static:
+            return ("scaled-mean",) if feature.dtype == "float16" else ("mean",)
+        forms = ["mean"]
+        if feature.dtype == "float16":
+            forms = ["scaled-mean"]
+        if feature.dtype in ("float32", "float16") or (feature.dtype == "bfloat16" and opset >= 22):
+            forms.insert(0, "instance-norm")  # onnxruntime has no float64 kernel of it
+        return forms
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        energy = {"instance-norm": self._instance_norm, "mean": self._mean, "scaled-mean": self._scaled_mean}[lowering](
+            t
+        )
+        return t.mul(t.x, t.sigmoid(t.add(energy, t.scalar(0.5, "half"))))
+
+    def _instance_norm(self, t: Template) -> gs.Variable:
+        """E - 1/2 as the square of one InstanceNormalization of scale sqrt(k)/2 and epsilon lambda k."""
+        k = (t.feature.area - 1) / t.feature.area
+        scale = t.constant(np.full(t.feature.channels, math.sqrt(k) / 2), "scale")
+        bias = t.constant(np.zeros(t.feature.channels), "bias")
+        normal = t.op("InstanceNormalization", t.x, scale, bias, epsilon=float(self.values["e_lambda"] or 0) * k)
+        return t.mul(normal, normal)
+
+    def _mean(self, t: Template) -> gs.Variable:
+        deviation = t.sub(t.x, t.mean_hw(t.x))
+        square = t.mul(deviation, deviation)
+        variance = t.mean_hw(square)
+        k = _k(t)
+        regularised = t.add(variance, _times(t, k, float(self.values["e_lambda"] or 0), "e_lambda"))
+        return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
+
+    def _scaled_mean(self, t: Template) -> gs.Variable:
+        """The mean form on deviations divided by the largest of their channel, so that no square leaves float16."""
+        deviation = t.sub(t.x, t.mean_hw(t.x))
+        largest = t.reduce("ReduceMax", t.op("Abs", deviation), (2, 3))
+        largest = t.op("Max", largest, t.scalar(_SMALLEST_DEVIATION, "smallest"))
+        deviation = t.div(deviation, largest)
+        square = t.mul(deviation, deviation)
+        variance = t.mean_hw(square)
+        k = _k(t)
+        root = t.div(t.scalar(math.sqrt(float(self.values["e_lambda"] or 0)), "root_lambda"), largest)
+        regularised = t.add(variance, _times(t, k, 1.0, "one", t.mul(root, root)))
+        return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.simam import SimAM as Module
+
+        return Module(e_lambda=float(self.values["e_lambda"] or 0))
+
+
+def _k(t: Template) -> float | gs.Variable:
+    """(M - 1) / M: a number at a static site, else computed from the shape, in float32 since float16 ends before M
+    does.
+    """
+    if t.feature.static:
+        return (t.feature.area - 1) / t.feature.area
+    shape = t.op("Shape", t.x, dtype=TensorProto.INT64)
+    sides = [
+        t.op("Gather", shape, t.integers([axis], f"axis{axis}"), dtype=TensorProto.INT64, axis=0) for axis in (2, 3)
+    ]
+    area = t.op("Mul", *sides, dtype=TensorProto.INT64)
+    less = t.op("Sub", area, t.integers([1], "one_position"), dtype=TensorProto.INT64)
+    wide = TensorProto.DOUBLE if t.feature.dtype == "float64" else TensorProto.FLOAT
+    ratio = t.op("Div", *(t.op("Cast", n, dtype=wide, to=wide) for n in (less, area)), dtype=wide)
+    return ratio if wide == t.feature.onnx_type else t.op("Cast", ratio, to=t.feature.onnx_type)
+
+
+def _times(
+    t: Template, k: float | gs.Variable, factor: float, name: str, tensor: gs.Variable | None = None
+) -> gs.Tensor:
+    """k * factor * tensor, with as much of it folded into one constant as is known."""
+    if isinstance(k, float):
+        known = t.scalar(k * factor, name)
+        return known if tensor is None else t.mul(tensor, known)
+    product = k if factor == 1.0 else t.mul(k, t.scalar(factor, name))
+    return product if tensor is None else t.mul(tensor, product)

@@ -1,0 +1,144 @@
+"""Gather-Excite: PyTorch twin.
+
+Paper: "Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks", NeurIPS 2018, arXiv:1810.12348.
+Sources of the formula: hujie-frank/GENet (the prototxts ``RN50-GEPF``, ``RN50-GEP`` and ``RN50-GEPP`` for the global
+extent, the figures for extent 8) and, for extents 2 and 4, timm's ``GatherExcite``. BN is a BatchNorm, up() enlarges to
+H x W by nearest neighbour.
+
+    y = x * sigmoid(up(excite(gather(x))))
+
+    theta-minus   gather: mean over a window of (2e-1) x (2e-1) positions every e positions; extent 0: over the map
+    theta         gather: log2(e) times a depthwise 3x3 convolution of stride 2 and BN, with a ReLU between the stages;
+                  extent 0: one depthwise convolution as large as the map, without padding, and BN
+    theta-plus    gather as theta with a ReLU after the last BN too; excite: 1x1 convolution to ``hidden``, ReLU, 1x1
+                  convolution back to C, both with biases
+
+- No convolution of a gather has a bias. Windows at the border average over the positions inside the map
+  (``count_include_pad=False``, as timm; Caffe's pooling would count the padding, and no prototxt shows extents 2, 4
+  and 8).
+- timm pads the global convolution, which then yields a map instead of one value, and has no ReLU between the gather's
+  BN and ``mlp.fc1``. Both differ from the published prototxts, which are followed here.
+- theta-plus at extents 2, 4 and 8 is published nowhere; it is the global one's excite behind the gather of that extent.
+- Identity: theta: scale 0 and shift 20 in the last BN; theta-plus: ``mlp.fc2.weight`` 0 and ``mlp.fc2.bias`` 20;
+  theta-minus has none.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+VARIANTS = ("theta-minus", "theta", "theta-plus")
+EXTENTS = (0, 2, 4, 8)
+
+
+class GatherExcite(nn.Module):
+    """Gate of every position by what its surroundings say.
+
+    ``channels``: C of the map. ``extent``: 0 (the whole map), 2, 4 or 8 positions. ``size``: (H, W) of the map, needed
+    and used by theta and theta-plus at extent 0 only, which then take maps of this size alone. ``hidden``: R, for
+    theta-plus only; C/16 rounded half up, at least 1, where not given. ``bn_eps``: 1e-5 as published; a module that
+    lived in an Ultralytics model has 1e-3. ValueError for settings that do not fit together.
+
+    Keys, with i from 1 to log2(extent), or 1 at extent 0: ``gather.conv{i}.weight`` [C, 1, 3, 3] ([C, 1, H, W] at
+    extent 0), ``gather.norm{i}.{weight,bias,running_mean,running_var}`` [C] and ``.num_batches_tracked``; theta-plus
+    adds ``mlp.fc1.weight`` [R, C, 1, 1], ``mlp.fc1.bias`` [R], ``mlp.fc2.weight`` [C, R, 1, 1], ``mlp.fc2.bias`` [C].
+    theta-minus has none.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        variant: str = "theta-minus",
+        extent: int = 0,
+        size: tuple[int, int] | None = None,
+        hidden: int | None = None,
+        bn_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"GatherExcite has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        if extent not in EXTENTS:
+            raise ValueError(f"GatherExcite has the extents 0 (the whole map), 2, 4 and 8, not {extent}")
+        if hidden is not None and variant != "theta-plus":
+            raise ValueError(f"GatherExcite {variant} has no hidden width; only theta-plus has")
+        if channels < 1 or (hidden is not None and hidden < 1):
+            raise ValueError(f"GatherExcite needs channels and hidden of at least 1, got {channels} and {hidden}")
+        self.variant = variant
+        self.extent = extent
+        self.map_size: tuple[int, int] | None = None
+        self.gather: nn.Module
+        self.mlp: nn.Module = nn.Identity()
+        if variant == "theta-minus":
+            self.gather = _pool(extent)
+        else:
+            if extent == 0:
+                if size is None:
+                    raise ValueError(f"GatherExcite {variant} of extent 0 needs the size of the map")
+                self.map_size = (size[0], size[1])
+            self.gather = _convolutions(channels, extent, self.map_size, bn_eps, last_relu=variant == "theta-plus")
+        if variant == "theta-plus":
+            self.mlp = _bottleneck(channels, hidden if hidden is not None else max(1, int(channels / 16 + 0.5)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew: torch's default, but for the 1x1 convolutions of theta-plus, which the published
+        prototxt fills with a Gaussian of deviation 0.01 and zero biases."""
+        for layer in self.gather.children():
+            if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)):
+                layer.reset_parameters()
+        for layer in self.mlp.children():
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size than the global gather was made for."""
+        # A tracing exporter turns sizes into tensors and warns about every branch on one.
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if self.map_size is not None and not tracing and tuple(x.shape[2:]) != self.map_size:
+            made, got = self.map_size, tuple(x.shape[2:])
+            raise ValueError(f"this GatherExcite is made for maps of {made[0]}x{made[1]}, got {got[0]}x{got[1]}")
+        context = self.mlp(self.gather(x))
+        if self.extent:
+            context = functional.interpolate(context, size=x.shape[2:], mode="nearest")
+        return x * torch.sigmoid(context)
+
+    def extra_repr(self) -> str:
+        """The settings, for ``repr``."""
+        return f"variant={self.variant!r}, extent={self.extent}"
+
+
+def _pool(extent: int) -> nn.Module:
+    """The gather of theta-minus: [N, C, H, W] -> [N, C, ceil(H/extent), ceil(W/extent)]; [N, C, 1, 1] for extent 0."""
+    if extent == 0:
+        return nn.AdaptiveAvgPool2d(1)
+    return nn.AvgPool2d(2 * extent - 1, stride=extent, padding=extent - 1, count_include_pad=False)
+
+
+def _convolutions(
+    channels: int, extent: int, size: tuple[int, int] | None, bn_eps: float, *, last_relu: bool
+) -> nn.Sequential:
+    """The gather of theta and theta-plus: a kernel of ``size`` where it is given, else stages of 3x3 for ``extent``."""
+    gather = nn.Sequential()
+    stages = 1 if size is not None else extent.bit_length() - 1
+    for stage in range(1, stages + 1):
+        if size is not None:
+            conv = nn.Conv2d(channels, channels, size, groups=channels, bias=False)
+        else:
+            conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1, groups=channels, bias=False)
+        gather.add_module(f"conv{stage}", conv)
+        gather.add_module(f"norm{stage}", nn.BatchNorm2d(channels, eps=bn_eps))
+        if stage < stages or last_relu:
+            gather.add_module(f"act{stage}", nn.ReLU())
+    return gather
+
+
+def _bottleneck(channels: int, hidden: int) -> nn.Sequential:
+    """The excite of theta-plus: two 1x1 convolutions with a ReLU between, [N, C, h, w] -> [N, C, h, w]."""
+    mlp = nn.Sequential()
+    mlp.add_module("fc1", nn.Conv2d(channels, hidden, kernel_size=1))
+    mlp.add_module("act", nn.ReLU())
+    mlp.add_module("fc2", nn.Conv2d(hidden, channels, kernel_size=1))
+    return mlp

@@ -1,0 +1,111 @@
+"""NAM, normalization-based attention: PyTorch twin.
+
+Paper: "NAM: Normalization-based Attention Module", arXiv:2111.12419.
+Source of the formula: Christian-lyc/NAM, ``MODELS/attention.py`` (channel part). That code has no spatial part; the one
+here is the form found in forks, which follows the paper's pixel normalisation.
+
+    channel    u = BN_C(x)     w_c = |gamma_c| / sum_k |gamma_k|    y = x * sigmoid(w_c * u)
+    spatial    u = BN_HW(y)    w_p = |gamma_p| / sum_q |gamma_q|    z = y * sigmoid(w_p * u)
+
+BN_C is an ordinary BatchNorm; BN_HW normalises every position p = h*W + w over images and channels, as if positions
+were channels. Both have a signed scale gamma and a shift beta; only the weights take absolute values.
+
+- x multiplies the gate; there is no additive shortcut.
+- As in the published code no gradient flows through the weights w: gamma learns through the BatchNorm only.
+- The eps of the BatchNorm is torch's 1e-5; Ultralytics sets 1e-3 in every model that it builds from YAML. It is not in
+  a state_dict: pass it as ``bn_eps``.
+- All gammas of a part 0: w is 0/0 and the output is NaN, here as in the published code.
+- Identity: gamma = 1e-3 everywhere and beta = 20 * C (spatial: 20 * H*W): the gate's argument is then 20 plus a
+  thousandth of the normalised input over C (or H*W), and the gate 1 in float32.
+- Untrained (gamma 1, beta 0) the gate is close to 0.5 everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+VARIANTS = ("channel", "channel+spatial")
+
+
+class NAM(nn.Module):
+    """Gate of every value by its normalised self, weighted by how much its channel (and position) varies.
+
+    ``channels``: C of the map. ``variant``: "channel" (as published) or "channel+spatial" (as in forks). ``size``:
+    (H, W) of the map, needed and used by channel+spatial only, which then takes maps of this size alone. ``bn_eps``:
+    eps of both BatchNorms. ValueError for settings that do not fit together.
+
+    Keys: ``Channel_Att.bn2.{weight,bias,running_mean,running_var}`` [C] and ``Channel_Att.bn2.num_batches_tracked``;
+    channel+spatial adds the same under ``Spatial_Att.bn2`` with shape [H*W].
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        variant: str = "channel",
+        size: tuple[int, int] | None = None,
+        bn_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"NAM has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        if channels < 1:
+            raise ValueError(f"NAM needs at least one channel, got {channels}")
+        self.variant = variant
+        self.Channel_Att = _ChannelAttention(channels, bn_eps)
+        self.Spatial_Att: _SpatialAttention | None = None
+        if variant == "channel+spatial":
+            if size is None:
+                raise ValueError("NAM channel+spatial needs the size of the map")
+            self.Spatial_Att = _SpatialAttention((size[0], size[1]), bn_eps)
+
+    def reset_parameters(self) -> None:
+        """Set scales to 1, shifts to 0 and the running statistics to 0 and 1, as published."""
+        self.Channel_Att.bn2.reset_parameters()
+        if self.Spatial_Att is not None:
+            self.Spatial_Att.bn2.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size than the spatial part was made for."""
+        y: Tensor = self.Channel_Att(x)
+        return y if self.Spatial_Att is None else self.Spatial_Att(y)
+
+    def extra_repr(self) -> str:
+        """The settings, for ``repr``."""
+        return f"variant={self.variant!r}"
+
+
+def _weights(norm: nn.BatchNorm2d) -> Tensor:
+    """|gamma| / sum |gamma| as [1, n, 1, 1], cut off from the gradient as in the published code."""
+    scale = norm.weight.detach().abs()
+    return (scale / scale.sum()).reshape(1, -1, 1, 1)
+
+
+class _ChannelAttention(nn.Module):
+    """The channel part. [N, C, H, W] -> [N, C, H, W]."""
+
+    def __init__(self, channels: int, bn_eps: float) -> None:
+        super().__init__()
+        self.bn2 = nn.BatchNorm2d(channels, eps=bn_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(_weights(self.bn2) * self.bn2(x))
+
+
+class _SpatialAttention(nn.Module):
+    """The spatial part. [N, C, H, W] -> [N, C, H, W]."""
+
+    def __init__(self, size: tuple[int, int], bn_eps: float) -> None:
+        super().__init__()
+        self.map_size = size
+        self.bn2 = nn.BatchNorm2d(size[0] * size[1], eps=bn_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A tracing exporter turns sizes into tensors and warns about every branch on one.
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and tuple(x.shape[2:]) != self.map_size:
+            made, got = self.map_size, tuple(x.shape[2:])
+            raise ValueError(f"this NAM is made for maps of {made[0]}x{made[1]}, got {got[0]}x{got[1]}")
+        positions = x.flatten(2).transpose(1, 2).unsqueeze(2)  # [N, HW, 1, C]
+        gate = torch.sigmoid(_weights(self.bn2) * self.bn2(positions))
+        return x * gate.squeeze(2).transpose(1, 2).reshape(x.shape)

@@ -1,0 +1,1 @@
+"""The tests, a package so that tests/graphsurgery is never taken for graphsurgery itself."""

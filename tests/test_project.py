@@ -1,0 +1,120 @@
+"""The project itself: its public API, what it installs, what it imports, what it ships."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import graphsurgery
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CATALOGUE = "graphsurgery.patterns"
+
+# Written so that this file does not match itself.
+MACHINE_PATH = re.compile(rb"(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/")
+
+
+def test_public_names_are_exactly_those_in_all() -> None:
+    public = {
+        name
+        for name, value in vars(graphsurgery).items()
+        if not name.startswith("_") and name != "annotations" and not isinstance(value, ModuleType)
+    }
+    declared = {name for name in graphsurgery.__all__ if not name.startswith("_") and name != "errors"}
+    assert public == declared
+    assert len(graphsurgery.__all__) == len(set(graphsurgery.__all__))
+    assert {"Block", "Recipe", "insert", "remove", "sites", "verify"} <= declared
+
+
+def test_public_names_are_documented() -> None:
+    assert [name for name in graphsurgery.__all__ if not getattr(graphsurgery, name).__doc__] == []
+
+
+def test_version_is_the_installed_one() -> None:
+    assert graphsurgery.__version__ == metadata.version("graphsurgery")
+
+
+def test_console_script_is_a_function() -> None:
+    (script,) = metadata.entry_points(group="console_scripts", name="graphsurgery")
+    assert callable(script.load())
+
+
+def test_catalogue_is_an_entry_point() -> None:
+    (catalogue,) = metadata.entry_points(group=CATALOGUE, name="catalogue")
+    assert catalogue.load().__name__ == "graphsurgery.patterns.attention"
+
+
+def test_every_package_is_listed_for_the_wheel() -> None:
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    engine = [path.relative_to(ROOT) for path in ROOT.glob("graphsurgery/**/__init__.py")]
+    catalogue = ["graphsurgery" / path.relative_to(ROOT) for path in ROOT.glob("patterns/**/__init__.py")]
+    assert listed == {".".join(path.parent.parts) for path in engine + catalogue}
+
+
+def reaches_catalogue(node: ast.AST, package: tuple[str, ...]) -> bool:
+    """Whether a piece of the engine's syntax imports the catalogue, or names a module of it in a string."""
+    if isinstance(node, ast.Constant):  # the bare name is allowed: it is that of the entry-point group
+        return isinstance(node.value, str) and node.value.startswith(f"{CATALOGUE}.")
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        names = [".".join(filter(None, (*base, node.module, alias.name))) for alias in node.names]
+    else:
+        return False
+    return any(f"{name}.".startswith((f"{CATALOGUE}.", "patterns.")) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("source", "reaches"),
+    [
+        ("import graphsurgery.patterns", True),
+        ("from graphsurgery import patterns", True),
+        ("from graphsurgery.patterns.modules.simam import SimAM", True),
+        ("from .. import patterns", True),
+        ("from ..patterns import attention", True),
+        ("import patterns.attention", True),
+        ("load('graphsurgery.patterns.attention')", True),
+        ("entry_points(group='graphsurgery.patterns')", False),
+        ("from . import patterns", False),
+        ("from graphsurgery.block import Block", False),
+        ("import torch", False),
+    ],
+)
+def test_the_check_below_sees_every_form(source: str, reaches: bool) -> None:
+    assert any(reaches_catalogue(node, ("graphsurgery", "cli")) for node in ast.walk(ast.parse(source))) is reaches
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("graphsurgery/**/*.py")))
+def test_engine_does_not_import_the_catalogue(name: str) -> None:
+    package = Path(name).parent.parts
+    tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+    assert [ast.unparse(node) for node in ast.walk(tree) if reaches_catalogue(node, package)] == []
+
+
+def test_torch_and_the_runtimes_are_imported_only_when_needed() -> None:
+    code = f"import sys, graphsurgery.cli.main, {CATALOGUE}.attention; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert {"torch", "onnxruntime", "tensorrt"}.isdisjoint(loaded)
+
+
+def test_no_path_of_a_machine_is_tracked() -> None:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    tracked = [ROOT / name for name in listing.stdout.split("\0") if name]
+    hits = [
+        f"{path.relative_to(ROOT)}: {match.group().decode()}"
+        for path in tracked
+        if path.is_file() and (match := MACHINE_PATH.search(path.read_bytes()))
+    ]
+    assert hits == []
