@@ -12,7 +12,7 @@ from . import errors
 from ._version import __version__
 from .block import Block
 from .modelfile import ModelFile
-from .splice import remove
-from .surgery import insert, sites
+from .recipe import Recipe
+from .surgery import insert, remove, sites, verify
 
-__all__ = ["Block", "ModelFile", "__version__", "errors", "insert", "remove", "sites"]
+__all__ = ["Block", "ModelFile", "Recipe", "__version__", "errors", "insert", "remove", "sites", "verify"]

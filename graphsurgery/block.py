@@ -43,6 +43,8 @@ class Setting:
     minimum: float | None = None
     above: float | None = None
     choices: tuple[int, ...] | None = None
+    variants: tuple[str, ...] | None = None
+    """the block's variants that have it; None: all"""
 
     def read(self, value: object, block: str) -> int | float | bool | None:
         """``value`` (text from a command line, or a Python value) in the setting's type. BlockError if it is not
@@ -110,11 +112,13 @@ class Block(ABC):
             known = f"has the variants {', '.join(self.variants)}" if self.variants else "has no variants"
             raise BlockError(f"{self.name} has no variant {variant!r}; it {known}")
         self.variant = variant or next(iter(self.variants), None)
-        known_settings = {setting.name: setting for setting in self.settings}
+        known_settings = {
+            setting.name: setting for setting in self.settings if self.variant in (setting.variants or (self.variant,))
+        }
         for key in values:
             if key not in known_settings:
                 known = f"the known ones are {', '.join(known_settings)}" if known_settings else "it has none"
-                raise BlockError(f"{self.name} has no hyper-parameter {key!r}; {known}")
+                raise BlockError(f"{self.spelled} has no hyper-parameter {key!r}; {known}")
         self.values: dict[str, int | float | bool | None] = {
             key: setting.read(values.get(key, setting.default), self.name) for key, setting in known_settings.items()
         }

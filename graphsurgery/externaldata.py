@@ -5,7 +5,7 @@ whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,12 @@ def resolve(location: str, folder: Path) -> Path:
     return path
 
 
-def check(structure: onnx.ModelProto, folder: Path | None) -> None:
+def check(locations: Iterable[str], folder: Path | None) -> None:
     """Every external file exists inside the folder, or ExternalDataError. Without a folder there is nothing to look
     at.
     """
     if folder is not None:
-        for location in locations(structure):
+        for location in locations:
             resolve(location, folder)
 
 

@@ -55,13 +55,14 @@ class GraphIndex:
     @cached_property
     def active(self) -> set[int]:
         """Positions of the nodes whose output depends on an input of the model, not on constants alone."""
-        live = set(self.inputs) - set(self.initializers)
-        readers = {position for name in live for position in self.consumers.get(name, ())}
-        for position, node in enumerate(self.nodes):
-            if position in readers:
-                for name in node.output:
-                    readers.update(self.consumers.get(name, ()))
-        return readers
+        found: set[int] = set()
+        pending = [name for name in self.inputs if name not in self.initializers]
+        while pending:  # in no particular order: some converters leave their nodes unsorted
+            for position in self.consumers.get(pending.pop(), ()):
+                if position not in found:
+                    found.add(position)
+                    pending += self.nodes[position].output
+        return found
 
     @cached_property
     def node_names(self) -> dict[str, list[int]]:
@@ -83,6 +84,7 @@ def _captured(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
             defined = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+            defined.update(sparse.values.name for sparse in graph.sparse_initializer)
             defined.update(name for inner in graph.node for name in inner.output)
             used = {value.name for value in graph.output}
             for inner in graph.node:

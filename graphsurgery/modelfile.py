@@ -178,25 +178,38 @@ class ModelFile:
                 return int(entry.version)
         raise ModelError(f"{self.name} does not import the standard ONNX operator set")
 
+    @cached_property
+    def external_data(self) -> tuple[str, ...]:
+        """The files beside the model that its tensors lie in, as the model names them."""
+        return tuple(externaldata.locations(self.structure))
+
     def digest(self) -> str:
         """SHA-256 over the structure and the size of the file: equal before an insertion and after its removal."""
         return hashlib.sha256(self._structure_bytes + b"%d" % self.size).hexdigest()
 
     def tensor(self, name: str) -> np.ndarray[Any, Any]:
         """The value of one initializer or Constant, read from its place. KeyError if there is none of that name."""
-        for position, tensor in enumerate(self.structure.graph.initializer):
-            if tensor.name == name:
-                proto = onnx.TensorProto.FromString(self.content(INITIALIZER, position))
-                return externaldata.read(proto, self.folder)
-        for position, node in enumerate(self.structure.graph.node):
-            if node.op_type == "Constant" and name in node.output:
-                whole = onnx.NodeProto.FromString(self.content(NODE, position))
-                return externaldata.read(whole.attribute[0].t, self.folder)
-        raise KeyError(name)
+        number, position = self._constants[name]
+        content = self.content(number, position)
+        if number == INITIALIZER:
+            return externaldata.read(onnx.TensorProto.FromString(content), self.folder)
+        return externaldata.read(onnx.NodeProto.FromString(content).attribute[0].t, self.folder)
+
+    @cached_property
+    def _constants(self) -> dict[str, tuple[int, int]]:
+        """Where each constant is: field number and position, by name."""
+        graph = self.structure.graph
+        nodes = ((i, node) for i, node in enumerate(graph.node) if node.op_type == "Constant")
+        table = {name: (NODE, position) for position, node in nodes for name in node.output}
+        return table | {tensor.name: (INITIALIZER, i) for i, tensor in enumerate(graph.initializer)}
 
     def content(self, number: int, position: int) -> bytes:
         """The bytes of one field of the graph, by field number and position among the fields of that number."""
         return self._positions[number][position].content
+
+    def pieces(self, number: int) -> Sequence[Piece]:
+        """The fields of the graph of one number, in order, as ranges of bytes."""
+        return self._positions.get(number, [])
 
     @cached_property
     def _positions(self) -> dict[int, list[Piece]]:
@@ -231,7 +244,9 @@ class ModelFile:
         for number, pieces in ((NODE, last), *_new_pieces(edit.appended)):
             place = _end_of(graph, number)
             graph[place:place] = pieces
-        return ModelFile(self._with_metadata(edit.metadata), graph, self.folder, self.name)
+        result = ModelFile(self._with_metadata(edit.metadata), graph, self.folder, self.name)
+        result.__dict__["external_data"] = self.external_data  # no edit adds or drops any: no need to look again
+        return result
 
     def _with_metadata(self, changes: Mapping[str, str | None]) -> list[Piece]:
         pieces: list[Piece] = []

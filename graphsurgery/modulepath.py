@@ -12,6 +12,8 @@ can be relative
 from __future__ import annotations
 
 import ast
+import os.path
+import re
 from dataclasses import dataclass, field
 
 import onnx
@@ -21,6 +23,7 @@ from .graphindex import GraphIndex
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _NAMESPACE = "namespace"
+_SLICE = re.compile(r"slice\((?:None|(\d+)), [^,]+, None\)\.(\d+)")
 
 
 @dataclass
@@ -76,10 +79,19 @@ def from_metadata(node: onnx.NodeProto) -> tuple[str, list[tuple[str, str]]] | N
         classes = [kind.strip() for _, _, kind in pairs]
     if scopes is None:
         return None
-    scopes = scopes[:-1]  # the last entry is the operation itself
+    scopes = [_without_slices(scope) for scope in scopes[:-1]]  # the last entry is the operation itself
     paths = [join(scopes[: count + 1]) for count in range(len(scopes))]
     kinds = classes[: len(paths)] if classes else []
     return (paths[-1] if paths else ""), [(p, k) for p, k in zip(paths, kinds, strict=False) if p]
+
+
+def _without_slices(scope: str) -> str:
+    """A scope inside a slice of a container under its place in the whole container.
+
+    >>> _without_slices("model.slice(None, -1, None).5.cv1"), _without_slices("layers.slice(2, None, None).0")
+    ('model.5.cv1', 'layers.2')
+    """
+    return _SLICE.sub(lambda match: str(int(match[1] or 0) + int(match[2])), scope)
 
 
 def describe(node: onnx.NodeProto, path: str, *, like: onnx.NodeProto | None) -> None:
@@ -111,10 +123,14 @@ class ModuleTree:
         self.of_node: list[str] = []
         """dotted path of each node, "" where the model does not tell"""
         spelled: dict[str, str] = {}
-        for position, node in enumerate(index.nodes):
-            told = from_metadata(node) if node.metadata_props else None
-            path = told[0] if told and told[0] else from_name(node.name)
-            self.of_node.append(path)
+        stories = [from_metadata(node) if node.metadata_props else None for node in index.nodes]
+        self.of_node = [
+            told[0] if told and told[0] else from_name(node.name)
+            for node, told in zip(index.nodes, stories, strict=True)
+        ]
+        self._place_strays(index)
+        for position, (node, told) in enumerate(zip(index.nodes, stories, strict=True)):
+            path = self.of_node[position]
             if not told and path and path not in spelled:
                 self._spell(node.name, spelled)
             tokens = path.split(".") if path else []
@@ -127,6 +143,20 @@ class ModuleTree:
             for prefix, kind in told[1] if told else ():
                 if prefix in self.modules and self.modules[prefix].type is None:
                     self.modules[prefix].type = kind.rpartition(".")[2]
+
+    def _place_strays(self, index: GraphIndex) -> None:
+        """Nodes that an optimiser left without name and metadata belong to the module that all around them belongs to."""
+        for position, node in enumerate(index.nodes):
+            if self.of_node[position] or "/" in node.name or position not in index.active:
+                continue
+            before = [index.producer[name] for name in node.input if name in index.producer]
+            after = [reader for name in node.output for reader in index.consumers.get(name, ())]
+            around = [
+                [self.of_node[p] for p in side if p in index.active and self.of_node[p]] for side in (before, after)
+            ]
+            if all(around):
+                tokens = [path.split(".") for side in around for path in side]
+                self.of_node[position] = ".".join(os.path.commonprefix(tokens))
 
     @staticmethod
     def _spell(name: str, spelled: dict[str, str]) -> None:

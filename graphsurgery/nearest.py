@@ -1,15 +1,19 @@
 """Nearest-neighbour resizing that picks exactly the neighbours that torch picks, at every opset.
 
-torch: source = floor(target * in / out). ONNX runtimes compute floor(target / scale) in float32, which can fall on
-the wrong side of a whole number; so the scale is searched for that gives every index and the output size right.
+torch: source = floor(target * in / out). ONNX: size = floor(in * scale), source = floor(target / scale), where the
+scale is a float32 and runtimes compute with it in float32 or in float64. Both can fall on the wrong side of a whole
+number. So scales are used where one exists that is right in either arithmetic; else the size itself, which not every
+opset can say for a dynamic batch; else two products with matrices of zeros and ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from .errors import BlockError
 
@@ -17,15 +21,45 @@ if TYPE_CHECKING:
     from .template import Template
 
 
-def resize(t: Template, x: gs.Tensor, size: tuple[int, int] | None) -> gs.Variable:
+def resize(t: Template, x: gs.Variable, size: tuple[int, int] | None) -> gs.Variable:
     """``x`` [N, C, h, w] at the site's height and width; ``size`` is (h, w), None where the site's own is dynamic."""
-    if not t.feature.static:
+    if size is None:
         return _dynamic(t, x)
-    assert size is not None
-    scales = [exact_scale(a, b) for a, b in zip(size, t.feature.size, strict=True)]
-    if None in scales:
-        raise BlockError(f"no exact nearest-neighbour resize from {size} to {t.feature.size} exists before opset 11")
-    vector = t.floats([1.0, 1.0, *(float(s) for s in scales if s is not None)], "scales")
+    found = [exact_scale(a, b) for a, b in zip(size, t.feature.size, strict=True)]
+    scales = [scale for scale in found if scale is not None]
+    if len(scales) == len(found):
+        return _by_scales(t, x, scales)
+    if t.opset >= 18:
+        return _by_sizes(t, x, t.feature.size, axes=[2, 3])
+    if t.opset >= 11 and t.feature.batch is not None:
+        return _by_sizes(t, x, (t.feature.batch, t.feature.channels, *t.feature.size))
+    return _by_selection(t, x, size)
+
+
+def exact_scale(source: int, target: int) -> float | None:
+    """A float32 scale that gives a resize from ``source`` to ``target`` the exact size and indices; None if none does.
+
+    Where target / source is no float32 and the two have a common divisor, there is none.
+    """
+    nearest = np.float32(target / source)
+    for candidate in (nearest, np.nextafter(nearest, np.float32(np.inf))):
+        if all(_is_exact(kind(candidate), source, target) for kind in (np.float32, np.float64)):
+            return float(candidate)
+    return None
+
+
+def _is_exact(scale: np.floating[Any], source: int, target: int) -> bool:
+    """Whether size and indices come out right when they are computed in the type of ``scale``."""
+    kind = type(scale)
+    indices = np.floor(np.arange(target, dtype=kind) / scale)
+    return int(kind(source) * scale) == target and np.array_equal(indices, np.arange(target) * source // target)
+
+
+_MODES = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+
+
+def _by_scales(t: Template, x: gs.Variable, scales: Sequence[float]) -> gs.Variable:
+    vector = t.floats([1.0, 1.0, *scales], "scales")
     if t.opset == 9:
         return t.op("Upsample", x, vector, mode="nearest")
     if t.opset == 10:
@@ -33,22 +67,24 @@ def resize(t: Template, x: gs.Tensor, size: tuple[int, int] | None) -> gs.Variab
     return t.op("Resize", x, _no_roi(t), vector, **_MODES)
 
 
-def exact_scale(source: int, target: int) -> float | None:
-    """A float32 scale under which every index of a resize from ``source`` to ``target`` is exact; None if none is
-    near.
-    """
-    indices = np.arange(target, dtype=np.int64)
-    wanted = indices * source // target
-    scale = np.float32(target / source)
-    candidates = [scale, np.nextafter(scale, np.float32(0)), np.nextafter(scale, np.float32(np.inf))]
-    for candidate in candidates:
-        found = np.floor(indices.astype(np.float32) / candidate).astype(np.int64)
-        if int(np.float32(source) * candidate) == target and np.array_equal(found, wanted):
-            return float(candidate)
-    return None
+def _by_sizes(t: Template, x: gs.Variable, sizes: Sequence[int], **axes: Sequence[int]) -> gs.Variable:
+    return t.op("Resize", x, _no_roi(t), _no_scales(t), t.integers(sizes, "sizes"), **_MODES, **axes)
 
 
-_MODES: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+def _by_selection(t: Template, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
+    """rows @ x @ columns, with a single 1 in each row of ``rows`` and column of ``columns``: exact in every type."""
+    rows, columns = (np.eye(a)[np.arange(b) * a // b] for a, b in zip(size, t.feature.size, strict=True))
+    wide = t.op("MatMul", x, t.constant(columns.T[None, None], "columns"))
+    return t.op("MatMul", t.constant(rows[None, None], "rows"), wide)
+
+
+def _dynamic(t: Template, x: gs.Variable) -> gs.Variable:
+    if t.opset < 11:
+        raise BlockError(
+            f"{t.feature.label} has a dynamic height or width, and resizing to it needs opset 11; "
+            f"the model has {t.opset}"
+        )
+    return t.op("Resize", x, _no_roi(t), _no_scales(t), t.op("Shape", t.x, dtype=TensorProto.INT64), **_MODES)
 
 
 def _no_roi(t: Template) -> gs.Tensor:
@@ -56,12 +92,6 @@ def _no_roi(t: Template) -> gs.Tensor:
     return gs.Variable.empty() if t.opset >= 13 else t.floats([], "roi")
 
 
-def _dynamic(t: Template, x: gs.Tensor) -> gs.Variable:
-    if t.opset < 11:
-        raise BlockError(
-            f"{t.feature.label} has a dynamic height or width, "
-            f"and resizing to it needs opset 11; the model has {t.opset}"
-        )
-    sizes = t.op("Shape", t.x, dtype=7)
-    empty = gs.Variable.empty() if t.opset >= 13 else t.floats([], "scales")
-    return t.op("Resize", x, _no_roi(t), empty, sizes, **_MODES)
+def _no_scales(t: Template) -> gs.Tensor:
+    """The scales where sizes are given: left out or empty, likewise."""
+    return gs.Variable.empty() if t.opset >= 13 else t.floats([], "scales")

@@ -80,11 +80,11 @@ def write_stream(model: ModelFile, descriptor: int) -> None:
 
 
 def _external_copies(model: ModelFile, folder: Path, *, force: bool) -> Iterator[tuple[Path, Path]]:
-    names = externaldata.locations(model.structure)
+    names = model.external_data
     if not names:
         return
     if model.folder is None:
-        externaldata.check(model.structure, folder)  # a model from memory can only refer to what is there already
+        externaldata.check(names, folder)  # a model from memory can only refer to what is there already
         return
     same = os.path.realpath(model.folder) == os.path.realpath(folder)
     for name in names:

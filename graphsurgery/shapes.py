@@ -8,6 +8,7 @@ from typing import TypeAlias
 import onnx
 from onnx import shape_inference
 
+from .constants import fold_shapes
 from .featuremap import float_dtype
 from .modelfile import ModelFile
 
@@ -27,8 +28,11 @@ class ShapeTable:
 
     @cached_property
     def _inferred(self) -> dict[str, onnx.TypeProto]:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._model.structure)
         try:
-            inferred = shape_inference.infer_shapes(self._model.structure, data_prop=True)
+            fold_shapes(copy)
+            inferred = shape_inference.infer_shapes(copy, data_prop=True)
         except Exception:  # whatever stops the inference, what the model itself states still holds
             return {}
         return _types(inferred.graph)
@@ -63,7 +67,9 @@ def _read(declared: onnx.TypeProto | None) -> tuple[int, tuple[Dimension, ...] |
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
     if dimension.HasField("dim_value"):
         return dimension.dim_value if dimension.dim_value > 0 else None  # -1 is Paddle's spelling of unknown
-    return dimension.dim_param or None
+    name = dimension.dim_param
+    # neither a formula such as ((height - 1)//2) + 1 nor a number that the inference gave out is a name for a size
+    return name if name.isidentifier() and not name.startswith("unk__") else None
 
 
 def _merge(first: tuple[Dimension, ...] | None, second: tuple[Dimension, ...] | None) -> tuple[Dimension, ...] | None:

@@ -229,54 +229,70 @@ def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
     insertions = {insertion.id: insertion for insertion in model.insertions()}
     for name in ids or ():
         if name not in insertions:
-            known = ", ".join(insertions) or "there are none in this model"
-            raise InsertionError(
-                f"the model has no insertion {name!r}; it has {known}"
-                if insertions
-                else f"no insertion {name!r}: {known}"
-            )
+            known = f"it has {', '.join(insertions)}" if insertions else "it has none at all"
+            raise InsertionError(f"the model has no insertion {name!r}; {known}")
     chosen = [insertions[name] for name in dict.fromkeys(ids)] if ids is not None else list(insertions.values())
-    for insertion in reversed(chosen):
-        model = _without(model, insertion)
-    return model
+    return _without(model, chosen, list(insertions.values())) if chosen else model
 
 
-def _without(model: ModelFile, insertion: Insertion) -> ModelFile:
-    index = GraphIndex(model)
-    mine = _positions(index, insertion)
-    source, output = _boundary(index, mine, insertion)
-    edit = Edit(metadata={KEY + insertion.id: None})
-    changes = {output: source}
-    if output in index.outputs:
-        changes = {source: output}
-        producer = index.producer.get(source)
-        if producer is None:
-            raise InsertionError(
-                f"{insertion.id} stands between an input and an output of the model and cannot be taken out"
-            )
-        edit.replaced[NODE, producer] = rename_outputs(model.content(NODE, producer), _encoded(changes))
-    (old, _), *_ = changes.items()
-    for position in index.consumers.get(old, ()):
-        if position not in mine:
-            node = edit.replaced.get((NODE, position)) or model.content(NODE, position)
-            edit.replaced[NODE, position] = rename_inputs(node, _encoded(changes))
-    edit.replaced |= {(NODE, position): None for position in mine}
-    graph = model.structure.graph
-    _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], insertion.initializers)
-    _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], insertion.value_info)
-    for other in model.insertions():
-        renamed = other.renamed(site=changes, output=changes)
-        if other.id != insertion.id and renamed != other:
+def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
+    index, graph = GraphIndex(model), model.structure.graph
+    removed: set[int] = set()
+    joined: dict[str, str] = {}  # what a removed block gave -> what it read
+    for insertion in chosen:
+        mine = _positions(index, insertion)
+        source, output = _boundary(index, mine, insertion)
+        joined[output] = source
+        removed |= mine
+    edit = Edit()
+    names = _names_after(index, joined)
+    for old in names:
+        for position in index.consumers.get(old, ()):
+            if position not in removed:
+                edit.replaced[NODE, position] = rename_inputs(model.content(NODE, position), _encoded(names))
+    for old in names.keys() - joined.keys():  # a graph output gets its name back from the node that makes it
+        position = index.producer[old]
+        node = edit.replaced.get((NODE, position)) or model.content(NODE, position)
+        edit.replaced[NODE, position] = rename_outputs(node, _encoded(names))
+    edit.replaced |= {(NODE, position): None for position in removed}
+    _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], {n for i in chosen for n in i.initializers})
+    _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], {n for i in chosen for n in i.value_info})
+    edit.metadata = {KEY + insertion.id: None for insertion in chosen}
+    for other in every:
+        renamed = other.renamed(site=names, output=names)
+        if KEY + other.id not in edit.metadata and renamed != other:
             edit.metadata.update([renamed.to_entry()])
     return model.edited(edit)
+
+
+def _names_after(index: GraphIndex, joined: Mapping[str, str]) -> dict[str, str]:
+    """New names of tensors once the blocks are gone, given what each of them joined (output -> source).
+
+    Whoever read a block's output reads what the block read; but a name that is an output of the model stays, and what
+    the block read takes it over.
+    """
+    names, kept = dict[str, str](), dict[str, str]()
+    for output, source in joined.items():
+        while source in joined:
+            source = joined[source]
+        names[output] = source
+        if output in index.outputs:
+            if source not in index.producer:
+                raise InsertionError(
+                    f"a block stands between the input {source!r} and the output {output!r} of the model"
+                )
+            kept[source] = output
+    names |= kept
+    names = {old: kept.get(new, new) for old, new in names.items()}
+    return {old: new for old, new in names.items() if old != new}
 
 
 def _encoded(changes: Mapping[str, str]) -> dict[bytes, bytes]:
     return {old.encode(): new.encode() for old, new in changes.items()}
 
 
-def _drop(edit: Edit, number: int, names: Sequence[str], unwanted: Sequence[str]) -> None:
-    edit.replaced |= {(number, position): None for position, name in enumerate(names) if name in set(unwanted)}
+def _drop(edit: Edit, number: int, names: Sequence[str], unwanted: set[str]) -> None:
+    edit.replaced |= {(number, position): None for position, name in enumerate(names) if name in unwanted}
 
 
 def _positions(index: GraphIndex, insertion: Insertion) -> set[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import externaldata, gate, weights
+from . import externaldata, gate, splice, weights
 from .block import Array, Block, make_block
 from .errors import BlockError, RequestError
 from .featuremap import FeatureMap
@@ -22,6 +22,7 @@ from .splice import Done, Planned, Splicer
 
 if TYPE_CHECKING:
     from .modelfile import ModelSource
+    from .parity import Report
 
 INITS = ("default", "identity")
 
@@ -78,7 +79,7 @@ def insert(
 
 def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[Done]]:
     """Carry out several requests at once, in order; selectors refer to the model as it was given."""
-    externaldata.check(model.structure, model.folder)
+    externaldata.check(model.external_data, model.folder)
     finder = SiteFinder(model)
     splicer = Splicer(finder)
     for request in requests:
@@ -89,6 +90,14 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     return splicer.result(), splicer.done
 
 
+def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:
+    """Take insertions out of a model again, all of them if ``ids`` is None; the result has the bytes of before.
+
+    Raises InsertionError if one is not there, or was altered by another tool.
+    """
+    return splice.remove(ModelFile.load(model), [ids] if isinstance(ids, str) else ids)
+
+
 def sites(model: ModelSource) -> list[Site]:
     """The places to insert: one for each module that a single image-like tensor leaves, in the order of the model.
 
@@ -96,6 +105,35 @@ def sites(model: ModelSource) -> list[Site]:
     """
     finder = SiteFinder(ModelFile.load(model))
     return finder.listing() or finder.tensors()
+
+
+def verify(
+    model: ModelSource,
+    *,
+    providers: Sequence[str] | None = None,
+    images: str | Path | None = None,
+    seeds: int = 3,
+    only: Sequence[str] | None = None,
+    original: ModelSource | None = None,
+) -> Report:
+    """Compare every inserted block with its PyTorch module, on every provider of onnxruntime that is asked for.
+
+    ``providers`` are short names ("cpu", "cuda"); None is the CPU, and CUDA where it is there. ``images`` is a folder
+    of real images for the activation that arrives at each site, ``seeds`` the number of random inputs of each
+    magnitude, ``only`` the ids of the insertions to check, ``original`` the model before them. A failed comparison is
+    in the report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
+    was inserted.
+    """
+    from .parity import verify as compare
+
+    return compare(
+        ModelFile.load(model),
+        providers=providers,
+        images=Path(images) if images is not None else None,
+        seeds=seeds,
+        only=only,
+        original=ModelFile.load(original) if original is not None else None,
+    )
 
 
 def _check(request: Request) -> None:

@@ -161,7 +161,7 @@ class Template:
         name = self._names.reserve(f"{self._scope}/{op_type}")
         output = gs.Variable(self._names.reserve(f"{name}_output_0"), dtype=dtype or self.feature.onnx_type)
         self._nodes.append(gs.Node(op=op_type, name=name, attrs=attributes, inputs=list(inputs), outputs=[output]))
-        if dtype is None and inputs and inputs[0].dtype == self.feature.onnx_type and not self.supports(op_type):
+        if dtype is None and not self.supports(op_type):
             self._warn(f"ONNX has no {op_type} for {self.feature.dtype} at opset {self.opset}, the model's own")
         return output
 

@@ -66,13 +66,17 @@ def delimited(number: int, content: bytes) -> bytes:
 def header_like(old: bytes, length: int) -> bytes:
     """The tag and length of a field whose old tag and length are ``old``, for a content of ``length`` bytes.
 
-    A length that was written longer than necessary stays as wide as it was, so that undoing an edit gives the same
-    bytes.
+    A length that was written longer than necessary stays as wide as it was, so that undoing an edit gives the same bytes.
+    Once a new length needs that width itself, nothing would tell that the old one was padded; the tag, which is one byte
+    and which no writer pads, is then padded to the same width, as a mark that the next edit reads.
     """
-    _, size = _read_varint(old, 0)
+    tag, size = _read_varint(old, 0)
     old_length, end = _read_varint(old, size)
-    width = end - size
-    return old[:size] + varint(length, width if width > len(varint(old_length)) else 1)
+    shortest = len(varint(tag))
+    padded = end - size > len(varint(old_length))
+    width = end - size if padded else size - shortest + 1
+    used_up = len(varint(length)) >= width
+    return varint(tag, shortest + width - 1 if used_up else shortest) + varint(length, width)
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
@@ -201,6 +205,7 @@ def _rename_captures(graph: bytes, names: Mapping[bytes, bytes]) -> bytes:
     """A subgraph whose captures of outer tensors are renamed; names that it defines itself are its own."""
     own = onnx.GraphProto.FromString(graph)
     defined = {value.name for value in own.input} | {tensor.name for tensor in own.initializer}
+    defined.update(sparse.values.name for sparse in own.sparse_initializer)
     defined.update(name for node in own.node for name in node.output)
     outer = {old: new for old, new in names.items() if old.decode() not in defined}
     if not outer:

@@ -3,7 +3,7 @@
 The layout is the published one: a backbone of strided convolutions and C2f blocks, a pyramid pooling block, a neck that
 goes up and down again, and a head without anchors that predicts distances as distributions (DFL). Layers carry the
 numbers that YOLOv8 users know (8 is the last C2f of the backbone, 9 the pooling, 22 the head), so that an exported node
-is called, for example, `/model.8/cv2/act/Mul`. Widths are tiny: 60 thousand weights instead of YOLOv8n's 3 million.
+is called, for example, `/model.8/cv2/act/Mul`. Widths are tiny: 56 thousand weights instead of YOLOv8n's 3 million.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ class C2f(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, shortcut: bool = False, repeats: int = 1) -> None:
         super().__init__()
-        self.half = outputs // 2
-        self.cv1 = Conv(inputs, 2 * self.half)
-        self.m = nn.ModuleList(Bottleneck(self.half, shortcut) for _ in range(repeats))
-        self.cv2 = Conv((2 + repeats) * self.half, outputs)
+        self.hidden = outputs // 2
+        self.cv1 = Conv(inputs, 2 * self.hidden)
+        self.m = nn.ModuleList(Bottleneck(self.hidden, shortcut) for _ in range(repeats))
+        self.cv2 = Conv((2 + repeats) * self.hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        stages = list(torch.split(self.cv1(x), [self.half, self.half], dim=1))
+        stages = list(torch.split(self.cv1(x), [self.hidden, self.hidden], dim=1))
         for bottleneck in self.m:
             stages.append(bottleneck(stages[-1]))
         return cast(Tensor, self.cv2(torch.cat(stages, dim=1)))

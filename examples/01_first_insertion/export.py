@@ -72,7 +72,7 @@ def export(path: Path) -> None:
     """Write the detector to `path` with the exporter that names nodes after modules."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # this exporter is the older of two
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # sizes are meant to become constants
+        warnings.filterwarnings("ignore", message="(Converting a tensor|Using len)")  # sizes become constants
         torch.onnx.export(
             detector(),
             (torch.zeros(1, 3, SIZE, SIZE),),

@@ -67,14 +67,17 @@ def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
     So a model can be looked into even if what follows (a TensorRT plugin for NMS, say) is unknown to onnxruntime.
     """
     graph = model.structure.graph
-    needed = {name for name, _ in tensors}
-    unused: dict[tuple[int, int], bytes | None] = {}
-    for place in range(len(graph.node) - 1, -1, -1):
-        node = graph.node[place]
-        if needed.isdisjoint(node.output):
-            unused[NODE, place] = None
-        else:
-            needed.update(_reads(node))
+    producer = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    needed, used = {name for name, _ in tensors}, set[int]()
+    waiting = list(needed)
+    while waiting:  # not one sweep from the end: some tools write nodes in another order than that of the data
+        place = producer.get(waiting.pop())
+        if place is not None and place not in used:
+            used.add(place)
+            read = set(_reads(graph.node[place])) - needed
+            needed |= read
+            waiting += read
+    unused: dict[tuple[int, int], bytes | None] = {(NODE, i): None for i in range(len(graph.node)) if i not in used}
     fed = {value.name for value in graph.input}  # an initializer that is an input too, as IR 3 has it, gives its value
     for place, tensor in enumerate(graph.initializer):
         if tensor.name not in needed and tensor.name not in fed:

@@ -2,9 +2,11 @@
 
 Blocks fail at different sizes of the signal: SimAM's lambda counts only where the variance is near 1e-4, float16
 overflows above 250 squared, epsilons show near zero, a sigmoid saturates far from it. So every seed is used at four
-magnitudes, and there are two constant inputs, on which every variance is zero. Each channel has a mean of its own:
-with the same mean everywhere the pooled vector would be close to zero, and a block that mixes up its channels could
-pass.
+magnitudes, and there are two constant inputs, on which every variance is zero.
+
+Each channel has a mean of its own: with the same mean everywhere the pooled vector would be close to zero, and a block
+that mixes up its channels could pass. The means do not grow beyond one with the magnitude, since a gate in half
+precision loses digits with the size of what goes into its sigmoid, however it is computed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 MAGNITUDES = (1e-3, 1e-1, 1.0, 20.0)
 CONSTANTS = (0.0, 0.7)
@@ -29,7 +33,7 @@ class Case:
     """One input: ``array`` [N, C, H, W] in the site's element type."""
 
     name: str
-    array: npt.NDArray[Any]
+    array: Array
 
 
 def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 3) -> Iterator[Case]:
@@ -41,9 +45,10 @@ def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 
     for turn, concrete in enumerate(concrete_shapes(shape)):
         label = "x".join(str(size) for size in concrete)
         for seed in range(seeds) if turn == 0 else (seeds + turn,):
-            signal = _signal(concrete, seed)
+            noise, means = _signal(concrete, seed)
             for magnitude in MAGNITUDES:
-                yield Case(f"seed {seed}, magnitude {magnitude:g}, {label}", (signal * magnitude).astype(dtype))
+                array = (noise * magnitude + means * min(magnitude, 1.0)).astype(dtype)
+                yield Case(f"seed {seed}, magnitude {magnitude:g}, {label}", array)
         for constant in CONSTANTS:
             yield Case(f"constant {constant:g}, {label}", np.full(concrete, constant, dtype))
 
@@ -65,9 +70,7 @@ def _known(size: int | str | None, otherwise: int) -> int:
     return size if isinstance(size, int) else otherwise
 
 
-def _signal(shape: tuple[int, int, int, int], seed: int) -> npt.NDArray[np.float64]:
-    """Standard normal, plus a mean for each channel of each image that is normal with a deviation of a half."""
+def _signal(shape: tuple[int, int, int, int], seed: int) -> tuple[Array, Array]:
+    """Standard normal values, and means [N, C, 1, 1] that are normal with a standard deviation of a half."""
     rng = np.random.default_rng(seed)
-    signal = rng.standard_normal(shape)
-    signal += 0.5 * rng.standard_normal((*shape[:2], 1, 1))
-    return signal
+    return rng.standard_normal(shape), 0.5 * rng.standard_normal((*shape[:2], 1, 1))

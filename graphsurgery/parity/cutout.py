@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -60,6 +60,17 @@ def cut_out(model: ModelFile, insertion: Insertion) -> Cutout:
         block, opset_imports=list(model.structure.opset_import), ir_version=model.structure.ir_version
     )
     return Cutout(alone, inputs[0], insertion.output_tensor)
+
+
+def with_initializer(cutout: Cutout, name: str, value: float) -> Cutout:
+    """A copy in which every element of one weight is ``value``."""
+    model = onnx.ModelProto()
+    model.CopyFrom(cutout.model)
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            filled = np.full_like(onnx.numpy_helper.to_array(tensor), value)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(filled, name))
+    return replace(cutout, model=model)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

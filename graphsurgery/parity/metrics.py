@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from .tolerance import TOLERANCES
+from .tolerance import TOLERANCES, Tolerance
 
 Array = npt.NDArray[Any]
 Reference = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ class Metrics:
     """Why it did not pass; "" if it did."""
 
 
-def compare(actual: Array, expected: Array, dtype: str) -> Metrics:
+def compare(actual: Array, expected: Array, dtype: str, tolerance: Tolerance | None = None) -> Metrics:
     """Compare an output with its reference.
 
     ``actual``: any shape, of element type ``dtype`` ("float32", "float16", "bfloat16" or "float64"). ``expected``:
@@ -68,12 +68,13 @@ def compare(actual: Array, expected: Array, dtype: str) -> Metrics:
         return _incomparable(f"the output is {actual.dtype} instead of {dtype}")
     if expected.size == 0:
         return _incomparable("the output is empty")
+    limits = tolerance or TOLERANCES[dtype]
     reference: Reference = np.asarray(expected, np.float64)
     wide: Reference = actual.astype(np.float64)
     finite = np.isfinite(reference) & np.isfinite(wide)
     if not finite.all():
-        return _with_nonfinite(actual, wide, reference, finite, dtype)
-    return _finite(actual, wide, reference, dtype)
+        return _with_nonfinite(actual, wide, reference, finite, dtype, limits)
+    return _finite(actual, wide, reference, dtype, limits)
 
 
 def ulps(actual: Array, expected: Reference, dtype: str) -> npt.NDArray[np.uint64]:
@@ -94,12 +95,12 @@ def ulps(actual: Array, expected: Reference, dtype: str) -> npt.NDArray[np.uint6
     return apart
 
 
-def _finite(actual: Array, wide: Reference, reference: Reference, dtype: str) -> Metrics:
+def _finite(actual: Array, wide: Reference, reference: Reference, dtype: str, limits: Tolerance) -> Metrics:
     error = np.abs(wide - reference)
     size = np.abs(reference)
     floor = _RELATIVE_FLOOR * float(size.max())
     relative = float((error / np.maximum(size, floor)).max()) if floor > 0.0 else (math.inf if error.any() else 0.0)
-    shares = error / TOLERANCES[dtype].allowed(reference)
+    shares = error / limits.allowed(reference)
     worst = int(shares.argmax())
     ratio = float(shares.flat[worst])
     place = tuple(int(i) for i in np.unravel_index(worst, shares.shape))
@@ -120,14 +121,16 @@ def _finite(actual: Array, wide: Reference, reference: Reference, dtype: str) ->
     )
 
 
-def _with_nonfinite(actual: Array, wide: Reference, reference: Reference, finite: Array, dtype: str) -> Metrics:
+def _with_nonfinite(
+    actual: Array, wide: Reference, reference: Reference, finite: Array, dtype: str, limits: Tolerance
+) -> Metrics:
     """Tensors with NaN or infinities: those that agree are left out, any that does not agree is an infinite error."""
     agree = finite | (np.isnan(wide) & np.isnan(reference)) | (wide == reference)
     wrong = int((~agree).sum())
     if not wrong and not finite.any():
         return _incomparable("both the output and the reference are NaN or infinite everywhere")
     if not wrong:
-        inner = _finite(actual[finite], wide[finite], reference[finite], dtype)
+        inner = _finite(actual[finite], wide[finite], reference[finite], dtype, limits)
         place = tuple(int(i) for i in np.argwhere(finite)[inner.worst_index[0]])
         return Metrics(**{**inner.__dict__, "worst_index": place, "elements": reference.size})
     place = tuple(int(i) for i in np.argwhere(~agree)[0])

@@ -66,9 +66,12 @@ class Row:
     """All comparisons of one insertion on one provider in one mode."""
 
     provider: str
-    """"cpu", "cuda" ..., or "onnx" for onnx.reference"""
+    """A short name as in graphsurgery.runtime.PROVIDERS, or onnx.reference."""
     mode: Mode
+    gate_opened: bool
+    """Whether the alpha of a residual gate was 1 for this, so that what is behind the gate counts."""
     verdict: Verdict
+    tolerance: Tolerance
     comparisons: int = 0
     worst: Worst | None = None
     worst_case: str = ""
@@ -150,13 +153,17 @@ class Report:
         yield self.rest.sentence if self.rest.passed is False else "there was nothing to compare"
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary for ``json.dumps``: numbers that are infinite or not a number are null.
+        """A dictionary for ``json.dumps``; numbers that are infinite or not a number are null.
 
-        ``{"model", "passed", "providers", "versions", "unchanged": {"passed": bool or null, "sentence"},
-        "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
-        "relative"}, "inputs": [name], "activation", "failure", "rows": [{"provider", "mode", "verdict",
-        "comparisons", "worst": {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null,
-        "worst_case", "worst_index", "reason", "note"}]}]}``
+        - "model", "passed", "providers": [name], "versions": {package: version}
+        - "unchanged": {"passed": true, false or null, "sentence"}, about the rest of the model
+        - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
+          "relative"}, "inputs": [name], "activation", "failure", "rows"}]
+        - each of the "rows": {"provider", "mode", "gate_opened", "verdict", "tolerance", "comparisons", "worst":
+          {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null, "worst_case",
+          "worst_index": [int], "reason", "note"}
+
+        See the fields of these classes for what they mean.
         """
         return {
             "model": self.model,
@@ -180,14 +187,13 @@ class Report:
 
 
 def _insertion_json(insertion: InsertionReport) -> dict[str, Any]:
-    tolerance = {"absolute": insertion.tolerance.absolute, "relative": insertion.tolerance.relative}
     keys = ("id", "module", "path", "tensor")
     return {
         **{key: getattr(insertion, key) for key in keys},
         "shape": list(insertion.shape),
         "dtype": insertion.dtype,
         "passed": insertion.passed,
-        "tolerance": tolerance,
+        "tolerance": _tolerance_json(insertion.tolerance),
         "inputs": list(insertion.inputs),
         "activation": insertion.activation,
         "failure": insertion.failure,
@@ -200,7 +206,9 @@ def _row_json(row: Row) -> dict[str, Any]:
     return {
         "provider": row.provider,
         "mode": str(row.mode),
+        "gate_opened": row.gate_opened,
         "verdict": str(row.verdict),
+        "tolerance": _tolerance_json(row.tolerance),
         "comparisons": row.comparisons,
         "worst": worst and {f.name: _finite(getattr(worst, f.name)) for f in fields(worst)},
         "worst_case": row.worst_case,
@@ -208,6 +216,10 @@ def _row_json(row: Row) -> dict[str, Any]:
         "reason": row.reason,
         "note": row.note,
     }
+
+
+def _tolerance_json(tolerance: Tolerance) -> dict[str, float]:
+    return {"absolute": tolerance.absolute, "relative": tolerance.relative}
 
 
 def _insertion_lines(insertion: InsertionReport) -> list[str]:
@@ -221,7 +233,7 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
         first, *more = _row_lines(list(rows))
         lines += [f"  {provider}: {first}", *(f"    {text}" for text in more)]
     if any(row.worst for row in insertion.rows):
-        lines.append(f"  tolerance {insertion.tolerance}; {len(insertion.inputs)} inputs, against PyTorch in float64")
+        lines.append(f"  {len(insertion.inputs)} inputs, each compared with the PyTorch module in float64")
     if insertion.activation:
         lines.append(f"  the activation that really arrives here was not checked: {insertion.activation}")
     return lines
@@ -230,7 +242,8 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
 def _line_of(row: Row) -> str:
     """Optimised and as written share a line, unless they differ in kind."""
     together = (Mode.OPTIMISED, Mode.AS_WRITTEN)
-    return row.provider if row.mode in together else f"{row.provider}, {row.mode}"
+    parts = [row.provider, "" if row.mode in together else row.mode, "with the gate open" if row.gate_opened else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def _row_lines(rows: list[Row]) -> Iterator[str]:
@@ -240,7 +253,7 @@ def _row_lines(rows: list[Row]) -> Iterator[str]:
         failed = any(row.verdict is Verdict.FAILED for row in compared)
         count = sum(row.comparisons for row in compared)
         noun = "comparison" if count == 1 else "comparisons"
-        yield f"{'FAILED' if failed else 'passed'}  {_figures(worst)}  ({count} {noun})"
+        yield f"{'FAILED' if failed else 'passed'}  {_figures(worst)} of {rows[0].tolerance}  ({count} {noun})"
     reasons: dict[str, list[Mode]] = {}
     for row in rows:
         if row.verdict is Verdict.FAILED:
@@ -256,7 +269,7 @@ def _row_lines(rows: list[Row]) -> Iterator[str]:
 def _figures(worst: Worst) -> str:
     return (
         f"max {worst.max_abs:.1e}  mean {worst.mean_abs:.1e}  p99 {worst.p99_abs:.1e}  rel {worst.max_rel:.1e}  "
-        f"ulps {worst.max_ulps:.5g}  cosine {worst.cosine:.9f}  {worst.ratio:.2g} of the tolerance"
+        f"ulps {worst.max_ulps:.5g}  cosine {worst.cosine:.9f}  {worst.ratio:.2g}"
     )
 
 

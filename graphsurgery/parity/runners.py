@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from .cutout import Cutout, numpy_dtype
 from .metrics import Metrics, compare
 from .report import Mode, Row, Verdict, Worst
 from .stepwise import rounded_after_every_node
+from .tolerance import ROUNDED, TOLERANCES, Tolerance
 
 Array = npt.NDArray[Any]
+
+_THREADS = 1  # the thread pools of several sessions that wait for work busily would slow each other and PyTorch down
 
 
 @dataclass
@@ -26,8 +29,11 @@ class Runner:
 
     provider: str
     mode: Mode
-    run: Callable[[Array], Array] | None
+    tolerance: Tolerance
+    run: Callable[[Array], Array] | None = None
     """[N, C, H, W] -> the block's output; None where it cannot run."""
+    gate_opened: bool = False
+    """Whether alpha of a residual gate is 1 instead of what it is in the file."""
     note: str = ""
     verdict: Verdict = Verdict.PASSED
     reason: str = ""
@@ -36,22 +42,24 @@ class Runner:
     def row(self) -> Row:
         """The summary of everything recorded."""
         if not self.found:
-            return Row(self.provider, self.mode, self.verdict, reason=self.reason, note=self.note)
+            return self._row()
         case, worst = max(self.found, key=lambda entry: entry[1].ratio)
-        return Row(
-            provider=self.provider,
-            mode=self.mode,
-            verdict=self.verdict,
+        return replace(
+            self._row(),
             comparisons=len(self.found),
             worst=Worst.of(metrics for _, metrics in self.found),
             worst_case=case,
             worst_index=worst.worst_index,
             reason=self.reason or worst.reason,
-            note=self.note,
+        )
+
+    def _row(self) -> Row:
+        return Row(
+            self.provider, self.mode, self.gate_opened, self.verdict, self.tolerance, reason=self.reason, note=self.note
         )
 
     def record(self, case: str, metrics: Metrics) -> None:
-        """Add a comparison; one that did not pass fails the whole row."""
+        """Add a comparison (with this runner's tolerance); one that did not pass fails the whole row."""
         self.found.append((case, metrics))
         if not metrics.passed:
             self.verdict = Verdict.FAILED
@@ -72,19 +80,19 @@ def runners(cutout: Cutout, dtype: str, providers: Iterable[str]) -> list[Runner
     for a half-precision block, else onnx.reference (whose sums in bfloat16 are too coarse to judge a block by).
     """
     data = cutout.model.SerializeToString()
-    found = [_on_provider(cutout, data, name, optimise) for name in providers for optimise in (True, False)]
+    found = [_on_provider(cutout, data, dtype, name, optimise) for name in providers for optimise in (True, False)]
     half = dtype in ("float16", "bfloat16")
     nothing = all(each.verdict is Verdict.NO_KERNEL for each in found)
     if half and (nothing or any(each.provider == "cpu" for each in found)):
         found.append(_rounded(cutout, dtype))
     elif nothing:
-        found.append(_reference(cutout))
+        found.append(_reference(cutout, dtype))
     return found
 
 
 def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str) -> None:
     """Run one input everywhere and record the comparison with ``expected`` (float64)."""
-    before: tuple[Array, Metrics] | None = None
+    before: tuple[Tolerance, Array, Metrics] | None = None
     for runner in runners:
         if runner.run is None:
             continue
@@ -93,15 +101,15 @@ def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str) ->
         except (NoKernel, CannotRun) as error:
             runner.stop(error)
             continue
-        if before is None or not _same(before[0], actual):
-            before = actual, compare(actual, expected, dtype)
-        runner.record(case.name, before[1])
+        if before is None or before[0] != runner.tolerance or not _same(before[1], actual):
+            before = runner.tolerance, actual, compare(actual, expected, dtype, runner.tolerance)
+        runner.record(case.name, before[2])
 
 
-def _on_provider(cutout: Cutout, data: bytes, provider: str, optimise: bool) -> Runner:
-    runner = Runner(provider, Mode.OPTIMISED if optimise else Mode.AS_WRITTEN, None)
+def _on_provider(cutout: Cutout, data: bytes, dtype: str, provider: str, optimise: bool) -> Runner:
+    runner = Runner(provider, Mode.OPTIMISED if optimise else Mode.AS_WRITTEN, TOLERANCES[dtype])
     try:
-        ready = session(data, provider, optimise=optimise)
+        ready = session(data, provider, optimise=optimise, threads=_THREADS)
     except (NoKernel, CannotRun) as error:
         runner.stop(error)
         return runner
@@ -112,9 +120,11 @@ def _on_provider(cutout: Cutout, data: bytes, provider: str, optimise: bool) -> 
 
 
 def _rounded(cutout: Cutout, dtype: str) -> Runner:
-    runner = Runner("cpu", Mode.ROUNDED, None)
+    runner = Runner("cpu", Mode.ROUNDED, TOLERANCES[dtype].times(ROUNDED))
     try:
-        ready = session(rounded_after_every_node(cutout.model).SerializeToString(), "cpu", optimise=False)
+        ready = session(
+            rounded_after_every_node(cutout.model).SerializeToString(), "cpu", optimise=False, threads=_THREADS
+        )
     except (NoKernel, CannotRun) as error:
         runner.stop(error)
         return runner
@@ -123,10 +133,10 @@ def _rounded(cutout: Cutout, dtype: str) -> Runner:
     return runner
 
 
-def _reference(cutout: Cutout) -> Runner:
+def _reference(cutout: Cutout, dtype: str) -> Runner:
     from onnx.reference import ReferenceEvaluator
 
-    runner = Runner("onnx.reference", Mode.REFERENCE, None)
+    runner = Runner("onnx.reference", Mode.REFERENCE, TOLERANCES[dtype])
     try:
         evaluator = ReferenceEvaluator(cutout.model)
     except Exception as error:  # it raises whatever its operators raise

@@ -16,6 +16,11 @@ in the last place of its result, and the gate, between 0 and 1, is multiplied wi
 
 The absolute part is meant for signals of order one. It shrinks with a smaller signal (s), because otherwise an input of
 1e-3 could not fail in float16 whatever the block did with it.
+
+A block that is rounded to half precision after every node (stepwise.py) gets four times this. Where a sigmoid is small,
+the rounding of its argument z weighs |z| / 2 units of the result, and no way of computing it in half precision is
+better. Correct blocks reach 1.2 times the tolerance; what that run is there to find, overflow and cancellation, is off
+by hundreds.
 """
 
 from __future__ import annotations
@@ -44,6 +49,10 @@ class Tolerance:
         size += self.absolute * min(max(peak, _SMALLEST_SCALE), 1.0)
         return size
 
+    def times(self, factor: float) -> Tolerance:
+        """One that is wider by a factor."""
+        return Tolerance(self.absolute * factor, self.relative * factor)
+
     def __str__(self) -> str:
         return f"{self.absolute:g} + {self.relative:g}*|y|"
 
@@ -55,3 +64,6 @@ TOLERANCES: dict[str, Tolerance] = {
     "float64": Tolerance(1e-10, 1e-10),
 }
 """By the element type of the site."""
+
+ROUNDED = 4.0
+"""How much wider it is where every intermediate result is rounded to half precision."""

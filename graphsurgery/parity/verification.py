@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,13 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import InsertionError, MissingDependency, ParityFailed
+from ..record import GATE_KEY
 from ..runtime import require, short_name, usable
 from .activation import Activations, activations
 from .cases import Case, cases
-from .cutout import Cutout, cut_out, numpy_dtype
+from .cutout import Cutout, cut_out, numpy_dtype, with_initializer
 from .metrics import compare
-from .report import InsertionReport, Mode, Report, Rest, Row
+from .report import InsertionReport, Mode, Report, Rest
 from .runners import Runner, judge, runners
 from .tolerance import TOLERANCES
 
@@ -62,37 +63,59 @@ def verify(
         if isinstance(cutout, str):
             reports.append(replace(report, failure=cutout))
         else:
-            reports.append(_checked(report, insertion, cutout, _twin(insertion, model), arriving, names, seeds))
+            subjects = [_Subject(cutout, _twin(insertion, model), runners(cutout, insertion.site.dtype, names))]
+            if insertion.gate == "residual":
+                subjects.append(_opened(insertion, cutout, model, names))
+            reports.append(_checked(report, insertion, subjects, arriving, seeds))
     return Report(model.name, tuple(reports), _rest(model, original), names, versions)
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """A block, its PyTorch module, and the ways to run it."""
+
+    cutout: Cutout
+    twin: Twin
+    ways: list[Runner]
+
+    def judge(self, case: Case, dtype: str) -> Array:
+        """Compare on one input; gives what the PyTorch module made of it."""
+        expected = self.twin(case.array)
+        judge(self.ways, case, expected, dtype)
+        return expected
+
+
 def _checked(
-    report: InsertionReport,
-    insertion: Insertion,
-    cutout: Cutout,
-    twin: Twin,
-    arriving: Activations,
-    providers: Sequence[str],
-    seeds: int,
+    report: InsertionReport, insertion: Insertion, subjects: Sequence[_Subject], arriving: Activations, seeds: int
 ) -> InsertionReport:
     """The report filled in: every input, through the PyTorch module once and then every way to run the block."""
     dtype = insertion.site.dtype
-    ways = runners(cutout, dtype, providers)
+    cutout = subjects[0].cutout
     inputs: list[str] = []
     for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
         inputs.append(case.name)
-        judge(ways, case, twin(case.array), dtype)
+        for subject in subjects:
+            subject.judge(case, dtype)
     # In half precision the model's own run may skip the rounding in front of the block, so that it gets another input.
-    in_place = Runner("cpu", Mode.IN_THE_MODEL, None) if dtype in ("float32", "float64") else None
+    in_place = Runner("cpu", Mode.IN_THE_MODEL, TOLERANCES[dtype])
     for image, tensors in arriving.images:
         case = Case(f"the activation of {image}", tensors[cutout.input])
-        expected = twin(case.array)
         inputs.append(case.name)
-        judge(ways, case, expected, dtype)
-        if in_place:
+        expected, *_ = [subject.judge(case, dtype) for subject in subjects]
+        if dtype in ("float32", "float64"):
             in_place.record(case.name, compare(tensors[cutout.output], expected, dtype))
-    rows: list[Row] = [way.row() for way in (*ways, in_place) if way and (way.found or way.reason)]
-    return replace(report, rows=tuple(rows), inputs=tuple(inputs))
+    ways = [*(way for subject in subjects for way in subject.ways), in_place]
+    return replace(report, rows=tuple(way.row() for way in ways if way.found or way.reason), inputs=tuple(inputs))
+
+
+def _opened(insertion: Insertion, cutout: Cutout, model: ModelFile, providers: Sequence[str]) -> _Subject:
+    """The block with its residual gate open. Closed, as it is at the start, the gate would hide any block behind it."""
+    alpha = insertion.stored[GATE_KEY]["initializer"]
+    opened = with_initializer(cutout, alpha, 1.0)
+    ways = runners(opened, insertion.site.dtype, providers)
+    for way in ways:
+        way.gate_opened = True
+    return _Subject(opened, _twin(insertion, model, gate=1.0), ways)
 
 
 def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
@@ -148,15 +171,22 @@ def _arriving(model: ModelFile, cutouts: Sequence[Cutout], images: Path | None) 
     return activations(model, list(wanted.items()), images)
 
 
-def _twin(insertion: Insertion, model: ModelFile) -> Twin:
+def _twin(insertion: Insertion, model: ModelFile, gate: float | None = None) -> Twin:
     """The PyTorch module as a function of arrays: [N, C, H, W] of any element type -> float64."""
     import torch
 
     module = insertion.torch_module(model)
+    if gate is not None:
+        torch.nn.init.constant_(module.get_parameter(GATE_KEY), gate)
 
     def run(array: Array) -> Array:
-        with torch.inference_mode():
-            return np.asarray(module(torch.from_numpy(array.astype(np.float64))).numpy())
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # see runners._THREADS
+        try:
+            with torch.inference_mode():
+                return np.asarray(module(torch.from_numpy(array.astype(np.float64))).numpy())
+        finally:
+            torch.set_num_threads(before)
 
     return run
 

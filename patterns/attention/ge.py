@@ -39,8 +39,15 @@ class GatherExcite(Block):
     }
     settings = (
         Setting("extent", int, 0, "extent of the gather: 0 is the whole map", choices=(0, 2, 4, 8)),
-        Setting("hidden", int, None, "theta-plus: hidden channels, else C/16", minimum=1),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+        Setting("hidden", int, None, "hidden channels, else C/16", minimum=1, variants=("theta-plus",)),
+        Setting(
+            "bn_eps",
+            float,
+            1e-5,
+            "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3",
+            above=0,
+            variants=("theta", "theta-plus"),
+        ),
     )
     aliases = ((r"conv\.0\.weight", "gather.conv1.weight"), (r"conv\.1\.(\w+)", r"gather.norm1.\1"))
 
@@ -50,7 +57,7 @@ class GatherExcite(Block):
 
     @property
     def _eps(self) -> float:
-        return float(self.values["bn_eps"] or 0)
+        return float(self.values.get("bn_eps") or 0)
 
     @property
     def _stages(self) -> int:
@@ -60,7 +67,7 @@ class GatherExcite(Block):
         return int(log2(self._extent)) if self._extent else 1
 
     def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values["hidden"] or max(1, int(feature.channels / 16 + 0.5)))
+        return int(self.values.get("hidden") or max(1, int(feature.channels / 16 + 0.5)))
 
     def check(self, feature: FeatureMap) -> None:
         if self._stages and not self._extent and not feature.static:
@@ -105,7 +112,8 @@ class GatherExcite(Block):
         return values
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
-        return {"hidden": shapes["mlp.fc1.weight"][0]} if "mlp.fc1.weight" in shapes else {}
+        known = self.variant == "theta-plus" and "mlp.fc1.weight" in shapes
+        return {"hidden": shapes["mlp.fc1.weight"][0]} if known else {}
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         gathered, size = self._gather(t)
@@ -146,6 +154,6 @@ class GatherExcite(Block):
             variant=str(self.variant),
             extent=self._extent,
             size=feature.size if feature.static else None,
-            hidden=self._hidden(feature),
+            hidden=self._hidden(feature) if self.variant == "theta-plus" else None,
             bn_eps=self._eps,
         )

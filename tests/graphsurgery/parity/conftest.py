@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import Rest, verification
@@ -36,6 +35,8 @@ class Insertion:
     nodes: tuple[str, ...]
     make_twin: Callable[[], torch.nn.Module]
     module: str = "simam"
+    gate: str = "none"
+    stored: Mapping[str, dict[str, str]] = field(default_factory=lambda: {"alpha": {"initializer": "alpha"}})
 
     def torch_module(self, model: ModelFile) -> torch.nn.Module:
         return self.make_twin().double().eval()
@@ -94,6 +95,7 @@ def simam(
     opset: int = 12,
     tail: str = "Sigmoid",
     twin: Callable[[], torch.nn.Module] = SimAM,
+    gate: str = "none",
 ) -> ModelWithInsertions:
     """images [1, 3, size, size] -> Conv -> SimAM (as these steps) -> ``tail``."""
     kind = helper.np_dtype_to_tensor_dtype(verification.numpy_dtype(dtype))
@@ -106,6 +108,7 @@ def simam(
         "four": 4.0,
         "four_lambda": 4e-4,
         "half": 0.5,
+        "alpha": 0.0,
         "gate_of_nothing": 1 / (1 + np.exp(-0.5)),
     }
     kernel = np.random.default_rng(0).standard_normal((CHANNELS, 3, 3, 3))
@@ -126,7 +129,7 @@ def simam(
     model = ModelWithInsertions.load(proto)
     assert isinstance(model, ModelWithInsertions)
     site = Site("model.8", "site", tuple(shape), dtype)
-    model.made = (Insertion("model.8.simam", site, "inserted", tuple(n.name for n in nodes), twin),)
+    model.made = (Insertion("model.8.simam", site, "inserted", tuple(n.name for n in nodes), twin, gate=gate),)
     return model
 
 
@@ -147,15 +150,3 @@ def make_simam(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelWithInsert
 def forms() -> dict[str, Steps]:
     """SimAM written in ways that are right and in ways that are not."""
     return {"mean": MEAN_FORM, "sum": SUM_FORM, "population": POPULATION_FORM, "constant": CONSTANT_GATE}
-
-
-@pytest.fixture
-def identity() -> Callable[..., onnx.ModelProto]:
-    """One Identity node at an element type."""
-
-    def make(kind: int = TensorProto.FLOAT, op_type: str = "Identity", opset: int = 13) -> onnx.ModelProto:
-        values = [helper.make_tensor_value_info(name, kind, ["n", 3]) for name in "xy"]
-        graph = helper.make_graph([helper.make_node(op_type, ["x"], ["y"])], "one", values[:1], values[1:])
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-    return make

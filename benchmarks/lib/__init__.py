@@ -1,0 +1,1 @@
+"""What the benchmarks share: measuring processes, naming the machine, keeping figures."""

@@ -1,0 +1,80 @@
+"""Whole processes, measured from outside and in turn: A B C, A B C ... so that a drifting machine drifts for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def run(command: Sequence[str]) -> tuple[float, float]:
+    """(wall seconds, peak resident memory in MB) of one run of a command. RuntimeError if it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {errors.decode(errors='replace')}")
+    return wall, usage.ru_maxrss / 1024
+
+
+def interleaved(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, dict[str, float]]:
+    """Median, least and largest wall time (s) and median peak memory (MB) of each command, after one uncounted round."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for count in range(rounds + 1):
+        for name, command in commands.items():
+            measured = run(command)
+            if count:
+                found[name].append(measured)
+    return {
+        name: {
+            "seconds": statistics.median(wall for wall, _ in runs),
+            "seconds_min": min(wall for wall, _ in runs),
+            "seconds_max": max(wall for wall, _ in runs),
+            "peak_mb": statistics.median(memory for _, memory in runs),
+        }
+        for name, runs in found.items()
+    }
+
+
+def machine() -> dict[str, object]:
+    """The machine and the versions that the figures belong to."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    packages = ("onnx", "onnx-graphsurgeon", "onnxruntime", "numpy", "protobuf", "torch")
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ImportError:
+        return "not installed"
+
+
+def keep(name: str, data: Mapping[str, object]) -> Path:
+    """Write figures, with the machine that gave them, to results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **data}, indent=1) + "\n")
+    return path

@@ -1,0 +1,202 @@
+"""What changed between two models, node by node.
+
+Nodes are matched by their bytes first and by name, output or input then, so that blank and duplicate names do no harm.
+Weights are compared as ranges of bytes, never decoded. The time grows with the size of the models, not with its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx
+
+from .modelfile import INITIALIZER, NODE, ModelFile
+from .nodediff import arrow, bytes_of, in_another_order, match, node_changes, short, type_text
+from .payloaddiff import tensor_details, tensor_text
+from .splice import same_bytes
+
+Kind = Literal["added", "removed", "changed"]
+_MARKS: dict[str, str] = {"removed": "-", "changed": "~", "added": "+"}
+
+SECTIONS = (
+    "nodes",
+    "initializers",
+    "sparse_initializers",
+    "value_info",
+    "inputs",
+    "outputs",
+    "metadata",
+    "opsets",
+    "functions",
+    "annotations",
+    "header",
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is in one model only, or in both and not the same."""
+
+    kind: Kind
+    name: str
+    what: str = ""
+    """operator of a node, type of a tensor, value of a header field"""
+    details: tuple[str, ...] = ()
+    """for what changed: "input 0: a -> b" and the like"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with stable keys."""
+        return {"name": self.name, "what": self.what, "details": list(self.details)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from the first model to the second."""
+
+    first: str
+    second: str
+    changes: Mapping[str, tuple[Change, ...]]
+    """section (see SECTIONS) -> its changes"""
+    notes: tuple[str, ...] = ()
+    """differences that belong to no single thing, the order of nodes say"""
+
+    @property
+    def empty(self) -> bool:
+        """Whether the models are the same, byte for byte, external data included."""
+        return not self.notes and not any(self.changes.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"a", "b", "identical", "notes": [text], section: {"removed": [...], "changed": [...], "added": [...]}}``.
+
+        Every section of SECTIONS is there; each change is ``{"name", "what", "details": [text]}``.
+        """
+        sections = {
+            section: {kind: [c.to_json() for c in self.changes.get(section, ()) if c.kind == kind] for kind in _MARKS}
+            for section in SECTIONS
+        }
+        return {"a": self.first, "b": self.second, "identical": self.empty, "notes": list(self.notes), **sections}
+
+    def lines(self) -> list[str]:
+        """The difference for people: + what is only in the second model, - only in the first, ~ changed."""
+        if self.empty:
+            return [f"{self.first} and {self.second} are identical"]
+        lines = []
+        for section in SECTIONS:
+            changes = self.changes.get(section, ())
+            if changes:
+                lines.append(f"{section.replace('_', ' ')}: {_counts(changes)}")
+                for change in changes:
+                    lines.append(f"  {_MARKS[change.kind]} {change.name}" + (f"  {change.what}" if change.what else ""))
+                    lines += [f"      {detail}" for detail in change.details]
+        return lines + list(self.notes)
+
+
+def diff(first: ModelFile, second: ModelFile, names: tuple[str, str] | None = None) -> Difference:
+    """What changed from ``first`` to ``second``; ``names`` is how the result calls them.
+
+    Raises ExternalDataError if external data that has to be compared is not there.
+    """
+    a, b = first.structure, second.structure
+    changes: dict[str, tuple[Change, ...]] = {}
+    notes: list[str] = []
+    same = same_bytes(first, second)
+    if not same or first.external_data:
+        changes["initializers"] = _initializers(first, second)
+    if not same:
+        changes["nodes"], moved = _nodes(first, second)
+        for section, field in _NAMED.items():
+            changes[section] = field(a, b)
+        changes["header"] = tuple(_header(a, b))
+        if moved:
+            notes.append(f"{moved} node{'s' if moved > 1 else ''} moved to another place in the order")
+        if not notes and not any(changes.values()):
+            notes.append("the files differ only in the order or the encoding of fields, or in fields unknown to onnx")
+    called = names or (first.name, second.name)
+    return Difference(*called, {section: found for section, found in changes.items() if found}, tuple(notes))
+
+
+def _nodes(first: ModelFile, second: ModelFile) -> tuple[tuple[Change, ...], int]:
+    a, b = first.structure.graph.node, second.structure.graph.node
+    keys = [bytes_of(piece) for piece in first.pieces(NODE)], [bytes_of(piece) for piece in second.pieces(NODE)]
+    pairs, found = node_changes(a, b, *keys)
+    return tuple(Change(kind, name, what, details) for kind, name, what, details in found), in_another_order(pairs)
+
+
+def _initializers(first: ModelFile, second: ModelFile) -> tuple[Change, ...]:
+    a, b = list(first.structure.graph.initializer), list(second.structure.graph.initializer)
+    left, right = first.pieces(INITIALIZER), second.pieces(INITIALIZER)
+
+    def details(i: int, j: int) -> tuple[str, ...]:
+        return tensor_details((a[i], left[i], first.folder), (b[j], right[j], second.folder))
+
+    return _named(a, b, lambda t: str(t.name), tensor_text, details)
+
+
+def _named(
+    a: Sequence[Any],
+    b: Sequence[Any],
+    name: Callable[[Any], str],
+    what: Callable[[Any], str],
+    details: Callable[[int, int], tuple[str, ...]],
+) -> tuple[Change, ...]:
+    """The changes of a list of things with names. ``details`` says what is not the same in a pair, () if all is."""
+    pairs, gone, new = match([name(item) for item in a], [name(item) for item in b])
+    changes = [Change("removed", name(a[i]), what(a[i])) for i in gone]
+    changed = ((j, details(i, j)) for i, j in pairs)
+    changes += [Change("changed", name(b[j]), what(b[j]), found) for j, found in changed if found]
+    return (*changes, *(Change("added", name(b[j]), what(b[j])) for j in new))
+
+
+def _section(
+    items: Callable[[onnx.ModelProto], Sequence[Any]], name: Callable[[Any], str], what: Callable[[Any], str]
+) -> Callable[[onnx.ModelProto, onnx.ModelProto], tuple[Change, ...]]:
+    """How to compare one list of the model whose items are compared as a whole."""
+
+    def compare(first: onnx.ModelProto, second: onnx.ModelProto) -> tuple[Change, ...]:
+        a, b = items(first), items(second)
+
+        def details(i: int, j: int) -> tuple[str, ...]:
+            if a[i].SerializeToString(deterministic=True) == b[j].SerializeToString(deterministic=True):
+                return ()
+            before, after = what(a[i]), what(b[j])
+            return (f"{before} -> {after}",) if before != after else ("its contents differ",)
+
+        return _named(a, b, name, what, details)
+
+    return compare
+
+
+def _function_name(function: onnx.FunctionProto) -> str:
+    return "::".join(part for part in (function.domain, function.name, function.overload) if part)
+
+
+_NAMED: dict[str, Callable[[onnx.ModelProto, onnx.ModelProto], tuple[Change, ...]]] = {
+    "sparse_initializers": _section(
+        lambda m: m.graph.sparse_initializer, lambda s: str(s.values.name), lambda s: tensor_text(s.values)
+    ),
+    "value_info": _section(lambda m: m.graph.value_info, lambda v: str(v.name), lambda v: type_text(v.type)),
+    "inputs": _section(lambda m: m.graph.input, lambda v: str(v.name), lambda v: type_text(v.type)),
+    "outputs": _section(lambda m: m.graph.output, lambda v: str(v.name), lambda v: type_text(v.type)),
+    "metadata": _section(lambda m: m.metadata_props, lambda e: str(e.key), lambda e: short(e.value)),
+    "opsets": _section(lambda m: m.opset_import, lambda o: o.domain or "ai.onnx", lambda o: f"version {o.version}"),
+    "functions": _section(lambda m: m.functions, _function_name, lambda f: f"{len(f.node)} nodes"),
+    "annotations": _section(
+        lambda m: m.graph.quantization_annotation, lambda q: str(q.tensor_name), lambda q: "quantisation"
+    ),
+}
+
+
+def _header(first: onnx.ModelProto, second: onnx.ModelProto) -> list[Change]:
+    fields = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
+    pairs = [(field, getattr(first, field), getattr(second, field)) for field in fields]
+    for field in ("name", "doc_string"):
+        pairs.append((f"graph.{field}", getattr(first.graph, field), getattr(second.graph, field)))
+    pairs.append(("training_info", len(first.training_info), len(second.training_info)))
+    return [Change("changed", field, "", (arrow(str(a), str(b)),)) for field, a, b in pairs if a != b]
+
+
+def _counts(changes: Sequence[Change]) -> str:
+    numbers = {kind: sum(change.kind == kind for change in changes) for kind in ("added", "removed", "changed")}
+    return ", ".join(f"{number} {kind}" for kind, number in numbers.items() if number)

@@ -1,0 +1,213 @@
+"""Matching and comparing the nodes of two graphs."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Literal
+
+import onnx
+
+from .modelfile import Piece
+
+_CHUNK = 1 << 20
+_SMALL = 1 << 12
+_NONE = "(none)"
+
+Found = tuple[Literal["added", "removed", "changed"], str, str, tuple[str, ...]]
+"""kind, name, operator, details"""
+
+
+# ---------------------------------------------------------------------- bytes
+
+
+def bytes_of(piece: Piece) -> bytes:
+    """The bytes of a field or, of one with weights in it, their SHA-256."""
+    if piece.end - piece.body <= _SMALL:
+        return piece.content
+    digest = hashlib.sha256()
+    for start in range(piece.body, piece.end, _CHUNK):
+        digest.update(piece.source.read(start, min(piece.end, start + _CHUNK)))
+    return digest.digest()
+
+
+def same_content(a: Piece, b: Piece) -> bool:
+    """Whether two fields have the same bytes, read a chunk at a time."""
+    length = a.end - a.body
+    if length != b.end - b.body:
+        return False
+    if a.source is b.source and a.body == b.body:
+        return True
+    steps = range(0, length, _CHUNK)
+    return all(_read(a, step, length) == _read(b, step, length) for step in steps)
+
+
+def _read(piece: Piece, step: int, length: int) -> bytes:
+    return piece.source.read(piece.body + step, piece.body + min(length, step + _CHUNK))
+
+
+# ---------------------------------------------------------------------- matching
+
+
+def match(
+    a: Sequence[Hashable | None], b: Sequence[Hashable | None]
+) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Pairs of positions with equal keys, in order where keys repeat, and what is left of ``a`` and of ``b``.
+
+    A key of None matches nothing.
+    """
+    places: dict[Hashable, deque[int]] = {}
+    for j, key in enumerate(b):
+        if key is not None:
+            places.setdefault(key, deque()).append(j)
+    pairs, left = [], []
+    for i, key in enumerate(a):
+        if key is not None and places.get(key):
+            pairs.append((i, places[key].popleft()))
+        else:
+            left.append(i)
+    matched = {j for _, j in pairs}
+    return pairs, left, [j for j in range(len(b)) if j not in matched]
+
+
+def _by_place(node: onnx.NodeProto) -> Hashable | None:
+    return (node.name, node.op_type, *node.output) if any(node.output) else None
+
+
+def _by_name(node: onnx.NodeProto) -> Hashable | None:
+    return node.name or None
+
+
+def _by_output(node: onnx.NodeProto) -> Hashable | None:
+    return next((name for name in node.output if name), None)
+
+
+def _by_input(node: onnx.NodeProto) -> Hashable | None:
+    return (node.op_type, *node.input) if not node.name and any(node.input) else None
+
+
+_WEAKER: tuple[Callable[[onnx.NodeProto], Hashable | None], ...] = (_by_place, _by_name, _by_output, _by_input)
+"""How nodes are recognised whose bytes differ, the surest way first."""
+
+
+def node_changes(
+    a: Sequence[onnx.NodeProto], b: Sequence[onnx.NodeProto], a_bytes: Sequence[bytes], b_bytes: Sequence[bytes]
+) -> tuple[list[tuple[int, int]], list[Found]]:
+    """The pairs of positions that belong together, and what was removed, changed (in the order of ``b``) and added."""
+    pairs, gone, new = match(a_bytes, b_bytes)
+    changed: list[tuple[int, int]] = []
+    for key in _WEAKER:
+        if not gone or not new:
+            break
+        more, left_a, left_b = match([key(a[i]) for i in gone], [key(b[j]) for j in new])
+        changed += [(gone[i], new[j]) for i, j in more]
+        gone, new = [gone[i] for i in left_a], [new[j] for j in left_b]
+    found: list[Found] = [("removed", _label(a[i]), a[i].op_type, ()) for i in gone]
+    for i, j in sorted(changed, key=lambda pair: pair[1]):
+        found.append(("changed", _label(b[j]), b[j].op_type, tuple(_node_details(a[i], b[j]))))
+    found += [("added", _label(b[j]), b[j].op_type, ()) for j in new]
+    return sorted(pairs + changed), found
+
+
+def in_another_order(pairs: Sequence[tuple[int, int]]) -> int:
+    """How many pairs have moved at least: all but the longest run that kept its order. The pairs are sorted."""
+    ends: list[int] = []
+    for _, j in pairs:
+        place = bisect_left(ends, j)
+        ends[place : place + 1] = [j]
+    return len(pairs) - len(ends)
+
+
+# ---------------------------------------------------------------------- details
+
+
+def _label(node: onnx.NodeProto) -> str:
+    made = next((name for name in node.output if name), "")
+    return node.name or (f"the node that makes {made}" if made else "a node without name or output")
+
+
+def _node_details(a: onnx.NodeProto, b: onnx.NodeProto) -> list[str]:
+    details = [*_fields(a, b, ("name", "op_type", "domain", "overload", "doc_string"))]
+    for what, before, after in (("input", a.input, b.input), ("output", a.output, b.output)):
+        for i in range(max(len(before), len(after))):
+            old, new = (names[i] or _NONE if i < len(names) else "(absent)" for names in (before, after))
+            if old != new:
+                details.append(f"{what} {i}: {old} -> {new}")
+    details += _attributes(a, b)
+    texts = [{entry.key: entry.value for entry in node.metadata_props} for node in (a, b)]
+    for key in dict.fromkeys([*texts[0], *texts[1]]):
+        if texts[0].get(key) != texts[1].get(key):
+            details.append(f"metadata {key}: {arrow(texts[0].get(key, ''), texts[1].get(key, ''))}")
+    return details or ["its contents differ (weights in it, or fields unknown to onnx)"]
+
+
+def _fields(a: onnx.NodeProto, b: onnx.NodeProto, fields: Sequence[str]) -> Iterator[str]:
+    for field in fields:
+        before, after = getattr(a, field), getattr(b, field)
+        if before != after:
+            yield f"{field}: {arrow(before, after)}"
+
+
+def _attributes(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
+    before, after = ({attribute.name: attribute for attribute in node.attribute} for node in (a, b))
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if old is None or new is None:
+            yield f"attribute {name}: {arrow(_value(old), _value(new))}"
+        elif old.SerializeToString(deterministic=True) != new.SerializeToString(deterministic=True):
+            inner = list(_subgraph(old.g, new.g)) if old.HasField("g") and new.HasField("g") else []
+            texts = _value(old), _value(new)
+            same = "its contents differ" if texts[0] == texts[1] else arrow(*texts)
+            yield from (f"attribute {name}: {line}" for line in inner or [same])
+
+
+def _subgraph(a: onnx.GraphProto, b: onnx.GraphProto) -> Iterator[str]:
+    """What changed in the nodes of a nested graph, a line each."""
+    keys = [[node.SerializeToString(deterministic=True) for node in graph.node] for graph in (a, b)]
+    for kind, name, operator, details in node_changes(a.node, b.node, *keys)[1]:
+        yield from (f"{name}: {line}" for line in details) if details else [f"{kind} {name} ({operator})"]
+
+
+def _value(attribute: onnx.AttributeProto | None) -> str:
+    if attribute is None:
+        return _NONE
+    kind = str(onnx.AttributeProto.AttributeType.Name(attribute.type))
+    if attribute.ref_attr_name:
+        return f"the function's {attribute.ref_attr_name}"
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        return f"a tensor {list(attribute.t.dims)}"
+    if attribute.type == onnx.AttributeProto.GRAPH:
+        return f"a graph of {len(attribute.g.node)} nodes"
+    if kind in ("FLOAT", "INT", "STRING", "FLOATS", "INTS", "STRINGS"):
+        value = onnx.helper.get_attribute_value(attribute)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return kind.lower()
+
+
+def type_text(kind: onnx.TypeProto) -> str:
+    """A tensor's type in words: ``float [1, 3, 640, 640]``; other types by their kind."""
+    if not kind.HasField("tensor_type"):
+        return (kind.WhichOneof("value") or "unknown").removesuffix("_type")
+    tensor = kind.tensor_type
+    element = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    if not tensor.HasField("shape"):
+        return f"{element} of unknown rank"
+    sizes = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return f"{element} [{', '.join(sizes)}]"
+
+
+def short(text: str, most: int = 80) -> str:
+    """A text on one line, cut to at most ``most`` characters."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1]) or _NONE
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def arrow(before: str, after: str) -> str:
+    """``before -> after``; of long texts the part from shortly before where they part."""
+    if max(len(before), len(after)) > 80:
+        shared = min(len(before), len(after))
+        if (start := next((i for i in range(shared) if before[i] != after[i]), shared) - 20) > 0:
+            before, after = "..." + before[start:], "..." + after[start:]
+    return f"{short(before)} -> {short(after)}"

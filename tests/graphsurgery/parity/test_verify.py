@@ -1,0 +1,325 @@
+"""verify as a whole: on blocks that are right, on blocks that are not, and on what the environment lacks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from graphsurgery import runtime
+from graphsurgery.errors import InsertionError, MissingDependency, MissingProvider, ParityFailed, RequestError
+from graphsurgery.parity import Mode, Report, Rest, Row, Verdict, verification, verify
+
+CPU = ["cpu"]
+Make = Callable[..., Any]
+
+
+def _row(report: Report, mode: Mode, provider: str = "cpu") -> Row:
+    (found,) = [row for row in report.insertions[0].rows if (row.mode, row.provider) == (mode, provider)]
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_a_correct_block_passes(make_simam: Make, dtype: str) -> None:
+    report = verify(make_simam(dtype=dtype, opset=13), providers=CPU).require()
+    assert report.passed
+    (insertion,) = report.insertions
+    assert (insertion.id, insertion.path, insertion.dtype) == ("model.8.simam", "model.8", dtype)
+    assert any(row.comparisons for row in insertion.rows)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_a_constant_gate_fails(make_simam: Make, forms: Any, dtype: str) -> None:
+    report = verify(make_simam(forms["constant"], dtype=dtype, opset=13), providers=CPU)
+    assert not report.passed
+    assert not report.insertions[0].passed
+    with pytest.raises(ParityFailed, match=r"model\.8\.simam does not agree .*: -?\d.* instead of -?\d"):
+        report.require()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_variance_of_the_paper_in_place_of_that_of_the_code_fails(make_simam: Make, forms: Any, dtype: str) -> None:
+    report = verify(make_simam(forms["population"], dtype=dtype), providers=CPU)
+    assert not report.passed
+    for mode in (Mode.OPTIMISED, Mode.AS_WRITTEN):
+        assert _row(report, mode).verdict is Verdict.FAILED
+
+
+def test_a_sum_that_overflows_float16_fails_on_the_cpu_too(make_simam: Make, forms: Any) -> None:
+    assert verify(make_simam(forms["sum"], size=80), providers=CPU).passed
+    assert verify(make_simam(forms["mean"], size=80, dtype="float16"), providers=CPU).passed
+    report = verify(make_simam(forms["sum"], size=80, dtype="float16"), providers=CPU)
+    assert not report.passed
+    row = _row(report, Mode.ROUNDED)
+    assert row.verdict is Verdict.FAILED
+    assert "magnitude 20" in row.worst_case
+    assert row.worst is not None
+    assert row.worst.ratio > 50
+
+
+def test_every_mode_and_every_input_is_in_the_report(make_simam: Make) -> None:
+    report = verify(make_simam(), providers=CPU, seeds=2)
+    (insertion,) = report.insertions
+    assert len(insertion.inputs) == 2 * 4 + 2 + 1
+    assert insertion.inputs[-1] == "the activation of a random image"
+    assert insertion.activation == ""
+    rows = {row.mode: row for row in insertion.rows}
+    assert set(rows) == {Mode.OPTIMISED, Mode.AS_WRITTEN, Mode.IN_THE_MODEL}
+    assert rows[Mode.OPTIMISED].comparisons == rows[Mode.AS_WRITTEN].comparisons == len(insertion.inputs)
+    assert rows[Mode.IN_THE_MODEL].comparisons == 1
+
+
+def test_a_type_without_kernels_is_said_and_does_not_count(make_simam: Make) -> None:
+    report = verify(make_simam(dtype="bfloat16", opset=13), providers=CPU)
+    for mode in (Mode.OPTIMISED, Mode.AS_WRITTEN):
+        row = _row(report, mode)
+        assert row.verdict is Verdict.NO_KERNEL
+        assert row.comparisons == 0
+        assert row.reason
+    assert _row(report, Mode.ROUNDED).comparisons == len(report.insertions[0].inputs)
+    only_missing = tuple(row for row in report.insertions[0].rows if row.verdict is Verdict.NO_KERNEL)
+    insertion = replace(report.insertions[0], rows=only_missing)
+    assert not insertion.passed
+    with pytest.raises(ParityFailed, match="could not be compared"):
+        replace(report, insertions=(insertion,)).require()
+
+
+def test_float64_without_kernels_is_evaluated_by_onnx(make_simam: Make, forms: Any) -> None:
+    pooled = [("GlobalAveragePool", *step[1:]) if step[0] == "ReduceMean" else step for step in forms["mean"]]
+    report = verify(make_simam(pooled, dtype="float64"), providers=CPU)
+    assert _row(report, Mode.AS_WRITTEN).verdict is Verdict.NO_KERNEL
+    row = _row(report, Mode.REFERENCE, "onnx.reference")
+    assert row.verdict is Verdict.PASSED
+    assert report.passed
+    wrong = [("GlobalAveragePool", *step[1:]) if step[0] == "ReduceMean" else step for step in forms["population"]]
+    assert not verify(make_simam(wrong, dtype="float64"), providers=CPU).passed
+
+
+def test_a_dynamic_site_is_tried_at_several_sizes(make_simam: Make) -> None:
+    # A template with the size of 16x16 baked in, at a site whose size is not known.
+    report = verify(make_simam(dynamic=True), providers=CPU)
+    assert not report.passed
+    assert any("3x4x13x21" in name for name in report.insertions[0].inputs)
+
+
+def test_a_model_that_does_not_run_is_said_and_the_block_is_still_verified(make_simam: Make) -> None:
+    assert verify(make_simam(tail="EfficientNMS_TRT"), providers=CPU).insertions[0].activation == ""
+    model = make_simam(dtype="float64")  # there is no convolution in float64 on the CPU
+    report = verify(model, providers=CPU)
+    assert report.passed
+    assert "Conv" in report.insertions[0].activation
+    assert any("was not checked" in line for line in report.lines())
+
+
+def test_a_block_that_was_altered_since_fails_with_a_reason(make_simam: Make) -> None:
+    model = make_simam()
+    (insertion,) = model.made
+    model.made = (replace(insertion, nodes=(*insertion.nodes, "/simam/gone")),)
+    report = verify(model, providers=CPU)
+    assert not report.passed
+    assert "/simam/gone" in report.insertions[0].failure
+    model.made = (replace(insertion, nodes=insertion.nodes[1:]),)
+    report = verify(model, providers=CPU)
+    assert "read one tensor" in report.insertions[0].failure
+    assert any("read one tensor" in line for line in report.lines())
+
+
+def test_a_block_that_onnxruntime_refuses_fails(make_simam: Make, forms: Any) -> None:
+    broken = [*forms["mean"][:-1], ("NoSuchOperator", ["site", "gate"], "inserted")]
+    report = verify(make_simam(broken), providers=CPU)
+    assert not report.passed
+    assert "NoSuchOperator" in _row(report, Mode.OPTIMISED).reason
+
+
+class Opened(torch.nn.Module):
+    """A residual gate around a block, closed."""
+
+    def __init__(self, block: torch.nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.alpha = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.alpha * (self.block(x) - x)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_closed_gate_hides_nothing(make_simam: Make, forms: Any, right: bool) -> None:
+    steps = forms["mean" if right else "population"]
+    *inner, (op_type, inputs, _) = steps
+    gated = [
+        *inner,
+        (op_type, inputs, "block"),
+        ("Sub", ["block", "site"], "step"),
+        ("Mul", ["step", "alpha"], "scaled"),
+        ("Add", ["site", "scaled"], "inserted"),
+    ]
+    simam = make_simam().made[0].make_twin
+    model = make_simam(gated, twin=lambda: Opened(simam()), gate="residual")
+    report = verify(model, providers=CPU)
+    closed = [row for row in report.insertions[0].rows if not row.gate_opened]
+    opened = [row for row in report.insertions[0].rows if row.gate_opened]
+    assert all(row.worst is not None and row.worst.max_abs == 0 for row in closed)
+    assert {row.verdict for row in opened} == {Verdict.PASSED if right else Verdict.FAILED}
+    assert report.passed is right
+    assert any("with the gate open" in line for line in report.lines())
+
+
+def test_some_insertions_only(make_simam: Make) -> None:
+    model = make_simam()
+    (insertion,) = model.made
+    model.made = (insertion, replace(insertion, id="model.8.simam_2"))
+    assert [each.id for each in verify(model, providers=CPU, only=["model.8.simam_2"]).insertions] == [
+        "model.8.simam_2"
+    ]
+    with pytest.raises(InsertionError, match=r"no insertion 'model\.9'.*model\.8\.simam"):
+        verify(model, providers=CPU, only=["model.9"])
+
+
+def test_a_model_without_insertions_is_an_error(make_simam: Make) -> None:
+    model = make_simam()
+    model.made = ()
+    with pytest.raises(InsertionError, match="no insertions made by graphsurgery"):
+        verify(model)
+
+
+def test_real_images(make_simam: Make, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8), (200, 10, 90)).save(tmp_path / name)
+    report = verify(make_simam(), providers=CPU, images=tmp_path)
+    assert report.insertions[0].inputs[-2:] == ("the activation of a.png", "the activation of b.png")
+    assert _row(report, Mode.IN_THE_MODEL).comparisons == 2
+    with pytest.raises(RequestError, match="does not exist"):
+        verify(make_simam(), providers=CPU, images=tmp_path / "missing")
+
+
+def test_the_activation_is_that_of_the_model(make_simam: Make) -> None:
+    from graphsurgery.parity.activation import activations
+
+    model = make_simam()
+    found = activations(model, [("site", 1), ("inserted", 1)])
+    ((_, tensors),) = found.images
+    image = np.random.default_rng(0).random((1, 3, 16, 16)).astype(np.float32)
+    kernel = torch.from_numpy(model.tensor("kernel").copy())
+    site = torch.nn.functional.conv2d(torch.from_numpy(image), kernel, padding=1)
+    np.testing.assert_allclose(tensors["site"], site.numpy(), atol=1e-5)
+    twin = model.made[0].torch_module(model)
+    np.testing.assert_allclose(tensors["inserted"], twin(site.double()).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("passed", [True, False, None])
+def test_the_rest_of_the_model_counts(make_simam: Make, monkeypatch: pytest.MonkeyPatch, passed: bool | None) -> None:
+    model = make_simam()
+    monkeypatch.setattr(verification, "_rest", lambda *_: Rest(passed, "something else has changed"))
+    report = verify(model, providers=CPU)
+    assert report.passed is (passed is not False)
+    if passed is False:
+        with pytest.raises(ParityFailed, match="something else has changed"):
+            report.require()
+
+
+def test_json_is_plain_and_stable(make_simam: Make, forms: Any) -> None:
+    for model in (
+        make_simam(),
+        make_simam(dtype="bfloat16", opset=13),
+        make_simam(forms["sum"], size=80, dtype="float16"),
+    ):
+        report = verify(model, providers=CPU, seeds=1)
+        found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+        assert list(found) == ["model", "passed", "providers", "versions", "unchanged", "insertions"]
+        assert found["passed"] is report.passed
+        assert {"torch", "onnxruntime"} <= set(found["versions"]) | {"onnxruntime"}
+        (insertion,) = found["insertions"]
+        assert insertion["tolerance"].keys() == {"absolute", "relative"}
+        for row in insertion["rows"]:
+            assert row["verdict"] in ("passed", "failed", "no kernel")
+            assert (row["worst"] is None) == (row["comparisons"] == 0)
+
+
+def test_nan_is_null_in_json_and_fails(make_simam: Make, forms: Any) -> None:
+    steps = [*forms["mean"][:-1], ("Div", ["d", "mean"], "inserted")]  # 0 / 0 on zeros
+    report = verify(make_simam(steps), providers=CPU)
+    assert not report.passed
+    found = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert found["insertions"][0]["rows"][0]["worst"]["max_abs"] is None
+    assert any("nan instead of" in line for line in report.lines())
+
+
+def test_lines_say_what_a_person_wants_to_know(make_simam: Make) -> None:
+    lines = verify(make_simam(), providers=CPU).lines()
+    assert lines[0] == "model.8.simam: simam after model.8, [1, 4, 16, 16] float32: passed"
+    assert lines[1].startswith("  cpu: passed  max ")
+    for word in ("mean", "p99", "rel", "ulps", "cosine", "of 1e-05 + 1e-05*|y|", "30 comparisons"):
+        assert word in lines[1]
+    assert lines[-1].startswith("passed (torch ")
+
+
+# ---------------------------------------------------------------------- the environment
+
+
+def test_a_provider_that_is_missing_is_an_error_before_anything_runs(
+    make_simam: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MissingProvider, match="no cuda provider") as caught:
+        verify(make_simam(), providers=["cpu", "cuda"])
+    assert caught.value.exit_code == 3
+    with pytest.raises(RequestError, match="no provider called 'gpu'"):
+        verify(make_simam(), providers=["gpu"])
+
+
+def test_cuda_is_used_by_default_where_it_starts(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verify(make_simam()).providers == (("cpu", "cuda") if runtime.usable("cuda") else ("cpu",))
+    monkeypatch.setattr(verification, "usable", lambda name: True)
+    assert verification._providers(None) == ("cpu", "cuda")
+    monkeypatch.setattr(verification, "usable", lambda name: False)
+    assert verification._providers(None) == ("cpu",)
+    assert verification._providers(["CPU", "cpu"]) == ("cpu",)
+
+
+@dataclass
+class Fake:
+    """A provider that gives other numbers than the CPU."""
+
+    real: Any
+    provider: str = "cuda"
+    falls_back: bool = True
+
+    def run(self, feeds: Any) -> Any:
+        return [value * np.float32(1.001) for value in self.real.run(feeds)]
+
+
+def test_each_provider_is_compared_by_itself(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphsurgery.parity import runners
+
+    def session(data: bytes, provider: str, **more: Any) -> Any:
+        real = runtime.session(data, "cpu", **more)
+        return Fake(real) if provider == "cuda" else real
+
+    monkeypatch.setattr(runners, "session", session)
+    monkeypatch.setattr(verification, "require", lambda name: None)
+    report = verify(make_simam(), providers=["cpu", "cuda"])
+    assert not report.passed
+    verdicts = {(row.provider, row.verdict) for row in report.insertions[0].rows}
+    assert verdicts == {("cpu", Verdict.PASSED), ("cuda", Verdict.FAILED)}
+    assert any("run on the CPU" in line for line in report.lines())
+
+
+@pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("onnxruntime", "cpu")])
+def test_without_a_package_the_extra_is_named(
+    make_simam: Make, monkeypatch: pytest.MonkeyPatch, package: str, extra: str
+) -> None:
+    model = make_simam()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependency, match=rf"graphsurgery\[{extra}\]") as caught:
+        verify(model)
+    assert caught.value.exit_code == 3
