@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 ENTRY_POINTS = "graphsurgery.patterns"
+SATURATED = 40.0
+"""Its sigmoid is exactly 1 in every element type; float64 needs 37 for that, float32 17."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Block(ABC):
 
     @property
     def has_weights(self) -> bool:
-        """Whether any variant of the block has parameters."""
+        """Whether the block, in its variant, has parameters."""
         return bool(self.parameters(FeatureMap(1024, 8, 8)))
 
     def with_values(self, **values: object) -> Block:

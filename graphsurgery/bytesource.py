@@ -12,6 +12,8 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
+from .errors import ModelError
+
 _CHUNK = 1 << 20
 
 
@@ -44,7 +46,7 @@ class BytesSource:
 
 
 class FileSource:
-    """Bytes of a regular file. The file stays open; one that changes meanwhile is noticed."""
+    """Bytes of a regular file. The file stays open; ModelError from the next read or copy if it changes meanwhile."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
@@ -76,13 +78,14 @@ class FileSource:
         if descriptor > 2:
             os.close(descriptor)
 
-    def check_unchanged(self) -> None:
-        """OSError if the file was written to since it was opened."""
+    def _check_unchanged(self) -> None:
+        """ModelError if the file was written to since it was opened."""
         status = os.fstat(self._descriptor)
         if (status.st_size, status.st_mtime_ns) != self._stamp:
-            raise OSError(errno.ESTALE, "was changed by another program in the meantime", self.name)
+            raise ModelError(f"{self.name} was changed by another program while it was in use; start again")
 
     def read(self, start: int, end: int) -> bytes:
+        self._check_unchanged()
         data = os.pread(self._descriptor, end - start, start)
         while len(data) < end - start:
             more = os.pread(self._descriptor, end - start - len(data), start + len(data))
@@ -92,7 +95,7 @@ class FileSource:
         return data
 
     def copy(self, start: int, end: int, descriptor: int) -> None:
-        self.check_unchanged()
+        self._check_unchanged()
         start = self._copy_in_kernel(start, end, descriptor)
         while start < end:
             chunk = os.pread(self._descriptor, min(_CHUNK, end - start), start)

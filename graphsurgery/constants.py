@@ -1,7 +1,8 @@
 """Values that a model computes from constants alone, as far as shapes depend on them.
 
-An export that nobody simplified computes paddings and target shapes with chains of small nodes, which shape inference does not
-follow. Here such chains are evaluated, with ONNX's own reference evaluator, and put into a copy of the model as initializers.
+An export that nobody simplified computes paddings and target shapes with chains of small nodes, which shape
+inference does not follow. Here such chains are evaluated, with ONNX's own reference evaluator, and put into a copy
+of the model as initializers.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
 def fold_shapes(model: onnx.ModelProto) -> None:
     """Replace the inputs above that ``model`` computes from constants by initializers, in place.
 
-    ``model`` is a copy to infer shapes on: the large tensors in it have no data. What cannot be evaluated stays as it is.
+    ``model`` is a copy to infer shapes on: the large tensors in it have no data. What cannot be evaluated stays as
+    it is.
     """
     graph = model.graph
     producer = {name: node for node in graph.node for name in node.output if name}
@@ -79,6 +81,8 @@ def _evaluate(
 
 
 def _data(tensor: onnx.TensorProto) -> np.ndarray[Any, Any] | None:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return None
     try:
         return numpy_helper.to_array(tensor)
     except Exception:  # a tensor whose payload was left out of the copy

@@ -150,7 +150,7 @@ def _named(
 
 
 def _section(
-    items: Callable[[onnx.ModelProto], Sequence[Any]], name: Callable[[Any], str], what: Callable[[Any], str]
+    items: Callable[[onnx.ModelProto], Sequence[Any]], name: Callable[[Any], str], text: Callable[[Any], str]
 ) -> Callable[[onnx.ModelProto, onnx.ModelProto], tuple[Change, ...]]:
     """How to compare one list of the model whose items are compared as a whole."""
 
@@ -160,10 +160,10 @@ def _section(
         def details(i: int, j: int) -> tuple[str, ...]:
             if a[i].SerializeToString(deterministic=True) == b[j].SerializeToString(deterministic=True):
                 return ()
-            before, after = what(a[i]), what(b[j])
-            return (f"{before} -> {after}",) if before != after else ("its contents differ",)
+            before, after = text(a[i]), text(b[j])
+            return (arrow(before, after),) if before != after else ("its contents differ",)
 
-        return _named(a, b, name, what, details)
+        return _named(a, b, name, lambda item: short(text(item)), details)
 
     return compare
 
@@ -179,7 +179,7 @@ _NAMED: dict[str, Callable[[onnx.ModelProto, onnx.ModelProto], tuple[Change, ...
     "value_info": _section(lambda m: m.graph.value_info, lambda v: str(v.name), lambda v: type_text(v.type)),
     "inputs": _section(lambda m: m.graph.input, lambda v: str(v.name), lambda v: type_text(v.type)),
     "outputs": _section(lambda m: m.graph.output, lambda v: str(v.name), lambda v: type_text(v.type)),
-    "metadata": _section(lambda m: m.metadata_props, lambda e: str(e.key), lambda e: short(e.value)),
+    "metadata": _section(lambda m: m.metadata_props, lambda e: str(e.key), lambda e: str(e.value)),
     "opsets": _section(lambda m: m.opset_import, lambda o: o.domain or "ai.onnx", lambda o: f"version {o.version}"),
     "functions": _section(lambda m: m.functions, _function_name, lambda f: f"{len(f.node)} nodes"),
     "annotations": _section(

@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from .errors import ExternalDataError
+from .wire import text
 
 
 def locations(structure: onnx.ModelProto) -> list[str]:
@@ -23,39 +24,56 @@ def locations(structure: onnx.ModelProto) -> list[str]:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             for entry in tensor.external_data:
                 if entry.key == "location":
-                    found[entry.value] = None
+                    found[text(entry.value) or ""] = None
     return list(found)
 
 
 def _tensors(structure: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    graphs: list[Any] = [structure.graph]
-    owners: list[Any] = list(structure.functions)
-    while graphs or owners:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield sparse.values
-                yield sparse.indices
+    pending: list[Any] = [structure.graph, *structure.functions]
+    for training in structure.training_info:
+        pending += [training.initialization, training.algorithm]
+    while pending:
+        owner = pending.pop()
+        attributes = [a for node in owner.node for a in node.attribute if a.type not in _PLAIN]
+        if isinstance(owner, onnx.GraphProto):
+            yield from owner.initializer
+            yield from _dense(owner.sparse_initializer)
         else:
-            graph = owners.pop()
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    yield attribute.t
-                elif attribute.type == onnx.AttributeProto.GRAPH:
-                    graphs.append(attribute.g)
-                elif attribute.type == onnx.AttributeProto.GRAPHS:
-                    graphs.extend(attribute.graphs)
+            attributes += owner.attribute_proto
+        for attribute in attributes:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("sparse_tensor"):
+                yield from _dense([attribute.sparse_tensor])
+            if attribute.HasField("g"):
+                pending.append(attribute.g)
+            yield from attribute.tensors
+            yield from _dense(attribute.sparse_tensors)
+            pending += attribute.graphs
+
+
+_PLAIN = frozenset(
+    onnx.AttributeProto.AttributeType.Value(n) for n in ("FLOAT", "INT", "STRING", "FLOATS", "INTS", "STRINGS")
+)
+
+
+def _dense(tensors: Iterable[onnx.SparseTensorProto]) -> Iterator[onnx.TensorProto]:
+    for sparse in tensors:
+        yield sparse.values
+        yield sparse.indices
+
+
+def real(location: str, folder: Path) -> Path:
+    """Where a location leads, links followed, whether or not there is such a file."""
+    return Path(os.path.realpath(folder / location.replace("\0", "?")))  # no file has a zero byte in its name
 
 
 def resolve(location: str, folder: Path) -> Path:
     """The file that a location names. ExternalDataError if it leaves the folder (links followed) or does not exist."""
-    base = Path(os.path.realpath(folder))
-    path = Path(os.path.realpath(base / location))
+    base, path = Path(os.path.realpath(folder)), real(location, folder)
     if not location or os.path.isabs(location) or not path.is_relative_to(base):
         raise ExternalDataError(f"the model's external data {location!r} lies outside the model's folder")
-    if not path.is_file():
+    if not os.path.isfile(path):  # False also for what cannot be the name of a file
         raise ExternalDataError(f"the model's external data {location!r} is missing: there is no such file in {folder}")
     return path
 
@@ -80,11 +98,16 @@ def read(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray[Any, Any]:
         )
     path = resolve(entries.get("location", ""), folder)
     whole = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
-    offset = int(entries.get("offset", 0))
-    length = int(entries.get("length", path.stat().st_size - offset))
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        whole.raw_data = stream.read(length)
-    if len(whole.raw_data) != length:
-        raise ExternalDataError(f"the model's external data {path.name!r} is shorter than the model says")
-    return numpy_helper.to_array(whole)
+    try:
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", path.stat().st_size - offset))
+        if offset < 0 or length < 0 or offset + length > path.stat().st_size:
+            raise ValueError
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            whole.raw_data = stream.read(length)
+        return numpy_helper.to_array(whole)
+    except (OSError, ValueError):
+        raise ExternalDataError(
+            f"the model's external data {path.name!r} does not have {tensor.name!r} where the model says, or cannot be read"
+        ) from None

@@ -22,6 +22,11 @@ def affine(values: Callable[[str], Array], bn: str, eps: float) -> tuple[Array, 
     return scale, values(f"{bn}.bias") - scale * values(f"{bn}.running_mean")
 
 
+def per_output(scale: Array, rank: int) -> Array:
+    """A vector over output channels, shaped to multiply a convolution weight of that rank."""
+    return scale.reshape(-1, *[1] * (rank - 1))
+
+
 def keep(values: Array) -> dict[str, Any]:
     """An array as text, for parameters that the template does not hold in any form that they could be read from."""
     kind = "<f8" if values.dtype == np.float64 else "<f4"
@@ -44,10 +49,10 @@ def read_back(
             found[key] = np.frombuffer(raw, dtype=entry["dtype"]).reshape(entry["shape"]).astype(np.float64)
     for key, entry in stored.items():
         if "initializer" in entry:
-            values = np.asarray(tensor(entry["initializer"]), dtype=np.float64)
+            values = np.asarray(tensor(entry["initializer"]), dtype=np.float64).reshape(shapes[key])
             if "divided_by" in entry:
                 scale, _ = affine(found.__getitem__, entry["divided_by"], entry["eps"])
-                scale = scale.reshape(-1, *[1] * (values.ndim - 1))
+                scale = per_output(scale * entry["factor"], values.ndim)
                 values = np.divide(values, scale, out=np.zeros_like(values), where=scale != 0)
-            found[key] = values.reshape(shapes[key])
+            found[key] = values
     return {key: found[key] for key in shapes}

@@ -7,7 +7,9 @@ from functools import cached_property
 
 import onnx
 
+from .errors import ModelError
 from .modelfile import ModelFile
+from .wire import text
 
 _WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _STANDARD = frozenset({"", "ai.onnx"})
@@ -39,6 +41,13 @@ class GraphIndex:
             for name in names:
                 if name:
                     self.consumers.setdefault(name, []).append(position)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        tables = (self.producer, self.consumers, self.inputs, self.outputs, self.initializers)
+        for name in (*(name for table in tables for name in table), *(node.name for node in self.nodes)):
+            if text(name) is None:
+                raise ModelError(f"{self.model.name} has the name {name!r} in it, which is not UTF-8 text")
 
     def is_constant(self, tensor: str) -> bool:
         """Whether a tensor is an initializer or the output of a Constant node."""

@@ -144,6 +144,8 @@ class ModelFile:
     def _check_header(self) -> None:
         try:
             structure = self.structure
+        except (ModelError, OSError):
+            raise
         except Exception as error:  # DecodeError of whichever protobuf implementation is installed
             raise wire.WireError("its structure is not that of an ONNX model") from error
         if not structure.ir_version or not structure.opset_import:
@@ -278,7 +280,8 @@ class ModelFile:
 
     def ranges(self) -> Iterator[tuple[Source, int, int]]:
         """The saved model as ranges of sources, in order, neighbouring ranges joined. ModelError at 2 GB or more."""
-        if sum(p.end - p.start for p in (*self._model, *self._graph)) > PROTOBUF_LIMIT:
+        fields = (*(p for p in self._model if p.number != _GRAPH), *self._graph)
+        if sum(p.end - p.start for p in fields) > PROTOBUF_LIMIT:
             raise ModelError(_TOO_LARGE.format(name=self.name))
         open_range: tuple[Source, int, int] | None = None
         for piece in self._all_pieces():
@@ -347,7 +350,10 @@ def _explain(source: Source, name: str, reason: str) -> str:
 
 
 def _piece(source: Source, f: wire.Field) -> Piece:
-    return Piece(f.number, source, f.start, f.body, f.end)
+    """The field as a piece. One of another wire type than a message's is unknown to protobuf, so it gets no known
+    number.
+    """
+    return Piece(f.number if f.kind == wire.LENGTH_DELIMITED else -f.number, source, f.start, f.body, f.end)
 
 
 def _replaced(piece: Piece, content: bytes) -> Piece:

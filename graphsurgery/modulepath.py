@@ -12,13 +12,14 @@ can be relative
 from __future__ import annotations
 
 import ast
-import os.path
 import re
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import onnx
 
 from .graphindex import GraphIndex
+from .wire import text
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
@@ -70,7 +71,7 @@ def from_name(name: str) -> str:
 
 def from_metadata(node: onnx.NodeProto) -> tuple[str, list[tuple[str, str]]] | None:
     """(dotted path, [(path, class)] of the modules around the node) from dynamo's metadata; None without any."""
-    entries = {entry.key: entry.value for entry in node.metadata_props}
+    entries = {entry.key: entry.value for entry in node.metadata_props if text(entry.value) is not None}
     scopes = _strings(entries.get(_SCOPES))
     classes = _strings(entries.get(_CLASSES))
     if scopes is None and _NAMESPACE in entries:
@@ -110,9 +111,20 @@ def _strings(text: str | None) -> list[str] | None:
         return None
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (
+        ValueError,
+        SyntaxError,
+        MemoryError,
+        RecursionError,
+    ):  # the last two: nested too deep to be a list of names
         return None
     return [str(item) for item in value] if isinstance(value, list | tuple) else None
+
+
+def _shared(paths: list[str]) -> str:
+    """The path of the innermost module that all of these are in."""
+    steps = zip(*(path.split(".") for path in paths), strict=False)
+    return ".".join(same[0] for same in takewhile(lambda step: len(set(step)) == 1, steps))
 
 
 class ModuleTree:
@@ -145,7 +157,9 @@ class ModuleTree:
                     self.modules[prefix].type = kind.rpartition(".")[2]
 
     def _place_strays(self, index: GraphIndex) -> None:
-        """Nodes that an optimiser left without name and metadata belong to the module that all around them belongs to."""
+        """Nodes that an optimiser left without name and metadata belong to the module that all around them belongs
+        to.
+        """
         for position, node in enumerate(index.nodes):
             if self.of_node[position] or "/" in node.name or position not in index.active:
                 continue
@@ -155,8 +169,7 @@ class ModuleTree:
                 [self.of_node[p] for p in side if p in index.active and self.of_node[p]] for side in (before, after)
             ]
             if all(around):
-                tokens = [path.split(".") for side in around for path in side]
-                self.of_node[position] = ".".join(os.path.commonprefix(tokens))
+                self.of_node[position] = _shared([path for side in around for path in side])
 
     @staticmethod
     def _spell(name: str, spelled: dict[str, str]) -> None:

@@ -25,14 +25,15 @@ def resize(t: Template, x: gs.Variable, size: tuple[int, int] | None) -> gs.Vari
     """``x`` [N, C, h, w] at the site's height and width; ``size`` is (h, w), None where the site's own is dynamic."""
     if size is None:
         return _dynamic(t, x)
-    found = [exact_scale(a, b) for a, b in zip(size, t.feature.size, strict=True)]
-    scales = [scale for scale in found if scale is not None]
-    if len(scales) == len(found):
-        return _by_scales(t, x, scales)
-    if t.opset >= 18:
-        return _by_sizes(t, x, t.feature.size, axes=[2, 3])
+    scales = [exact_scale(a, b) for a, b in zip(size, t.feature.size, strict=True)]
+    # before opset 11 only a whole multiple has its neighbours defined, and OpenVINO and OpenCV read the rest otherwise
+    exact = [s for s in scales if s is not None and (t.opset >= 11 or s.is_integer())]
+    if len(exact) == len(scales):
+        return _by_scales(t, x, exact)
     if t.opset >= 11 and t.feature.batch is not None:
         return _by_sizes(t, x, (t.feature.batch, t.feature.channels, *t.feature.size))
+    if t.opset >= 18:
+        return _by_sizes(t, x, t.feature.size, axes=[2, 3])
     return _by_selection(t, x, size)
 
 
@@ -55,7 +56,24 @@ def _is_exact(scale: np.floating[Any], source: int, target: int) -> bool:
     return int(kind(source) * scale) == target and np.array_equal(indices, np.arange(target) * source // target)
 
 
-_MODES = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+def by_products(t: Template, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
+    """The same at a static site by products with a 0/1 matrix, for runtimes whose Resize is slow at large ratios.
+
+    One product over all positions of a very small map, else one over the width and a Gather of the rows.
+    """
+    (h, w), (height, width) = size, t.feature.size
+    rows, columns = np.arange(height) * h // height, np.arange(width) * w // width
+    if h * w <= _VERY_SMALL:
+        flat = t.op("Reshape", x, t.integers([0, 0, h * w], "flat"))
+        positions = np.eye(h * w)[(rows[:, None] * w + columns).reshape(-1)].T
+        wide = t.op("MatMul", flat, t.constant(positions[None], "positions"))
+        return t.op("Reshape", wide, t.integers([0, 0, height, width], "size"))
+    wide = t.op("MatMul", x, t.constant(np.eye(w)[columns].T[None, None], "columns"))
+    return t.op("Gather", wide, t.integers(rows.tolist(), "rows"), axis=2)
+
+
+_VERY_SMALL = 16
+_MODES: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
 
 def _by_scales(t: Template, x: gs.Variable, scales: Sequence[float]) -> gs.Variable:
@@ -67,7 +85,7 @@ def _by_scales(t: Template, x: gs.Variable, scales: Sequence[float]) -> gs.Varia
     return t.op("Resize", x, _no_roi(t), vector, **_MODES)
 
 
-def _by_sizes(t: Template, x: gs.Variable, sizes: Sequence[int], **axes: Sequence[int]) -> gs.Variable:
+def _by_sizes(t: Template, x: gs.Variable, sizes: Sequence[int], **axes: Any) -> gs.Variable:
     return t.op("Resize", x, _no_roi(t), _no_scales(t), t.integers(sizes, "sizes"), **_MODES, **axes)
 
 

@@ -19,6 +19,7 @@ from .errors import InsertionError
 from .featuremap import FeatureMap
 from .folding import read_back
 from .shapes import Dimension
+from .wire import text
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,8 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray[Any, 
 
 def read_insertions(structure: onnx.ModelProto) -> list[Insertion]:
     """The insertions that a model's metadata records, oldest first. InsertionError for a record of a later version."""
-    return [_read(entry.key, entry.value) for entry in structure.metadata_props if entry.key.startswith(KEY)]
+    entries = [(text(entry.key) or "", entry.value) for entry in structure.metadata_props]
+    return [_read(key, value) for key, value in entries if key.startswith(KEY)]
 
 
 def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,5 +147,5 @@ def _read(key: str, value: str) -> Insertion:
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
         return Insertion(id=name, site=site, **_with_tuples(data))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InsertionError(f"the record of {name} in the model's metadata is damaged") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -34,12 +35,14 @@ def staged(model: ModelFile, path: Path, *, force: bool = False) -> Iterator[Pat
     An exception inside the ``with`` block leaves every file as it was.
     """
     target = check_target(path, force=force)
-    folder = target.parent
+    _keep_external_data(model, target)
     moves: list[tuple[Path, Path]] = []
+    made: list[Path] = []
+    done = False
     try:
         with _told_as_output_error(path):
-            for source, destination in _external_copies(model, folder, force=force):
-                destination.parent.mkdir(parents=True, exist_ok=True)
+            for source, destination in _external_copies(model, target.parent, force=force):
+                made += _make_folders(destination.parent)
                 copy = _temporary(destination)
                 moves.append((copy, destination))
                 shutil.copyfile(source, copy)
@@ -52,19 +55,31 @@ def staged(model: ModelFile, path: Path, *, force: bool = False) -> Iterator[Pat
         with _told_as_output_error(path):
             for copy, destination in moves:
                 os.replace(copy, destination)
+        done = True
     finally:
         for copy, _ in moves:
             with contextlib.suppress(FileNotFoundError):
                 copy.unlink()
+        for new in () if done else reversed(made):
+            with contextlib.suppress(OSError):
+                new.rmdir()
 
 
 def check_target(path: Path, *, force: bool) -> Path:
     """The file that would be written, links followed. OutputError if it must not be."""
-    target = Path(os.path.realpath(path))
+    with _told_as_output_error(path):
+        return _checked(path, Path(os.path.realpath(path)), force=force)
+
+
+def _checked(path: Path, target: Path, *, force: bool) -> Path:
     if target.is_dir():
         raise OutputError(f"{path} is a directory; give the name of a file")
+    if target.exists() and not target.is_file():  # a device, a pipe: renaming a file over it would destroy it
+        raise OutputError(f"{path} is not a regular file; for standard output write '-'")
     if not target.parent.is_dir():
         raise OutputError(f"there is no folder {path.parent} to write {path.name} to")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{path} is not a regular file, so it cannot be replaced by one (-o - is standard output)")
     if target.exists() and not force:
         raise OutputError(f"{path} exists already; use --force to replace it")
     if not os.access(target.parent, os.W_OK):
@@ -77,6 +92,22 @@ def write_stream(model: ModelFile, descriptor: int) -> None:
     with _told_as_output_error(Path("standard output")):
         for source, start, end in model.ranges():
             source.copy(start, end, descriptor)
+
+
+def _keep_external_data(model: ModelFile, target: Path) -> None:
+    """OutputError if the result would take the place of the weights that it refers to."""
+    for folder in {target.parent, model.folder or target.parent}:
+        for name in model.external_data:
+            if externaldata.real(name, folder) == target:
+                raise OutputError(f"{target.name} is the model's external data; give the result another name")
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns the ones that were not there, the outermost first."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
+    for each in new:
+        each.mkdir(exist_ok=True)  # a/b/.. is there once a/b is
+    return new
 
 
 def _external_copies(model: ModelFile, folder: Path, *, force: bool) -> Iterator[tuple[Path, Path]]:
@@ -97,8 +128,12 @@ def _external_copies(model: ModelFile, folder: Path, *, force: bool) -> Iterator
         yield source, destination
 
 
+_count = itertools.count()
+
+
 def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}.part")
+    """A name of its own in the target's folder, whatever else this process or another one is writing there."""
+    return target.with_name(f".graphsurgery-{os.getpid()}-{next(_count)}.part")
 
 
 def _write(model: ModelFile, path: Path) -> None:

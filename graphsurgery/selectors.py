@@ -61,6 +61,7 @@ class Resolver:
         self._index = index
         self._tree = tree
         self._shapes = shapes
+        self._leaving: dict[str, list[str]] = {}
 
     def resolve(self, selector: str) -> list[Place]:
         """The places that a selector names, in the order of the model, each tensor once. SelectorError if there are
@@ -110,7 +111,8 @@ class Resolver:
         if len(found) == 1:
             yield Place(self.leaving(found[0], strict=True), found[0])
             return
-        places = [Place(tensor, path) for path in found for tensor in [self.leaving(path, strict=False)] if tensor]
+        leaving = ((path, self.leaving(path, strict=False)) for path in found)
+        places = [Place(tensor, path) for path, tensor in leaving if tensor and self._shapes.is_feature_map(tensor)]
         if not places:
             raise SelectorError(f"{len(found)} modules match {spelling!r}, and no image-like tensor leaves any of them")
         yield from places
@@ -138,6 +140,11 @@ class Resolver:
 
     def leaving_tensors(self, path: str) -> list[str]:
         """The tensors that depend on the model's input, are made in the module and read outside of it."""
+        if path not in self._leaving:
+            self._leaving[path] = self._find_leaving(path)
+        return self._leaving[path]
+
+    def _find_leaving(self, path: str) -> list[str]:
         index = self._index
         inside = set(self._tree.modules[path].nodes)
         leaving = [

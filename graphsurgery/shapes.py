@@ -11,6 +11,7 @@ from onnx import shape_inference
 from .constants import fold_shapes
 from .featuremap import float_dtype
 from .modelfile import ModelFile
+from .wire import text
 
 Dimension: TypeAlias = int | str | None
 """A known size, the name of a symbolic one, or None for one that is not known."""
@@ -30,6 +31,7 @@ class ShapeTable:
     def _inferred(self) -> dict[str, onnx.TypeProto]:
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model.structure)
+        _forget_impossible_sizes(copy.graph)
         try:
             fold_shapes(copy)
             inferred = shape_inference.infer_shapes(copy, data_prop=True)
@@ -51,6 +53,14 @@ class ShapeTable:
         return float_dtype(kind) is not None and shape is not None and len(shape) == 4 and isinstance(shape[1], int)
 
 
+def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:
+    """Sizes of -1 (Paddle's dynamic ones) would be taken for numbers, and -1 through a convolution can come out as 1."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_value") and dimension.dim_value <= 0:
+                dimension.Clear()
+
+
 def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     return {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
 
@@ -67,7 +77,7 @@ def _read(declared: onnx.TypeProto | None) -> tuple[int, tuple[Dimension, ...] |
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
     if dimension.HasField("dim_value"):
         return dimension.dim_value if dimension.dim_value > 0 else None  # -1 is Paddle's spelling of unknown
-    name = dimension.dim_param
+    name = text(dimension.dim_param) or ""
     # neither a formula such as ((height - 1)//2) + 1 nor a number that the inference gave out is a name for a size
     return name if name.isidentifier() and not name.startswith("unk__") else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import permutations
 from typing import Any
 
 from onnx import TensorProto
@@ -19,9 +20,12 @@ from .shapes import Dimension, ShapeTable
 
 _ACTIVATIONS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "HardSwish", "HardSigmoid", "Mish", "Gelu"}
-    | {"Softplus", "Tanh", "ThresholdedRelu", "Swish"}
+    | {"Sigmoid", "Softplus", "Tanh", "ThresholdedRelu", "Swish"}
 )
-_GATES = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf"})
+_IN_GATES = frozenset(
+    {"Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Clip", "Relu", "Add", "Mul", "Div", "Exp", "Log"}
+)
+_LONGEST_GATE = 4  # nodes between a tensor and its product with them: Div, Erf, Add, Mul in a GELU
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,8 @@ class SiteFinder:
         kind, shape = self.shapes.lookup(tensor)
         dtype = float_dtype(kind)
         if kind and dtype is None:
-            raise SiteError(
-                f"{what} holds {TensorProto.DataType.Name(kind).lower()} values; a block needs a float tensor"
-            )
+            held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
+            raise SiteError(f"{what} holds {held} values; a block needs a float tensor")
         if shape is None or dtype is None:
             raise SiteError(
                 f"the shape of {what} is not in the model and could not be inferred; a block needs to know it"
@@ -175,12 +178,33 @@ class SiteFinder:
 
     def _activation_of(self, tensor: str) -> str | None:
         """The activated tensor, if all that reads this one is its activation: one node, or a gate and its product."""
-        nodes = [self.index.nodes[position] for position in self.index.consumers.get(tensor, ())]
-        if len(nodes) == 1 and nodes[0].op_type in _ACTIVATIONS:
-            return str(nodes[0].output[0])
-        if len(nodes) == 2:
-            gates = [node for node in nodes if node.op_type in _GATES]
-            products = [node for node in nodes if node.op_type == "Mul"]
-            if gates and products and gates[0].output[0] in products[0].input:
-                return str(products[0].output[0])
+        index, readers = self.index, self.index.consumers.get(tensor, [])
+        if tensor in index.outputs:
+            return None
+        if len(readers) == 1 and index.nodes[readers[0]].op_type in _ACTIVATIONS:
+            return index.nodes[readers[0]].output[0]
+        for gate, product in permutations(readers) if len(readers) == 2 else ():
+            if index.nodes[product].op_type == "Mul" and self._leads_to(gate, product):
+                return self._scaled(index.nodes[product].output[0])
         return None
+
+    def _leads_to(self, gate: int, product: int) -> bool:
+        """Whether a node is the first of a chain of elementwise ones that ends in the product."""
+        for _ in range(_LONGEST_GATE):
+            node = self.index.nodes[gate]
+            readers = self.index.consumers.get(node.output[0], [])
+            if node.op_type not in _IN_GATES or len(readers) != 1:
+                return False
+            if readers[0] == product:
+                return True
+            gate = readers[0]
+        return False
+
+    def _scaled(self, tensor: str) -> str:
+        """The tensor after the constant factors that follow it: the 1/6 of a HardSwish, the 1/2 of a GELU."""
+        readers = self.index.consumers.get(tensor, [])
+        node = self.index.nodes[readers[0]] if len(readers) == 1 and tensor not in self.index.outputs else None
+        if node is None or node.op_type not in ("Mul", "Div"):
+            return tensor
+        constant = [self.index.is_constant(name) for name in node.input if name != tensor]
+        return self._scaled(node.output[0]) if constant == [True] else tensor

@@ -142,6 +142,8 @@ def _check(request: Request) -> None:
     for kind, value, known in (("gate", request.gate, gate.GATES), ("init", request.init, INITS)):
         if value not in known:
             raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
+    if request.seed < 0:
+        raise RequestError(f"the seed is a whole number from 0 on, not {request.seed}")
     if request.weights is not None and request.init != "default":
         raise RequestError(
             "weights come from a file or from an initialisation, not from both: drop --init or --weights"

@@ -103,15 +103,19 @@ class Template:
         self._stored[key] = {"initializer": tensor.name}
         return tensor
 
-    def folded(self, key: str, bn: str, eps: float) -> tuple[gs.Constant, gs.Constant]:
-        """(weight, bias) of the bias-free convolution ``key`` with the BatchNorm of prefix ``bn`` behind it folded
-        in.
+    def folded(
+        self, key: str, bn: str, eps: float, *, factor: float = 1.0, shape: Sequence[int] | None = None
+    ) -> tuple[gs.Constant, Array]:
+        """Weight (tensor) and bias (values) of the convolution ``key`` with the BatchNorm of prefix ``bn`` folded in.
+
+        The weight is multiplied by ``factor`` and given ``shape``, for lowerings that write the convolution otherwise.
         """
         scale, shift = folding.affine(self.values, bn, eps)
         weight = self.values(key)
-        tensor = self.constant(weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), key)
-        self._stored[key] = {"initializer": tensor.name, "divided_by": bn, "eps": eps}
-        return tensor, self.constant(shift, key.removesuffix("weight") + "bias")
+        weight = weight * folding.per_output(scale * factor, weight.ndim)
+        tensor = self.constant(weight if shape is None else weight.reshape(shape), key)
+        self._stored[key] = {"initializer": tensor.name, "divided_by": bn, "eps": eps, "factor": factor}
+        return tensor, shift
 
     def constant(self, values: Array | float, name: str) -> gs.Constant:
         """A constant in the site's element type. WeightsError if that type cannot hold the values."""
@@ -192,12 +196,12 @@ class Template:
         attributes = {"kernel_shape": [int(n) for n in weight.shape[2:]], **attributes}
         return self.op("Conv", x, weight, *([bias] if bias is not None else []), **attributes)
 
-    def reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int]) -> gs.Variable:
-        """ReduceMean, ReduceMax ... that keeps the dimensions; axes as attribute or as input, as the opset wants it."""
+    def reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int], keepdims: int = 1) -> gs.Variable:
+        """ReduceMean, ReduceMax ...; the axes as attribute or as input, as the opset wants it."""
         as_input_from = 13 if kind == "ReduceSum" else 18
         if self.opset >= as_input_from:
-            return self.op(kind, x, self.integers(axes, "axes"), keepdims=1)
-        return self.op(kind, x, axes=list(axes), keepdims=1)
+            return self.op(kind, x, self.integers(axes, "axes"), keepdims=keepdims)
+        return self.op(kind, x, axes=list(axes), keepdims=keepdims)
 
     def mean_hw(self, x: gs.Tensor) -> gs.Variable:
         """Mean over height and width: [N, C, 1, 1].

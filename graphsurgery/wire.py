@@ -15,7 +15,7 @@ import onnx
 from .bytesource import BytesSource, Source
 
 LENGTH_DELIMITED = 2
-_WINDOW = 1 << 16
+_FIRST_WINDOW, _LAST_WINDOW = 1 << 9, 1 << 16
 _HEADER = 20  # a tag and a length are at most ten bytes each
 
 PAYLOAD_LIMIT = 1024
@@ -43,6 +43,11 @@ class Field(NamedTuple):
     end: int
 
 
+def text(value: object) -> str | None:
+    """A string of a message; None for one that is not UTF-8, which protobuf hands over as bytes."""
+    return value if isinstance(value, str) else None
+
+
 def number_of(message: type[Any], field: str) -> int:
     """Field number by name, from the message class's descriptor."""
     return int(message.DESCRIPTOR.fields_by_name[field].number)
@@ -66,9 +71,9 @@ def delimited(number: int, content: bytes) -> bytes:
 def header_like(old: bytes, length: int) -> bytes:
     """The tag and length of a field whose old tag and length are ``old``, for a content of ``length`` bytes.
 
-    A length that was written longer than necessary stays as wide as it was, so that undoing an edit gives the same bytes.
-    Once a new length needs that width itself, nothing would tell that the old one was padded; the tag, which is one byte
-    and which no writer pads, is then padded to the same width, as a mark that the next edit reads.
+    A length that was written longer than necessary stays as wide as it was, so that undoing an edit gives the same
+    bytes. Once a new length needs that width itself, nothing would tell that the old one was padded; the tag, which
+    is one byte and which no writer pads, is then padded to the same width, as a mark that the next edit reads.
     """
     tag, size = _read_varint(old, 0)
     old_length, end = _read_varint(old, size)
@@ -93,14 +98,18 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def scan(source: Source, start: int, end: int) -> list[Field]:
-    """The fields of the message in [start, end). Contents are skipped, not read. WireError if it is not a message."""
+    """The fields of the message in [start, end). Contents are skipped, not read. WireError if it is not a message.
+
+    The window that is read grows where fields are small, and begins anew behind a large one, which may be payload.
+    """
     fields = []
-    window, base, limit = b"", start, start
+    window, base, limit, size = b"", start, start, _FIRST_WINDOW
     position = start
     try:
         while position < end:
             if limit - position < _HEADER and limit < end:
-                window, base = source.read(position, min(end, position + _WINDOW)), position
+                size = _FIRST_WINDOW if position > limit else min(4 * size, _LAST_WINDOW)
+                window, base = source.read(position, min(end, position + size)), position
                 limit = base + len(window)
             tag, offset = _read_varint(window, position - base)
             kind = tag & 7
@@ -117,7 +126,9 @@ def scan(source: Source, start: int, end: int) -> list[Field]:
                 stop = body + 4
             else:
                 raise WireError(f"a field has the unknown wire type {kind}")
-            if stop > end or tag < 8:
+            if tag < 8:
+                raise WireError("a field has the number 0")
+            if stop > end:
                 raise WireError("a field is longer than the message that holds it")
             fields.append(Field(tag >> 3, kind, position, body, stop))
             position = stop

@@ -426,7 +426,7 @@ def sparse_file(path: Path, payload: int, *, before: int = 0) -> Path:
         node("Identity", ["u"], ["y"], "/model.2/Identity"),
     ]
     made = model(nodes, [value("x")], [value("y")], [weight("w", (4, 4, 1, 1))])
-    head = b"".join(field(p.number, p.kind, p.content) for p in parts(made.SerializeToString()) if p.number != 7)
+    head = b"".join(field(*p) for p in parts(made.SerializeToString()) if p.number != 7)
     tensor = TensorProto(name="huge", data_type=TensorProto.UINT8, dims=[payload]).SerializeToString()
     raw = varint(9 << 3 | 2) + varint(payload)  # raw_data
     tensor_head = varint(5 << 3 | 2) + varint(len(tensor) + len(raw) + payload) + tensor + raw

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -26,7 +26,7 @@ _BITS: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Metrics:
-    """One comparison. Errors are ``inf`` where the output is NaN or infinite and the reference is not."""
+    """One comparison. Errors are ``inf`` where one side is NaN or infinite and the other is not."""
 
     max_abs: float
     mean_abs: float
@@ -47,34 +47,46 @@ class Metrics:
     """Where ``ratio`` was found."""
     elements: int
     nonfinite: int
-    """Elements that are NaN or infinite in the output, but not in the reference."""
+    """Elements that are NaN or infinite on one side only."""
     passed: bool
     reason: str = ""
     """Why it did not pass; "" if it did."""
 
 
-def compare(actual: Array, expected: Array, dtype: str, tolerance: Tolerance | None = None) -> Metrics:
+def compare(
+    actual: Array, expected: Array, dtype: str, *, signal: Array | None = None, tolerance: Tolerance | None = None
+) -> Metrics:
     """Compare an output with its reference.
 
     ``actual``: any shape, of element type ``dtype`` ("float32", "float16", "bfloat16" or "float64"). ``expected``:
-    float64, the same shape. Fails where the shapes or the element type differ, where nothing can be compared, and
-    where an output is NaN or infinite although the reference is finite. NaN against NaN, and an infinity against the
-    same one, agree.
+    float64, the same shape. ``signal``: the block's input, which the tolerance takes into account if it has this shape.
+    ``tolerance``: that of the element type if it is None.
+
+    Fails where the shapes or the element type differ, where nothing can be compared, and where an output is NaN or
+    infinite although the reference is finite. NaN against NaN, and an infinity against the same one, agree.
     """
-    wanted = np.dtype(_BITS[dtype][0])
     if actual.shape != expected.shape:
         return _incomparable(f"the output has shape {list(actual.shape)} instead of {list(expected.shape)}")
-    if actual.dtype != wanted:
+    if actual.dtype != np.dtype(_BITS[dtype][0]):
         return _incomparable(f"the output is {actual.dtype} instead of {dtype}")
     if expected.size == 0:
         return _incomparable("the output is empty")
+    x = signal if signal is not None and signal.shape == expected.shape else None
     limits = tolerance or TOLERANCES[dtype]
     reference: Reference = np.asarray(expected, np.float64)
     wide: Reference = actual.astype(np.float64)
     finite = np.isfinite(reference) & np.isfinite(wide)
-    if not finite.all():
-        return _with_nonfinite(actual, wide, reference, finite, dtype, limits)
-    return _finite(actual, wide, reference, dtype, limits)
+    if finite.all():
+        return _finite(actual, reference, limits.allowed(reference, x), dtype)
+    agree = finite | (np.isnan(wide) & np.isnan(reference)) | (wide == reference)
+    if not agree.all():
+        return _disagreeing(wide, reference, agree, finite)
+    if not finite.any():
+        return _incomparable("both the output and the reference are NaN or infinite everywhere")
+    allowed = limits.allowed(reference[finite], None if x is None else x[finite])
+    inner = _finite(actual[finite], reference[finite], allowed, dtype)
+    place = tuple(int(i) for i in np.argwhere(finite)[inner.worst_index[0]])
+    return replace(inner, worst_index=place, elements=reference.size)
 
 
 def ulps(actual: Array, expected: Reference, dtype: str) -> npt.NDArray[np.uint64]:
@@ -95,12 +107,13 @@ def ulps(actual: Array, expected: Reference, dtype: str) -> npt.NDArray[np.uint6
     return apart
 
 
-def _finite(actual: Array, wide: Reference, reference: Reference, dtype: str, limits: Tolerance) -> Metrics:
+def _finite(actual: Array, reference: Reference, allowed: Reference, dtype: str) -> Metrics:
+    wide = actual.astype(np.float64)
     error = np.abs(wide - reference)
     size = np.abs(reference)
     floor = _RELATIVE_FLOOR * float(size.max())
     relative = float((error / np.maximum(size, floor)).max()) if floor > 0.0 else (math.inf if error.any() else 0.0)
-    shares = error / limits.allowed(reference)
+    shares = error / allowed
     worst = int(shares.argmax())
     ratio = float(shares.flat[worst])
     place = tuple(int(i) for i in np.unravel_index(worst, shares.shape))
@@ -121,25 +134,26 @@ def _finite(actual: Array, wide: Reference, reference: Reference, dtype: str, li
     )
 
 
-def _with_nonfinite(
-    actual: Array, wide: Reference, reference: Reference, finite: Array, dtype: str, limits: Tolerance
-) -> Metrics:
-    """Tensors with NaN or infinities: those that agree are left out, any that does not agree is an infinite error."""
-    agree = finite | (np.isnan(wide) & np.isnan(reference)) | (wide == reference)
+def _disagreeing(wide: Reference, reference: Reference, agree: Array, finite: Array) -> Metrics:
+    """Tensors of which one is NaN or infinite where the other is not: an infinite error."""
     wrong = int((~agree).sum())
-    if not wrong and not finite.any():
-        return _incomparable("both the output and the reference are NaN or infinite everywhere")
-    if not wrong:
-        inner = _finite(actual[finite], wide[finite], reference[finite], dtype, limits)
-        place = tuple(int(i) for i in np.argwhere(finite)[inner.worst_index[0]])
-        return Metrics(**{**inner.__dict__, "worst_index": place, "elements": reference.size})
     place = tuple(int(i) for i in np.argwhere(~agree)[0])
-    reason = f"{wide[place]} instead of {reference[place]:.6g} at {list(place)}, and {wrong} such values in all"
+    more = f", and {wrong} such values in all" if wrong > 1 else ""
     error = np.where(agree, 0.0, math.inf)
     error[finite] = np.abs(wide[finite] - reference[finite])
-    p99 = _percentile(error)
     return Metrics(
-        math.inf, math.inf, p99, math.inf, math.inf, math.nan, math.inf, place, reference.size, wrong, False, reason
+        max_abs=math.inf,
+        mean_abs=math.inf,
+        p99_abs=_percentile(error),
+        max_rel=math.inf,
+        max_ulps=math.inf,
+        cosine=math.nan,
+        ratio=math.inf,
+        worst_index=place,
+        elements=reference.size,
+        nonfinite=wrong,
+        passed=False,
+        reason=f"{wide[place]:.6g} instead of {reference[place]:.6g} at {list(place)}{more}",
     )
 
 

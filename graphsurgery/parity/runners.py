@@ -102,7 +102,11 @@ def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str) ->
             runner.stop(error)
             continue
         if before is None or before[0] != runner.tolerance or not _same(before[1], actual):
-            before = runner.tolerance, actual, compare(actual, expected, dtype, runner.tolerance)
+            before = (
+                runner.tolerance,
+                actual,
+                compare(actual, expected, dtype, signal=case.array, tolerance=runner.tolerance),
+            )
         runner.record(case.name, before[2])
 
 

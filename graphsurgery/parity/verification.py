@@ -19,6 +19,7 @@ from ..runtime import require, short_name, usable
 from .activation import Activations, activations
 from .cases import Case, cases
 from .cutout import Cutout, cut_out, numpy_dtype, with_initializer
+from .images import image_paths
 from .metrics import compare
 from .report import InsertionReport, Mode, Report, Rest
 from .runners import Runner, judge, runners
@@ -53,6 +54,8 @@ def verify(
     """
     chosen = _chosen(model, only)
     names = _providers(providers)
+    if images is not None:
+        image_paths(images)  # a bad folder is an error even if the model turns out not to run
     versions = _versions()
     cutouts = {insertion.id: _cut(model, insertion) for insertion in chosen}
     arriving = _arriving(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], images)
@@ -103,7 +106,7 @@ def _checked(
         inputs.append(case.name)
         expected, *_ = [subject.judge(case, dtype) for subject in subjects]
         if dtype in ("float32", "float64"):
-            in_place.record(case.name, compare(tensors[cutout.output], expected, dtype))
+            in_place.record(case.name, compare(tensors[cutout.output], expected, dtype, signal=case.array))
     ways = [*(way for subject in subjects for way in subject.ways), in_place]
     return replace(report, rows=tuple(way.row() for way in ways if way.found or way.reason), inputs=tuple(inputs))
 

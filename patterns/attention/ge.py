@@ -5,14 +5,15 @@ Hu et al., "Gather-Excite: Exploiting Feature Context in Convolutional Neural Ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log2
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting, bn_shapes, bn_values, uniform_fan_in
+from graphsurgery import nearest
+from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values, uniform_fan_in
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
@@ -106,21 +107,44 @@ class GatherExcite(Block):
         values = self.initial(feature, np.random.default_rng(0))
         if self.variant == "theta-plus":
             values["mlp.fc2.weight"] = np.zeros_like(values["mlp.fc2.weight"])
-            values["mlp.fc2.bias"] = np.full_like(values["mlp.fc2.bias"], 20.0)
+            values["mlp.fc2.bias"] = np.full_like(values["mlp.fc2.bias"], SATURATED)
         else:
-            values |= bn_values(f"gather.norm{self._stages}", feature.channels, 0.0, 20.0)
+            values |= bn_values(f"gather.norm{self._stages}", feature.channels, 0.0, SATURATED)
         return values
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         known = self.variant == "theta-plus" and "mlp.fc1.weight" in shapes
         return {"hidden": shapes["mlp.fc1.weight"][0]} if known else {}
 
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        """How the map is gathered where that takes a convolution as large as the map, or how the gate is resized."""
+        if self._extent:
+            return ("resize", "products") if feature.static else ("resize",)
+        # float32 sums of a whole-map convolution are less accurate than the mean of a product; float16 is summed in
+        # float32
+        forms = ("product", "convolution") if feature.dtype in ("float32", "float64") else ("convolution",)
+        return forms if self._stages else ("mean",)
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        if t.target == "onnxruntime" and self._extent == 8 and "products" in lowerings and t.feature.dtype == "float32":
+            return "products"
+        return lowerings[0]
+
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        gathered, size = self._gather(t)
+        gathered, size = self._whole_map(t) if lowering == "product" else self._gather(t)
         if self.variant == "theta-plus":
             gathered = excite(t, t.relu(gathered), "mlp.")
         gate = t.sigmoid(gathered)
+        if lowering == "products" and size is not None:
+            return t.mul(t.x, nearest.by_products(t, gate, size))
         return t.mul(t.x, t.resize_nearest(gate, size) if self._extent else gate)
+
+    def _whole_map(self, t: Template) -> tuple[gs.Variable, None]:
+        """The convolution over the whole map as the mean of a product with its weight times H*W."""
+        factor, shape = t.feature.area, (1, t.feature.channels, *t.feature.size)
+        weight, shift = t.folded("gather.conv1.weight", "gather.norm1", self._eps, factor=factor, shape=shape)
+        bias = t.constant(shift.reshape(1, -1, 1, 1), "gather.conv1.bias")
+        return t.add(t.mean_hw(t.mul(t.x, weight)), bias), None
 
     def _gather(self, t: Template) -> tuple[gs.Variable, tuple[int, int] | None]:
         """The gathered map and its (height, width), None where those are dynamic."""
@@ -141,7 +165,8 @@ class GatherExcite(Block):
             ), small
         x: gs.Variable = t.x
         for stage in range(1, self._stages + 1):
-            weight, bias = t.folded(f"gather.conv{stage}.weight", f"gather.norm{stage}", self._eps)
+            weight, shift = t.folded(f"gather.conv{stage}.weight", f"gather.norm{stage}", self._eps)
+            bias = t.constant(shift, f"gather.conv{stage}.bias")
             shape = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
             x = t.conv(t.relu(x) if stage > 1 else x, weight, bias, group=t.feature.channels, **shape)
         return x, small

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting, bn_shapes, bn_values
+from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.folding import affine
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 _CHANNEL, _SPATIAL = "Channel_Att.bn2", "Spatial_Att.bn2"
-# Any positive scale gives the weights 1/C; a small one keeps the gate at 1 for inputs down to -2500 * C.
-_IDENTITY_SCALE, _SATURATED = 1e-3, 20.0
+# Any positive scale gives the weights 1/C; a small one keeps the gate at 1 for inputs down to -3000 * C.
+_IDENTITY_SCALE = 1e-3
 
 
 class NAM(Block):
@@ -66,9 +66,9 @@ class NAM(Block):
         return values | bn_values(_SPATIAL, feature.area) if self._spatial else values
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = bn_values(_CHANNEL, feature.channels, _IDENTITY_SCALE, _SATURATED * feature.channels)
+        values = bn_values(_CHANNEL, feature.channels, _IDENTITY_SCALE, SATURATED * feature.channels)
         if self._spatial:
-            values |= bn_values(_SPATIAL, feature.area, _IDENTITY_SCALE, _SATURATED * feature.area)
+            values |= bn_values(_SPATIAL, feature.area, _IDENTITY_SCALE, SATURATED * feature.area)
         return values
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:

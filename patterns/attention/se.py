@@ -5,13 +5,13 @@ Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting, uniform_fan_in
+from graphsurgery.block import SATURATED, Array, Block, Setting, uniform_fan_in
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
@@ -70,7 +70,7 @@ class SqueezeExcite(Block):
             )
         values = self.initial(feature, np.random.default_rng(0))
         values["fc2.weight"] = np.zeros_like(values["fc2.weight"])
-        values["fc2.bias"] = np.full_like(values["fc2.bias"], 20.0)  # float32 rounds sigmoid(20) to exactly 1
+        values["fc2.bias"] = np.full_like(values["fc2.bias"], SATURATED)
         return values
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
@@ -78,8 +78,24 @@ class SqueezeExcite(Block):
             return {}
         return {"hidden": shapes["fc1.weight"][0], "bias": "fc1.bias" in shapes}
 
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        return ("convolution", "gemm")
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        # onnxruntime takes the activations into its matrix products, and reorders no map for them
+        return "gemm" if t.target == "onnxruntime" else "convolution"
+
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        return t.mul(t.x, t.sigmoid(excite(t, t.mean_hw(t.x), "", bias=bool(self.values["bias"]))))
+        bias = bool(self.values["bias"])
+        if lowering == "convolution":
+            return t.mul(t.x, t.sigmoid(excite(t, t.mean_hw(t.x), "", bias=bias)))
+        channels, hidden = t.feature.channels, self._hidden(t.feature)
+        squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0)
+        for layer, shape in (("fc1", (hidden, channels)), ("fc2", (channels, hidden))):
+            weights = [t.weight(f"{layer}.weight", shape), *([t.weight(f"{layer}.bias")] if bias else [])]
+            squeezed = t.op("Gemm", squeezed, *weights, transB=1)
+            squeezed = t.relu(squeezed) if layer == "fc1" else t.sigmoid(squeezed)
+        return t.mul(t.x, t.op("Reshape", squeezed, t.integers([0, channels, 1, 1], "shape")))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.se import SqueezeExcite as Module

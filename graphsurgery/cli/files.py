@@ -1,0 +1,148 @@
+"""Where a command's model comes from and where its result goes. All that can be refused is refused before any work."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError, OutputError, RequestError
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelFile
+
+_STDIN, _STDOUT = 0, 1
+DASH = "-"
+
+
+def is_standard(argument: str | None) -> bool:
+    """Whether a MODEL argument means standard input."""
+    return argument is None or argument == DASH
+
+
+def open_model(argument: str | None) -> ModelFile:
+    """The model of a MODEL argument. A regular file as standard input is referred to, a pipe is read into memory.
+
+    External data of a model on standard input is looked for in the current folder. Raises RequestError and ModelError.
+    """
+    from ..bytesource import FileSource
+    from ..modelfile import ModelFile
+
+    if argument is not None and argument != DASH:
+        return ModelFile.load(Path(argument))
+    _check_standard_input()
+    try:
+        source = FileSource.adopt(_STDIN, "standard input")
+    except IsADirectoryError:
+        raise ModelError("standard input is a directory, not a model file") from None
+    except OSError as error:
+        raise ModelError(f"standard input cannot be read: {error.strerror or error}") from None
+    return ModelFile.from_source(source, folder=Path(), name="standard input")
+
+
+def _check_standard_input() -> None:
+    try:
+        terminal = os.isatty(_STDIN)
+        os.fstat(_STDIN)
+    except OSError:
+        raise RequestError("no model was given, and standard input is closed") from None
+    if terminal:
+        raise RequestError("no model was given: name an ONNX file, or send one to standard input")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a result goes."""
+
+    path: Path | None
+    """None: standard output"""
+    force: bool
+
+    @property
+    def label(self) -> str:
+        """How the result is called: its path as it was given, or '-'."""
+        return DASH if self.path is None else str(self.path)
+
+    def deliver(self, model: ModelFile, check: Callable[[ModelFile], None] | None = None) -> None:
+        """Write the model, whole or not at all. ``check`` looks at what was written before it gets its name."""
+        from ..modelfile import ModelFile
+        from ..saving import staged, write_stream
+
+        if self.path is None:
+            if check:
+                check(model)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            write_stream(model, _STDOUT)
+            return
+        with staged(model, self.path, force=self.force) as temporary:
+            if check:
+                # where the model came from: copies of external data have not got their names yet
+                written = ModelFile.load(temporary, folder=model.folder)
+                written.name = self.path.name
+                check(written)
+
+
+def destination(argument: str | None, output: str | None, *, force: bool, in_place: bool) -> Destination:
+    """Where the result of working on the MODEL ``argument`` goes. OutputError if it must not go there."""
+    output = DASH if output == "/dev/stdout" else output
+    if in_place:
+        return _in_place(argument, output)
+    if output is None and not is_standard(argument):
+        raise OutputError("say where the result goes: -o FILE, or --in-place to replace the model")
+    if output is None or output == DASH:
+        _check_standard_output(argument, asked=output == DASH)
+        return Destination(None, force)
+    from ..saving import check_target
+
+    path = Path(output)
+    if _is_input(argument, path):
+        raise OutputError(f"{output} is the model itself; use --in-place to replace it")
+    check_target(path, force=force)
+    return Destination(path, force)
+
+
+def _in_place(argument: str | None, output: str | None) -> Destination:
+    if argument is None or argument == DASH:
+        raise OutputError("standard input cannot be replaced in place; give -o FILE")
+    if output is not None and (output == DASH or not _is_input(argument, Path(output))):
+        raise OutputError("give -o FILE or --in-place, not both")
+    from ..saving import check_target
+
+    check_target(Path(argument), force=True)
+    return Destination(Path(argument), force=True)
+
+
+def _is_input(argument: str | None, path: Path) -> bool:
+    """Whether a path is the input model, links followed."""
+    from ..saving import same_file
+
+    if argument is not None and argument != DASH:
+        return same_file(Path(argument), path)
+    try:
+        return os.path.samestat(os.fstat(_STDIN), path.stat())
+    except OSError:
+        return False
+
+
+def _check_standard_output(argument: str | None, *, asked: bool) -> None:
+    try:
+        status = os.fstat(_STDOUT)
+    except OSError:
+        raise OutputError("standard output is closed; give -o FILE") from None
+    if os.isatty(_STDOUT):
+        hint = "a model is not text: " if asked else "say where the result goes: "
+        raise OutputError(f"{hint}give -o FILE, or send standard output to a file or a pipe")
+    if not stat.S_ISREG(status.st_mode):
+        return
+    path = Path(argument) if argument is not None and argument != DASH else None
+    try:
+        same = os.path.samestat(status, path.stat() if path else os.fstat(_STDIN))
+    except OSError:
+        return
+    if same:
+        raise OutputError("standard output is the model itself; use --in-place to replace it")

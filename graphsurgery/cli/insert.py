@@ -1,0 +1,96 @@
+"""`graphsurgery insert`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def insert(
+    module: Annotated[
+        str, typer.Option("--module", "-m", metavar="NAME", help="The block: simam, se, 'ge[theta]' ...")
+    ],
+    after: Annotated[
+        list[str],
+        typer.Option(
+            "--after",
+            "-a",
+            metavar="SELECTOR",
+            help="Where: /model.8, '/model.{4,6,8}', '/model.*/cv2', node:NAME, tensor:NAME. May be repeated; "
+            "the block goes to every place that is named.",
+        ),
+    ],
+    model: options.Model = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter of the block.", show_default=False),
+    ] = None,
+    init: Annotated[
+        str,
+        typer.Option(
+            metavar="default|identity",
+            help="Weights: the module's own initialisation, or such that the model's output stays as it is.",
+        ),
+    ] = "default",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the initialisation.")] = 0,
+    gate: Annotated[
+        str,
+        typer.Option(
+            metavar="none|residual",
+            help="residual: y = x + a * (block(x) - x) with a = 0, which leaves the model's output as it is.",
+        ),
+    ] = "none",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:PREFIX]", help="Trained weights: .safetensors, .npz, .pt, .pth.", show_default=False
+        ),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(metavar="NAME", help="The runtime to write the block for: tensorrt, onnxruntime, dla.")
+    ] = "tensorrt",
+    lowering: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The formulation of the block. Default: the best for the target.", show_default=False
+        ),
+    ] = None,
+    output: options.Output = None,
+    force: options.Force = False,
+    in_place: options.InPlace = False,
+    as_json: options.Json = False,
+    no_verify: options.NoVerify = False,
+    providers: options.Providers = None,
+    images: options.Images = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Put an attention block behind one or more modules of a model.
+
+    The result is compared with PyTorch before it gets its name, where torch and onnxruntime are installed.
+
+    \b
+    graphsurgery insert yolov8n.onnx --module simam --after /model.8 -o yolov8n-simam.onnx
+    graphsurgery insert --module se --set reduction=8 --after /model.8 < in.onnx > out.onnx
+    """
+    from .files import destination
+    from .inserting import Checking, run
+
+    place = destination(model, output, force=force, in_place=in_place)
+    checking = Checking(not no_verify, options.provider_list(providers), images, quiet)
+    from ..surgery import Request
+
+    request = Request(
+        module=module,
+        after=tuple(after),
+        settings=options.settings(pairs),
+        init=init,
+        seed=seed,
+        gate=gate,
+        weights=weights,
+        target=target,
+        lowering=lowering,
+    )
+    run([request], model, place, checking, as_json=as_json)

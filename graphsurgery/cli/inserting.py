@@ -1,0 +1,198 @@
+"""What `insert` and `apply` have in common: carry out, verify, write, and say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingDependency, ParityFailed, RequestError
+from .files import DASH, Destination, open_model
+from .output import Printer, counted, listed, progress, shape_text
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelFile
+    from ..parity import InsertionReport, Report
+    from ..splice import Done
+    from ..surgery import Request
+
+_NEEDED = ("torch", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Checking:
+    """Whether and how the inserted blocks are verified."""
+
+    wanted: bool
+    providers: list[str] | None
+    images: str | None
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if not self.wanted and self.explicit:
+            raise RequestError("--no-verify does not go with --providers or --images, which say how to verify")
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the user asked for it in so many words, so that it must not be left out silently."""
+        return self.providers is not None or self.images is not None
+
+    def missing(self) -> str:
+        """The package without which nothing can be verified here; "" if all are there, or verifying was asked for."""
+        return "" if self.explicit else next((name for name in _NEEDED if find_spec(name) is None), "")
+
+    def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str]) -> Report:
+        """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
+        from ..parity import Rest, verify
+        from ..splice import remove, same_bytes
+
+        with progress("comparing with PyTorch", quiet=self.quiet):
+            images = Path(self.images) if self.images is not None else None
+            report = verify(written, providers=self.providers, images=images, only=ids)
+            same = same_bytes(remove(written, ids), before)
+        verb = "is" if same else "is not"
+        return replace(report, rest=Rest(same, f"without the insertions it {verb} the given model, byte for byte"))
+
+
+def run(
+    requests: Sequence[Request], model: str | None, target: Destination, checking: Checking, *, as_json: bool
+) -> None:
+    """Carry out requests on a MODEL argument and deliver the result; print what was done.
+
+    Raises ParityFailed, with nothing written, if a block does not agree with its PyTorch module.
+    """
+    from ..surgery import carry_out
+
+    printer = Printer(as_json=as_json, to_stderr=target.path is None, quiet=checking.quiet)
+    before = open_model(model)
+    after, done = carry_out(before, requests)
+    outcome = _Outcome(model or DASH, target, done)
+
+    def check(written: ModelFile) -> None:
+        outcome.report = checking.report(written, before, [each.insertion.id for each in done])
+        if not outcome.report.passed:
+            outcome.written = False
+            outcome.print(printer)
+            raise ParityFailed(f"{outcome.reason()}; nothing was written")
+
+    lacking = checking.missing() if checking.wanted else ""
+    try:
+        target.deliver(after, check if checking.wanted and not lacking else None)
+    except MissingDependency as error:  # installed, and cannot be loaded
+        if checking.explicit:
+            raise
+        lacking = str(error)
+        target.deliver(after)
+    if lacking:
+        reason = f"{lacking} is not installed" if lacking in _NEEDED else lacking
+        printer.note(f"note: not compared with PyTorch, because {reason}; do so later with graphsurgery verify")
+    outcome.print(printer)
+
+
+class _Outcome:
+    """What was done, as JSON and as text."""
+
+    def __init__(self, model: str, target: Destination, done: Sequence[Done]) -> None:
+        self._model = model
+        self._target = target
+        self._done = done
+        self.report: Report | None = None
+        self.written = True
+
+    def reason(self) -> str:
+        """The first reason why the report is one of failure."""
+        try:
+            (self.report and self.report.require())
+        except ParityFailed as error:
+            return str(error)
+        return ""
+
+    def print(self, printer: Printer) -> None:
+        printer.json(self._json())
+        printer.lines(self._lines())
+
+    def _json(self) -> dict[str, Any]:
+        """See docs/command-line.md for the keys."""
+        output = self._target.label if self.written else None
+        insertions = [self._insertion_json(done) for done in self._done]
+        return {"model": self._model, "output": output, "insertions": insertions}
+
+    def _insertion_json(self, done: Done) -> dict[str, Any]:
+        insertion = done.insertion
+        return {
+            "id": insertion.id,
+            "module": insertion.module,
+            "settings": insertion.settings,
+            "site": asdict(insertion.site),
+            "output_tensor": insertion.output_tensor,
+            "nodes": list(insertion.nodes),
+            "parameters": insertion.parameters,
+            "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
+            "parity": self._parity_json(insertion.id),
+        }
+
+    def _parity_json(self, name: str) -> dict[str, Any] | None:
+        if self.report is None:
+            return None
+        whole = self.report.to_json()
+        (mine,) = [insertion for insertion in whole["insertions"] if insertion["id"] == name]
+        return {**mine, "unchanged": whole["unchanged"], "versions": whole["versions"]}
+
+    def _lines(self) -> Iterator[str]:
+        reports = {insertion.id: insertion for insertion in self.report.insertions} if self.report else {}
+        for done in self._done:
+            yield from _insertion_lines(done, reports.get(done.insertion.id))
+        if self.report and not self.report.passed:
+            yield from self.report.lines()
+        elif self.report:
+            yield f"rest of the model: unchanged; {self.report.rest.sentence}"
+        if untrained := [done for done in self._done if _is_untrained(done)]:
+            yield _untrained(untrained)
+        if self.written:
+            yield f"written to {'standard output' if self._target.path is None else self._target.path}"
+
+
+def _insertion_lines(done: Done, report: InsertionReport | None) -> Iterator[str]:
+    insertion, site = done.insertion, done.insertion.site
+    kind = f" ({site.type})" if site.type else ""
+    yield f"{insertion.id}: {insertion.module} after {site.path or site.tensor}{kind}"
+    stride = f", stride {site.stride}" if site.stride else ""
+    yield f"  site: {site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
+    readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]
+    yield f"  rewired: {counted(len(readers), 'consumer')}: {listed(readers)}" if readers else "  rewired: nothing"
+    yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
+    yield from (f"  {line}" for line in _parity_lines(report)) if report else ()
+    yield from (f"  warning: {warning}" for warning in done.warnings)
+
+
+def _parity_lines(report: InsertionReport) -> Iterator[str]:
+    """One line for each provider."""
+    from ..parity import Verdict, Worst
+
+    for provider, group in groupby(sorted(report.rows, key=lambda row: row.provider), key=lambda row: row.provider):
+        rows = list(group)
+        compared = [row.worst for row in rows if row.worst is not None]
+        if compared:
+            worst = Worst.of(compared)
+            verdict = "FAILED" if any(row.verdict is Verdict.FAILED for row in rows) else "passed"
+            figures = f"max error {worst.max_abs:.1e}, {worst.ratio:.2g} of the tolerance ({report.tolerance})"
+            count = sum(row.comparisons for row in rows)
+            yield f"parity on {provider}: {verdict}, {figures}, {counted(count, 'comparison')} with PyTorch"
+        else:
+            yield f"parity on {provider}: {rows[0].verdict}: {rows[0].reason}"
+    if report.activation:
+        yield f"parity: the activation that really arrives here was not compared: {report.activation}"
+
+
+def _is_untrained(done: Done) -> bool:
+    """Whether the model computes something else than before, with nothing trained for it."""
+    return done.insertion.init == "default" and done.insertion.gate == "none"
+
+
+def _untrained(done: Sequence[Done]) -> str:
+    effects = {each.insertion.module: each.insertion.block().untrained for each in done}
+    blocks = " and ".join(f"{module} ({effect})" for module, effect in effects.items())
+    return f"no claim about accuracy: the model has not been trained with {blocks}"

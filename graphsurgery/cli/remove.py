@@ -1,0 +1,102 @@
+"""`graphsurgery remove`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InsertionError, RequestError
+from . import options
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelFile
+    from ..record import Insertion
+    from .output import Printer
+
+
+def remove(
+    model: options.Model = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="Insertions to undo, by id. None: list the insertions.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Undo every insertion.")] = False,
+    output: options.Output = None,
+    force: options.Force = False,
+    in_place: options.InPlace = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List the insertions of a model, or undo them.
+
+    Undoing all of them gives back the bytes of the original file. When MODEL is standard input and there are ids, write
+    '-' for it.
+
+    \b
+    graphsurgery remove yolov8n-simam.onnx
+    graphsurgery remove yolov8n-simam.onnx model.8.simam -o yolov8n.onnx
+    """
+    from .files import DASH, destination, open_model
+    from .output import Printer
+
+    if every and ids:
+        raise RequestError("give ids or --all, not both")
+    if not every and not ids:
+        if output or in_place:
+            raise RequestError("say which insertions to undo: their ids, or --all")
+        _list(open_model(model), model or DASH, Printer(as_json=as_json, quiet=quiet))
+        return
+    from .. import splice
+
+    target = destination(model, output, force=force, in_place=in_place)
+    before = open_model(model)
+    insertions = before.insertions()
+    if not insertions:
+        raise InsertionError(f"{before.name} has no insertions made by graphsurgery, so there is nothing to undo")
+    chosen = list(dict.fromkeys(ids)) if ids else [insertion.id for insertion in insertions]
+    after = splice.remove(before, chosen)
+    left = [insertion.id for insertion in after.insertions()]
+    original = None if left else after.digest() == insertions[0].original
+    target.deliver(after)
+    printer = Printer(as_json=as_json, to_stderr=target.path is None, quiet=quiet)
+    printer.json(
+        {"model": model or DASH, "output": target.label, "removed": chosen, "remaining": left, "original": original}
+    )
+    printer.lines([f"undone: {', '.join(chosen)}", *_state(left, original)])
+    printer.lines([f"written to {'standard output' if target.path is None else target.path}"])
+
+
+def _state(left: list[str], original: bool | None) -> list[str]:
+    if original is None:
+        return [f"still there: {', '.join(left)}"]
+    if original:
+        return ["the structure and the size are again those of the original model"]
+    return ["the result is not the original model: something else was changed since the first insertion"]
+
+
+def _list(model: ModelFile, label: str, printer: Printer) -> None:
+    from .output import counted, shape_text
+
+    insertions = model.insertions()
+    printer.json({"model": label, "insertions": [_json(insertion) for insertion in insertions]})
+    if not insertions:
+        printer.lines([f"{model.name} has no insertions made by graphsurgery"])
+        return
+    headers = ("id", "block", "after", "shape", "init", "added")
+    rows = []
+    for insertion in insertions:
+        site = insertion.site
+        shape = f"{shape_text(site.shape)} {site.dtype}"
+        added = f"{counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
+        init = insertion.init + (", gated" if insertion.gate == "residual" else "")
+        rows.append((insertion.id, insertion.module, site.path or site.tensor, shape, init, added))
+    printer.table(headers, rows)
+
+
+def _json(insertion: Insertion) -> dict[str, object]:
+    from dataclasses import asdict
+
+    data = asdict(insertion)
+    del data["stored"], data["original"]
+    return data

@@ -1,0 +1,53 @@
+"""`graphsurgery verify`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def verify(
+    model: options.Model = None,
+    providers: options.Providers = None,
+    images: options.Images = None,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Random inputs for each magnitude.")] = 3,
+    original: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The model before the insertions, to compare the rest with.", show_default=False
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare every inserted block with its PyTorch module.
+
+    Each is cut out as it stands in the file. Ends with 1 if one of them does not agree, or if the rest of the model is
+    not what it was; with 3 if torch, onnxruntime or a provider that was asked for is missing.
+
+    \b
+    graphsurgery verify yolov8n-simam.onnx --providers cpu,cuda --original yolov8n.onnx
+    """
+    from pathlib import Path
+
+    from .. import surgery
+    from .files import open_model
+    from .output import Printer, progress
+
+    names = options.provider_list(providers)
+    opened = open_model(model)
+    with progress("comparing with PyTorch", quiet=quiet):
+        report = surgery.verify(
+            opened,
+            providers=names,
+            images=images,
+            seeds=seeds,
+            original=Path(original) if original is not None else None,
+        )
+    printer = Printer(as_json=as_json, quiet=quiet)
+    printer.json(report.to_json())
+    printer.lines(report.lines())
+    report.require()

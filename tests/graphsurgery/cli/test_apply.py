@@ -1,0 +1,74 @@
+"""`graphsurgery apply`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphsurgery as gsx
+
+RECIPE = """\
+- {module: se, after: ['/model.{4,6}', /model.8], init: identity}
+- module: simam
+  after: /model.8
+  settings: {e_lambda: 1e-3}
+"""
+
+
+def test_apply(cli: Any, folder: Path) -> None:
+    (folder / "recipe.yaml").write_text(RECIPE)
+    ended = cli("apply", "recipe.yaml", "detector.onnx", "-o", "out.onnx", "--json")
+    assert ended.code == 0
+    data = json.loads(ended.out)
+    assert [i["id"] for i in data["insertions"]] == ["model.4.se", "model.6.se", "model.8.se", "model.8.simam"]
+    assert all(i["parity"]["passed"] for i in data["insertions"])
+    assert data["insertions"][3]["settings"] == {"e_lambda": 0.001}
+    assert data["insertions"][3]["site"]["tensor"] == data["insertions"][2]["output_tensor"]
+    assert (folder / "out.onnx").read_bytes() == gsx.Recipe.load(folder / "recipe.yaml").apply(
+        folder / "detector.onnx"
+    ).to_bytes()
+
+
+def test_through_a_pipe(command: Any, folder: Path) -> None:
+    (folder / "recipe.yaml").write_text(RECIPE)
+    ended = command("apply", "recipe.yaml", "--no-verify", "-q", stdin=(folder / "detector.onnx").read_bytes())
+    assert (ended.code, ended.err) == (0, "")
+    assert len(gsx.ModelFile.load(ended.out).insertions()) == 4
+
+
+def test_weights_beside_the_recipe(cli: Any, folder: Path) -> None:
+    shapes = {"fc1.weight": (2, 32, 1, 1), "fc1.bias": (2,), "fc2.weight": (32, 2, 1, 1), "fc2.bias": (32,)}
+    (folder / "recipes").mkdir()
+    np.savez(folder / "recipes" / "w.npz", **{f"a.b.{key}": np.zeros(s, np.float32) for key, s in shapes.items()})
+    (folder / "recipes" / "r.yaml").write_text("- {module: se, after: /model.8, weights: 'w.npz:a.b'}")
+    ended = cli("apply", "recipes/r.yaml", "detector.onnx", "-o", "out.onnx", "--no-verify")
+    assert ended.code == 0
+    assert "no claim" not in ended.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {module: se}", "entry 1 of recipe.yaml has no 'after'"),
+        ("- {module: se, after: /model.8}\n- {module: se, after: /model.8, strength: 3}", "entry 2 of recipe.yaml has"),
+        ("- module: [", "recipe.yaml is not YAML: line"),
+        ("- {module: se, after: /model.99}", "no module of the model matches"),
+        ("- {module: magic, after: /model.8}", "there is no block 'magic'"),
+        ("", "recipe.yaml has no insertions in it"),
+    ],
+)
+def test_refused(cli: Any, unchanged: Any, folder: Path, text: str, said: str) -> None:
+    (folder / "recipe.yaml").write_text(text)
+    with unchanged():
+        assert said in cli("apply", "recipe.yaml", "detector.onnx", "-o", "out.onnx").sentence(2)
+
+
+def test_no_recipe(cli: Any, unchanged: Any) -> None:
+    with unchanged():
+        ended = cli("apply", "gone.yaml", "detector.onnx", "-o", "out.onnx")
+        assert ended.sentence(2) == "there is no recipe gone.yaml"
+        assert "is not a text file" in cli("apply", "detector.onnx", "detector.onnx", "-o", "out.onnx").sentence(2)

@@ -1,0 +1,270 @@
+"""`graphsurgery insert`: what it writes, what it says, and what it refuses to write."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import graphsurgery as gsx
+
+WRITE = ("-o", "out.onnx")
+
+
+def test_what_the_user_sees(cli: Any) -> None:
+    ended = cli("insert", "detector.onnx", "--module", "simam", "--after", "/model.8", *WRITE)
+    lines = ended.text.splitlines()
+    assert ended.code == 0
+    assert lines[:4] == [
+        "model.8.simam: simam after /model.8",
+        "  site: /model.8/cv2/act/Mul_output_0, [1, 32, 10, 10] float32, stride 32",
+        "  rewired: 1 consumer: /model.9/cv1/conv/Conv",
+        "  added: 5 nodes, 0 parameters",
+    ]
+    assert lines[4].startswith("  parity on cpu: passed, max error ")
+    assert "rest of the model: unchanged" in lines[-3]
+    assert lines[-2].startswith("no claim about accuracy: the model has not been trained with simam")
+    assert lines[-1] == "written to out.onnx"
+
+
+def test_json(cli: Any, folder: Path) -> None:
+    arguments = ("--module", "se", "--set", "reduction=8", "--after", "/model.{4,6}", *WRITE, "--json")
+    ended = cli("insert", "detector.onnx", *arguments)
+    assert ended.code == 0
+    data = json.loads(ended.out)
+    assert list(data) == ["model", "output", "insertions"]
+    assert (data["model"], data["output"]) == ("detector.onnx", "out.onnx")
+    first, second = data["insertions"]
+    assert [first["id"], second["id"]] == ["model.4.se", "model.6.se"]
+    keys = ["id", "module", "settings", "site", "output_tensor", "nodes", "parameters", "warnings", "parity"]
+    assert list(first) == keys
+    assert first["settings"] == {"reduction": 8, "hidden": None, "bias": True}
+    assert first["site"] == {
+        "path": "/model.4",
+        "type": None,
+        "tensor": "/model.4/cv2/act/Mul_output_0",
+        "shape": [1, 16, 40, 40],
+        "dtype": "float32",
+        "stride": 8,
+        "consumers": ["/model.5/conv/Conv", "/model.14/Concat"],
+    }
+    written = onnx.load(folder / "out.onnx")
+    assert set(first["nodes"]) <= {node.name for node in written.graph.node}
+    assert (
+        first["output_tensor"]
+        in written.graph.node[[n.name for n in written.graph.node].index("/model.5/conv/Conv")].input
+    )
+    assert first["parameters"] == 2 * 16 * 2 + 16 + 2
+    assert "not been trained" in first["warnings"][-1]
+    assert first["parity"]["passed"] is True
+    assert first["parity"]["unchanged"]["passed"] is True
+    assert {row["provider"] for row in first["parity"]["rows"]} == {"cpu"}
+
+
+def test_without_verifying(cli: Any) -> None:
+    ended = cli("insert", "detector.onnx", "-m", "se", "-a", "/model.8", *WRITE, "--no-verify", "--json")
+    assert json.loads(ended.out)["insertions"][0]["parity"] is None
+    assert ended.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "claims"),
+    [((), 1), (("--init", "identity"), 0), (("--gate", "residual"), 0), (("--weights", "w.npz"), 0)],
+)
+def test_untrained_weights_are_told_in_one_line(
+    cli: Any, folder: Path, arguments: tuple[str, ...], claims: int
+) -> None:
+    shapes = {"fc1.weight": (2, 32, 1, 1), "fc1.bias": (2,), "fc2.weight": (32, 2, 1, 1), "fc2.bias": (32,)}
+    np.savez(folder / "w.npz", **{key: np.zeros(shape, np.float32) for key, shape in shapes.items()})
+    ended = cli("insert", "detector.onnx", "-m", "se", "-a", "/model.{8,9}", *WRITE, "--no-verify", *arguments)
+    assert ended.code == 0
+    assert ended.text.count("no claim about accuracy") == claims
+
+
+def test_the_same_request_gives_the_same_bytes(command: Any, folder: Path) -> None:
+    request = ("insert", "detector.onnx", "-m", "se", "-a", "/model.8", "--no-verify", "-q")
+    for name, seed in (("a.onnx", "1"), ("b.onnx", "1"), ("c.onnx", "2")):
+        assert command(*request, "--seed", seed, "-o", name).code == 0
+    first, second, third = ((folder / name).read_bytes() for name in ("a.onnx", "b.onnx", "c.onnx"))
+    assert first == second != third
+
+
+def test_force_replaces_and_keeps_the_mode(cli: Any, folder: Path) -> None:
+    (folder / "out.onnx").write_bytes(b"old")
+    (folder / "out.onnx").chmod(0o640)
+    assert cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE, "--no-verify", "--force").code == 0
+    assert (folder / "out.onnx").stat().st_mode & 0o777 == 0o640
+    assert gsx.ModelFile.load(folder / "out.onnx").insertions()
+
+
+def test_in_place(cli: Any, folder: Path) -> None:
+    (folder / "link.onnx").symlink_to("detector.onnx")
+    before = (folder / "detector.onnx").read_bytes()
+    assert cli("insert", "link.onnx", "-m", "simam", "-a", "/model.8", "--in-place").code == 0
+    assert (folder / "link.onnx").is_symlink()
+    assert len((folder / "detector.onnx").read_bytes()) > len(before)
+    assert cli("remove", "detector.onnx", "--all", "--in-place", "-o", "link.onnx").code == 0
+    assert (folder / "detector.onnx").read_bytes() == before
+    assert sorted(os.listdir(folder)) == ["detector.onnx", "link.onnx"]
+
+
+def test_in_place_contradictions(cli: Any, unchanged: Any) -> None:
+    request = ("-m", "simam", "-a", "/model.8", "--in-place")
+    with unchanged():
+        assert "cannot be replaced in place" in cli("insert", *request).sentence(2)
+        assert "not both" in cli("insert", "detector.onnx", *request, *WRITE).sentence(2)
+        assert "not both" in cli("insert", "detector.onnx", *request, "-o", "-").sentence(2)
+
+
+def test_a_second_insertion_is_verified_alone(cli: Any, folder: Path) -> None:
+    assert cli("insert", "detector.onnx", "-m", "se", "-a", "/model.8", "-o", "one.onnx", "-q").code == 0
+    ended = cli("insert", "one.onnx", "-m", "simam", "-a", "/model.8", *WRITE, "--json")
+    (only,) = json.loads(ended.out)["insertions"]
+    assert only["id"] == "model.8.simam"
+    assert only["parity"]["unchanged"] == {
+        "passed": True,
+        "sentence": "without the insertions it is the given model, byte for byte",
+    }
+
+
+def test_a_site_that_is_an_output_of_the_model(cli: Any, small_model: Callable[..., Path]) -> None:
+    small_model()
+    ended = cli("insert", "small.onnx", "-m", "simam", "-a", "/b", "-a", "tensor:y", *WRITE)
+    assert ended.code == 0
+    assert "rewired: 1 consumer: the model's output" in ended.text
+
+
+def test_parity_that_fails(cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written, the report is printed, and the exit code is 1."""
+    from graphsurgery.patterns.modules.simam import SimAM
+
+    monkeypatch.setattr(SimAM, "forward", lambda self, x: x * 1.001)
+    with unchanged():
+        ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE)
+        assert ended.error(1).endswith("; nothing was written")
+        assert "parity on cpu: FAILED" in ended.text
+        assert "written to" not in ended.text
+        as_json = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE, "--json")
+        assert as_json.error(1)
+        data = json.loads(as_json.out)
+        assert data["output"] is None
+        assert data["insertions"][0]["parity"]["passed"] is False
+        piped = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", "-o", "-")
+        assert piped.error(1)
+        assert piped.out == b""
+
+
+@pytest.mark.parametrize("package", ["torch", "onnxruntime"])
+def test_without_torch_or_onnxruntime(cli: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE)
+    assert ended.code == 0
+    assert ended.err.count("\n") == 1
+    assert f"not compared with PyTorch, because {package} is not installed" in ended.err
+    assert (folder / "out.onnx").exists()
+    asked = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", "-o", "new.onnx", "--providers", "cpu")
+    assert package.lower() in asked.sentence(3).lower().replace("pytorch", "torch")
+    assert not (folder / "new.onnx").exists()
+
+
+def test_torch_that_cannot_be_loaded(command: Any, folder: Path) -> None:
+    (folder / "broken").mkdir()
+    (folder / "broken" / "torch.py").write_text("raise ImportError('libtorch.so: file too short')\n")
+    environment = {**os.environ, "PYTHONPATH": str(folder / "broken")}
+    arguments = ("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE)
+    ended = command(*arguments, env=environment)
+    assert ended.code == 0
+    assert "libtorch.so: file too short" in ended.err
+    assert "cannot be loaded" in command(*arguments, "--force", "--providers", "cpu", env=environment).sentence(3)
+
+
+def test_a_provider_that_is_missing(cli: Any, unchanged: Any) -> None:
+    with unchanged():
+        ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE, "--providers", "cpu,coreml")
+        assert "coreml" in ended.sentence(3)
+
+
+def test_external_data_is_copied_along(cli: Any, small_model: Callable[..., Path], folder: Path) -> None:
+    small_model(external="data/weights.bin")
+    (folder / "data").mkdir()
+    (folder / "data" / "weights.bin").write_bytes(np.ones((8, 4), np.float32).tobytes())
+    (folder / "other").mkdir()
+    ended = cli("insert", "small.onnx", "-m", "simam", "-a", "/a", "-o", "other/out.onnx")
+    assert ended.code == 0
+    assert "parity on cpu: passed" in ended.text
+    assert sorted(str(path.relative_to(folder / "other")) for path in (folder / "other").rglob("*")) == [
+        "data",
+        "data/weights.bin",
+        "out.onnx",
+    ]
+
+
+def test_external_data_is_not_overwritten(
+    cli: Any, unchanged: Any, small_model: Callable[..., Path], folder: Path
+) -> None:
+    small_model(external="weights.bin")
+    (folder / "weights.bin").write_bytes(bytes(128))
+    with unchanged():
+        ended = cli("insert", "small.onnx", "-m", "simam", "-a", "/a", "--no-verify", "-o", "weights.bin", "--force")
+        assert "is the model's external data" in ended.sentence(2)
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(cli: Any, folder: Path) -> None:
+    nodes = [helper.make_node("Identity", [a], [b], name=b) for a, b in (("x", "y\x1b[2J\n"), ("y\x1b[2J\n", "z"))]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8, 4, 4]) for name in "xz"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "odd.onnx").write_bytes(model.SerializeToString())
+    for arguments in (("sites", "odd.onnx"), ("insert", "odd.onnx", "-m", "simam", "-a", "tensor:y\x1b[2J\n", *WRITE)):
+        ended = cli(*arguments)
+        assert ended.code == 0
+        assert "y\\x1b[2J\\n" in ended.text
+        assert "\x1b" not in ended.text
+
+
+def test_nothing_slow_is_imported_without_need(command: Any, folder: Path) -> None:
+    script = folder / "imports.py"
+    script.write_text(
+        "import sys\nfrom graphsurgery.cli.main import main\n"
+        "code = main('insert detector.onnx -m se -a /model.8 -o out.onnx --no-verify -q'.split())\n"
+        "print(code, *sorted({'torch', 'onnxruntime', 'rich', 'yaml', 'PIL'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
+def test_a_stopped_run_leaves_nothing_behind(
+    cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    from graphsurgery.cli import inserting
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inserting.Checking, "report", interrupted)
+    with unchanged():
+        ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE)
+        assert (ended.code, ended.out, ended.err) == (130, b"", "")
+
+
+def test_copies_of_the_model_can_be_chained(cli: Any, folder: Path) -> None:
+    shutil.copy(folder / "detector.onnx", folder / "work.onnx")
+    for module in ("simam", "se", "nam"):
+        assert cli("insert", "work.onnx", "-m", module, "-a", "/model.8", "--in-place", "-q").code == 0
+    assert [i.id for i in gsx.ModelFile.load(folder / "work.onnx").insertions()] == [
+        "model.8.simam",
+        "model.8.se",
+        "model.8.nam",
+    ]
+    assert cli("remove", "work.onnx", "--all", "--in-place").code == 0
+    assert (folder / "work.onnx").read_bytes() == (folder / "detector.onnx").read_bytes()

@@ -1,0 +1,75 @@
+"""verify where a provider or a package is missing, and where two providers differ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from graphsurgery import runtime
+from graphsurgery.errors import MissingDependency, MissingProvider, RequestError
+from graphsurgery.parity import Verdict, runners, verification, verify
+
+Make = Callable[..., Any]
+
+
+def test_a_provider_that_is_missing_is_an_error_before_anything_runs(
+    make_simam: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MissingProvider, match="no cuda provider") as caught:
+        verify(make_simam(), providers=["cpu", "cuda"])
+    assert caught.value.exit_code == 3
+    with pytest.raises(RequestError, match="no provider called 'gpu'"):
+        verify(make_simam(), providers=["gpu"])
+
+
+def test_cuda_is_used_by_default_where_it_starts(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verify(make_simam()).providers == (("cpu", "cuda") if runtime.usable("cuda") else ("cpu",))
+    monkeypatch.setattr(verification, "usable", lambda name: True)
+    assert verification._providers(None) == ("cpu", "cuda")
+    monkeypatch.setattr(verification, "usable", lambda name: False)
+    assert verification._providers(None) == ("cpu",)
+    assert verification._providers(["CPU", "cpu"]) == ("cpu",)
+
+
+@dataclass
+class Fake:
+    """A provider that gives other numbers than the CPU."""
+
+    real: Any
+    provider: str = "cuda"
+    falls_back: bool = True
+
+    def run(self, feeds: Any) -> Any:
+        return [value * np.float32(1.001) for value in self.real.run(feeds)]
+
+
+def test_each_provider_is_compared_by_itself(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def session(data: bytes, provider: str, **more: Any) -> Any:
+        real = runtime.session(data, "cpu", **more)
+        return Fake(real) if provider == "cuda" else real
+
+    monkeypatch.setattr(runners, "session", session)
+    monkeypatch.setattr(verification, "require", lambda name: None)
+    report = verify(make_simam(), providers=["cpu", "cuda"])
+    assert not report.passed
+    verdicts = {(row.provider, row.verdict) for row in report.insertions[0].rows}
+    assert verdicts == {("cpu", Verdict.PASSED), ("cuda", Verdict.FAILED)}
+    assert any("run on the CPU" in line for line in report.lines())
+
+
+@pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("onnxruntime", "cpu")])
+def test_without_a_package_the_extra_is_named(
+    make_simam: Make, monkeypatch: pytest.MonkeyPatch, package: str, extra: str
+) -> None:
+    model = make_simam()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependency, match=rf"graphsurgery\[{extra}\]") as caught:
+        verify(model)
+    assert caught.value.exit_code == 3
