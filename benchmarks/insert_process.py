@@ -105,11 +105,15 @@ def main() -> None:
         one = commands(graph, folder, "/stage.50", leaving[50:51], 32)
         hundred = commands(graph, folder, "/stage.*", leaving, 32)
         names = ("graphsurgery insert", "onnx-graphsurgeon script")
-        both = {f"{name}, {n}": c[name] for n, c in (("1 insertion", one), ("100 insertions", hundred)) for name in names}
+        both = {
+            f"{name}, {n}": c[name] for n, c in (("1 insertion", one), ("100 insertions", hundred)) for name in names
+        }
         both |= {name: one[name] for name in ("onnx.load + onnx.save", "cp")}
         many = interleaved(both, rounds)
         show("(b) 20,000 nodes", many)
-        growth = many["graphsurgery insert, 100 insertions"]["seconds"] / many["graphsurgery insert, 1 insertion"]["seconds"]
+        growth = (
+            many["graphsurgery insert, 100 insertions"]["seconds"] / many["graphsurgery insert, 1 insertion"]["seconds"]
+        )
         print(f"   100 insertions cost {growth:.2f} times what one costs")
         path = keep(
             "insert_process",

@@ -15,9 +15,11 @@ Each message is one sentence in the user's terms; each class carries the exit co
     │   └── OutputError           the result cannot, or must not, be written there
     ├── CheckFailed           exit 1: the work was done and a check says it is not right
     │   ├── ParityFailed          a block does not agree with its PyTorch module
+    │   ├── CannotRun             onnxruntime refuses the model or its input
     │   └── InvalidModel          the result would not be a valid model
     └── EnvironmentLacks      exit 3: this machine lacks something that was asked for
         ├── MissingProvider       an onnxruntime execution provider
+        ├── NoKernel              an implementation of an operator in the installed onnxruntime
         └── MissingDependency     a Python package
 """
 
@@ -80,6 +82,10 @@ class ParityFailed(CheckFailed):
     """An inserted block does not agree with its PyTorch module."""
 
 
+class CannotRun(CheckFailed):
+    """onnxruntime refuses the model or its input."""
+
+
 class InvalidModel(CheckFailed):
     """The result would not be a valid ONNX model."""
 
@@ -92,6 +98,10 @@ class EnvironmentLacks(GraphSurgeryError):
 
 class MissingProvider(EnvironmentLacks):
     """An onnxruntime execution provider that was asked for is not there."""
+
+
+class NoKernel(EnvironmentLacks):
+    """The installed onnxruntime has no implementation of an operator at the model's element type, opset or IR version."""
 
 
 class MissingDependency(EnvironmentLacks):

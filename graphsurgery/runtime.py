@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .errors import CheckFailed, EnvironmentLacks, MissingDependency, MissingProvider, RequestError
+from .errors import CannotRun, MissingDependency, MissingProvider, NoKernel, RequestError
 
 Array = npt.NDArray[Any]
 
@@ -49,14 +49,6 @@ _NUMPY_TYPES: dict[str, Any] = {
     **{f"tensor({name})": np.dtype(name) for name in ("int8", "int16", "int32", "int64")},
     **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
 }
-
-
-class NoKernel(EnvironmentLacks):
-    """This onnxruntime has no implementation of an operator at the model's element type, opset or IR version."""
-
-
-class CannotRun(CheckFailed):
-    """onnxruntime refuses the model or its input."""
 
 
 @dataclass(frozen=True)

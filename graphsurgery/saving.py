@@ -74,8 +74,6 @@ def check_target(path: Path, *, force: bool) -> Path:
 def _checked(path: Path, target: Path, *, force: bool) -> Path:
     if target.is_dir():
         raise OutputError(f"{path} is a directory; give the name of a file")
-    if target.exists() and not target.is_file():  # a device, a pipe: renaming a file over it would destroy it
-        raise OutputError(f"{path} is not a regular file; for standard output write '-'")
     if not target.parent.is_dir():
         raise OutputError(f"there is no folder {path.parent} to write {path.name} to")
     if target.exists() and not target.is_file():

@@ -65,6 +65,13 @@ class Splicer:
         self._earlier = self._model.insertions()
         self._ids = Names({*finder.tree.modules, *(insertion.id for insertion in self._earlier)})
         self._original = self._earlier[0].original if self._earlier else self._model.digest()
+        self._owners = {
+            position: earlier.id
+            for earlier in self._earlier
+            for name in earlier.nodes
+            for position in self._index.node_names.get(name, ())
+        }
+        """position of a node of an earlier insertion -> its id"""
         self._edit = Edit()
         self._latest: dict[str, str] = {}
         """tensor of a site -> the tensor that its readers see after the insertions so far"""
@@ -76,10 +83,7 @@ class Splicer:
         """Plan one insertion. BlockError, SiteError or WeightsError if it cannot be made."""
         site, block, feature = planned.site, planned.block, planned.site.feature
         block.check(feature)
-        if site.graph_output and site.tensor in self._index.inputs:
-            raise SiteError(
-                f"{site.tensor!r} is an input and an output of the model at once; there is no node to insert behind"
-            )
+        self._check_free(site)
         scope, name = self._scope(site, block)
         weights = planned.weights(np.random.default_rng([planned.seed, zlib.crc32(name.encode())]))
         source = self._source(site)
@@ -118,6 +122,18 @@ class Splicer:
         )
         self._place(site, insertion, emitted)
         self.done.append(Done(insertion, site, (*site.warnings, *block.warnings(feature), *emitted.warnings)))
+
+    def _check_free(self, site: Site) -> None:
+        if site.graph_output and site.tensor in self._index.inputs:
+            raise SiteError(
+                f"{site.tensor!r} is an input and an output of the model at once; there is no node to insert behind"
+            )
+        position, readers = self._index.producer.get(site.tensor), self._index.consumers.get(site.tensor, ())
+        owner = self._owners.get(position) if position is not None else None
+        if owner and readers and not site.graph_output and all(self._owners.get(r) == owner for r in readers):
+            raise SiteError(
+                f"{site.tensor!r} is inside the insertion {owner}; a block goes in front of it or behind it"
+            )
 
     def result(self) -> ModelFile:
         """The model with every planned insertion in it."""
@@ -256,13 +272,28 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
         edit.replaced[NODE, position] = rename_outputs(node, _encoded(names))
     edit.replaced |= {(NODE, position): None for position in removed}
     _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], {n for i in chosen for n in i.initializers})
-    _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], {n for i in chosen for n in i.value_info})
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
-    for other in every:
-        renamed = other.renamed(site=names, output=names)
-        if KEY + other.id not in edit.metadata and renamed != other:
+    others = [other for other in every if KEY + other.id not in edit.metadata]
+    declared = {name for insertion in every for name in insertion.value_info}
+    for other, renamed in zip(others, _records_after(others, names, declared), strict=True):
+        declared.difference_update(renamed.value_info)
+        if renamed != other:
             edit.metadata.update([renamed.to_entry()])
+    _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], declared)
     return model.edited(edit)
+
+
+def _records_after(others: Sequence[Insertion], names: Mapping[str, str], declared: set[str]) -> list[Insertion]:
+    """The records of the insertions that stay. Tensors that are declared for the removed ones and stay are theirs now."""
+    result = []
+    free = declared - names.keys() - {name for other in others for name in other.value_info}
+    for other in others:
+        renamed = other.renamed(site=names, output=names)
+        inherited = [name for name in (renamed.site.tensor, renamed.output_tensor) if name in free]
+        free.difference_update(inherited)
+        own = [name for name in other.value_info if name not in names]
+        result.append(replace(renamed, value_info=(*own, *inherited)))
+    return result
 
 
 def _names_after(index: GraphIndex, joined: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import externaldata, gate, splice, weights
 from .block import Array, Block, make_block
-from .errors import BlockError, RequestError
+from .errors import BlockError, RequestError, WeightsError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
 from .record import GATE_KEY
@@ -171,7 +171,9 @@ def _from_file(request: Request, block: Block, feature: FeatureMap) -> tuple[Blo
     alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32)) if request.gate == "residual" else None
     if alpha is not None:  # a ResidualGate's own state_dict has the block's keys under block.
         arrays = {key.removeprefix("block."): values for key, values in arrays.items()}
-        alpha = np.asarray(alpha).reshape(1)
+        if alpha.size != 1:
+            raise WeightsError(f"{GATE_KEY} in {path.name} is the gate's one number, and has the shape {list(alpha.shape)}")
+        alpha = alpha.reshape(1)
     if not block.has_weights:
         raise BlockError(f"{block.name} has no weights; drop --weights")
     block, fitted = weights.fit(block, feature, arrays, path.name + (f":{prefix}" if prefix else ""))

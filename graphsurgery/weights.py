@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ _IGNORED = "num_batches_tracked"
 
 def split(spec: str) -> tuple[Path, str]:
     """FILE[:PREFIX] -> (file, prefix). A colon that belongs to the file's own name is left alone."""
-    if Path(spec).exists():
+    if os.path.exists(spec):
         return Path(spec), ""
     name, colon, prefix = spec.rpartition(":")
     return (Path(name), prefix) if colon and len(name) > 1 else (Path(spec), "")
@@ -28,19 +28,22 @@ def split(spec: str) -> tuple[Path, str]:
 
 def read(path: Path, prefix: str = "") -> dict[str, Array]:
     """The arrays of a file whose keys start with ``prefix.``, without it. WeightsError if it cannot be read safely."""
-    if not path.exists():
-        raise WeightsError(f"there is no weights file {path}")
+    if not os.path.isfile(path):
+        raise WeightsError(f"{path} is a directory" if os.path.isdir(path) else f"there is no weights file {path}")
+    if not os.access(path, os.R_OK):
+        raise WeightsError(f"{path} may not be read: no permission")
     readers = {".safetensors": _safetensors, ".npz": _npz, ".pt": _torch, ".pth": _torch}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise WeightsError(f"{path.name} is none of the weights files that are read: {', '.join(readers)}")
     arrays = reader(path)
-    if not prefix:
-        return arrays
-    start = prefix.rstrip(".") + "."
+    start = prefix.rstrip(".") + "." if prefix else ""
     found = {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
-    if not found:
+    if not found and prefix:
         raise WeightsError(f"{path.name} has no weights under {prefix!r}; its keys start with {_starts(arrays)}")
+    for key, values in found.items():
+        if not _is_numeric(values):
+            raise WeightsError(f"{key} in {path.name} holds {values.dtype} values, not numbers")
     return found
 
 
@@ -51,7 +54,6 @@ def _starts(keys: Iterable[str]) -> str:
 
 def _safetensors(path: Path) -> dict[str, Array]:
     try:
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError:
         raise MissingDependency(
@@ -59,15 +61,15 @@ def _safetensors(path: Path) -> dict[str, Array]:
         ) from None
     try:
         return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path.name} is not a readable safetensors file: {error}") from None
+    except Exception as error:  # its own, OSError, and numpy's for element types that numpy lacks
+        raise WeightsError(f"{path.name} is not a readable safetensors file: {_one_line(error)}") from None
 
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile):
+    except Exception:  # numpy, zipfile and zlib each have their own
         raise WeightsError(f"{path.name} is not an .npz archive of plain arrays") from None
 
 
@@ -79,7 +81,9 @@ def _torch(path: Path) -> dict[str, Array]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have their own; all mean that it is not plain weights
-        reason = "it would execute code when loaded" if "weights" in str(error).lower() else "it is damaged"
+        told = str(error).lower()
+        would_run = any(word in told for word in ("unsupported global", "reduce", "can only build", "instantiate"))
+        reason = "it would execute code when loaded" if would_run else "it is damaged, or no PyTorch file at all"
         raise WeightsError(
             f"{path.name} is not a file of plain weights ({reason}); save the state_dict() instead"
         ) from None
@@ -88,9 +92,21 @@ def _torch(path: Path) -> dict[str, Array]:
             loaded = loaded[inner]
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path.name} holds a {type(loaded).__name__}, not a state_dict")
-    return {
-        str(key): value.detach().float().numpy() for key, value in loaded.items() if isinstance(value, torch.Tensor)
-    }
+    tensors = {str(key): value.detach() for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+    sparse = next((key for key, value in tensors.items() if value.layout != torch.strided or value.is_quantized), None)
+    if sparse is not None:
+        raise WeightsError(f"{sparse} in {path.name} is a sparse or quantised tensor; save it as a plain one")
+    wide = (torch.float64, torch.complex64, torch.complex128)
+    return {key: (value if value.dtype in wide else value.float()).numpy() for key, value in tensors.items()}
+
+
+def _is_numeric(values: Array) -> bool:
+    """Whether an array holds real numbers; the narrow float types of ml_dtypes are among them."""
+    return values.dtype.kind in "fiub" or (values.dtype.kind == "V" and values.dtype.isbuiltin == 2)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source: str) -> tuple[Block, dict[str, Array]]:
@@ -106,9 +122,10 @@ def fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source: 
         if official in given:
             raise WeightsError(f"{source} gives {official} twice, as {given[official][0]} and as {key}")
         given[official] = (key, values)
-    inferred = block.settings_from_weights({key: tuple(values.shape) for key, (_, values) in given.items()})
-    block = block.with_values(**inferred) if inferred else block
+    shapes = {key: tuple(values.shape) for key, (_, values) in given.items() if values.ndim}
     try:
+        inferred = block.settings_from_weights(shapes)
+        block = block.with_values(**inferred) if inferred else block
         block.check(feature)
     except BlockError as error:
         raise WeightsError(f"the weights in {source} do not fit: {error}") from None

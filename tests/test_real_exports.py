@@ -165,5 +165,7 @@ def test_identity_leaves_the_output_of_yolov8n_bit_equal(block: str, variant: st
 def test_a_closed_gate_leaves_the_output_of_yolov8n_bit_equal(block: str, settings: dict[str, object]) -> None:
     model = original("yolov8n", "simplified")
     edited = gsx.insert(model, block, after="/model.8", settings=settings, gate="residual")
-    for before, after in zip(answer("yolov8n", "simplified"), saved_and_run(edited, "yolov8n", "simplified"), strict=True):
+    for before, after in zip(
+        answer("yolov8n", "simplified"), saved_and_run(edited, "yolov8n", "simplified"), strict=True
+    ):
         np.testing.assert_array_equal(after, before)

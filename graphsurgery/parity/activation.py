@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import onnx
 
+from ..errors import CannotRun, NoKernel
 from ..modelfile import INITIALIZER, NODE, Edit
-from ..runtime import CannotRun, NoKernel, Session, session
+from ..runtime import Session, session
 from .images import GraphInput, graph_inputs, image_feeds, random_feeds
 
 if TYPE_CHECKING:

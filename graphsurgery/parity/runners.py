@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime import CannotRun, NoKernel, session
+from ..errors import CannotRun, NoKernel
+from ..runtime import session
 from .cases import Case
 from .cutout import Cutout, numpy_dtype
 from .metrics import Metrics, compare
@@ -111,7 +112,9 @@ def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str) ->
 
 
 def _on_provider(cutout: Cutout, data: bytes, dtype: str, provider: str, optimise: bool) -> Runner:
-    runner = Runner(provider, Mode.OPTIMISED if optimise else Mode.AS_WRITTEN, TOLERANCES[dtype])
+    half = dtype in ("float16", "bfloat16") and provider != "cpu"
+    tolerance = TOLERANCES[dtype].weighing_input() if half else TOLERANCES[dtype]
+    runner = Runner(provider, Mode.OPTIMISED if optimise else Mode.AS_WRITTEN, tolerance)
     try:
         ready = session(data, provider, optimise=optimise, threads=_THREADS)
     except (NoKernel, CannotRun) as error:
@@ -124,7 +127,7 @@ def _on_provider(cutout: Cutout, data: bytes, dtype: str, provider: str, optimis
 
 
 def _rounded(cutout: Cutout, dtype: str) -> Runner:
-    runner = Runner("cpu", Mode.ROUNDED, TOLERANCES[dtype].times(ROUNDED))
+    runner = Runner("cpu", Mode.ROUNDED, TOLERANCES[dtype].weighing_input(ROUNDED))
     try:
         ready = session(
             rounded_after_every_node(cutout.model).SerializeToString(), "cpu", optimise=False, threads=_THREADS

@@ -1,11 +1,9 @@
 """How far an output y may lie from its reference, per element type.
 
-    |actual - y| <= absolute * s + relative * max(|x|, |y|),    s = the largest |y|, kept within 1e-3 ... 1
+    |actual - y| <= absolute * s + relative * |y|,    s = the largest |y|, kept within 1e-3 ... 1
 
 The reference is computed in float64 from an input x that was rounded to the site's type first, so what is allowed for
-is the rounding of the block's own arithmetic and nothing else. Relative to x as well as to y, because attention weighs
-its input: an error d of the gate is an error d * |x| of the output, however small y is there. With |y| alone no
-runtime could pass where the gate is near 0: the vectorised sigmoid of onnxruntime is 1.8e-7 off, times |x| = 80.
+is the rounding of the block's own arithmetic and nothing else.
 
 - float32 (unit 1.2e-7): 1e-5 and 1e-5. Correct formulations differ by some 1e-7; sums over a large map cost up to 1e-5.
 - float16 (unit 9.8e-4): 2.5e-3 and 1e-3, about one unit, as in onnxruntime's own provider tests. Half a unit is for the
@@ -17,8 +15,10 @@ runtime could pass where the gate is near 0: the vectorised sigmoid of onnxrunti
 The absolute part is meant for signals of order one. It shrinks with a smaller signal (s), because otherwise an input of
 1e-3 could not fail in float16 whatever the block did with it.
 
-A block that is rounded to half precision after every node (stepwise.py) gets twice this, since each of its operations
-adds a rounding. What that run is there to find, overflow and cancellation, is off by hundreds.
+Where every operation really is rounded to half precision (stepwise.py, and providers other than the CPU's, which
+computes in float32), the error is relative to max(|x|, |y|) instead: attention weighs its input, so an error d of the
+gate is an error d * |x| of the output, however small y is there. stepwise.py rounds where a fused kernel would not, and
+gets twice as much. What those runs are there to find, overflow and cancellation, is off by hundreds.
 """
 
 from __future__ import annotations
@@ -40,27 +40,30 @@ class Tolerance:
 
     absolute: float
     relative: float
+    weighs_input: bool = False
+    """Whether the relative part refers to max(|x|, |y|) instead of |y|."""
 
     def allowed(self, expected: Array, signal: Array | None = None) -> npt.NDArray[np.float64]:
         """The largest permitted error for each element of ``expected``, which is finite; the same shape.
 
-        ``signal``: the block's input x, of the same shape (its elements that are not finite do not count).
+        ``signal``: the block's input x, of the same shape (its elements that are not finite do not count); it counts
+        only where the tolerance weighs the input.
         """
         size: npt.NDArray[np.float64] = np.abs(expected, dtype=np.float64)
         peak = float(size.max(initial=0.0))
-        if signal is not None:
+        if self.weighs_input and signal is not None:
             wide = np.abs(signal.astype(np.float64))
             np.maximum(size, wide, out=size, where=np.isfinite(wide))
         size *= self.relative
         size += self.absolute * min(max(peak, _SMALLEST_SCALE), 1.0)
         return size
 
-    def times(self, factor: float) -> Tolerance:
-        """One that is wider by a factor."""
-        return Tolerance(self.absolute * factor, self.relative * factor)
+    def weighing_input(self, factor: float = 1.0) -> Tolerance:
+        """One for arithmetic in half precision: relative to the input as well, and wider by a factor."""
+        return Tolerance(self.absolute * factor, self.relative * factor, weighs_input=True)
 
     def __str__(self) -> str:
-        return f"{self.absolute:g} + {self.relative:g}*max(|x|,|y|)"
+        return f"{self.absolute:g} + {self.relative:g}*{'max(|x|,|y|)' if self.weighs_input else '|y|'}"
 
 
 TOLERANCES: dict[str, Tolerance] = {

@@ -79,11 +79,12 @@ class SqueezeExcite(Block):
         return {"hidden": shapes["fc1.weight"][0], "bias": "fc1.bias" in shapes}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return ("convolution", "gemm")
+        # before opset 11 a Gemm has to have something to add
+        return ("convolution", "gemm") if self.values["bias"] or opset >= 11 else ("convolution",)
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         # onnxruntime takes the activations into its matrix products, and reorders no map for them
-        return "gemm" if t.target == "onnxruntime" else "convolution"
+        return "gemm" if t.target == "onnxruntime" and "gemm" in lowerings else "convolution"
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         bias = bool(self.values["bias"])

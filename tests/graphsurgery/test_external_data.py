@@ -80,7 +80,11 @@ def test_elsewhere_it_is_copied(tmp_path: Path, elsewhere: Path, location: str) 
     (folder / "weights").mkdir()
     source = models.external(folder, location)
     result = graphsurgery.insert(source, "se", after="/model.2", init="identity").save(elsewhere / "new.onnx")
-    (data,) = {t.external_data[0].value for t in onnx.load(result, load_external_data=False).graph.initializer if t.external_data}
+    (data,) = {
+        t.external_data[0].value
+        for t in onnx.load(result, load_external_data=False).graph.initializer
+        if t.external_data
+    }
     assert data == location
     assert (elsewhere / location).read_bytes() == (folder / location).read_bytes()
     assert all(map(np.array_equal, models.run(result), models.run(models.detector().SerializeToString())))

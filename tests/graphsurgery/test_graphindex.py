@@ -129,7 +129,23 @@ def test_labels_and_names() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["x", "y", "w", "site", "same", "table_node", "nothing", "sparse", "b0", "inner", "v_in", "c_out", "flag", "a", "b"],
+    [
+        "x",
+        "y",
+        "w",
+        "site",
+        "same",
+        "table_node",
+        "nothing",
+        "sparse",
+        "b0",
+        "inner",
+        "v_in",
+        "c_out",
+        "flag",
+        "a",
+        "b",
+    ],
 )
 def test_every_name_is_taken(name: str) -> None:
     """Inputs, outputs, initializers, value_info, sparse initializers, nodes, and all of it in subgraphs and functions."""

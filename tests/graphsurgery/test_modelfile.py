@@ -297,7 +297,9 @@ def test_a_damaged_model_is_told_or_edited_but_never_crashes(name: str, rng: Any
     data = bytearray(MODELS[name]().SerializeToString())
     for _ in range(rng.choice([1, 1, 2, 8])):
         place = rng.randrange(len(data))
-        data[place : place + rng.choice([0, 1, 1, 3])] = bytes(rng.randrange(256) for _ in range(rng.choice([0, 1, 1, 3])))
+        data[place : place + rng.choice([0, 1, 1, 3])] = bytes(
+            rng.randrange(256) for _ in range(rng.choice([0, 1, 1, 3]))
+        )
     _load_and_use(bytes(data))
 
 

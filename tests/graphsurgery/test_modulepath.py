@@ -18,7 +18,9 @@ def tree(made: models.ModelProto) -> ModuleTree:
 def with_metadata(**entries: str) -> NodeProto:
     made = node("Conv", ["x"], ["y"], "node_conv2d")
     for key, text in entries.items():
-        made.metadata_props.add(key={"scopes": modulepath._SCOPES, "classes": modulepath._CLASSES}.get(key, key), value=text)
+        made.metadata_props.add(
+            key={"scopes": modulepath._SCOPES, "classes": modulepath._CLASSES}.get(key, key), value=text
+        )
     return made
 
 
@@ -74,7 +76,10 @@ def test_joining_scopes(scopes: list[str], path: str) -> None:
     [
         ("['', 'model.8', 'm.0', 'm.0.cv1', 'act', 'silu_22']", "model.8.m.0.cv1.act"),
         ("['', 'model.9', 'model.9.cv1', 'model.9.cv1.conv', 'conv2d_3']", "model.9.cv1.conv"),
-        ("['', 'model.slice(None, -1, None).5', 'model.slice(None, -1, None).5.m.0', 'conv1', 'conv2d']", "model.5.m.0.conv1"),
+        (
+            "['', 'model.slice(None, -1, None).5', 'model.slice(None, -1, None).5.m.0', 'conv1', 'conv2d']",
+            "model.5.m.0.conv1",
+        ),
         ("['', 'layers.slice(2, None, None).1', 'add']", "layers.3"),
         ("('', 'model.8', 'add')", "model.8"),
         ("['add']", ""),
@@ -98,7 +103,9 @@ def test_classes_stand_beside_the_scopes() -> None:
 
 
 def test_the_namespace_of_older_exporters() -> None:
-    told = from_metadata(with_metadata(namespace=": pkg.Model/model.8: pkg.C2f/cv1: pkg.Conv/conv2d: aten.conv2d.default"))
+    told = from_metadata(
+        with_metadata(namespace=": pkg.Model/model.8: pkg.C2f/cv1: pkg.Conv/conv2d: aten.conv2d.default")
+    )
     assert told == ("model.8.cv1", [("model.8", "pkg.C2f"), ("model.8.cv1", "pkg.Conv")])
 
 
@@ -115,7 +122,9 @@ def test_nodes_without_metadata() -> None:
 
 
 def test_metadata_that_is_not_text() -> None:
-    made = NodeProto.FromString(with_metadata(namespace="ABCD").SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc"))
+    made = NodeProto.FromString(
+        with_metadata(namespace="ABCD").SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc")
+    )
     assert from_metadata(made) is None
 
 

@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery import runtime
-from graphsurgery.errors import GraphSurgeryError, MissingDependency, MissingProvider, RequestError
-from graphsurgery.runtime import CannotRun, NoKernel, available_providers, require, session, short_name, usable
+from graphsurgery.errors import CannotRun, GraphSurgeryError, MissingDependency, MissingProvider, NoKernel, RequestError
+from graphsurgery.runtime import available_providers, require, session, short_name, usable
 
 Make = Callable[..., onnx.ModelProto]
 

@@ -84,7 +84,9 @@ def test_a_whole_path_is_preferred_to_an_end() -> None:
     assert tensors(made, "model.1.cv2") == ["t1"]
 
 
-@pytest.mark.parametrize("selector", ["/layer1/layer1.0/conv1", "layer1.0.conv1", "/layer1.0/conv1", "layer1/layer1.0/conv1"])
+@pytest.mark.parametrize(
+    "selector", ["/layer1/layer1.0/conv1", "layer1.0.conv1", "/layer1.0/conv1", "layer1/layer1.0/conv1"]
+)
 def test_nested_containers_by_either_spelling(selector: str) -> None:
     made = named("/layer1/layer1.0/conv1/Relu", "/layer1/layer1.0/act/Relu", "/layer1/layer1.1/conv1/Relu")
     assert tensors(made, selector) == ["t0"]

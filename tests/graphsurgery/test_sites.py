@@ -176,7 +176,9 @@ def test_stride_is_of_the_image() -> None:
     ],
 )
 def test_types_that_blocks_do_not_take(kind: int, words: str) -> None:
-    made = models.model([node("Cast", ["x"], ["a"], to=kind), node("Identity", ["a"], ["y"])], [value("x")], [value("y")])
+    made = models.model(
+        [node("Cast", ["x"], ["a"], to=kind), node("Identity", ["a"], ["y"])], [value("x")], [value("y")]
+    )
     assert words in refused(made, "tensor:a")
 
 
@@ -334,7 +336,14 @@ def test_the_listing_has_every_module_that_one_map_leaves() -> None:
     found = graphsurgery.sites(models.detector())
     assert [s.path for s in found] == [  # containers that no name spells as a step of its own: dotted
         *("model", "/model.0", "/model.0/conv", "/model.0/act", "/model.1", "/model.1/cv1", "/model.1/cv1/conv"),
-        *("/model.1/cv1/act", "model.1.m", "/model.1/m.0", "/model.1/m.0/cv1", "/model.1/m.0/cv1/conv", "/model.1/m.0/cv1/act"),
+        *(
+            "/model.1/cv1/act",
+            "model.1.m",
+            "/model.1/m.0",
+            "/model.1/m.0/cv1",
+            "/model.1/m.0/cv1/conv",
+            "/model.1/m.0/cv1/act",
+        ),
         *("/model.1/cv2", "/model.1/cv2/conv", "/model.1/cv2/act", "/model.2", "/model.2/conv", "/model.2/act"),
         *("/model.3", "/model.3/m", "/model.3/cv2", "/model.3/cv2/conv", "/model.3/cv2/act"),
         *("/model.4", "/model.4/cv2", "/model.4/cv3"),

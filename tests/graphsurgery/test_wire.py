@@ -130,7 +130,12 @@ def slim(message: onnx.ModelProto | TensorProto) -> bytes:
 @pytest.mark.parametrize("storage", ["raw_data", "float_data", "int64_data", "string_data"])
 def test_slim_leaves_out_large_payload_only(storage: str) -> None:
     tensor = TensorProto(name="t" * 2000, data_type=1, dims=[1] * 3, doc_string="d" * 3000)
-    content = {"raw_data": bytes(5000), "float_data": [1.0] * 2000, "int64_data": [2] * 2000, "string_data": [b"s" * 2000]}
+    content = {
+        "raw_data": bytes(5000),
+        "float_data": [1.0] * 2000,
+        "int64_data": [2] * 2000,
+        "string_data": [b"s" * 2000],
+    }
     if storage == "raw_data":
         tensor.raw_data = bytes(5000)
     else:
@@ -194,7 +199,9 @@ def test_renaming_swaps_without_meeting_itself() -> None:
     assert list(after.input) == ["b", "a"]
 
 
-def branch(*nodes: NodeProto, gives: str, inputs: tuple[str, ...] = (), initializer: str = "", sparse: str = "") -> NodeProto:
+def branch(
+    *nodes: NodeProto, gives: str, inputs: tuple[str, ...] = (), initializer: str = "", sparse: str = ""
+) -> NodeProto:
     graph = onnx.helper.make_graph(list(nodes), "g", [value(i) for i in inputs], [value(gives)])
     if initializer:
         graph.initializer.append(models.weight(initializer, (1,)))
@@ -214,7 +221,10 @@ def branch(*nodes: NodeProto, gives: str, inputs: tuple[str, ...] = (), initiali
         (branch(node("Neg", ["a"], ["d"]), gives="d", sparse="a"), False),
         (branch(node("Neg", ["x"], ["a"]), node("Neg", ["a"], ["d"]), gives="d"), False),
         (branch(branch(node("Neg", ["a"], ["d"]), gives="d"), gives="y", inputs=("a",)), False),
-        (branch(branch(node("Neg", ["a"], ["d"]), gives="d", inputs=("a",)), node("Neg", ["a"], ["z"]), gives="z"), True),
+        (
+            branch(branch(node("Neg", ["a"], ["d"]), gives="d", inputs=("a",)), node("Neg", ["a"], ["z"]), gives="z"),
+            True,
+        ),
     ],
 )
 def test_a_subgraph_keeps_its_own_names(inside: NodeProto, captures: bool) -> None:

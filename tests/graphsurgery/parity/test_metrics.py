@@ -121,10 +121,11 @@ def test_equal_infinities_agree_and_the_others_are_still_compared() -> None:
 def test_the_error_of_a_gate_near_zero_is_measured_by_the_input() -> None:
     x = np.full((1, 1, 2, 2), 80.0)
     y = x * 1e-9
-    off_by_a_sigmoid = (x * 1.8e-7).astype(np.float32)
-    assert not compare(off_by_a_sigmoid, y, "float32").passed
-    assert compare(off_by_a_sigmoid, y, "float32", signal=x).passed
-    assert not compare((x * 2e-5).astype(np.float32), y, "float32", signal=x).passed
+    wide = TOLERANCES["float16"].weighing_input()
+    off_by_a_unit = (x * 5e-4).astype(np.float16)
+    assert not compare(off_by_a_unit, y, "float16", signal=x).passed
+    assert compare(off_by_a_unit, y, "float16", signal=x, tolerance=wide).passed
+    assert not compare((x * 2e-3).astype(np.float16), y, "float16", signal=x, tolerance=wide).passed
 
 
 def test_nothing_but_nan_is_no_agreement() -> None:

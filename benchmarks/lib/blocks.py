@@ -1,0 +1,69 @@
+"""The blocks whose templates are timed, each as its PyTorch module and as the template of the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+
+from graphsurgery.block import make_block
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.record import load_weights
+from graphsurgery.template import Template
+
+OPSET = 17
+SIZES = ((64, 80, 80), (128, 40, 40), (256, 20, 20))
+CONFIGURATIONS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("simam", {}),
+    ("se", {}),
+    ("se", {"bias": False}),
+    *((f"ge[{variant}]", {"extent": e}) for variant in ("theta-minus", "theta", "theta-plus") for e in (0, 2, 4, 8)),
+    ("nam", {}),
+    ("nam[channel+spatial]", {}),
+)
+
+
+def label(configuration: int) -> str:
+    """How tables call a configuration."""
+    name, settings = CONFIGURATIONS[configuration]
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
+def feature(size: tuple[int, int, int]) -> FeatureMap:
+    channels, height, width = size
+    return FeatureMap(channels, height, width, "float32", 1)
+
+
+def weights(configuration: int, size: tuple[int, int, int]) -> dict[str, np.ndarray[Any, Any]]:
+    """Weights as training leaves them: BatchNorms with statistics, scales and shifts of their own."""
+    name, settings = CONFIGURATIONS[configuration]
+    rng = np.random.default_rng(0)
+    found = make_block(name, settings).initial(feature(size), rng)
+    for key, values in found.items():
+        if key.endswith("running_var"):
+            found[key] = rng.uniform(0.5, 2.0, values.shape).astype(np.float32)
+        elif "norm" in key or "bn" in key:
+            found[key] = (values + 0.2 * rng.standard_normal(values.shape)).astype(np.float32)
+    return found
+
+
+def module(configuration: int, size: tuple[int, int, int]) -> Any:
+    """The PyTorch module in float32 and evaluation mode."""
+    name, settings = CONFIGURATIONS[configuration]
+    made = make_block(name, settings).module(feature(size))
+    load_weights(made, weights(configuration, size))
+    return made.float().eval()
+
+
+def template(configuration: int, size: tuple[int, int, int], target: str) -> bytes:
+    """The block as graphsurgery writes it for a target, as a model of its own."""
+    name, settings = CONFIGURATIONS[configuration]
+    block, place = make_block(name, settings), feature(size)
+    t = Template(place, opset=OPSET, target=target, weights=weights(configuration, size))
+    output = block.emit(t, block.choose(t, block.lowerings(place, OPSET)))
+    emitted = t.export(output, ir_version=8)
+    values = [onnx.helper.make_tensor_value_info(n, place.onnx_type, [1, *size]) for n in ("x", emitted.output)]
+    graph = onnx.helper.make_graph(emitted.nodes, "block", values[:1], values[1:], emitted.initializers)
+    opset = [onnx.helper.make_opsetid("", OPSET)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()

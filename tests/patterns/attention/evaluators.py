@@ -1,0 +1,87 @@
+"""What runs a block here. None of it shares code with the templates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx.reference import ReferenceEvaluator
+
+from graphsurgery.parity.stepwise import rounded_after_every_node
+
+Array = np.ndarray[Any, Any]
+
+
+class NoKernel(Exception):
+    """onnxruntime's CPU provider has no implementation of an operator for this type."""
+
+
+class Runtime:
+    """onnxruntime on the CPU. NoKernel where it has no implementation; any other refusal is an error."""
+
+    def __init__(self, model: onnx.ModelProto, *, optimise: bool = True) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        level = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+        data = model.SerializeToString()
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+            raise NoKernel(str(error)) from None
+
+    def __call__(self, x: Array) -> Array:
+        y: Array = self._session.run(None, {"x": x})[0]
+        return y
+
+
+class Stepwise:
+    """Half precision as a GPU computes it: inside an operator float32, between operators the site's own type."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._run = Runtime(rounded_after_every_node(model), optimise=False)
+
+    def __call__(self, x: Array) -> Array:
+        """``x`` in the site's type -> float32."""
+        return self._run(x.astype(np.float32))
+
+
+class Reference:
+    """onnx's own evaluator, written in numpy."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._evaluator = ReferenceEvaluator(model)
+
+    def __call__(self, x: Array) -> Array:
+        y: Array = self._evaluator.run(None, {"x": x})[0]
+        return y
+
+
+class OpenVino:
+    """OpenVINO's ONNX reader and CPU plugin, in float32."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        import openvino
+
+        core = openvino.Core()
+        options = {"INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+
+    def __call__(self, x: Array) -> Array:
+        return np.asarray(self._compiled(x)[0])
+
+
+class OpenCv:
+    """OpenCV's dnn module."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        import cv2
+
+        self._net = cv2.dnn.readNetFromONNX(np.frombuffer(model.SerializeToString(), np.uint8))
+
+    def __call__(self, x: Array) -> Array:
+        self._net.setInput(x)
+        return np.asarray(self._net.forward())
