@@ -1,8 +1,8 @@
 """(a) The whole insert process on the RT-DETR-L export, (b) on a synthetic graph of 20,000 nodes, against other ways.
 
 Compared with: a script that makes the same edit with onnx-graphsurgeon, onnx.load + onnx.save without any edit, and cp.
-Added memory is the peak of a process less the peak of one that only imports the same packages. Verification is off (it is a
-second job, which the others do not do at all).
+Added memory is the peak of a process less the peak of one that only imports the same packages. Verification is off
+(it is a second job, which the others do not do at all).
 
 usage: python benchmarks/insert_process.py [ROUNDS]
 """

@@ -101,7 +101,9 @@ class MissingProvider(EnvironmentLacks):
 
 
 class NoKernel(EnvironmentLacks):
-    """The installed onnxruntime has no implementation of an operator at the model's element type, opset or IR version."""
+    """The installed onnxruntime has no implementation of an operator at the model's element type, opset or IR
+    version.
+    """
 
 
 class MissingDependency(EnvironmentLacks):

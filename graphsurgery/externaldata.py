@@ -109,5 +109,5 @@ def read(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray[Any, Any]:
         return numpy_helper.to_array(whole)
     except (OSError, ValueError):
         raise ExternalDataError(
-            f"the model's external data {path.name!r} does not have {tensor.name!r} where the model says, or cannot be read"
+            f"the model's external data {path.name!r} cannot be read, or does not have {tensor.name!r} in its place"
         ) from None

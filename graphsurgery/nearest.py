@@ -56,7 +56,7 @@ def _is_exact(scale: np.floating[Any], source: int, target: int) -> bool:
     return int(kind(source) * scale) == target and np.array_equal(indices, np.arange(target) * source // target)
 
 
-def by_products(t: Template, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
+def by_matrices(t: Template, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
     """The same at a static site by products with a 0/1 matrix, for runtimes whose Resize is slow at large ratios.
 
     One product over all positions of a very small map, else one over the width and a Gather of the rows.

@@ -7,9 +7,12 @@ to run the model.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import cache
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import onnx
@@ -81,11 +84,19 @@ class Insertion:
         return make_block(self.module, self.settings)
 
     def weights(self, model: ModelFile) -> dict[str, np.ndarray[Any, Any]]:
-        """The module's parameters by official key, float64, read back from the model as it stands."""
+        """The module's parameters by official key, float64, read back from the model as it stands.
+
+        InsertionError if they are no longer where they were put.
+        """
         shapes = self.block().parameters(self.feature)
         if self.gate == "residual":
             shapes = {**shapes, GATE_KEY: (1,)}
-        return read_back(self.stored, shapes, model.tensor)
+        try:
+            return read_back(self.stored, shapes, model.tensor)
+        except (KeyError, ValueError, TypeError, zlib.error):
+            raise InsertionError(
+                f"the weights of {self.id} are not in the model as its record says; another tool has changed them"
+            ) from None
 
     def torch_module(self, model: ModelFile) -> torch.nn.Module:
         """The PyTorch module, gate included, with the model's weights: float64, evaluation mode. Imports torch."""
@@ -146,6 +157,27 @@ def _read(key: str, value: str) -> Insertion:
         if data.pop("format") != _FORMAT:
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
-        return Insertion(id=name, site=site, **_with_tuples(data))
+        insertion = Insertion(id=name, site=site, **_with_tuples(data))
+        if not (_fits(insertion, Insertion) and len(site.shape) == 4 and isinstance(site.shape[1], int)):
+            raise ValueError
+        _ = insertion.feature.onnx_type
+        return insertion
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InsertionError(f"the record of {name} in the model's metadata is damaged") from None
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value read from JSON is of a type as the records state it."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return all(_fits(getattr(value, name), hint) for name, hint in _hints(kind).items())
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer is UnionType or outer is Union:
+        return any(_fits(value, each) for each in inner)
+    if outer is tuple:
+        return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
+    if outer is dict:
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    return kind is Any or isinstance(value, kind)
+
+
+_hints = cache(get_type_hints)

@@ -54,7 +54,7 @@ class ShapeTable:
 
 
 def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:
-    """Sizes of -1 (Paddle's dynamic ones) would be taken for numbers, and -1 through a convolution can come out as 1."""
+    """Sizes of -1 (Paddle's dynamic ones) would be taken for numbers, and -1 can come out of a convolution as 1."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_value") and dimension.dim_value <= 0:

@@ -182,7 +182,7 @@ class SiteFinder:
         if tensor in index.outputs:
             return None
         if len(readers) == 1 and index.nodes[readers[0]].op_type in _ACTIVATIONS:
-            return index.nodes[readers[0]].output[0]
+            return str(index.nodes[readers[0]].output[0])
         for gate, product in permutations(readers) if len(readers) == 2 else ():
             if index.nodes[product].op_type == "Mul" and self._leads_to(gate, product):
                 return self._scaled(index.nodes[product].output[0])

@@ -284,7 +284,7 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
 
 
 def _records_after(others: Sequence[Insertion], names: Mapping[str, str], declared: set[str]) -> list[Insertion]:
-    """The records of the insertions that stay. Tensors that are declared for the removed ones and stay are theirs now."""
+    """The records of the insertions that stay. What was declared for the removed ones and is still there is theirs."""
     result = []
     free = declared - names.keys() - {name for other in others for name in other.value_info}
     for other in others:

@@ -172,7 +172,9 @@ def _from_file(request: Request, block: Block, feature: FeatureMap) -> tuple[Blo
     if alpha is not None:  # a ResidualGate's own state_dict has the block's keys under block.
         arrays = {key.removeprefix("block."): values for key, values in arrays.items()}
         if alpha.size != 1:
-            raise WeightsError(f"{GATE_KEY} in {path.name} is the gate's one number, and has the shape {list(alpha.shape)}")
+            raise WeightsError(
+                f"{GATE_KEY} in {path.name} is the gate's one number, and has the shape {list(alpha.shape)}"
+            )
         alpha = alpha.reshape(1)
     if not block.has_weights:
         raise BlockError(f"{block.name} has no weights; drop --weights")

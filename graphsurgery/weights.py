@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def _safetensors(path: Path) -> dict[str, Array]:
 def _npz(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+            return {key: np.asarray(archive[key]) for key in archive.files}
     except Exception:  # numpy, zipfile and zlib each have their own
         raise WeightsError(f"{path.name} is not an .npz archive of plain arrays") from None
 
@@ -79,7 +80,8 @@ def _torch(path: Path) -> dict[str, Array]:
     except ImportError:
         raise MissingDependency(f"reading {path.suffix} needs torch: pip install graphsurgery[torch]") from None
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of old kinds of pickles: they are read, or refused below
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and torch each have their own; all mean that it is not plain weights
         told = str(error).lower()
         would_run = any(word in told for word in ("unsupported global", "reduce", "can only build", "instantiate"))
@@ -122,7 +124,7 @@ def fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source: 
         if official in given:
             raise WeightsError(f"{source} gives {official} twice, as {given[official][0]} and as {key}")
         given[official] = (key, values)
-    shapes = {key: tuple(values.shape) for key, (_, values) in given.items() if values.ndim}
+    shapes = {key: tuple(values.shape) or (1,) for key, (_, values) in given.items()}
     try:
         inferred = block.settings_from_weights(shapes)
         block = block.with_values(**inferred) if inferred else block

@@ -1,7 +1,7 @@
 """Small real ONNX models for the tests of the engine, and the tools to look at them byte by byte.
 
-The wire format is read and written here by code of its own: what the engine does to a file is judged by something else than
-the engine.
+The wire format is read and written here by code of its own: what the engine does to a file is judged by something else
+than the engine.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class _Layers:
             made.metadata_props.add(key="pkg.torch.onnx.class_hierarchy", value=str(classes))
         elif self.style == "namespace":
             made.name, made.output[0] = f"node_{len(self.nodes)}", f"val_{len(self.nodes)}"
-            parts = [": demo.Detector", *(f"{f}: demo.nn.{t.split('.')[0].title()}" for f, t in zip(full, tokens))]
+            parts = [
+                ": demo.Detector",
+                *(f"{f}: demo.nn.{t.split('.')[0].title()}" for f, t in zip(full, tokens, strict=True)),
+            ]
             made.metadata_props.add(key="namespace", value="/".join([*parts, f"{op_type.lower()}: aten.{op_type}"]))
         self.nodes.append(made)
         return made.output[0]
@@ -110,9 +113,9 @@ def detector(
     dtype: Any = np.float32,
     image: Shape = (1, 3, 32, 32),
 ) -> ModelProto:
-    """A detector in the small: Conv-SiLU stages model.0, model.2, a C2f-like model.1, a pooling model.3, a head model.4.
+    """A detector in the small: Conv-SiLU stages model.0 and model.2, a C2f-like model.1, pooling model.3, head model.4.
 
-    Strides 2, 2, 4, 4. Outputs: "boxes", a map of the head, and "scores", flattened. No value_info, like Ultralytics' exports.
+    Strides 2, 2, 4, 4. Outputs: "boxes", a map, and "scores", flattened. No value_info, like Ultralytics' exports.
     ``style``: who is to have exported it: torchscript, dynamo, namespace (dynamo, older), none.
     """
     layers = _Layers(style, dtype)
@@ -247,8 +250,8 @@ def kitchen_sink(*, runnable: bool = False) -> ModelProto:
     )
     graph.input[0].doc_string = "an image"
     graph.input[0].type.denotation = "IMAGE"
-    for dimension, name in zip(graph.input[0].type.tensor_type.shape.dim, ("BATCH", "CHANNEL", "HEIGHT", "WIDTH")):
-        dimension.denotation = f"DATA_{name}"
+    for i, name in enumerate(("BATCH", "CHANNEL", "HEIGHT", "WIDTH")):
+        graph.input[0].type.tensor_type.shape.dim[i].denotation = f"DATA_{name}"
     graph.output[0].metadata_props.add(key="unit", value="pixels")
     graph.metadata_props.add(key="level", value="graph")
     annotation = graph.quantization_annotation.add(tensor_name="site")
@@ -378,7 +381,7 @@ def of(data: bytes, number: int) -> list[bytes]:
 
 
 def relaid(data: bytes, seed: int, descriptor: Any = ModelProto.DESCRIPTOR) -> bytes:
-    """The same message, laid out as no exporter would: fields shuffled, lengths and numbers padded, unknown fields between.
+    """The same message as no exporter would lay it out: fields shuffled, lengths and numbers padded, unknown fields.
 
     Fields of the same number keep their order, so the meaning stays.
     """
@@ -441,7 +444,7 @@ def sparse_file(path: Path, payload: int, *, before: int = 0) -> Path:
 
 
 def external(folder: Path, location: str = "model.onnx.data", *, payload: int | None = None, **entries: Any) -> Path:
-    """The detector with its convolutions' weights in ``location``; ``payload`` adds a hole of that many bytes to the file."""
+    """The detector with its convolutions' weights in ``location``, behind a hole of ``payload`` bytes."""
     made = detector()
     data = folder / location
     data.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Export one block's PyTorch module at all sizes with one exporter, in a process of its own.
 
-usage: export_blocks.py CONFIGURATION torchscript|dynamo FOLDER
+usage: export_blocks.py CONFIGURATION torchscript|dynamo published|own FOLDER
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from benchmarks.lib.blocks import OPSET, SIZES, module
+from benchmarks.lib.blocks import CONFIGURATIONS, OPSET, SIZES, module
+from benchmarks.lib.published import published
 
 
 def main() -> None:
-    configuration, exporter, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    configuration, exporter, form, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
     warnings.simplefilter("ignore")
     for size in SIZES:
-        path = folder / f"{configuration}-{size[0]}-{exporter}.onnx"
+        path = folder / f"{configuration}-{size[0]}-{form}-{exporter}.onnx"
         made, x = module(configuration, size), torch.zeros(1, *size)
+        if form == "published":
+            made = published(CONFIGURATIONS[configuration][0], made).eval()
         dynamo = exporter == "dynamo"
         extra = {"external_data": False, "verbose": False} if dynamo else {}
         torch.onnx.export(made, (x,), str(path), opset_version=OPSET, dynamo=dynamo, **extra)

@@ -1,4 +1,6 @@
-"""Whole processes, measured from outside and in turn: A B C, A B C ... so that a drifting machine drifts for all of them."""
+"""Whole processes, measured from outside and in turn: A B C, A B C ... so that a drifting machine drifts for all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def run(command: Sequence[str]) -> tuple[float, float]:
 
 
 def interleaved(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median, least and largest wall time (s) and median peak memory (MB) of each command, after one uncounted round."""
+    """Median, least and largest wall time (s) and median peak memory (MB) of each command, after one uncounted
+    round.
+    """
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for count in range(rounds + 1):
         for name, command in commands.items():

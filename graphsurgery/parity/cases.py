@@ -2,7 +2,8 @@
 
 Blocks fail at different sizes of the signal: SimAM's lambda counts only where the variance is near 1e-4, float16
 overflows above 250 squared, epsilons show near zero, a sigmoid saturates far from it. So every seed is used at four
-magnitudes, and there are two constant inputs, on which every variance is zero.
+magnitudes (that of the largest value; the standard deviation is about a quarter of it), and there are two constant
+inputs, on which every variance is zero.
 
 Each channel has a mean of its own: with the same mean everywhere the pooled vector would be close to zero, and a block
 that mixes up its channels could pass. The means do not grow beyond one with the magnitude, since a gate in half
@@ -47,7 +48,7 @@ def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 
         for seed in range(seeds) if turn == 0 else (seeds + turn,):
             noise, means = _signal(concrete, seed)
             for magnitude in MAGNITUDES:
-                array = (noise * magnitude + means * min(magnitude, 1.0)).astype(dtype)
+                array = (noise * magnitude + means * min(magnitude / 4, 1.0)).astype(dtype)
                 yield Case(f"seed {seed}, magnitude {magnitude:g}, {label}", array)
         for constant in CONSTANTS:
             yield Case(f"constant {constant:g}, {label}", np.full(concrete, constant, dtype))
@@ -71,6 +72,7 @@ def _known(size: int | str | None, otherwise: int) -> int:
 
 
 def _signal(shape: tuple[int, int, int, int], seed: int) -> tuple[Array, Array]:
-    """Standard normal values, and means [N, C, 1, 1] that are normal with a standard deviation of a half."""
+    """Normal values of which the largest is 1, and means [N, C, 1, 1], normal with a standard deviation of a half."""
     rng = np.random.default_rng(seed)
-    return rng.standard_normal(shape), 0.5 * rng.standard_normal((*shape[:2], 1, 1))
+    noise = rng.standard_normal(shape)
+    return noise / np.abs(noise).max(), 0.5 * rng.standard_normal((*shape[:2], 1, 1))

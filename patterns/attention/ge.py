@@ -119,15 +119,19 @@ class GatherExcite(Block):
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """How the map is gathered where that takes a convolution as large as the map, or how the gate is resized."""
         if self._extent:
-            return ("resize", "products") if feature.static else ("resize",)
-        # float32 sums of a whole-map convolution are less accurate than the mean of a product; float16 is summed in
-        # float32
-        forms = ("product", "convolution") if feature.dtype in ("float32", "float64") else ("convolution",)
-        return forms if self._stages else ("mean",)
+            return ("resize", "matrices") if feature.static else ("resize",)
+        if not self._stages:
+            return ("mean",)
+        # a product with H*W times the weight can leave float16; a convolution is summed in float32
+        return ("product", "convolution") if feature.dtype in ("float32", "float64") else ("convolution",)
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        if t.target == "onnxruntime" and self._extent == 8 and "products" in lowerings and t.feature.dtype == "float32":
-            return "products"
+        """Reductions rather than convolutions as large as a map for TensorRT; for onnxruntime what was measured."""
+        if t.target == "onnxruntime" and t.feature.dtype == "float32":
+            if self._extent == 8 and "matrices" in lowerings:
+                return "matrices"
+            if "convolution" in lowerings:
+                return "convolution"
         return lowerings[0]
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
@@ -135,8 +139,8 @@ class GatherExcite(Block):
         if self.variant == "theta-plus":
             gathered = excite(t, t.relu(gathered), "mlp.")
         gate = t.sigmoid(gathered)
-        if lowering == "products" and size is not None:
-            return t.mul(t.x, nearest.by_products(t, gate, size))
+        if lowering == "matrices" and size is not None:
+            return t.mul(t.x, nearest.by_matrices(t, gate, size))
         return t.mul(t.x, t.resize_nearest(gate, size) if self._extent else gate)
 
     def _whole_map(self, t: Template) -> tuple[gs.Variable, None]:

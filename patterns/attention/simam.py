@@ -74,7 +74,7 @@ class SimAM(Block):
         # x 32
         feature = t.feature
         if t.target == "onnxruntime" and feature.dtype == "float32" and feature.static:
-            return lowerings[-1] if feature.channels * feature.area > 1 << 17 else lowerings[0]
+            return lowerings[-1] if feature.channels * feature.area > 1 << 18 else lowerings[0]
         return lowerings[0]
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:

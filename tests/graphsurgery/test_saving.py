@@ -74,11 +74,14 @@ def test_a_failure_in_the_middle_leaves_no_new_file(edited: ModelFile, target: P
 
 
 def test_a_check_that_fails_leaves_everything(edited: ModelFile, target: Path) -> None:
-    with pytest.raises(ZeroDivisionError), saving.staged(edited, target, force=True) as temporary:
+    def look(temporary: Path) -> None:
         assert temporary.read_bytes() == edited.to_bytes()
         assert temporary.parent == target.parent
         assert target.read_bytes() == OLD
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), saving.staged(edited, target, force=True) as temporary:
+        look(temporary)
     assert target.read_bytes() == OLD
     assert os.listdir(target.parent) == ["m.onnx"]
 
@@ -160,9 +163,10 @@ def test_what_is_no_file_is_never_replaced(edited: ModelFile, tmp_path: Path) ->
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_no_permission(edited: ModelFile, target: Path) -> None:
     target.parent.chmod(0o500)
+    if os.access(target.parent, os.W_OK):
+        pytest.skip("whoever runs this may write everywhere")
     try:
         with pytest.raises(OutputError, match="no permission"):
             edited.save(target.with_name("new.onnx"))

@@ -16,8 +16,9 @@ def test_a_static_site_gets_every_seed_at_every_magnitude_and_the_constants() ->
     assert len({case.name for case in found}) == len(found)
     spreads = sorted(float(case.array.std()) for case in found)
     assert spreads[1] < 1e-6
-    assert spreads[2] == pytest.approx(1e-3, rel=0.3)
-    assert spreads[-1] == pytest.approx(20, rel=0.3)
+    assert 1e-3 / 5 < spreads[2] < 1e-3 / 2
+    assert 20 / 5 < spreads[-1] < 20 / 2
+    assert max(float(np.abs(case.array).max()) for case in found) == pytest.approx(20, rel=0.1)
     assert any((case.array == 0).all() for case in found)
 
 

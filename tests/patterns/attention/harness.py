@@ -39,9 +39,9 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("ge[theta]", {"extent": 2}),
     ("ge[theta]", {"extent": 4, "bn_eps": 1e-3}),
     ("ge[theta]", {"extent": 8}),
-    ("ge[theta-plus]", {}),
+    ("ge[theta-plus]", {"hidden": 3}),
     ("ge[theta-plus]", {"extent": 2, "hidden": 5}),
-    ("ge[theta-plus]", {"extent": 8, "bn_eps": 1e-3}),
+    ("ge[theta-plus]", {"extent": 8, "bn_eps": 1e-3, "hidden": 4}),
     ("nam", {}),
     ("nam", {"bn_eps": 1e-3}),
     ("nam[channel+spatial]", {"bn_eps": 1e-3}),
@@ -192,10 +192,13 @@ def random_weights(block: Block, feature: FeatureMap, seed: int = 0) -> dict[str
             values = rng.uniform(0.3, 2.5, shape)
         elif "Att." in key and key.endswith((".weight", ".bias")):
             values = rng.uniform(0.05, 0.5, shape) * rng.choice([-1.0, 1.0], shape) * shape[0]
+        elif key.endswith("fc1.bias"):
+            values = rng.uniform(0.3, 0.8, shape)  # negative ones could close the ReLU behind them for good
         elif len(shape) == 1:
-            values = rng.uniform(0.1, 0.8, shape) * rng.choice([-1.0, 1.0], shape)
+            values = rng.uniform(0.3, 1.0, shape) * rng.choice([-1.0, 1.0], shape)
         else:
-            values = rng.normal(0.05, 0.5 / np.sqrt(np.prod(shape[1:])), shape)
+            deviation = 0.6 if ".fc" in key else 1.0
+            values = rng.normal(0.05, deviation / np.sqrt(np.prod(shape[1:])), shape)
         found[key] = values.astype(np.float32)
     return found
 
@@ -213,7 +216,7 @@ def inputs(feature: FeatureMap, seed: int = 0, *, largest: float = 20.0) -> list
     magnitudes = sorted({1e-3, 1e-1, 1.0, 20.0, largest})
     return [
         *((f"magnitude {magnitude:g}", (signal * magnitude).astype(kind)) for magnitude in magnitudes),
-        *((f"constant {constant:g}", np.full(shape, constant, kind)) for constant in (0.0, 0.7, -20.0)),
+        *((f"constant {constant:g}", np.full(shape, constant, kind)) for constant in (0.0, 0.7, -7.0)),
         ("spike", spike.astype(kind)),
     ]
 

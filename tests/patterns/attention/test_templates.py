@@ -1,4 +1,4 @@
-"""Every block in every form: valid, of the site's type, fit for TensorRT, and the same function as its PyTorch module."""
+"""Every block in every form: valid, of the site's type, fit for TensorRT, and the function of its PyTorch module."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from tests.patterns.attention.harness import (
     random_weights,
 )
 from tests.patterns.attention.verdicts import (
-    ROUNDED,
     assert_agrees,
     assert_close,
     assert_tensorrt_friendly,
@@ -81,7 +80,7 @@ def check(built: Built, cases: str = "few") -> None:
         assert_valid(built)
     tried = few_inputs(built.feature) if cases == "few" else inputs(built.feature)
     if dtype in HALVES:
-        assert_agrees(built, Stepwise(built.model), tried, factor=ROUNDED, what="rounded after every node:")
+        assert_agrees(built, Stepwise(built.model), tried, rounded=True, what="rounded after every node:")
     if dtype == "bfloat16":  # onnxruntime's CPU provider has no kernels for it
         return
     try:
@@ -89,6 +88,8 @@ def check(built: Built, cases: str = "few") -> None:
     except NoKernel:
         assert dtype == "float64"
         assert {"Conv", "AveragePool"} & set(built.operators)  # of which it has none for float64
+        if built.opset == 10 and "Resize" in built.operators:  # which it takes for the one of opset 11
+            return
         evaluators = [Reference(built.model)]
     for evaluator in evaluators:
         assert_agrees(built, evaluator, tried)
@@ -101,6 +102,19 @@ def test_every_block_and_variant_is_tested() -> None:
         for name, block in all_blocks().items()
         for variant in (block.variants or [None])
     }
+
+
+@every_block
+def test_the_inputs_show_an_error_in_any_parameter(block: Named) -> None:
+    """The comparisons are worth something: one parameter off by a hundredth takes the result out of the tolerance."""
+    made = make_block(*block)
+    right = build(*block)
+    for key in made.parameters(STATIC):
+        given = random_weights(made, STATIC)
+        given[key] = given[key] * 1.01
+        wrong = build(*block, weights=given)
+        with pytest.raises(AssertionError, match="times the tolerance"):
+            assert_agrees(right, wrong.expected, few_inputs(STATIC))
 
 
 # ---------------------------------------------------------------------- numbers and validity
@@ -168,7 +182,7 @@ def test_the_reference_evaluator_finds_the_types_in_order(block: Named, dtype: s
         ((_, x),) = (case for case in inputs(feature) if case[0] == "magnitude 1")
         y = Reference(built.model)(x)
         assert y.dtype == feature.numpy_dtype
-        assert_close(y, built.expected(x), x, dtype, built.lowering, factor=10)
+        assert_close(y, built.expected(x), x, dtype, built.lowering, factor=5, rounded=True)
 
 
 @pytest.mark.long
@@ -193,7 +207,7 @@ def test_full_matrix(block: Named, dtype: str, site: str) -> None:
 @every_block
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 18, 20, 22])
 def test_what_is_chosen_for_tensorrt(block: Named, opset: int) -> None:
-    sites = [STATIC, DYNAMIC_BATCH, DYNAMIC, feature_map(height=38, width=46), feature_map(None or 8, 20, 20)]
+    sites = [STATIC, DYNAMIC_BATCH, DYNAMIC, feature_map(height=38, width=46), feature_map(8, 20, 20)]
     for site, dtype in product(sites, ("float32", "float16")):
         feature = replace(site, dtype=dtype)
         if possible(block, feature, opset):

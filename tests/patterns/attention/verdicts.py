@@ -19,16 +19,22 @@ TOLERANCES = {
 """(absolute, for signals of order one; relative)"""
 
 ROUNDED = 2.0
-"""How much wider they are where every intermediate result is rounded to half precision."""
+"""How much wider they are where every intermediate result is rounded to half precision; the relative part then counts
+the input as well, since an error of the gate is an error of that much of the input, however small the output is."""
 
 
-def assert_close(actual: Array, expected: Array, x: Array, dtype: str, what: str = "", *, factor: float = 1.0) -> None:
+def assert_close(
+    actual: Array, expected: Array, x: Array, dtype: str, what: str = "", *, factor: float = 1.0, rounded: bool = False
+) -> None:
     """The project's tolerance for the type; its absolute part shrinks with an input smaller than 1, down to 1e-3."""
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape} instead of {expected.shape}"
     absolute, relative = TOLERANCES[dtype]
     scale = min(max(float(np.abs(x.astype(np.float64)).max()), 1e-3), 1.0)
     error = np.abs(actual.astype(np.float64) - expected)
-    allowed = factor * (absolute * scale + relative * np.abs(expected))
+    size = np.abs(expected)
+    if rounded:
+        size, factor = np.maximum(size, np.abs(x.astype(np.float64))), ROUNDED * factor
+    allowed = factor * (absolute * scale + relative * size)
     excess = float(np.nan_to_num(error / allowed, nan=np.inf).max())
     assert excess <= 1.0, f"{what}: the error is {excess:.3g} times the tolerance, {error.max():.3g} at most"
 
@@ -38,13 +44,13 @@ def assert_agrees(
     run: Callable[[Array], Array],
     cases: Sequence[tuple[str, Array]] | None = None,
     *,
-    factor: float = 1.0,
+    rounded: bool = False,
     what: str = "",
 ) -> None:
     """One evaluator against the twin, on all inputs of the site."""
     for name, x in inputs(built.feature) if cases is None else cases:
         label = f"{what} {built.block.spelled}, {built.lowering}, {built.feature}, opset {built.opset}, {name}"
-        assert_close(run(x), built.expected(x), x, built.feature.dtype, label, factor=factor)
+        assert_close(run(x), built.expected(x), x, built.feature.dtype, label, rounded=rounded)
 
 
 def assert_valid(built: Built) -> None:

@@ -1,0 +1,36 @@
+"""The templates in other hands: OpenVINO's and OpenCV's ONNX readers, float32, static sites."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphsurgery.block import make_block
+from tests.patterns.attention.evaluators import OpenCv, OpenVino
+from tests.patterns.attention.harness import BLOCKS, Settings, build, feature_map, few_inputs, label
+from tests.patterns.attention.verdicts import assert_agrees
+
+every_block = pytest.mark.parametrize("block", BLOCKS, ids=label)
+
+
+@every_block
+@pytest.mark.parametrize("opset", [9, 11, 17, 22])
+@pytest.mark.parametrize("reader", [OpenVino, OpenCv])
+def test_another_reader_gives_the_same(
+    reader: type[OpenVino] | type[OpenCv], opset: int, block: tuple[str, Settings]
+) -> None:
+    pytest.importorskip({OpenVino: "openvino", OpenCv: "cv2"}[reader])
+    for size in ((13, 21), (38, 46)):
+        feature = feature_map(8, *size)
+        for lowering in make_block(*block).lowerings(feature, opset):
+            built = build(*block, feature, opset=opset, lowering=lowering)
+            assert_agrees(built, reader(built.model), few_inputs(feature), what=reader.__name__)
+
+
+def test_opencv_cannot_resize_two_axes_only() -> None:
+    """Where there is no exact scale and the batch is dynamic, from opset 18 on: all else it can read."""
+    cv2 = pytest.importorskip("cv2")
+    built = build("ge", {"extent": 4}, feature_map(8, 38, 46, batch=None), opset=18)
+    with pytest.raises(cv2.error):
+        OpenCv(built.model)
+    assert_agrees(built, OpenVino(built.model), [("x", np.ones((1, 8, 38, 46), np.float32))])
