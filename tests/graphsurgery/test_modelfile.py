@@ -550,6 +550,12 @@ def test_digest_is_of_the_structure() -> None:
     assert edited.digest() != model.digest()
     assert graphsurgery.remove(edited.to_bytes()).digest() == model.digest()
     assert edited.insertions()[0].original == model.digest()
+    assert ModelFile.load(data.replace(b"/model.2/", b"/Model.2/")).digest() != model.digest()
+    large = models.chain("Relu")
+    large.graph.initializer.append(models.weight("w", (500,)))
+    before = ModelFile.load(large).digest()
+    large.graph.initializer[0].raw_data = bytes(2000)
+    assert ModelFile.load(large).digest() == before  # the payload is not read for it
 
 
 def test_the_graph_is_one_message() -> None:

@@ -237,13 +237,24 @@ def test_a_source_without_copying_in_the_kernel(
     def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EXDEV, "not between these")
 
+    done = set()
+
+    def part(source: int, target: int, count: int, offset_src: int) -> int:
+        if offset_src in done or count < 1000:
+            return 0
+        done.add(offset_src + 700)
+        return os.write(target, os.pread(source, 700, offset_src))
+
     monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     edited.save(target.with_name("refused.onnx"))
     monkeypatch.setattr(os, "copy_file_range", lambda *_, **__: 0)
     edited.save(target.with_name("nothing.onnx"))
+    monkeypatch.setattr(os, "copy_file_range", part)
+    edited.save(target.with_name("part.onnx"))
     monkeypatch.delattr(os, "copy_file_range")
     edited.save(target.with_name("absent.onnx"))
-    for name in ("refused", "nothing", "absent"):
+    assert done
+    for name in ("refused", "nothing", "part", "absent"):
         assert target.with_name(f"{name}.onnx").read_bytes() == edited.to_bytes()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -119,12 +120,34 @@ def test_shapes_computed_from_constants() -> None:
     assert "could not be inferred" in refused(made, "/m.0") or "not fixed" in refused(made, "/m.0")
 
 
+def test_weights_outside_the_file_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shape that lies in external data is unknown, even if there is a file of that name where the user stands."""
+    made = models.model(
+        [
+            node("Identity", ["outside"], ["shape"], "/m.0/Identity"),
+            node("Reshape", ["x", "shape"], ["r"], "/m.0/Reshape"),
+            node("Relu", ["r"], ["y"], "/m.1/Relu"),
+        ],
+        [value("x")],
+        [value("y", None)],
+        [numpy_helper.from_array(np.array([1, 8, 4, 8]), "outside")],
+    )
+    assert site(made, "/m.0").shape == (1, 8, 4, 8)
+    (tmp_path / "data").write_bytes(made.graph.initializer[0].raw_data)
+    onnx.external_data_helper.set_external_data(made.graph.initializer[0], "data", 0, 32)
+    made.graph.initializer[0].ClearField("raw_data")
+    monkeypatch.chdir(tmp_path)
+    refused(made, "/m.0")
+
+
 def test_what_the_model_declares_is_believed() -> None:
     made = models.detector(image=("N", 3, 32, 32))
     made.graph.value_info.append(value("/model.2/act/Mul_output_0", ["n", 16, "h", 8]))
     assert site(made, "/model.2").shape == ("n", 16, 8, 8)  # and what it leaves open is inferred
     made.graph.value_info[0].CopyFrom(value("/model.2/act/Mul_output_0", ["n", 16, 20, 20]))
     assert site(made, "/model.2").shape == ("n", 16, 20, 20)
+    made.graph.value_info[0].CopyFrom(value("/model.2/act/Mul_output_0", ["n", 16, "h", 20]))
+    assert site(made, "/model.2").shape == ("n", 16, 8, 20)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +309,18 @@ def test_between_a_convolution_and_its_activation(nodes: Sequence[NodeProto]) ->
         assert "between a convolution and its activation" in warning
         assert "use /m.0 to insert behind the activation" in warning
     assert site(made, "/m.0").warnings == ()
+
+
+def test_only_constant_factors_belong_to_an_activation() -> None:
+    made = activated(
+        node("Sigmoid", ["c"], ["s"]),
+        node("Mul", ["c", "s"], ["r"]),
+        node("Mul", ["r", "c3"], ["q"]),
+        node("Mul", ["q", "x"], ["t"]),
+    )
+    for proto in made.graph.node:
+        proto.name = ""
+    assert "use tensor:q to insert" in site(made, "tensor:c").warnings[0]
 
 
 def test_the_better_selector_works_without_paths_too() -> None:

@@ -689,6 +689,19 @@ def test_same_bytes() -> None:
     assert not splice.same_bytes(a, insert(a, "/model.2"))
 
 
+def test_same_bytes_of_large_models(tmp_path: Path) -> None:
+    """Chunk by chunk, however the ranges of the two lie."""
+    path = models.sparse_file(tmp_path / "m.onnx", 5 << 20)
+    data = bytearray(path.read_bytes())
+    model = ModelFile.load(path)
+    assert splice.same_bytes(model, ModelFile.load(data))
+    assert splice.same_bytes(graphsurgery.remove(graphsurgery.insert(model, "nam", after="/model.0").to_bytes()), model)
+    for place in (-1, -(3 << 20), -(5 << 20)):
+        data[place] = 1
+        assert not splice.same_bytes(model, ModelFile.load(data))
+        data[place] = 0
+
+
 # ---------------------------------------------------------------------- requests
 
 
