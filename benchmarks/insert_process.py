@@ -1,8 +1,8 @@
 """(a) The whole insert process on the RT-DETR-L export, (b) on a synthetic graph of 20,000 nodes, against other ways.
 
 Compared with: a script that makes the same edit with onnx-graphsurgeon, onnx.load + onnx.save without any edit, and cp.
-Added memory is the peak of a process less the peak of one that only imports the same packages. Verification is off
-(it is a second job, which the others do not do at all).
+Each writes a new file. Added memory is the peak of a process less the peak of one that only imports the same
+packages. Verification is off (it is a second job, which the others do not do at all).
 
 usage: python benchmarks/insert_process.py [ROUNDS]
 """
@@ -10,34 +10,39 @@ usage: python benchmarks/insert_process.py [ROUNDS]
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
 from benchmarks.lib.measure import interleaved, keep
 from tests.exports import export
 
 TOOL = str(Path(sys.executable).with_name("graphsurgery"))
-RIVAL = str(Path(__file__).resolve().parent / "lib" / "graphsurgeon_insert.py")
+LIB = Path(__file__).resolve().parent / "lib"
 
 
 def commands(model: Path, folder: Path, selector: str, tensors: list[str], size: int) -> dict[str, list[str]]:
     """The commands to compare on one model."""
     python, source, out = sys.executable, str(model), str(folder / "out.onnx")
     copy = f"import onnx; onnx.save(onnx.load({source!r}), {out!r})"
-    insert = [TOOL, "insert", source, "--module", "simam", "--after", selector, "-o", out, "--force", "--no-verify"]
+    insert = [TOOL, "insert", source, "--module", "simam", "--after", selector, "-o", out, "--no-verify"]
     return {
         "graphsurgery insert": insert,
-        "onnx-graphsurgeon script": [python, RIVAL, source, out, str(size), str(size), *tensors],
+        "onnx-graphsurgeon script": [
+            python,
+            str(LIB / "graphsurgeon_insert.py"),
+            source,
+            out,
+            str(size),
+            str(size),
+            *tensors,
+        ],
         "onnx.load + onnx.save": [python, "-c", copy],
         "cp": ["cp", source, out],
-        "imports of graphsurgery": [TOOL, "insert", "--help"],
+        "imports of graphsurgery": [python, "-c", "import graphsurgery.cli.main, graphsurgery"],
         "imports of the script": [python, "-c", "import onnx, numpy, onnx_graphsurgeon"],
     }
 
@@ -45,7 +50,7 @@ def commands(model: Path, folder: Path, selector: str, tensors: list[str], size:
 def summary(found: dict[str, dict[str, float]]) -> dict[str, float]:
     """The ratios that matter."""
     ours, script = found["graphsurgery insert"], found["onnx-graphsurgeon script"]
-    added = ours["peak_mb"] - found["imports of the script"]["peak_mb"]
+    added = ours["peak_mb"] - found["imports of graphsurgery"]["peak_mb"]
     script_added = script["peak_mb"] - found["imports of the script"]["peak_mb"]
     return {
         "time / onnx-graphsurgeon script": ours["seconds"] / script["seconds"],
@@ -54,32 +59,6 @@ def summary(found: dict[str, dict[str, float]]) -> dict[str, float]:
         "added_mb": added,
         "script_added_mb": script_added,
     }
-
-
-def synthetic(path: Path, stages: int = 100, blocks: int = 40) -> list[str]:
-    """A chain of 20,000 nodes, 4,000 of them convolutions with weights; returns the tensor that leaves each stage."""
-    rng = np.random.default_rng(0)
-    nodes, weights, last, leaving = [], [], "images", []
-    for stage in range(stages):
-        for block in range(blocks):
-            name = f"/stage.{stage}/{block}"
-            weight = f"stage.{stage}.{block}.weight"
-            weights.append(numpy_helper.from_array(rng.normal(size=(16, 16, 1, 1)).astype(np.float32), weight))
-            for op, inputs in (
-                ("Conv", [last, weight]),
-                ("Sigmoid", [f"{name}/Conv_output_0"]),
-                ("Mul", [f"{name}/Conv_output_0", f"{name}/Sigmoid_output_0"]),
-                ("Relu", [f"{name}/Mul_output_0"]),
-                ("Add", [f"{name}/Relu_output_0", last]),
-            ):
-                nodes.append(helper.make_node(op, inputs, [f"{name}/{op}_output_0"], name=f"{name}/{op}"))
-            last = f"{name}/Add_output_0"
-        leaving.append(last)
-    x = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 16, 32, 32])
-    y = helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, 16, 32, 32])
-    graph = helper.make_graph(nodes, "synthetic", [x], [y], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return leaving
 
 
 def show(title: str, found: dict[str, dict[str, float]]) -> None:
@@ -95,13 +74,14 @@ def main() -> None:
     try:
         model = export("rtdetr-l", "torchscript")
         tensor = "/model.9/ec/act/Relu_output_0"
-        large = interleaved(commands(model, folder, "/model.9", [tensor], 20), rounds)
+        large = interleaved(commands(model, folder, "/model.9", [tensor], 20), rounds, folder / "out.onnx")
         show(f"(a) RT-DETR-L, {model.stat().st_size / 1e6:.0f} MB, one SimAM behind /model.9", large)
         ratios = summary(large)
         print("  ", {key: round(value, 3) for key, value in ratios.items()})
 
         graph = folder / "synthetic.onnx"
-        leaving = synthetic(graph)
+        subprocess.run([sys.executable, str(LIB / "synthetic.py"), str(graph)], check=True)
+        leaving = [f"/stage.{stage}/39/Add_output_0" for stage in range(100)]
         one = commands(graph, folder, "/stage.50", leaving[50:51], 32)
         hundred = commands(graph, folder, "/stage.*", leaving, 32)
         names = ("graphsurgery insert", "onnx-graphsurgeon script")
@@ -109,7 +89,7 @@ def main() -> None:
             f"{name}, {n}": c[name] for n, c in (("1 insertion", one), ("100 insertions", hundred)) for name in names
         }
         both |= {name: one[name] for name in ("onnx.load + onnx.save", "cp")}
-        many = interleaved(both, rounds)
+        many = interleaved(both, rounds, folder / "out.onnx")
         show("(b) 20,000 nodes", many)
         growth = (
             many["graphsurgery insert, 100 insertions"]["seconds"] / many["graphsurgery insert, 1 insertion"]["seconds"]

@@ -35,10 +35,7 @@ class GraphIndex:
             for name in node.output:
                 if name:
                     self.producer[name] = position
-            names = set(node.input)
-            if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
-                names.update(_captured(node))
-            for name in names:
+            for name in self.reads(position):
                 if name:
                     self.consumers.setdefault(name, []).append(position)
         self._check_names()
@@ -55,6 +52,25 @@ class GraphIndex:
             return True
         position = self.producer.get(tensor)
         return position is not None and self.nodes[position].op_type == "Constant"
+
+    def ancestors(self, tensor: str) -> list[int]:
+        """Positions of the nodes that a tensor depends on, in the order of the file."""
+        found: set[int] = set()
+        pending = [tensor]
+        while pending:
+            position = self.producer.get(pending.pop())
+            if position is not None and position not in found:
+                found.add(position)
+                pending += self.reads(position)
+        return sorted(found)
+
+    def reads(self, position: int) -> set[str]:
+        """The tensors that a node reads, those that its subgraphs capture included."""
+        node = self.nodes[position]
+        names = set(node.input)
+        if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
+            names.update(_captured(node))
+        return names
 
     def label(self, position: int) -> str:
         """How messages call a node: its name, or operator and position where it has none."""

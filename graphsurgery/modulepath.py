@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import takewhile
 
 import onnx
@@ -66,7 +67,12 @@ def from_name(name: str) -> str:
     'model.8.cv2.act'
     """
     scopes, slash, _ = name.rpartition("/")
-    return join(scopes.split("/")) if slash else ""
+    return _joined(scopes) if slash else ""
+
+
+@lru_cache(maxsize=1 << 16)
+def _joined(scopes: str) -> str:
+    return join(scopes.split("/"))
 
 
 def from_metadata(node: onnx.NodeProto) -> tuple[str, list[tuple[str, str]]] | None:

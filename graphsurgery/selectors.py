@@ -94,7 +94,7 @@ class Resolver:
         if not positions:
             raise SelectorError(f"the model has no node {name!r}{_nearest(name, index.node_names)}")
         if len(positions) > 1:
-            choices = ", ".join(f"tensor:{index.nodes[p].output[0]}" for p in positions)
+            choices = ", ".join(f"tensor:{out}" for p in positions for out in index.nodes[p].output)
             raise SelectorError(f"{len(positions)} nodes are called {name!r}; name one by its tensor: {choices}")
         outputs = [out for out in index.nodes[positions[0]].output if out in index.consumers or out in index.outputs]
         return self._only(outputs, f"the node {name!r}")

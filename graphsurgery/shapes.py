@@ -10,7 +10,7 @@ from onnx import shape_inference
 
 from .constants import fold_shapes
 from .featuremap import float_dtype
-from .modelfile import ModelFile
+from .graphindex import GraphIndex
 from .wire import text
 
 Dimension: TypeAlias = int | str | None
@@ -18,19 +18,48 @@ Dimension: TypeAlias = int | str | None
 
 
 class ShapeTable:
-    """Types of tensors, taken from the model where it states them in full, else inferred once."""
+    """Types of tensors, taken from the model where it states them in full, else inferred.
 
-    def __init__(self, model: ModelFile) -> None:
-        self._model = model
+    For the first tensor that needs it, what the tensor depends on is inferred; for the second, the whole model.
+    """
+
+    def __init__(self, index: GraphIndex) -> None:
+        self._index = index
+        self._model = index.model.structure
+        self._known: dict[str, onnx.TypeProto] | None = None
 
     @cached_property
     def _declared(self) -> dict[str, onnx.TypeProto]:
-        return _types(self._model.structure.graph)
+        return _types(self._model.graph)
+
+    def _inferred(self, tensor: str) -> onnx.TypeProto | None:
+        if self._known is None:
+            self._known = self._infer(self._part(tensor))
+        elif tensor not in self._known:
+            self._known = self._everything
+        return self._known.get(tensor)
 
     @cached_property
-    def _inferred(self) -> dict[str, onnx.TypeProto]:
+    def _everything(self) -> dict[str, onnx.TypeProto]:
+        return self._infer(self._model)
+
+    def _part(self, tensor: str) -> onnx.ModelProto:
+        """The nodes that a tensor depends on, as a model of their own."""
+        part = onnx.ModelProto(ir_version=self._model.ir_version, opset_import=self._model.opset_import)
+        part.functions.extend(self._model.functions)
+        positions = self._index.ancestors(tensor)
+        graph, wanted = self._model.graph, {name for position in positions for name in self._index.reads(position)}
+        part.graph.node.extend(self._index.nodes[position] for position in positions)
+        part.graph.input.extend(value for value in graph.input if value.name in wanted)
+        part.graph.initializer.extend(weight for weight in graph.initializer if weight.name in wanted)
+        made = wanted | {tensor}
+        part.graph.value_info.extend(value for value in (*graph.value_info, *graph.output) if value.name in made)
+        return part
+
+    @staticmethod
+    def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
         copy = onnx.ModelProto()
-        copy.CopyFrom(self._model.structure)
+        copy.CopyFrom(model)
         _forget_impossible_sizes(copy.graph)
         try:
             fold_shapes(copy)
@@ -44,7 +73,7 @@ class ShapeTable:
         declared = _read(self._declared.get(tensor))
         if declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:]):
             return declared
-        inferred = _read(self._inferred.get(tensor))
+        inferred = _read(self._inferred(tensor))
         return (inferred[0] or declared[0], _merge(declared[1], inferred[1]))
 
     def is_feature_map(self, tensor: str) -> bool:

@@ -70,7 +70,7 @@ class SiteFinder:
     def __init__(self, model: ModelFile) -> None:
         self.model = model
         self.index = GraphIndex(model)
-        self.shapes = ShapeTable(model)
+        self.shapes = ShapeTable(self.index)
 
     @cached_property
     def tree(self) -> ModuleTree:
@@ -168,7 +168,7 @@ class SiteFinder:
         if position is None or self.index.nodes[position].op_type not in ("Conv", "BatchNormalization"):
             return
         activated = self._activation_of(tensor)
-        if activated is not None:
+        if activated:
             path = self._path_of(activated)
             better = self.tree.modules[path].display if path else f"tensor:{activated}"
             yield (
@@ -182,18 +182,17 @@ class SiteFinder:
         if tensor in index.outputs:
             return None
         if len(readers) == 1 and index.nodes[readers[0]].op_type in _ACTIVATIONS:
-            return str(index.nodes[readers[0]].output[0])
+            return self._output(readers[0])
         for gate, product in permutations(readers) if len(readers) == 2 else ():
             if index.nodes[product].op_type == "Mul" and self._leads_to(gate, product):
-                return self._scaled(index.nodes[product].output[0])
+                return self._scaled(self._output(product))
         return None
 
     def _leads_to(self, gate: int, product: int) -> bool:
         """Whether a node is the first of a chain of elementwise ones that ends in the product."""
         for _ in range(_LONGEST_GATE):
-            node = self.index.nodes[gate]
-            readers = self.index.consumers.get(node.output[0], [])
-            if node.op_type not in _IN_GATES or len(readers) != 1:
+            readers = self.index.consumers.get(self._output(gate), [])
+            if self.index.nodes[gate].op_type not in _IN_GATES or len(readers) != 1:
                 return False
             if readers[0] == product:
                 return True
@@ -201,10 +200,15 @@ class SiteFinder:
         return False
 
     def _scaled(self, tensor: str) -> str:
-        """The tensor after the constant factors that follow it: the 1/6 of a HardSwish, the 1/2 of a GELU."""
+        """The tensor after a constant factor that follows it: the 1/6 of a HardSwish, the 1/2 of a GELU."""
         readers = self.index.consumers.get(tensor, [])
-        node = self.index.nodes[readers[0]] if len(readers) == 1 and tensor not in self.index.outputs else None
-        if node is None or node.op_type not in ("Mul", "Div"):
+        if len(readers) != 1 or tensor in self.index.outputs:
             return tensor
+        node = self.index.nodes[readers[0]]
         constant = [self.index.is_constant(name) for name in node.input if name != tensor]
-        return self._scaled(node.output[0]) if constant == [True] else tensor
+        return self._output(readers[0]) if node.op_type in ("Mul", "Div") and constant == [True] else tensor
+
+    def _output(self, position: int) -> str:
+        """The first output of a node; "" for a node without any, which is not valid but can be in a file."""
+        outputs = self.index.nodes[position].output
+        return str(outputs[0]) if outputs else ""

@@ -12,9 +12,9 @@ import onnx
 import onnx_graphsurgeon as gs
 
 
-def insert(graph: gs.Graph, x: gs.Tensor, size: int, number: int) -> None:
+def insert(graph: gs.Graph, x: gs.Tensor, channels: int, size: int, number: int) -> None:
     """SimAM in its shortest form (InstanceNormalization, square, add, sigmoid, product) behind the tensor ``x``."""
-    channels, k = x.shape[1], (size - 1) / size
+    k = (size - 1) / size
     readers = list(x.outputs)
 
     def op(kind: str, *inputs: gs.Tensor, **attributes: object) -> gs.Variable:
@@ -38,11 +38,9 @@ def main() -> None:
     for number, name in enumerate(names):
         x = tensors[name]
         producer = x.inputs[0]
-        if x.shape is None:  # exports without value_info: the weight of the convolution before tells the channels
-            while producer.op != "Conv":
-                producer = producer.inputs[0].inputs[0]
-            x.shape = [1, producer.inputs[1].shape[0], int(height), int(width)]
-        insert(graph, x, int(height) * int(width), number)
+        while producer.op != "Conv":  # exports without value_info: the weight of the convolution before tells it
+            producer = producer.inputs[0].inputs[0]
+        insert(graph, x, producer.inputs[1].shape[0], int(height) * int(width), number)
     graph.cleanup().toposort()
     onnx.save(gs.export_onnx(graph), target)
 

@@ -18,7 +18,10 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def run(command: Sequence[str]) -> tuple[float, float]:
-    """(wall seconds, peak resident memory in MB) of one run of a command. RuntimeError if it fails."""
+    """(wall seconds, peak resident memory in MB) of one run of a command. RuntimeError if it fails.
+
+    The peak of a process counts the memory of the one that started it; so this process has to stay small.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -31,13 +34,14 @@ def run(command: Sequence[str]) -> tuple[float, float]:
     return wall, usage.ru_maxrss / 1024
 
 
-def interleaved(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, dict[str, float]]:
+def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path) -> dict[str, dict[str, float]]:
     """Median, least and largest wall time (s) and median peak memory (MB) of each command, after one uncounted
     round.
     """
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for count in range(rounds + 1):
         for name, command in commands.items():
+            output.unlink(missing_ok=True)
             measured = run(command)
             if count:
                 found[name].append(measured)

@@ -30,17 +30,24 @@ from .verify import verify
 _INTERRUPTED = 128 + 2
 _TERMINATED = 128 + 15
 
-app = typer.Typer(
-    name="graphsurgery",
-    help="Put attention blocks into detectors that are exported to ONNX, and prove that the result is right.",
-    epilog="Exit codes: 0 done; 1 a check failed; 2 the request is wrong; 3 something asked for is missing here.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (insert, remove, sites, blocks, verify, apply, diff):
-    app.command()(command)
+_COMMANDS = {command.__name__: command for command in (insert, remove, sites, blocks, verify, apply, diff)}
+
+
+def application(first: str = "") -> typer.Typer:
+    """The command line, or as much of it as is needed when its first word is known: typer takes its time for each."""
+    app = typer.Typer(
+        name="graphsurgery",
+        help="Put attention blocks into detectors that are exported to ONNX, and prove that the result is right.",
+        epilog="Exit codes: 0 done; 1 a check failed; 2 the request is wrong; 3 something asked for is missing here.",
+        invoke_without_command=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for command in [_COMMANDS[first]] if first in _COMMANDS else _COMMANDS.values():
+        app.command()(command)
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,7 +56,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     context: typer.Context,
     version: Annotated[
@@ -71,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
         signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = app(args=arguments, prog_name="graphsurgery", standalone_mode=False)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        code = application(*words[:1])(args=words, prog_name="graphsurgery", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -15,7 +15,7 @@ import pytest
 
 import graphsurgery as gsx
 from graphsurgery.cli import main as module
-from graphsurgery.cli.main import app, main
+from graphsurgery.cli.main import application, main
 
 COMMANDS = ("insert", "remove", "sites", "blocks", "verify", "apply", "diff")
 
@@ -113,7 +113,7 @@ def test_terminated(folder: Path) -> None:
 
 def test_main_module_states_its_exit_codes() -> None:
     assert "Exit codes" in (module.__doc__ or "")
-    assert "Exit codes" in str(app.info.epilog)
+    assert "Exit codes" in str(application().info.epilog)
 
 
 def test_diff(cli: Any, folder: Path) -> None:

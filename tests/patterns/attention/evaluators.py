@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -10,8 +10,9 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from graphsurgery.parity.stepwise import rounded_after_every_node
+from tests.patterns.attention.harness import Array, Built
 
-Array = np.ndarray[Any, Any]
+Evaluator = Callable[[Array], Array]
 
 
 class NoKernel(Exception):
@@ -72,7 +73,8 @@ class OpenVino:
         self._compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
 
     def __call__(self, x: Array) -> Array:
-        return np.asarray(self._compiled(x)[0])
+        y: Array = np.asarray(self._compiled((x,))[0])
+        return y
 
 
 class OpenCv:
@@ -86,3 +88,20 @@ class OpenCv:
     def __call__(self, x: Array) -> Array:
         self._net.setInput(x)
         return np.asarray(self._net.forward())
+
+
+def evaluators(built: Built) -> list[Evaluator]:
+    """onnxruntime with graph optimisation on and off, or onnx's own evaluator where that has no kernels.
+
+    None for bfloat16, of which onnxruntime has next to no kernels and whose sums onnx's evaluator rounds at every step.
+    """
+    if built.feature.dtype == "bfloat16":
+        return []
+    try:
+        return [Runtime(built.model), Runtime(built.model, optimise=False)]
+    except NoKernel:
+        assert built.feature.dtype == "float64"
+        assert {"Conv", "AveragePool"} & set(built.operators)
+        if built.opset == 10 and "Resize" in built.operators:  # onnx's evaluator takes it for the one of opset 11
+            return []
+        return [Reference(built.model)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -230,3 +231,30 @@ def few_inputs(feature: FeatureMap, seed: int = 0) -> list[tuple[str, Array]]:
 def concrete(feature: FeatureMap) -> tuple[int, int, int, int]:
     """A shape that the site takes; 3 x 11 x 14 for what is dynamic."""
     return feature.batch or 3, feature.channels, feature.height or 11, feature.width or 14
+
+
+# ---------------------------------------------------------------------- for every block
+
+Named = tuple[str, Settings]
+every_block = pytest.mark.parametrize("block", BLOCKS, ids=label)
+
+STATIC = feature_map()
+DYNAMIC_BATCH = feature_map(batch=None)
+DYNAMIC = feature_map(batch=None, height=None, width=None)
+
+
+def forms(block: Named, feature: FeatureMap, opset: int) -> Iterator[Built]:
+    """The block in each of its lowerings there."""
+    made = make_block(*block)
+    for lowering in made.lowerings(feature, opset):
+        yield build(*block, feature, opset=opset, lowering=lowering)
+
+
+def possible(block: Named, feature: FeatureMap, opset: int) -> bool:
+    """Whether the block can be put there. What it says where it cannot is tested block by block."""
+    spelled, settings = block
+    if not feature.static:
+        if spelled == "nam[channel+spatial]" or ("theta" in spelled and not settings.get("extent")):
+            return False
+        return opset >= 11 or not settings.get("extent")
+    return spelled != "simam" or feature.area > 1

@@ -23,7 +23,8 @@ def norm(x: Array, given: dict[str, Array], prefix: str, eps: float, axes: tuple
 
     gamma = shaped("weight")
     u = (x - shaped("running_mean")) / np.sqrt(shaped("running_var") + eps) * gamma + shaped("bias")
-    return x / (1 + np.exp(-u * np.abs(gamma) / np.abs(gamma).sum()))
+    y: Array = x / (1 + np.exp(-u * np.abs(gamma) / np.abs(gamma).sum()))
+    return y
 
 
 def published(x: Array, given: dict[str, Array], eps: float) -> Array:

@@ -7,10 +7,8 @@ import pytest
 
 from graphsurgery.block import make_block
 from tests.patterns.attention.evaluators import OpenCv, OpenVino
-from tests.patterns.attention.harness import BLOCKS, Settings, build, feature_map, few_inputs, label
+from tests.patterns.attention.harness import Settings, build, every_block, feature_map, few_inputs
 from tests.patterns.attention.verdicts import assert_agrees
-
-every_block = pytest.mark.parametrize("block", BLOCKS, ids=label)
 
 
 @every_block

@@ -29,7 +29,8 @@ def published(x: Array, e_lambda: float) -> Array:
     n = x.shape[2] * x.shape[3] - 1
     d = (x - x.mean(axis=(2, 3), keepdims=True)) ** 2
     energy = d / (4 * (d.sum(axis=(2, 3), keepdims=True) / n + e_lambda)) + 0.5
-    return x / (1 + np.exp(-energy))
+    y: Array = x / (1 + np.exp(-energy))
+    return y
 
 
 # ---------------------------------------------------------------------- forms
