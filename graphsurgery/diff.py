@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import onnx
 
-from .modelfile import INITIALIZER, NODE, ModelFile
+from .modelfile import ModelFile
 from .nodediff import arrow, bytes_of, in_another_order, match, node_changes, short, type_text
 from .payloaddiff import tensor_details, tensor_text
-from .splice import same_bytes
+from .pieces import INITIALIZER, NODE
+from .removal import same_bytes
 
 Kind = Literal["added", "removed", "changed"]
 _MARKS: dict[str, str] = {"removed": "-", "changed": "~", "added": "+"}

@@ -9,11 +9,10 @@ undoing an edit gives back the bytes there were.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -21,6 +20,20 @@ import onnx
 from . import externaldata, wire
 from .bytesource import BytesSource, FileSource, Source
 from .errors import ModelError
+from .pieces import (
+    GRAPH_OUTPUT,
+    INITIALIZER,
+    METADATA,
+    NODE,
+    Edit,
+    Piece,
+    end_of,
+    located,
+    metadata,
+    new_pieces,
+    replaced,
+    slim_pieces,
+)
 from .wire import number_of
 
 if TYPE_CHECKING:
@@ -33,50 +46,10 @@ if TYPE_CHECKING:
 PROTOBUF_LIMIT = 2**31 - 1
 
 _GRAPH = number_of(onnx.ModelProto, "graph")
-_METADATA = number_of(onnx.ModelProto, "metadata_props")
-NODE = number_of(onnx.GraphProto, "node")
-INITIALIZER = number_of(onnx.GraphProto, "initializer")
-VALUE_INFO = number_of(onnx.GraphProto, "value_info")
-GRAPH_OUTPUT = number_of(onnx.GraphProto, "output")
-
 _TOO_LARGE = (
     "{name} would hold 2 GB or more in one protobuf message, which no ONNX reader accepts; "
     "save the weights as external data first (onnx.save with save_as_external_data=True) and edit that file"
 )
-
-
-class Piece(NamedTuple):
-    """One field of the model or of its graph: bytes [start, end) of ``source``, the content from ``body`` on."""
-
-    number: int
-    source: Source
-    start: int
-    body: int
-    end: int
-
-    @classmethod
-    def of(cls, number: int, content: bytes) -> Piece:
-        """A new field."""
-        data = wire.delimited(number, content)
-        return cls(number, BytesSource(data), 0, len(data) - len(content), len(data))
-
-    @property
-    def content(self) -> bytes:
-        return self.source.read(self.body, self.end)
-
-
-@dataclass
-class Edit:
-    """What is to change in a model: new contents by field number and position among the fields of that number."""
-
-    replaced: dict[tuple[int, int], bytes | None] = field(default_factory=dict)
-    """(field number of the graph, position) -> new content, or None to drop it"""
-    nodes: dict[int, list[bytes]] = field(default_factory=dict)
-    """nodes to put in front of the node at this position (the number of nodes: at the end)"""
-    appended: dict[int, list[bytes]] = field(default_factory=dict)
-    """field number of the graph -> contents to add behind the last field of that number"""
-    metadata: dict[str, str | None] = field(default_factory=dict)
-    """model metadata to set (in place where the key exists, else at the end) or, with None, to drop"""
 
 
 class ModelFile:
@@ -132,8 +105,8 @@ class ModelFile:
             graphs = [f for f in fields if f.number == _GRAPH]
             if len(graphs) != 1 or graphs[0].kind != wire.LENGTH_DELIMITED:
                 raise wire.WireError("it has no graph" if not graphs else "its graph is stored in several parts")
-            graph = [_piece(source, f) for f in wire.scan(source, graphs[0].body, graphs[0].end)]
-            model = cls([_piece(source, f) for f in fields], graph, folder, name)
+            graph = [located(source, f) for f in wire.scan(source, graphs[0].body, graphs[0].end)]
+            model = cls([located(source, f) for f in fields], graph, folder, name)
             model._check_header()
         except (wire.WireError, EOFError) as error:
             raise ModelError(_explain(source, name, str(error))) from None
@@ -161,10 +134,10 @@ class ModelFile:
         model, graph = onnx.ModelProto.DESCRIPTOR, onnx.GraphProto.DESCRIPTOR
         for piece in self._model:
             if piece.number == _GRAPH:
-                content = b"".join(_slim_pieces(self._graph, graph))
+                content = b"".join(slim_pieces(self._graph, graph))
                 yield wire.delimited(_GRAPH, content)
             else:
-                yield from _slim_pieces([piece], model)
+                yield from slim_pieces([piece], model)
 
     @cached_property
     def structure(self) -> onnx.ModelProto:
@@ -241,10 +214,10 @@ class ModelFile:
             if key not in edit.replaced:
                 graph.append(piece)
             elif (content := edit.replaced[key]) is not None:
-                graph.append(_replaced(piece, content))
+                graph.append(replaced(piece, content))
         last = [Piece.of(NODE, content) for content in edit.nodes.get(counts.get(NODE, 0), [])]
-        for number, pieces in ((NODE, last), *_new_pieces(edit.appended)):
-            place = _end_of(graph, number)
+        for number, pieces in ((NODE, last), *new_pieces(edit.appended)):
+            place = end_of(graph, number)
             graph[place:place] = pieces
         result = ModelFile(self._with_metadata(edit.metadata), graph, self.folder, self.name)
         result.__dict__["external_data"] = self.external_data  # no edit adds or drops any: no need to look again
@@ -254,13 +227,13 @@ class ModelFile:
         pieces: list[Piece] = []
         left = dict(changes)
         for piece in self._model:
-            entry = onnx.StringStringEntryProto.FromString(piece.content) if piece.number == _METADATA else None
+            entry = onnx.StringStringEntryProto.FromString(piece.content) if piece.number == METADATA else None
             if entry is None or entry.key not in left:
                 pieces.append(piece)
             elif (value := left.pop(entry.key)) is not None:
-                pieces.append(_metadata(entry.key, value))
-        place = _end_of(pieces, _METADATA)
-        pieces[place:place] = [_metadata(key, value) for key, value in left.items() if value is not None]
+                pieces.append(metadata(entry.key, value))
+        place = end_of(pieces, METADATA)
+        pieces[place:place] = [metadata(key, value) for key, value in left.items() if value is not None]
         return pieces
 
     def with_outputs(self, tensors: Sequence[tuple[str, int]]) -> ModelFile:
@@ -347,56 +320,3 @@ def _explain(source: Source, name: str, reason: str) -> str:
     if start[:1] == b"\x08" and ("ends in the middle" in reason or "longer than the message" in reason):
         return f"{name} is not a complete ONNX model: {reason} (was it cut off while it was copied?)"
     return f"{name} is not an ONNX model: {reason}"
-
-
-def _piece(source: Source, f: wire.Field) -> Piece:
-    """The field as a piece. One of another wire type than a message's is unknown to protobuf, so it gets no known
-    number.
-    """
-    return Piece(f.number if f.kind == wire.LENGTH_DELIMITED else -f.number, source, f.start, f.body, f.end)
-
-
-def _replaced(piece: Piece, content: bytes) -> Piece:
-    """The piece with a new content and, where it was written oddly, as odd a length in front."""
-    header = wire.header_like(piece.source.read(piece.start, piece.body), len(content))
-    data = header + content
-    return Piece(piece.number, BytesSource(data), 0, len(header), len(data))
-
-
-def _metadata(key: str, value: str) -> Piece:
-    return Piece.of(_METADATA, onnx.StringStringEntryProto(key=key, value=value).SerializeToString())
-
-
-def _new_pieces(contents: Mapping[int, Iterable[bytes]]) -> Iterator[tuple[int, list[Piece]]]:
-    for number, items in contents.items():
-        yield number, [Piece.of(number, content) for content in items]
-
-
-def _end_of(pieces: Sequence[Piece], number: int) -> int:
-    """Where a new field of this number belongs: behind the last of its kind, else where protobuf would write it."""
-    later = 0
-    for place in range(len(pieces), 0, -1):
-        if pieces[place - 1].number == number:
-            return place
-        if not later and pieces[place - 1].number < number:
-            later = place
-    return later
-
-
-def _slim_pieces(pieces: Sequence[Piece], descriptor: Any) -> Iterator[bytes]:
-    """The fields without payload; a run of small neighbours is read at once."""
-    run: tuple[Source, int, int] | None = None
-    for piece in pieces:
-        declared = descriptor.fields_by_number.get(piece.number)
-        large = (
-            piece.end - piece.body > wire.PAYLOAD_LIMIT and declared is not None and declared.message_type is not None
-        )
-        if run and (large or run[0] is not piece.source or run[2] != piece.start):
-            yield run[0].read(run[1], run[2])
-            run = None
-        if large:
-            yield wire.delimited(piece.number, wire.slim(piece.source, declared.message_type, piece.body, piece.end))
-        else:
-            run = (piece.source, run[1] if run else piece.start, piece.end)
-    if run:
-        yield run[0].read(run[1], run[2])

@@ -10,7 +10,7 @@ from typing import Literal
 
 import onnx
 
-from .modelfile import Piece
+from .pieces import Piece
 
 _CHUNK = 1 << 20
 _SMALL = 1 << 12

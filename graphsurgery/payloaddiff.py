@@ -10,8 +10,8 @@ import onnx
 from . import externaldata
 from .bytesource import FileSource
 from .errors import ExternalDataError
-from .modelfile import Piece
 from .nodediff import arrow, same_content
+from .pieces import Piece
 
 
 def tensor_text(tensor: onnx.TensorProto) -> str:

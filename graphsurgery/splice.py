@@ -1,14 +1,12 @@
-"""Insert and remove: the only place where a model's graph is changed.
+"""Insert: with removal.py the only place where a model's graph is changed.
 
-Insertions are planned against one index of the model and carried out as one edit, however many there are. A removal
-looks at the graph, not at old bytes: it finds the block's nodes by name, joins what they stood between, and takes
-the record away.
+Insertions are planned against one index of the model and carried out as one edit, however many there are.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +14,10 @@ import onnx
 
 from . import folding, gate, modulepath
 from .block import Array, Block
-from .bytesource import Source
-from .errors import BlockError, InsertionError, ModelError, SiteError
-from .graphindex import GraphIndex
-from .modelfile import INITIALIZER, NODE, VALUE_INFO, Edit, ModelFile
-from .record import KEY, Insertion, RecordedSite
+from .errors import BlockError, SiteError
+from .modelfile import ModelFile
+from .pieces import INITIALIZER, NODE, VALUE_INFO, Edit
+from .record import Insertion, RecordedSite
 from .sites import Site, SiteFinder
 from .template import TARGETS, Emitted, Names, Template
 from .wire import rename_inputs, rename_outputs
@@ -235,177 +232,3 @@ def _lowering(block: Block, t: Template, wanted: str | None) -> str:
 
 def _recorded(site: Site, source: str) -> RecordedSite:
     return RecordedSite(site.path, site.type, source, site.shape, site.dtype, site.stride, site.consumers)
-
-
-# ---------------------------------------------------------------------- remove
-
-
-def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
-    """The model without these insertions (all of them, if None). InsertionError if one is not there or was altered."""
-    insertions = {insertion.id: insertion for insertion in model.insertions()}
-    for name in ids or ():
-        if name not in insertions:
-            known = f"it has {', '.join(insertions)}" if insertions else "it has none at all"
-            raise InsertionError(f"the model has no insertion {name!r}; {known}")
-    chosen = [insertions[name] for name in dict.fromkeys(ids)] if ids is not None else list(insertions.values())
-    return _without(model, chosen, list(insertions.values())) if chosen else model
-
-
-def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
-    index, graph = GraphIndex(model), model.structure.graph
-    removed: set[int] = set()
-    joined: dict[str, str] = {}  # what a removed block gave -> what it read
-    for insertion in chosen:
-        mine = _positions(index, insertion)
-        source, output = _boundary(index, mine, insertion)
-        joined[output] = source
-        removed |= mine
-    edit = Edit()
-    names = _names_after(index, joined)
-    for old in names:
-        for position in index.consumers.get(old, ()):
-            if position not in removed:
-                edit.replaced[NODE, position] = rename_inputs(model.content(NODE, position), _encoded(names))
-    for old in names.keys() - joined.keys():  # a graph output gets its name back from the node that makes it
-        position = index.producer[old]
-        node = edit.replaced.get((NODE, position)) or model.content(NODE, position)
-        edit.replaced[NODE, position] = rename_outputs(node, _encoded(names))
-    edit.replaced |= {(NODE, position): None for position in removed}
-    _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], {n for i in chosen for n in i.initializers})
-    edit.metadata = {KEY + insertion.id: None for insertion in chosen}
-    others = [other for other in every if KEY + other.id not in edit.metadata]
-    declared = {name for insertion in every for name in insertion.value_info}
-    for other, renamed in zip(others, _records_after(others, names, declared), strict=True):
-        declared.difference_update(renamed.value_info)
-        if renamed != other:
-            edit.metadata.update([renamed.to_entry()])
-    _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], declared)
-    return model.edited(edit)
-
-
-def _records_after(others: Sequence[Insertion], names: Mapping[str, str], declared: set[str]) -> list[Insertion]:
-    """The records of the insertions that stay. What was declared for the removed ones and is still there is theirs."""
-    result = []
-    free = declared - names.keys() - {name for other in others for name in other.value_info}
-    for other in others:
-        renamed = other.renamed(site=names, output=names)
-        inherited = [name for name in (renamed.site.tensor, renamed.output_tensor) if name in free]
-        free.difference_update(inherited)
-        own = [name for name in other.value_info if name not in names]
-        result.append(replace(renamed, value_info=(*own, *inherited)))
-    return result
-
-
-def _names_after(index: GraphIndex, joined: Mapping[str, str]) -> dict[str, str]:
-    """New names of tensors once the blocks are gone, given what each of them joined (output -> source).
-
-    Whoever read a block's output reads what the block read; but a name that is an output of the model stays, and what
-    the block read takes it over.
-    """
-    names, kept = dict[str, str](), dict[str, str]()
-    for output, source in joined.items():
-        while source in joined:
-            source = joined[source]
-        names[output] = source
-        if output in index.outputs:
-            if source not in index.producer:
-                raise InsertionError(
-                    f"a block stands between the input {source!r} and the output {output!r} of the model"
-                )
-            kept[source] = output
-    names |= kept
-    names = {old: kept.get(new, new) for old, new in names.items()}
-    return {old: new for old, new in names.items() if old != new}
-
-
-def _encoded(changes: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {old.encode(): new.encode() for old, new in changes.items()}
-
-
-def _drop(edit: Edit, number: int, names: Sequence[str], unwanted: set[str]) -> None:
-    edit.replaced |= {(number, position): None for position, name in enumerate(names) if name in unwanted}
-
-
-def _positions(index: GraphIndex, insertion: Insertion) -> set[int]:
-    found = [index.node_names.get(name, []) for name in insertion.nodes]
-    if any(len(positions) != 1 for positions in found):
-        raise InsertionError(
-            f"{insertion.id} cannot be taken out: another tool has changed its nodes since it was inserted; "
-            "go back to the file from before"
-        )
-    return {positions[0] for positions in found}
-
-
-def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[str, str]:
-    """The tensor that the block reads and the one that it gives, as the graph is now."""
-    made = {name for position in mine for name in index.nodes[position].output}
-    read = {name for position in mine for name in index.nodes[position].input if name}
-    sources = [name for name in read - made if not index.is_constant(name)]
-    outputs = [
-        name
-        for name in made
-        if name in index.outputs or any(reader not in mine for reader in index.consumers.get(name, ()))
-    ]
-    if not outputs:  # a block that nothing reads: its last tensor
-        outputs = [name for name in made if name not in index.consumers]
-    if len(sources) != 1 or len(outputs) != 1:
-        raise InsertionError(
-            f"{insertion.id} cannot be taken out: another tool has joined it with the graph around it; "
-            "go back to the file from before"
-        )
-    return sources[0], outputs[0]
-
-
-# ---------------------------------------------------------------------- proof
-
-
-@dataclass(frozen=True)
-class Unchanged:
-    """Whether a model, its insertions taken out, is the model that they were put into."""
-
-    passed: bool
-    sentence: str
-
-
-def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
-    """Take every insertion out and compare with the original: byte for byte if it is given, else by the recorded
-    digest.
-    """
-    insertions = model.insertions()
-    try:
-        bare = remove(model)
-    except (InsertionError, ModelError) as error:
-        return Unchanged(False, str(error))
-    if original is not None:
-        if same_bytes(bare, original):
-            return Unchanged(True, "without the insertions it is the original, byte for byte")
-        return Unchanged(False, f"without the insertions it is not {original.name}")
-    if insertions and bare.digest() != insertions[0].original:
-        return Unchanged(False, "without the insertions its structure is not the one that they were put into")
-    return Unchanged(
-        True, "without the insertions its structure is the original's (give the original to compare the weights too)"
-    )
-
-
-def same_bytes(first: ModelFile, second: ModelFile) -> bool:
-    """Whether two models would be saved as the same bytes. Ranges that lie in one and the same source are not read."""
-    if first.size != second.size:
-        return False
-    left, right = list(first.ranges()), list(second.ranges())
-    if [(id(s), a, b) for s, a, b in left] == [(id(s), a, b) for s, a, b in right]:
-        return True
-    return all(a == b for a, b in zip(_chunks(left), _chunks(right), strict=True))
-
-
-def _chunks(ranges: Iterable[tuple[Source, int, int]], size: int = 1 << 20) -> Iterator[bytes]:
-    """The bytes of the ranges in chunks of ``size``, wherever the ranges begin and end."""
-    buffer = b""
-    for source, start, end in ranges:
-        while start < end:
-            stop = min(end, start + size)
-            buffer += source.read(start, stop)
-            start = stop
-            while len(buffer) >= size:
-                yield buffer[:size]
-                buffer = buffer[size:]
-    yield buffer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import externaldata, gate, splice, weights
+from . import externaldata, gate, removal, weights
 from .block import Array, Block, make_block
 from .errors import BlockError, RequestError, WeightsError
 from .featuremap import FeatureMap
@@ -95,7 +95,7 @@ def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelF
 
     Raises InsertionError if one is not there, or was altered by another tool.
     """
-    return splice.remove(ModelFile.load(model), [ids] if isinstance(ids, str) else ids)
+    return removal.remove(ModelFile.load(model), [ids] if isinstance(ids, str) else ids)
 
 
 def sites(model: ModelSource) -> list[Site]:

@@ -15,6 +15,7 @@ import onnx
 from .bytesource import BytesSource, Source
 
 LENGTH_DELIMITED = 2
+_GROUP, _GROUP_END = 3, 4
 _FIRST_WINDOW, _LAST_WINDOW = 1 << 9, 1 << 16
 _HEADER = 20  # a tag and a length are at most ten bytes each
 
@@ -102,7 +103,8 @@ def scan(source: Source, start: int, end: int) -> list[Field]:
 
     The window that is read grows where fields are small, and begins anew behind a large one, which may be payload.
     """
-    fields = []
+    fields: list[Field] = []
+    groups: list[Field] = []  # open ones: the oldest way to nest; ONNX has none, but an unknown field may be one
     window, base, limit, size = b"", start, start, _FIRST_WINDOW
     position = start
     try:
@@ -124,16 +126,28 @@ def scan(source: Source, start: int, end: int) -> list[Field]:
                 stop = body + 8
             elif kind == 5:
                 stop = body + 4
+            elif kind in (_GROUP, _GROUP_END):
+                stop = body
             else:
                 raise WireError(f"a field has the unknown wire type {kind}")
             if tag < 8:
                 raise WireError("a field has the number 0")
             if stop > end:
                 raise WireError("a field is longer than the message that holds it")
-            fields.append(Field(tag >> 3, kind, position, body, stop))
+            field = Field(tag >> 3, kind, position, body, stop)
+            if kind == _GROUP:
+                groups.append(field)
+            elif kind == _GROUP_END:
+                if not groups or groups[-1].number != field.number:
+                    raise WireError("a group ends that did not begin")
+                field = groups.pop()._replace(end=stop)
+            if not groups:
+                fields.append(field)
             position = stop
     except (IndexError, EOFError):
         raise WireError("it ends in the middle of a field") from None
+    if groups:
+        raise WireError("it ends in the middle of a group")
     return fields
 
 

@@ -47,7 +47,7 @@ class Checking:
     def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str]) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
         from ..parity import Rest, verify
-        from ..splice import remove, same_bytes
+        from ..removal import remove, same_bytes
 
         with progress("comparing with PyTorch", quiet=self.quiet):
             images = Path(self.images) if self.images is not None else None

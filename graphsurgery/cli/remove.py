@@ -47,7 +47,7 @@ def remove(
             raise RequestError("say which insertions to undo: their ids, or --all")
         _list(open_model(model), model or DASH, Printer(as_json=as_json, quiet=quiet))
         return
-    from .. import splice
+    from .. import removal
 
     target = destination(model, output, force=force, in_place=in_place)
     before = open_model(model)
@@ -55,7 +55,7 @@ def remove(
     if not insertions:
         raise InsertionError(f"{before.name} has no insertions made by graphsurgery, so there is nothing to undo")
     chosen = list(dict.fromkeys(ids)) if ids else [insertion.id for insertion in insertions]
-    after = splice.remove(before, chosen)
+    after = removal.remove(before, chosen)
     left = [insertion.id for insertion in after.insertions()]
     original = None if left else after.digest() == insertions[0].original
     target.deliver(after)

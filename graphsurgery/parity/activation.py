@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import CannotRun, NoKernel
-from ..modelfile import INITIALIZER, NODE, Edit
+from ..pieces import INITIALIZER, NODE, Edit
 from ..runtime import Session, session
 from .images import GraphInput, graph_inputs, image_feeds, random_feeds
 

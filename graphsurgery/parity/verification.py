@@ -213,7 +213,7 @@ def _versions() -> dict[str, str]:
 
 
 def _rest(model: ModelFile, original: ModelFile | None) -> Rest:
-    from ..splice import unchanged
+    from ..removal import unchanged
 
     result = unchanged(model, original)
     return Rest(result.passed, result.sentence)

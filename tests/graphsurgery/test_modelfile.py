@@ -19,7 +19,8 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 import graphsurgery
 from graphsurgery.bytesource import FileSource
 from graphsurgery.errors import GraphSurgeryError, ModelError
-from graphsurgery.modelfile import INITIALIZER, NODE, VALUE_INFO, Edit, ModelFile
+from graphsurgery.modelfile import ModelFile
+from graphsurgery.pieces import INITIALIZER, NODE, VALUE_INFO, Edit
 from tests import models
 from tests.models import field, node, value
 
@@ -133,6 +134,20 @@ def test_a_field_of_another_wire_type_is_unknown_and_kept() -> None:
     names = [n.name for n in edited.proto().graph.node]
     assert names[names.index("/model.2/simam/Mul") - 2] == "/model.2/act/Mul"
     assert graphsurgery.remove(edited.to_bytes()).to_bytes() == odd
+
+
+def test_unknown_groups_are_kept() -> None:
+    made = models.detector()
+    reader = made.graph.node[6]
+    for message in (made, made.graph, reader, reader.attribute[0], made.graph.initializer[0]):
+        message.MergeFromString(b"\xcb\x3e" + field(1, 2, b"inside") + b"\xcc\x3e")  # group 1001
+    data = made.SerializeToString()
+    assert data.count(b"inside") == 5
+    edited = graphsurgery.insert(data, "simam", after="/model.1/cv1")
+    models.valid(edited.to_bytes())
+    assert edited.proto().graph.node[6 + 5].input[0] == "/model.1/cv1/simam/Mul_1_output_0"
+    assert edited.to_bytes().count(b"inside") == 5
+    assert graphsurgery.remove(edited.to_bytes()).to_bytes() == data
 
 
 def test_onnx_own_test_models_come_back() -> None:

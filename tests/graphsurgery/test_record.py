@@ -11,7 +11,8 @@ import graphsurgery
 from graphsurgery.block import make_block
 from graphsurgery.errors import BlockError, InsertionError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.modelfile import Edit, ModelFile
+from graphsurgery.modelfile import ModelFile
+from graphsurgery.pieces import Edit
 from graphsurgery.record import KEY, Insertion, read_insertions
 from tests import models
 

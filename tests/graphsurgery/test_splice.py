@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import graphsurgery
-from graphsurgery import splice
+from graphsurgery import removal
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, ModelError, SiteError
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.surgery import Request, carry_out
@@ -272,7 +272,7 @@ def test_a_chain_at_a_graph_output_in_one_call_and_in_several() -> None:
     for order in permutations(ids):
         model = ModelFile.load(once.to_bytes())
         for name in order:
-            before, model = model, splice.remove(model, [name])
+            before, model = model, removal.remove(model, [name])
             check(before, model)
             assert same_outputs(model.to_bytes(), data)
         assert model.to_bytes() == data
@@ -660,33 +660,33 @@ def test_tensors_that_another_tool_renamed_around_the_block_do_not_matter() -> N
 def test_proof_of_being_unchanged(tmp_path: Path) -> None:
     original = ModelFile.load(models.detector())
     edited = insert(original, ["/model.2", "tensor:boxes"])
-    assert splice.unchanged(edited).passed
-    assert splice.unchanged(edited, original).passed
-    assert "byte for byte" in splice.unchanged(edited, original).sentence
+    assert removal.unchanged(edited).passed
+    assert removal.unchanged(edited, original).passed
+    assert "byte for byte" in removal.unchanged(edited, original).sentence
     elsewhere = changed(edited, lambda g: g.initializer[0].ClearField("doc_string"))
-    assert splice.unchanged(ModelFile.load(elsewhere)).passed
+    assert removal.unchanged(ModelFile.load(elsewhere)).passed
     elsewhere.doc_string = "new"
-    assert not splice.unchanged(ModelFile.load(elsewhere)).passed
-    assert not splice.unchanged(ModelFile.load(elsewhere), original).passed
+    assert not removal.unchanged(ModelFile.load(elsewhere)).passed
+    assert not removal.unchanged(ModelFile.load(elsewhere), original).passed
     weights = edited.proto()
     large = max(weights.graph.initializer, key=lambda t: len(t.raw_data))
     large.raw_data = bytes(len(large.raw_data))
-    assert splice.unchanged(ModelFile.load(weights)).passed  # the digest is of the structure
-    assert not splice.unchanged(ModelFile.load(weights), original).passed
+    assert removal.unchanged(ModelFile.load(weights)).passed  # the digest is of the structure
+    assert not removal.unchanged(ModelFile.load(weights), original).passed
     broken = ModelFile.load(changed(edited, _rename_node))
-    assert "another tool" in splice.unchanged(broken).sentence
-    assert not splice.unchanged(broken).passed
-    assert splice.unchanged(original).passed
+    assert "another tool" in removal.unchanged(broken).sentence
+    assert not removal.unchanged(broken).passed
+    assert removal.unchanged(original).passed
 
 
 def test_same_bytes() -> None:
     data = bytes(models.detector().SerializeToString())
     a, b = ModelFile.load(data), ModelFile.load(bytearray(data))
-    assert splice.same_bytes(a, a)
-    assert splice.same_bytes(a, b)
+    assert removal.same_bytes(a, a)
+    assert removal.same_bytes(a, b)
     at = data.rindex(b"model.4.cv3")
-    assert not splice.same_bytes(a, ModelFile.load(data[:at] + b"MODEL.4.cv3" + data[at + 11 :]))
-    assert not splice.same_bytes(a, insert(a, "/model.2"))
+    assert not removal.same_bytes(a, ModelFile.load(data[:at] + b"MODEL.4.cv3" + data[at + 11 :]))
+    assert not removal.same_bytes(a, insert(a, "/model.2"))
 
 
 def test_same_bytes_of_large_models(tmp_path: Path) -> None:
@@ -694,11 +694,13 @@ def test_same_bytes_of_large_models(tmp_path: Path) -> None:
     path = models.sparse_file(tmp_path / "m.onnx", 5 << 20)
     data = bytearray(path.read_bytes())
     model = ModelFile.load(path)
-    assert splice.same_bytes(model, ModelFile.load(data))
-    assert splice.same_bytes(graphsurgery.remove(graphsurgery.insert(model, "nam", after="/model.0").to_bytes()), model)
+    assert removal.same_bytes(model, ModelFile.load(data))
+    assert removal.same_bytes(
+        graphsurgery.remove(graphsurgery.insert(model, "nam", after="/model.0").to_bytes()), model
+    )
     for place in (-1, -(3 << 20), -(5 << 20)):
         data[place] = 1
-        assert not splice.same_bytes(model, ModelFile.load(data))
+        assert not removal.same_bytes(model, ModelFile.load(data))
         data[place] = 0
 
 

@@ -110,6 +110,20 @@ def test_scan_refuses_what_is_not_protobuf(data: bytes) -> None:
         scan(data)
 
 
+def test_groups_are_one_field_each() -> None:
+    """The oldest way to nest messages: ONNX has none, but protobuf keeps them among the unknown fields."""
+    inner = field(5, 2, b"abc") + b"\x33" + field(7, 0, b"\x01") + b"\x34"  # a group 6 in it
+    data = field(1, 2, b"x") + b"\x5b" + inner + b"\x5c" + field(2, 2, b"y")
+    assert [(f.number, f.kind, data[f.start : f.end]) for f in scan(data)] == [
+        (1, 2, field(1, 2, b"x")),
+        (11, 3, b"\x5b" + inner + b"\x5c"),
+        (2, 2, field(2, 2, b"y")),
+    ]
+    for broken in (b"\x5b", b"\x5c", b"\x5b\x64", b"\x5b\x33\x5c\x34", b"\x5b" + inner):
+        with pytest.raises(wire.WireError):
+            scan(broken)
+
+
 @given(st.binary(max_size=300))
 def test_scan_ends_on_any_bytes(data: bytes) -> None:
     try:
