@@ -51,6 +51,14 @@ def test_the_session(folder: Path) -> None:
     assert without_numbers(printed[insert]) == without_numbers(shown)
 
 
+def test_the_commands_of_the_example(folder: Path) -> None:
+    place = folder / "examples" / "01_first_insertion"
+    commands = re.findall(r"^    ((?:graphsurgery|cmp) .*)$", (place / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        run(command, place)
+
+
 def without_numbers(text: str) -> list[str]:
     """The lines, with errors and shares of tolerances, which differ between machines, taken out."""
     return re.sub(r"max error \S+, \S+ of", "max error, of", text).splitlines()

@@ -1,7 +1,6 @@
-"""SimAM and NAM the way their authors' code computes them, for the export that a user of that code has today.
+"""SimAM, SE and NAM the way the published PyTorch code computes them, for the export that its users have today.
 
-The modules in patterns/modules compute the same with fewer operations; keys and results are the same. Formulas: see
-there.
+The modules in patterns/modules compute the same with fewer operations. Formulas: see there.
 """
 
 from __future__ import annotations
@@ -24,6 +23,28 @@ class PublishedSimAM(nn.Module):
         square = (x - x.mean(dim=[2, 3], keepdim=True)).pow(2)
         energy = square / (4 * (square.sum(dim=[2, 3], keepdim=True) / free + self.e_lambda)) + 0.5
         return x * torch.sigmoid(energy)
+
+
+class PublishedSE(nn.Module):
+    """The linear layers of the layer that most detectors copy (its authors published Caffe), with view and expand."""
+
+    def __init__(self, twin: nn.Module) -> None:
+        super().__init__()
+        inner: Any = twin
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(_linear(inner.fc1), nn.ReLU(), _linear(inner.fc2), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels = x.shape[:2]
+        gate = self.fc(self.pool(x).view(batch, channels)).view(batch, channels, 1, 1)
+        return x * gate.expand_as(x)
+
+
+def _linear(convolution: nn.Conv2d) -> nn.Linear:
+    """A linear layer with the weights of a 1x1 convolution."""
+    layer = nn.Linear(convolution.in_channels, convolution.out_channels, bias=convolution.bias is not None)
+    layer.load_state_dict({key: v.flatten(1) if v.ndim == 4 else v for key, v in convolution.state_dict().items()})
+    return layer
 
 
 class PublishedNAM(nn.Module):
@@ -59,4 +80,6 @@ def published(name: str, twin: Any) -> nn.Module:
     """The module of a block as published; the twin itself where its code is that already."""
     if name == "simam":
         return PublishedSimAM(twin.e_lambda)
+    if name == "se":
+        return PublishedSE(twin)
     return PublishedNAM(twin) if name.startswith("nam") else twin
