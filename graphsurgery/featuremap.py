@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
 from onnx import TensorProto
+
+Dimension: TypeAlias = int | str | None
+"""A known size, the name of a symbolic one, or None for one that is not known."""
 
 _ONNX_TYPES: dict[str, int] = {
     "float32": TensorProto.FLOAT,

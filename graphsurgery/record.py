@@ -19,9 +19,8 @@ import onnx
 
 from .block import Block, make_block
 from .errors import InsertionError
-from .featuremap import FeatureMap
+from .featuremap import Dimension, FeatureMap
 from .folding import read_back
-from .shapes import Dimension
 from .wire import text
 
 if TYPE_CHECKING:

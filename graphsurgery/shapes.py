@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TypeAlias
 
 import onnx
 from onnx import shape_inference
 
 from .constants import fold_shapes
-from .featuremap import float_dtype
+from .featuremap import Dimension, float_dtype
 from .graphindex import GraphIndex
 from .wire import text
-
-Dimension: TypeAlias = int | str | None
-"""A known size, the name of a symbolic one, or None for one that is not known."""
 
 
 class ShapeTable:

@@ -11,12 +11,12 @@ from typing import Any
 from onnx import TensorProto
 
 from .errors import SiteError
-from .featuremap import FeatureMap, float_dtype
+from .featuremap import Dimension, FeatureMap, float_dtype
 from .graphindex import GraphIndex
 from .modelfile import ModelFile
 from .modulepath import ModuleTree
 from .selectors import Place, Resolver
-from .shapes import Dimension, ShapeTable
+from .shapes import ShapeTable
 
 _ACTIVATIONS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "HardSwish", "HardSigmoid", "Mish", "Gelu"}

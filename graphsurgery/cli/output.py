@@ -15,7 +15,7 @@ import typer
 from ..errors import OutputError
 
 if TYPE_CHECKING:
-    from ..shapes import Dimension
+    from ..featuremap import Dimension
 
 STOPPED_READING = 128 + 13
 """Exit code when whoever reads the output stops reading, as if the signal for it had ended the program."""
