@@ -88,6 +88,7 @@ WHOLE = Setting("width", int, 16, "", minimum=1)
 OPTIONAL = Setting("hidden", int, None, "", minimum=1)
 NUMBER = Setting("eps", float, 1e-5, "", above=0)
 FLAG = Setting("bias", bool, True, "")
+SMALL = Setting("e_lambda", float, 1e-4, "", minimum=1e-8)
 CHOICE = Setting("extent", int, 0, "", choices=(0, 2, 4))
 
 
@@ -113,6 +114,7 @@ CHOICE = Setting("extent", int, 0, "", choices=(0, 2, 4))
         (FLAG, "yes", True),
         (FLAG, "on", True),
         (FLAG, 1, True),
+        (SMALL, 1e-8, 1e-8),
         (CHOICE, "4", 4),
     ],
 )
@@ -138,6 +140,7 @@ def test_a_value_is_read_as_its_type(setting: Setting, given: object, read: obje
         (NUMBER, False, "eps of se is a number, not False"),
         (NUMBER, 0, "eps of se is greater than 0, not 0"),
         (NUMBER, "-1e-3", "eps of se is greater than 0, not -1e-3"),
+        (SMALL, "9e-9", "e_lambda of se is at least 1e-08, not 9e-9"),
         (FLAG, "maybe", "bias of se is true or false, not 'maybe'"),
         (FLAG, 2, "bias of se is true or false, not 2"),
         (FLAG, None, "bias of se is true or false, not None"),

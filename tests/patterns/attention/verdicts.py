@@ -78,7 +78,7 @@ def dimensions(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 FORBIDDEN = {"Shape", "Gather", "Expand", "Pow", "Transpose", "Flatten", "Reshape", "Gemm"}
-"""Never in a template for a site of known height and width."""
+"""Never in a template for TensorRT at a site of known height and width."""
 
 TENSORRT = {
     "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Constant", "Conv", "Div", "Gather", "Gemm",
@@ -125,7 +125,7 @@ def assert_types(built: Built) -> None:
     assert set(constants) <= read, f"unused: {sorted(set(constants) - read)}"
     for_resize = {name for node in built.graph.node if node.op_type in ("Resize", "Upsample") for name in node.input}
     for name, tensor in constants.items():
-        if tensor.data_type != TensorProto.INT64 and not (name in for_resize and name != "x"):
+        if tensor.data_type != TensorProto.INT64 and name not in for_resize:
             assert tensor.data_type == built.feature.onnx_type, name
     if built.feature.static:
         inferred = onnx.shape_inference.infer_shapes(built.model, strict_mode=True)
