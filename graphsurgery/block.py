@@ -247,7 +247,10 @@ def all_blocks() -> dict[str, type[Block]]:
 
 
 def _blocks_under(name: str) -> Iterator[type[Block]]:
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise BlockError(f"the blocks of the installed package {name!r} cannot be loaded: {error}") from None
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Block) and value.__module__ == name:
             yield value

@@ -153,14 +153,12 @@ class SiteFinder:
         return innermost
 
     def _stride(self, shape: tuple[Dimension, ...]) -> int | None:
-        height = shape[2]
-        if not isinstance(height, int) or not height:
-            return None
+        """How often the map goes into the image, the same in height and width; None where it is no map of the image."""
         for name in self.index.inputs:
-            if name not in self.index.initializers:
-                declared = self.shapes.lookup(name)[1]
-                if declared is not None and len(declared) == 4 and isinstance(declared[2], int):
-                    return declared[2] // height if declared[2] % height == 0 else None
+            image = self.shapes.lookup(name)[1] if name not in self.index.initializers else None
+            if image is not None and len(image) == 4:
+                strides = {_times(whole, part) for whole, part in zip(image[2:], shape[2:], strict=True)}
+                return strides.pop() if len(strides) == 1 else None
         return None
 
     def _warnings(self, tensor: str) -> Iterable[str]:
@@ -212,3 +210,10 @@ class SiteFinder:
         """The first output of a node; "" for a node without any, which is not valid but can be in a file."""
         outputs = self.index.nodes[position].output
         return str(outputs[0]) if outputs else ""
+
+
+def _times(whole: Dimension, part: Dimension) -> int | None:
+    """How often one size goes into another, where both are known and it does."""
+    if not isinstance(whole, int) or not isinstance(part, int) or not part or whole % part:
+        return None
+    return whole // part

@@ -47,9 +47,6 @@ class Done:
     warnings: tuple[str, ...]
 
 
-# ---------------------------------------------------------------------- insert
-
-
 class Splicer:
     """Carries out insertions on one model. Blocks at the same site are chained in the order in which they are given."""
 

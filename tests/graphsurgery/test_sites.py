@@ -423,3 +423,12 @@ def test_each_tensor_once() -> None:
     made = models.detector()
     assert len(find(made, "/model.2", "model.2.act", "tensor:/model.2/act/Mul_output_0")) == 1
     assert [s.path for s in find(made, "/model.2", "/model.0")] == ["/model.2", "/model.0"]
+
+
+def test_a_tensor_that_is_no_map_of_the_image_has_no_stride() -> None:
+    """Such as [1, 1, 4, 8400] in the head of a detector, whose second to last size happens to divide the image's."""
+    nodes = [node("Conv", ["x", "w"], ["a"]), node("Reshape", ["a", "s"], ["b"]), node("Identity", ["b"], ["y"])]
+    weights = [models.weight("w", (4, 3, 1, 1)), numpy_helper.from_array(np.array([1, 4, 2, 512]), "s")]
+    made = models.model(nodes, [value("x", (1, 3, 32, 32))], [value("y", None)], weights)
+    finder = SiteFinder(ModelFile.load(made))
+    assert [finder.find([f"tensor:{name}"])[0].stride for name in ("a", "b")] == [1, None]
