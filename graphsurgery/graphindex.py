@@ -54,15 +54,20 @@ class GraphIndex:
         return position is not None and self.nodes[position].op_type == "Constant"
 
     def ancestors(self, tensor: str) -> list[int]:
-        """Positions of the nodes that a tensor depends on, in the order of the file."""
-        found: set[int] = set()
+        """Positions of the nodes that a tensor depends on, each behind those that it depends on itself."""
+        found: dict[int, None] = {}
+        entered: set[int] = set()
         pending = [tensor]
         while pending:
-            position = self.producer.get(pending.pop())
-            if position is not None and position not in found:
-                found.add(position)
-                pending += self.reads(position)
-        return sorted(found)
+            position = self.producer.get(pending[-1])
+            if position is None or position in found:
+                pending.pop()
+            elif position in entered:  # all that it reads has been seen to
+                found[position] = None
+            else:
+                entered.add(position)
+                pending += sorted(self.reads(position))
+        return list(found)
 
     def reads(self, position: int) -> set[str]:
         """The tensors that a node reads, those that its subgraphs capture included."""

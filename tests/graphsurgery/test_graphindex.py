@@ -170,3 +170,13 @@ def test_twenty_thousand_nodes() -> None:
         produced.update(proto.output)
     assert graphsurgery.remove(many.to_bytes()).to_bytes() == data
     assert graphsurgery.remove(one.to_bytes()).to_bytes() == data
+
+
+def test_ancestors_come_in_order_whatever_the_order_of_the_file() -> None:
+    made = models.chain(*["Relu"] * 6)
+    made.graph.node.extend([made.graph.node.pop(i) for i in (1, 3, 0)])
+    found = index(made)
+    order = found.ancestors("t4")
+    names = [found.nodes[position].output[0] for position in order]
+    assert names == sorted(names)
+    assert len(names) == 5
