@@ -21,7 +21,7 @@ from .errors import BlockError, WeightsError
 from .featuremap import FeatureMap
 
 Array = np.ndarray[Any, Any]
-TARGETS = ("tensorrt", "onnxruntime", "dla")
+TARGETS = ("tensorrt", "onnxruntime")
 OLDEST_OPSET = 9
 _CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
 

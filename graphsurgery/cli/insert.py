@@ -50,7 +50,7 @@ def insert(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(metavar="NAME", help="The runtime to write the block for: tensorrt, onnxruntime, dla.")
+        str, typer.Option(metavar="NAME", help="The runtime to write the block for: tensorrt, onnxruntime.")
     ] = "tensorrt",
     lowering: Annotated[
         str | None,

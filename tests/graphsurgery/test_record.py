@@ -151,7 +151,7 @@ def test_weights_come_back_from_constant_nodes(tmp_path: Path, module: str, sett
         assert np.allclose(values, arrays[key], rtol=2e-7, atol=0), key
 
 
-@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime", "dla"])
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
 @pytest.mark.parametrize(("module", "settings"), BLOCKS, ids=str)
 def test_weights_come_back_in_every_lowering(
     tmp_path: Path, module: str, settings: dict[str, object], target: str

@@ -716,7 +716,7 @@ def test_same_bytes_of_large_models(tmp_path: Path) -> None:
         ({"after": "/model.2", "init": "identity", "weights": "w.npz"}, "not from both: drop --init or --weights"),
         (
             {"after": "/model.2", "target": "tpu"},
-            "there is no target 'tpu'; the targets are tensorrt, onnxruntime, dla",
+            "there is no target 'tpu'; the targets are tensorrt, onnxruntime",
         ),
         ({"after": "/model.2", "lowering": "fast"}, "simam has no lowering 'fast' at model.2; it has"),
         (
