@@ -127,7 +127,7 @@ def _strings(text: str | None) -> list[str] | None:
     return [str(item) for item in value] if isinstance(value, list | tuple) else None
 
 
-def _shared(paths: list[str]) -> str:
+def common_path(paths: list[str]) -> str:
     """The path of the innermost module that all of these are in."""
     steps = zip(*(path.split(".") for path in paths), strict=False)
     return ".".join(same[0] for same in takewhile(lambda step: len(set(step)) == 1, steps))
@@ -175,7 +175,7 @@ class ModuleTree:
                 [self.of_node[p] for p in side if p in index.active and self.of_node[p]] for side in (before, after)
             ]
             if all(around):
-                self.of_node[position] = _shared([path for side in around for path in side])
+                self.of_node[position] = common_path([path for side in around for path in side])
 
     @staticmethod
     def _spell(name: str, spelled: dict[str, str]) -> None:

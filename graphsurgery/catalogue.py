@@ -1,0 +1,34 @@
+"""The installed catalogues: modules behind an entry-point group, ours and those of other people's packages."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import TypeVar
+
+Kind = TypeVar("Kind")
+
+
+def modules(group: str) -> Iterator[ModuleType]:
+    """Every module of every installed catalogue of a group. ImportError if one of them cannot be loaded.
+
+    An entry point names a module, or a package of which all modules are meant.
+    """
+    for entry in sorted({entry.value for entry in entry_points(group=group)}):
+        yield from _under(entry)
+
+
+def values(group: str, kind: type[Kind]) -> list[Kind]:
+    """Module-level values of a type in the catalogues of a group, each once, in the order in which they are written."""
+    found = (value for module in modules(group) for value in vars(module).values() if isinstance(value, kind))
+    return list({id(value): value for value in found}.values())
+
+
+def _under(name: str) -> Iterator[ModuleType]:
+    module = importlib.import_module(name)
+    yield module
+    for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        yield from _under(f"{name}.{inner.name}")

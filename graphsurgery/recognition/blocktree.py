@@ -1,0 +1,131 @@
+"""BlockTree: the blocks of one model, outermost first, with their roles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+
+from ..catalogue import values
+from ..graphindex import GraphIndex
+from ..modulepath import ModuleTree, common_path
+from ..shapes import ShapeTable
+from .anatomy import ROLES, Anatomy
+from .found import Found
+from .matcher import Matcher
+from .pattern import HeadPattern, Pattern
+from .plane import Plane
+from .view import View
+
+_GROUP = "graphsurgery.detectors"
+"""entry points: modules with Pattern and HeadPattern values in them"""
+
+
+def recognise(index: GraphIndex, shapes: ShapeTable | None = None, tree: ModuleTree | None = None) -> BlockTree:
+    """The blocks of a model. Names and metadata (``tree``) only label what was found by structure."""
+    return BlockTree(index, shapes, tree)
+
+
+class BlockTree:
+    """The recognised blocks of one model."""
+
+    ROLES = ROLES
+
+    def __init__(self, index: GraphIndex, shapes: ShapeTable | None = None, tree: ModuleTree | None = None) -> None:
+        self.view = View(index)
+        self.plane = Plane(self.view, shapes)
+        self._tree = tree
+        patterns = values(_GROUP, Pattern)
+        heads = values(_GROUP, HeadPattern)
+        names = [*(pattern.names for pattern in patterns), *(head.names for head in heads)]
+        self.known_types = list(dict.fromkeys(name for each in names for name in each))
+        """names of every pattern that is installed, found here or not"""
+        outermost = _outermost(Matcher(self.view, self.plane, patterns), self.view)
+        self.anatomy = Anatomy(self.view, self.plane, outermost, heads)
+        self.blocks: tuple[Found, ...] = tuple(self._labelled(block) for block in self.anatomy.blocks)
+        """outermost blocks, in the order of the graph"""
+
+    def everything(self) -> Iterator[Found]:
+        """All blocks, those inside of others included, in the order of their outputs."""
+        return iter(self._everything)
+
+    @cached_property
+    def _everything(self) -> list[Found]:
+        place = {position: i for i, position in enumerate(self.view.order)}
+        found = [inner for block in self.blocks for inner in block.everything()]
+        return sorted(
+            found, key=lambda block: max(place.get(p, -1) for p in block.nodes)
+        )  # parts stay before their whole
+
+    @cached_property
+    def _by_type(self) -> dict[str, list[Found]]:
+        table: dict[str, list[Found]] = {}
+        for block in self._everything:
+            for name in (block.type, *block.aliases):
+                table.setdefault(name, []).append(block)
+        return table
+
+    @property
+    def types(self) -> list[str]:
+        """The names that of_type() knows in this model."""
+        return list(self._by_type)
+
+    def of_type(self, name: str) -> list[Found]:
+        """The blocks of a type or alias, those inside of others included, in the order of their outputs."""
+        return self._by_type.get(name, [])
+
+    def role(self, name: str) -> list[str]:
+        """The tensors of a role, in order; [] if the model has none. KeyError for a role that does not exist."""
+        return self.anatomy.role(name)
+
+    @cached_property
+    def _owner(self) -> dict[int, Found]:
+        return {position: block for block in self.blocks for position in block.nodes}
+
+    def holding(self, position: int) -> Found | None:
+        """The outermost block that a node is in."""
+        return self._owner.get(position)
+
+    @cached_property
+    def _leaving(self) -> dict[str, list[Found]]:
+        table: dict[str, list[Found]] = {}
+        for block in self._everything:
+            for tensor in dict.fromkeys((block.output, block.root)):
+                table.setdefault(tensor, []).insert(0, block)
+        return table
+
+    def leaving_by(self, tensor: str) -> list[Found]:
+        """The blocks that a tensor leaves, the outermost first."""
+        return self._leaving.get(tensor, [])
+
+    # ------------------------------------------------------------------ labels
+
+    def _labelled(self, block: Found) -> Found:
+        parts = tuple((name, self._labelled(replace(part, role=block.role))) for name, part in block.parts)
+        return replace(block, parts=parts, path=self._path(block))
+
+    def _path(self, block: Found) -> str | None:
+        """The module that a block is, as far as its nodes tell: the innermost around all, or one with nothing else."""
+        if self._tree is None:
+            return None
+        tokens = common_path([path for p in block.nodes if (path := self._tree.of_node[p])]).split(".")
+        while len(tokens) > 1 and self._work_in(".".join(tokens[:-1])) <= block.nodes:
+            tokens.pop()
+        return ".".join(tokens) or None
+
+    def _work_in(self, path: str) -> set[int]:
+        assert self._tree is not None
+        return self.view.active.intersection(self._tree.modules[path].nodes)
+
+
+def _outermost(matcher: Matcher, view: View) -> list[Found]:
+    """The largest blocks that do not overlap, in the order of the graph."""
+    order = {position: i for i, position in enumerate(view.order)}
+    found = [block for p in view.order for name in view.outputs(p) for block in matcher.ending_at(name)]
+    taken: set[int] = set()
+    chosen = []
+    for block in sorted(found, key=lambda block: -len(block.nodes)):  # stable: earlier patterns and nodes first
+        if taken.isdisjoint(block.nodes):
+            taken |= block.nodes
+            chosen.append(block)
+    return sorted(chosen, key=lambda block: max(order[p] for p in block.nodes))

@@ -1,0 +1,37 @@
+"""Found: one recognised block, and BlockTree: all of a model's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Found:
+    """One recognised block of a model."""
+
+    type: str
+    aliases: tuple[str, ...]
+    """other names of the same structure: CSPLayer for C3"""
+    entries: tuple[str, ...]
+    """the activations that enter it"""
+    output: str
+    """the tensor that leaves it; behind the DequantizeLinear in a quantised model"""
+    nodes: frozenset[int]
+    """positions of its nodes in the main graph"""
+    parts: tuple[tuple[str, Found], ...] = ()
+    """named inner blocks, in the order of the graph: ("cv1", Found), ("m.0", Found)"""
+    path: str | None = None
+    """dotted module path where the model's names tell it"""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """what a pattern tells of itself: kernel, stride, channels_in, channels_out, groups, activation of a convolution"""
+    root: str = ""
+    """the tensor that leaves it, before what only passes it on"""
+    role: str | None = None
+    """backbone, neck or head"""
+
+    def everything(self) -> Iterator[Found]:
+        """The block and all blocks in it, a part before what it is a part of."""
+        for _, part in self.parts:
+            yield from part.everything()
+        yield self

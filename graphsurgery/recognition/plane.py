@@ -1,0 +1,231 @@
+"""Plane: which tensors are maps of the image, and at which stride, from the operators on the way and known shapes.
+
+A tensor is *in* the plane if every position of it belongs to a place of the image (convolutions, pooling, resizing and
+elementwise operators keep it there); it is *off* it on tokens, anchors or channels (Reshape, Transpose, MatMul, a mean
+over all positions ...). A tensor off the plane comes back when a convolution, a pooling or a Resize reads it and all
+that it was made from had one stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+from ..featuremap import Dimension
+from ..shapes import ShapeTable
+from .view import View
+
+Stride: TypeAlias = tuple[Fraction, Fraction]
+"""image height over the map's, image width over the map's"""
+
+_ONE: Stride = (Fraction(1), Fraction(1))
+_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "FusedConv", "NhwcFusedConv", "DeformConv"})
+_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+_OFF = frozenset(
+    {
+        "Reshape",
+        "Transpose",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+    }
+    | {
+        "TopK",
+        "NonMaxSuppression",
+        "GridSample",
+        "Attention",
+        "MultiHeadAttention",
+        "ArgMax",
+        "ArgMin",
+        "NonZero",
+        "Expand",
+        "Tile",
+    }
+    | {"If", "Loop", "Scan"}
+)
+_MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2"})
+_POOLED = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Where a tensor is: in the plane at a stride, or off it, made from maps of these strides."""
+
+    stride: Stride | None
+    made_from: frozenset[Stride]
+    pooled: bool = False
+    open: bool = False
+    """in the plane at a stride that only what it meets will tell: the result of a Resize to computed sizes"""
+
+
+class Plane:
+    """Strides of the tensors of one model."""
+
+    def __init__(self, view: View, shapes: ShapeTable | None = None) -> None:
+        self._view = view
+        self._shapes = shapes
+        self._where: dict[str, _Where] = {}
+        self._image = self._image_size()
+        start = _Where(_ONE, frozenset({_ONE}))
+        for name in view.index.inputs:
+            if name not in view.index.initializers:
+                self._where[name] = start
+        for position in view.order:
+            there = self._after(position)
+            for name in view.outputs(position):
+                self._where[name] = there
+
+    def is_in(self, root: str) -> bool:
+        """Whether a tensor is in the image plane."""
+        where = self._where.get(root)
+        return where is not None and where.stride is not None
+
+    def stride(self, root: str) -> int | None:
+        """Image height over the height of a map in the plane, the same in width; None where it is neither."""
+        where = self._where.get(root)
+        if where is None or where.stride is None or where.open or where.stride[0] != where.stride[1]:
+            return None
+        return int(where.stride[0]) if where.stride[0].denominator == 1 else None
+
+    # ------------------------------------------------------------------ one node
+
+    def _after(self, position: int) -> _Where:
+        view, op = self._view, self._view.op(position)
+        before = [self._where[name] for name in view.inputs(position) if name in self._where]
+        made_from = frozenset().union(*(where.made_from for where in before)) if before else frozenset[Stride]()
+        off = _Where(None, made_from, pooled=any(where.pooled for where in before))
+        if not before or op in _OFF or (off.pooled and not any(where.stride for where in before)):
+            return off
+        if op in _POOLED or (op in _MEANS and self._over_positions(position)):
+            return _Where(None, made_from, pooled=True)
+        if op in _CONVOLUTIONS | _POOLS | {"ConvTranspose"}:
+            return self._strided(position, op, view.inputs(position)[0], off)
+        if op == "Resize" and self._is_back(view.inputs(position)[0]):
+            return self._resized(position, self._where[view.inputs(position)[0]])
+        maps = [where for where in before if where.stride is not None]
+        if not maps:
+            return off
+        if op == "Slice":
+            return self._sliced(position, maps[0])
+        if op in ("SpaceToDepth", "DepthToSpace"):
+            size = Fraction(view.integer(position, "blocksize", 1))
+            return _moved(maps[0], (size, size) if op == "SpaceToDepth" else (1 / size, 1 / size))
+        settled = {where.stride for where in maps if not where.open}
+        if len(settled) > 1:
+            return off
+        if op == "Concat" and (view.integer(position, "axis", 1) not in (1, -3) or len(maps) < len(before)):
+            return off
+        return next((where for where in maps if not where.open), maps[0])
+
+    def _strided(self, position: int, op: str, root: str, off: _Where) -> _Where:
+        view = self._view
+        weight = view.weight_shape(position) if op not in _POOLS else None
+        if (weight is not None and len(weight) != 4) or (
+            op in _POOLS and len(view.integers(position, "kernel_shape")) != 2
+        ):
+            return off
+        steps = view.integers(position, "strides") or (1, 1)
+        factor = (Fraction(steps[0]), Fraction(steps[1]))
+        if op == "ConvTranspose":
+            factor = (1 / factor[0], 1 / factor[1])
+        return _moved(self._where[root], factor) if self._is_back(root) else off
+
+    def _is_back(self, root: str) -> bool:
+        """Whether a tensor that an operator of the plane reads is in it; one that was off it is then back."""
+        source = self._where.get(root)
+        if source is None:
+            return False
+        if source.stride is not None:
+            return True
+        if source.pooled or len(source.made_from) != 1 or not self._is_map(root, *source.made_from):
+            return False
+        (stride,) = source.made_from
+        self._where[root] = _there(source, stride)
+        return True
+
+    def _resized(self, position: int, source: _Where) -> _Where:
+        view, node = self._view, self._view.index.nodes[position]
+        place = 1 if node.op_type == "Upsample" else 2
+        scales = view.constant(node.input[place]) if len(node.input) > place and node.input[place] else None
+        if node.op_type == "Upsample" and len(node.input) == 1:
+            given = view.attribute(position, "scales")
+            floats = list(given.floats) if given is not None else []
+        else:
+            floats = [] if scales is None else [float(scale) for scale in scales.ravel()]
+        if len(floats) == 4 and all(floats):
+            return _moved(
+                source, (1 / Fraction(floats[2]).limit_denominator(64), 1 / Fraction(floats[3]).limit_denominator(64))
+            )
+        shape, size = self._size(view.outputs(position)[0]), self._image
+        if shape and size and not size[0] % shape[0] and not size[1] % shape[1]:
+            return _there(source, (Fraction(size[0], shape[0]), Fraction(size[1], shape[1])))
+        return _Where(source.stride, source.made_from, open=True)
+
+    def _sliced(self, position: int, source: _Where) -> _Where:
+        """A slice in steps thins the map out: the Focus of YOLOv5 and YOLOX."""
+        view, node = self._view, self._view.index.nodes[position]
+        if len(node.input) < 5:
+            return source
+        axes, steps = view.constant(node.input[3]), view.constant(node.input[4])
+        if axes is None or steps is None:
+            return source
+        factor = {int(a): int(s) for a, s in zip(axes.ravel(), steps.ravel(), strict=False)}
+        return _moved(source, (Fraction(factor.get(2, factor.get(-2, 1))), Fraction(factor.get(3, factor.get(-1, 1)))))
+
+    def _over_positions(self, position: int) -> bool:
+        """Whether a reduction goes over height and width."""
+        view, node = self._view, self._view.index.nodes[position]
+        axes: Iterable[int] = view.integers(position, "axes")
+        if not axes and len(node.input) > 1:
+            given = view.constant(node.input[1])
+            axes = [] if given is None else [int(a) for a in given.ravel()]
+        return bool({2, 3, -1, -2} & set(axes)) or not axes
+
+    # ------------------------------------------------------------------ shapes, where they are known
+
+    def _is_map(self, root: str, stride: Stride) -> bool:
+        """Whether a tensor's known size is that of a map at this stride; true where it is not known."""
+        size, image = self._size(root), self._image
+        if size is None or image is None:
+            return True
+        return all(
+            abs(whole / part - float(step)) <= 0.1 * float(step)
+            for whole, part, step in zip(image, size, stride, strict=True)
+        )
+
+    def _size(self, root: str) -> tuple[int, int] | None:
+        return _height_and_width(self._shapes.lookup(root)[1]) if self._shapes is not None else None
+
+    def _image_size(self) -> tuple[int, int] | None:
+        """Height and width of the image, of the first input that has four dimensions."""
+        for name in self._view.index.inputs:
+            shape = self._shapes.lookup(name)[1] if self._shapes and name not in self._view.index.initializers else None
+            size = _height_and_width(shape)
+            if shape is not None and size is not None:
+                channels_last = shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)  # as TensorFlow has them
+                return _height_and_width((None, None, *shape[1:3])) if channels_last else size
+        return None
+
+
+def _height_and_width(shape: tuple[Dimension, ...] | None) -> tuple[int, int] | None:
+    if shape is None or len(shape) != 4:
+        return None
+    height, width = shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _moved(source: _Where, factor: Stride) -> _Where:
+    stride = source.stride or _ONE
+    return _there(source, (stride[0] * factor[0], stride[1] * factor[1]))
+
+
+def _there(source: _Where, stride: Stride) -> _Where:
+    return _Where(stride, frozenset({stride}), open=source.open)

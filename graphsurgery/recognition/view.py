@@ -1,0 +1,280 @@
+"""View: a graph as a detector's author would draw it, whatever wrote the file.
+
+Nodes that only pass a value on (Identity, casts, quantisation and its inverse, changes of memory layout) are looked
+through, and so are the blocks that we inserted; operators of quantised and optimised graphs stand under the name of the
+operator that they compute; sizes and indices that are computed from shapes count as constants.
+
+Tensors are meant by their *root*: the tensor at the front of a run of such nodes.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ..graphindex import GraphIndex
+
+_PASSING = frozenset(
+    {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+    | {"ReorderInput", "ReorderOutput"}
+)
+"""operators whose (first) output is their first input in another form"""
+_SHAPES = frozenset({"Shape", "Size"})
+_SAME = {  # operators of onnxruntime's own domains, and quantised ones -> what they compute
+    "QLinearConv": "Conv",
+    "ConvInteger": "ConvInteger",
+    "QLinearAdd": "Add",
+    "QLinearMul": "Mul",
+    "QLinearSigmoid": "Sigmoid",
+    "QLinearLeakyRelu": "LeakyRelu",
+    "QLinearConcat": "Concat",
+    "QLinearSoftmax": "Softmax",
+    "QLinearMatMul": "MatMul",
+    "QLinearGlobalAveragePool": "GlobalAveragePool",
+    "QLinearAveragePool": "AveragePool",
+    "QLinearReduceMean": "ReduceMean",
+    "QuickGelu": "Swish",
+    "FusedMatMul": "MatMul",
+    "FusedGemm": "Gemm",
+    "BiasGelu": "Gelu",
+    "FastGelu": "Gelu",
+    "SkipLayerNormalization": "LayerNormalization",
+    "BiasSplitGelu": "Gelu",
+    "Upsample": "Resize",
+}
+_WEIGHT = {"QLinearConv": 3}
+"""where an operator has its weight, if not second"""
+
+
+class View:
+    """The main graph of a model, seen as described above."""
+
+    def __init__(self, index: GraphIndex) -> None:
+        self.index = index
+        self._roots: dict[str, str] = {}
+        self._inserted: dict[str, str] = {}
+        """what an inserted block gives -> what it reads; blocks that we inserted are looked through, too"""
+        self._hidden: set[int] = set()
+        for insertion in index.model.insertions():
+            self._hidden.update(p for name in insertion.nodes for p in index.node_names.get(name, ()))
+            self._inserted[insertion.output_tensor] = insertion.site.tensor
+
+    # ------------------------------------------------------------------ tensors
+
+    def root(self, tensor: str) -> str:
+        """The tensor at the front of the nodes that only pass this one on."""
+        known = self._roots.get(tensor)
+        if known is not None:
+            return known
+        run = []
+        while tensor not in self._roots:
+            run.append(tensor)
+            before = self._inserted.get(tensor) or self._passed(tensor)
+            if before is None or len(run) > len(self.index.nodes):  # more than there are: the graph has a cycle
+                break
+            tensor = before
+        root = self._roots.get(tensor, tensor)
+        self._roots.update(dict.fromkeys(run, root))
+        return root
+
+    def _passed(self, tensor: str) -> str | None:
+        """What a node that only passes something on made this tensor from."""
+        position = self.index.producer.get(tensor)
+        node = self.index.nodes[position] if position is not None else None
+        return node.input[0] or None if node is not None and node.op_type in _PASSING and node.input else None
+
+    def producer(self, root: str) -> int | None:
+        """Position of the node that makes a tensor."""
+        return self.index.producer.get(root)
+
+    def readers(self, root: str) -> list[int]:
+        """Positions of the nodes that read a tensor's values, in order; not those that only ask for its shape."""
+        return self._readers.get(root, [])
+
+    def is_output(self, root: str) -> bool:
+        """Whether the tensor, as it is or passed on, is an output of the model."""
+        return root in self._outputs
+
+    def outlet(self, root: str) -> str:
+        """The tensor in the file behind which a block stands for this one: behind what is inserted there already, and
+        behind the DequantizeLinear where it is only read through one pair of QuantizeLinear and DequantizeLinear.
+        """
+        tensor = root
+        while True:
+            inserted, through = self._behind_insertion(tensor), self._behind_quantisation(tensor)
+            if inserted is None and through is None:
+                return tensor
+            tensor = inserted or through or tensor
+
+    def _behind_insertion(self, tensor: str) -> str | None:
+        """What an inserted block makes of a tensor that nobody else reads."""
+        made = [output for output, source in self._inserted.items() if source == tensor]
+        readers = self.index.consumers.get(tensor, ())
+        return made[0] if len(made) == 1 and all(reader in self._hidden for reader in readers) else None
+
+    def _behind_quantisation(self, tensor: str) -> str | None:
+        """What DequantizeLinear gives of a tensor that only it reads, or a QuantizeLinear in front of it."""
+        reader = self._only_reader(tensor)
+        if reader is not None and reader.op_type == "QuantizeLinear":
+            reader = self._only_reader(reader.output[0])
+        return reader.output[0] if reader is not None and reader.op_type == "DequantizeLinear" else None
+
+    def _only_reader(self, tensor: str) -> onnx.NodeProto | None:
+        nodes = [self.index.nodes[p] for p in self.index.consumers.get(tensor, ())]
+        nodes = [node for node in nodes if node.op_type not in _SHAPES]
+        return nodes[0] if len(nodes) == 1 and nodes[0].output and tensor not in self.index.outputs else None
+
+    # ------------------------------------------------------------------ nodes
+
+    def op(self, position: int) -> str:
+        """The operator that a node computes, as ONNX calls it."""
+        kind = self.index.nodes[position].op_type
+        return _SAME.get(kind, kind)
+
+    def passes(self, position: int) -> bool:
+        """Whether a node only passes its input on, or belongs to a block that we inserted."""
+        return position in self._hidden or self.index.nodes[position].op_type in _PASSING
+
+    def inputs(self, position: int) -> list[str]:
+        """The roots of the values that a node reads: no weights, no sizes, no quantisation parameters."""
+        return self._inputs[position]
+
+    def outputs(self, position: int) -> list[str]:
+        """The outputs of a node that have a name."""
+        return [name for name in self.index.nodes[position].output if name]
+
+    def clips_at_zero(self, position: int) -> bool:
+        """Whether the output of a node is quantised with 0 as its lowest value."""
+        node, index = self.index.nodes[position], self.index
+        if node.op_type == "QLinearConv":
+            lowest = self.constant(node.input[7])
+            return lowest is not None and int(lowest) == np.iinfo(lowest.dtype).min
+        readers = [index.nodes[p] for name in node.output for p in index.consumers.get(name, ())]
+        if len(readers) != 1 or readers[0].op_type != "QuantizeLinear" or len(readers[0].input) < 3:
+            return False
+        lowest = self.constant(readers[0].input[2])
+        return lowest is not None and lowest.size == 1 and int(lowest.ravel()[0]) == np.iinfo(lowest.dtype).min
+
+    def weight_shape(self, position: int) -> tuple[int, ...] | None:
+        """Shape of the weight of a convolution or matrix product; None where it is computed."""
+        node = self.index.nodes[position]
+        place = _WEIGHT.get(node.op_type, 1)
+        return self.constant_shape(node.input[place]) if len(node.input) > place else None
+
+    def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
+        """Shape of a constant; None where the tensor is none."""
+        tensor = self.root(tensor)
+        place = self.index.initializers.get(tensor)
+        if place is not None:
+            return tuple(self.index.model.structure.graph.initializer[place].dims)
+        value = self._constant_node(tensor)
+        return tuple(value.dims) if value is not None else None
+
+    def constant(self, tensor: str) -> np.ndarray[Any, Any] | None:
+        """Values of a small constant; None where the tensor is none, or large."""
+        shape = self.constant_shape(tensor)
+        if shape is None or int(np.prod(shape)) > 64:
+            return None
+        root = self.root(tensor)
+        value = self._constant_node(root)
+        if value is not None:
+            return numpy_helper.to_array(value)
+        try:
+            return self.index.model.tensor(root)
+        except Exception:  # a payload that is not there: then its values are not known
+            return None
+
+    def attribute(self, position: int, name: str) -> onnx.AttributeProto | None:
+        """An attribute of a node."""
+        return next((a for a in self.index.nodes[position].attribute if a.name == name), None)
+
+    def integers(self, position: int, name: str) -> tuple[int, ...]:
+        """A list attribute of a node; () where it is not given."""
+        attribute = self.attribute(position, name)
+        return tuple(attribute.ints) if attribute is not None else ()
+
+    def integer(self, position: int, name: str, default: int) -> int:
+        """An integer attribute of a node."""
+        attribute = self.attribute(position, name)
+        return int(attribute.i) if attribute is not None else default
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Positions of the nodes that work on values, each behind those that it reads (files can be unsorted)."""
+        waiting = {p: len({self.producer(name) for name in self._inputs[p]} & self.active) for p in self.active}
+        ready = sorted((p for p, count in waiting.items() if not count), reverse=True)
+        found = []
+        while ready:
+            position = ready.pop()
+            found.append(position)
+            for reader in sorted({r for name in self.outputs(position) for r in self.readers(name)}, reverse=True):
+                waiting[reader] -= 1
+                if not waiting[reader]:
+                    ready.append(reader)
+        return found
+
+    @cached_property
+    def active(self) -> set[int]:
+        """Positions of the nodes whose values depend on an input of the model, other than through shapes alone; not
+        those that only pass values on.
+        """
+        return {position for position in self._live if not self.passes(position)}
+
+    # ------------------------------------------------------------------ built once
+
+    @cached_property
+    def _live(self) -> set[int]:
+        index, found = self.index, set[int]()
+        pending = [name for name in index.inputs if name not in index.initializers]
+        while pending:
+            for position in index.consumers.get(pending.pop(), ()):
+                if position not in found and index.nodes[position].op_type not in _SHAPES:
+                    found.add(position)
+                    node = index.nodes[position]  # the scale of a dynamic quantisation is a parameter, not a value
+                    pending += node.output[:1] if node.op_type == "DynamicQuantizeLinear" else node.output
+        return found
+
+    @cached_property
+    def _inputs(self) -> dict[int, list[str]]:
+        index = self.index
+        images = {name for name in index.inputs if name not in index.initializers}
+        return {
+            position: [
+                self.root(name)
+                for name in _values(index.nodes[position])
+                if name and (name in images or index.producer.get(name) in self._live)
+            ]
+            for position in self.active
+        }
+
+    @cached_property
+    def _readers(self) -> dict[str, list[int]]:
+        table: dict[str, list[int]] = {}
+        for position in sorted(self.active):
+            for name in dict.fromkeys(self._inputs[position]):
+                table.setdefault(name, []).append(position)
+        for position in self.active:
+            for name in self.index.reads(position) - set(self.index.nodes[position].input):  # captured by a subgraph
+                table.setdefault(self.root(name), []).append(position)
+        return table
+
+    @cached_property
+    def _outputs(self) -> set[str]:
+        return {self.root(name) for name in self.index.outputs}
+
+    def _constant_node(self, tensor: str) -> onnx.TensorProto | None:
+        position = self.index.producer.get(tensor)
+        if position is None or self.index.nodes[position].op_type != "Constant":
+            return None
+        return next((a.t for a in self.index.nodes[position].attribute if a.name == "value"), None)
+
+
+def _values(node: onnx.NodeProto) -> list[str]:
+    """The inputs of a node that can be values."""
+    if node.op_type == "ConvInteger":
+        return list(node.input[:1])
+    return list(node.input)

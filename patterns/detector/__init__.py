@@ -1,0 +1,1 @@
+"""Detector patterns: what selectors and `graphsurgery sites` know by name."""

@@ -1,0 +1,59 @@
+"""What several patterns ask of their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.pattern import Expression, Op, Part
+
+Link = Callable[[Expression, str], Expression]
+
+
+def pointwise(conv: Found) -> bool:
+    """Whether a convolution has a 1x1 kernel and stride 1."""
+    return conv.facts.get("kernel") == (1, 1) and conv.facts.get("stride") == (1, 1)
+
+
+def active(conv: Found) -> bool:
+    """Whether a convolution ends with an activation."""
+    return conv.facts.get("activation") is not None
+
+
+def linear(conv: Found) -> bool:
+    """Whether a convolution ends without an activation."""
+    return not active(conv)
+
+
+def unstrided(conv: Found) -> bool:
+    """Whether a convolution keeps the size of the map."""
+    return conv.facts.get("stride") == (1, 1)
+
+
+def spatial(conv: Found) -> bool:
+    """Whether a convolution looks at more than one position."""
+    return conv.facts.get("kernel") not in ((1, 1), None)
+
+
+def part(block: Found, name: str) -> Found:
+    """A part by its name."""
+    return dict(block.parts)[name]
+
+
+def link(*types: str) -> Link:
+    """The step of a chain: one block of any of these types."""
+    return lambda previous, name: Part(name, types, previous)
+
+
+def gated(y: Expression) -> Op:
+    """``y`` times a gate from its means, one convolution or two: SE, effective SE, channel attention."""
+    from graphsurgery.recognition.pattern import OneOf
+
+    means = Op(("GlobalAveragePool", "ReduceMean", "AveragePool"), y, first=True)
+    one = Part("fc", "Conv", means)
+    two = Part("fc2", "Conv", Part("fc1", "Conv", means, where=active))
+    gate = Op(("Sigmoid", "HardSigmoid", "Clip"), OneOf(one, two))
+    scaled = OneOf(
+        gate, Op(("Clip", "Div", "Mul"), OneOf(Op("Clip", Op("Add", OneOf(one, two))), Op("Add", OneOf(one, two))))
+    )
+    return Op("Mul", y, scaled)

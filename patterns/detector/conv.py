@@ -1,0 +1,86 @@
+"""Conv: a convolution with its normalisation and its activation, fused or not."""
+
+from __future__ import annotations
+
+from graphsurgery.patterns.detector.activations import activated
+from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.pattern import Expression, OneOf, Op, Pattern, Value
+from graphsurgery.recognition.view import View
+
+_CONVOLUTIONS = ("Conv", "ConvInteger", "FusedConv", "NhwcFusedConv")
+_FUSED = "activation"  # attribute of onnxruntime's convolutions
+_GATES = {
+    "Sigmoid": "silu",
+    "HardSigmoid": "hardswish",
+    "Tanh": "mish",
+    "Clip": "hardswish",
+    "Erf": "gelu",
+    "Swish": "silu",
+}
+
+
+def _image_convolution(view: View, position: int) -> bool:
+    weight = view.weight_shape(position)
+    return weight is None or len(weight) == 4
+
+
+def _normalised(x: Expression) -> OneOf:
+    """A convolution with what a converter may have left beside it: padding, bias, scale and shift."""
+    padded = OneOf(x, Op("Pad", x, first=True))
+    conv = Op(_CONVOLUTIONS, padded, first=True, where=_image_convolution)
+    scaled = Op("Mul", conv)
+    return OneOf(conv, Op("BatchNormalization", OneOf(conv, Op("Add", conv))), Op("Add", OneOf(conv, scaled)), scaled)
+
+
+def _facts(view: View, nodes: frozenset[int]) -> dict[str, object]:
+    position = next(p for p in nodes if view.op(p) in _CONVOLUTIONS)
+    weight = view.weight_shape(position) or ()
+    groups = view.integer(position, "group", 1)
+    known = len(weight) == 4
+    channels = weight[1] * groups if known else None
+    return {
+        "kernel": weight[2:] if known else None,
+        "stride": view.integers(position, "strides") or (1, 1),
+        "groups": groups,
+        "channels_in": channels,
+        "channels_out": weight[0] if known else None,
+        "depthwise": known and groups > 1 and groups == channels,
+        "activation": _activation(view, position, nodes),
+    }
+
+
+def _activation(view: View, convolution: int, nodes: frozenset[int]) -> str | None:
+    fused = view.attribute(convolution, _FUSED)
+    if fused is not None:
+        return fused.s.decode(errors="replace").lower()
+    if view.clips_at_zero(convolution if len(nodes) == 1 else max(nodes)):
+        return "relu"  # quantisers leave a ReLU out where the zero point does its work
+    kinds = {view.op(p) for p in nodes} - {*_CONVOLUTIONS, "BatchNormalization", "Add", "Mul", "Div", "Pad"}
+    return next((_GATES.get(kind, kind.lower()) for kind in sorted(kinds)), None)
+
+
+def is_plain(conv: Found) -> bool:
+    """Whether a convolution mixes its channels: no depthwise one."""
+    return not conv.facts.get("depthwise")
+
+
+_x = Value()
+_y = _normalised(_x)
+CONV = Pattern(
+    "Conv",
+    "convolution, with its BatchNormalization and activation (mmdetection: ConvModule; YOLOX: BaseConv)",
+    OneOf(_y, activated(_y)),
+    aliases=("ConvModule", "BaseConv", "ConvBNLayer"),
+    facts=_facts,
+    where=is_plain,
+    greedy=True,
+)
+DWCONV = Pattern(
+    "DWConv",
+    "depthwise convolution, with its BatchNormalization and activation",
+    CONV.graph,
+    facts=_facts,
+    where=lambda conv: not is_plain(conv),
+    greedy=True,
+)
+ANY_CONV = ("Conv", "DWConv")

@@ -1,0 +1,23 @@
+"""Upsample, Concat and the Focus stem."""
+
+from __future__ import annotations
+
+from graphsurgery.recognition.pattern import Op, Part, Pattern, Rest, Value
+
+UPSAMPLE = Pattern("Upsample", "a map made larger", Op("Resize", Value(), first=True))
+CONCAT = Pattern(
+    "Concat", "maps side by side in one tensor", Op("Concat", Rest()), where=lambda block: len(block.entries) > 1
+)
+
+_x = Value()
+
+
+def _corner() -> Op:
+    return Op("Slice", Op("Slice", _x, first=True), first=True)
+
+
+FOCUS = Pattern(
+    "Focus",
+    "every second pixel of the image in four maps, and a convolution (YOLOv5 before 6.0, YOLOX)",
+    Part("conv", "Conv", Op("Concat", *(_corner() for _ in range(4)))),
+)

@@ -1,0 +1,47 @@
+"""RepC3 and RepConv (RT-DETR's neck)."""
+
+from __future__ import annotations
+
+from graphsurgery.patterns.detector.activations import activated
+from graphsurgery.patterns.detector.common import active, linear, pointwise, spatial, unstrided
+from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.pattern import Chain, Expression, OneOf, Op, Part, Pattern, Value
+
+
+def _branch(conv: Found) -> bool:
+    return linear(conv) and unstrided(conv)
+
+
+_in = Value()
+_dense = Part("conv1", "Conv", _in, where=lambda conv: _branch(conv) and spatial(conv))
+_point = Part("conv2", "Conv", _in, where=lambda conv: _branch(conv) and pointwise(conv))
+_sum = Op("Add", _dense, _point)
+_norm = Op("BatchNormalization", _in)
+_whole = OneOf(_sum, Op("Add", _sum, _norm), Op("Add", _dense, Op("Add", _point, _norm)))
+REPCONV = Pattern("RepConv", "3x3 and 1x1 convolution side by side, not fused (RepVGG)", activated(_whole))
+
+
+def _dense_conv(previous: Expression, name: str) -> Expression:
+    fused = Part(name, "Conv", previous, where=lambda conv: active(conv) and spatial(conv) and unstrided(conv))
+    return OneOf(fused, Part(name, "RepConv", previous))
+
+
+def _entry(conv: Found) -> bool:
+    return pointwise(conv) and active(conv)
+
+
+def _widening(conv: Found) -> bool:
+    """The last convolution is there only where the width changes; otherwise it is a layer of its own."""
+    return _entry(conv) and conv.facts.get("channels_in") != conv.facts.get("channels_out")
+
+
+_x = Value()
+_added = Op(
+    "Add", Chain("m", _dense_conv, Part("cv1", "Conv", _x, where=_entry)), Part("cv2", "Conv", _x, where=_entry)
+)
+REPC3 = Pattern(
+    "RepC3",
+    "two 1x1 branches, one through RepConvs, added (RT-DETR; transformers: CSPRepLayer)",
+    OneOf(_added, Part("cv3", "Conv", _added, where=_widening)),
+    aliases=("CSPRepLayer",),
+)

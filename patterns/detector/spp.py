@@ -1,0 +1,32 @@
+"""SPPF and SPP: a map beside its maxima over growing windows."""
+
+from __future__ import annotations
+
+from graphsurgery.patterns.detector.common import pointwise
+from graphsurgery.recognition.pattern import Each, Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition.view import View
+
+
+def _keeps_size(view: View, position: int) -> bool:
+    return view.integers(position, "strides") in ((), (1, 1))
+
+
+def _pool(previous: Expression, name: str) -> Expression:
+    return Op("MaxPool", previous, where=_keeps_size)
+
+
+_x = Value()
+_y = Part("cv1", "Conv", _x, where=pointwise)
+_sppf = Part("cv2", "Conv", Op("Concat", _y, Each("m", _pool, _y, least=2)), where=pointwise)
+SPPF = Pattern(
+    "SPPF", "spatial pyramid pooling by repeated pooling (YOLOv5 and later)", OneOf(_sppf, Op("Add", _x, _sppf))
+)
+
+_z = Part("cv1", "Conv", Value(), where=pointwise)
+_pools = [Op("MaxPool", _z, where=_keeps_size) for _ in range(3)]
+SPP = Pattern(
+    "SPP",
+    "spatial pyramid pooling with windows side by side (YOLOv3, YOLOX, RTMDet, PP-YOLOE)",
+    Part("cv2", "Conv", OneOf(Op("Concat", _z, *_pools), Op("Concat", *_pools, _z)), where=pointwise),
+    aliases=("SPPBottleneck",),
+)
