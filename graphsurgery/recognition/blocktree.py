@@ -40,7 +40,7 @@ class BlockTree:
         names = [*(pattern.names for pattern in patterns), *(head.names for head in heads)]
         self.known_types = list(dict.fromkeys(name for each in names for name in each))
         """names of every pattern that is installed, found here or not"""
-        outermost = _outermost(Matcher(self.view, self.plane, patterns), self.view)
+        outermost = _outermost(Matcher(self.view, self.plane, patterns), self.view, self.plane)
         self.anatomy = Anatomy(self.view, self.plane, outermost, heads)
         self.blocks: tuple[Found, ...] = tuple(self._labelled(block) for block in self.anatomy.blocks)
         """outermost blocks, in the order of the graph"""
@@ -118,10 +118,11 @@ class BlockTree:
         return self.view.active.intersection(self._tree.modules[path].nodes)
 
 
-def _outermost(matcher: Matcher, view: View) -> list[Found]:
-    """The largest blocks that do not overlap, in the order of the graph."""
+def _outermost(matcher: Matcher, view: View, plane: Plane) -> list[Found]:
+    """The largest blocks that do not overlap and give a map of the image, in the order of the graph."""
     order = {position: i for i, position in enumerate(view.order)}
-    found = [block for p in view.order for name in view.outputs(p) for block in matcher.ending_at(name)]
+    maps = [name for p in view.order for name in view.outputs(p) if plane.is_in(name)]
+    found = [block for name in maps for block in matcher.ending_at(name)]
     taken: set[int] = set()
     chosen = []
     for block in sorted(found, key=lambda block: -len(block.nodes)):  # stable: earlier patterns and nodes first

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
+from typing import NamedTuple
 
 from .found import Found
 from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Rest, Value
@@ -36,8 +36,7 @@ _EITHER_WAY = frozenset({"Add", "Mul"})
 _ANY = frozenset({"*"})
 
 
-@dataclass(frozen=True)
-class _State:
+class _State(NamedTuple):
     """A partial match: which tensor each expression stands for, the nodes taken so far, the parts found."""
 
     bound: Mapping[Expression, str]
@@ -45,10 +44,10 @@ class _State:
     parts: tuple[tuple[str, Found], ...] = ()
 
     def bind(self, expression: Expression, tensor: str) -> _State:
-        return replace(self, bound={**self.bound, expression: tensor})
+        return _State({**self.bound, expression: tensor}, self.nodes, self.parts)
 
     def take(self, *positions: int) -> _State:
-        return replace(self, nodes=self.nodes.union(positions))
+        return _State(self.bound, self.nodes.union(positions), self.parts)
 
 
 class Matcher:
@@ -62,6 +61,9 @@ class Matcher:
             self._patterns.setdefault(pattern.name, []).append(pattern)
         self._memory: dict[tuple[int, str], tuple[Found, ...]] = {}
         self._ends: dict[str, frozenset[str]] = {}
+        self._expression_end: dict[Expression, frozenset[str]] = {}
+        self._links: dict[tuple[Chain | Each, int], tuple[Expression, Expression]] = {}
+        self._starting: dict[str, list[Pattern]] = {}
 
     @cached_property
     def _alone(self) -> list[Pattern]:
@@ -69,8 +71,19 @@ class Matcher:
 
     def ending_at(self, root: str) -> Iterator[Found]:
         """Every block that can stand alone and ends at a tensor."""
-        for pattern in self._alone:
+        op = self._op_of(root)
+        if op is None:
+            return
+        if op not in self._starting:
+            ends = [(pattern, self._pattern_ends(pattern)) for pattern in self._alone]
+            self._starting[op] = [pattern for pattern, kinds in ends if kinds is _ANY or op in kinds]
+        for pattern in self._starting[op]:
             yield from self._found(pattern, root)
+
+    def _op_of(self, root: str) -> str | None:
+        """The operator that makes a tensor; None for one that no node of the network makes."""
+        position = self._view.producer(root)
+        return self._view.op(position) if position is not None and position in self._view.active else None
 
     def _of_types(self, types: Sequence[str], root: str) -> Iterator[Found]:
         for name in types:
@@ -78,14 +91,10 @@ class Matcher:
                 yield from self._found(pattern, root)
 
     def _found(self, pattern: Pattern, root: str) -> tuple[Found, ...]:
-        position = self._view.producer(root)
-        if position is None or position not in self._view.active:
-            return ()
-        ends = self._pattern_ends(pattern)
-        if ends is not _ANY and self._view.op(position) not in ends:
-            return ()
         key = (id(pattern), root)
         if key not in self._memory:
+            if not self._can_end(self._pattern_ends(pattern), root):
+                return ()
             self._memory[key] = ()  # a pattern does not begin with itself
             found: dict[frozenset[int], Found] = {}
             for state in self._solve(pattern.graph, root, _State({})):
@@ -140,6 +149,8 @@ class Matcher:
             if state.bound[expression] == tensor:
                 yield state
             return
+        if not self._can_end(self._ends_of(expression), tensor):
+            return
         here = state.bind(expression, tensor)
         match expression:
             case Value():
@@ -186,6 +197,8 @@ class Matcher:
         if len(operands) != len(values):
             return
         pairs = sorted(zip(operands, values, strict=True), key=lambda pair: isinstance(pair[0], Chain))
+        if not all(self._can_end(self._ends_of(operand), value) for operand, value in pairs):
+            return
 
         def solve(rest: Sequence[tuple[Expression, str]], state: _State) -> Iterator[_State]:
             if not rest:
@@ -201,7 +214,9 @@ class Matcher:
             return
         states, previous = [state], each.start
         for count, value in enumerate(values):
-            link = each.step(previous, f"{each.name}.{count}")
+            if (each, count) not in self._links:
+                self._links[each, count] = (previous, each.step(previous, f"{each.name}.{count}"))
+            _, link = self._links[each, count]
             states = [inner for outer in states for inner in self._solve(link, value, outer)]
             if not states:
                 return
@@ -212,7 +227,7 @@ class Matcher:
         for found in self._of_types(expression.types, tensor):
             if len(found.entries) == 1 and (expression.where is None or expression.where(found)):
                 parts = (*state.parts, (expression.name, found))
-                inner = replace(state, nodes=state.nodes | found.nodes, parts=parts)
+                inner = _State(state.bound, state.nodes | found.nodes, parts)
                 yield from self._solve(expression.source, found.entries[0], inner)
 
     def _chain(self, chain: Chain, tensor: str, state: _State, links: int) -> Iterator[_State]:
@@ -220,11 +235,13 @@ class Matcher:
         if links >= chain.least:
             for inner in self._solve(chain.source, tensor, state):
                 named = ((_numbered(name, chain.name, links), part) for name, part in inner.parts)
-                yield replace(inner, parts=tuple(named))
+                yield inner._replace(parts=tuple(named))
         if links >= _LONGEST:
             return
-        before = Value()
-        link = chain.step(before, f"{chain.name}.~{links}")
+        if (chain, links) not in self._links:
+            source = Value()
+            self._links[chain, links] = (source, chain.step(source, f"{chain.name}.~{links}"))
+        before, link = self._links[chain, links]
         for inner in self._solve(link, tensor, state):
             yield from self._chain(chain, inner.bound[before], inner, links + 1)
 
@@ -281,6 +298,17 @@ class Matcher:
             yield from self._solve(expression.source, frontier.pop(), state.take(*taken))
 
     # ------------------------------------------------------------------ which operators a pattern can end with
+
+    def _can_end(self, ends: frozenset[str], tensor: str) -> bool:
+        """Whether a tensor is made by one of these operators."""
+        return ends is _ANY or self._op_of(tensor) in ends
+
+    def _ends_of(self, expression: Expression) -> frozenset[str]:
+        ends = self._expression_end.get(expression)
+        if ends is None:
+            ends = self._expression_ends(expression)
+            ends = self._expression_end[expression] = _ANY if "*" in ends else ends
+        return ends
 
     def _pattern_ends(self, pattern: Pattern) -> frozenset[str]:
         if pattern.name not in self._ends:

@@ -1,8 +1,8 @@
-"""CSP blocks of YOLOX (depthwise), RTMDet and PP-YOLOE."""
+"""CSP blocks of RTMDet and PP-YOLOE, and the depthwise Bottleneck of YOLOX-nano and RTMDet."""
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.common import active, gated, link, pointwise, spatial, unstrided
+from graphsurgery.patterns.detector.common import active, gated, link, pointwise, unstrided
 from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
 
@@ -12,15 +12,14 @@ def _usual(conv: Found) -> bool:
 
 
 _x = Value()
-_separable = Part(
-    "conv2.pconv", "Conv", Part("conv2.dconv", "DWConv", Part("conv1", "Conv", _x, where=_usual)), where=_usual
-)
-_ABOUT = "convolution, then a depthwise separable one (YOLOX-nano, RTMDet: CSPNeXtBlock)"
-DEPTHWISE = Pattern("DepthwiseBottleneck", _ABOUT, Op("Add", _x, _separable), aliases=("CSPNeXtBlock",))
-DEPTHWISE_STRAIGHT = Pattern("DepthwiseBottleneck", _ABOUT, _separable, aliases=("CSPNeXtBlock",), alone=False)
+_first = Part("conv1", "Conv", _x, where=_usual)
+_separable = Part("conv2.pconv", "Conv", Part("conv2.dconv", "DWConv", _first, where=_usual), where=_usual)
+_ABOUT = "convolution, then a depthwise separable one (YOLOX-nano; RTMDet: CSPNeXtBlock)"
+DEPTHWISE = Pattern("Bottleneck", _ABOUT, Op("Add", _x, _separable), aliases=("CSPNeXtBlock",))
+DEPTHWISE_STRAIGHT = Pattern("Bottleneck", _ABOUT, _separable, aliases=("CSPNeXtBlock",), alone=False)
 
 _in = Value()
-_long = Chain("blocks", link("Bottleneck", "DepthwiseBottleneck"), Part("main_conv", "Conv", _in, where=pointwise))
+_long = Chain("blocks", link("Bottleneck"), Part("main_conv", "Conv", _in, where=pointwise))
 _joined = Op("Concat", _long, Part("short_conv", "Conv", _in, where=pointwise))
 CSPNEXT = Pattern(
     "CSPLayer",
@@ -28,14 +27,12 @@ CSPNEXT = Pattern(
     Part("final_conv", "Conv", gated(_joined), where=pointwise),
 )
 
-_dense = Part("conv2", "Conv", Part("conv1", "Conv", _b := Value(), where=spatial), where=spatial)
-REPBLOCK = Pattern("PPBasicBlock", "3x3 convolution, then a RepVGG one (PP-YOLOE)", Op("Add", _b, _dense), alone=False)
-
 _p = Value()
-_deep = Chain("blocks", link("Bottleneck", "PPBasicBlock"), Part("conv2", "Conv", _p, where=pointwise))
+_deep = Chain("blocks", link("Bottleneck", "SPP"), Part("conv2", "Conv", _p, where=pointwise))
 _both = Op("Concat", Part("conv1", "Conv", _p, where=pointwise), _deep)
 CSPRES = Pattern(
     "CSPResStage",
-    "cross-stage-partial stage with effective squeeze-and-excitation (PP-YOLOE)",
+    "cross-stage-partial stage, with effective squeeze-and-excitation in the backbone (PP-YOLOE)",
     Part("conv3", "Conv", OneOf(_both, gated(_both)), where=pointwise),
+    aliases=("CSPStage",),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphsurgery.recognition.pattern import Op, Part, Pattern, Rest, Value
+from graphsurgery.recognition.pattern import OneOf, Op, Part, Pattern, Rest, Value
 
 UPSAMPLE = Pattern("Upsample", "a map made larger", Op("Resize", Value(), first=True))
 CONCAT = Pattern(
@@ -12,8 +12,9 @@ CONCAT = Pattern(
 _x = Value()
 
 
-def _corner() -> Op:
-    return Op("Slice", Op("Slice", _x, first=True), first=True)
+def _corner() -> OneOf:
+    """Every second row and column, in one step or two."""
+    return OneOf(Op("Slice", _x, first=True), Op("Slice", Op("Slice", _x, first=True), first=True))
 
 
 FOCUS = Pattern(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated
-from graphsurgery.patterns.detector.common import active, linear, pointwise, spatial, unstrided
+from graphsurgery.patterns.detector.common import active, linear, link, pointwise, spatial, unstrided
+from graphsurgery.patterns.detector.conv import CONV, is_plain
 from graphsurgery.recognition.found import Found
-from graphsurgery.recognition.pattern import Chain, Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
 
 
 def _branch(conv: Found) -> bool:
@@ -21,9 +22,13 @@ _whole = OneOf(_sum, Op("Add", _sum, _norm), Op("Add", _dense, Op("Add", _point,
 REPCONV = Pattern("RepConv", "3x3 and 1x1 convolution side by side, not fused (RepVGG)", activated(_whole))
 
 
-def _dense_conv(previous: Expression, name: str) -> Expression:
-    fused = Part(name, "Conv", previous, where=lambda conv: active(conv) and spatial(conv) and unstrided(conv))
-    return OneOf(fused, Part(name, "RepConv", previous))
+def _fused(conv: Found) -> bool:
+    return active(conv) and spatial(conv) and unstrided(conv) and is_plain(conv)
+
+
+FUSED = Pattern(
+    "RepConv", "the same as one 3x3 convolution, in a RepC3", CONV.graph, alone=False, facts=CONV.facts, where=_fused
+)
 
 
 def _entry(conv: Found) -> bool:
@@ -37,7 +42,7 @@ def _widening(conv: Found) -> bool:
 
 _x = Value()
 _added = Op(
-    "Add", Chain("m", _dense_conv, Part("cv1", "Conv", _x, where=_entry)), Part("cv2", "Conv", _x, where=_entry)
+    "Add", Chain("m", link("RepConv"), Part("cv1", "Conv", _x, where=_entry)), Part("cv2", "Conv", _x, where=_entry)
 )
 REPC3 = Pattern(
     "RepC3",

@@ -22,7 +22,8 @@ SPPF = Pattern(
     "SPPF", "spatial pyramid pooling by repeated pooling (YOLOv5 and later)", OneOf(_sppf, Op("Add", _x, _sppf))
 )
 
-_z = Part("cv1", "Conv", Value(), where=pointwise)
+_map = Value()
+_z = OneOf(Part("cv1", "Conv", _map, where=pointwise), _map)  # PP-YOLOE has no convolution in front
 _pools = [Op("MaxPool", _z, where=_keeps_size) for _ in range(3)]
 SPP = Pattern(
     "SPP",

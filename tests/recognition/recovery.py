@@ -1,0 +1,116 @@
+"""How many of a model's blocks are recovered by structure alone.
+
+`python -m tests.recognition.recovery [NAME[:VARIANT] ...]` prints it. The truth is the module list of the PyTorch model
+that was exported, with the tensors that leave its modules in the named export. Recognition sees the same file without a
+single name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+
+from graphsurgery.graphindex import GraphIndex
+from graphsurgery.modelfile import ModelFile
+from graphsurgery.recognition import BlockTree, recognise
+from graphsurgery.shapes import ShapeTable
+from tests.exports import export
+from tests.recognition.randomise import randomise
+from tests.recognition.truth import truth
+
+SAME = {
+    "PSA": "C2PSA",  # YOLOv10's: a C2PSA with one block
+    "CSPLayer": "C3",  # YOLOX's is one; RTMDet's has a gate more
+    "CSPStage": "CSPResStage",  # PP-YOLOE's neck: without the gate
+    "CSPNeXtBlock": "Bottleneck",
+    "RepResidual": "Bottleneck",  # PP-YOLOE's, fused
+    "BottleneckBlock": "ResNetBottleneck",
+    "SPPBottleneck": "SPP",
+    "DWConv": "Conv",  # which of the two a depthwise convolution is called differs from author to author
+    "RepVggBlock": "Conv",  # fused
+    "v10Detect": "Detect",
+    "YOLOXHead": "Detect",
+    "PPYOLOEHead": "Detect",
+    "RTMDetSepBNHead": "Detect",
+    "RTDetrDecoder": "RTDETRDecoder",
+}
+"""Names of one structure: in the truth or of the pattern -> as compared."""
+NOT_ONLY_MODULES = frozenset({"Conv", "Concat", "Upsample"})
+"""Types that are also found where no module of the class is: bare nn.Conv2d, torch.cat in a forward()."""
+IN_A_FORWARD = {"yolov10n": frozenset({"PSABlock"})}
+"""Blocks whose body stands in another module's forward(): YOLOv10's PSA has one."""
+HEADS = frozenset({"Detect", "RTDETRDecoder"})
+"""Types that are compared without their tensor: what leaves a head is quantised, or is more than one tensor."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What was found of one model, as multisets of (type, tensor)."""
+
+    name: str
+    true: Counter[tuple[str, str]]
+    found: Counter[tuple[str, str]]
+
+    @property
+    def missing(self) -> list[tuple[str, str]]:
+        """Modules that were not recognised."""
+        return list((self.true - self.found).elements())
+
+    @property
+    def invented(self) -> list[tuple[str, str]]:
+        """Blocks of a type that the truth distinguishes, recognised where no such module is."""
+        known = NOT_ONLY_MODULES | IN_A_FORWARD.get(self.name.partition(" ")[0], frozenset())
+        return [block for block in (self.found - self.true).elements() if block[0] not in known]
+
+    @property
+    def line(self) -> str:
+        """The figure of the model."""
+        right = self.true & self.found
+        kinds = Counter(kind for kind, _ in self.true.elements())
+        hits = Counter(kind for kind, _ in right.elements())
+        parts = ", ".join(f"{kind} {hits[kind]}/{count}" for kind, count in sorted(kinds.items()))
+        return f"{self.name}: {right.total()} of {self.true.total()} blocks, {len(self.invented)} invented ({parts})"
+
+
+def recovery(name: str, variant: str = "simplified", *, randomised: bool = True) -> Recovery:
+    """Recognise an export, without its names unless told otherwise, and compare with the modules it was made from."""
+    model = onnx.load(export(name, variant))
+    new = {tensor: tensor for node in model.graph.node for tensor in node.output}
+    if randomised:
+        model, new = randomise(model)
+    tree = tree_of(model)
+    known = {SAME.get(kind, kind) for kind in tree.known_types}
+    true = Counter(_compared(block.type, new.get(block.tensor, "")) for block in truth(name, variant))
+    true = Counter({block: count for block, count in true.items() if block[0] in known})
+    found = Counter(_compared(block.type, block.root) for block in tree.everything())
+    if not any(kind in HEADS for kind, _ in true):  # the head's class has another name, or several tensors leave it
+        found = Counter({block: count for block, count in found.items() if block[0] not in HEADS})
+    return Recovery(f"{name} {variant}", true, found)
+
+
+def _compared(kind: str, tensor: str) -> tuple[str, str]:
+    kind = SAME.get(kind, kind)
+    return kind, "" if kind in HEADS else tensor
+
+
+def tree_of(model: onnx.ModelProto) -> BlockTree:
+    """The blocks of a model, from its structure alone."""
+    index = GraphIndex(ModelFile.load(model))
+    return recognise(index, ShapeTable(index))
+
+
+def main(arguments: list[str]) -> None:
+    for argument in arguments:
+        name, _, variant = argument.partition(":")
+        result = recovery(name, variant or "simplified")
+        print(result.line)
+        for what, blocks in (("missing", result.missing), ("invented", result.invented)):
+            for kind, tensor in blocks[:10]:
+                print(f"  {what}: {kind} {tensor}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

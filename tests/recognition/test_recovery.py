@@ -1,0 +1,47 @@
+"""Every block of a real model is found when all of its names are gone, and none is invented."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.exports import DERIVED, MORE, NAMES, RAW, VARIANTS, ZOO, ZOO_VARIANTS
+from tests.recognition.recovery import recovery
+
+MUST = (
+    "yolov5n",
+    "yolov8n",
+    "yolo11n",
+    "yolo12n",
+    "yolo26n",
+    "rtdetr-l",
+    "rtdetr-r18",
+    "yolox-tiny",
+    "mobilenet_v3_large",
+)
+"""compared in every run; the rest in `make test-all`"""
+ALWAYS = [
+    *((name, "simplified") for name in MUST),
+    ("yolov8n", "torchscript"),
+    ("yolov8n", "dynamo"),
+    ("yolov8n", "qdq"),
+]
+EVERY = [
+    *((name, variant) for name in (*NAMES, *MORE) for variant in (*VARIANTS, *RAW, *DERIVED)),
+    *((name, variant) for name in ZOO for variant in (*ZOO_VARIANTS, *DERIVED)),
+]
+LONG = [pytest.param(*pair, marks=pytest.mark.long) for pair in EVERY if pair not in ALWAYS]
+
+
+@pytest.mark.parametrize(("name", "variant"), [*ALWAYS, *LONG])
+def test_every_block_is_found_and_none_invented(name: str, variant: str) -> None:
+    result = recovery(name, variant)
+    print(result.line)
+    assert result.true.total() > 0
+    assert not result.missing, result.missing
+    assert not result.invented, result.invented
+
+
+def test_names_only_label_what_is_found() -> None:
+    with_names, without = recovery("yolov8n", randomised=False), recovery("yolov8n")
+    kinds = [sorted(kind for kind, _ in each.found.elements()) for each in (with_names, without)]
+    assert kinds[0] == kinds[1]
