@@ -54,28 +54,36 @@ class ShapeTable:
 
     @staticmethod
     def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        _forget_impossible_sizes(copy.graph)
-        try:
-            fold_shapes(copy)
-            inferred = shape_inference.infer_shapes(copy, data_prop=True)
-        except Exception:  # whatever stops the inference, what the model itself states still holds
-            return {}
-        return _types(inferred.graph)
+        copy = inferred(model)
+        return {} if copy is None else _types(copy.graph)
 
     def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
         """(element type number, shape) of a tensor; (0, None) where neither is known."""
-        declared = _read(self._declared.get(tensor))
+        declared = tensor_type(self._declared.get(tensor))
         if declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:]):
             return declared
-        inferred = _read(self._inferred(tensor))
-        return (inferred[0] or declared[0], _merge(declared[1], inferred[1]))
+        found = tensor_type(self._inferred(tensor))
+        return (found[0] or declared[0], _merge(declared[1], found[1]))
 
     def is_feature_map(self, tensor: str) -> bool:
         """Whether a tensor is known to be [N, C, H, W] of a floating-point type, with C known."""
         kind, shape = self.lookup(tensor)
         return float_dtype(kind) is not None and shape is not None and len(shape) == 4 and isinstance(shape[1], int)
+
+
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A copy of a model with the types of its tensors inferred, subgraphs included; None if that cannot be done.
+
+    The nodes are those of ``model``, in its order; what shapes are computed from lies in new initializers.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _forget_impossible_sizes(copy.graph)
+    try:
+        fold_shapes(copy)
+        return shape_inference.infer_shapes(copy, data_prop=True)
+    except Exception:  # whatever stops the inference, what the model itself states still holds
+        return None
 
 
 def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:
@@ -90,7 +98,8 @@ def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     return {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
 
 
-def _read(declared: onnx.TypeProto | None) -> tuple[int, tuple[Dimension, ...] | None]:
+def tensor_type(declared: onnx.TypeProto | None) -> tuple[int, tuple[Dimension, ...] | None]:
+    """(element type number, shape) that a declaration states; (0, None) where it is no tensor's."""
     if declared is None or not declared.HasField("tensor_type"):
         return 0, None
     tensor = declared.tensor_type

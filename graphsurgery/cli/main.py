@@ -1,4 +1,4 @@
-"""The command line: one file a command, thin over the API. This file puts them together and turns errors into one line.
+"""The command line: one file a command, thin over the API. This file puts them together and turns errors into text.
 
 Exit codes: 0 done; 1 a check failed; 2 the request is wrong; 3 this machine lacks something that was asked for;
 130 interrupted; 141 whoever read the output stopped reading; 143 terminated.
@@ -25,12 +25,14 @@ from .insert import insert
 from .output import STOPPED_READING, printable, silence
 from .remove import remove
 from .sites import sites
+from .tensorrt import group as tensorrt
 from .verify import verify
 
 _INTERRUPTED = 128 + 2
 _TERMINATED = 128 + 15
 
 _COMMANDS = {command.__name__: command for command in (insert, remove, sites, blocks, verify, apply, diff)}
+_GROUP = "tensorrt"
 
 
 def application(first: str = "") -> typer.Typer:
@@ -45,8 +47,10 @@ def application(first: str = "") -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for command in [_COMMANDS[first]] if first in _COMMANDS else _COMMANDS.values():
+    for command in [_COMMANDS[first]] if first in _COMMANDS else [] if first == _GROUP else _COMMANDS.values():
         app.command()(command)
+    if first not in _COMMANDS:
+        app.add_typer(tensorrt(), name=_GROUP)
     return app
 
 
@@ -109,7 +113,8 @@ def _usage(message: str) -> str:
 def _told(message: str, code: int) -> int:
     if sys.stderr is not None:
         try:
-            print(f"graphsurgery: error: {printable(message)}", file=sys.stderr)
+            lines = [printable(line) for line in message.split("\n")]  # a selector with a mark below it has three
+            print("graphsurgery: error: " + "\n".join(lines), file=sys.stderr)
         except OSError:
             silence(sys.stderr)
     return code

@@ -1,0 +1,42 @@
+"""`graphsurgery tensorrt`: the group of commands about TensorRT. Each is in a file of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Version = Annotated[
+    str, typer.Option("--version", metavar="V", help="TensorRT that it is for: 8.6, 10, 11, or 10.9, say.")
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shapes",
+        metavar="NAME:SHAPE",
+        help="Sizes of a dynamic input: images:1x3x640x640, or three such shapes, MIN,USUAL,MAX. May be repeated.  "
+        "[default: batches of 1 to 8, 320 to 1280 pixels]",
+        show_default=False,
+    ),
+]
+
+
+def group() -> typer.Typer:
+    """The commands, to be put under the name of the group."""
+    from .tensorrt_build import build
+    from .tensorrt_check import check
+    from .tensorrt_command import command
+    from .tensorrt_precision import precision
+
+    app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+    app.callback()(_group)
+    for each in (check, precision, command, build):
+        app.command()(each)
+    return app
+
+
+def _group(context: typer.Context) -> None:
+    """Check a model for TensorRT, build it, and see what it becomes."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)

@@ -1,0 +1,76 @@
+"""`graphsurgery tensorrt precision`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..errors import OutputError
+from . import options
+
+
+def precision(
+    model: options.Model = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="F",
+            help="Write the list of nodes that should stay in float32, for autocast or trtexec, instead of the table.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where the list goes.", show_default=False),
+    ] = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show in which type each inserted node runs.
+
+    The types are those of the file, which TensorRT 11 runs as they are. For the conversion to float16, or the flags of
+    TensorRT 8.6 and 10, --format writes the list of the nodes that should stay in float32.
+
+    \b
+    graphsurgery tensorrt precision yolov8n-simam.onnx
+    graphsurgery tensorrt precision yolov8n-simam.onnx --format autocast -o nodes.txt
+    """
+    from ..tensorrt.precision import inserted_types, lines, node_list
+    from .files import open_model
+    from .output import Printer
+
+    if output is not None and form is None:
+        raise OutputError("-o takes the list of --format, and no format was given")
+    opened = open_model(model)
+    types = inserted_types(opened)
+    text = node_list(types, form) if form is not None else ""
+    printer = Printer(as_json=as_json, quiet=quiet)
+    printer.json({"model": opened.name, "nodes": [each.to_json() for each in types], "list": text or None})
+    if form is None:
+        marks = {True: "keep float32", False: ""}
+        rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]
+        printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows)
+        printer.lines(lines(types))
+        return
+    if output is None:
+        printer.lines(text.splitlines())
+    else:
+        _write(output, text, force=force)
+    for line in lines(types):
+        printer.note(line)
+
+
+def _write(name: str, text: str, *, force: bool) -> None:
+    from pathlib import Path
+
+    from ..saving import check_target
+
+    path = Path(name)
+    check_target(path, force=force)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,140 @@
+"""Check: a model against the rules of one version of TensorRT, and the report of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+from ..modelfile import ModelFile
+from .rule import ERROR, SEVERITIES, Asked, Finding
+from .support import DLAS, Support, Version
+from .view import View
+
+if TYPE_CHECKING:
+    from .parser import Verdict
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found."""
+
+    model: str
+    version: Version
+    dla: str | None
+    precision: str
+    nodes: int
+    findings: Sequence[Finding]
+    insertions: Sequence[str]
+    """ids of all insertions in the model"""
+    parser: Verdict | None = None
+    """what the installed TensorRT's own parser says; None where there is none"""
+
+    @property
+    def stops(self) -> bool:
+        """Whether TensorRT refuses the model, or would compute something else."""
+        refused = self.parser is not None and not self.parser.supported
+        return refused or any(finding.severity == ERROR for finding in self.findings)
+
+    @property
+    def inserted(self) -> list[Finding]:
+        """The findings of inserted blocks."""
+        return [finding for finding in self.findings if finding.insertion is not None]
+
+    @property
+    def others(self) -> list[Finding]:
+        """The findings that the model has without them."""
+        return [finding for finding in self.findings if finding.insertion is None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys as in docs/tensorrt.md."""
+        return {
+            "model": self.model,
+            "version": str(self.version),
+            "dla": self.dla,
+            "precision": self.precision,
+            "nodes": self.nodes,
+            "insertions": list(self.insertions),
+            "inserted": [finding.to_json() for finding in self.inserted],
+            "model_findings": [finding.to_json() for finding in self.others],
+            "parser": self.parser.to_json() if self.parser else None,
+            "stops": self.stops,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The report as text."""
+        if self.insertions:
+            yield f"inserted blocks ({', '.join(self.insertions)}): {_summary(self.inserted)}"
+            yield from _details(self.inserted)
+        yield f"the model itself: {_summary(self.others)}"
+        yield from _details(self.others)
+        if self.parser is not None:
+            yield from self.parser.lines()
+        device = f" with DLA ({self.dla})" if self.dla else ""
+        verdict = "does not take" if self.stops else "takes"
+        yield f"{self.nodes:,} nodes: TensorRT {self.version}{device} {verdict} this model, as far as the table tells"
+
+
+def findings(
+    model: ModelFile, version: str | Version = "10", *, dla: str | None = None, precision: str = "fp32"
+) -> list[Finding]:
+    """Where a model does not comply with what one version of TensorRT demands.
+
+    ``version`` is 8.6, 10, 11 or a minor version of the last two, ``dla`` "orin" or None, ``precision`` what the engine
+    is to be built in ("fp32", "fp16", "int8"). TensorRT need not be installed. Raises RequestError and ModelError.
+    """
+    return _found(View(model), _asked(version, dla, precision))
+
+
+def check(
+    model: ModelFile,
+    version: str | Version = "10",
+    *,
+    dla: str | None = None,
+    precision: str = "fp32",
+    parser: Verdict | None = None,
+) -> Report:
+    """As :func:`findings`, as a report; ``parser`` is the verdict of TensorRT's own parser to set beside it."""
+    asked, view = _asked(version, dla, precision), View(model)
+    ids = [insertion.id for insertion in model.insertions()]
+    found = _found(view, asked)
+    return Report(model.name, asked.version, dla, precision, len(view.visits), found, ids, parser)
+
+
+def _asked(version: str | Version, dla: str | None, precision: str) -> Asked:
+    version = version if isinstance(version, Version) else Version.read(version)
+    if dla is not None and dla not in DLAS:
+        raise RequestError(f"there is no table for the DLA {dla!r}; known: {', '.join(DLAS)}")
+    if precision not in PRECISIONS:
+        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
+    return Asked(Support(version), dla, precision)
+
+
+def _found(view: View, asked: Asked) -> list[Finding]:
+    from .rules import RULES
+
+    found = [f for rule in RULES if rule.holds_for(asked) for f in rule.findings(view, asked)]
+    return sorted(found, key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
+
+
+def _summary(found: Sequence[Finding]) -> str:
+    counts = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
+    said = [f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items() if count]
+    return ", ".join(said) or "nothing found"
+
+
+def _details(found: Sequence[Finding], most: int = 3) -> Iterator[str]:
+    """The findings, those of one rule together: the first few places, and how many more there are."""
+    for rule in dict.fromkeys((f.severity, f.rule) for f in found):
+        same = [f for f in found if (f.severity, f.rule) == rule]
+        for finding in same[:most]:
+            where = "" if finding.node is None else f" {finding.node}"
+            where += f" (in {finding.within})" if finding.within else ""
+            yield f"  {finding.severity} [{finding.rule}]{where}: {finding.sentence}"
+        if len(same) > most:
+            yield f"  {rule[0]} [{rule[1]}] and {len(same) - most} more"
+        yield f"      instead: {same[0].instead}"
+        yield f"      source: {same[0].source}"

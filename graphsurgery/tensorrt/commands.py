@@ -1,0 +1,163 @@
+"""The command lines for trtexec: build, time and profile, each with the flags that the version has.
+
+Flags: NVIDIA/TensorRT samples/common/sampleOptions.cpp of releases 8.6, 10.0, 10.16 and 11.1. From 11 on there are no
+precision flags, and CUDA graphs, spin waiting, no transfers and a profile run of its own are what trtexec does anyway.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from ..modelfile import ModelFile
+from .precision import autocast_patterns, trtexec_flags, types_of
+from .profiles import Profile, profiles, text
+from .quantised import halves, is_quantised
+from .support import Version
+from .view import View
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_TIMING = ("--useCudaGraph", "--noDataTransfers", "--useSpinWait")
+_CALIBRATION = "calibration.npz"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command line."""
+
+    purpose: str
+    """"convert", "build", "time" or "profile" """
+    arguments: Sequence[str]
+
+    def __str__(self) -> str:
+        return shlex.join(self.arguments)
+
+
+@dataclass
+class Plan:
+    """The commands for one model, in the order in which they are run, and what to know of them."""
+
+    commands: list[Command] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys as in docs/tensorrt.md."""
+        commands = [{"purpose": c.purpose, "arguments": list(c.arguments), "line": str(c)} for c in self.commands]
+        return {"commands": commands, "notes": list(self.notes)}
+
+
+def plan(
+    model: ModelFile,
+    path: str | Path,
+    *,
+    version: str | Version = "10",
+    precision: str | None = None,
+    dla: int | None = None,
+    shapes: Sequence[str] = (),
+    strongly_typed: bool = False,
+) -> Plan:
+    """The commands that build, time and profile an engine of the model at ``path``.
+
+    ``precision`` is "fp32", "fp16", "bf16" or "int8"; None: what the types in the file ask for. ``dla`` is the core to
+    use, ``shapes`` what :func:`graphsurgery.tensorrt.profiles.profiles` takes, ``strongly_typed`` lets the file decide
+    in 10.x as well. RequestError for what the version does not have.
+    """
+    version = version if isinstance(version, Version) else Version.read(version)
+    if precision is not None and precision not in PRECISIONS:
+        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
+    if dla is not None and (10, 7) < version < (11, 4):
+        raise RequestError(f"TensorRT {version} cannot use a DLA; 10.7 was the last 10.x that could")
+    result = Plan()
+    typed = version.strongly_typed or strongly_typed
+    if strongly_typed and version.major < 10:
+        raise RequestError("strongly typed networks came with TensorRT 10")
+    source = _converted(model, Path(path), precision, version, result) if typed else Path(path)
+    flags = [] if typed else _weak(model, version, precision, dla, result)
+    if strongly_typed and not version.strongly_typed:
+        flags = ["--stronglyTyped"]
+        if version < (10, 12):
+            result.notes.append("strongly typed networks are complete from TensorRT 10.12 on")
+    if dla is not None:
+        flags += [f"--useDLACore={dla}", "--allowGPUFallback"]
+    ranges = profiles(model, shapes)
+    engine = source.with_suffix(".plan")
+    build = [f"--onnx={source}", f"--saveEngine={engine}", *flags, *_ranges(ranges)]
+    result.commands.append(_trtexec("build", *build, "--profilingVerbosity=detailed", "--skipInference"))
+    load = [f"--loadEngine={engine}", *_usual(ranges), *([f"--useDLACore={dla}"] if dla is not None else [])]
+    timing = [] if version.strongly_typed else list(_TIMING)
+    result.commands.append(_trtexec("time", *load, *timing))
+    kept = [] if version.strongly_typed else ["--separateProfileRun"]
+    exported = [f"--exportProfile={engine.with_suffix('.profile.json')}"]
+    exported.append(f"--exportLayerInfo={engine.with_suffix('.layers.json')}")
+    profiled = ["--profilingVerbosity=detailed", "--dumpProfile", *kept, *exported]
+    result.commands.append(_trtexec("profile", *load, *timing, *profiled))
+    return result
+
+
+def _trtexec(purpose: str, *arguments: str) -> Command:
+    return Command(purpose, ["trtexec", *arguments])
+
+
+def _weak(model: ModelFile, version: Version, precision: str | None, dla: int | None, result: Plan) -> list[str]:
+    """Precision flags of 8.6 and 10.x, where the builder may choose narrower types than the file has."""
+    narrow, quantised = halves(model.structure), is_quantised(model.structure)
+    wanted = {"int8": ["int8", "fp16"]}.get(precision or "", [precision] if precision not in (None, "fp32") else [])
+    found = sorted({*wanted, *narrow, *({"int8", "fp16"} if quantised else ())})
+    if precision == "fp32" and found:
+        result.notes.append(f"the file has {' and '.join(found)} in it, which takes the flags whatever is asked for")
+    if "bf16" in found and version.major < 10:
+        raise RequestError("TensorRT 8.6 has no bfloat16")
+    if "int8" in found and not quantised:
+        result.notes.append("without Q/DQ nodes trtexec makes INT8 ranges up: add --calib=FILE, or quantise the model")
+    if dla is not None and not set(found) & {"fp16", "int8"}:
+        raise RequestError("a DLA computes in FP16 and INT8 only; give --precision fp16 or int8")
+    flags = [f"--{name}" for name in found]
+    if found:
+        flags += trtexec_flags([each.node for each in types_of(View(model)) if each.float32])
+    return flags
+
+
+def _converted(model: ModelFile, path: Path, precision: str | None, version: Version, result: Plan) -> Path:
+    """The file to build where the file decides: itself, or what ModelOpt makes of it first."""
+    structure = model.structure
+    if precision is None or precision == "fp32":
+        if precision == "fp32" and (halves(structure) or is_quantised(structure)):
+            result.notes.append("the file is not in float32, and the file decides")
+        return path
+    target = path.with_suffix(f".{precision}.onnx")
+    files = [f"--onnx_path={path}", f"--output_path={target}"]
+    if precision == "int8":
+        if is_quantised(structure):
+            return path
+        module = "modelopt.onnx.quantization"
+        more = ["--quantize_mode=int8", "--high_precision_dtype=fp16", f"--calibration_data={_CALIBRATION}"]
+    else:
+        if precision in halves(structure):
+            return path
+        module = "modelopt.onnx.autocast"
+        more = [f"--low_precision_type={precision}", f"--calibration_data={_CALIBRATION}"]
+        patterns = autocast_patterns(each.node for each in types_of(View(model)) if each.float32)
+        more += ["--nodes_to_exclude", *patterns] if patterns else []
+    result.commands.append(Command("convert", ["python", "-m", module, *files, *more]))
+    result.notes.append(f"{_CALIBRATION} holds inputs of the model made from real images, one array for each by name")
+    return target
+
+
+def _ranges(ranges: Sequence[Profile]) -> list[str]:
+    if not ranges:
+        return []
+    kinds = {"min": "smallest", "opt": "usual", "max": "largest"}
+    return [f"--{k}Shapes=" + ",".join(f"{_named(r)}:{text(getattr(r, a))}" for r in ranges) for k, a in kinds.items()]
+
+
+def _usual(ranges: Sequence[Profile]) -> list[str]:
+    return ["--shapes=" + ",".join(f"{_named(r)}:{text(r.usual)}" for r in ranges)] if ranges else []
+
+
+def _named(profile: Profile) -> str:
+    """The input's name; trtexec wants one with a colon in quotes."""
+    return f"'{profile.name}'" if ":" in profile.name else profile.name

@@ -1,0 +1,129 @@
+"""A second opinion: what the parser of the installed TensorRT says of a model. Imports tensorrt when called."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import EnvironmentLacks, MissingDependency
+from ..modelfile import ModelFile
+
+_INSTALL = "install the tensorrt package of NVIDIA's index, or use its container"
+
+
+@dataclass(frozen=True)
+class ParserError:
+    """One error of the parser."""
+
+    node: str | None
+    """name of the node, or its position; None where the parser does not tell"""
+    operator: str | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the parser says."""
+
+    version: str
+    """of the installed TensorRT"""
+    supported: bool
+    errors: Sequence[ParserError]
+    unsupported_nodes: Sequence[str]
+    """names of the nodes in subgraphs that the parser would not take"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys as in docs/tensorrt.md."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """The verdict as text."""
+        yield f"the parser of TensorRT {self.version} {'takes' if self.supported else 'refuses'} the model"
+        for error in self.errors:
+            where = " ".join(part for part in (error.operator, error.node) if part)
+            yield f"  {where or 'the model'}: {error.sentence}"
+
+
+def tensorrt() -> Any:
+    """The tensorrt package. MissingDependency where it is not installed, or cannot be loaded."""
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
+        raise MissingDependency(f"TensorRT for Python {reason}; {_INSTALL}") from None
+
+
+def builder(trt: Any) -> tuple[Any, Any]:
+    """(logger, builder). EnvironmentLacks where there is no GPU for it, or no driver of its version."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    try:
+        made = trt.Builder(logger)
+    except Exception as error:  # pybind11 turns a failed CUDA start into one of several exceptions
+        raise EnvironmentLacks(f"TensorRT {trt.__version__} finds no GPU that it can use here: {error}") from None
+    if not made:
+        raise EnvironmentLacks(f"TensorRT {trt.__version__} finds no GPU that it can use here")
+    return logger, made
+
+
+def network(trt: Any, made: Any, *, strongly_typed: bool = False) -> Any:
+    """An empty network: explicit batch in 8.x, where it is a flag; strongly typed from 10 on if asked for."""
+    flags, known = 0, trt.NetworkDefinitionCreationFlag
+    if major(trt) < 10:
+        flags |= 1 << int(known.EXPLICIT_BATCH)
+    elif strongly_typed and major(trt) == 10:
+        flags |= 1 << int(known.STRONGLY_TYPED)
+    return made.create_network(flags)
+
+
+def major(trt: Any) -> int:
+    """The major version of the installed TensorRT."""
+    return int(str(trt.__version__).split(".")[0])
+
+
+def verdict(model: ModelFile, *, required: bool = False) -> Verdict | None:
+    """What the installed parser says; None where there is no TensorRT or no GPU, unless it is ``required``.
+
+    Raises EnvironmentLacks (MissingDependency) then.
+    """
+    try:
+        trt = tensorrt()
+        logger, made = builder(trt)
+    except EnvironmentLacks:
+        if required:
+            raise
+        return None
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")
+    definition = network(trt, made)
+    parser = trt.OnnxParser(definition, logger)
+    arguments: list[Any] = [model.to_bytes()]
+    if model.external_data and model.folder is not None:
+        arguments.append(str(model.folder / model.name))
+    supported, refused = _supported(parser, arguments)
+    names = [node.name or f"{node.op_type}#{i}" for i, node in enumerate(model.structure.graph.node)]
+    errors = [_error(parser.get_error(i), names) for i in range(parser.num_errors)]
+    unsupported = [names[i] for i in refused if 0 <= i < len(names)]
+    return Verdict(str(trt.__version__), supported, errors, unsupported)
+
+
+def _supported(parser: Any, arguments: Sequence[Any]) -> tuple[bool, list[int]]:
+    """Whether the model is taken, and the positions of the nodes that are not. Each version has its own way to ask."""
+    if hasattr(parser, "supports_model_v2"):
+        supported = bool(parser.supports_model_v2(*arguments))
+        count = parser.num_subgraphs() if callable(parser.num_subgraphs) else parser.num_subgraphs
+        refused = [i for i in range(count) if not parser.is_subgraph_supported(i)]
+        return supported, sorted({int(n) for i in refused for n in parser.get_subgraph_nodes(i)})
+    if hasattr(parser, "supports_model"):
+        supported, subgraphs = parser.supports_model(*arguments)
+        return bool(supported), sorted({int(n) for nodes, taken in subgraphs if not taken for n in nodes})
+    return bool(parser.parse(*arguments)), []
+
+
+def _error(error: Any, names: Sequence[str]) -> ParserError:
+    """``node_name`` and ``node_operator`` came with 9.1; before, there is the position alone."""
+    if hasattr(error, "node_name"):
+        return ParserError(error.node_name() or None, error.node_operator() or None, error.desc())
+    position = int(error.node())
+    return ParserError(names[position] if 0 <= position < len(names) else None, None, error.desc())

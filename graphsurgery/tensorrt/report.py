@@ -1,0 +1,141 @@
+"""What building a model gave: times, agreement with onnxruntime, types, and what the inserted blocks became."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import RequestError
+from ..modelfile import ModelFile
+from .inspector import Layer, became, types
+from .timing import Times, verdict
+
+Array = npt.NDArray[Any]
+TOLERANCE = 0.02
+"""Largest error of an output over its largest magnitude that passes: TF32 and float16 stay below it, a broken fusion
+does not."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far one output of an engine is from onnxruntime's."""
+
+    output: str
+    largest_error: float
+    relative: float
+    """the largest error over the largest magnitude of the output"""
+    finite: bool
+
+    @classmethod
+    def of(cls, output: str, found: Array, expected: Array) -> Agreement:
+        """Compare two arrays; other shapes agree in nothing."""
+        if found.shape != expected.shape:
+            return cls(output, float("inf"), float("inf"), False)
+        a, b = found.astype(np.float64), expected.astype(np.float64)
+        error = float(np.abs(a - b).max(initial=0.0))
+        return cls(output, error, error / max(float(np.abs(b).max(initial=0.0)), 1e-30), bool(np.isfinite(a).all()))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the outputs are the same as far as the types allow."""
+        return self.finite and self.relative <= TOLERANCE
+
+
+@dataclass
+class BuildReport:
+    """One build, with the baseline's times if there was one."""
+
+    model: str
+    environment: Mapping[str, str]
+    agreements: Sequence[Agreement]
+    layers: Sequence[Layer]
+    blocks: Mapping[str, Sequence[Layer]]
+    """insertion id -> the layers that its nodes became part of"""
+    rounds: Sequence[float]
+    baseline: Sequence[float] | None = None
+    notes: Sequence[str] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every output agrees with onnxruntime's."""
+        return all(each.agrees for each in self.agreements)
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys as in docs/tensorrt.md."""
+        return {
+            "model": self.model,
+            "environment": dict(self.environment),
+            "agrees": self.agrees,
+            "outputs": [vars(each) for each in self.agreements],
+            "time_ms": Times.of(self.rounds).to_json(),
+            "baseline_ms": Times.of(self.baseline).to_json() if self.baseline else None,
+            "verdict": verdict(self.baseline, self.rounds) if self.baseline else None,
+            "layer_types": types(self.layers),
+            "blocks": {name: [layer.to_json() for layer in found] for name, found in self.blocks.items()},
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The report as text."""
+        yield ", ".join(f"{name} {value}" for name, value in self.environment.items())
+        for each in self.agreements:
+            judged = "agrees with" if each.agrees else "does not agree with"
+            yield f"{each.output} {judged} onnxruntime: largest error {each.largest_error:.3g} ({each.relative:.2%})"
+        yield f"{self.model}: {Times.of(self.rounds)}"
+        if self.baseline:
+            yield f"baseline: {Times.of(self.baseline)}; {verdict(self.baseline, self.rounds)}"
+        yield "layers: " + ", ".join(f"{count} in {kind}" for kind, count in types(self.layers).items())
+        for name, found in self.blocks.items():
+            yield f"{name} is part of {len(found)} of them"
+            yield from (
+                f"  {layer.type or 'layer'} {layer.name} ({', '.join(layer.runs_in) or '?'})" for layer in found
+            )
+        yield from self.notes
+
+
+def build_and_compare(
+    path: Path,
+    *,
+    baseline: Path | None = None,
+    precision: str | None = None,
+    shapes: Sequence[str] = (),
+    rounds: int = 30,
+    engine: Path | None = None,
+) -> BuildReport:
+    """Build the model at ``path`` (and the baseline), run both in turns, and compare the outputs with onnxruntime's.
+
+    ``engine`` is where the built engine is written. Raises EnvironmentLacks without TensorRT, PyTorch with CUDA, or a
+    GPU; CheckFailed if the model cannot be built.
+    """
+    from .. import runtime
+    from .commands import PRECISIONS
+    from .engine import Engine, build, in_turns, random_feeds, tools
+
+    if precision is not None and precision not in PRECISIONS:
+        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
+    model = ModelFile.load(path)
+    have = tools()
+    built = [(each, build(have, each, precision, shapes)) for each in (path, *([baseline] if baseline else []))]
+    if engine is not None:
+        engine.write_bytes(built[0][1])
+    engines = [Engine(have, serialised) for _, serialised in built]
+    feeds = random_feeds(model, shapes)
+    for each in engines:
+        each.feed(feeds)
+        each.run()
+    session = runtime.session(path, "cpu")
+    expected = dict(zip((info.name for info in session.outputs), session.run(feeds), strict=True))
+    results = engines[0].results()
+    agreements = [Agreement.of(name, results[name], expected[name]) for name in results]
+    taken = in_turns(engines, rounds)
+    found = engines[0].layers()
+    blocks = {each.id: became(found, each.nodes) for each in model.insertions()}
+    notes = [] if all(layer.type for layer in found) else ["the engine names its layers only; types are not known"]
+    return BuildReport(
+        path.name, have.versions, agreements, found, blocks, taken[0], taken[1] if baseline else None, notes
+    )

@@ -1,0 +1,61 @@
+"""Local functions: calls of functions that the model itself defines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..rule import WARNING, Asked, file_rule, node_rule
+from ..view import STANDARD, View, Visit, overload
+
+_INLINE = "inline the functions before the file is written: onnx.inliner.inline_local_functions"
+
+
+@node_rule("local-function", source="model-importer", instead=_INLINE, before=(9, 0))
+def local_function(visit: Visit, asked: Asked) -> str | None:
+    if visit.is_call:
+        return f"TensorRT {asked.version} does not know local functions; the call of {visit.operator} is refused"
+    return None
+
+
+@node_rule("function-inputs", source="model-importer", instead=_INLINE, since=(9, 0))
+def function_inputs(visit: Visit, asked: Asked) -> str | None:
+    if not visit.is_call:
+        return None
+    function = visit.view.functions[(visit.node.domain, visit.node.op_type, overload(visit.node))]
+    given = sum(1 for name in visit.node.input if name)
+    if given != len(function.input):
+        return (
+            f"{visit.operator} declares {len(function.input)} inputs and is called with {given}; none may be left out"
+        )
+    return None
+
+
+@file_rule("function-names", source="model-importer", instead=_INLINE, since=(9, 0))
+def function_names(view: View, asked: Asked) -> Iterable[str]:
+    names = [name for _, name, _ in view.functions]
+    for name in dict.fromkeys(n for n in names if names.count(n) > 1):
+        yield f"{names.count(name)} functions are called {name}; TensorRT tells functions apart by name alone"
+
+
+@file_rule("function-opset", source="model-importer", instead=_INLINE, severity=WARNING, since=(9, 0))
+def function_opset(view: View, asked: Asked) -> Iterable[str]:
+    for (domain, name, _), function in view.functions.items():
+        for entry in function.opset_import:
+            if entry.domain in STANDARD and view.opset not in (None, entry.version):
+                yield (
+                    f"the function {domain}.{name} is of opset {entry.version} and the model of {view.opset}, "
+                    "as which TensorRT reads it"
+                )
+
+
+@node_rule("function-shadowing", source="model-importer", instead=_INLINE, since=(9, 0), before=(10, 8))
+def function_shadowing(visit: Visit, asked: Asked) -> str | None:
+    if not visit.is_call:
+        return None
+    function = visit.view.functions[(visit.node.domain, visit.node.op_type, overload(visit.node))]
+    inner = {name for node in function.node for name in node.output if name} | set(function.input)
+    outer = set(visit.scope.origins) - set(visit.node.input) - set(visit.node.output)
+    both = sorted(inner & outer)
+    if both:
+        return f"inside {visit.operator} {both[0]} is another tensor than outside, and TensorRT takes the outer one"
+    return None

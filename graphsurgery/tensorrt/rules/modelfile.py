@@ -1,0 +1,95 @@
+"""The file as a whole: operator set, IR version, dynamic inputs, and what precision asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnx import helper
+
+from ..quantised import is_quantised
+from ..rule import NOTE, WARNING, Asked, file_rule
+from ..support import TYPE_NAMES
+from ..view import View
+
+
+@file_rule(
+    "opset-range",
+    source="model-importer",
+    instead="export with an opset inside the range; 17 is read by every version from 8.6 on",
+    severity=WARNING,
+)
+def opset_range(view: View, asked: Asked) -> Iterable[str]:
+    opsets = asked.support.opsets
+    if view.opset is not None and view.opset not in opsets:
+        yield (
+            f"the model uses opset {view.opset}; the parser's table for TensorRT {asked.version} is stated for opsets "
+            f"{opsets[0]} to {opsets[-1]}, and operators that changed since may be misread"
+        )
+
+
+@file_rule(
+    "ir-version",
+    source="onnx-versions",
+    instead="nothing, as long as the model builds; onnx.version_converter and the exporters can write an older one",
+    severity=NOTE,
+)
+def ir_version(view: View, asked: Asked) -> Iterable[str]:
+    newest = helper.find_min_ir_version_for([helper.make_opsetid("", asked.support.opsets[-1])])
+    if view.structure.ir_version > newest:
+        yield (
+            f"the file is of IR version {view.structure.ir_version}, and opset {asked.support.opsets[-1]}, the last "
+            f"one that TensorRT {asked.version} is stated for, came with {newest}; the parser does not look at it"
+        )
+
+
+@file_rule(
+    "dynamic-input",
+    source="dynamic-shapes",
+    instead="give the engine a range of sizes: graphsurgery tensorrt command prints the flags",
+    severity=NOTE,
+)
+def dynamic_input(view: View, asked: Asked) -> Iterable[str]:
+    for name, value in view.index.inputs.items():
+        if name in view.index.initializers:
+            continue
+        shape = value.type.tensor_type.shape
+        free = [d.dim_param or "?" for d in shape.dim if not (d.HasField("dim_value") and d.dim_value > 0)]
+        if free or not value.type.tensor_type.HasField("shape"):
+            yield f"the input {name} has dynamic sizes ({', '.join(free) or 'of unknown rank'})"
+
+
+@file_rule(
+    "float16-in-file",
+    source="strong-typing",
+    instead="convert the file: graphsurgery tensorrt command --version 11 --precision fp16 prints how",
+    severity=WARNING,
+    since=(11, 0),
+)
+def float16_in_file(view: View, asked: Asked) -> Iterable[str]:
+    kinds = {TYPE_NAMES.get(v.type(name)) for v in view.visits for name in v.outputs()}
+    if asked.precision == "fp16" and kinds.isdisjoint({"FP16", "BF16"}):
+        yield f"TensorRT {asked.version} runs what the file says, and the file has no float16 in it"
+
+
+@file_rule(
+    "int8-in-file",
+    source="quantised-types",
+    instead="quantise the file: graphsurgery tensorrt command --version 11 --precision int8 prints how",
+    severity=WARNING,
+    since=(11, 0),
+)
+def int8_in_file(view: View, asked: Asked) -> Iterable[str]:
+    if asked.precision == "int8" and not is_quantised(view.structure):
+        yield f"TensorRT {asked.version} has INT8 behind QuantizeLinear nodes only, and the file has none"
+
+
+@file_rule(
+    "int8-calibration",
+    source="quantised-types",
+    instead="quantise the file, or calibrate; a calibration cache from before an insertion lacks the new tensors",
+    severity=WARNING,
+    before=(11, 0),
+)
+def int8_calibration(view: View, asked: Asked) -> Iterable[str]:
+    if asked.precision == "int8" and not is_quantised(view.structure):
+        yield "the file has no QuantizeLinear nodes, so that INT8 takes a calibrator or a calibration cache"

@@ -1,0 +1,115 @@
+"""Operators and element types: every node against the table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..rule import NOTE, WARNING, Asked, node_rule
+from ..support import TYPE_NAMES
+from ..view import STANDARD, Origin, Visit
+
+_DATA_SLOT = {"Where": 1, "OneHot": 2}
+_OF_OUTPUT = frozenset({"Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
+_ANY_TYPE = frozenset({"If", "Loop", "Scan"})
+_REPLACEMENTS = {
+    "Gelu": "write it as x * 0.5 * (1 + Erf(x / sqrt(2))): opset 19 and earlier have no Gelu",
+    "Mish": "write it as x * Tanh(Softplus(x)): opset 17 and earlier have no Mish",
+    "Swish": "write it as x * Sigmoid(x): opset 23 and earlier have no Swish",
+    "Attention": "write it as MatMul, scale, Softmax, MatMul: opset 22 and earlier have no Attention",
+    "RMSNormalization": "write it with ReduceMean, Sqrt and Div: opset 22 and earlier have no RMSNormalization",
+}
+
+
+@node_rule("operator", source="operators-11.0", instead="another operator, or a plugin of that name")
+def operator(visit: Visit, asked: Asked) -> str | None:
+    if not visit.standard or asked.support.row(visit.operator) is not None:
+        return None
+    later = asked.support.first_version(visit.operator)
+    hint = _REPLACEMENTS.get(visit.operator)
+    known = f"before {later}" if later else f"{asked.version}"
+    return f"TensorRT {known} has no importer for {visit.operator}" + (f"; {hint}" if hint else "")
+
+
+@node_rule("custom-operator", source="model-importer", instead="operators of the standard set")
+def custom_operator(visit: Visit, asked: Asked) -> str | None:
+    if visit.node.domain in STANDARD or visit.is_call or visit.operator.endswith("_TRT"):
+        return None
+    return f"{visit.node.domain}.{visit.operator} is no standard operator; TensorRT takes a plugin of that name only"
+
+
+@node_rule(
+    "plugin", source="model-importer", instead="nothing, if the plugin library is loaded where it runs", severity=NOTE
+)
+def plugin(visit: Visit, asked: Asked) -> str | None:
+    if visit.node.domain in STANDARD or visit.is_call or not visit.operator.endswith("_TRT"):
+        return None
+    return f"{visit.operator} is a plugin of TensorRT's own library (initLibNvInferPlugins)"
+
+
+@node_rule("type", source="operators-11.0", instead="a Cast to a type that the operator is taken in")
+def element_type(visit: Visit, asked: Asked) -> str | None:
+    row = asked.support.row(visit.operator) if visit.standard else None
+    if row is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
+        return None
+    for kind in _kinds(visit):
+        name = asked.support.type_name(kind) if kind else "FP32"
+        if name not in row.types and kind:
+            spelled = TYPE_NAMES.get(kind) or f"ONNX element type {kind}"
+            return (
+                f"TensorRT {asked.version} takes {visit.operator} in {', '.join(sorted(row.types))}, not in {spelled}"
+            )
+    return None
+
+
+def _is_host_only(visit: Visit) -> bool:
+    """Whether a node computes constants or shapes alone: those are evaluated while the engine is built or set up."""
+    return visit.own_origin is not Origin.DATA and visit.operator != "Constant"
+
+
+def _kinds(visit: Visit) -> list[int]:
+    """The element types that the table's column is about: of the data that goes in, or what comes out."""
+    kinds = [] if visit.operator in _OF_OUTPUT else [visit.type(visit.input(_DATA_SLOT.get(visit.operator, 0)))]
+    if visit.operator in _OF_OUTPUT:
+        kinds += [visit.type(name) for name in visit.outputs()]
+    if visit.operator == "Cast":
+        kinds.append(visit.type(visit.input(0)))
+    if visit.operator == "Constant":
+        stores = {"value_float": 1, "value_floats": 1, "value_int": 7, "value_ints": 7}
+        kinds = (
+            [visit.node.attribute[0].t.data_type or stores.get(visit.node.attribute[0].name, 0)]
+            if (visit.node.attribute)
+            else []
+        )
+    return kinds
+
+
+@node_rule(
+    "float64",
+    source="operators-11.0",
+    instead="export the model in float32",
+    severity=WARNING,
+)
+def float64(visit: Visit, asked: Asked) -> str | None:
+    if "FP64" in {TYPE_NAMES.get(visit.type(name)) for name in visit.outputs()}:
+        return "TensorRT has no float64: it is computed in float32, and larger numbers are clamped"
+    return None
+
+
+@node_rule(
+    "int64-range",
+    source="operators-8.6",
+    instead="constants within 32 bits",
+    severity=WARNING,
+    before=(9, 0),
+)
+def int64_range(visit: Visit, asked: Asked) -> str | None:
+    if visit.standard and visit.operator == "Slice":
+        return None  # a start or end past the last element means the last element, clamped or not
+    limits = np.iinfo(np.int32)
+    for slot, name in enumerate(visit.node.input):
+        if TYPE_NAMES.get(visit.type(name)) != "INT64" or name not in visit.scope.values:
+            continue
+        value = visit.value(slot)
+        if value is not None and value.size and (value.min() < limits.min or value.max() > limits.max):
+            return f"the constant {name} is outside of 32 bits; TensorRT {asked.version} clamps it"
+    return None

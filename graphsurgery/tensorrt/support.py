@@ -1,0 +1,139 @@
+"""What the ONNX parser of each TensorRT version takes: the table of support.json, and the versions it knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+from onnx import TensorProto
+
+from ..errors import RequestError
+
+VERSIONS = ("8.6", "10", "11")
+"""The lines of TensorRT that are known; 10.9 or 11.1, say, may be asked for as well."""
+DLAS = ("orin",)
+
+TYPE_NAMES: dict[int, str] = {
+    TensorProto.FLOAT: "FP32",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.BFLOAT16: "BF16",
+    TensorProto.DOUBLE: "FP64",
+    TensorProto.INT8: "INT8",
+    TensorProto.INT32: "INT32",
+    TensorProto.INT64: "INT64",
+    TensorProto.UINT8: "UINT8",
+    TensorProto.BOOL: "BOOL",
+    TensorProto.FLOAT8E4M3FN: "FP8",
+    TensorProto.INT4: "INT4",
+    TensorProto.FLOAT4E2M1: "FP4",
+}
+"""ONNX element types as the table calls them; FP64 and, up to 8.6, INT64 are converted before anything else."""
+
+
+class Version(NamedTuple):
+    """A version of TensorRT, as far as the table tells them apart. ``10`` means what every 10.x takes."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def read(cls, text: str) -> Version:
+        """``8.6``, ``10``, ``11`` or a minor version of the last two. RequestError for anything else."""
+        parts = text.strip().split(".")
+        if all(part.isdecimal() for part in parts) and 1 <= len(parts) <= 4:
+            major, minor = int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
+            if major in (10, 11) or (major, minor) == (8, 6):
+                return cls(major, minor)
+        raise RequestError(f"there is no table for TensorRT {text}; known are {', '.join(VERSIONS)}, and 10.9, say")
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}" if self.minor else str(self.major)
+
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether the types of the file decide in which types the engine runs."""
+        return self.major >= 11
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table says of one operator in one version."""
+
+    types: frozenset[str]
+    restrictions: str
+    source: str
+
+
+class Support:
+    """The table for one version."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+        table = _table()
+        first, last = table["versions"][_latest(table["versions"], version)]["opset"]
+        self.opsets = range(first, last + 1)
+        """the operator sets that the version's table is stated for"""
+        self.source = source(table["versions"][_latest(table["versions"], version)]["source"])
+        self._operators: Mapping[str, Any] = table["operators"]
+        self._corrections: Mapping[str, Any] = table["corrections"]
+
+    def row(self, operator: str) -> Row | None:
+        """What is taken of an operator; None if it is not taken at all."""
+        rows = self._operators.get(operator, {})
+        key = _latest(rows, self.version)
+        if key is None or rows[key] is None:
+            return None
+        types = set(rows[key]["types"].split())
+        correction = self._corrections.get(operator, {})
+        types |= set(correction.get("adds", "").split())
+        types -= set(correction.get("drops", "").split())
+        return Row(frozenset(types), rows[key].get("restrictions", ""), self.source)
+
+    def first_version(self, operator: str) -> str | None:
+        """The first later version that takes an operator, if one does."""
+        rows = self._operators.get(operator, {})
+        later = [key for key, row in rows.items() if row is not None and _read(key) > self.version]
+        return min(later, key=_read) if later else None
+
+    def type_name(self, onnx_type: int) -> str | None:
+        """The column that an element type is looked up under: FP64 as FP32, and INT64 as INT32 in 8.6."""
+        name = TYPE_NAMES.get(onnx_type)
+        if name == "FP64":
+            return "FP32"
+        return "INT32" if name == "INT64" and self.version < (9, 0) else name
+
+
+def source(key: str) -> str:
+    """What a source is called, and at which commit it was read."""
+    return str(_table()["sources"][key])
+
+
+def operators() -> Mapping[str, Mapping[str, Any]]:
+    """The whole table: operator -> first version -> row."""
+    rows: Mapping[str, Mapping[str, Any]] = _table()["operators"]
+    return rows
+
+
+def dla_support(dla: str) -> Mapping[str, str]:
+    """Operator -> how TensorRT runs it on this DLA ("native", "no" ...); what is not there is not run there."""
+    found: Mapping[str, str] = _table()["dla"][dla]["operators"]
+    return found
+
+
+@cache
+def _table() -> Any:
+    return json.loads(resources.files(__package__).joinpath("support.json").read_text(encoding="utf-8"))
+
+
+def _read(key: str) -> tuple[int, int]:
+    major, _, minor = key.partition(".")
+    return int(major), int(minor)
+
+
+def _latest(rows: Mapping[str, Any], version: Version) -> Any:
+    """The key of the last row that stands under ``version`` or an earlier one."""
+    return max((key for key in rows if _read(key) <= version), key=_read, default=None)

@@ -1,0 +1,256 @@
+"""View: every node of a model, those of subgraphs and local functions included, with what is known of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ..featuremap import Dimension
+from ..graphindex import GraphIndex
+from ..modelfile import ModelFile
+from ..modulepath import ModuleTree
+from ..shapes import inferred, tensor_type
+from ..wire import text
+
+Array = np.ndarray[Any, Any]
+STANDARD = frozenset({"", "ai.onnx"})
+_SHAPE_OF = frozenset({"Shape", "Size"})
+
+
+class Origin(IntEnum):
+    """What a tensor depends on."""
+
+    CONSTANT = 0
+    SHAPE = 1
+    """shapes of the model's inputs: TensorRT computes it on the host"""
+    DATA = 2
+
+
+@dataclass
+class Scope:
+    """The tensors that the nodes of one graph can see, by name."""
+
+    types: dict[str, tuple[int, tuple[Dimension, ...] | None]] = field(default_factory=dict)
+    values: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+
+    def inner(self) -> Scope:
+        """The scope of a subgraph, to add its own tensors to."""
+        return Scope(dict(self.types), dict(self.values), dict(self.origins))
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One node."""
+
+    node: onnx.NodeProto
+    scope: Scope
+    label: str
+    position: int | None
+    within: str | None
+    path: str | None
+    insertion: str | None
+    view: View
+
+    @property
+    def operator(self) -> str:
+        return str(self.node.op_type)
+
+    @property
+    def standard(self) -> bool:
+        """Whether its operator is one of the standard set, and no local function overrides it."""
+        return self.node.domain in STANDARD and not self.is_call
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it calls a function that the model defines."""
+        return (self.node.domain, self.node.op_type, overload(self.node)) in self.view.functions
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute, text as str; ``default`` where the node does not state it."""
+        for attribute in self.node.attribute:
+            if attribute.name == name:
+                value = onnx.helper.get_attribute_value(attribute)
+                if isinstance(value, bytes):
+                    return text(value.decode("utf-8", "replace"))
+                return value
+        return default
+
+    def input(self, slot: int) -> str:
+        """Name of an input; "" where it is left out."""
+        return self.node.input[slot] if slot < len(self.node.input) else ""
+
+    def outputs(self) -> list[str]:
+        """Names of the outputs that are not left out."""
+        return [name for name in self.node.output if name]
+
+    def type(self, tensor: str) -> int:
+        """Element type number of a tensor that the node can see; 0 where it is not known."""
+        return self.scope.types.get(tensor, (0, None))[0]
+
+    def shape(self, tensor: str) -> tuple[Dimension, ...] | None:
+        """Shape of a tensor that the node can see; None where not even the rank is known."""
+        return self.scope.types.get(tensor, (0, None))[1]
+
+    def rank(self, slot: int = 0) -> int | None:
+        """Rank of an input, where it is known."""
+        shape = self.shape(self.input(slot))
+        return None if shape is None else len(shape)
+
+    def origin(self, tensor: str) -> Origin:
+        """What a tensor depends on. Inputs of a local function count as data."""
+        return self.scope.origins.get(tensor, Origin.DATA if tensor else Origin.CONSTANT)
+
+    @cached_property
+    def own_origin(self) -> Origin:
+        """What the node's outputs depend on."""
+        return max((self.origin(name) for name in self.outputs()), default=Origin.DATA)
+
+    def value(self, slot: int) -> Array | None:
+        """Value of a constant input; None if it is not constant, or not among the values that are at hand.
+
+        Values over 1 kB are read for initializers of the main graph only.
+        """
+        name = self.input(slot)
+        tensor = self.scope.values.get(name)
+        if tensor is None:
+            return None
+        try:
+            if tensor.data_location != onnx.TensorProto.EXTERNAL:
+                return numpy_helper.to_array(tensor)
+        except Exception:  # a payload that the structure leaves out
+            pass
+        try:
+            return self.view.model.tensor(name)
+        except Exception:  # a tensor of a subgraph, or external data that is not there
+            return None
+
+
+def overload(node: onnx.NodeProto | onnx.FunctionProto) -> str:
+    """The overload that a call or a function names; "" in models older than those."""
+    return str(node.overload)
+
+
+class View:
+    """A model, node by node."""
+
+    def __init__(self, model: ModelFile) -> None:
+        self.model = model
+        self.structure = model.structure
+        self.index = GraphIndex(model)
+        self.functions = {(f.domain, f.name, overload(f)): f for f in self.structure.functions}
+        self._copy = inferred(self.structure)
+
+    @cached_property
+    def opset(self) -> int | None:
+        """Version of the standard operator set; None if the model imports none."""
+        return next((int(e.version) for e in self.structure.opset_import if e.domain in STANDARD), None)
+
+    @cached_property
+    def insertions(self) -> Mapping[str, str]:
+        """Node name -> id of the insertion that it belongs to."""
+        return {name: each.id for each in self.model.insertions() for name in each.nodes}
+
+    @cached_property
+    def visits(self) -> Sequence[Visit]:
+        """Every node: those of the main graph in its order, each followed by those of its subgraphs, then functions."""
+        return [*self._main(), *(v for f in self.structure.functions for v in self._function(f))]
+
+    def _main(self) -> Iterator[Visit]:
+        tree = ModuleTree(self.index)
+        scope = Scope()
+        _add(scope, self.structure.graph, self._copy.graph if self._copy else None)
+        for position, node in enumerate(self.index.nodes):
+            path = tree.of_node[position]
+            display = tree.modules[path].display if path in tree.modules else path
+            insertion = self.insertions.get(node.name)
+            visit = Visit(node, scope, self.index.label(position), position, None, display or None, insertion, self)
+            yield visit
+            yield from self._subgraphs(visit, self._copy.graph.node[position] if self._copy else None)
+
+    def _subgraphs(self, outer: Visit, copied: onnx.NodeProto | None) -> Iterator[Visit]:
+        """``copied`` is the node where shapes have been inferred."""
+        for number, attribute in enumerate(outer.node.attribute):
+            twin = copied.attribute[number] if copied else None
+            pairs = [(attribute.g, twin.g if twin else None)] if attribute.HasField("g") else []
+            pairs += [(graph, twin.graphs[i] if twin else None) for i, graph in enumerate(attribute.graphs)]
+            for graph, graph_copy in pairs:
+                scope = outer.scope.inner()
+                _add(scope, graph, graph_copy)
+                within = f"{attribute.name} of {outer.label}" + (f", in {outer.within}" if outer.within else "")
+                for i, node in enumerate(graph.node):
+                    label = node.name or f"{node.op_type}#{i}"
+                    visit = Visit(node, scope, label, outer.position, within, outer.path, outer.insertion, self)
+                    yield visit
+                    yield from self._subgraphs(visit, graph_copy.node[i] if graph_copy else None)
+
+    def _function(self, function: onnx.FunctionProto) -> Iterator[Visit]:
+        scope = Scope()
+        within = f"the function {function.domain}.{function.name}".replace(" .", " ")
+        scope.origins.update(dict.fromkeys(function.input, Origin.DATA))
+        _propagate(scope, function.node)
+        for i, node in enumerate(function.node):
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                scope.values[node.output[0]] = node.attribute[0].t
+            visit = Visit(node, scope, node.name or f"{node.op_type}#{i}", None, within, None, None, self)
+            yield visit
+            yield from self._subgraphs(visit, None)
+
+
+def _add(scope: Scope, graph: onnx.GraphProto, copied: onnx.GraphProto | None) -> None:
+    """Add a graph's own tensors to the scope that its nodes see; ``copied`` is the graph with its shapes inferred."""
+    for each in (copied, graph):  # what the model states, behind what was inferred
+        if each is None:
+            continue
+        for value in (*each.value_info, *each.input, *each.output):
+            kind, shape = tensor_type(value.type)
+            known = scope.types.get(value.name, (0, None)) if each is graph else (0, None)
+            scope.types[value.name] = (known[0] or kind, known[1] if known[1] is not None else shape)
+    initializers = [*(copied.initializer if copied else ()), *graph.initializer]
+    for tensor in initializers:
+        scope.types[tensor.name] = (tensor.data_type, tuple(tensor.dims))
+        scope.values[tensor.name] = tensor
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            scope.types[node.output[0]] = (tensor.data_type, tuple(tensor.dims))
+            scope.values[node.output[0]] = tensor
+    constants = {tensor.name for tensor in initializers}
+    scope.origins.update(dict.fromkeys(constants, Origin.CONSTANT))
+    scope.origins.update({v.name: Origin.DATA for v in graph.input if v.name not in constants})
+    _propagate(scope, graph.node)
+
+
+def _propagate(scope: Scope, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Work out what each node's outputs depend on. Repeated until nothing changes: some files are not in order."""
+    origins, changed = scope.origins, True
+    produced = {name for node in nodes for name in node.output if name}
+    origins.update(dict.fromkeys(produced, Origin.CONSTANT))
+    reads = [_reads(node) for node in nodes]
+    while changed:
+        changed = False
+        for node, names in zip(nodes, reads, strict=True):
+            depends = max((origins.get(name, Origin.DATA) for name in names if name), default=Origin.CONSTANT)
+            if node.op_type in _SHAPE_OF and node.domain in STANDARD:
+                depends = min(depends, Origin.SHAPE)
+            for name in node.output:
+                if name and origins[name] < depends:
+                    origins[name], changed = depends, True
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """The tensors that a node reads; a node with subgraphs reads everything that they read."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+            own = {name for inner in graph.node for name in inner.output} | {v.name for v in graph.input}
+            own |= {tensor.name for tensor in graph.initializer}
+            names += [name for inner in graph.node for name in _reads(inner) if name not in own]
+    return names

@@ -1,0 +1,77 @@
+"""The table: spot checks against the parser's documents, and its own consistency."""
+
+from __future__ import annotations
+
+import pytest
+from onnx import defs
+
+from graphsurgery.tensorrt.support import TYPE_NAMES, Support, Version, dla_support, operators
+
+
+def support(text: str) -> Support:
+    return Support(Version.read(text))
+
+
+@pytest.mark.parametrize(
+    ("operator", "taken", "refused"),
+    [
+        ("Gelu", ("10", "11"), ("8.6",)),
+        ("DeformConv", ("10.1", "11"), ("8.6", "10.0")),
+        ("Attention", ("10.14", "11"), ("8.6", "10", "10.13")),
+        ("Swish", ("11",), ("8.6", "10", "10.16")),
+        ("LayerNormalization", ("8.6", "10", "11"), ()),
+        ("Unique", (), ("8.6", "10", "11")),
+        ("NoSuchThing", (), ("11",)),
+    ],
+)
+def test_operators_by_version(operator: str, taken: tuple[str, ...], refused: tuple[str, ...]) -> None:
+    assert [v for v in (*taken, *refused) if support(v).row(operator)] == list(taken)
+
+
+def test_types_by_version() -> None:
+    reduce = {version: support(version).row("ReduceMean") for version in ("8.6", "10", "11")}
+    assert {v: r.types for v, r in reduce.items() if r} == {
+        "8.6": {"FP32", "FP16"},
+        "10": {"FP32", "FP16", "BF16", "INT32", "INT64"},
+        "11": {"FP32", "FP16", "BF16", "INT32", "INT64"},
+    }
+    clip, swish = support("10").row("Clip"), support("10").row("HardSwish")
+    assert clip is not None
+    assert swish is not None
+    assert "INT64" in clip.types  # the importer takes what its document leaves out, and the other way round
+    assert "BF16" not in swish.types
+
+
+def test_opsets_by_version() -> None:
+    ranges = {version: support(version).opsets for version in ("8.6", "10", "10.16", "11")}
+    assert {v: (r[0], r[-1]) for v, r in ranges.items()} == {
+        "8.6": (7, 17),
+        "10": (9, 20),
+        "10.16": (9, 24),
+        "11": (9, 24),
+    }
+
+
+def test_the_first_version_that_takes_an_operator() -> None:
+    assert support("8.6").first_version("Gelu") == "10.0"
+    assert support("10").first_version("Attention") == "10.14"
+    assert support("11").first_version("Det") is None
+
+
+def test_the_table_names_real_operators_and_types() -> None:
+    known = {schema.name for schema in defs.get_all_schemas_with_history() if not schema.domain}
+    legacy = {"ImageScaler", "ParametricSoftplus", "ScaledTanh"}  # of opset 1, with importers still
+    assert set(operators()) - known - legacy == set()
+    assert set(dla_support("orin")) - known == set()
+    types = {kind for rows in operators().values() for row in rows.values() if row for kind in row["types"].split()}
+    assert types <= set(TYPE_NAMES.values()) - {"FP64"}
+
+
+def test_versions_are_spelled_as_they_are_asked_for() -> None:
+    assert [str(Version.read(text)) for text in ("8.6", "8.6.1", "10", "10.9.0", "11.1")] == [
+        "8.6",
+        "8.6",
+        "10",
+        "10.9",
+        "11.1",
+    ]
