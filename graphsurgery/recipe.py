@@ -5,11 +5,14 @@
       settings: {extent: 4}              # hyper-parameters
     - {module: se, after: [/model.6, /model.8], init: identity}
     - {module: nam, after: /model.9, weights: 'trained.safetensors:model.9.nam'}
+    - {module: simam, before: SPPF}      # in front of it, for what is inside
+    - {module: simam, after: 'role:p4', consumers: Concat}
 
-Keys of an entry: ``module`` and ``after`` (required); ``settings``, ``init``, ``seed``, ``gate``, ``weights``,
-``target``, ``lowering``: the arguments of :func:`graphsurgery.insert`, with the same defaults. A relative path of
-weights starts at the folder of the recipe. The list may also stand under the key ``insertions``. All selectors refer to
-the model as it is given; blocks at one site are chained in the order of the list.
+Keys of an entry: ``module`` and either ``after``, with or without ``consumers``, or ``before`` (required);
+``settings``, ``init``, ``seed``, ``gate``, ``weights``, ``target``, ``lowering``: the arguments of
+:func:`graphsurgery.insert`, with the same defaults. A relative path of weights, or of a block's own ONNX file, starts
+at the folder of the recipe. The list may also stand under the key ``insertions``. All selectors refer to the model as
+it is given; blocks at one site are chained in the order of the list.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import userblock
 from .errors import RecipeError
 from .modelfile import ModelFile
 from .surgery import Request, carry_out
@@ -28,9 +32,9 @@ if TYPE_CHECKING:
 
     from .modelfile import ModelSource
 
-_REQUIRED = ("module", "after")
+_PLACES = ("after", "before", "consumers")
 _TEXTS = ("module", "init", "gate", "weights", "target", "lowering")
-_KEYS = ("module", "after", "settings", "init", "seed", "gate", "weights", "target", "lowering")
+_KEYS = ("module", *_PLACES, "settings", "init", "seed", "gate", "weights", "target", "lowering")
 _TOP = "insertions"
 
 
@@ -133,30 +137,43 @@ def _request(entry: object, label: str, folder: Path | None) -> Request:
     for key in entry:
         if key not in _KEYS:
             raise RecipeError(f"{label} has the unknown key {key!r}; the known ones are {', '.join(_KEYS)}")
-    for key in _REQUIRED:
-        if entry.get(key) is None:
-            raise RecipeError(f"{label} has no {key!r}; the known keys are {', '.join(_KEYS)}")
+    if entry.get("module") is None:
+        raise RecipeError(f"{label} has no 'module'; the known keys are {', '.join(_KEYS)}")
     given: dict[str, Any] = {key: value for key, value in entry.items() if value is not None}
     for key in _TEXTS:
         if not isinstance(given.get(key, ""), str):
             raise RecipeError(f"{key!r} in {label} has to be a text, not {given[key]!r}")
-    given["after"] = _selectors(given["after"], label)
+    for key in _PLACES:
+        if key in given:
+            given[key] = _selectors(key, given[key], label)
+    _check_place(given, label)
     given["settings"] = _settings(given.get("settings", {}), label)
     seed = given.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise RecipeError(f"'seed' in {label} has to be a whole number from 0 on, not {seed!r}")
     if folder is not None and "weights" in given:
         given["weights"] = str(folder / given["weights"])
+    if folder is not None and userblock.is_file(given["module"]):
+        given["module"] = str(folder / given["module"])
     return Request(**given)
 
 
-def _selectors(value: object, label: str) -> tuple[str, ...]:
+def _check_place(given: Mapping[str, Any], label: str) -> None:
+    if "after" not in given and "before" not in given:
+        raise RecipeError(f"{label} has no 'after' and no 'before'; the known keys are {', '.join(_KEYS)}")
+    if "after" in given and "before" in given:
+        raise RecipeError(f"{label} has both 'after' and 'before'; give one of them")
+    if "before" in given and "consumers" in given:
+        raise RecipeError(f"'consumers' in {label} goes with 'after'; 'before' names the consumers itself")
+
+
+def _selectors(key: str, value: object, label: str) -> tuple[str, ...]:
     selectors = value if isinstance(value, list) else [value]
     if not selectors:
-        raise RecipeError(f"'after' in {label} is an empty list; give at least one selector")
+        raise RecipeError(f"{key!r} in {label} is an empty list; give at least one selector")
     for selector in selectors:
         if not isinstance(selector, str):
-            raise RecipeError(f"'after' in {label} has to be a selector or a list of them, not {selector!r}")
+            raise RecipeError(f"{key!r} in {label} has to be a selector or a list of them, not {selector!r}")
     return tuple(selectors)
 
 

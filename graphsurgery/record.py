@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 KEY = "graphsurgery.insertion."
 _FORMAT = 1
 GATE_KEY = "alpha"
+POSITIONS = ("after", "before")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class RecordedSite:
     dtype: str
     stride: int | None
     consumers: tuple[str, ...]
+    """the readers that were rewired to the block"""
+    position: str = "after"
+    """"before" if the path is of the module in front of which the block stands, and not of the one behind which"""
+    others: tuple[str, ...] = ()
+    """the readers that went on reading the tensor itself"""
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,14 @@ class Insertion:
 
 
 def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Load parameters by official key, float64; counters of BatchNorms stay as they are."""
+    """Load parameters by official key, float64; counters and tables of indices stay as they are."""
     import torch
 
     state = {key: torch.from_numpy(np.array(values, dtype=np.float64)) for key, values in weights.items()}
     module.double()
     missing, unexpected = module.load_state_dict(state, strict=False)
-    lost = [key for key in missing if not key.endswith("num_batches_tracked")] + list(unexpected)
+    own = module.state_dict()
+    lost = [key for key in missing if key not in own or own[key].is_floating_point()] + list(unexpected)
     if lost:
         raise InsertionError(f"the module and the record disagree on the weights {', '.join(lost)}")
 
@@ -158,6 +165,8 @@ def _read(key: str, value: str) -> Insertion:
         site = RecordedSite(**_with_tuples(data.pop("site")))
         insertion = Insertion(id=name, site=site, **_with_tuples(data))
         if not (_fits(insertion, Insertion) and len(site.shape) == 4 and isinstance(site.shape[1], int)):
+            raise ValueError
+        if site.position not in POSITIONS:
             raise ValueError
         _ = insertion.feature.onnx_type
         return insertion

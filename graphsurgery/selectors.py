@@ -1,201 +1,249 @@
-"""Selectors: text that names places in a model. See docs/selectors.md for the grammar.
+"""Selectors: text that names places in a model, read into small typed pieces. See docs/selectors.md for the grammar.
 
-tensor:NAME        the tensor of that name
-node:NAME          what the node of that name puts out
-PATH               what leaves the module: /model.8, model.8, or a unique end of a longer path (cv2.act)
-/model.{4,6,8}     braces: alternatives
-/model.*/cv2       globs: * ? [..] within one step of the path, ** over any number of steps
+tensor:NAME        the tensor of that name; node:NAME what a node puts out; output:NAME an output of the model
+/model.{4,6,8}     a module path, with braces for alternatives and globs: * ? [..] within a step, ** over steps
+C2f[-1].m.*        blocks of a type: all, by index or slice; inner parts of them by name
+role:p5            tensors by their role in the detector
+op:Conv[17]        nodes by operator
+model.8//C3k[0]    blocks of a type, or nodes of an operator, inside a module or a block
+a, b               several of these; a NAME takes the rest of the text
+
+resolver.py finds what they point at.
 """
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+import re
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TypeVar
 
 from .errors import SelectorError
-from .graphindex import GraphIndex
-from .modulepath import ModuleTree, join
-from .shapes import ShapeTable
+from .modulepath import join
+from .selectortext import Text, spellings
+
+Item = TypeVar("Item")
+
+_NAMED = ("tensor", "node", "output")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_INDEX = re.compile(r"-?\d{1,9}")
+_SLICE = re.compile(r"(-?\d{1,9})?\s*:\s*(-?\d{1,9})?(?:\s*:\s*(-?\d{1,9})?)?")
+
+
+# ---------------------------------------------------------------------- what a selector is made of
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a selector points at: a tensor and, if a module path was given, the path as the user means it."""
+class Named:
+    """``tensor:NAME``, ``node:NAME`` or ``output:NAME``."""
 
-    tensor: str
-    path: str | None = None
-
-
-def expand_braces(text: str) -> list[str]:
-    """All spellings of a text with alternatives in braces. SelectorError for a brace without its partner.
-
-    >>> expand_braces("/model.{4,6}/cv{1,2}")
-    ['/model.4/cv1', '/model.4/cv2', '/model.6/cv1', '/model.6/cv2']
-    """
-    start = text.find("{")
-    if start < 0:
-        if "}" in text:
-            raise SelectorError(f"the selector {text!r} has a closing brace without an opening one")
-        return [text]
-    depth, cuts = 0, [start]
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if text[place] == "," and depth == 1:
-            cuts.append(place)
-        if depth == 0:
-            cuts.append(place)
-            break
-    else:
-        raise SelectorError(f"the selector {text!r} has an opening brace without a closing one")
-    parts = [text[a + 1 : b] for a, b in pairwise(cuts)]
-    return [spelling for part in parts for spelling in expand_braces(text[:start] + part + text[cuts[-1] + 1 :])]
+    kind: str
+    name: Text
 
 
-class Resolver:
-    """Finds what selectors point at in one model."""
+@dataclass(frozen=True)
+class Role:
+    """``role:NAME``, where the name may be a glob."""
 
-    def __init__(self, index: GraphIndex, tree: ModuleTree, shapes: ShapeTable) -> None:
-        self._index = index
-        self._tree = tree
-        self._shapes = shapes
-        self._leaving: dict[str, list[str]] = {}
-
-    def resolve(self, selector: str) -> list[Place]:
-        """The places that a selector names, in the order of the model, each tensor once. SelectorError if there are
-        none.
-        """
-        if not selector.strip():
-            raise SelectorError("the selector is empty; give a module path such as /model.8")
-        kind, colon, name = selector.partition(":")
-        if colon and kind == "tensor":
-            return [Place(self._tensor(name))]
-        if colon and kind == "node":
-            return [Place(self._node(name))]
-        places: dict[str, Place] = {}
-        for spelling in expand_braces(selector):
-            for place in self._paths(spelling):
-                places.setdefault(place.tensor, place)
-        return sorted(places.values(), key=lambda place: self._index.producer.get(place.tensor, -1))
-
-    # ------------------------------------------------------------------ tensors and nodes
-
-    def _tensor(self, name: str) -> str:
-        index = self._index
-        if name in index.producer or name in index.inputs or name in index.initializers:
-            return name
-        raise SelectorError(f"the model has no tensor {name!r}{_nearest(name, [*index.inputs, *index.producer])}")
-
-    def _node(self, name: str) -> str:
-        index = self._index
-        positions = index.node_names.get(name, [])
-        if not positions:
-            raise SelectorError(f"the model has no node {name!r}{_nearest(name, index.node_names)}")
-        if len(positions) > 1:
-            choices = ", ".join(f"tensor:{out}" for p in positions for out in index.nodes[p].output)
-            raise SelectorError(f"{len(positions)} nodes are called {name!r}; name one by its tensor: {choices}")
-        outputs = [out for out in index.nodes[positions[0]].output if out in index.consumers or out in index.outputs]
-        return self._only(outputs, f"the node {name!r}")
-
-    # ------------------------------------------------------------------ module paths
-
-    def _paths(self, spelling: str) -> Iterator[Place]:
-        tokens = join(spelling.strip().split("/")).split(".")
-        if not all(tokens):
-            raise SelectorError(f"the selector {spelling!r} has an empty step; write a path such as /model.8/cv2")
-        found = self._matches(tokens)
-        if not found:
-            raise SelectorError(f"no module of the model matches {spelling!r}{self._nearest_paths(tokens)}")
-        if len(found) == 1:
-            yield Place(self.leaving(found[0], strict=True), found[0])
-            return
-        leaving = ((path, self.leaving(path, strict=False)) for path in found)
-        places = [Place(tensor, path) for path, tensor in leaving if tensor and self._shapes.is_feature_map(tensor)]
-        if not places:
-            raise SelectorError(f"{len(found)} modules match {spelling!r}, and no image-like tensor leaves any of them")
-        yield from places
-
-    def _matches(self, tokens: Sequence[str]) -> list[str]:
-        """Paths that the tokens match: from the root, else as the end of a longer path (then only one, or a glob)."""
-        modules = self._tree.modules
-        if not any(_is_glob(token) for token in tokens):
-            path = ".".join(tokens)
-            if path in modules:
-                return [path]
-            ends = [p for p in modules if p.endswith("." + path)]
-            if len(ends) > 1:
-                raise SelectorError(f"{path!r} is the end of {len(ends)} module paths: {_listed(self._display(ends))}")
-            return ends
-        whole = [p for p in modules if _match(p.split("."), tokens)]
-        return whole or [p for p in modules if _match(p.split("."), ["**", *tokens])]
-
-    def leaving(self, path: str, *, strict: bool) -> str:
-        """The tensor that leaves a module. Without exactly one: SelectorError if ``strict``, else ""."""
-        leaving = self.leaving_tensors(path)
-        if len(leaving) == 1 or strict:
-            return self._only(leaving, f"the module {self._tree.modules[path].display!r}")
-        return ""
-
-    def leaving_tensors(self, path: str) -> list[str]:
-        """The tensors that depend on the model's input, are made in the module and read outside of it."""
-        if path not in self._leaving:
-            self._leaving[path] = self._find_leaving(path)
-        return self._leaving[path]
-
-    def _find_leaving(self, path: str) -> list[str]:
-        index = self._index
-        inside = set(self._tree.modules[path].nodes)
-        leaving = [
-            name
-            for position in self._tree.modules[path].nodes
-            if position in index.active
-            for name in index.nodes[position].output
-            if name in index.outputs or any(reader not in inside for reader in index.consumers.get(name, ()))
-        ]
-        if len(leaving) > 1:  # sizes and indices leave modules too; an image-like tensor among them is what is meant
-            leaving = [name for name in leaving if self._shapes.is_feature_map(name)] or leaving
-        return leaving
-
-    def _only(self, tensors: Sequence[str], what: str) -> str:
-        if len(tensors) == 1:
-            return tensors[0]
-        if not tensors:
-            raise SelectorError(f"no tensor leaves {what}")
-        choices = ", ".join(f"tensor:{name}" for name in tensors)
-        raise SelectorError(f"{len(tensors)} tensors leave {what}; name one: {choices}")
-
-    def _display(self, paths: Iterable[str]) -> list[str]:
-        return [self._tree.modules[path].display for path in paths]
-
-    def _nearest_paths(self, tokens: Sequence[str]) -> str:
-        modules = self._tree.modules
-        if not modules:
-            return "; its nodes carry no module paths, so name a tensor: tensor:NAME"
-        wanted = ".".join(tokens)
-        near = difflib.get_close_matches(wanted, modules, n=4, cutoff=0.4)
-        siblings = [path for path in modules if path.count(".") == wanted.count(".") and path not in near]
-        near += difflib.get_close_matches(wanted, siblings, n=4 - len(near), cutoff=0.0) if len(near) < 4 else []
-        return f"; the nearest are {_listed(self._display(near))}"
+    name: Text
 
 
-def _is_glob(token: str) -> bool:
-    return any(character in token for character in "*?[")
+@dataclass(frozen=True)
+class Subscript:
+    """``[3]``, ``[-1]``, ``[0:2]`` or ``[*]`` behind a type or an operator."""
+
+    written: Text
+    chosen: int | slice
+
+    def pick(self, items: list[Item]) -> list[Item]:
+        """Those of the items that it names; none where an index is out of range."""
+        if isinstance(self.chosen, slice):
+            return items[self.chosen]
+        return [items[self.chosen]] if -len(items) <= self.chosen < len(items) else []
 
 
-def _match(path: Sequence[str], tokens: Sequence[str]) -> bool:
-    if not tokens:
-        return not path
-    if tokens[0] == "**":
-        return any(_match(path[skip:], tokens[1:]) for skip in range(len(path) + 1))
-    return bool(path) and fnmatch.fnmatchcase(path[0], tokens[0]) and _match(path[1:], tokens[1:])
+@dataclass(frozen=True)
+class Operator:
+    """``op:TYPE`` with or without an index."""
+
+    type: Text
+    subscript: Subscript | None
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=4, cutoff=0.5)
-    return f"; the nearest are {_listed(near)}" if near else ""
+@dataclass(frozen=True)
+class Block:
+    """A type of block, with or without an index, and the steps to an inner part."""
+
+    type: Text
+    subscript: Subscript | None
+    steps: tuple[Text, ...]
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+@dataclass(frozen=True)
+class Path:
+    """A module path."""
+
+    written: Text
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Word:
+    """What can be read as a module path and, perhaps, as a type of block: the model decides."""
+
+    path: Path
+    block: Block | None
+    problem: SelectorError | None = None
+    """what is wrong with it if it is a type"""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """``SCOPE//TYPE``: blocks or nodes inside of what the scope names; without a scope, anywhere."""
+
+    scope: Word | Operator | Inside | None
+    what: Block | Operator
+
+
+Selector = Named | Role | Operator | Word | Inside
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def parse(source: str) -> list[Selector]:
+    """What a selector names, each alternative and each spelling by itself. SelectorError for what cannot be read."""
+    if not source.strip():
+        raise SelectorError("the selector is empty; give a module path such as /model.8")
+    found: list[Selector] = []
+    rest = Text.of(source)
+    while True:
+        rest = rest.part(len(rest.text) - len(rest.text.lstrip()))
+        if named := _named(rest):
+            return [*found, named]
+        stop = _comma(rest.text)
+        element = rest.part(0, stop).strip()
+        if not element.text:
+            raise element.error("there is a comma with no selector beside it")
+        found += [_parsed(spelling.strip()) for spelling in spellings(element)]
+        if stop == len(rest.text):
+            return found
+        rest = rest.part(stop + 1)
+
+
+def _comma(text: str) -> int:
+    """Where the first comma outside of braces and brackets is; the length of the text if there is none."""
+    depth = place = 0
+    while place < len(text):
+        character = text[place]
+        if character == "," and depth <= 0:
+            return place
+        if character == "[" and (close := text.find("]", place + 1)) > 0:
+            place = close
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        place += 1
+    return len(text)
+
+
+def _named(text: Text) -> Named | None:
+    kind, colon, _ = text.text.partition(":")
+    return Named(kind, text.part(len(kind) + 1)) if colon and kind in _NAMED else None
+
+
+def _parsed(text: Text) -> Selector:
+    if named := _named(text):
+        return named
+    if text.text.startswith("role:"):
+        name = text.part(len("role:")).strip()
+        if not name.text:
+            raise text.error("role: needs the name of a role behind it, such as role:p5")
+        return Role(name)
+    first, *inner = text.split("//")
+    if not inner:
+        return _scope(first)
+    found = _typed(inner[0], text, _scope(first) if first.text else None)
+    for segment in inner[1:]:
+        found = _typed(segment, text, found)
+    return found
+
+
+def _scope(text: Text) -> Word | Operator:
+    return _operator(text) if text.text.startswith("op:") else _word(text)
+
+
+def _typed(text: Text, whole: Text, scope: Word | Operator | Inside | None) -> Inside:
+    """The type or operator behind a //."""
+    text = text.strip()
+    if not text.text:
+        raise whole.error(f"the selector {whole.text!r} has an empty step; write a path such as /model.8/cv2")
+    if text.text.startswith("op:"):
+        return Inside(scope, _operator(text))
+    block, problem = _block(text)
+    if problem:
+        raise problem
+    if block is None:
+        raise text.error("behind // stands a type of block or op:TYPE, such as model.8//Bottleneck[0].cv2")
+    return Inside(scope, block)
+
+
+def _word(text: Text) -> Word:
+    block, problem = _block(text)
+    steps = join(text.text.split("/")).split(".")
+    if not all(steps):
+        if problem and "[" in text.text:
+            raise problem
+        twice = text.text.find("..")
+        wrong = text.part(twice, twice + 2) if twice >= 0 else text
+        raise wrong.error(f"the selector {text.text!r} has an empty step; write a path such as /model.8/cv2")
+    return Word(Path(text, tuple(steps)), block, problem)
+
+
+def _operator(text: Text) -> Operator:
+    body = text.part(len("op:"))
+    bracket = body.text.find("[")
+    name = (body if bracket < 0 else body.part(0, bracket)).strip()
+    if not name.text:
+        raise text.error("op: needs an operator behind it, such as op:Conv[17]")
+    return Operator(name, _subscript(body.part(bracket)) if bracket >= 0 else None)
+
+
+def _block(text: Text) -> tuple[Block | None, SelectorError | None]:
+    """The text as a type with index and inner part; or None, and what is wrong where it looks like one."""
+    match = _WORD.match(text.text)
+    if match is None or text.text[match.end() : match.end() + 1] not in ("", "[", ".", "/"):
+        return None, None
+    name, rest = text.part(0, match.end()), text.part(match.end())
+    try:
+        subscript = None
+        if rest.text.startswith("["):
+            close = rest.text.find("]")
+            subscript = _subscript(rest.part(0, close + 1 if close > 0 else None))
+            rest = rest.part(close + 1)
+        return Block(name, subscript, _steps(rest)), None
+    except SelectorError as problem:
+        return Block(name, None, ()), problem
+
+
+def _steps(rest: Text) -> tuple[Text, ...]:
+    if not rest.text:
+        return ()
+    if rest.text[0] not in "./":
+        raise rest.error("behind an index comes a point and the name of an inner part, such as C2f[3].cv2")
+    steps = [step for run in rest.part(1).split(".") for step in run.split("/")]
+    for step in steps:
+        if not step.text:
+            raise rest.error("the name of an inner part is missing; write C2f[3].cv2")
+    return tuple(steps)
+
+
+def _subscript(text: Text) -> Subscript:
+    """``[...]``, with nothing behind it."""
+    inner = text.text[1:-1].strip()
+    if not text.text.endswith("]"):
+        raise text.error("the index has no closing bracket; write [3], [-1], [0:2] or [*]")
+    if inner == "*":
+        return Subscript(text, slice(None))
+    if _INDEX.fullmatch(inner):
+        return Subscript(text, int(inner))
+    if (match := _SLICE.fullmatch(inner)) and match[3] != "0":
+        return Subscript(text, slice(*(int(bound) if bound else None for bound in match.groups())))
+    raise text.error(f"{text.text} is no index; write [3], [-1], [0:2] or [*]")

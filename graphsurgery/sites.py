@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
+from .beside import Reader
 from .errors import SiteError
 from .featuremap import Dimension, FeatureMap, float_dtype
 from .graphindex import GraphIndex
 from .modelfile import ModelFile
 from .modulepath import ModuleTree
-from .selectors import Place, Resolver
+from .narrowing import Narrowing
+from .nearby import listed, shape_text
+from .resolver import Place, Resolver
 from .shapes import ShapeTable
+
+if TYPE_CHECKING:
+    from .recognition import BlockTree
 
 _ACTIVATIONS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "HardSwish", "HardSigmoid", "Mish", "Gelu"}
@@ -25,12 +31,15 @@ _ACTIVATIONS = frozenset(
 _IN_GATES = frozenset(
     {"Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Clip", "Relu", "Add", "Mul", "Div", "Exp", "Log"}
 )
+_MOST_UNEVEN = 4
+"""how many times more the height of a map may be reduced than its width, or less"""
+_FAR = 500  # tensors that are looked at for a hint
 _LONGEST_GATE = 4  # nodes between a tensor and its product with them: Div, Erf, Add, Mul in a GELU
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place to insert: a tensor [N, C, H, W] and the nodes that read it."""
+    """One place to insert: a tensor [N, C, H, W] and those of its readers that are to read the block."""
 
     tensor: str
     shape: tuple[Dimension, ...]
@@ -42,8 +51,16 @@ class Site:
     stride: int | None
     """input height over the height here, where both are known"""
     consumers: tuple[str, ...]
+    """the nodes to rewire"""
     graph_output: bool
+    """whether the tensor is an output of the model, which is to be the block's"""
     warnings: tuple[str, ...] = ()
+    position: str = "after"
+    """"before" if the path is of the module in front of which the site is, and not of the one behind which"""
+    others: tuple[str, ...] = ()
+    """the readers that go on reading the tensor itself"""
+    readers: frozenset[Reader] = field(default=frozenset(), compare=False, repr=False)
+    """positions of the consumers, and the tensor's name for the output of the model"""
 
     @property
     def label(self) -> str:
@@ -60,6 +77,7 @@ class Site:
     def to_json(self) -> dict[str, Any]:
         """Plain data with stable keys."""
         data = asdict(self)
+        del data["position"], data["others"], data["readers"]
         data.update(shape=list(self.shape), consumers=list(self.consumers), warnings=list(self.warnings))
         return data
 
@@ -78,21 +96,48 @@ class SiteFinder:
         return ModuleTree(self.index)
 
     @cached_property
-    def _resolver(self) -> Resolver:
-        return Resolver(self.index, self.tree, self.shapes)
+    def blocks(self) -> BlockTree:
+        """The model's blocks, recognised by structure."""
+        from .recognition import recognise
 
-    def find(self, selectors: Iterable[str]) -> list[Site]:
-        """The sites that the selectors name, each tensor once. SelectorError or SiteError if one of them names none."""
-        sites: dict[str, Site] = {}
+        return recognise(self.index, self.shapes, self.tree)
+
+    @cached_property
+    def _resolver(self) -> Resolver:
+        return Resolver(self.index, self.tree, self.shapes, is_map=self.is_map, blocks=lambda: self.blocks)
+
+    def find(self, selectors: Iterable[str], *, position: str = "after", consumers: Sequence[str] = ()) -> list[Site]:
+        """The sites behind, or in front of, what the selectors name, each once.
+
+        With ``consumers``, only for the readers of a tensor that these selectors name. SelectorError or SiteError if
+        one of the selectors names nothing.
+        """
+        narrowing = Narrowing(consumers, self._resolver, self.index, self.tree) if consumers else None
+        sites: dict[tuple[str, frozenset[Reader]], Site] = {}
         for selector in selectors:
-            for place in self._resolver.resolve(selector):
-                sites.setdefault(place.tensor, self.site(place))
+            for place, readers in self._places(selector, position):
+                if narrowing:
+                    tensor, readers = narrowing.narrowed(place.tensor)
+                    place = replace(place, tensor=tensor)
+                site = self.site(place, readers, position)
+                sites.setdefault((site.tensor, site.readers), site)
+        if narrowing:
+            narrowing.check()
         return list(sites.values())
 
-    def site(self, place: Place) -> Site:
-        """The site at a place. SiteError if no block can be put there."""
+    def _places(self, selector: str, position: str) -> list[tuple[Place, set[Reader]]]:
+        if position == "before":
+            return [(place, set[Reader](readers)) for place, readers in self._resolver.resolve_before(selector)]
+        beside = self._resolver.edges.beside
+        return [(place, beside.readers(place.tensor)) for place in self._resolver.resolve(selector)]
+
+    def site(self, place: Place, readers: set[Reader] | None = None, position: str = "after") -> Site:
+        """The site at a place, for some of the tensor's readers (None: for all). SiteError if no block can be put
+        there.
+        """
         tensor, index = place.tensor, self.index
-        what = f"{tensor!r}" if place.path is None else f"{tensor!r}, which leaves {place.path},"
+        verb = "leaves" if position == "after" else "enters"
+        what = f"{tensor!r}" if place.path is None else f"{tensor!r}, which {verb} {place.path},"
         if index.is_constant(tensor):
             raise SiteError(f"{what} is a constant (a weight), not an activation; a block goes behind an activation")
         kind, shape = self.shapes.lookup(tensor)
@@ -105,39 +150,49 @@ class SiteFinder:
                 f"the shape of {what} is not in the model and could not be inferred; a block needs to know it"
             )
         if len(shape) != 4:
-            sizes = ", ".join(str(d if d is not None else "?") for d in shape)
-            raise SiteError(f"{what} has the shape [{sizes}]; a block needs [N, C, H, W]")
+            raise SiteError(
+                f"{what} has the shape {shape_text(shape)}; a block needs [N, C, H, W]{self._maps_behind(tensor)}"
+            )
         if not isinstance(shape[1], int):
             raise SiteError(f"the number of channels of {what} is not fixed in the model; a block needs to know it")
-        path = place.path if place.path is not None else self._path_of(tensor)
+        if not self._is_of_the_image(shape):
+            raise SiteError(
+                f"{what} has the shape {shape_text(shape)}, which is no map of the image "
+                f"{shape_text(self._image or ())}: it is an intermediate result of a head or of an attention"
+                f"{self._maps_behind(tensor)}"
+            )
+        path = self._path_of(tensor) if place.path is None and position == "after" else place.path
         module = self.tree.modules.get(path) if path else None
+        everyone = self._resolver.edges.beside.readers(tensor)
+        chosen = everyone if readers is None else readers
         return Site(
             tensor=tensor,
             shape=shape,
             dtype=dtype,
             path=module.display if module else None,
-            type=module.type if module else None,
+            type=place.type or (module.type if module else None),
             stride=self._stride(shape),
-            consumers=tuple(index.label(position) for position in index.consumers.get(tensor, ())),
-            graph_output=tensor in index.outputs,
+            consumers=tuple(index.label(p) for p in index.consumers.get(tensor, ()) if p in chosen),
+            graph_output=tensor in chosen,
             warnings=tuple(self._warnings(tensor)),
+            position=position,
+            others=tuple(f"output:{r}" if isinstance(r, str) else index.label(r) for r in _ordered(everyone - chosen)),
+            readers=frozenset(chosen),
         )
 
     def listing(self) -> list[Site]:
         """One site for every module that a single image-like tensor leaves, in the order of the model."""
         found = []
         for path in self.tree.modules:
-            tensor = self._resolver.leaving(path, strict=False)
-            if tensor and self.shapes.is_feature_map(tensor):
+            tensor = self._resolver.edges.leaving(path)
+            if tensor and self.is_map(tensor):
                 found.append(self.site(Place(tensor, path)))
         return found
 
     def tensors(self) -> list[Site]:
         """One site for every image-like activation, for models whose nodes carry no module paths."""
         index = self.index
-        names = [
-            name for p in sorted(index.active) for name in index.nodes[p].output if self.shapes.is_feature_map(name)
-        ]
+        names = [name for p in sorted(index.active) for name in index.nodes[p].output if self.is_map(name)]
         return [self.site(Place(name)) for name in names]
 
     def _path_of(self, tensor: str) -> str | None:
@@ -148,18 +203,58 @@ class SiteFinder:
         tokens = innermost.split(".")
         for count in range(1, len(tokens)):
             path = ".".join(tokens[:count])
-            if self._resolver.leaving(path, strict=False) == tensor:
+            if self._resolver.edges.leaving(path) == tensor:
                 return path
         return innermost
 
     def _stride(self, shape: tuple[Dimension, ...]) -> int | None:
         """How often the map goes into the image, the same in height and width; None where it is no map of the image."""
+        if self._image is None:
+            return None
+        strides = {_times(whole, part) for whole, part in zip(self._image[2:], shape[2:], strict=True)}
+        return strides.pop() if len(strides) == 1 else None
+
+    @cached_property
+    def _image(self) -> tuple[Dimension, ...] | None:
+        """The shape of the first input that is an image."""
         for name in self.index.inputs:
-            image = self.shapes.lookup(name)[1] if name not in self.index.initializers else None
-            if image is not None and len(image) == 4:
-                strides = {_times(whole, part) for whole, part in zip(image[2:], shape[2:], strict=True)}
-                return strides.pop() if len(strides) == 1 else None
+            shape = self.shapes.lookup(name)[1] if name not in self.index.initializers else None
+            if shape is not None and len(shape) == 4:
+                return shape
         return None
+
+    def _is_of_the_image(self, shape: tuple[Dimension, ...]) -> bool:
+        """False for [1, 16, 4, 8400] and the like: tokens or boxes, whose two last sizes are not height and width.
+
+        A map is as many times smaller than the image in height as in width, but for rounding; one that is pooled
+        along one of them has a size of 1 there.
+        """
+        sizes = [*(self._image or ())[2:], *shape[2:]]
+        if len(sizes) != 4 or not all(isinstance(size, int) and size > 0 for size in sizes) or 1 in shape[2:]:
+            return True
+        tall, wide, height, width = (size for size in sizes if isinstance(size, int))
+        ratio = (tall / height) / (wide / width)
+        return 1 / _MOST_UNEVEN <= ratio <= _MOST_UNEVEN
+
+    def is_map(self, tensor: str) -> bool:
+        """Whether a tensor is known to be a float map [N, C, H, W] of the image."""
+        return self.shapes.is_feature_map(tensor) and self._is_of_the_image(self.shapes.lookup(tensor)[1] or ())
+
+    def _maps_behind(self, tensor: str) -> str:
+        """The end of a sentence that names the nearest maps which a tensor is made from."""
+        found, pending, seen = dict[str, None](), [tensor], {tensor}
+        while pending and len(seen) < _FAR:
+            position = self.index.producer.get(pending.pop(0))
+            for name in sorted(self.index.reads(position)) if position in self.index.active else ():
+                if name in seen or self.index.is_constant(name):
+                    continue
+                seen.add(name)
+                if self.is_map(name):
+                    found[name] = None
+                else:
+                    pending.append(name)
+        names = [self._resolver.shaped(f"tensor:{name}", name) for name in found]
+        return f"; the nearest maps that it is made from are {listed(names, 4)}" if names else ""
 
     def _warnings(self, tensor: str) -> Iterable[str]:
         position = self.index.producer.get(tensor)
@@ -210,6 +305,11 @@ class SiteFinder:
         """The first output of a node; "" for a node without any, which is not valid but can be in a file."""
         outputs = self.index.nodes[position].output
         return str(outputs[0]) if outputs else ""
+
+
+def _ordered(readers: Iterable[Reader]) -> list[Reader]:
+    """Nodes in the order of the file, then outputs."""
+    return sorted(readers, key=lambda reader: (isinstance(reader, str), reader if isinstance(reader, int) else 0))
 
 
 def _times(whole: Dimension, part: Dimension) -> int | None:

@@ -6,13 +6,14 @@ Insertions are planned against one index of the model and carried out as one edi
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from . import folding, gate, modulepath
+from .beside import Reader
 from .block import Array, Block
 from .errors import BlockError, SiteError
 from .modelfile import ModelFile
@@ -36,6 +37,8 @@ class Planned:
     gate: str = "none"
     target: str = "tensorrt"
     lowering: str | None = None
+    warnings: tuple[str, ...] = ()
+    """what the user should know of how the block was made"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,35 @@ class Done:
     warnings: tuple[str, ...]
 
 
+def ordered(plans: Iterable[Planned]) -> list[Planned]:
+    """The plans in an order in which they can be carried out.
+
+    Of blocks at one tensor, one for more of its readers comes first, and so stands nearer to the tensor; those for the
+    same readers stay in the order in which they are given.
+    """
+    plans = list(plans)
+    at: dict[str, list[int]] = {}
+    for place, planned in enumerate(plans):
+        at.setdefault(planned.site.tensor, []).append(place)
+    result = list(plans)
+    for places in at.values():
+        wide_first = sorted((plans[place] for place in places), key=_width)
+        for place, planned in zip(places, wide_first, strict=True):
+            result[place] = planned
+    return result
+
+
+def _width(planned: Planned) -> tuple[bool, int]:
+    """Those that are to become an output of the model come before all others, because they pass its name on."""
+    return not planned.site.graph_output, -len(planned.site.readers)
+
+
 class Splicer:
-    """Carries out insertions on one model. Blocks at the same site are chained in the order in which they are given."""
+    """Carries out insertions on one model.
+
+    Blocks for the same readers of a tensor are chained in the order in which they are given; blocks for some of its
+    readers stand behind those for more of them, which have to be given first (see ``ordered``).
+    """
 
     def __init__(self, finder: SiteFinder) -> None:
         self._finder = finder
@@ -67,8 +97,8 @@ class Splicer:
         }
         """position of a node of an earlier insertion -> its id"""
         self._edit = Edit()
-        self._latest: dict[str, str] = {}
-        """tensor of a site -> the tensor that its readers see after the insertions so far"""
+        self._seen: dict[tuple[str, Reader], str] = {}
+        """tensor of a site and one who reads it -> the tensor that the reader sees after the insertions so far"""
         self._moved: dict[str, str] = {}
         """tensor of a site that is a graph output -> the new name under which its producer makes it"""
         self.done: list[Done] = []
@@ -115,7 +145,8 @@ class Splicer:
             original=self._original,
         )
         self._place(site, insertion, emitted)
-        self.done.append(Done(insertion, site, (*site.warnings, *block.warnings(feature), *emitted.warnings)))
+        told = (*site.warnings, *planned.warnings, *block.warnings(feature), *emitted.warnings)
+        self.done.append(Done(insertion, site, told))
 
     def _check_free(self, site: Site) -> None:
         if site.graph_output and site.tensor in self._index.inputs:
@@ -128,14 +159,22 @@ class Splicer:
             raise SiteError(
                 f"{site.tensor!r} is inside the insertion {owner}; a block goes in front of it or behind it"
             )
+        torn = {self._owners[r] for r in site.readers if r in self._owners} & {
+            self._owners[r] for r in readers if r in self._owners and r not in site.readers
+        }
+        if torn:
+            raise SiteError(
+                f"some of the nodes that read {site.tensor!r} are a part of the insertion {min(torn)}; "
+                "a block goes in front of the whole insertion or behind it"
+            )
 
     def result(self) -> ModelFile:
         """The model with every planned insertion in it."""
         edit, rewired = self._edit, dict[int, dict[bytes, bytes]]()
-        for tensor, latest in self._latest.items():
-            if tensor not in self._moved:
-                for position in self._index.consumers.get(tensor, ()):
-                    rewired.setdefault(position, {})[tensor.encode()] = latest.encode()
+        for tensor in dict.fromkeys(tensor for tensor, _ in self._seen):
+            for position in self._index.consumers.get(tensor, ()):
+                if (name := self._sees(tensor, position)) != tensor:
+                    rewired.setdefault(position, {})[tensor.encode()] = name.encode()
         for position, names in rewired.items():
             edit.replaced[NODE, position] = rename_inputs(self._model.content(NODE, position), names)
         for tensor, moved in self._moved.items():
@@ -146,11 +185,22 @@ class Splicer:
         edit.metadata |= dict(done.insertion.to_entry() for done in self.done)
         return self._model.edited(edit)
 
+    def _sees(self, tensor: str, reader: Reader) -> str:
+        """What stands for a tensor of the model now, for one who reads it."""
+        return self._seen.get((tensor, reader)) or self._moved.get(tensor, tensor)
+
     def _earlier_renamed(self) -> Iterator[Insertion]:
         """Records of earlier insertions next to which something was put now."""
-        inner = {tensor: latest for tensor, latest in self._latest.items() if tensor not in self._moved}
+        entering = {
+            (self._owners[position], tensor): self._sees(tensor, position)
+            for tensor in dict.fromkeys(tensor for tensor, _ in self._seen)
+            for position in self._index.consumers.get(tensor, ())
+            if position in self._owners
+        }
         for earlier in self._earlier:
-            renamed = earlier.renamed(site=inner, output=self._moved)
+            tensor = earlier.site.tensor
+            site = {tensor: entering.get((earlier.id, tensor), tensor)}
+            renamed = earlier.renamed(site=site, output=self._moved)
             if renamed != earlier:
                 yield renamed
 
@@ -164,31 +214,42 @@ class Splicer:
 
     def _source(self, site: Site) -> str:
         """The tensor that the next block at this site reads."""
-        if not site.graph_output:
-            return self._latest.get(site.tensor, site.tensor)
+        seen = {self._sees(site.tensor, reader) for reader in _readers(site)}
+        if len(seen) > 1:
+            raise SiteError(
+                f"two insertions at {site.tensor!r} have some of their consumers in common and some not; a block can "
+                "only stand in front of all consumers of another one, or behind it in front of some of them"
+            )
+        return self._passed_on(site) if site.graph_output else seen.pop()
+
+    def _passed_on(self, site: Site) -> str:
+        """The tensor that the next block reads which gives an output of the model: under a new name, for the block gets
+        the name of the output.
+        """
+        passed = self._names.reserve(f"{site.tensor}_before")
         if site.tensor not in self._moved:
-            self._moved[site.tensor] = self._names.reserve(f"{site.tensor}_before")
-            return self._moved[site.tensor]
+            self._moved[site.tensor] = passed
+            return passed
         # the block before this one gave the output its name; hand the name on
         before = max(i for i, done in enumerate(self.done) if done.site.tensor == site.tensor)
-        passed = self._names.reserve(f"{site.tensor}_before")
         nodes, names = self._edit.nodes[self._position(site)], {site.tensor.encode(): passed.encode()}
         self._edit.nodes[self._position(site)] = [rename_outputs(node, names) for node in nodes]
         insertion = self.done[before].insertion.renamed(output={site.tensor: passed})
         self.done[before] = replace(self.done[before], insertion=insertion)
+        for reader in self.done[before].site.readers:
+            self._seen[site.tensor, reader] = passed
         return passed
 
     def _name_output(self, site: Site, emitted: Emitted) -> str:
         """Give the block's output its final name: the site's own where that is an output of the model."""
-        if not site.graph_output:
-            self._latest[site.tensor] = emitted.output
-            return emitted.output
-        for node in emitted.nodes:
+        final = site.tensor if site.graph_output else emitted.output
+        for node in emitted.nodes if site.graph_output else ():
             for i, name in enumerate(node.output):
                 if name == emitted.output:
-                    node.output[i] = site.tensor
-        self._latest[site.tensor] = site.tensor
-        return site.tensor
+                    node.output[i] = final
+        for reader in _readers(site):
+            self._seen[site.tensor, reader] = final
+        return final
 
     def _declare(self, site: Site, source: str, output: str) -> list[str]:
         """Declare the shapes of the tensors that the insertion adds around the block; returns their names."""
@@ -228,4 +289,11 @@ def _lowering(block: Block, t: Template, wanted: str | None) -> str:
 
 
 def _recorded(site: Site, source: str) -> RecordedSite:
-    return RecordedSite(site.path, site.type, source, site.shape, site.dtype, site.stride, site.consumers)
+    return RecordedSite(
+        site.path, site.type, source, site.shape, site.dtype, site.stride, site.consumers, site.position, site.others
+    )
+
+
+def _readers(site: Site) -> frozenset[Reader]:
+    """The readers of a site; a tensor that nothing reads has itself, so that blocks can be chained behind it."""
+    return site.readers or frozenset({site.tensor})

@@ -5,24 +5,25 @@ this.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import externaldata, gate, removal, weights
+from . import externaldata, gate, removal, userblock, weights
 from .block import Array, Block, make_block
 from .errors import BlockError, RequestError, WeightsError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
 from .record import GATE_KEY
 from .sites import Site, SiteFinder
-from .splice import Done, Planned, Splicer
+from .splice import Done, Planned, Splicer, ordered
 
 if TYPE_CHECKING:
     from .modelfile import ModelSource
     from .parity import Report
+    from .weights import Checkpoint, Fitted
 
 INITS = ("default", "identity")
 
@@ -32,7 +33,7 @@ class Request:
     """One block at one or more places: what one ``graphsurgery insert``, or one entry of a recipe, asks for."""
 
     module: str
-    after: tuple[str, ...]
+    after: tuple[str, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     init: str = "default"
     seed: int = 0
@@ -41,13 +42,19 @@ class Request:
     """FILE[:PREFIX]"""
     target: str = "tensorrt"
     lowering: str | None = None
+    before: tuple[str, ...] = ()
+    """in place of ``after``: in front of these, for what reads the tensor in them"""
+    consumers: tuple[str, ...] = ()
+    """with ``after``: only for the readers that these name"""
 
 
 def insert(
     model: ModelSource,
     module: str,
     *,
-    after: str | Sequence[str],
+    after: str | Sequence[str] = (),
+    before: str | Sequence[str] = (),
+    consumers: str | Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     init: str = "default",
     seed: int = 0,
@@ -56,16 +63,20 @@ def insert(
     target: str = "tensorrt",
     lowering: str | None = None,
 ) -> ModelFile:
-    """Put a block behind one or more modules of a model; returns the new model, the given one stays as it is.
+    """Put a block behind one or more modules of a model, or in front of them; the given model stays as it is.
 
     ``module`` is a block's name (``"simam"``, ``"ge[theta]"``), ``after`` one selector or several, ``settings`` the
-    block's hyper-parameters. ``init`` is "default" (the module's own initialisation, from ``seed``) or "identity" (the
-    model's output does not change); ``gate="residual"`` puts x + alpha * (block(x) - x) around the block, alpha = 0;
-    ``weights`` is FILE[:PREFIX]. Raises a RequestError that says what is wrong.
+    block's hyper-parameters. ``before``, in place of ``after``, puts it in front of the modules named, for what reads
+    the tensor in them; ``consumers``, with ``after``, names those readers of the tensor that are to read the block.
+    ``init`` is "default" (the module's own initialisation, from ``seed``) or "identity" (the model's output does not
+    change); ``gate="residual"`` puts x + alpha * (block(x) - x) around the block, alpha = 0; ``weights`` is
+    FILE[:PREFIX]. Returns the new model. Raises a RequestError that says what is wrong.
     """
     request = Request(
         module=module,
-        after=(after,) if isinstance(after, str) else tuple(after),
+        after=_several(after),
+        before=_several(before),
+        consumers=_several(consumers),
         settings=dict(settings or {}),
         init=init,
         seed=seed,
@@ -82,12 +93,22 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     externaldata.check(model.external_data, model.folder)
     finder = SiteFinder(model)
     splicer = Splicer(finder)
+    plans: list[Planned] = []
     for request in requests:
         _check(request)
+        userblock.asked_for(request.module)
         block = make_block(request.module, request.settings)
-        for site in finder.find(request.after):
-            splicer.insert(_planned(request, block, site))
+        trained = weights.read(weights.split(request.weights)[0]) if request.weights is not None else None
+        position = "before" if request.before else "after"
+        sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
+        plans += [_planned(request, block, site, trained) for site in sites_of]
+    for planned in ordered(plans):
+        splicer.insert(planned)
     return splicer.result(), splicer.done
+
+
+def _several(selectors: str | Sequence[str]) -> tuple[str, ...]:
+    return (selectors,) if isinstance(selectors, str) else tuple(selectors)
 
 
 def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:
@@ -115,17 +136,20 @@ def verify(
     seeds: int = 3,
     only: Sequence[str] | None = None,
     original: ModelSource | None = None,
+    trust: Sequence[str] = (),
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on every provider of onnxruntime that is asked for.
 
     ``providers`` are short names ("cpu", "cuda"); None is the CPU, and CUDA where it is there. ``images`` is a folder
     of real images for the activation that arrives at each site, ``seeds`` the number of random inputs of each
-    magnitude, ``only`` the ids of the insertions to check, ``original`` the model before them. A failed comparison is
-    in the report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
+    magnitude, ``only`` the ids of the insertions to check, ``original`` the model before them. ``trust`` names the
+    PyTorch modules of your own ("mypkg.blocks:MyAttention") that may be imported for it. A failed comparison is in the
+    report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
     was inserted.
     """
     from .parity import verify as compare
 
+    userblock.trust(trust)
     return compare(
         ModelFile.load(model),
         providers=providers,
@@ -137,8 +161,12 @@ def verify(
 
 
 def _check(request: Request) -> None:
-    if not request.after:
-        raise RequestError(f"say where to put {request.module}: --after SELECTOR")
+    if not request.after and not request.before:
+        raise RequestError(f"say where to put {request.module}: --after SELECTOR, or --before SELECTOR")
+    if request.after and request.before:
+        raise RequestError("a block goes behind something or in front of something: give --after or --before, not both")
+    if request.before and request.consumers:
+        raise RequestError("--consumers goes with --after; --before names the consumers itself")
     for kind, value, known in (("gate", request.gate, gate.GATES), ("init", request.init, INITS)):
         if value not in known:
             raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
@@ -150,12 +178,22 @@ def _check(request: Request) -> None:
         )
 
 
-def _planned(request: Request, block: Block, site: Site) -> Planned:
-    make, init = _own(block, site.feature, request), request.init
-    if request.weights is not None:
-        block, given = _from_file(request, block, site.feature)
-        make, init = (lambda rng: given), "weights"
-    return Planned(block, site, make, request.seed, init, request.gate, request.target, request.lowering)
+def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> Planned:
+    if trained is None:
+        make = _own(block, site.feature, request)
+        return Planned(block, site, make, request.seed, request.init, request.gate, request.target, request.lowering)
+    own = _from_file(request, block, site.feature, trained)
+    return Planned(
+        own.block,
+        site,
+        lambda rng: own.arrays,
+        request.seed,
+        "weights",
+        request.gate,
+        request.target,
+        request.lowering,
+        own.warnings,
+    )
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.random.Generator], Mapping[str, Array]]:
@@ -165,18 +203,19 @@ def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.ra
     return lambda rng: {**block.initial(feature, rng), **closed}
 
 
-def _from_file(request: Request, block: Block, feature: FeatureMap) -> tuple[Block, Mapping[str, Array]]:
-    path, prefix = weights.split(request.weights or "")
-    arrays = weights.read(path, prefix)
-    alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32)) if request.gate == "residual" else None
-    if alpha is not None:  # a ResidualGate's own state_dict has the block's keys under block.
-        arrays = {key.removeprefix("block."): values for key, values in arrays.items()}
-        if alpha.size != 1:
-            raise WeightsError(
-                f"{GATE_KEY} in {path.name} is the gate's one number, and has the shape {list(alpha.shape)}"
-            )
-        alpha = alpha.reshape(1)
+def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
     if not block.has_weights:
         raise BlockError(f"{block.name} has no weights; drop --weights")
-    block, fitted = weights.fit(block, feature, arrays, path.name + (f":{prefix}" if prefix else ""))
-    return block, fitted if alpha is None else {**fitted, GATE_KEY: alpha}
+    _, prefix = weights.split(request.weights or "")
+    part = weights.part(trained, prefix, block, feature)
+    if request.gate != "residual":
+        return weights.fitted(block, feature, part, request.settings)
+    # a ResidualGate's own state_dict has the block's keys under block.
+    arrays = {key.removeprefix("block."): part.arrays[key] for key in part.arrays}
+    alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32))
+    if alpha.size != 1:
+        raise WeightsError(
+            f"{GATE_KEY} in {trained.name} is the gate's one number, and has the shape {list(alpha.shape)}"
+        )
+    fitted = weights.fitted(block, feature, replace(part, arrays=arrays), request.settings)
+    return replace(fitted, arrays={**fitted.arrays, GATE_KEY: alpha.reshape(1)})

@@ -29,7 +29,7 @@ def apply(
       after: /model.4
       settings: {extent: 4}
 
-    Further keys of an entry: seed, gate, weights, target, lowering, as the options of insert.
+    Further keys of an entry: before, consumers, seed, gate, weights, target, lowering, as the options of insert.
     """
     from ..recipe import Recipe
     from .files import destination

@@ -11,18 +11,45 @@ from . import options
 
 def insert(
     module: Annotated[
-        str, typer.Option("--module", "-m", metavar="NAME", help="The block: simam, se, 'ge[theta]' ...")
+        str,
+        typer.Option(
+            "--module",
+            "-m",
+            metavar="NAME",
+            help="The block: simam, se, 'ge[theta]' ...; or one of your own: ./myblock.onnx, mypkg.blocks:MyAttention.",
+        ),
     ],
     after: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--after",
             "-a",
             metavar="SELECTOR",
-            help="Where: /model.8, '/model.{4,6,8}', '/model.*/cv2', node:NAME, tensor:NAME. May be repeated; "
-            "the block goes to every place that is named.",
+            help="Where: /model.8, '/model.{4,6,8}', '/model.*/cv2', 'C2f[-1]', 'C2f[*].m.0', role:p5, 'op:Conv[17]', "
+            "node:NAME, tensor:NAME. May be repeated; the block goes to every place that is named.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    before: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--before",
+            "-b",
+            metavar="SELECTOR",
+            help="In place of --after: in front of the modules named, and of nothing else that reads the same tensor.",
+            show_default=False,
+        ),
+    ] = None,
+    consumers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--consumers",
+            metavar="SELECTOR",
+            help="With --after: only these readers of the tensor read the block: modules, blocks, role:neck, "
+            "'op:Concat[0]', node:NAME, output:NAME. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     model: options.Model = None,
     pairs: Annotated[
         list[str] | None,
@@ -46,7 +73,9 @@ def insert(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE[:PREFIX]", help="Trained weights: .safetensors, .npz, .pt, .pth.", show_default=False
+            metavar="FILE[:PREFIX]",
+            help="Trained weights: best.pt:model.8.attn, .pth, .safetensors, .npz, .onnx.",
+            show_default=False,
         ),
     ] = None,
     target: Annotated[
@@ -67,13 +96,14 @@ def insert(
     images: options.Images = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put an attention block behind one or more modules of a model.
+    """Put an attention block behind one or more modules of a model, or in front of them.
 
     The result is compared with PyTorch before it gets its name, where torch and onnxruntime are installed.
 
     \b
     graphsurgery insert yolov8n.onnx --module simam --after /model.8 -o yolov8n-simam.onnx
     graphsurgery insert --module se --set reduction=8 --after /model.8 < in.onnx > out.onnx
+    graphsurgery insert yolov8n.onnx --module se --after role:p4 --consumers Concat -o neck.onnx
     """
     from .files import destination
     from .inserting import Checking, run
@@ -84,7 +114,9 @@ def insert(
 
     request = Request(
         module=module,
-        after=tuple(after),
+        after=tuple(after or ()),
+        before=tuple(before or ()),
+        consumers=tuple(consumers or ()),
         settings=options.settings(pairs),
         init=init,
         seed=seed,

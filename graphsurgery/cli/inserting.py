@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency, ParityFailed, RequestError
 from .files import DASH, Destination, open_model
-from .output import Printer, counted, listed, progress, shape_text
+from .output import Printer, counted, listed, progress, shape_text, shown
 
 if TYPE_CHECKING:
     from ..modelfile import ModelFile
@@ -125,7 +125,7 @@ class _Outcome:
         return {
             "id": insertion.id,
             "module": insertion.module,
-            "settings": insertion.settings,
+            "settings": shown(insertion.settings),
             "site": asdict(insertion.site),
             "output_tensor": insertion.output_tensor,
             "nodes": list(insertion.nodes),
@@ -158,11 +158,13 @@ class _Outcome:
 def _insertion_lines(done: Done, report: InsertionReport | None) -> Iterator[str]:
     insertion, site = done.insertion, done.insertion.site
     kind = f" ({site.type})" if site.type else ""
-    yield f"{insertion.id}: {insertion.module} after {site.path or site.tensor}{kind}"
+    yield f"{insertion.id}: {insertion.module} {site.position} {site.path or site.tensor}{kind}"
     stride = f", stride {site.stride}" if site.stride else ""
     yield f"  site: {site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]
     yield f"  rewired: {counted(len(readers), 'consumer')}: {listed(readers)}" if readers else "  rewired: nothing"
+    if site.others:
+        yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others)}"
     yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
     yield from (f"  {line}" for line in _parity_lines(report)) if report else ()
     yield from (f"  warning: {warning}" for warning in done.warnings)

@@ -76,21 +76,24 @@ def _state(left: list[str], original: bool | None) -> list[str]:
 
 
 def _list(model: ModelFile, label: str, printer: Printer) -> None:
-    from .output import counted, shape_text
+    from .output import counted, listed, shape_text
 
     insertions = model.insertions()
     printer.json({"model": label, "insertions": [_json(insertion) for insertion in insertions]})
     if not insertions:
         printer.lines([f"{model.name} has no insertions made by graphsurgery"])
         return
-    headers = ("id", "block", "after", "shape", "init", "added")
+    headers = ("id", "block", "where", "shape", "init", "added")
     rows = []
     for insertion in insertions:
         site = insertion.site
         shape = f"{shape_text(site.shape)} {site.dtype}"
         added = f"{counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
         init = insertion.init + (", gated" if insertion.gate == "residual" else "")
-        rows.append((insertion.id, insertion.module, site.path or site.tensor, shape, init, added))
+        where = f"{site.position} {site.path or site.tensor}" + (
+            f" for {listed(site.consumers, 1)}" * bool(site.others)
+        )
+        rows.append((insertion.id, insertion.module, where, shape, init, added))
     printer.table(headers, rows)
 
 

@@ -26,13 +26,16 @@ FULL = """\
   lowering: default
 - module: ge[theta]
   after: /model.9
+  consumers: [Concat, 'output:y']
+- module: simam
+  before: SPPF
 """
 
 
 def test_every_key_and_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(FULL)
-    first, second = Recipe.load(path).requests
+    first, second, third = Recipe.load(path).requests
     assert first == Request(
         module="se",
         after=("/model.4", "/model.{6,8}"),
@@ -44,7 +47,8 @@ def test_every_key_and_the_defaults(tmp_path: Path) -> None:
         target="onnxruntime",
         lowering="default",
     )
-    assert second == Request(module="ge[theta]", after=("/model.9",))
+    assert second == Request(module="ge[theta]", after=("/model.9",), consumers=("Concat", "output:y"))
+    assert third == Request(module="simam", before=("SPPF",))
 
 
 def test_the_list_may_stand_under_a_key() -> None:
@@ -77,7 +81,7 @@ def test_apply_is_inserting_one_after_the_other() -> None:
     assert gsx.remove(model).to_bytes() == DETECTOR.read_bytes()
 
 
-KNOWN = "module, after, settings, init, seed, gate, weights, target, lowering"
+KNOWN = "module, after, before, consumers, settings, init, seed, gate, weights, target, lowering"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,12 @@ KNOWN = "module, after, settings, init, seed, gate, weights, target, lowering"
         ("[{module: se, after: /a}, null]", "entry 2 of the recipe is a blank entry"),
         ("[{module: se, after: /a, strength: 1}]", f"has the unknown key 'strength'; the known ones are {KNOWN}"),
         ("[{module: se, after: /a, 3: 1}]", "has the unknown key 3"),
-        ("[{module: se}]", f"entry 1 of the recipe has no 'after'; the known keys are {KNOWN}"),
+        ("[{module: se}]", f"entry 1 of the recipe has no 'after' and no 'before'; the known keys are {KNOWN}"),
+        ("[{module: se, after: /a, before: /b}]", "entry 1 of the recipe has both 'after' and 'before'"),
+        ("[{module: se, before: /b, consumers: /a}]", "'consumers' in entry 1 of the recipe goes with 'after'"),
+        ("[{module: se, consumers: /a}]", "entry 1 of the recipe has no 'after' and no 'before'"),
+        ("[{module: se, before: 8}]", "'before' in entry 1 of the recipe has to be a selector or a list"),
+        ("[{module: se, after: /a, consumers: []}]", "'consumers' in entry 1 of the recipe is an empty list"),
         ("[{after: /a}]", "entry 1 of the recipe has no 'module'"),
         ("[{module: 3, after: /a}]", "'module' in entry 1 of the recipe has to be a text, not 3"),
         ("[{module: se, after: 8}]", "has to be a selector or a list of them, not 8"),

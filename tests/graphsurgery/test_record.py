@@ -264,6 +264,9 @@ def test_a_record_of_other_types_is_damaged(edited: ModelFile, change: dict[str,
         {"dtype": "int8"},
         {"tensor": None},
         {"consumers": "x"},
+        {"position": "beside"},
+        {"position": 3},
+        {"others": [1]},
     ],
     ids=str,
 )
@@ -271,6 +274,13 @@ def test_a_site_of_other_types_is_damaged(edited: ModelFile, change: dict[str, A
     site = json.loads(edited.insertions()[0].to_entry()[1])["site"]
     with pytest.raises(InsertionError, match=r"the record of model\.2\.se in the model's metadata is damaged"):
         altered(edited, {"site": {**site, **change}}).insertions()
+
+
+def test_a_record_without_a_position_is_of_a_block_for_all_readers(edited: ModelFile) -> None:
+    """As records were written before a block could stand in front of some of the readers."""
+    site = json.loads(edited.insertions()[0].to_entry()[1])["site"]
+    del site["position"], site["others"]
+    assert altered(edited, {"site": site}).insertions() == edited.insertions()
 
 
 def test_a_record_of_a_later_version(edited: ModelFile) -> None:

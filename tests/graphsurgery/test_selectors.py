@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import onnx
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from graphsurgery.errors import SelectorError
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.selectors import Place, expand_braces
+from graphsurgery.resolver import Place
+from graphsurgery.selectortext import Text, spellings
 from graphsurgery.sites import SiteFinder
 from tests import models
 from tests.models import node, value
@@ -26,8 +28,24 @@ def tensors(made: models.ModelProto, selector: str) -> list[str]:
 def told(made: models.ModelProto, selector: str) -> str:
     with pytest.raises(SelectorError) as error:
         places(made, selector)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    first, *below = str(error.value).split("\n")
+    if selector.strip():
+        shown, mark = below
+        assert shown == f"  {selector}"
+        assert set(mark) <= {" ", "^"}
+        assert "^" in mark
+        assert len(mark) <= len(shown) + 1
+    else:
+        assert not below
+    return first
+
+
+def marked(made: models.ModelProto, selector: str) -> str:
+    """The part of a selector that the error is about."""
+    with pytest.raises(SelectorError) as error:
+        places(made, selector)
+    _, shown, mark = str(error.value).split("\n")
+    return shown[mark.index("^") : len(mark)]
 
 
 def named(*names: str) -> models.ModelProto:
@@ -39,6 +57,7 @@ def named(*names: str) -> models.ModelProto:
 
 
 SILU = "/{}/act/Mul_output_0"
+DETECTOR = SiteFinder(ModelFile.load(models.detector()))
 
 # ---------------------------------------------------------------------- paths
 
@@ -165,7 +184,7 @@ def test_a_glob_of_modules_that_no_map_leaves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "spellings"),
+    ("text", "expected"),
     [
         ("a", ["a"]),
         ("a{b}", ["ab"]),
@@ -178,21 +197,32 @@ def test_a_glob_of_modules_that_no_map_leaves() -> None:
         ("{}", [""]),
     ],
 )
-def test_braces(text: str, spellings: list[str]) -> None:
-    assert expand_braces(text) == spellings
+def test_braces(text: str, expected: list[str]) -> None:
+    assert [spelling.text for spelling in spellings(Text.of(text))] == expected
 
 
 @pytest.mark.parametrize("text", ["{", "}", "a{b", "a}b", "{a,{b}", "}{", "{a}}", "{{a}", "a}{b}", "{a,b}}{"])
 def test_braces_without_a_partner(text: str) -> None:
     with pytest.raises(SelectorError, match="brace without"):
-        expand_braces(text)
+        spellings(Text.of(text))
 
 
-@given(st.text(alphabet="ab.,/*{}[]?:", max_size=14))
+@given(
+    st.text(alphabet="ab.,/*{}[]?:", max_size=14)
+    | st.lists(
+        st.sampled_from(
+            ["Conv", "op:", "role:", "p", "//", "[", "]", "-1", "0", ":", ".", "conv", "{", "}", ",", "*", "m"]
+        ),
+        max_size=9,
+    ).map("".join)
+)
 def test_any_text_is_resolved_or_told(text: str) -> None:
-    finder = SiteFinder(ModelFile.load(models.detector()))
     with contextlib.suppress(SelectorError):
-        assert finder._resolver.resolve(text)
+        assert DETECTOR._resolver.resolve(text)
+    with contextlib.suppress(SelectorError):
+        assert DETECTOR._resolver.resolve_before(text)
+    with contextlib.suppress(SelectorError):
+        assert DETECTOR._resolver.resolve_readers(text)
 
 
 # ---------------------------------------------------------------------- nodes and tensors
@@ -223,7 +253,7 @@ def test_unknown_nodes_and_tensors_name_the_nearest() -> None:
 
 def test_nodes_of_one_name_are_told_apart_by_tensor() -> None:
     assert told(models.kitchen_sink(), "node:same") == (
-        "2 nodes are called 'same'; name one by its tensor: tensor:t1, tensor:t2"
+        "2 nodes are called 'same'; name one by its tensor: tensor:t1 [1, 4, 6, 6], tensor:t2"
     )
 
 
@@ -234,7 +264,10 @@ def test_a_node_with_several_outputs() -> None:
         [value("y", (1, 2, 8, 8))],
         opset=11,
     )
-    assert told(made, "node:split") == "2 tensors leave the node 'split'; name one: tensor:a, tensor:b"
+    assert (
+        told(made, "node:split")
+        == "2 tensors leave the node 'split'; name one: tensor:a [1, 2, 8, 8], tensor:b [1, 2, 8, 8]"
+    )
     made.graph.node[1].input[1] = "a"  # nothing reads b any more
     assert tensors(made, "node:split") == ["a"]
 
@@ -262,7 +295,10 @@ def two_maps() -> models.ModelProto:
 
 
 def test_several_maps_that_leave_are_listed() -> None:
-    assert told(two_maps(), "/m.0") == "2 tensors leave the module '/m.0'; name one: tensor:a, tensor:b"
+    assert (
+        told(two_maps(), "/m.0")
+        == "2 tensors leave the module '/m.0'; name one: tensor:a [1, 4, 8, 8], tensor:b [1, 4, 8, 8]"
+    )
 
 
 def test_a_map_that_is_an_output_leaves() -> None:
@@ -335,13 +371,18 @@ def test_no_match_names_the_nearest(selector: str, near: str) -> None:
 def test_the_nearest_are_spelled_so_that_they_can_be_used(style: str) -> None:
     made = models.detector(style=style)
     message = told(made, "/model.1/cv4")
-    for near in message.partition("nearest are ")[2].split(", "):
+    found = re.findall(r"(\S+?)(?: \[[\d, ]+\])?(?:, |$)", message.partition("nearest are ")[2])
+    assert len(found) == 4
+    assert "/model.1/cv2 [1, 8, 16, 16]".replace("/", "." if style == "dynamo" else "/").lstrip(".") in message
+    for near in found:
         assert SiteFinder(ModelFile.load(made)).tree.modules[near.strip("/").replace("/", ".")]
 
 
-def test_a_model_without_paths_points_to_tensors() -> None:
-    message = told(models.detector(style="none"), "/model.2")
-    assert message == (
+def test_a_model_without_paths_points_to_blocks_and_tensors() -> None:
+    assert told(models.detector(style="none"), "/model.2").startswith(
+        "no module of the model matches '/model.2'; its nodes carry no module paths, but it has the blocks Conv (8)"
+    )
+    assert told(models.chain("Relu", "Neg"), "/model.2") == (
         "no module of the model matches '/model.2'; its nodes carry no module paths, so name a tensor: tensor:NAME"
     )
 
@@ -353,4 +394,4 @@ def test_selectors_with_nothing_in_them(selector: str) -> None:
 
 
 def test_an_unknown_kind_is_a_path() -> None:
-    assert "no module of the model matches 'op:Conv'" in told(models.detector(), "op:Conv")
+    assert "no module of the model matches 'module:Conv'" in told(models.detector(), "module:Conv")

@@ -425,10 +425,37 @@ def test_each_tensor_once() -> None:
     assert [s.path for s in find(made, "/model.2", "/model.0")] == ["/model.2", "/model.0"]
 
 
-def test_a_tensor_that_is_no_map_of_the_image_has_no_stride() -> None:
+@pytest.mark.parametrize(
+    ("shape", "is_map"),
+    [
+        ([1, 4, 2, 512], False),  # boxes or tokens: of the shape [1, 16, 4, 8400] in a head
+        ([1, 32, 32, 4], False),
+        ([1, 64, 8, 8], True),
+        ([1, 128, 4, 8], True),
+        ([1, 128, 1, 32], True),  # pooled along one side
+        ([1, 512, 4, 2], True),
+    ],
+)
+def test_a_tensor_that_is_no_map_of_the_image_is_refused(shape: list[int], is_map: bool) -> None:
     """Such as [1, 1, 4, 8400] in the head of a detector, whose second to last size happens to divide the image's."""
     nodes = [node("Conv", ["x", "w"], ["a"]), node("Reshape", ["a", "s"], ["b"]), node("Identity", ["b"], ["y"])]
-    weights = [models.weight("w", (4, 3, 1, 1)), numpy_helper.from_array(np.array([1, 4, 2, 512]), "s")]
+    weights = [models.weight("w", (4, 3, 1, 1)), numpy_helper.from_array(np.array(shape), "s")]
     made = models.model(nodes, [value("x", (1, 3, 32, 32))], [value("y", None)], weights)
-    finder = SiteFinder(ModelFile.load(made))
-    assert [finder.find([f"tensor:{name}"])[0].stride for name in ("a", "b")] == [1, None]
+    assert site(made, "tensor:a").stride == 1
+    listed = [found.tensor for found in graphsurgery.sites(made)]
+    if is_map:
+        assert site(made, "tensor:b").shape == tuple(shape)
+        assert listed == ["a", "b", "y"]
+    else:
+        assert refused(made, "tensor:b") == (
+            f"'b' has the shape {shape}, which is no map of the image [1, 3, 32, 32]: it is an intermediate result of "
+            "a head or of an attention; the nearest maps that it is made from are tensor:a [1, 4, 32, 32]"
+        )
+        assert listed == ["a"]
+
+
+def test_what_is_no_image_names_the_maps_that_it_is_made_from() -> None:
+    assert refused(models.detector(), "tensor:scores").endswith(
+        "a block needs [N, C, H, W]; the nearest maps that it is made from are "
+        "tensor:/model.4/cv3/Conv_output_0 [1, 3, 8, 8]"
+    )

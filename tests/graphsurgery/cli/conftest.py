@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,18 +38,21 @@ class Ended:
         return self.out.decode()
 
     def error(self, code: int) -> str:
-        """The one sentence on standard error of a run that failed with this code."""
+        """The one sentence on standard error of a run that failed with this code; a wrong selector with the part that
+        is wrong marked may stand below it.
+        """
         assert self.code == code, self.err
         assert "Traceback" not in self.err
         lines = [line for line in self.err.splitlines() if line.startswith(PREFIX)]
         assert len(lines) == 1, self.err
-        assert self.err.endswith(lines[0] + "\n")
+        below = self.err.partition(lines[0] + "\n")[2].splitlines()
+        assert not below or (len(below) == 2 and re.fullmatch(r"  .*", below[0]) and re.fullmatch(r" +\^+", below[1]))
         return lines[0].removeprefix(PREFIX)
 
     def sentence(self, code: int) -> str:
         """As `error`, for a run that printed nothing else."""
         assert self.out == b""
-        assert self.err.count("\n") == 1, self.err
+        assert self.err.startswith(PREFIX), self.err
         return self.error(code)
 
 

@@ -57,6 +57,8 @@ def test_json(cli: Any, folder: Path) -> None:
         "dtype": "float32",
         "stride": 8,
         "consumers": ["/model.5/conv/Conv", "/model.14/Concat"],
+        "position": "after",
+        "others": [],
     }
     written = onnx.load(folder / "out.onnx")
     assert set(first["nodes"]) <= {node.name for node in written.graph.node}
@@ -69,6 +71,55 @@ def test_json(cli: Any, folder: Path) -> None:
     assert first["parity"]["passed"] is True
     assert first["parity"]["unchanged"]["passed"] is True
     assert {row["provider"] for row in first["parity"]["rows"]} == {"cpu"}
+
+
+def test_some_of_the_readers(cli: Any, folder: Path) -> None:
+    """The skip connection from model.4 into the neck, and not the next stage of the backbone."""
+    ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.4", "--consumers", "/model.14", *WRITE)
+    assert ended.code == 0
+    lines = ended.text.splitlines()
+    assert lines[0] == "model.4.simam: simam after /model.4"
+    assert lines[2:4] == [
+        "  rewired: 1 consumer: /model.14/Concat",
+        "  left as they are: 1 consumer: /model.5/conv/Conv",
+    ]
+    assert lines[5].startswith("  parity on cpu: passed")
+    listed = cli("remove", "out.onnx").text.splitlines()
+    assert "after /model.4 for /model.14/Concat" in listed[1]
+    assert cli("remove", "out.onnx", "--all", "-o", "back.onnx").code == 0
+    assert (folder / "back.onnx").read_bytes() == (folder / "detector.onnx").read_bytes()
+
+
+def test_in_front_of_a_module(cli: Any) -> None:
+    ended = cli("insert", "detector.onnx", "-m", "simam", "--before", "/model.5", *WRITE, "--json", "--no-verify")
+    site = json.loads(ended.out)["insertions"][0]["site"]
+    assert (site["position"], site["path"]) == ("before", "/model.5")
+    assert (site["consumers"], site["others"]) == (["/model.5/conv/Conv"], ["/model.14/Concat"])
+    ended = cli("insert", "detector.onnx", "-m", "simam", "--before", "/model.5", "-o", "two.onnx", "--no-verify")
+    assert ended.text.splitlines()[0] == "model.5.simam: simam before /model.5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "say where to put simam: --after SELECTOR, or --before SELECTOR"),
+        (("-a", "/model.4", "-b", "/model.5"), "give --after or --before, not both"),
+        (("-b", "/model.5", "--consumers", "/model.5"), "--consumers goes with --after"),
+        (
+            ("-a", "/model.4", "--consumers", "/model.8"),
+            "--consumers names no reader of '/model.4/cv2/act/Mul_output_0'",
+        ),
+    ],
+)
+def test_where_is_said_once(cli: Any, unchanged: Any, arguments: tuple[str, ...], said: str) -> None:
+    with unchanged():
+        assert said in cli("insert", "detector.onnx", "-m", "simam", *arguments, *WRITE).sentence(2)
+
+
+def test_a_wrong_selector_is_shown_with_a_mark(cli: Any) -> None:
+    ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.{4,99}/cv2", *WRITE)
+    assert ended.sentence(2).startswith("no module of the model matches '/model.99/cv2'; the nearest are /model.")
+    assert ended.err.splitlines()[1:] == ["  /model.{4,99}/cv2", "            ^^^^^^^"]
 
 
 def test_without_verifying(cli: Any) -> None:

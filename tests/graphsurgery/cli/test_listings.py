@@ -80,9 +80,13 @@ def test_a_model_without_sites(cli: Any, small_model: Callable[..., Path]) -> No
 def test_blocks(cli: Any) -> None:
     ended = cli("blocks")
     assert ended.code == 0
-    assert [line.split()[0] for line in ended.text.splitlines()[1:]] == list(all_blocks())
-    data = json.loads(cli("blocks", "--json").out)
-    assert [block["name"] for block in data["blocks"]] == list(all_blocks())
+    rows = ended.text.partition("\n\n")[0].splitlines()[1:]
+    names = [line.split()[0] for line in rows]
+    assert sorted(names) == list(all_blocks())
+    first = ["simam", "se", "ge", "nam", "cbam", "eca", "coordatt", "ema", "gam"]
+    assert names[: len(first)] == first
+    (row,) = [line for line in rows if line.startswith("se ")]
+    assert row.split()[1:5] == ["arXiv:1709.01507", "8,464", "6", "yes"]
 
 
 @pytest.mark.parametrize("name", list(all_blocks()))
@@ -103,10 +107,12 @@ def test_card(cli: Any, name: str) -> None:
         "variants",
         "settings",
         "weights",
+        "aliases",
+        "facts",
     ]
     assert [setting["name"] for setting in data["settings"]] == [setting.name for setting in block.settings]
     spelled = [f"{name}[{variant}]" for variant in block.variants] or [name]
-    assert list(data["weights"]) == spelled
+    assert list(data["weights"]) == list(data["facts"]) == spelled
 
 
 def test_card_of_one_variant(cli: Any) -> None:
@@ -117,7 +123,7 @@ def test_card_of_one_variant(cli: Any) -> None:
 
 def test_weights_and_settings_of_se(cli: Any) -> None:
     text = cli("blocks", "se").text
-    assert "  fc1.weight [16, 256, 1, 1]" in text
+    assert "    fc1.weight [16, 256, 1, 1]" in text
     assert "  reduction (whole number, at least 1, default 16): " in text
 
 

@@ -22,7 +22,7 @@ def changed(folder: Path) -> Path:
 
 def test_list(cli: Any, changed: Path) -> None:
     lines = cli("remove", "changed.onnx").text.splitlines()
-    assert lines[0].split() == ["id", "block", "after", "shape", "init", "added"]
+    assert lines[0].split() == ["id", "block", "where", "shape", "init", "added"]
     assert [line.split()[0] for line in lines[1:]] == ["model.8.simam", "model.4.se", "model.8.se"]
     assert "default, gated" in lines[2]
 

@@ -1,0 +1,92 @@
+"""PathFinder: the modules that a module path of a selector names, with globs and unique ends of longer paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from functools import cache, cached_property
+
+from .modulepath import ModuleTree, join
+from .nearby import closest, listed
+from .selectors import Path
+
+
+class PathFinder:
+    """Looks paths up in one model's module tree."""
+
+    def __init__(self, tree: ModuleTree) -> None:
+        self._modules = tree.modules
+
+    @cached_property
+    def _steps(self) -> dict[str, list[str]]:
+        return {path: path.split(".") for path in self._modules}
+
+    @cached_property
+    def _by_last_step(self) -> dict[str, list[str]]:
+        table: dict[str, list[str]] = {}
+        for path, steps in self._steps.items():
+            table.setdefault(steps[-1], []).append(path)
+        return table
+
+    def matches(self, path: Path) -> list[str]:
+        """The dotted paths that it matches: from the root, else as the end of a longer path (then only one, or a
+        glob). SelectorError if it is the end of several.
+        """
+        if any(_is_glob(step) for step in path.steps):
+            return self._fitting(path.steps) or self._fitting(["**", *path.steps])
+        dotted = ".".join(path.steps)
+        if dotted in self._modules:
+            return [dotted]
+        ends = [p for p in self._by_last_step.get(path.steps[-1], ()) if p.endswith(f".{dotted}")]
+        if len(ends) > 1:
+            raise path.written.error(f"{dotted!r} is the end of {len(ends)} module paths: {listed(self.display(ends))}")
+        return ends
+
+    def display(self, paths: Iterable[str]) -> list[str]:
+        """The paths as the model's own names spell them."""
+        return [self._modules[path].display for path in paths]
+
+    def nearest(self, path: Path, *, cutoff: float = 0.0) -> list[str]:
+        """The dotted paths that are most like it; below the cutoff, only those of as many steps."""
+        wanted = ".".join(path.steps)
+        near = closest(wanted, self._modules, cutoff=max(cutoff, 0.4))
+        if len(near) < 4 and not cutoff:
+            siblings = (p for p in self._modules if p.count(".") == wanted.count(".") and p not in near)
+            near += closest(wanted, siblings, count=4 - len(near), cutoff=0.0)
+        return near
+
+    def known(self, path: Path) -> int:
+        """How many characters of the path as it is written lead to modules that there are."""
+        text = path.written.text
+        for stop in range(len(text), 0, -1):
+            if text[stop - 1] in "./" and text[: stop - 1].strip("./"):
+                steps = join(text[: stop - 1].split("/")).split(".")
+                if ".".join(steps) in self._modules or (any(map(_is_glob, steps)) and self._fitting(steps)):
+                    return stop
+        return 0
+
+    def _fitting(self, steps: Sequence[str]) -> list[str]:
+        fits = cache(fnmatchcase)
+        return [path for path, own in self._steps.items() if _match(own, steps, fits)]
+
+
+def _is_glob(step: str) -> bool:
+    return any(character in step for character in "*?[")
+
+
+def _match(path: Sequence[str], steps: Sequence[str], fits: Callable[[str, str], bool]) -> bool:
+    """Whether the steps match the path, ** any number of its own; in time linear in both but for the last **."""
+    at = step = resume = 0
+    star = -1
+    while at < len(path):
+        if step < len(steps) and steps[step] == "**":
+            star, resume = step, at
+            step += 1
+        elif step < len(steps) and fits(path[at], steps[step]):
+            at, step = at + 1, step + 1
+        elif star >= 0:
+            resume += 1
+            at, step = resume, star + 1
+        else:
+            return False
+    return all(rest == "**" for rest in steps[step:])
