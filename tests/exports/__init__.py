@@ -1,9 +1,16 @@
-"""Real exported detectors for the tests: `export("yolov8n", "simplified")` is the path of an ONNX file.
+"""Real exported models for the tests: `export("yolov8n", "simplified")` is the path of an ONNX file.
 
-Each file is made once, by make.py in a process of its own, and kept in a cache outside the tree that git tracks: the
-folder in GRAPHSURGERY_EXPORTS, or graphsurgery/exports in the user's cache folder (about 1 GB when all are made; it may
-be deleted at any time). A file is looked up by the versions of the packages that shape it and by the text of make.py.
+Each file is made once, by a script in a process of its own, and kept in a cache outside the tree that git tracks: the
+folder in GRAPHSURGERY_EXPORTS, or graphsurgery/exports in the user's cache folder (about 4 GB when all are made; it may
+be deleted at any time). A file is looked up by the versions of the packages that shape it and by the script's text.
 `python -m tests.exports` makes them all and prints what they are.
+
+    make.py       three of Ultralytics' models as NAMES x VARIANTS
+    make_more.py  MORE x VARIANTS: more of Ultralytics' models; and the variant dynamo-raw of all of them
+    make_zoo.py   ZOO x ZOO_VARIANTS: models of other makers, and small ones written here
+    derive.py     DERIVED: what other tools make of the exports above
+
+Exporters that cannot be run here are spoken by dialects.py. `modules(name)` lists the modules of the PyTorch model.
 
 Tests must not write to the files: copy one first.
 """
@@ -22,7 +29,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from tests.exports import modulelist
 
 NAMES = ("yolov8n", "yolo11n", "rtdetr-l")
 VARIANTS = {
@@ -37,7 +47,39 @@ VARIANTS = {
 UNSORTED = frozenset({"half-converted"})
 """Variants whose nodes are not in topological order: onnxruntime takes them, onnx's checker does not."""
 
-_MAKE = Path(__file__).with_name("make.py")
+MORE = ("yolov5n", "yolov10n", "yolo12n", "yolo26n")
+"""Ultralytics' models too, exported as VARIANTS; yolov10n and yolo26n with their end-to-end heads."""
+ZOO = {
+    "rtdetr-r18": "RT-DETR of Hugging Face transformers on ResNet-18-vd",
+    "yolox-tiny": "YOLOX: CSPDarknet, PAFPN, decoupled head",
+    "yolox-nano": "the same with depthwise separable convolutions",
+    "ppyoloe": "PP-YOLOE: CSPRepResNet with fused RepVGG blocks and ESE, CSPPAN, ET-head",
+    "rtmdet": "RTMDet: CSPNeXt with channel attention, CSPNeXtPAFPN, SepBN head",
+    "yolov5-anchors": "YOLOv5's anchor-based head on a small backbone and neck of its C3",
+    "mobilenet_v2": "torchvision",
+    "mobilenet_v3_large": "torchvision",
+    "resnet18": "torchvision",
+    "resnet50": "torchvision",
+    "efficientnet_b0": "timm",
+    "mobilenetv3-features": "timm, features_only: five feature maps and no classifier",
+}
+ZOO_VARIANTS = {variant: VARIANTS[variant] for variant in ("torchscript", "simplified", "dynamo")}
+RAW = {"dynamo-raw": "torch.onnx.export(dynamo=True, optimize=False): nothing folded or merged"}
+DERIVED = {
+    "qdq": "simplified",
+    "qoperator": "simplified",
+    "dynamic-int8": "simplified",
+    "onnxsim": "torchscript",
+    "ort-extended": "simplified",
+    "dynamo-optimised": "dynamo",
+}
+"""What derive.py makes, and of which variant."""
+
+_HERE = Path(__file__).parent
+_MAKE = _HERE / "make.py"
+_MAKE_MORE = _HERE / "make_more.py"
+_MAKE_ZOO = _HERE / "make_zoo.py"
+_DERIVE = _HERE / "derive.py"
 _PACKAGES = ("torch", "torchvision", "ultralytics", "onnx", "onnxscript", "onnxslim", "onnxruntime")
 _TIMEOUT = 900  # seconds; the slowest takes about 30 on two cores
 
@@ -47,16 +89,25 @@ def export(name: str, variant: str) -> Path:
 
     Raises ValueError for a name or variant that does not exist, and RuntimeError with the exporter's last words.
     """
-    if name not in NAMES or variant not in VARIANTS:
-        raise ValueError(f"no export {name!r} {variant!r}; names: {', '.join(NAMES)}; variants: {', '.join(VARIANTS)}")
-    cache = _cache()
-    folder = cache / f"{name}-{variant}"
-    path = folder / f"{name}.onnx"
-    if not path.exists():
-        with _locked(cache / f"{name}-{variant}.lock"):
-            if not path.exists():
-                _make(name, variant, folder)
-    return path
+    if variant not in variants(name):
+        names = ", ".join((*NAMES, *MORE, *ZOO))
+        raise ValueError(
+            f"no export {name!r} {variant!r}; names: {names}; variants: {', '.join([*VARIANTS, *RAW, *DERIVED])}"
+        )
+    return _folder(name, variant) / f"{name}.onnx"
+
+
+def variants(name: str) -> tuple[str, ...]:
+    """Return the variants that model `name` can be exported as; none for a name that does not exist."""
+    if name in ZOO:
+        return (*ZOO_VARIANTS, *DERIVED)
+    return (*VARIANTS, *RAW, *DERIVED) if name in (*NAMES, *MORE) else ()
+
+
+def modules(name: str) -> list[modulelist.Module]:
+    """Return the modules of the PyTorch model that was exported, in the order of `named_modules()`."""
+    variants(name) or export(name, "")
+    return modulelist.read(_folder(name, "modules" if name in NAMES else "simplified"))
 
 
 def seconds(path: Path) -> float:
@@ -64,15 +115,50 @@ def seconds(path: Path) -> float:
     return float(json.loads((path.parent / "made.json").read_text())["seconds"])
 
 
-def _cache() -> Path:
-    """Return the folder of the exports that this script makes with these packages."""
-    root = os.environ.get("GRAPHSURGERY_EXPORTS")
-    if not root:
-        root = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphsurgery" / "exports")
-    key = hashlib.sha256(_MAKE.read_bytes())
-    for package in _PACKAGES:
-        key.update(f"{package} {_version(package)}\n".encode())
-    return Path(root).resolve() / key.hexdigest()[:12]
+@dataclass(frozen=True)
+class _Recipe:
+    """How a file is made: a script, and what its result depends on."""
+
+    script: Path
+    reads: tuple[Path, ...] = ()
+    packages: tuple[str, ...] = _PACKAGES
+    source: Path | None = None
+
+    def cache(self) -> Path:
+        """Return the folder of the exports that this script makes with these packages."""
+        root = os.environ.get("GRAPHSURGERY_EXPORTS")
+        if not root:
+            root = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphsurgery" / "exports")
+        key = hashlib.sha256(b"".join(path.read_bytes() for path in (self.script, *self.reads)))
+        for package in self.packages:
+            key.update(f"{package} {_version(package)}\n".encode())
+        if self.source:
+            key.update(self.source.parent.parent.name.encode())
+        return Path(root).resolve() / key.hexdigest()[:12]
+
+
+def _recipe(name: str, variant: str) -> _Recipe:
+    shared = (_HERE / "modulelist.py",)
+    if variant in DERIVED:
+        return _Recipe(_DERIVE, packages=(*_PACKAGES[3:], "onnxsim"), source=export(name, DERIVED[variant]))
+    if name in ZOO:
+        files = (_MAKE, *shared, *sorted((_HERE / "zoo").glob("*.py")))
+        return _Recipe(_MAKE_ZOO, files, (*_PACKAGES, "timm", "transformers"))
+    if name in NAMES and variant in VARIANTS:
+        return _Recipe(_MAKE)
+    return _Recipe(_MAKE_MORE, (_MAKE, *shared))
+
+
+def _folder(name: str, variant: str) -> Path:
+    """Return the folder that holds what was made for a name and variant."""
+    recipe = _recipe(name, variant)
+    cache = recipe.cache()
+    folder = cache / f"{name}-{variant}"
+    if not folder.exists():
+        with _locked(cache / f"{name}-{variant}.lock"):
+            if not folder.exists():
+                _make(recipe, name, variant, folder)
+    return folder
 
 
 def _version(package: str) -> str:
@@ -94,12 +180,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(name: str, variant: str, folder: Path) -> None:
-    """Run make.py beside `folder` and rename the result to it, so that a folder is there whole or not at all."""
+def _make(recipe: _Recipe, name: str, variant: str, folder: Path) -> None:
+    """Run the script beside `folder` and rename the result to it, so that a folder is there whole or not at all."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     started = time.monotonic()
     try:
-        command = [sys.executable, str(_MAKE), name, variant, str(scratch / f"{name}.onnx")]
+        what = [variant, str(recipe.source)] if recipe.source else [name, variant]
+        command = [sys.executable, str(recipe.script), *what, str(scratch / f"{name}.onnx")]
         done = subprocess.run(
             command, cwd=scratch, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, check=False
         )

@@ -6,17 +6,17 @@ import sys
 
 import onnx
 
-from tests.exports import NAMES, VARIANTS, export, seconds
+from tests.exports import MORE, NAMES, ZOO, export, seconds, variants
 
 HEADER = ("name", "variant", "MB", "seconds", "nodes", "opset", "IR", "path")
-ROW = "{:<9} {:<16} {:>7} {:>8} {:>6} {:>6} {:>3}  {}"
+ROW = "{:<20} {:<16} {:>7} {:>8} {:>6} {:>6} {:>3}  {}"
 
 
 def main(wanted: list[str]) -> None:
     """Make and list, one line an export. MB counts the weights beside the file too."""
     print(ROW.format(*HEADER))
-    for name in NAMES:
-        for variant in VARIANTS:
+    for name in (*NAMES, *MORE, *ZOO):
+        for variant in variants(name):
             if wanted and not any(text in f"{name} {variant}" for text in wanted):
                 continue
             path = export(name, variant)
