@@ -33,12 +33,12 @@ class Anatomy:
         self._found = list(blocks)
         self._heads = heads
         head = self._head_nodes
-        behind = self._behind(head)
-        neck = self._neck_nodes(head | behind)
-        self._role_of = {p: "head" if p in head | behind else "neck" if p in neck else "backbone" for p in view.active}
+        head = head | self._behind(head)
+        neck = self._neck_nodes(head)
+        self._role_of = {p: "head" if p in head else "neck" if p in neck else "backbone" for p in view.active}
         self.blocks = [
-            *(replace(b, role=self._role_of[min(b.nodes)]) for b in blocks if not b.nodes & (head | behind)),
-            *self._detection_head(head | behind),
+            *(replace(b, role=self._role_of[min(b.nodes)]) for b in blocks if b.nodes.isdisjoint(head)),
+            *self._detection_head(head),
         ]
 
     def role(self, name: str) -> list[str]:
@@ -194,14 +194,14 @@ class Anatomy:
         for position in reversed(view.order) if neck else ():
             nodes, _ = self._extent(position)
             block = self._unit.get(position)
-            if position in neck | head or block is None or not self._is_projection(block):
+            if position in neck or position in head or block is None or not self._is_projection(block):
                 continue
             readers = {
                 reader
                 for name in view.outputs(max(nodes, key=self._order.__getitem__))
                 for reader in view.readers(name)
             }
-            if readers and readers <= neck | head:
+            if readers and all(reader in neck or reader in head for reader in readers):
                 neck |= nodes
         return neck
 

@@ -12,6 +12,7 @@ from ..modulepath import ModuleTree, common_path
 from ..shapes import ShapeTable
 from .anatomy import ROLES, Anatomy
 from .found import Found
+from .functions import expand
 from .matcher import Matcher
 from .pattern import HeadPattern, Pattern
 from .plane import Plane
@@ -32,9 +33,15 @@ class BlockTree:
     ROLES = ROLES
 
     def __init__(self, index: GraphIndex, shapes: ShapeTable | None = None, tree: ModuleTree | None = None) -> None:
+        expanded = expand(index)
+        self._expanded = expanded is not None
+        if expanded is not None:
+            index, shapes = expanded.index, ShapeTable(expanded.index)
         self.view = View(index)
         self.plane = Plane(self.view, shapes)
         self._tree = tree
+        self._work: dict[str, int] = {}
+        """module path -> how many active nodes are in it"""
         patterns = values(_GROUP, Pattern)
         heads = values(_GROUP, HeadPattern)
         names = [*(pattern.names for pattern in patterns), *(head.names for head in heads)]
@@ -42,7 +49,10 @@ class BlockTree:
         """names of every pattern that is installed, found here or not"""
         outermost = _outermost(Matcher(self.view, self.plane, patterns), self.view, self.plane)
         self.anatomy = Anatomy(self.view, self.plane, outermost, heads)
-        self.blocks: tuple[Found, ...] = tuple(self._labelled(block) for block in self.anatomy.blocks)
+        found = self.anatomy.blocks
+        if expanded is not None:
+            found = [told for block in found for told in expanded.told(block, self.view.active)]
+        self.blocks: tuple[Found, ...] = tuple(self._labelled(block) for block in found)
         """outermost blocks, in the order of the graph"""
 
     def everything(self) -> Iterator[Found]:
@@ -87,6 +97,31 @@ class BlockTree:
         return self._owner.get(position)
 
     @cached_property
+    def _innermost(self) -> dict[int, Found]:
+        table: dict[int, Found] = {}
+        for block in self._everything:  # parts before their whole
+            for position in block.nodes:
+                table.setdefault(position, block)
+        return table
+
+    def innermost(self, position: int) -> Found | None:
+        """The smallest block that a node is in."""
+        return self._innermost.get(position)
+
+    @cached_property
+    def _selectors(self) -> dict[int, str]:
+        return {
+            id(block): f"{block.type}[{number}]"
+            for name in self.types
+            for number, block in enumerate(self.of_type(name))
+            if block.type == name
+        }
+
+    def selector(self, block: Found) -> str:
+        """What names a block of this tree by its type: ``C2f[3]``."""
+        return self._selectors[id(block)]
+
+    @cached_property
     def _leaving(self) -> dict[str, list[Found]]:
         table: dict[str, list[Found]] = {}
         for block in self._everything:
@@ -109,13 +144,20 @@ class BlockTree:
         if self._tree is None:
             return None
         tokens = common_path([path for p in block.nodes if (path := self._tree.of_node[p])]).split(".")
-        while len(tokens) > 1 and self._work_in(".".join(tokens[:-1])) <= block.nodes:
+        while len(tokens) > 1 and self._holds_all_of(block, ".".join(tokens[:-1])):
             tokens.pop()
         return ".".join(tokens) or None
 
-    def _work_in(self, path: str) -> set[int]:
+    def _holds_all_of(self, block: Found, path: str) -> bool:
+        """Whether a module does nothing outside of a block."""
         assert self._tree is not None
-        return self.view.active.intersection(self._tree.modules[path].nodes)
+        if self._expanded:  # positions of the tree are those of the file
+            return block.nodes.issuperset(self._tree.modules[path].nodes)
+        if path not in self._work:
+            self._work[path] = sum(p in self.view.active for p in self._tree.modules[path].nodes)
+        if self._work[path] > len(block.nodes):
+            return False
+        return self.view.active.intersection(self._tree.modules[path].nodes) <= block.nodes
 
 
 def _outermost(matcher: Matcher, view: View, plane: Plane) -> list[Found]:

@@ -8,6 +8,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 from .found import Found
+from .lookahead import EITHER_WAY, Lookahead
 from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Rest, Value
 from .plane import Plane
 from .view import View
@@ -32,8 +33,6 @@ _ELEMENTWISE = frozenset(
     }
     | {"Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Gelu", "Mish", "Tanh", "Softplus", "Erf", "Exp", "Log"}
 )
-_EITHER_WAY = frozenset({"Add", "Mul"})
-_ANY = frozenset({"*"})
 
 
 class _State(NamedTuple):
@@ -60,10 +59,9 @@ class Matcher:
         for pattern in patterns:
             self._patterns.setdefault(pattern.name, []).append(pattern)
         self._memory: dict[tuple[int, str], tuple[Found, ...]] = {}
-        self._ends: dict[str, frozenset[str]] = {}
-        self._expression_end: dict[Expression, frozenset[str]] = {}
+        self._lookahead = Lookahead(view, self._patterns)
         self._links: dict[tuple[Chain | Each, int], tuple[Expression, Expression]] = {}
-        self._starting: dict[str, list[Pattern]] = {}
+        self._starting: dict[int, list[Pattern]] = {}
 
     @cached_property
     def _alone(self) -> list[Pattern]:
@@ -71,19 +69,11 @@ class Matcher:
 
     def ending_at(self, root: str) -> Iterator[Found]:
         """Every block that can stand alone and ends at a tensor."""
-        op = self._op_of(root)
-        if op is None:
-            return
-        if op not in self._starting:
-            ends = [(pattern, self._pattern_ends(pattern)) for pattern in self._alone]
-            self._starting[op] = [pattern for pattern, kinds in ends if kinds is _ANY or op in kinds]
-        for pattern in self._starting[op]:
+        number, possible = self._lookahead.number(root), self._lookahead.possible_at
+        if number not in self._starting:
+            self._starting[number] = [pattern for pattern in self._alone if possible(pattern.graph, number)]
+        for pattern in self._starting[number]:
             yield from self._found(pattern, root)
-
-    def _op_of(self, root: str) -> str | None:
-        """The operator that makes a tensor; None for one that no node of the network makes."""
-        position = self._view.producer(root)
-        return self._view.op(position) if position is not None and position in self._view.active else None
 
     def _of_types(self, types: Sequence[str], root: str) -> Iterator[Found]:
         for name in types:
@@ -93,7 +83,7 @@ class Matcher:
     def _found(self, pattern: Pattern, root: str) -> tuple[Found, ...]:
         key = (id(pattern), root)
         if key not in self._memory:
-            if not self._can_end(self._pattern_ends(pattern), root):
+            if not self._lookahead.possible(pattern.graph, root):
                 return ()
             self._memory[key] = ()  # a pattern does not begin with itself
             found: dict[frozenset[int], Found] = {}
@@ -149,7 +139,7 @@ class Matcher:
             if state.bound[expression] == tensor:
                 yield state
             return
-        if not self._can_end(self._ends_of(expression), tensor):
+        if not self._lookahead.possible(expression, tensor):
             return
         here = state.bind(expression, tensor)
         match expression:
@@ -188,7 +178,7 @@ class Matcher:
                 yield from self._each(last, values[len(fixed) :], inner) if isinstance(last, Each) else (inner,)
             return
         fixed = [operand for operand in operands if isinstance(operand, Expression)]
-        orders = permutations(values) if _EITHER_WAY & expression.types and len(values) == 2 else (values,)
+        orders = permutations(values) if EITHER_WAY & expression.types and len(values) == 2 else (values,)
         for order in orders:
             yield from self._operands(fixed, order, state)
 
@@ -197,7 +187,7 @@ class Matcher:
         if len(operands) != len(values):
             return
         pairs = sorted(zip(operands, values, strict=True), key=lambda pair: isinstance(pair[0], Chain))
-        if not all(self._can_end(self._ends_of(operand), value) for operand, value in pairs):
+        if not all(self._lookahead.possible(operand, value) for operand, value in pairs):
             return
 
         def solve(rest: Sequence[tuple[Expression, str]], state: _State) -> Iterator[_State]:
@@ -296,45 +286,6 @@ class Matcher:
         kinds = {view.op(position) for position in taken}
         if frontier and all(kinds & group for group in expression.contains):
             yield from self._solve(expression.source, frontier.pop(), state.take(*taken))
-
-    # ------------------------------------------------------------------ which operators a pattern can end with
-
-    def _can_end(self, ends: frozenset[str], tensor: str) -> bool:
-        """Whether a tensor is made by one of these operators."""
-        return ends is _ANY or self._op_of(tensor) in ends
-
-    def _ends_of(self, expression: Expression) -> frozenset[str]:
-        ends = self._expression_end.get(expression)
-        if ends is None:
-            ends = self._expression_ends(expression)
-            ends = self._expression_end[expression] = _ANY if "*" in ends else ends
-        return ends
-
-    def _pattern_ends(self, pattern: Pattern) -> frozenset[str]:
-        if pattern.name not in self._ends:
-            self._ends[pattern.name] = frozenset()
-            ends: frozenset[str] = frozenset()
-            for same in self._patterns[pattern.name]:
-                ends |= self._expression_ends(same.graph)
-            self._ends[pattern.name] = ends if "*" not in ends else _ANY
-        return self._ends[pattern.name]
-
-    def _expression_ends(self, expression: Expression) -> frozenset[str]:
-        match expression:
-            case Op():
-                return expression.types
-            case OneOf():
-                return frozenset().union(*(self._expression_ends(choice) for choice in expression.choices))
-            case Part():
-                patterns = [pattern for name in expression.types for pattern in self._patterns.get(name, ())]
-                return frozenset().union(*(self._pattern_ends(pattern) for pattern in patterns))
-            case Chain():
-                return self._expression_ends(expression.step(Value(), ""))
-            case Half():
-                return frozenset({"Split", "Slice"})
-            case Beyond() if expression.ends:
-                return expression.ends
-        return _ANY
 
 
 def _numbered(name: str, chain: str, links: int) -> str:

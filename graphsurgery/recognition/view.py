@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from .. import quantisation
 from ..graphindex import GraphIndex
 
 _PASSING = frozenset(
@@ -45,6 +46,7 @@ _SAME = {  # operators of onnxruntime's own domains, and quantised ones -> what 
     "SkipLayerNormalization": "LayerNormalization",
     "BiasSplitGelu": "Gelu",
     "Upsample": "Resize",
+    "Sum": "Add",
 }
 _WEIGHT = {"QLinearConv": 3}
 """where an operator has its weight, if not second"""
@@ -58,10 +60,13 @@ class View:
         self._roots: dict[str, str] = {}
         self._inserted: dict[str, str] = {}
         """what an inserted block gives -> what it reads; blocks that we inserted are looked through, too"""
+        self._made_of: dict[str, list[str]] = {}
+        """the other way round"""
         self._hidden: set[int] = set()
         for insertion in index.model.insertions():
             self._hidden.update(p for name in insertion.nodes for p in index.node_names.get(name, ()))
             self._inserted[insertion.output_tensor] = insertion.site.tensor
+            self._made_of.setdefault(insertion.site.tensor, []).append(insertion.output_tensor)
 
     # ------------------------------------------------------------------ tensors
 
@@ -101,32 +106,20 @@ class View:
 
     def outlet(self, root: str) -> str:
         """The tensor in the file behind which a block stands for this one: behind what is inserted there already, and
-        behind the DequantizeLinear where it is only read through one pair of QuantizeLinear and DequantizeLinear.
+        behind what it is quantised or cast by where all readers see it through that (see quantisation.behind).
         """
         tensor = root
         while True:
-            inserted, through = self._behind_insertion(tensor), self._behind_quantisation(tensor)
+            inserted, through = self._behind_insertion(tensor), quantisation.behind(self.index, tensor)
             if inserted is None and through is None:
                 return tensor
             tensor = inserted or through or tensor
 
     def _behind_insertion(self, tensor: str) -> str | None:
         """What an inserted block makes of a tensor that nobody else reads."""
-        made = [output for output, source in self._inserted.items() if source == tensor]
+        made = self._made_of.get(tensor, ())
         readers = self.index.consumers.get(tensor, ())
         return made[0] if len(made) == 1 and all(reader in self._hidden for reader in readers) else None
-
-    def _behind_quantisation(self, tensor: str) -> str | None:
-        """What DequantizeLinear gives of a tensor that only it reads, or a QuantizeLinear in front of it."""
-        reader = self._only_reader(tensor)
-        if reader is not None and reader.op_type == "QuantizeLinear":
-            reader = self._only_reader(reader.output[0])
-        return reader.output[0] if reader is not None and reader.op_type == "DequantizeLinear" else None
-
-    def _only_reader(self, tensor: str) -> onnx.NodeProto | None:
-        nodes = [self.index.nodes[p] for p in self.index.consumers.get(tensor, ())]
-        nodes = [node for node in nodes if node.op_type not in _SHAPES]
-        return nodes[0] if len(nodes) == 1 and nodes[0].output and tensor not in self.index.outputs else None
 
     # ------------------------------------------------------------------ nodes
 

@@ -18,6 +18,7 @@ from graphsurgery.modelfile import ModelFile
 from graphsurgery.recognition import BlockTree, recognise
 from graphsurgery.shapes import ShapeTable
 from tests.exports import export
+from tests.exports.dialects import DIALECTS, dialect
 from tests.recognition.randomise import randomise
 from tests.recognition.truth import truth
 
@@ -77,7 +78,7 @@ class Recovery:
 
 def recovery(name: str, variant: str = "simplified", *, randomised: bool = True) -> Recovery:
     """Recognise an export, without its names unless told otherwise, and compare with the modules it was made from."""
-    model = onnx.load(export(name, variant))
+    model = dialect(name, variant).model if variant in DIALECTS else onnx.load(export(name, variant))
     new = {tensor: tensor for node in model.graph.node for tensor in node.output}
     if randomised:
         model, new = randomise(model)
@@ -85,6 +86,9 @@ def recovery(name: str, variant: str = "simplified", *, randomised: bool = True)
     known = {SAME.get(kind, kind) for kind in tree.known_types}
     true = Counter(_compared(block.type, new.get(block.tensor, "")) for block in truth(name, variant))
     true = Counter({block: count for block, count in true.items() if block[0] in known})
+    if variant == "functions":  # the last convolution of a module that is a call cannot be told from the call
+        wholes = {tensor for kind, tensor in true if kind != "Conv"}
+        true = Counter({(kind, t): n for (kind, t), n in true.items() if kind != "Conv" or t not in wholes})
     found = Counter(_compared(block.type, block.root) for block in tree.everything())
     if not any(kind in HEADS for kind, _ in true):  # the head's class has another name, or several tensors leave it
         found = Counter({block: count for block, count in found.items() if block[0] not in HEADS})

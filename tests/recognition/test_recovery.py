@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.exports import DERIVED, MORE, NAMES, RAW, VARIANTS, ZOO, ZOO_VARIANTS
+from tests.exports.dialects import DIALECTS
 from tests.recognition.recovery import recovery
 
 MUST = (
@@ -19,14 +20,10 @@ MUST = (
     "mobilenet_v3_large",
 )
 """compared in every run; the rest in `make test-all`"""
-ALWAYS = [
-    *((name, "simplified") for name in MUST),
-    ("yolov8n", "torchscript"),
-    ("yolov8n", "dynamo"),
-    ("yolov8n", "qdq"),
-]
+OF_YOLOV8N = ("torchscript", "dynamo", "dynamo-raw", *DERIVED, *DIALECTS)
+ALWAYS = [*((name, "simplified") for name in MUST), *(("yolov8n", variant) for variant in OF_YOLOV8N)]
 EVERY = [
-    *((name, variant) for name in (*NAMES, *MORE) for variant in (*VARIANTS, *RAW, *DERIVED)),
+    *((name, variant) for name in (*NAMES, *MORE) for variant in (*VARIANTS, *RAW, *DERIVED, *DIALECTS)),
     *((name, variant) for name in ZOO for variant in (*ZOO_VARIANTS, *DERIVED)),
 ]
 LONG = [pytest.param(*pair, marks=pytest.mark.long) for pair in EVERY if pair not in ALWAYS]

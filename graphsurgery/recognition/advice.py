@@ -1,0 +1,119 @@
+"""Advice: why a place is not a good one for a block, though a block could be put there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .blocktree import BlockTree
+from .found import Found
+
+_INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
+_CONVOLUTIONS = ("Conv", "DWConv")
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What speaks against a place."""
+
+    short: str
+    """a few words, for a table"""
+    sentence: str
+    """the reason, and the better place where there is one"""
+
+
+def objection(tree: BlockTree, tensor: str) -> str | None:
+    """Why a tensor is no good place for a block, in one sentence; None where nothing speaks against it."""
+    found = examine(tree, tensor)
+    return found.sentence if found else None
+
+
+def examine(tree: BlockTree, tensor: str) -> Objection | None:
+    """The same with a few words for a table."""
+    view, root = tree.view, tree.view.root(tensor)
+    if _holds_integers(tree, tensor):
+        better = view.outlet(root)
+        hint = f"; use tensor:{better} behind the DequantizeLinear" if better != tensor else ""
+        return Objection("quantised integers", f"this holds quantised integers, and a block computes in floats{hint}")
+    position = view.producer(root)
+    leaf = tree.innermost(position) if position is not None else None
+    if leaf is not None and root != leaf.root and not leaf.parts and leaf.type in _CONVOLUTIONS:
+        return _inside(tree, leaf)
+    if not tree.plane.is_in(root):
+        return Objection(
+            "not a map",
+            "this is no map of the image: its values are tokens, sizes, means or boxes, and not one for every position",
+        )
+    if leaf is not None and root == leaf.root and (found := _before_sum(tree, leaf)):
+        return found
+    if position is not None and _only_tokens(tree, root, position):
+        return Objection(
+            "read as tokens only",
+            "this is read only as tokens, by the attention or the decoding that it is a part of; "
+            "a block belongs behind or in front of the whole",
+        )
+    return _sandwiched(tree, tensor, root)
+
+
+def _holds_integers(tree: BlockTree, tensor: str) -> bool:
+    position = tree.view.producer(tensor)
+    op = tree.view.index.nodes[position].op_type if position is not None else ""
+    return op in _INTEGERS or op.startswith("QLinear")
+
+
+def _inside(tree: BlockTree, leaf: Found) -> Objection:
+    kind = "activation" if leaf.facts.get("activation") else "normalisation"
+    return Objection(
+        f"before the {kind}",
+        f"this is between a convolution and its {kind}, where it keeps TensorRT from fusing the two; "
+        f"use {_name(tree, leaf)} to insert behind the {kind}",
+    )
+
+
+def _before_sum(tree: BlockTree, leaf: Found) -> Objection | None:
+    view = tree.view
+    readers = view.readers(leaf.root)
+    if leaf.type not in _CONVOLUTIONS or leaf.facts.get("activation") or len(readers) != 1 or view.is_output(leaf.root):
+        return None
+    if view.op(readers[0]) != "Add" or len(view.inputs(readers[0])) < 2:
+        return None
+    around = tree.innermost(readers[0])
+    hint = f"; use {_name(tree, around)} to insert behind the sum" if around is not None else ""
+    return Objection(
+        "before the sum",
+        "this is between a convolution without activation and the sum that it goes into, which TensorRT computes "
+        f"as one{hint}",
+    )
+
+
+def _only_tokens(tree: BlockTree, root: str, position: int) -> bool:
+    """Whether all that reads a map is off the plane, and in the same block: the qkv of an attention, a head's exits."""
+    view, block = tree.view, tree.holding(position)
+    readers = view.readers(root)
+    return (
+        block is not None
+        and bool(readers)
+        and all(
+            p in block.nodes and not any(tree.plane.is_in(name) for name in view.outputs(p)) and not _pools(tree, p)
+            for p in readers
+        )
+    )
+
+
+def _pools(tree: BlockTree, position: int) -> bool:
+    return tree.view.op(position).startswith(("Global", "Reduce"))
+
+
+def _sandwiched(tree: BlockTree, tensor: str, root: str) -> Objection | None:
+    index, better = tree.view.index, tree.view.outlet(root)
+    readers = {index.nodes[p].op_type for p in index.consumers.get(tensor, ())} - {"Shape", "Size"}
+    if better == tensor or readers != {"QuantizeLinear"}:
+        return None
+    return Objection(
+        "before quantisation",
+        "this is quantised next, and TensorRT computes what lies between DequantizeLinear and QuantizeLinear as one; "
+        f"use tensor:{better} behind the DequantizeLinear",
+    )
+
+
+def _name(tree: BlockTree, block: Found) -> str:
+    return block.path or tree.selector(block)
