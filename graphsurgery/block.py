@@ -103,6 +103,8 @@ class Block(ABC):
     formula: ClassVar[str]
     untrained: ClassVar[str]
     """what a block fresh from its initialisation does to the scale of x, in words"""
+    demand: ClassVar[int] = 100
+    """place in the order of how often people ask for the block, 1 first; the table of blocks is in this order"""
     variants: ClassVar[Mapping[str, str]] = {}
     """variant -> one line; the first is what the bare name means"""
     settings: ClassVar[Sequence[Setting]] = ()
@@ -136,11 +138,20 @@ class Block(ABC):
         """Whether the block, in its variant, has parameters."""
         return bool(self.parameters(FeatureMap(1024, 8, 8)))
 
+    @property
+    def has_epsilon(self) -> bool:
+        """Whether the epsilon of its BatchNorms is a hyper-parameter, ``bn_eps``."""
+        return "bn_eps" in self.values
+
     def with_values(self, **values: object) -> Block:
         """The same block with other hyper-parameters."""
         return type(self)(self.variant, **{**self.values, **values})
 
     # ------------------------------------------------------------------ what a subclass states
+
+    def example(self) -> FeatureMap:
+        """The feature map that tables of blocks describe it on."""
+        return FeatureMap(256, 20, 20, batch=1)
 
     def check(self, feature: FeatureMap) -> None:  # noqa: B027 - most blocks work everywhere
         """Raise BlockError where the block cannot work. Called before anything is emitted."""
@@ -164,6 +175,13 @@ class Block(ABC):
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         """Hyper-parameters that follow from the shapes of given weights (official keys), a hidden width say."""
         return {}
+
+    def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Given weights with parts that another implementation keeps apart joined: a q, k and v of their own, say.
+
+        Called before keys are looked up; leaves out what follows from the hyper-parameters.
+        """
+        return arrays
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """The formulations that can be emitted here, the one with the fewest demands last."""
@@ -197,6 +215,12 @@ def uniform_fan_in(rng: np.random.Generator, shape: Sequence[int], fan_in: int) 
     return rng.uniform(-bound, bound, size=tuple(shape)).astype(np.float32)
 
 
+def layer_values(rng: np.random.Generator, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """torch's default for all convolutions and linear layers in ``shapes``: a bias has the fan-in of its weight."""
+    fan_in = {key.removesuffix("weight"): int(np.prod(shape[1:])) for key, shape in shapes.items() if len(shape) > 1}
+    return {key: uniform_fan_in(rng, shape, fan_in[key[: key.rfind(".") + 1]]) for key, shape in shapes.items()}
+
+
 def bn_shapes(prefix: str, count: int) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of an evaluated BatchNorm over ``count`` channels."""
     return {f"{prefix}.{part}": (count,) for part in ("weight", "bias", "running_mean", "running_var")}
@@ -222,9 +246,16 @@ def block_class(name: str) -> type[Block]:
 
 
 def make_block(spelled: str, settings: Mapping[str, object] | None = None) -> Block:
-    """The block that a user names (``simam``, ``ge[theta]``) with its hyper-parameters. BlockError if there is no
-    such thing.
+    """The block that a user names with its hyper-parameters. BlockError if there is no such thing.
+
+    ``simam`` or ``ge[theta]`` is one of the catalogue, ``./myblock.onnx`` and ``mypkg.blocks:MyAttention`` are the
+    user's own (see userblock).
     """
+    from . import userblock
+
+    own = userblock.make(spelled, settings or {})
+    if own is not None:
+        return own
     match = re.fullmatch(r"\s*([^\[\]\s]+)\s*(?:\[([^\[\]]+)\])?\s*", spelled)
     if match is None:
         raise BlockError(f"{spelled!r} is not a block's name; write it as in simam or 'ge[theta]'")

@@ -73,10 +73,29 @@ class Edges:
                 f"{target.label} is no module, so there is nothing in front of it; say --after, with --consumers for "
                 "some of its readers only"
             )
+        return self._entering(self.reading(target))
+
+    def reading(self, target: Target) -> set[int]:
+        """Positions of the nodes in a target, and of those in front of it that quantise or cast for it alone, as far as
+        one tensor enters the target in several forms, or in integers.
+        """
+        index, nodes = self._index, set(self.nodes(target))
+        nodes |= quantisation.feeding(index, nodes, quantisation.TO_INTEGERS)
+        entering = self._entering(nodes)
+        if len(entering) > 1 and len({quantisation.root(index, name) for name in entering}) == 1:
+            nodes |= quantisation.feeding(index, nodes, quantisation.PASSING)
+        return nodes
+
+    def _entering(self, nodes: set[int]) -> list[str]:
         index = self._index
-        nodes = self.nodes(target)
         names = dict.fromkeys(name for p in sorted(nodes & index.active) for name in sorted(index.reads(p)))
-        entering = [name for name in names if self._is_activation(name) and index.producer.get(name) not in nodes]
+        entering = [
+            name
+            for name in names
+            if self._is_activation(name)
+            and index.producer.get(name) not in nodes
+            and index.producer.get(quantisation.root(index, name), -1) not in nodes
+        ]
         if len(entering) > 1:
             entering = [name for name in entering if self._is_map(name)] or entering
         return entering

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,39 @@ def read_back(
             raw = zlib.decompress(base64.b64decode(entry["data"]))
             found[key] = np.frombuffer(raw, dtype=entry["dtype"]).reshape(entry["shape"]).astype(np.float64)
     for key, entry in stored.items():
-        if "initializer" in entry:
-            values = np.asarray(tensor(entry["initializer"]), dtype=np.float64).reshape(shapes[key])
+        if "initializer" in entry or "parts" in entry:
+            if "parts" in entry:
+                values = _joined(entry["parts"], shapes[key], tensor)
+            else:
+                values = np.asarray(tensor(entry["initializer"]), dtype=np.float64).reshape(shapes[key])
             if "divided_by" in entry:
                 scale, _ = affine(found.__getitem__, entry["divided_by"], entry["eps"])
                 scale = per_output(scale * entry["factor"], values.ndim)
                 values = np.divide(values, scale, out=np.zeros_like(values), where=scale != 0)
+            else:
+                values = values / entry.get("factor", 1.0)
             found[key] = values
     return {key: found[key] for key in shapes}
+
+
+def runs(rows: Sequence[int]) -> list[list[int]]:
+    """Row numbers as [start, stop] of each run of consecutive ones."""
+    found: list[list[int]] = []
+    for row in rows:
+        if found and found[-1][1] == row:
+            found[-1][1] += 1
+        else:
+            found.append([row, row + 1])
+    return found
+
+
+def _joined(parts: Sequence[Mapping[str, Any]], shape: tuple[int, ...], tensor: Callable[[str], Array]) -> Array:
+    """A parameter whose rows stand in several tensors, each perhaps transposed or multiplied (see Template.rows)."""
+    values = np.zeros(shape)
+    for part in parts:
+        rows = np.concatenate([np.arange(start, stop) for start, stop in part["rows"]])
+        inner = values[rows].shape
+        found = np.asarray(tensor(part["initializer"]), dtype=np.float64)
+        found = found.reshape(-1, len(rows)).T if part["transposed"] else found
+        values[rows] = found.reshape(inner) / part["factor"]
+    return values

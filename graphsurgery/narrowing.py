@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from . import quantisation
 from .beside import Reader
 from .errors import SelectorError
 from .graphindex import GraphIndex
@@ -18,6 +19,8 @@ class Narrowing:
 
     def __init__(self, selectors: Sequence[str], resolver: Resolver, index: GraphIndex, tree: ModuleTree) -> None:
         self._chosen = {selector: resolver.resolve_readers(selector) for selector in selectors}
+        for readers in self._chosen.values():
+            readers |= quantisation.feeding(index, readers, quantisation.PASSING)
         self._every = set[Reader]().union(*self._chosen.values())
         self._unused = dict.fromkeys(selectors)
         self._seen: dict[str, None] = {}

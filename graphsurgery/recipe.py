@@ -9,10 +9,10 @@
     - {module: simam, after: 'role:p4', consumers: Concat}
 
 Keys of an entry: ``module`` and either ``after``, with or without ``consumers``, or ``before`` (required);
-``settings``, ``init``, ``seed``, ``gate``, ``weights``, ``target``, ``lowering``: the arguments of
-:func:`graphsurgery.insert`, with the same defaults. A relative path of weights, or of a block's own ONNX file, starts
-at the folder of the recipe. The list may also stand under the key ``insertions``. All selectors refer to the model as
-it is given; blocks at one site are chained in the order of the list.
+``settings``, ``init``, ``seed``, ``gate``, ``weights``, ``target``, ``lowering``, ``qdq``, ``qdq_scale``, ``images``:
+the arguments of :func:`graphsurgery.insert`, with the same defaults. A relative path of weights, of images, or of a
+block's own ONNX file, starts at the folder of the recipe. The list may also stand under the key ``insertions``. All
+selectors refer to the model as it is given; blocks at one site are chained in the order of the list.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .modelfile import ModelSource
 
 _PLACES = ("after", "before", "consumers")
-_TEXTS = ("module", "init", "gate", "weights", "target", "lowering")
-_KEYS = ("module", *_PLACES, "settings", "init", "seed", "gate", "weights", "target", "lowering")
+_TEXTS = ("module", "init", "gate", "weights", "target", "lowering", "qdq", "qdq_scale", "images")
+_KEYS = ("module", *_PLACES, "settings", "init", "seed", "gate", *_TEXTS[3:])
 _TOP = "insertions"
 
 
@@ -151,8 +151,9 @@ def _request(entry: object, label: str, folder: Path | None) -> Request:
     seed = given.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise RecipeError(f"'seed' in {label} has to be a whole number from 0 on, not {seed!r}")
-    if folder is not None and "weights" in given:
-        given["weights"] = str(folder / given["weights"])
+    for key in ("weights", "images"):
+        if folder is not None and key in given:
+            given[key] = str(folder / given[key])
     if folder is not None and userblock.is_file(given["module"]):
         given["module"] = str(folder / given["module"])
     return Request(**given)

@@ -53,6 +53,22 @@ class RecordedSite:
 
 
 @dataclass(frozen=True)
+class RecordedPair:
+    """QuantizeLinear and DequantizeLinear behind a block, for those who read it."""
+
+    type: str
+    """of the integers: "int8", "uint8" ..."""
+    scale_from: str
+    """"site" or "images" """
+    tensor: str
+    """what the block itself gives, in front of the pair"""
+    scale: str
+    zero_point: str
+    nodes: tuple[str, ...]
+    """the pair, and Casts around it; the last ones of the insertion's own nodes"""
+
+
+@dataclass(frozen=True)
 class Insertion:
     """One block in a model."""
 
@@ -76,6 +92,12 @@ class Insertion:
     """parameter key -> where it is (see folding.read_back)"""
     original: str
     """digest of the model before its first insertion"""
+    qdq: RecordedPair | None = None
+
+    @property
+    def block_output(self) -> str:
+        """The tensor that the block itself gives: the output, or what is in front of the pair that gives it."""
+        return self.qdq.tensor if self.qdq else self.output_tensor
 
     @property
     def feature(self) -> FeatureMap:
@@ -163,7 +185,9 @@ def _read(key: str, value: str) -> Insertion:
         if data.pop("format") != _FORMAT:
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
-        insertion = Insertion(id=name, site=site, **_with_tuples(data))
+        pair = data.pop("qdq", None)
+        qdq = RecordedPair(**_with_tuples(pair)) if pair is not None else None
+        insertion = Insertion(id=name, site=site, qdq=qdq, **_with_tuples(data))
         if not (_fits(insertion, Insertion) and len(site.shape) == 4 and isinstance(site.shape[1], int)):
             raise ValueError
         if site.position not in POSITIONS:
@@ -177,7 +201,7 @@ def _read(key: str, value: str) -> Insertion:
 def _fits(value: object, kind: Any) -> bool:
     """Whether a value read from JSON is of a type as the records state it."""
     if is_dataclass(kind) and isinstance(kind, type):
-        return all(_fits(getattr(value, name), hint) for name, hint in _hints(kind).items())
+        return isinstance(value, kind) and all(_fits(getattr(value, n), hint) for n, hint in _hints(kind).items())
     outer, inner = get_origin(kind), get_args(kind)
     if outer is UnionType or outer is Union:
         return any(_fits(value, each) for each in inner)

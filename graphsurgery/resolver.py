@@ -239,7 +239,7 @@ class Resolver:
                 place = self._place(target, entering[0])
                 if target.position is not None:
                     place = replace(place, path=self._tree.of_node[target.position] or None)
-                readers = self.edges.nodes(target) & set(self._index.consumers.get(entering[0], ()))
+                readers = self.edges.reading(target) & set(self._index.consumers.get(entering[0], ()))
                 found.append((place, readers))
         if not found:
             self._no_map(targets, "enters")

@@ -7,12 +7,12 @@ so, cannot exchange bfloat16 arrays, and uses TF32 for float32 on CUDA. A :class
 from __future__ import annotations
 
 import ctypes
-import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ml_dtypes
@@ -20,25 +20,23 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .errors import CannotRun, MissingDependency, MissingProvider, NoKernel, RequestError
+from .errors import CannotRun, MissingProvider, NoKernel
+from .placement import Kernel, kernels
+from .providers import (
+    NVIDIA,
+    PROVIDERS,
+    available_providers,
+    cannot_start,
+    chain,
+    missing,
+    onnxruntime,
+    preload,
+    short_name,
+)
+
+__all__ = ["PROVIDERS", "Session", "TensorInfo", "available_providers", "require", "session", "short_name", "usable"]
 
 Array = npt.NDArray[Any]
-
-PROVIDERS: dict[str, str] = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
-"""Short name -> onnxruntime's name."""
-
-_NVIDIA = ("cuda", "tensorrt")
-_BEHIND = {"cpu": (), "tensorrt": ("cuda", "cpu")}
-"""Where nodes go that a provider does not take; the CPU for those not named here."""
-_OPTIONS: dict[str, dict[str, str]] = {"cuda": {"use_tf32": "0"}}
 
 _NUMPY_TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -63,14 +61,15 @@ class TensorInfo:
 class Session:
     """One model on one provider. Made by :func:`session`."""
 
-    def __init__(self, inner: Any, provider: str, falls_back: bool) -> None:
+    def __init__(self, inner: Any, provider: str, profile: TemporaryDirectory[str] | None = None) -> None:
         self._inner = inner
         self.provider = provider
         """Short name of the provider."""
-        self.falls_back = falls_back
-        """Whether some nodes run on the CPU instead of the provider."""
+        self.executed: tuple[Kernel, ...] = ()
+        """What the first run ran, and where; for a profiled session, once it has run."""
         self.inputs = tuple(_info(value) for value in inner.get_inputs())
         self.outputs = tuple(_info(value) for value in inner.get_outputs())
+        self._profile = profile
         bfloat16 = np.dtype(ml_dtypes.bfloat16)
         self._bound = any(info.dtype == bfloat16 for info in (*self.inputs, *self.outputs))
 
@@ -78,10 +77,13 @@ class Session:
         """Every output, in the model's order, for one array per input name. Raises CannotRun or NoKernel."""
         try:
             if self._bound:
-                return self._run_bound(feeds)
-            return [np.asarray(value) for value in self._inner.run(None, dict(feeds))]
+                found = self._run_bound(feeds)
+            else:
+                found = [np.asarray(value) for value in self._inner.run(None, dict(feeds))]
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise _translated(error, self.provider) from None
+        self._read_profile()
+        return found
 
     def _run_bound(self, feeds: Mapping[str, Array]) -> list[Array]:
         """As :meth:`run`, through OrtValues: the only way in and out for bfloat16, as 16-bit integers."""
@@ -96,6 +98,42 @@ class Session:
         del kept
         return [_from_ort(value) for value in binding.get_outputs()]
 
+    def bound(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
+        """A function that runs the model on these inputs, with inputs and outputs where the provider keeps its tensors.
+
+        Nothing is copied but what the model itself copies (and bfloat16 inputs, which numpy cannot hand over to a
+        device). It returns when the outputs are there. It has run once when it is given. Raises CannotRun or NoKernel.
+        """
+        device = "cuda" if self.provider in NVIDIA else "cpu"
+        binding = self._inner.io_binding()
+        kept = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        values = {name: _to_ort(array, device) for name, array in kept.items()}
+
+        def run() -> None:
+            try:
+                self._inner.run_with_iobinding(binding)
+            except Exception as error:  # as above
+                raise _translated(error, self.provider) from None
+            assert kept is not None  # keeps the arrays that the values on the CPU refer to
+
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for info in self.outputs:
+            binding.bind_output(info.name, device)
+        run()
+        self._read_profile()
+        made = binding.get_outputs()  # the next runs write into the memory of the first
+        binding.clear_binding_outputs()
+        for info, value in zip(self.outputs, made, strict=True):
+            binding.bind_ortvalue_output(info.name, value)
+        return run
+
+    def _read_profile(self) -> None:
+        if self._profile is not None:
+            with self._profile:
+                self.executed = kernels(Path(self._inner.end_profiling()).read_text(encoding="utf-8"))
+            self._profile = None
+
 
 def session(
     model: bytes | Path,
@@ -104,57 +142,46 @@ def session(
     optimise: bool = True,
     folder: str | Path | None = None,
     threads: int = 0,
+    types: Collection[str] = (),
+    exact: bool = True,
+    profiled: bool = False,
 ) -> Session:
     """A session for a model on disk or in memory.
 
     ``provider``: a key of :data:`PROVIDERS` or onnxruntime's own name. ``optimise``: all of onnxruntime's graph
     optimisations, or none. ``folder``: where the external data of an in-memory model lies. ``threads``: for one
-    operator on the CPU; 0 lets onnxruntime choose.
+    operator on the CPU; 0 lets onnxruntime choose. ``types``, ``exact``: see :func:`.providers.chain`. ``profiled``:
+    whether the first run is, for :attr:`Session.executed`.
     Raises MissingDependency, MissingProvider, NoKernel, CannotRun, and RequestError for an unknown provider.
     """
     name = short_name(provider)
-    ort = _onnxruntime()
+    ort = onnxruntime()
     installed = available_providers()
     if name not in installed:
-        raise MissingProvider(_missing(name, installed))
-    if name in _NVIDIA:
-        _preload(ort)
+        raise MissingProvider(missing(name, installed))
+    if name in NVIDIA:
+        preload(ort)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # several sessions share the cores
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     if folder is not None and not isinstance(model, Path):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    profile = TemporaryDirectory(prefix="graphsurgery-", ignore_cleanup_errors=True) if profiled else None
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(profile.name, "run"))
     source = str(model) if isinstance(model, Path) else model
+    asked = chain(name, installed, types, exact=exact)
     try:
-        inner = ort.InferenceSession(source, options, providers=_chain(name, installed), enable_fallback=0)
+        inner = ort.InferenceSession(source, options, providers=asked, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise _translated(error, name) from None
     if inner.get_providers()[0] != PROVIDERS[name]:
-        raise MissingProvider(
-            f"onnxruntime's {name} provider is installed but cannot start here: a device, its driver or a library "
-            "of the vendor (CUDA and cuDNN for cuda) is missing or has another version"
-        )
-    return Session(inner, name, falls_back=name != "cpu" and not _runs_alone(ort, source, options, name))
-
-
-def short_name(provider: str) -> str:
-    """The short name of a provider given by either name. Raises RequestError that lists the known ones."""
-    lowered = provider.strip().lower()
-    for short, full in PROVIDERS.items():
-        if lowered in (short, full.lower()):
-            return short
-    raise RequestError(f"there is no provider called {provider!r}; known ones: {', '.join(PROVIDERS)}")
-
-
-def available_providers() -> tuple[str, ...]:
-    """Short names of the providers that the installed onnxruntime was built with. Raises MissingDependency.
-
-    That a provider was built in does not mean that it can start: :func:`usable` tries it.
-    """
-    built_in = _onnxruntime().get_available_providers()
-    return tuple(short for short, full in PROVIDERS.items() if full in built_in)
+        raise MissingProvider(cannot_start(name))
+    return Session(inner, name, profile)
 
 
 def require(provider: str) -> None:
@@ -176,63 +203,17 @@ def usable(provider: str) -> bool:
     return True
 
 
-def _onnxruntime() -> Any:
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
-        raise MissingDependency(
-            f"onnxruntime {reason}; it comes with pip install 'graphsurgery[cpu]' (or 'graphsurgery[gpu]' for CUDA)"
-        ) from None
-
-
-@lru_cache
-def _preload(ort: Any) -> None:
-    """Load the CUDA and cuDNN libraries of the NVIDIA wheels; from 1.21 on onnxruntime does so only when it is told."""
-    if hasattr(ort, "preload_dlls"):
-        import contextlib
-        import io
-
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
-            ort.preload_dlls()  # it prints what it misses; whether the provider then starts is seen at the session
-
-
-def _chain(name: str, installed: Sequence[str]) -> list[str | tuple[str, dict[str, str]]]:
-    behind = [other for other in _BEHIND.get(name, ("cpu",)) if other in installed]
-    return [(PROVIDERS[each], _OPTIONS.get(each, {})) for each in (name, *behind)]
-
-
-def _runs_alone(ort: Any, source: str | bytes, options: Any, name: str) -> bool:
-    """Whether the provider takes every node: a second session that may not use the CPU can be made."""
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    chain = [entry for entry in _chain(name, available_providers()) if entry[0] != PROVIDERS["cpu"]]
-    try:
-        ort.InferenceSession(source, options, providers=chain, enable_fallback=0)
-    except Exception:  # any refusal means the same here
-        return False
-    return True
-
-
-def _missing(name: str, installed: Sequence[str]) -> str:
-    has = ", ".join(installed)
-    if name in _NVIDIA:
-        remedy = "pip uninstall onnxruntime, then pip install 'graphsurgery[gpu]'"
-    else:
-        remedy = f"install an onnxruntime that was built with {PROVIDERS[name]}"
-    return f"the installed onnxruntime has no {name} provider (it has: {has}); {remedy}"
-
-
 def _info(value: Any) -> TensorInfo:
     dtype = _NUMPY_TYPES.get(value.type)
     return TensorInfo(value.name, None if dtype is None else np.dtype(dtype), tuple(value.shape or ()))
 
 
-def _to_ort(array: Array) -> Any:
-    ort = _onnxruntime()
+def _to_ort(array: Array, device: str = "cpu") -> Any:
+    ort = onnxruntime()
     if array.dtype == ml_dtypes.bfloat16:
         bits = np.ascontiguousarray(array).view(np.uint16)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(array)
+    return ort.OrtValue.ortvalue_from_numpy(array, device)
 
 
 def _from_ort(value: Any) -> Array:

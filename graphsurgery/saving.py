@@ -92,6 +92,20 @@ def write_stream(model: ModelFile, descriptor: int) -> None:
             source.copy(start, end, descriptor)
 
 
+def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file that is no model, whole or not at all. OutputError as for models."""
+    target = check_target(path, force=force)
+    temporary = _temporary(target)
+    try:
+        with _told_as_output_error(path):
+            temporary.write_bytes(data)
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _keep_external_data(model: ModelFile, target: Path) -> None:
     """OutputError if the result would take the place of the weights that it refers to."""
     for folder in {target.parent, model.folder or target.parent}:

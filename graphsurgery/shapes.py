@@ -79,6 +79,9 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _forget_impossible_sizes(copy.graph)
+    for node in copy.graph.node:
+        if node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.domain = ""  # onnxruntime's own ones for 16-bit integers do the same to shapes
     try:
         fold_shapes(copy)
         return shape_inference.infer_shapes(copy, data_prop=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
+from . import quantisation, quantisedplace
 from .beside import Reader
 from .errors import SiteError
 from .featuremap import Dimension, FeatureMap, float_dtype
@@ -142,6 +143,9 @@ class SiteFinder:
             raise SiteError(f"{what} is a constant (a weight), not an activation; a block goes behind an activation")
         kind, shape = self.shapes.lookup(tensor)
         dtype = float_dtype(kind)
+        if dtype is None and quantisation.holds_integers(index, tensor):
+            shaped = self._resolver.shaped
+            raise SiteError(f"{what} {quantisedplace.integers(index, tensor, kind, self.is_map, shaped)}")
         if kind and dtype is None:
             held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
             raise SiteError(f"{what} holds {held} values; a block needs a float tensor")
@@ -257,6 +261,8 @@ class SiteFinder:
         return f"; the nearest maps that it is made from are {listed(names, 4)}" if names else ""
 
     def _warnings(self, tensor: str) -> Iterable[str]:
+        if quantised := quantisedplace.in_front(self.index, tensor):
+            yield quantised
         position = self.index.producer.get(tensor)
         if position is None or self.index.nodes[position].op_type not in ("Conv", "BatchNormalization"):
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from . import folding, gate, modulepath
+from . import folding, gate, modulepath, qdq
 from .beside import Reader
 from .block import Array, Block
 from .errors import BlockError, SiteError
@@ -39,6 +39,8 @@ class Planned:
     lowering: str | None = None
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
+    pair: qdq.Pair | None = None
+    """the QuantizeLinear and DequantizeLinear to put behind the block"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,12 @@ class Splicer:
         output = block.emit(template, lowering)
         if planned.gate == "residual":
             output = gate.residual(template, output)
+        given = qdq.constants(template, planned.pair) if planned.pair else None
         emitted = template.export(output, ir_version=self._ir_version)
+        told = self._told(planned, emitted, source)
+        pair = None
+        if planned.pair and given:
+            pair = qdq.append(emitted, planned.pair, given, feature, self._names, scope)
         final = self._name_output(site, emitted)
         insertion = Insertion(
             id=name,
@@ -143,10 +150,20 @@ class Splicer:
             parameters=sum(int(np.size(values)) for values in weights.values()),
             stored={key: emitted.stored.get(key) or folding.keep(np.asarray(v)) for key, v in weights.items()},
             original=self._original,
+            qdq=pair,
         )
         self._place(site, insertion, emitted)
-        told = (*site.warnings, *planned.warnings, *block.warnings(feature), *emitted.warnings)
         self.done.append(Done(insertion, site, told))
+
+    def _told(self, planned: Planned, emitted: Emitted, source: str) -> tuple[str, ...]:
+        """What the user should know of an insertion."""
+        site, block = planned.site, planned.block
+        if planned.pair:
+            readers = qdq.clipping(planned.pair, qdq.attenuates(emitted, source))
+        else:
+            readers = qdq.becoming_float(self._index, site.tensor, site.consumers)
+        told = (*site.warnings, *planned.warnings, *block.warnings(site.feature), *emitted.warnings)
+        return (*told, readers) if readers else told
 
     def _check_free(self, site: Site) -> None:
         if site.graph_output and site.tensor in self._index.inputs:
@@ -275,6 +292,14 @@ class Splicer:
     def _neighbour(self, site: Site) -> onnx.NodeProto | None:
         position = self._index.producer.get(site.tensor)
         return None if position is None else self._index.nodes[position]
+
+
+def spliced(finder: SiteFinder, plans: Iterable[Planned]) -> tuple[ModelFile, list[Done]]:
+    """The model with all these insertions, and what was done, in the order in which it was (see ``ordered``)."""
+    splicer = Splicer(finder)
+    for planned in ordered(plans):
+        splicer.insert(planned)
+    return splicer.result(), splicer.done
 
 
 def _lowering(block: Block, t: Template, wanted: str | None) -> str:

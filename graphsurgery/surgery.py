@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import externaldata, gate, removal, userblock, weights
+from . import externaldata, gate, pairing, removal, userblock, weights
 from .block import Array, Block, make_block
 from .errors import BlockError, RequestError, WeightsError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
 from .record import GATE_KEY
 from .sites import Site, SiteFinder
-from .splice import Done, Planned, Splicer, ordered
+from .splice import Done, Planned, spliced
 
 if TYPE_CHECKING:
     from .modelfile import ModelSource
@@ -46,6 +46,12 @@ class Request:
     """in place of ``after``: in front of these, for what reads the tensor in them"""
     consumers: tuple[str, ...] = ()
     """with ``after``: only for the readers that these name"""
+    qdq: str = "none"
+    """"int8": QuantizeLinear and DequantizeLinear behind the block, where its readers had them in front"""
+    qdq_scale: str = "site"
+    """"site" or "images": where the scale of that comes from"""
+    images: str | None = None
+    """folder of images for it"""
 
 
 def insert(
@@ -62,6 +68,9 @@ def insert(
     weights: str | Path | None = None,
     target: str = "tensorrt",
     lowering: str | None = None,
+    qdq: str = "none",
+    qdq_scale: str = "site",
+    images: str | Path | None = None,
 ) -> ModelFile:
     """Put a block behind one or more modules of a model, or in front of them; the given model stays as it is.
 
@@ -70,7 +79,10 @@ def insert(
     the tensor in them; ``consumers``, with ``after``, names those readers of the tensor that are to read the block.
     ``init`` is "default" (the module's own initialisation, from ``seed``) or "identity" (the model's output does not
     change); ``gate="residual"`` puts x + alpha * (block(x) - x) around the block, alpha = 0; ``weights`` is
-    FILE[:PREFIX]. Returns the new model. Raises a RequestError that says what is wrong.
+    FILE[:PREFIX]. In a model with QuantizeLinear and DequantizeLinear, ``qdq="int8"`` puts such a pair behind the
+    block, so that its readers keep their quantised input; ``qdq_scale`` is "site" (scale and zero point of the site) or
+    "images" (such as fit what the block gives on the images in the folder ``images``). Returns the new model. Raises a
+    RequestError that says what is wrong.
     """
     request = Request(
         module=module,
@@ -84,6 +96,9 @@ def insert(
         weights=str(weights) if weights is not None else None,
         target=target,
         lowering=lowering,
+        qdq=qdq,
+        qdq_scale=qdq_scale,
+        images=str(images) if images is not None else None,
     )
     return carry_out(ModelFile.load(model), [request])[0]
 
@@ -92,8 +107,7 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     """Carry out several requests at once, in order; selectors refer to the model as it was given."""
     externaldata.check(model.external_data, model.folder)
     finder = SiteFinder(model)
-    splicer = Splicer(finder)
-    plans: list[Planned] = []
+    plans: list[tuple[Planned, str | None]] = []
     for request in requests:
         _check(request)
         userblock.asked_for(request.module)
@@ -101,10 +115,8 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
         trained = weights.read(weights.split(request.weights)[0]) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-        plans += [_planned(request, block, site, trained) for site in sites_of]
-    for planned in ordered(plans):
-        splicer.insert(planned)
-    return splicer.result(), splicer.done
+        plans += [pairing.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
+    return spliced(finder, pairing.measured(finder, plans))
 
 
 def _several(selectors: str | Sequence[str]) -> tuple[str, ...]:
@@ -170,6 +182,7 @@ def _check(request: Request) -> None:
     for kind, value, known in (("gate", request.gate, gate.GATES), ("init", request.init, INITS)):
         if value not in known:
             raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
+    pairing.check(request)
     if request.seed < 0:
         raise RequestError(f"the seed is a whole number from 0 on, not {request.seed}")
     if request.weights is not None and request.init != "default":

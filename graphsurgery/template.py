@@ -96,12 +96,26 @@ class Template:
         """Parameter ``key`` in float64, to fold constants with."""
         return np.asarray(self._weights[key], dtype=np.float64)
 
-    def weight(self, key: str, shape: Sequence[int] | None = None) -> gs.Constant:
-        """Parameter ``key`` as it is, in the site's element type, reshaped if ``shape`` is given."""
-        values = self.values(key)
+    def has(self, key: str) -> bool:
+        """Whether the block has a parameter ``key``."""
+        return key in self._weights
+
+    def weight(self, key: str, shape: Sequence[int] | None = None, *, factor: float = 1.0) -> gs.Constant:
+        """Parameter ``key`` in the site's element type, times ``factor``, reshaped if ``shape`` is given."""
+        values = self.values(key) * factor
         tensor = self.constant(values.reshape(shape) if shape is not None else values, key)
-        self._stored[key] = {"initializer": tensor.name}
+        self._stored[key] = {"initializer": tensor.name} | ({"factor": factor} if factor != 1 else {})
         return tensor
+
+    def kept(self, key: str) -> Array:
+        """Parameter ``key``, rounded to the site's element type, for a constant that holds its values rearranged.
+
+        The record keeps it as it is in the model. Where it is computed with instead, ``values`` is more exact.
+        """
+        wide = self.values(key)
+        rounded = wide.astype(self.feature.numpy_dtype).astype(np.float64)
+        self._stored[key] = folding.keep(rounded if self.feature.dtype == "float64" else rounded.astype(np.float32))
+        return rounded
 
     def folded(
         self, key: str, bn: str, eps: float, *, factor: float = 1.0, shape: Sequence[int] | None = None
@@ -116,6 +130,42 @@ class Template:
         tensor = self.constant(weight if shape is None else weight.reshape(shape), key)
         self._stored[key] = {"initializer": tensor.name, "divided_by": bn, "eps": eps, "factor": factor}
         return tensor, shift
+
+    def rows(
+        self,
+        key: str,
+        rows: Sequence[int],
+        *,
+        shape: Sequence[int] | None = None,
+        factor: float = 1.0,
+        transposed: bool = False,
+        bn: str = "",
+        eps: float = 0.0,
+    ) -> gs.Constant:
+        """Some rows (first axis) of the parameter ``key`` as a tensor of their own, times ``factor``.
+
+        ``transposed``: [rows, n] becomes [n, rows], as a MatMul behind the input wants it; ``shape`` comes after that.
+        ``bn``: prefix of a BatchNorm over all rows that is folded in. Every row has to end up in exactly one tensor.
+        """
+        values = self.values(key)
+        entry: dict[str, Any] = {"parts": []}
+        if bn:
+            scale, _ = folding.affine(self.values, bn, eps)
+            values = values * folding.per_output(scale, values.ndim)
+            entry |= {"divided_by": bn, "eps": eps, "factor": 1.0}
+        part = values[list(rows)] * factor
+        part = part.reshape(len(rows), -1).T if transposed else part
+        tensor = self.constant(part if shape is None else part.reshape(shape), key)
+        stored = self._stored.setdefault(key, entry)
+        stored["parts"].append(
+            {
+                "initializer": tensor.name,
+                "rows": folding.runs(rows),
+                "transposed": transposed,
+                "factor": factor,
+            }
+        )
+        return tensor
 
     def constant(self, values: Array | float, name: str) -> gs.Constant:
         """A constant in the site's element type. WeightsError if that type cannot hold the values."""
@@ -136,9 +186,13 @@ class Template:
         """A vector of int64: axes, sizes, repeats."""
         return self._add_constant(np.asarray(values, dtype=np.int64), name)
 
-    def floats(self, values: Sequence[float], name: str) -> gs.Constant:
-        """A vector of float32, for inputs that ONNX wants in float32 whatever the model's type (scales of a Resize)."""
+    def floats(self, values: Sequence[float] | Array, name: str) -> gs.Constant:
+        """Values in float32, for inputs that ONNX wants in float32 whatever the model's type (scales of a Resize)."""
         return self._add_constant(np.asarray(values, dtype=np.float32), name)
+
+    def own(self, values: Array, name: str) -> gs.Constant:
+        """A constant in the element type that it has, for inputs that ONNX wants in that type."""
+        return self._add_constant(np.asarray(values), name)
 
     def _add_constant(self, values: Array, name: str) -> gs.Constant:
         tensor = gs.Constant(self._names.reserve(f"{self._weight_scope}.{name}"), values=values)
@@ -159,6 +213,18 @@ class Template:
         first = schema.inputs[0].type_str
         allowed = {t for c in schema.type_constraints if c.type_param_str == first for t in c.allowed_type_strs}
         return wanted in (allowed or {first})
+
+    def node(
+        self, op_type: str, inputs: Sequence[gs.Tensor], dtypes: Sequence[int], **attributes: Any
+    ) -> list[gs.Variable]:
+        """One node with any number of outputs, whose element types are given."""
+        name = self._names.reserve(f"{self._scope}/{op_type}")
+        outputs = [
+            gs.Variable(self._names.reserve(f"{name}_output_{place}"), dtype=dtype)
+            for place, dtype in enumerate(dtypes)
+        ]
+        self._nodes.append(gs.Node(op=op_type, name=name, attrs=attributes, inputs=list(inputs), outputs=outputs))
+        return outputs
 
     def op(self, op_type: str, *inputs: gs.Tensor, dtype: int | None = None, **attributes: Any) -> gs.Variable:
         """One node with one output, in the site's element type unless ``dtype`` says otherwise."""

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+from graphsurgery.bench.machine import PACKAGES as RUNTIMES
+from graphsurgery.bench.machine import describe
+
+PACKAGES = (*RUNTIMES, "onnx-graphsurgeon", "protobuf", "torch")
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
@@ -56,35 +58,9 @@ def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path
     }
 
 
-def machine() -> dict[str, object]:
-    """The machine and the versions that the figures belong to."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    packages = ("onnx", "onnx-graphsurgeon", "onnxruntime", "numpy", "protobuf", "torch")
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except ImportError:
-        return "not installed"
-
-
 def keep(name: str, data: Mapping[str, object]) -> Path:
-    """Write figures, with the machine that gave them, to results/NAME.json."""
+    """Write figures, with the machine and the versions that gave them, to results/NAME.json."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **data}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": describe(PACKAGES), **data}, indent=1) + "\n")
     return path

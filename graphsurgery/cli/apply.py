@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -29,7 +30,8 @@ def apply(
       after: /model.4
       settings: {extent: 4}
 
-    Further keys of an entry: before, consumers, seed, gate, weights, target, lowering, as the options of insert.
+    Further keys of an entry: before, consumers, seed, gate, weights, target, lowering, qdq,
+    qdq_scale, images, as the options of insert.
     """
     from ..recipe import Recipe
     from .files import destination
@@ -37,4 +39,8 @@ def apply(
 
     place = destination(model, output, force=force, in_place=in_place)
     checking = Checking(not no_verify, options.provider_list(providers), images, quiet)
-    run(Recipe.load(recipe).requests, model, place, checking, as_json=as_json)
+    requests = [
+        replace(each, images=images) if each.qdq_scale == "images" and each.images is None else each
+        for each in Recipe.load(recipe).requests
+    ]
+    run(requests, model, place, checking, as_json=as_json)

@@ -87,6 +87,21 @@ def insert(
             metavar="NAME", help="The formulation of the block. Default: the best for the target.", show_default=False
         ),
     ] = None,
+    qdq: Annotated[
+        str,
+        typer.Option(
+            metavar="none|int8",
+            help="int8: QuantizeLinear and DequantizeLinear behind the block, so that what reads it keeps its "
+            "quantised input. For models with such pairs.",
+        ),
+    ] = "none",
+    qdq_scale: Annotated[
+        str,
+        typer.Option(
+            metavar="site|images",
+            help="Where the scale of these comes from: that of the site, or what the block gives on --images DIR.",
+        ),
+    ] = "site",
     output: options.Output = None,
     force: options.Force = False,
     in_place: options.InPlace = False,
@@ -109,7 +124,8 @@ def insert(
     from .inserting import Checking, run
 
     place = destination(model, output, force=force, in_place=in_place)
-    checking = Checking(not no_verify, options.provider_list(providers), images, quiet)
+    to_verify_with = images if not (no_verify and qdq_scale == "images") else None
+    checking = Checking(not no_verify, options.provider_list(providers), to_verify_with, quiet)
     from ..surgery import Request
 
     request = Request(
@@ -124,5 +140,8 @@ def insert(
         weights=weights,
         target=target,
         lowering=lowering,
+        qdq=qdq,
+        qdq_scale=qdq_scale,
+        images=images,
     )
     run([request], model, place, checking, as_json=as_json)

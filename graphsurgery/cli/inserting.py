@@ -130,6 +130,7 @@ class _Outcome:
             "output_tensor": insertion.output_tensor,
             "nodes": list(insertion.nodes),
             "parameters": insertion.parameters,
+            "qdq": asdict(insertion.qdq) if insertion.qdq else None,
             "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
             "parity": self._parity_json(insertion.id),
         }
@@ -166,15 +167,22 @@ def _insertion_lines(done: Done, report: InsertionReport | None) -> Iterator[str
     if site.others:
         yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others)}"
     yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
+    if insertion.qdq:
+        whose = "of the site" if insertion.qdq.scale_from == "site" else "from the images"
+        yield f"  quantised behind the block: {insertion.qdq.type}, with the scale {whose}"
     yield from (f"  {line}" for line in _parity_lines(report)) if report else ()
     yield from (f"  warning: {warning}" for warning in done.warnings)
 
 
 def _parity_lines(report: InsertionReport) -> Iterator[str]:
     """One line for each provider."""
-    from ..parity import Verdict, Worst
+    from ..parity import Mode, Verdict, Worst
 
-    for provider, group in groupby(sorted(report.rows, key=lambda row: row.provider), key=lambda row: row.provider):
+    for row in report.rows:
+        if row.mode is Mode.QUANTISED:
+            yield f"quantised and back: {row.verdict}, {row.reason or 'at most half a step away within its range'}"
+    blocks = [row for row in report.rows if row.mode is not Mode.QUANTISED]
+    for provider, group in groupby(sorted(blocks, key=lambda row: row.provider), key=lambda row: row.provider):
         rows = list(group)
         compared = [row.worst for row in rows if row.worst is not None]
         if compared:

@@ -19,6 +19,7 @@ import typer
 from .. import __version__
 from ..errors import GraphSurgeryError
 from .apply import apply
+from .bench import bench
 from .blocks import blocks
 from .diff import diff
 from .insert import insert
@@ -31,7 +32,7 @@ from .verify import verify
 _INTERRUPTED = 128 + 2
 _TERMINATED = 128 + 15
 
-_COMMANDS = {command.__name__: command for command in (insert, remove, sites, blocks, verify, apply, diff)}
+_COMMANDS = {command.__name__: command for command in (insert, remove, sites, blocks, verify, bench, apply, diff)}
 _GROUP = "tensorrt"
 
 

@@ -34,7 +34,7 @@ Providers = Annotated[
     typer.Option(
         "--providers",
         metavar="NAME[,NAME]",
-        help="Providers of onnxruntime to verify on; one that is missing is an error. "
+        help="Providers of onnxruntime to verify on (cpu, cuda, tensorrt ...); one that is missing is an error. "
         "Default: cpu, and cuda where it is there.",
         show_default=False,
     ),

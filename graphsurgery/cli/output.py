@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,6 +17,7 @@ from ..errors import OutputError
 if TYPE_CHECKING:
     from ..featuremap import Dimension
 
+_LONGEST = 200
 STOPPED_READING = 128 + 13
 """Exit code when whoever reads the output stops reading, as if the signal for it had ended the program."""
 
@@ -89,6 +90,11 @@ def shape_text(shape: Sequence[Dimension]) -> str:
 def listed(names: Sequence[str], most: int = 4) -> str:
     """The first few names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters of an insertion without the graph that is kept among them for a block of the user's own."""
+    return {name: value for name, value in settings.items() if not (isinstance(value, str) and len(value) > _LONGEST)}
 
 
 def counted(number: int, noun: str) -> str:

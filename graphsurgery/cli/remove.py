@@ -89,6 +89,7 @@ def _list(model: ModelFile, label: str, printer: Printer) -> None:
         site = insertion.site
         shape = f"{shape_text(site.shape)} {site.dtype}"
         added = f"{counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
+        added += f", {insertion.qdq.type} pair" if insertion.qdq else ""
         init = insertion.init + (", gated" if insertion.gate == "residual" else "")
         where = f"{site.position} {site.path or site.tensor}" + (
             f" for {listed(site.consumers, 1)}" * bool(site.others)

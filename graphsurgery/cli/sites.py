@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options
 
 if TYPE_CHECKING:
-    from ..sites import Site
+    from ..outline import Outline, Row
+    from ..sites import Site, SiteFinder
+    from .output import Printer
 
 _DEPTH = 2
+"""levels of modules that are shown of a model in which no block was recognised"""
+_SUFFIXES = (".svg", ".html")
 
 
 def sites(
@@ -20,58 +25,174 @@ def sites(
     selector: Annotated[
         str | None,
         typer.Argument(
-            metavar="SELECTOR", help="Only what --after SELECTOR would name, at any depth.", show_default=False
+            metavar="SELECTOR",
+            help="Only what --after SELECTOR would name, with the reason where a place is not advisable.",
+            show_default=False,
         ),
     ] = None,
     depth: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Levels of modules to show.  [default: 2; with --json, all]", show_default=False
+            min=1,
+            metavar="N",
+            help="Levels to show: 1 is whole blocks, 2 their parts.  [default: 1; with --json, all]",
+            show_default=False,
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show modules at every level.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show the parts of blocks at every level.")] = False,
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the blocks and how they are wired, what is inserted highlighted: an .svg or .html file.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the places to insert a block.
+    """List the blocks of a model and the places to insert behind them.
 
-    Each with the shape of its tensor, its stride and its consumers. A model whose nodes carry no module paths is listed
-    by tensor. When MODEL is standard input and there is a selector, write '-' for it.
+    Each with the selector that names it, its module path where the model tells one ("recovered" where not), the shape
+    of its tensor, its stride, its role, whether a block does well there, and what reads it. A model in which no block
+    is recognised is listed by module or by tensor. When MODEL is standard input and there is a selector, write '-' for
+    it.
 
     \b
     graphsurgery sites yolov8n.onnx
-    graphsurgery sites yolov8n.onnx '/model.{4,6,8}' --json
+    graphsurgery sites yolov8n.onnx 'C2f[-1]' --json
+    graphsurgery sites yolov8n-simam.onnx --picture yolov8n-simam.svg
     """
+    from ..outline import Outline
     from ..sites import SiteFinder
     from .files import DASH, open_model
-    from .output import Printer, counted, listed, shape_text
+    from .output import Printer
 
+    target = _picture_target(picture, model, force) if picture is not None else None
     opened = open_model(model)
     finder = SiteFinder(opened)
-    found = finder.find([selector]) if selector is not None else finder.listing() or finder.tensors()
-    levels = _levels(found) if selector is None else [1] * len(found)
-    most = max(levels, default=1) if every or (depth is None and as_json) else depth or _DEPTH
-    shown = [(site, level) for site, level in zip(found, levels, strict=True) if level <= most]
     printer = Printer(as_json=as_json)
-    printer.json({"model": model or DASH, "sites": [site.to_json() for site, _ in shown]})
-    if not found:
-        printer.lines([f"{opened.name} has no place for a block: no tensor in it is known to be [N, C, H, W]"])
-        return
-    rows = [
+    outline = Outline(finder)
+    if target is not None:
+        _draw(outline, target, force=force)
+    shown = None if every or (as_json and depth is None) else depth
+    data: dict[str, Any]
+    if selector is not None:
+        data = _selected(printer, finder, selector)
+    elif outline.is_empty:
+        data = _modules(printer, finder, shown if every or as_json else depth or _DEPTH)
+    else:
+        data = _blocks(printer, outline, shown if every or as_json else depth or 1)
+    if target is not None:
+        printer.lines([f"picture: {picture}"])
+    printer.json({"model": model or DASH, **data, "picture": picture})
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, Any]:
+    from .output import counted, listed, shape_text
+
+    rows = outline.rows(depth)
+    table = [
         (
-            "  " * (level - 1) + (site.path or f"tensor:{site.tensor}"),
-            site.type or "",
-            shape_text(site.shape),
-            site.dtype,
-            str(site.stride or ""),
-            listed([*site.consumers, *(["(model output)"] if site.graph_output else [])], 2),
+            _name(row),
+            row.path or "recovered",
+            shape_text(row.shape) if row.shape is not None else "?",
+            row.dtype or "",
+            str(row.stride or ""),
+            " ".join([row.role or "", *_told(row.roles)]).strip(),
+            ", ".join(row.insertions),
+            "yes" if row.is_advisable else f"no: {row.objection.short}" if row.objection else "no",
+            listed(row.readers, 2),
         )
-        for site, level in shown
+        for row in rows
     ]
-    headers = ("module", "type", "shape", "dtype", "stride", "consumers")
-    kept = [i for i, header in enumerate(headers) if header != "type" or any(row[i] for row in rows)]
-    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], cut=True)
-    if hidden := len(found) - len(shown):
+    headers = ("block", "module", "shape", "dtype", "stride", "role", "inserted", "advisable", "read by")
+    same = len({row.dtype for row in rows if row.dtype}) < 2
+    empty = {3: same, 6: not any(row.insertions for row in rows)}
+    kept = [i for i in range(len(headers)) if not empty.get(i)]
+    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in table], cut=True)
+    good = sum(row.is_advisable for row in rows)
+    ending = ""
+    if depth is not None and (hidden := outline.hidden(depth)):
+        ending = f"; {counted(hidden, 'part')} further inside: --depth {depth + 1}, or --all"
+    printer.lines([f"advisable: {good} of {counted(len(rows), 'place')}{ending}"])
+    places = [row for row in rows if row.site]
+    whole = [row for row in rows if row.depth == 1] if printer.as_json else []
+    return {
+        "sites": [row.to_json() for row in places] if printer.as_json else [],
+        "blocks": [
+            {"selector": row.name, "type": row.type, "path": row.path, "role": row.role, "tensor": row.tensor}
+            | {"insertions": list(row.insertions), "readers": list(row.readers)}
+            for row in whole
+        ],
+    }
+
+
+def _name(row: Row) -> str:
+    if row.part is None:
+        return row.name
+    return f"{'  ' * (row.depth - 1)}.{row.part} ({row.type})"
+
+
+def _told(roles: Sequence[str]) -> list[str]:
+    """The roles that a table has room for."""
+    return [role for role in roles if role not in ("stage-ends", "before-sppf")]
+
+
+def _selected(printer: Printer, finder: SiteFinder, selector: str) -> dict[str, Any]:
+    found = finder.find([selector])
+    return _places(printer, finder, found, [1] * len(found))
+
+
+def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str, Any]:
+    """The places of a model in which no block was recognised: by module, else by tensor."""
+    from .output import counted
+
+    found = finder.listing() or finder.tensors()
+    levels = _levels(found)
+    most = max(levels, default=1) if most is None else most
+    kept = [(site, level) for site, level in zip(found, levels, strict=True) if level <= most]
+    data = _places(printer, finder, [site for site, _ in kept], [level for _, level in kept])
+    if not found:
+        printer.lines(
+            [f"{finder.model.name} has no place for a block: no tensor in it is known to be a map [N, C, H, W]"]
+        )
+    elif hidden := len(found) - len(kept):
         printer.lines([f"{counted(hidden, 'more site')} further down: --depth {most + 1}, or --all"])
+    return data
+
+
+def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
+    from ..recognition.advice import examine
+    from .output import listed, shape_text
+
+    advice = [examine(finder.blocks, site.tensor) for site in found]
+    if found:
+        rows = [
+            (
+                "  " * (level - 1) + (site.path or f"tensor:{site.tensor}"),
+                site.type or "",
+                shape_text(site.shape),
+                site.dtype,
+                str(site.stride or ""),
+                listed([*site.consumers, *(["(model output)"] if site.graph_output else [])], 2),
+            )
+            for site, level in zip(found, levels, strict=True)
+        ]
+        headers = ("module", "type", "shape", "dtype", "stride", "consumers")
+        kept = [i for i, header in enumerate(headers) if header != "type" or any(row[i] for row in rows)]
+        printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], cut=True)
+        against = [(site, each) for site, each in zip(found, advice, strict=True) if each]
+        printer.lines(f"not advisable: {site.path or site.tensor}: {each.sentence}" for site, each in against)
+    return {
+        "sites": [
+            {**site.to_json(), "advisable": each is None, "reason": each.sentence if each else None}
+            for site, each in zip(found, advice, strict=True)
+        ]
+    }
 
 
 def _levels(found: Sequence[Site]) -> list[int]:
@@ -81,3 +202,31 @@ def _levels(found: Sequence[Site]) -> list[int]:
     dotted = [join((site.path or "").split("/")) for site in found]
     known = {path for path in dotted if path}
     return [1 + sum(path[:i] in known for i, character in enumerate(path) if character == ".") for path in dotted]
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+def _picture_target(picture: str, model: str | None, force: bool) -> Path:
+    """The file of a picture. RequestError or OutputError, before any work, if it must not be written."""
+    from ..errors import OutputError, RequestError
+    from ..saving import check_target, same_file
+
+    path = Path(picture)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise RequestError(f"a picture is an .svg or .html file, not {path.name or picture!r}")
+    if model is not None and same_file(Path(model), path):
+        raise OutputError(f"{picture} is the model itself; give the picture another name")
+    check_target(path, force=force)
+    return path
+
+
+def _draw(outline: Outline, target: Path, *, force: bool) -> None:
+    from ..errors import RequestError
+    from ..picture import as_html, as_svg
+    from ..saving import write_whole
+
+    if outline.is_bare:
+        raise RequestError(f"{outline.name} cannot be drawn: there is neither a block nor a map of the image in it")
+    written = (as_html if target.suffix.lower() == ".html" else as_svg)(outline)
+    write_whole(target, written.encode(), force=force)

@@ -20,6 +20,14 @@ def verify(
             metavar="FILE", help="The model before the insertions, to compare the rest with.", show_default=False
         ),
     ] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PKG.MOD:CLASS",
+            help="A PyTorch module of your own that may be imported to compare with. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -46,6 +54,7 @@ def verify(
             images=images,
             seeds=seeds,
             original=Path(original) if original is not None else None,
+            trust=trust or (),
         )
     printer = Printer(as_json=as_json, quiet=quiet)
     printer.json(report.to_json())

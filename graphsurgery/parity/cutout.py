@@ -29,9 +29,22 @@ class Cutout:
 
 
 def cut_out(model: ModelFile, insertion: Insertion) -> Cutout:
-    """The nodes of an insertion as a model of their own. Raises ParityFailed where they no longer form one block."""
+    """The nodes of a block as a model of their own, without a pair of QuantizeLinear and DequantizeLinear behind it.
+
+    Raises ParityFailed where they no longer form one block.
+    """
+    behind = insertion.qdq.nodes if insertion.qdq else ()
+    return _part(model, insertion, set(insertion.nodes).difference(behind), insertion.block_output)
+
+
+def pair_of(model: ModelFile, insertion: Insertion) -> Cutout:
+    """The pair of QuantizeLinear and DequantizeLinear behind a block as a model of its own. Raises ParityFailed."""
+    assert insertion.qdq is not None
+    return _part(model, insertion, set(insertion.qdq.nodes), insertion.output_tensor)
+
+
+def _part(model: ModelFile, insertion: Insertion, wanted: set[str], output: str) -> Cutout:
     graph = model.structure.graph
-    wanted = set(insertion.nodes)
     nodes = [node for node in graph.node if node.name in wanted]
     missing = wanted - {node.name for node in nodes}
     if missing:
@@ -42,9 +55,9 @@ def cut_out(model: ModelFile, insertion: Insertion) -> Cutout:
     read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)
     weights = {name: tensor for name in read if (tensor := _constant(model, name)) is not None}
     inputs = [name for name in read if name not in weights]
-    if len(inputs) != 1 or insertion.output_tensor not in made:
+    if len(inputs) != 1 or output not in made:
         raise ParityFailed(
-            f"{insertion.id}: its nodes should read one tensor and give {insertion.output_tensor}, but they read "
+            f"{insertion.id}: its nodes should read one tensor and give {output}, but they read "
             f"{_listed(inputs)} and give {_listed(made)}"
         )
     kind = onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(insertion.site.dtype))
@@ -53,13 +66,13 @@ def cut_out(model: ModelFile, insertion: Insertion) -> Cutout:
         nodes,
         insertion.id,
         [onnx.helper.make_tensor_value_info(inputs[0], kind, shape)],
-        [onnx.helper.make_tensor_value_info(insertion.output_tensor, kind, shape)],
+        [onnx.helper.make_tensor_value_info(output, kind, shape)],
         list(weights.values()),
     )
     alone = onnx.helper.make_model(
         block, opset_imports=list(model.structure.opset_import), ir_version=model.structure.ir_version
     )
-    return Cutout(alone, inputs[0], insertion.output_tensor)
+    return Cutout(alone, inputs[0], output)
 
 
 def with_initializer(cutout: Cutout, name: str, value: float) -> Cutout:

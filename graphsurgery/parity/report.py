@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
 from ..errors import ParityFailed
+from ..placement import Placement, shares
 from .metrics import Metrics
 from .tolerance import Tolerance
 
@@ -34,6 +35,8 @@ class Mode(StrEnum):
     """cut out, float32 kernels, each result rounded to the half-precision type (see stepwise.py)"""
     REFERENCE = "reference evaluator"
     """cut out, in onnx.reference, where onnxruntime lacks the kernels"""
+    QUANTISED = "quantised and back"
+    """the QuantizeLinear and DequantizeLinear behind the block: within their range by half a step at most"""
     IN_THE_MODEL = "in the model"
     """at its place in the running model, from the tensor in front of it to the tensor behind it"""
 
@@ -80,6 +83,11 @@ class Row:
     reason: str = ""
     """Why it failed, or what kernel is missing."""
     note: str = ""
+    kernels: Mapping[str, int] = field(default_factory=dict)
+    """Provider -> how many kernels it ran, from a profile of the first run; empty where there was none."""
+    placement: Placement | None = None
+    """Where each node of the block ran, from the same profile. Only for the block as written: optimisation merges nodes
+    and renames them."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ class InsertionReport:
     @property
     def passed(self) -> bool:
         """At least one comparison was made, and none failed."""
-        compared = any(row.verdict is Verdict.PASSED and row.comparisons for row in self.rows)
+        rows = [row for row in self.rows if row.mode is not Mode.QUANTISED]
+        compared = any(row.verdict is Verdict.PASSED and row.comparisons for row in rows)
         return compared and not self.failure and all(row.verdict is not Verdict.FAILED for row in self.rows)
 
 
@@ -161,7 +170,8 @@ class Report:
           "relative"}, "inputs": [name], "activation", "failure", "rows"}]
         - each of the "rows": {"provider", "mode", "gate_opened", "verdict", "tolerance", "comparisons", "worst":
           {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null, "worst_case",
-          "worst_index": [int], "reason", "note"}
+          "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on": {provider:
+          count}, "fell_back": [{"node", "operator", "provider"}]} or null}
 
         See the fields of these classes for what they mean.
         """
@@ -215,6 +225,8 @@ def _row_json(row: Row) -> dict[str, Any]:
         "worst_index": list(row.worst_index),
         "reason": row.reason,
         "note": row.note,
+        "kernels": dict(row.kernels),
+        "nodes": row.placement.to_json() if row.placement else None,
     }
 
 
@@ -248,7 +260,11 @@ def _line_of(row: Row) -> str:
 
 def _row_lines(rows: list[Row]) -> Iterator[str]:
     compared = [row for row in rows if row.worst is not None]
-    if compared:
+    if compared and rows[0].mode is Mode.QUANTISED:
+        worst = Worst.of(row.worst for row in compared if row.worst is not None)
+        verdict = "FAILED" if any(row.verdict is Verdict.FAILED for row in rows) else "passed"
+        yield f"{verdict}  max {worst.max_abs:.1e}, {worst.ratio:.2g} of half a step, within the range of the integers"
+    elif compared:
         worst = Worst.of(row.worst for row in compared if row.worst is not None)
         failed = any(row.verdict is Verdict.FAILED for row in compared)
         count = sum(row.comparisons for row in compared)
@@ -264,6 +280,16 @@ def _row_lines(rows: list[Row]) -> Iterator[str]:
     for reason, modes in reasons.items():
         yield f"{modes[0]} only, {reason}" if len(modes) == 1 < len(rows) else reason
     yield from dict.fromkeys(row.note for row in rows if row.note)
+    yield from (text for row in rows if (text := _where(row)))
+
+
+def _where(row: Row) -> str:
+    """Where the nodes of a row ran; nothing for the CPU, which has no other to leave them to."""
+    if row.provider == "cpu":
+        return ""
+    if row.placement is not None:
+        return str(row.placement)
+    return f"optimised: {shares(row.kernels)}" if row.kernels.keys() - {row.provider} else ""
 
 
 def _figures(worst: Worst) -> str:

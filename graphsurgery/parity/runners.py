@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CannotRun, NoKernel
-from ..runtime import session
+from ..placement import Placement, by_provider
+from ..runtime import Session, session
+from ..tensorrt.quantised import element_types
 from .cases import Case
 from .cutout import Cutout, numpy_dtype
 from .metrics import Metrics, compare
@@ -36,6 +38,10 @@ class Runner:
     gate_opened: bool = False
     """Whether alpha of a residual gate is 1 instead of what it is in the file."""
     note: str = ""
+    ready: Session | None = None
+    """what runs it, if it is onnxruntime on one of its providers"""
+    nodes: Sequence[tuple[str, str]] = ()
+    """(name, operator) of the block's nodes, where the session keeps them as they are"""
     verdict: Verdict = Verdict.PASSED
     reason: str = ""
     found: list[tuple[str, Metrics]] = field(default_factory=list)
@@ -55,8 +61,17 @@ class Runner:
         )
 
     def _row(self) -> Row:
+        executed = self.ready.executed if self.ready else ()
         return Row(
-            self.provider, self.mode, self.gate_opened, self.verdict, self.tolerance, reason=self.reason, note=self.note
+            provider=self.provider,
+            mode=self.mode,
+            gate_opened=self.gate_opened,
+            verdict=self.verdict,
+            tolerance=self.tolerance,
+            reason=self.reason,
+            note=self.note,
+            kernels=by_provider(executed),
+            placement=Placement.of(self.provider, self.nodes, executed) if executed and self.nodes else None,
         )
 
     def record(self, case: str, metrics: Metrics) -> None:
@@ -91,8 +106,11 @@ def runners(cutout: Cutout, dtype: str, providers: Iterable[str]) -> list[Runner
     return found
 
 
-def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str) -> None:
-    """Run one input everywhere and record the comparison with ``expected`` (float64)."""
+def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str, slack: float = 0.0) -> None:
+    """Run one input everywhere and record the comparison with ``expected`` (float64).
+
+    ``slack``: permitted on top of each runner's tolerance, in the unit of the output.
+    """
     before: tuple[Tolerance, Array, Metrics] | None = None
     for runner in runners:
         if runner.run is None:
@@ -106,7 +124,7 @@ def judge(runners: Iterable[Runner], case: Case, expected: Array, dtype: str) ->
             before = (
                 runner.tolerance,
                 actual,
-                compare(actual, expected, dtype, signal=case.array, tolerance=runner.tolerance),
+                compare(actual, expected, dtype, signal=case.array, tolerance=replace(runner.tolerance, slack=slack)),
             )
         runner.record(case.name, before[2])
 
@@ -115,13 +133,15 @@ def _on_provider(cutout: Cutout, data: bytes, dtype: str, provider: str, optimis
     half = dtype in ("float16", "bfloat16") and provider != "cpu"
     tolerance = TOLERANCES[dtype].weighing_input() if half else TOLERANCES[dtype]
     runner = Runner(provider, Mode.OPTIMISED if optimise else Mode.AS_WRITTEN, tolerance)
+    types = element_types(cutout.model)
     try:
-        ready = session(data, provider, optimise=optimise, threads=_THREADS)
+        ready = session(data, provider, optimise=optimise, threads=_THREADS, types=types, profiled=True)
     except (NoKernel, CannotRun) as error:
         runner.stop(error)
         return runner
-    if ready.falls_back:
-        runner.note = "some of the block's nodes run on the CPU, because the provider does not take them"
+    runner.ready = ready
+    if not optimise:
+        runner.nodes = [(node.name, node.op_type) for node in cutout.model.graph.node]
     runner.run = lambda array: ready.run({cutout.input: array})[0]
     return runner
 

@@ -43,6 +43,9 @@ class Tolerance:
     weighs_input: bool = False
     """Whether the relative part refers to max(|x|, |y|) instead of |y|."""
 
+    slack: float = 0.0
+    """Permitted on top everywhere, in the unit of the tensor (see conditioning.py)."""
+
     def allowed(self, expected: Array, signal: Array | None = None) -> npt.NDArray[np.float64]:
         """The largest permitted error for each element of ``expected``, which is finite; the same shape.
 
@@ -55,7 +58,7 @@ class Tolerance:
             wide = np.abs(signal.astype(np.float64))
             np.maximum(size, wide, out=size, where=np.isfinite(wide))
         size *= self.relative
-        size += self.absolute * min(max(peak, _SMALLEST_SCALE), 1.0)
+        size += self.absolute * min(max(peak, _SMALLEST_SCALE), 1.0) + self.slack
         return size
 
     def weighing_input(self, factor: float = 1.0) -> Tolerance:

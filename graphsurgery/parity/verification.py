@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +19,11 @@ from ..record import GATE_KEY
 from ..runtime import require, short_name, usable
 from .activation import Activations, activations
 from .cases import Case, cases
+from .conditioning import Conditioning
 from .cutout import Cutout, cut_out, numpy_dtype, with_initializer
 from .images import image_paths
 from .metrics import compare
+from .pair import PairCheck
 from .report import InsertionReport, Mode, Report, Rest
 from .runners import Runner, judge, runners
 from .tolerance import TOLERANCES
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from ..record import Insertion
 
 Array = npt.NDArray[Any]
-Twin = Callable[[Array], Array]
 
 
 def verify(
@@ -66,10 +68,11 @@ def verify(
         if isinstance(cutout, str):
             reports.append(replace(report, failure=cutout))
         else:
-            subjects = [_Subject(cutout, _twin(insertion, model), runners(cutout, insertion.site.dtype, names))]
+            pair = PairCheck(model, insertion) if insertion.qdq else None
+            subjects = [_Subject(cutout, _Twin(insertion, model), runners(cutout, insertion.site.dtype, names))]
             if insertion.gate == "residual":
                 subjects.append(_opened(insertion, cutout, model, names))
-            reports.append(_checked(report, insertion, subjects, arriving, seeds))
+            reports.append(_checked(report, insertion, subjects, arriving, seeds, pair))
     return Report(model.name, tuple(reports), _rest(model, original), names, versions)
 
 
@@ -78,18 +81,23 @@ class _Subject:
     """A block, its PyTorch module, and the ways to run it."""
 
     cutout: Cutout
-    twin: Twin
+    twin: _Twin
     ways: list[Runner]
 
     def judge(self, case: Case, dtype: str) -> Array:
         """Compare on one input; gives what the PyTorch module made of it."""
         expected = self.twin(case.array)
-        judge(self.ways, case, expected, dtype)
+        judge(self.ways, case, expected, dtype, self.twin.slack(case.array, expected))
         return expected
 
 
 def _checked(
-    report: InsertionReport, insertion: Insertion, subjects: Sequence[_Subject], arriving: Activations, seeds: int
+    report: InsertionReport,
+    insertion: Insertion,
+    subjects: Sequence[_Subject],
+    arriving: Activations,
+    seeds: int,
+    pair: PairCheck | None,
 ) -> InsertionReport:
     """The report filled in: every input, through the PyTorch module once and then every way to run the block."""
     dtype = insertion.site.dtype
@@ -97,8 +105,9 @@ def _checked(
     inputs: list[str] = []
     for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
         inputs.append(case.name)
-        for subject in subjects:
-            subject.judge(case, dtype)
+        made = [subject.judge(case, dtype) for subject in subjects]
+        if pair:
+            pair.judge(case.name, made[0])
     # In half precision the model's own run may skip the rounding in front of the block, so that it gets another input.
     in_place = Runner("cpu", Mode.IN_THE_MODEL, TOLERANCES[dtype])
     for image, tensors in arriving.images:
@@ -106,8 +115,12 @@ def _checked(
         inputs.append(case.name)
         expected, *_ = [subject.judge(case, dtype) for subject in subjects]
         if dtype in ("float32", "float64"):
-            in_place.record(case.name, compare(tensors[cutout.output], expected, dtype, signal=case.array))
-    ways = [*(way for subject in subjects for way in subject.ways), in_place]
+            limits = replace(in_place.tolerance, slack=subjects[0].twin.slack(case.array, expected))
+            found = compare(tensors[cutout.output], expected, dtype, signal=case.array, tolerance=limits)
+            in_place.record(case.name, found)
+        if pair:
+            pair.judge(case.name, expected)
+    ways = [*(way for subject in subjects for way in subject.ways), *([pair.runner] if pair else []), in_place]
     return replace(report, rows=tuple(way.row() for way in ways if way.found or way.reason), inputs=tuple(inputs))
 
 
@@ -118,7 +131,7 @@ def _opened(insertion: Insertion, cutout: Cutout, model: ModelFile, providers: S
     ways = runners(opened, insertion.site.dtype, providers)
     for way in ways:
         way.gate_opened = True
-    return _Subject(opened, _twin(insertion, model, gate=1.0), ways)
+    return _Subject(opened, _Twin(insertion, model, gate=1.0), ways)
 
 
 def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
@@ -174,24 +187,39 @@ def _arriving(model: ModelFile, cutouts: Sequence[Cutout], images: Path | None) 
     return activations(model, list(wanted.items()), images)
 
 
-def _twin(insertion: Insertion, model: ModelFile, gate: float | None = None) -> Twin:
+class _Twin:
     """The PyTorch module as a function of arrays: [N, C, H, W] of any element type -> float64."""
+
+    def __init__(self, insertion: Insertion, model: ModelFile, gate: float | None = None) -> None:
+        import torch
+
+        self._module = insertion.torch_module(model)
+        if gate is not None:
+            torch.nn.init.constant_(self._module.get_parameter(GATE_KEY), gate)
+        self._conditioning = Conditioning(self._module, insertion.site.dtype)
+
+    def __call__(self, array: Array) -> Array:
+        import torch
+
+        with _one_thread(), torch.inference_mode():
+            return np.asarray(self._module(torch.from_numpy(array.astype(np.float64))).numpy())
+
+    def slack(self, array: Array, expected: Array) -> float:
+        """What rounding the input and the weights anew may change, see conditioning.py."""
+        with _one_thread():
+            return self._conditioning.slack(array, expected)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
     import torch
 
-    module = insertion.torch_module(model)
-    if gate is not None:
-        torch.nn.init.constant_(module.get_parameter(GATE_KEY), gate)
-
-    def run(array: Array) -> Array:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)  # see runners._THREADS
-        try:
-            with torch.inference_mode():
-                return np.asarray(module(torch.from_numpy(array.astype(np.float64))).numpy())
-        finally:
-            torch.set_num_threads(before)
-
-    return run
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # see runners._THREADS
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _versions() -> dict[str, str]:

@@ -155,8 +155,8 @@ class Anatomy:
         return sorted(read - made, key=lambda name: self._order.get(view.producer(name) or -1, -1))
 
     def _detection_head(self, nodes: set[int]) -> Iterator[Found]:
-        if not self._feeding:
-            return
+        if not self._feeding or not any(block.nodes <= nodes for block in self._found):
+            return  # without a convolution of its own nothing is a head
         kinds = {self._view.op(position) for position in nodes}
         for pattern in self._heads:
             groups = [{group} if isinstance(group, str) else set(group) for group in pattern.has]

@@ -58,6 +58,7 @@ class View:
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
         self._roots: dict[str, str] = {}
+        self._named: dict[int, list[str]] = {}
         self._inserted: dict[str, str] = {}
         """what an inserted block gives -> what it reads; blocks that we inserted are looked through, too"""
         self._made_of: dict[str, list[str]] = {}
@@ -138,7 +139,10 @@ class View:
 
     def outputs(self, position: int) -> list[str]:
         """The outputs of a node that have a name."""
-        return [name for name in self.index.nodes[position].output if name]
+        names = self._named.get(position)
+        if names is None:
+            names = self._named[position] = [name for name in self.index.nodes[position].output if name]
+        return names
 
     def clips_at_zero(self, position: int) -> bool:
         """Whether the output of a node is quantised with 0 as its lowest value."""

@@ -177,15 +177,3 @@ def random_feeds(model: ModelFile, shapes: Sequence[str] = (), seed: int = 0) ->
         dtype = helper.tensor_dtype_to_np_dtype(kinds[name])
         feeds[name] = rng.random(sizes).astype(dtype)
     return feeds
-
-
-def in_turns(engines: Sequence[Engine], rounds: int, times: int = 10, warm_up: int = 20) -> list[list[float]]:
-    """Times of each engine in milliseconds, one for each round; in every round each engine runs ``times`` times."""
-    for engine in engines:
-        engine.run(warm_up)
-    taken: list[list[float]] = [[] for _ in engines]
-    for turn in range(rounds):
-        order = range(len(engines)) if turn % 2 == 0 else reversed(range(len(engines)))
-        for i in order:
-            taken[i].append(engines[i].run(times))
-    return taken

@@ -22,3 +22,8 @@ def halves(structure: onnx.ModelProto) -> set[str]:
         kinds |= {a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to"}
         kinds |= {a.t.data_type for a in node.attribute if node.op_type == "Constant" and a.HasField("t")}
     return {name for kind, name in _HALVES.items() if kind in kinds}
+
+
+def element_types(structure: onnx.ModelProto) -> set[str]:
+    """What a builder before TensorRT 11 has to be allowed for this model: some of "fp16", "bf16" and "int8"."""
+    return halves(structure) | ({"int8"} if is_quantised(structure) else set())

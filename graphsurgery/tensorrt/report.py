@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..bench.timing import Difference, Times, in_turns
 from ..errors import RequestError
 from ..modelfile import ModelFile
 from .inspector import Layer, became, types
-from .timing import Times, verdict
 
 Array = npt.NDArray[Any]
+_WARM_UP, _RUNS = 20, 10
+"""Runs before, and runs in each round."""
 TOLERANCE = 0.02
 """Largest error of an output over its largest magnitude that passes: TF32 and float16 stay below it, a broken fusion
 does not."""
@@ -74,7 +77,7 @@ class BuildReport:
             "outputs": [vars(each) for each in self.agreements],
             "time_ms": Times.of(self.rounds).to_json(),
             "baseline_ms": Times.of(self.baseline).to_json() if self.baseline else None,
-            "verdict": verdict(self.baseline, self.rounds) if self.baseline else None,
+            "verdict": str(Difference.of(self.baseline, self.rounds)) if self.baseline else None,
             "layer_types": types(self.layers),
             "blocks": {name: [layer.to_json() for layer in found] for name, found in self.blocks.items()},
             "notes": list(self.notes),
@@ -88,7 +91,7 @@ class BuildReport:
             yield f"{each.output} {judged} onnxruntime: largest error {each.largest_error:.3g} ({each.relative:.2%})"
         yield f"{self.model}: {Times.of(self.rounds)}"
         if self.baseline:
-            yield f"baseline: {Times.of(self.baseline)}; {verdict(self.baseline, self.rounds)}"
+            yield f"baseline: {Times.of(self.baseline)}; {Difference.of(self.baseline, self.rounds)}"
         yield "layers: " + ", ".join(f"{count} in {kind}" for kind, count in types(self.layers).items())
         for name, found in self.blocks.items():
             yield f"{name} is part of {len(found)} of them"
@@ -114,7 +117,7 @@ def build_and_compare(
     """
     from .. import runtime
     from .commands import PRECISIONS
-    from .engine import Engine, build, in_turns, random_feeds, tools
+    from .engine import Engine, build, random_feeds, tools
 
     if precision is not None and precision not in PRECISIONS:
         raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
@@ -132,7 +135,9 @@ def build_and_compare(
     expected = dict(zip((info.name for info in session.outputs), session.run(feeds), strict=True))
     results = engines[0].results()
     agreements = [Agreement.of(name, results[name], expected[name]) for name in results]
-    taken = in_turns(engines, rounds)
+    for each in engines:
+        each.run(_WARM_UP)
+    taken = in_turns([partial(each.run, _RUNS) for each in engines], rounds)
     found = engines[0].layers()
     blocks = {each.id: became(found, each.nodes) for each in model.insertions()}
     notes = [] if all(layer.type for layer in found) else ["the engine names its layers only; types are not known"]

@@ -29,6 +29,7 @@ class GatherExcite(Block):
 
     name = "ge"
     title = "Gather-Excite"
+    demand = 3
     paper = "Gather-Excite: Exploiting Feature Context in CNNs, NeurIPS 2018, arXiv:1810.12348"
     reference = "hujie-frank/GENet, prototxts RN50-GEPF, RN50-GEP and RN50-GEPP and figures; extents as in timm"
     formula = "y = x * sigmoid(resize(excite(gather(x))))"

@@ -31,6 +31,7 @@ class NAM(Block):
 
     name = "nam"
     title = "Normalization-based Attention"
+    demand = 4
     paper = "NAM: Normalization-based Attention Module, arXiv:2111.12419"
     reference = "Christian-lyc/NAM, MODELS/attention.py (channel attention only)"
     formula = "y = x * sigmoid(|gamma_c| / sum_k |gamma_k| * BatchNorm(x))"

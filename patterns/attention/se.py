@@ -25,6 +25,7 @@ class SqueezeExcite(Block):
 
     name = "se"
     title = "Squeeze-and-Excitation"
+    demand = 2
     paper = "Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507"
     reference = "hujie-frank/SENet, models/SE-ResNet-50.prototxt (hidden width C/16, biases)"
     formula = "y = x * sigmoid(fc2(relu(fc1(mean over H, W of x))))"

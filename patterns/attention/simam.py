@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import TensorProto
 
 from graphsurgery.block import Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
+
+from .parts import degrees_of_freedom, mean
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class SimAM(Block):
 
     name = "simam"
     title = "SimAM"
+    demand = 1
     paper = "SimAM: A Simple, Parameter-Free Attention Module for CNNs, ICML 2021"
     reference = "ZjjConan/SimAM, networks/attentions/simam_module.py"
     formula = "y = x * sigmoid(d^2 / (4 (sum(d^2) / (HW - 1) + e_lambda)) + 0.5), d = x - mean over H, W"
@@ -88,22 +90,22 @@ class SimAM(Block):
         return t.mul(normal, normal)
 
     def _mean(self, t: Template) -> gs.Variable:
-        deviation = t.sub(t.x, _mean(t, t.x))
+        deviation = t.sub(t.x, mean(t, t.x))
         square = t.mul(deviation, deviation)
-        variance = _mean(t, square)
-        k = _k(t)
+        variance = mean(t, square)
+        k = degrees_of_freedom(t)
         regularised = t.add(variance, _times(t, k, float(self.values["e_lambda"] or 0), "e_lambda"))
         return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
 
     def _scaled_mean(self, t: Template) -> gs.Variable:
         """The mean form on deviations divided by the largest of their channel, so that no square leaves float16."""
-        deviation = t.sub(t.x, _mean(t, t.x))
+        deviation = t.sub(t.x, mean(t, t.x))
         largest = t.reduce("ReduceMax", t.op("Abs", deviation), (2, 3))
         largest = t.op("Max", largest, t.scalar(_SMALLEST_DEVIATION, "smallest"))
         deviation = t.div(deviation, largest)
         square = t.mul(deviation, deviation)
-        variance = _mean(t, square)
-        k = _k(t)
+        variance = mean(t, square)
+        k = degrees_of_freedom(t)
         root = t.div(t.scalar(math.sqrt(float(self.values["e_lambda"] or 0)), "root_lambda"), largest)
         regularised = t.add(variance, _times(t, k, 1.0, "one", t.mul(root, root)))
         return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
@@ -112,34 +114,6 @@ class SimAM(Block):
         from graphsurgery.patterns.modules.simam import SimAM as Module
 
         return Module(e_lambda=float(self.values["e_lambda"] or 0))
-
-
-def _mean(t: Template, x: gs.Variable) -> gs.Variable:
-    """Mean over H and W. Where they are dynamic, one after the other.
-
-    On a map of 640 x 640, which is possible there, onnxruntime's float32 sum over both at once is off by 7e-4 in the
-    variance, and by 8e-7 so.
-    """
-    if t.feature.static:
-        return t.mean_hw(x)
-    return t.reduce("ReduceMean", t.reduce("ReduceMean", x, (3,)), (2,))
-
-
-def _k(t: Template) -> float | gs.Variable:
-    """(M - 1) / M: a number at a static site, else computed from the shape, in float32 since float16 ends before M
-    does.
-    """
-    if t.feature.static:
-        return (t.feature.area - 1) / t.feature.area
-    shape = t.op("Shape", t.x, dtype=TensorProto.INT64)
-    sides = [
-        t.op("Gather", shape, t.integers([axis], f"axis{axis}"), dtype=TensorProto.INT64, axis=0) for axis in (2, 3)
-    ]
-    area = t.op("Mul", *sides, dtype=TensorProto.INT64)
-    less = t.op("Sub", area, t.integers([1], "one_position"), dtype=TensorProto.INT64)
-    wide = TensorProto.DOUBLE if t.feature.dtype == "float64" else TensorProto.FLOAT
-    ratio = t.op("Div", *(t.op("Cast", n, dtype=wide, to=wide) for n in (less, area)), dtype=wide)
-    return ratio if wide == t.feature.onnx_type else t.op("Cast", ratio, to=t.feature.onnx_type)
 
 
 def _times(

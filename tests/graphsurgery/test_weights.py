@@ -153,14 +153,19 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, name: str) -> None:
     torch.save({"fc1.weight": Harmful(trace)}, tmp_path / name)
     message = refused(tmp_path / name)
     assert message == (
-        f"{name} is not a file of plain weights (it would execute code when loaded); save the state_dict() instead"
+        f"{name} has no weights that can be read without running the code it names; save the state_dict() instead"
     )
     assert not trace.exists()
 
 
-def test_a_pickled_module_is_not_run(tmp_path: Path) -> None:
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pt")
-    assert "it would execute code when loaded" in refused(tmp_path / "w.pt")
+@pytest.mark.parametrize("first", [False, True])
+def test_weights_beside_code_are_read_and_the_code_is_not_run(tmp_path: Path, first: bool) -> None:
+    trace = tmp_path / "trace"
+    state: dict[str, object] = {key: torch.from_numpy(values) for key, values in se().items()}
+    harm = {"optimizer": Harmful(trace)}
+    torch.save({**harm, "model": state} if first else {"model": state, **harm}, tmp_path / "w.pt")
+    assert np.array_equal(found(put(tmp_path / "w.pt"))["fc1.weight"], se()["fc1.weight"])
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("name", ["w.npz", "w.pt", "w.safetensors"])
@@ -211,10 +216,10 @@ def test_damaged_files_are_told(tmp_path: Path, name: str) -> None:
 
 
 def test_other_files(tmp_path: Path) -> None:
-    (tmp_path / "w.onnx").write_bytes(b"")
+    (tmp_path / "w.bin").write_bytes(b"")
     (tmp_path / "d.npz").mkdir()
-    assert refused(tmp_path / "w.onnx") == (
-        "w.onnx is none of the weights files that are read: .safetensors, .npz, .pt, .pth"
+    assert refused(tmp_path / "w.bin") == (
+        "w.bin is none of the weights files that are read: .safetensors, .npz, .pt, .pth, .onnx"
     )
     assert refused(tmp_path / "none.npz") == f"there is no weights file {tmp_path / 'none.npz'}"
     assert refused(tmp_path / "d.npz") == f"{tmp_path / 'd.npz'} is a directory"

@@ -36,7 +36,12 @@ class Insertion:
     make_twin: Callable[[], torch.nn.Module]
     module: str = "simam"
     gate: str = "none"
+    qdq: None = None
     stored: Mapping[str, dict[str, str]] = field(default_factory=lambda: {"alpha": {"initializer": "alpha"}})
+
+    @property
+    def block_output(self) -> str:
+        return self.output_tensor
 
     def torch_module(self, model: ModelFile) -> torch.nn.Module:
         return self.make_twin().double().eval()

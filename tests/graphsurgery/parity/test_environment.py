@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 from graphsurgery import runtime
 from graphsurgery.errors import MissingDependency, MissingProvider, RequestError
 from graphsurgery.parity import Verdict, runners, verification, verify
+from graphsurgery.placement import Kernel
 
 Make = Callable[..., Any]
 
@@ -44,7 +45,12 @@ class Fake:
 
     real: Any
     provider: str = "cuda"
-    falls_back: bool = True
+
+    @property
+    def executed(self) -> tuple[Kernel, ...]:
+        """All but one on CUDA."""
+        first, *others = self.real.executed
+        return (first, *(replace(kernel, provider="cuda") for kernel in others))
 
     def run(self, feeds: Any) -> Any:
         return [value * np.float32(1.001) for value in self.real.run(feeds)]
@@ -61,7 +67,11 @@ def test_each_provider_is_compared_by_itself(make_simam: Make, monkeypatch: pyte
     assert not report.passed
     verdicts = {(row.provider, row.verdict) for row in report.insertions[0].rows}
     assert verdicts == {("cpu", Verdict.PASSED), ("cuda", Verdict.FAILED)}
-    assert any("run on the CPU" in line for line in report.lines())
+    lines = [line.strip() for line in report.lines()]
+    assert "9 of 10 nodes on CUDA, 1 fell back to the CPU: ReduceMean" in lines
+    rows = [row for row in report.to_json()["insertions"][0]["rows"] if row["mode"] == "as written"]
+    assert [row["nodes"]["on"] for row in rows] == [{"cpu": 10}, {"cpu": 1, "cuda": 9}]
+    assert rows[1]["nodes"]["fell_back"] == [{"node": "/simam/mean", "operator": "ReduceMean", "provider": "cpu"}]
 
 
 @pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("onnxruntime", "cpu")])

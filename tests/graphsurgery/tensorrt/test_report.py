@@ -9,7 +9,6 @@ import pytest
 
 from graphsurgery.tensorrt.inspector import Layer
 from graphsurgery.tensorrt.report import Agreement, BuildReport
-from graphsurgery.tensorrt.timing import Times, difference, verdict
 
 EXPECTED = np.array([100.0, -50.0, 0.0])
 
@@ -32,21 +31,6 @@ def test_agreement(found: np.ndarray, agrees: bool) -> None:  # type: ignore[typ
 def test_an_output_of_zeros_agrees_with_itself_alone() -> None:
     assert Agreement.of("y", np.zeros(3), np.zeros(3)).agrees
     assert not Agreement.of("y", np.full(3, 1e-3), np.zeros(3)).agrees
-
-
-def test_times() -> None:
-    times = Times.of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
-    assert (times.median, times.spread, times.rounds) == (6.0, 8.0, 11)
-
-
-def test_a_difference_is_taken_round_by_round() -> None:
-    """A machine that gets slower on the way is no noise in the difference."""
-    before = [1.0, 2.0, 3.0, 4.0]
-    after = [1.5, 2.5, 3.5, 4.5]
-    assert difference(before, after) == (0.5, 0.0)
-    assert verdict(before, after) == "difference +0.500 ms (+20.0%), noise 0.000 ms"
-    assert verdict(after, before) == "difference -0.500 ms (-16.7%), noise 0.000 ms"
-    assert "below noise" in verdict([1.0, 1.0, 1.0], [0.5, 1.5, 1.1])
 
 
 def test_the_report() -> None:

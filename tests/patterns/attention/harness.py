@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery import folding, gate
 from graphsurgery.block import Block, make_block
+from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.parity.conditioning import Conditioning
 from graphsurgery.record import GATE_KEY, load_weights
 from graphsurgery.template import Emitted, Template
 
@@ -47,7 +53,25 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("nam", {"bn_eps": 1e-3}),
     ("nam[channel+spatial]", {"bn_eps": 1e-3}),
 ]
-"""Every block and variant, with settings that reach every branch."""
+"""Every block and variant, with settings that reach every branch. Those of the later blocks stand in cases/."""
+
+CASES: dict[str, ModuleType] = {
+    found.name: importlib.import_module(f"tests.patterns.attention.cases.{found.name}")
+    for found in pkgutil.iter_modules([str(Path(__file__).parent / "cases")])
+}
+"""Block -> its file in cases/: BLOCKS, a list as above; and, where the defaults do not fit, IDENTITY (the spelled
+names that have one; default none), INERT (parameters that the function does not depend on), ELSEWHERE (variants that
+have no case here: their own test file has them), LARGEST (the largest input that float16 can take, for a block that is
+a polynomial of it), FACTOR (how much wider the tolerances are, with the reason), and weights(key, shape, rng), which
+gives random values for a parameter or None."""
+
+LATER: list[tuple[str, dict[str, object]]] = [block for module in CASES.values() for block in module.BLOCKS]
+"""The blocks of cases/. Of these, the default run has the thin slice of test_slice.py, and `make test-all` all."""
+
+
+def trait(spelled: str, name: str, default: Any) -> Any:
+    """What the file of a block in cases/ says under ``name``."""
+    return getattr(CASES.get(spelled.partition("[")[0]), name, default)
 
 
 def label(block: tuple[str, Settings]) -> str:
@@ -113,6 +137,11 @@ class Built:
             with torch.no_grad():
                 self._expected[key] = self.twin(torch.from_numpy(x.astype(np.float64))).numpy()
         return self._expected[key]
+
+    @cached_property
+    def conditioning(self) -> Conditioning:
+        """What is permitted where the block multiplies rounding errors."""
+        return Conditioning(self.twin, self.feature.dtype)
 
     @cached_property
     def _expected(self) -> dict[bytes, Array]:
@@ -188,8 +217,12 @@ def random_weights(block: Block, feature: FeatureMap, seed: int = 0) -> dict[str
     """
     rng = np.random.default_rng([seed, 77])
     found: dict[str, Array] = {}
+    special = trait(block.name, "weights", lambda key, shape, rng: None)
     for key, shape in block.parameters(feature).items():
-        if key.endswith("running_var"):
+        given = special(key, shape, rng)
+        if given is not None:
+            values = np.asarray(given)
+        elif key.endswith("running_var"):
             values = rng.uniform(0.3, 2.5, shape)
         elif "Att." in key and key.endswith((".weight", ".bias")):
             values = rng.uniform(0.05, 0.5, shape) * rng.choice([-1.0, 1.0], shape) * shape[0]
@@ -236,11 +269,14 @@ def concrete(feature: FeatureMap) -> tuple[int, int, int, int]:
 # ---------------------------------------------------------------------- for every block
 
 Named = tuple[str, Settings]
-every_block = pytest.mark.parametrize("block", BLOCKS, ids=label)
+every_block = pytest.mark.parametrize(
+    "block", [*BLOCKS, *(pytest.param(block, marks=pytest.mark.long) for block in LATER)], ids=label
+)
 
-STATIC = feature_map()
-DYNAMIC_BATCH = feature_map(batch=None)
-DYNAMIC = feature_map(batch=None, height=None, width=None)
+STATIC = feature_map(12)
+"""Twelve channels: what wants an even number, or groups of two, three or four, can be put there."""
+DYNAMIC_BATCH = feature_map(12, batch=None)
+DYNAMIC = feature_map(12, batch=None, height=None, width=None)
 
 
 def forms(block: Named, feature: FeatureMap, opset: int) -> Iterator[Built]:
@@ -252,9 +288,8 @@ def forms(block: Named, feature: FeatureMap, opset: int) -> Iterator[Built]:
 
 def possible(block: Named, feature: FeatureMap, opset: int) -> bool:
     """Whether the block can be put there. What it says where it cannot is tested block by block."""
-    spelled, settings = block
-    if not feature.static:
-        if spelled == "nam[channel+spatial]" or ("theta" in spelled and not settings.get("extent")):
-            return False
-        return opset >= 11 or not settings.get("extent")
-    return spelled != "simam" or feature.area > 1
+    try:
+        make_block(*block).check(feature)
+    except BlockError:
+        return False
+    return feature.static or opset >= 11 or not block[1].get("extent")  # Upsample takes constant scales only

@@ -19,6 +19,7 @@ from tests.patterns.attention.evaluators import Evaluator, Runtime, Stepwise, ev
 from tests.patterns.attention.harness import (
     DTYPES,
     HALVES,
+    STATIC,
     Built,
     Named,
     build,
@@ -26,7 +27,9 @@ from tests.patterns.attention.harness import (
     feature_map,
     few_inputs,
     inputs,
+    label,
     possible,
+    trait,
 )
 from tests.patterns.attention.verdicts import assert_close, assert_tensorrt_friendly, assert_types, assert_valid
 
@@ -51,7 +54,8 @@ HAVE_AN_IDENTITY = {"se", "ge[theta]", "ge[theta-plus]", "nam", "nam[channel]", 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_identity_is_exact_to_the_bit(block: Named, dtype: str) -> None:
     made, feature = make_block(*block), feature_map(40, dtype=dtype)
-    if block[0] not in HAVE_AN_IDENTITY or block[1].get("bias") is False:
+    has_one = block[0] in HAVE_AN_IDENTITY or {block[0], label(block)} & set(trait(block[0], "IDENTITY", ()))
+    if not has_one or block[1].get("bias") is False:
         with pytest.raises(BlockError, match="--gate residual"):
             made.identity(feature)
         return
@@ -79,13 +83,15 @@ def test_a_closed_gate_is_exact_to_the_bit(block: Named, dtype: str) -> None:
                 built = build(*block, feature, gated=True, lowering=lowering)
                 assert_types(built)
                 for name, x in wild_inputs(feature):
+                    if dtype == "float16" and np.abs(x.astype(np.float64)).max() > trait(block[0], "LARGEST", np.inf):
+                        continue
                     for run in runs(built):
                         np.testing.assert_array_equal(run(x).astype(x.dtype), x, err_msg=name)
 
 
 @every_block
 def test_the_gate_adds_three_nodes(block: Named) -> None:
-    bare, gated = build(*block), build(*block, gated=True)
+    bare, gated = build(*block, STATIC), build(*block, STATIC, gated=True)
     assert gated.operators == [*bare.operators, "Sub", "Mul", "Add"]
     assert_valid(gated)
     assert_tensorrt_friendly(gated)
@@ -95,7 +101,7 @@ def test_the_gate_adds_three_nodes(block: Named) -> None:
 @every_block
 @pytest.mark.parametrize("alpha", [1.0, -0.4])
 def test_an_open_gate_agrees_with_its_module(block: Named, alpha: float) -> None:
-    built = build(*block, gated=True)
+    built = build(*block, STATIC, gated=True)
     name = built.emitted.stored[GATE_KEY]["initializer"]
     (stored,) = (tensor for tensor in built.graph.initializer if tensor.name == name)
     stored.CopyFrom(helper.make_tensor(name, stored.data_type, stored.dims, [alpha]))
@@ -104,4 +110,5 @@ def test_an_open_gate_agrees_with_its_module(block: Named, alpha: float) -> None
     run = Runtime(built.model)
     for case, x in few_inputs(built.feature):
         expected = module.double()(torch.from_numpy(x.astype(np.float64))).detach().numpy()
-        assert_close(run(x), expected, x, "float32", case, factor=2)
+        slack = built.conditioning.slack(x, built.expected(x))
+        assert_close(run(x), expected, x, "float32", case, factor=2, slack=slack)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import onnx
 import pytest
 
@@ -15,10 +16,12 @@ from graphsurgery.template import TARGETS
 from tests.patterns.attention.evaluators import Reference, Runtime, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     BLOCKS,
+    CASES,
     DTYPES,
     DYNAMIC,
     DYNAMIC_BATCH,
     HALVES,
+    LATER,
     OPSETS,
     STATIC,
     Built,
@@ -32,6 +35,7 @@ from tests.patterns.attention.harness import (
     opsets_of,
     possible,
     random_weights,
+    trait,
 )
 from tests.patterns.attention.verdicts import (
     assert_agrees,
@@ -62,7 +66,8 @@ def check(built: Built, cases: str = "few") -> None:
 
 
 def test_every_block_and_variant_is_tested() -> None:
-    tested = {make_block(*block).spelled for block in BLOCKS}
+    tested = {make_block(*block).spelled for block in [*BLOCKS, *LATER]}
+    tested |= {spelled for module in CASES.values() for spelled in getattr(module, "ELSEWHERE", ())}
     assert tested == {
         f"{name}[{variant}]" if variant else name
         for name, block in all_blocks().items()
@@ -72,13 +77,19 @@ def test_every_block_and_variant_is_tested() -> None:
 
 @every_block
 def test_the_inputs_show_an_error_in_any_parameter(block: Named) -> None:
-    """The comparisons are worth something: one parameter off by a hundredth takes the result out of the tolerance."""
+    """The comparisons are worth something: one parameter off by a hundredth takes the result out of the tolerance.
+
+    Not by the same hundredth everywhere: a normalisation behind it would cancel a common factor.
+    """
     made = make_block(*block)
-    right = build(*block)
+    right = build(*block, STATIC)
     for key in made.parameters(STATIC):
+        if key in trait(block[0], "INERT", ()):
+            continue
         given = random_weights(made, STATIC)
-        given[key] = given[key] * 1.01
-        wrong = build(*block, weights=given)
+        values = given[key]
+        given[key] = values * np.linspace(1.02, 1.0, values.size).reshape(values.shape)
+        wrong = build(*block, STATIC, weights=given)
         with pytest.raises(AssertionError, match="times the tolerance"):
             assert_agrees(right, wrong.expected, few_inputs(STATIC))
 
@@ -124,7 +135,7 @@ def test_every_size(block: Named) -> None:
 
 @every_block
 def test_one_dynamic_side(block: Named) -> None:
-    for feature in (feature_map(height=None), feature_map(width=None)):
+    for feature in (feature_map(12, None), feature_map(12, width=None)):
         if possible(block, feature, 17):
             for built in forms(block, feature, 17):
                 check(built)
@@ -143,7 +154,9 @@ def test_against_the_reference_evaluator(block: Named) -> None:
 @pytest.mark.parametrize("dtype", HALVES)
 def test_the_reference_evaluator_finds_the_types_in_order(block: Named, dtype: str) -> None:
     """It takes no operand of another type. Its sums in half precision are too coarse to compare more than roughly."""
-    feature = feature_map(4, 6, 7, dtype)
+    feature = feature_map(4, 7, 8, dtype)
+    if not possible(block, feature, 22):
+        pytest.skip("it cannot be put on so few channels")
     for built in forms(block, feature, 22):
         ((_, x),) = (case for case in inputs(feature) if case[0] == "magnitude 1")
         y = Reference(built.model)(x)
@@ -173,7 +186,7 @@ def test_full_matrix(block: Named, dtype: str, site: str) -> None:
 @every_block
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 18, 20, 22])
 def test_what_is_chosen_for_tensorrt(block: Named, opset: int) -> None:
-    sites = [STATIC, DYNAMIC_BATCH, DYNAMIC, feature_map(height=38, width=46), feature_map(8, 20, 20)]
+    sites = [STATIC, DYNAMIC_BATCH, DYNAMIC, feature_map(12, 38, 46), feature_map(8, 20, 20)]
     for site, dtype in product(sites, ("float32", "float16")):
         feature = replace(site, dtype=dtype)
         if possible(block, feature, opset):

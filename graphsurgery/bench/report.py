@@ -1,0 +1,119 @@
+"""What `bench` found: plain data, with a form for programs (JSON) and one for people (lines of text)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..placement import shares
+from .timing import Difference, Times, Verdict
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two models on one provider."""
+
+    rounds: tuple[float, ...]
+    """milliseconds for one inference, in the order measured"""
+    kernels: Mapping[str, int]
+    """provider -> how many kernels it ran, from a profile of the first run"""
+
+    @property
+    def times(self) -> Times:
+        """Median and spread."""
+        return Times.of(self.rounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """{"median", "spread", "rounds": [ms], "kernels": {provider: count}}."""
+        return {**self.times.to_json(), "rounds": list(self.rounds), "kernels": dict(self.kernels)}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Both models on one provider."""
+
+    provider: str
+    before: Side
+    after: Side
+    control: Side
+    """the first model, loaded once more"""
+    tf32: bool | None
+    """whether float32 products may be computed in TF32; None where that does not arise"""
+    gpus: tuple[Mapping[str, Any], ...]
+    """the GPUs right after the last run: clocks, temperature, power (see machine.gpus)"""
+
+    @property
+    def difference(self) -> Difference:
+        """What the second model takes longer."""
+        return Difference.of(self.before.rounds, self.after.rounds, self.control.rounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys as in docs/bench.md."""
+        return {
+            "provider": self.provider,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "control": self.control.to_json(),
+            "difference": self.difference.to_json(),
+            "tf32": self.tf32,
+            "gpus_after": [dict(each) for each in self.gpus],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"{self.provider}: before {self.before.times}, after {self.after.times}"
+        yield f"  {self.difference}"
+        for name, side in (("before", self.before), ("after", self.after)):
+            if side.kernels.keys() - {self.provider}:
+                yield f"  kernels {name}: {shares(side.kernels)}"
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """The result of :func:`.whole.bench`."""
+
+    model: str
+    baseline: str
+    removed: int | None
+    """how many insertions were taken out of the model for the baseline; None if the baseline was given"""
+    inputs: Mapping[str, Any]
+    """name -> {"shape", "dtype"}"""
+    chosen: tuple[str, ...]
+    """a sentence for each input whose sizes the model leaves open"""
+    precision: Mapping[str, Any]
+    """{"weights": {dtype: how many tensors}, "quantised": bool}"""
+    threads: int
+    """for one operator on the CPU; 0: onnxruntime's choice"""
+    timed: tuple[Timed, ...]
+    machine: Mapping[str, Any]
+    """see machine.describe"""
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for ``json.dumps``. Keys as in docs/bench.md."""
+        return {
+            "model": self.model,
+            "baseline": self.baseline,
+            "removed": self.removed,
+            "inputs": dict(self.inputs),
+            "precision": dict(self.precision),
+            "threads": self.threads,
+            "providers": [each.to_json() for each in self.timed],
+            "notes": list(self.chosen),
+            "machine": dict(self.machine),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        source = "" if self.removed is None else f" ({self.removed} taken out again)"
+        fed = ", ".join(f"{name} {each['shape']} {each['dtype']}" for name, each in self.inputs.items())
+        yield f"{self.model} against {self.baseline}{source}; {fed}"
+        yield from self.chosen
+        for each in self.timed:
+            yield from each.lines()
+        if any(each.difference.verdict is Verdict.BELOW_NOISE for each in self.timed):
+            yield "below noise: not larger than what the same model, loaded twice, differs by"
+        machine = self.machine
+        versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
+        devices = "".join(f", {gpu['name']} ({gpu['sm_mhz'] or '?'} MHz)" for gpu in machine["gpus"])
+        yield f"{machine['processor']}, {machine['cores']} cores{devices}; {versions}"

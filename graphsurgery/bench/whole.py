@@ -1,0 +1,127 @@
+"""The latency of a whole model before and after its insertions, in onnxruntime.
+
+Three sessions run in turns: the baseline, the model, and the baseline once more as the control. Inputs and outputs stay
+where the provider has its tensors, so nothing is copied between host and device but what the model itself copies. A run
+ends when its outputs are there: onnxruntime waits for the device at the end of each run unless it is told not to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import onnx
+
+from ..errors import RequestError
+from ..modelfile import ModelFile
+from ..parity.images import graph_inputs
+from ..placement import by_provider
+from ..providers import NVIDIA
+from ..removal import remove
+from ..runtime import require, session, short_name
+from ..tensorrt.quantised import element_types, is_quantised
+from .inputs import described, inputs_for
+from .machine import describe, gpus
+from .report import BenchReport, Side, Timed
+from .timing import in_turns, wall
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelSource
+
+ROUNDS, WARM_UP = 30, 5
+
+
+def bench(
+    model: ModelSource,
+    baseline: ModelSource | None = None,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    shapes: Sequence[str] = (),
+    batch: int | None = None,
+    rounds: int = ROUNDS,
+    warm_up: int = WARM_UP,
+    threads: int = 0,
+) -> BenchReport:
+    """Time a model and its baseline in turns, on each provider.
+
+    ``baseline``: None is the model with its insertions taken out. ``shapes`` and ``batch``: see :func:`.inputs_for`.
+    ``rounds``: at least two, after ``warm_up`` rounds that do not count. ``threads``: for one operator on the CPU; 0
+    lets onnxruntime choose. float32 is computed as each provider does by default, with TF32 where that is on.
+
+    Raises RequestError for a model without insertions and baseline, for models with different inputs and for shapes
+    that do not fit, MissingProvider and MissingDependency, and CannotRun or NoKernel for a model that does not run.
+    """
+    after = ModelFile.load(model)
+    insertions = after.insertions()
+    if baseline is None and not insertions:
+        raise RequestError(f"{after.name} has no insertions made by graphsurgery; name a --baseline to compare with")
+    before = remove(after) if baseline is None else ModelFile.load(baseline)
+    _check_inputs(before, after)
+    if rounds < 2:
+        raise RequestError(f"a spread takes at least two rounds, not {rounds}")
+    names = tuple(dict.fromkeys(short_name(name) for name in providers))
+    for name in names:
+        require(name)
+    inputs = inputs_for(after, shapes, batch)
+    timed = tuple(_timed(name, before, after, inputs.arrays, rounds, warm_up, threads) for name in names)
+    return BenchReport(
+        model=after.name,
+        baseline=before.name if baseline is not None else "itself without its insertions",
+        removed=None if baseline is not None else len(insertions),
+        inputs=described(inputs.arrays),
+        chosen=inputs.chosen,
+        precision=precision(after),
+        threads=threads,
+        timed=timed,
+        machine=describe(),
+    )
+
+
+def precision(model: ModelFile) -> dict[str, Any]:
+    """{"weights": {dtype: how many tensors of it}, "quantised": whether there are QuantizeLinear nodes}."""
+    kinds = Counter(tensor.data_type for tensor in model.structure.graph.initializer)
+    named = {onnx.TensorProto.DataType.Name(kind).lower(): count for kind, count in kinds.most_common()}
+    renamed = {"float": "float32", "double": "float64"}
+    weights = {renamed.get(name, name): count for name, count in named.items()}
+    return {"weights": weights, "quantised": is_quantised(model.structure)}
+
+
+def _check_inputs(before: ModelFile, after: ModelFile) -> None:
+    first, second = (
+        {each.name: (each.dtype, each.shape) for each in graph_inputs(model.structure)} for model in (before, after)
+    )
+    if first != second:
+        names = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+        raise RequestError(f"{after.name} and {before.name} do not have the same inputs: they differ in {names[0]}")
+
+
+def _timed(
+    provider: str,
+    before: ModelFile,
+    after: ModelFile,
+    feeds: Mapping[str, npt.NDArray[Any]],
+    rounds: int,
+    warm_up: int,
+    threads: int,
+) -> Timed:
+    timers, kernels = [], []
+    for model in (before, after, before):
+        ready = session(
+            model.to_bytes(),
+            provider,
+            folder=model.folder,
+            threads=threads,
+            types=element_types(model.structure),
+            exact=False,
+            profiled=True,
+        )
+        timers.append(wall(ready.bound(feeds)))
+        kernels.append(by_provider(ready.executed))
+    taken = in_turns(timers, rounds, warm_up=warm_up)
+    first, second, control = (Side(tuple(t), counts) for t, counts in zip(taken, kernels, strict=True))
+    on_gpu = provider in NVIDIA
+    tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE") != "0" if on_gpu else None
+    return Timed(provider, first, second, control, tf32, tuple(gpus()) if on_gpu else ())

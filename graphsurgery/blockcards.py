@@ -1,0 +1,197 @@
+"""The table of the blocks and a card for each, as text and as Markdown, from the blocks' own code.
+
+``python -m graphsurgery.blockcards`` prints docs/blocks.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .block import Block, Setting, block_class, make_block
+from .blockfacts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
+
+HEADERS = (
+    *("block", "paper", "parameters", "nodes", "identity", "static", "float16"),
+    *(f"TensorRT {version}" for version in TENSORRT),
+    "DLA",
+)
+LEGEND = (
+    "With default settings at 256 channels, 20 x 20; variants: graphsurgery blocks NAME.",
+    "identity: weights exist with which the output is the input, bit for bit (else --gate residual). static: needs a "
+    "known height and width. float16: right with every intermediate result rounded, for signals up to 20.",
+    "TensorRT: taken, as far as the support table tells. DLA: all of it runs there (Orin, TensorRT 10, fp16).",
+)
+_WORDS = {True: "yes", False: "no", None: "?"}
+
+
+def row(facts: Facts) -> tuple[str, ...]:
+    """One row of the table."""
+    data = facts_json(facts)
+    answers = (data["identity"], data["static"], data["float16"], *data["tensorrt"].values(), data["dla"])
+    return (
+        type(facts.block).name,
+        short_paper(facts.block.paper),
+        f"{facts.parameters:,}",
+        str(facts.nodes),
+        *(_WORDS[answer] for answer in answers),
+    )
+
+
+def facts_json(facts: Facts) -> dict[str, Any]:
+    """What the table says, with the keys of the command line's JSON."""
+    return {
+        "parameters": facts.parameters,
+        "nodes": facts.nodes,
+        "identity": facts.identity,
+        "static": facts.static,
+        "float16": facts.half,
+        "tensorrt": {version: facts.tensorrt(version) for version in TENSORRT},
+        "dla": facts.tensorrt("10", DLA),
+        "lowerings": list(facts.lowerings),
+    }
+
+
+class Card:
+    """All about one block; with ``spelled`` of one variant, only that variant's weights and facts."""
+
+    def __init__(self, spelled: str) -> None:
+        from . import userblock
+
+        own = userblock.make(spelled, {})
+        self._block: type[Block]
+        if own is not None:
+            self._block, self._shown = type(own), [Facts(own)]
+        elif "[" in spelled:
+            made = make_block(spelled)
+            self._block, self._shown = type(made), [Facts(made)]
+        else:
+            self._block = block_class(spelled.strip())
+            self._shown = [Facts(each) for each in variants(self._block)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys: see docs/command-line.md."""
+        block = self._block
+        return {
+            "name": block.name,
+            "title": block.title,
+            "paper": block.paper,
+            "reference": block.reference,
+            "formula": block.formula,
+            "untrained": block.untrained,
+            "variants": dict(block.variants),
+            "settings": settings_json(block),
+            "weights": {each.spelled: {k: list(shape) for k, shape in each.weights.items()} for each in self._shown},
+            "aliases": [list(pair) for pair in block.aliases],
+            "facts": {each.spelled: facts_json(each) for each in self._shown},
+        }
+
+    def lines(self) -> Iterator[str]:
+        """As text."""
+        block = self._block
+        yield f"{block.name}: {block.title}"
+        yield from (f"  {label:<11}{text}" for label, text in self._head())
+        if block.variants:
+            yield "variants (the first is what the bare name means)"
+            yield from (f"  {block.name}[{name}]: {text}" for name, text in block.variants.items())
+        yield "hyper-parameters (--set NAME=VALUE)" if block.settings else "no hyper-parameters"
+        yield from (f"  {setting_text(setting)}" for setting in block.settings)
+        for each in self._shown:
+            yield f"{each.spelled} at {_site(each)}"
+            yield f"  {_sentence(each)}"
+            yield f"  lowerings: {', '.join(each.lowerings)}"
+            yield "  weights:" if each.weights else "  no weights"
+            yield from (f"    {key} {list(shape)}" for key, shape in each.weights.items())
+        if block.aliases:
+            yield "keys in the field (regular expression: the key above)"
+            yield from (f"  {pattern}: {key}" for pattern, key in block.aliases)
+
+    def _head(self) -> list[tuple[str, str]]:
+        block = self._block
+        return [
+            ("paper", block.paper),
+            ("reference", block.reference),
+            ("formula", block.formula),
+            ("untrained", block.untrained),
+        ]
+
+    def markdown(self) -> Iterator[str]:
+        """As a section of docs/blocks.md."""
+        block = self._block
+        yield f"## {block.name}: {block.title}"
+        yield ""
+        yield f"`{block.formula}`"
+        yield ""
+        yield f"- Paper: {block.paper}"
+        yield f"- Reference: {block.reference}"
+        yield f"- Untrained, it {block.untrained}."
+        for name, text in block.variants.items():
+            yield f"- `{block.name}[{name}]`: {text}"
+        yield from (f"- `--set {setting_text(setting)}`" for setting in block.settings)
+        for each in self._shown:
+            yield f"- `{each.spelled}` at {_site(each)}: {_sentence(each)}; lowerings: {', '.join(each.lowerings)}"
+            if each.weights:
+                yield "  " + ", ".join(f"`{key}` {list(shape)}" for key, shape in each.weights.items())
+        yield ""
+
+
+def setting_text(setting: Setting) -> str:
+    """A hyper-parameter in one line: name, type, limits, default, meaning."""
+    kind = {int: "whole number", float: "number", bool: "true or false"}[setting.type]
+    limits = [f"at least {setting.minimum:g}"] if setting.minimum is not None else []
+    limits += [f"greater than {setting.above:g}"] if setting.above is not None else []
+    limits += [f"one of {', '.join(map(str, setting.choices))}"] if setting.choices is not None else []
+    limits += [f"only {', '.join(setting.variants)}"] if setting.variants is not None else []
+    default = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
+    default = "not set" if default is None else f"default {default}"
+    return f"{setting.name} ({', '.join([kind, *limits, default])}): {setting.doc}"
+
+
+def table(blocks: Sequence[type[Block]] | None = None) -> list[tuple[str, ...]]:
+    """The rows of the table, in the order of demand."""
+    return [row(Facts(block())) for block in blocks or in_order_of_demand()]
+
+
+def document() -> Iterator[str]:
+    """docs/blocks.md, line by line."""
+    yield "# The blocks"
+    yield ""
+    yield "Generated from the code by `python -m graphsurgery.blockcards`; do not edit."
+    yield ""
+    yield from LEGEND
+    yield ""
+    yield f"| {' | '.join(HEADERS)} |"
+    yield f"|{'|'.join('---' for _ in HEADERS)}|"
+    yield from (f"| {' | '.join(cells)} |" for cells in table())
+    yield ""
+    for block in in_order_of_demand():
+        yield from Card(block.name).markdown()
+
+
+def _site(facts: Facts) -> str:
+    return f"{facts.site.channels} x {facts.site.height} x {facts.site.width}"
+
+
+def _sentence(facts: Facts) -> str:
+    identity = "can leave its input as it is" if facts.identity else "has no identity setting"
+    static = ", needs a known height and width" if facts.static else ""
+    return f"{facts.parameters:,} parameters, {facts.nodes} nodes, {identity}{static}"
+
+
+def main() -> None:
+    """Print docs/blocks.md."""
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stdout.write("".join(f"{line}\n" for line in _single_spaced(document())))
+
+
+def _single_spaced(lines: Iterator[str]) -> Iterator[str]:
+    """Without the empty line at the end."""
+    text = list(lines)
+    while text and not text[-1]:
+        text.pop()
+    yield from text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What can be said of a block by trying it: what it emits, whether it can leave its input alone, and what runs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .block import Array, Block, all_blocks
+from .errors import BlockError, GraphSurgeryError
+from .featuremap import FeatureMap
+from .modelfile import ModelFile
+from .template import Emitted, Template
+
+OPSET, _IR_VERSION = 17, 8
+TENSORRT = ("8.6", "10", "11")
+DLA = "orin"
+_X, _Y = "x", "y"
+_LARGEST = 20.0
+_CLOSE = 0.02
+"""How far a float16 result may be off, relative to its largest element."""
+
+
+def in_order_of_demand() -> list[type[Block]]:
+    """The installed blocks, those first that people ask for most."""
+    return sorted(all_blocks().values(), key=lambda block: (block.demand, block.name))
+
+
+def variants(block: type[Block]) -> list[Block]:
+    """The block in each of its variants, the one of the bare name first."""
+    return [block(variant) for variant in block.variants or (None,)]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A block with its default hyper-parameters, on the feature map ``site``, written for TensorRT at opset 17."""
+
+    block: Block
+
+    @property
+    def site(self) -> FeatureMap:
+        """256 channels, 20 x 20, but for a block that was made for other sizes."""
+        return self.block.example()
+
+    @property
+    def spelled(self) -> str:
+        """As a user names it."""
+        return self.block.spelled
+
+    @cached_property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """Official key -> shape."""
+        return self.block.parameters(self.site)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, buffers included."""
+        return sum(int(np.prod(shape)) for shape in self.weights.values())
+
+    @property
+    def nodes(self) -> int:
+        """Number of ONNX nodes."""
+        return len(self._here.graph.node)
+
+    @property
+    def lowerings(self) -> Sequence[str]:
+        """The formulations to choose from."""
+        return self.block.lowerings(self.site, OPSET)
+
+    @cached_property
+    def identity(self) -> bool:
+        """Whether there are weights with which it gives its input back bit by bit."""
+        try:
+            self.block.identity(self.site)
+        except BlockError:
+            return False
+        return True
+
+    @cached_property
+    def static(self) -> bool:
+        """Whether height and width have to be known."""
+        try:
+            self._emitted(FeatureMap(self.site.channels, None, None))
+        except BlockError:
+            return True
+        return False
+
+    @cached_property
+    def half(self) -> bool | None:
+        """Whether it is right in float16 with every intermediate result rounded, for signals of up to 20.
+
+        None where onnxruntime, which is needed to try it, is not installed.
+        """
+        if find_spec("onnxruntime") is None:
+            return None
+        from .parity.stepwise import rounded_after_every_node
+
+        narrow = FeatureMap(self.site.channels, self.site.height, self.site.width, "float16", self.site.batch)
+        try:
+            rounded = rounded_after_every_node(self._model(narrow))
+        except GraphSurgeryError:
+            return False
+        shape = (narrow.batch or 1, narrow.channels, narrow.height or 20, narrow.width or 20)
+        x = np.random.default_rng(0).standard_normal(shape) * _LARGEST / 3
+        x = x.astype(np.float16).astype(np.float32)
+        exact, found = _run(self._here, x), _run(rounded, x)
+        return bool(np.abs(found - exact).max() <= _CLOSE * np.abs(exact).max())  # False for NaN as well
+
+    def tensorrt(self, version: str, dla: str | None = None) -> bool:
+        """Whether a version of TensorRT takes it, or with ``dla`` that engine all of it, as far as the table tells."""
+        from .tensorrt import findings
+
+        found = findings(ModelFile.load(self._here), version, dla=dla, precision="fp16" if dla else "fp32")
+        return not any(each.severity == "error" or (dla and each.severity == "warning") for each in found)
+
+    @cached_property
+    def _here(self) -> onnx.ModelProto:
+        return self._model(self.site)
+
+    def _weights(self, feature: FeatureMap) -> dict[str, Array]:
+        return self.block.initial(feature, np.random.default_rng(0))
+
+    def _emitted(self, feature: FeatureMap) -> Emitted:
+        self.block.check(feature)
+        t = Template(feature, opset=OPSET, weights=self._weights(feature), x=_X)
+        output = self.block.emit(t, self.block.choose(t, self.block.lowerings(feature, OPSET)))
+        return t.export(output, ir_version=_IR_VERSION)
+
+    def _model(self, feature: FeatureMap) -> onnx.ModelProto:
+        """The block as a model of its own."""
+        emitted = self._emitted(feature)
+        shape = [feature.batch or 1, feature.channels, feature.height, feature.width]
+        x, y = (onnx.helper.make_tensor_value_info(n, feature.onnx_type, shape) for n in (_X, emitted.output))
+        graph = onnx.helper.make_graph(emitted.nodes, "block", [x], [y], emitted.initializers)
+        return onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
+        )
+
+
+def _run(model: onnx.ModelProto, x: Array) -> Array:
+    from .runtime import session
+
+    ready = session(model.SerializeToString(), "cpu", optimise=False, threads=1)
+    return np.asarray(ready.run({_X: x})[0], dtype=np.float64)
+
+
+def short_paper(paper: str) -> str:
+    """An identifier of the paper that fits into a table: its arXiv number, or where it appeared."""
+    number = re.search(r"arXiv:\d+\.\d+", paper)
+    return number.group() if number else paper.rpartition(", ")[2]
+
+
+def settings_json(block: type[Block]) -> list[dict[str, Any]]:
+    """The hyper-parameters with all that restricts them."""
+    return [
+        {
+            "name": setting.name,
+            "type": setting.type.__name__,
+            "default": setting.default,
+            "doc": setting.doc,
+            "minimum": setting.minimum,
+            "above": setting.above,
+            "choices": list(setting.choices) if setting.choices is not None else None,
+        }
+        for setting in block.settings
+    ]

@@ -1,0 +1,260 @@
+"""The pair of QuantizeLinear and DequantizeLinear behind a block, so that what reads the block keeps its quantised
+input.
+
+The pair has the integer type of the site's own DequantizeLinear, and its scale and zero point, or such as fit what the
+block gave on images. The inside of the block stays in floats of the site's type: how its inner tensors would have to be
+quantised depends on the block and on data, and one quantised operand of a product saves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto
+
+from . import quantisation
+from .errors import CannotRun, SiteError
+from .featuremap import FeatureMap
+from .graphindex import GraphIndex
+from .record import RecordedPair
+from .template import Array, Emitted, Names, Template
+
+if TYPE_CHECKING:
+    from .modelfile import ModelFile
+    from .record import Insertion
+
+KINDS = ("none", "int8")
+SCALES = ("site", "images")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How a pair quantises: a real value r is the integer round(r / scale) + zero_point, held within its type."""
+
+    scale: Array
+    zero_point: Array
+    domain: str = ""
+    axis: tuple[AttributeProto, ...] = ()
+    """attributes of scales that are not one for the whole tensor"""
+    scale_from: str = "site"
+
+    @property
+    def type(self) -> str:
+        """Name of the integer type."""
+        return str(self.zero_point.dtype)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The smallest and the largest integer."""
+        kind = np.iinfo(self.zero_point.dtype)
+        return int(kind.min), int(kind.max)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest value that can be held; those of the widest channel where there are several."""
+        scale, zero = self.scale.astype(np.float64), self.zero_point.astype(np.float64)
+        low, high = self.bounds
+        return float(((low - zero) * scale).min()), float(((high - zero) * scale).max())
+
+    def fitted(self, low: float, high: float) -> Pair:
+        """The pair for values from ``low`` to ``high``: symmetric if this one is, of the same integer type."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        smallest, largest = self.bounds
+        middle = (smallest + largest + 1) // 2
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise CannotRun("the block gives values on these images that are not finite, so there is no scale for them")
+        if int(self.zero_point) == middle:
+            step, zero = max(-low, high) / (largest - middle), middle
+        else:
+            step = (high - low) / (largest - smallest)
+            zero = round(smallest - low / step) if step else int(self.zero_point)
+        scale = np.asarray(step, self.scale.dtype)
+        if not scale > np.finfo(np.float32).tiny:  # nothing but zeros arrived
+            return replace(self, scale_from="images")
+        zero_point = np.asarray(np.clip(zero, smallest, largest), self.zero_point.dtype)
+        return replace(self, scale=scale, zero_point=zero_point, scale_from="images")
+
+
+def needed(index: GraphIndex, tensor: str, what: str) -> bool:
+    """Whether a pair is needed for the readers of a tensor to keep a quantised input: False where they are
+    QuantizeLinear nodes themselves. SiteError where nothing is quantised.
+    """
+    if quantisation.dequantiser(index, tensor) is not None:
+        return True
+    if quantisation.quantisers(index, tensor):
+        return False
+    dynamic = any(node.op_type == quantisation.DYNAMIC for node in quantisation.readers(index, tensor))
+    why = "it is quantised when the model runs, with a scale that fits" if dynamic else "it is float in this model"
+    raise SiteError(
+        f"{what} has no scale to quantise the block's output with: no DequantizeLinear makes it, and no QuantizeLinear "
+        f"reads it ({why}); leave out --qdq there"
+    )
+
+
+def pair_at(index: GraphIndex, tensor: str, what: str) -> Pair:
+    """The pair that a tensor comes through, read from the file. SiteError where its scale is computed."""
+    position = quantisation.dequantiser(index, tensor)
+    assert position is not None
+    node = index.nodes[position]
+    if not index.is_constant(node.input[1]) or (len(node.input) > 2 and not _is_given(index, node.input[2])):
+        raise SiteError(f"the scale of {what} is computed when the model runs, so --qdq cannot use it")
+    scale = index.model.tensor(node.input[1])
+    attributes = tuple(a for a in node.attribute if a.name in ("axis", "block_size"))
+    if any(a.name == "block_size" and a.i for a in attributes):
+        raise SiteError(f"{what} is quantised in blocks with a scale each, which --qdq cannot do")
+    if scale.size == 1:
+        scale, attributes = scale.reshape(()), ()
+    zero_point = _zero_point(index, node, scale, what)
+    if zero_point.dtype.kind not in "iu" or zero_point.dtype.itemsize > 2:
+        raise SiteError(f"{what} is held in {zero_point.dtype}, which --qdq cannot do; it does 8 and 16 bit integers")
+    return Pair(scale, zero_point, node.domain, attributes)
+
+
+def _is_given(index: GraphIndex, name: str) -> bool:
+    return not name or index.is_constant(name)
+
+
+def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str) -> Array:
+    """The zero point of a DequantizeLinear; where it has none, zeros of the type that its QuantizeLinear gives."""
+    if len(node.input) > 2 and node.input[2]:
+        values = index.model.tensor(node.input[2])
+        return values.reshape(scale.shape)
+    maker = quantisation.made_by(index, node.input[0])
+    if maker is None or maker.op_type != quantisation.QUANTISE:
+        raise SiteError(f"the integer type of {what} is not in the model, so --qdq cannot use it")
+    if len(maker.input) > 2 and maker.input[2] and index.is_constant(maker.input[2]):
+        return np.zeros(scale.shape, index.model.tensor(maker.input[2]).dtype)
+    kinds = [a.i for a in maker.attribute if a.name == "output_dtype" and a.i]
+    kind = onnx.helper.tensor_dtype_to_np_dtype(kinds[0]) if kinds else np.dtype(np.uint8)
+    return np.zeros(scale.shape, kind)
+
+
+# ---------------------------------------------------------------------- in the file
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The scale and the zero point of a pair, as tensors of the model."""
+
+    scale: gs.Constant
+    zero_point: gs.Constant
+
+
+def constants(t: Template, pair: Pair) -> Constants:
+    """Add the constants of a pair to the template of the block in front of it."""
+    return Constants(t.own(pair.scale, "qdq.scale"), t.own(pair.zero_point, "qdq.zero_point"))
+
+
+def append(
+    emitted: Emitted, pair: Pair, given: Constants, feature: FeatureMap, names: Names, scope: str
+) -> RecordedPair:
+    """Put the pair behind a block that was emitted; its last tensor becomes the output. Gives the record of the pair.
+
+    Where the scale has another float type than the site, as in half-precision models of old opsets, Casts go around.
+    """
+    inner, nodes = emitted.output, list[onnx.NodeProto]()
+
+    def add(op_type: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
+        name = names.reserve(f"{scope}/{op_type}")
+        output = names.reserve(f"{name}_output_0")
+        nodes.append(onnx.helper.make_node(op_type, inputs, [output], name=name, domain=domain, **attributes))
+        return output
+
+    wide = onnx.helper.np_dtype_to_tensor_dtype(pair.scale.dtype)
+    casts = wide != feature.onnx_type
+    how = [given.scale.name, given.zero_point.name]
+    value = add("Cast", [inner], to=wide) if casts else inner
+    for op_type in (quantisation.QUANTISE, quantisation.DEQUANTISE):
+        value = add(op_type, [value, *how], pair.domain)
+        nodes[-1].attribute.extend(pair.axis)
+    if casts:
+        value = add("Cast", [value], to=feature.onnx_type)
+    emitted.nodes.extend(nodes)
+    emitted.output = value
+    return RecordedPair(
+        pair.type, pair.scale_from, inner, given.scale.name, given.zero_point.name, tuple(node.name for node in nodes)
+    )
+
+
+# ---------------------------------------------------------------------- what to say of it
+
+
+def becoming_float(index: GraphIndex, tensor: str, consumers: Sequence[str]) -> str | None:
+    """What to say of the readers of a tensor that is dequantised for them, where the block has no pair behind it."""
+    if quantisation.dequantiser(index, tensor) is None or not consumers:
+        return None
+    shown = ", ".join(consumers[:3]) + (f" and {len(consumers) - 3} more" if len(consumers) > 3 else "")
+    they, compute = ("they", "compute") if len(consumers) > 1 else ("it", "computes")
+    return (
+        f"{shown} had a quantised input; behind the block {they} {compute} in float; "
+        "--qdq int8 quantises the block's output, so that nothing changes for what reads it"
+    )
+
+
+def clipping(pair: Pair, bounded: bool) -> str | None:
+    """What to say of values beyond the range of a pair that has the site's scale."""
+    if bounded or pair.scale_from != "site":
+        return None
+    low, high = pair.range
+    return (
+        f"the block's output is quantised with the scale of its input, and this block can give more than it gets: what "
+        f"is beyond {low:.3g} ... {high:.3g} is clipped; --qdq-scale images measures the range of its output"
+    )
+
+
+def attenuates(emitted: Emitted, x: str) -> bool:
+    """Whether a block's nodes show that it gives x times numbers from 0 to 1, so that its range is within that of x."""
+    makers = {name: node for node in emitted.nodes for name in node.output}
+
+    def is_gate(name: str, depth: int = 0) -> bool:
+        node = makers.get(name)
+        if node is None or depth > len(makers):
+            return False
+        if node.op_type in ("Sigmoid", "HardSigmoid", "Softmax"):
+            return True
+        if node.op_type in ("Mul", "Concat", "Min"):
+            return all(is_gate(each, depth + 1) for each in node.input)
+        return node.op_type in _KEEP and is_gate(node.input[0], depth + 1)
+
+    def is_within(name: str, depth: int = 0) -> bool:
+        node = makers.get(name)
+        if node is None or depth > len(makers):
+            return name == x
+        if node.op_type == "Mul":
+            first, second = node.input
+            return any(is_within(a, depth + 1) and is_gate(b) for a, b in ((first, second), (second, first)))
+        return node.op_type in ("Identity", "Cast") and is_within(node.input[0], depth + 1)
+
+    return is_within(emitted.output)
+
+
+_KEEP = frozenset(
+    {"Cast", "Reshape", "Transpose", "Expand", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Identity", "Tile"}
+)
+
+
+# ---------------------------------------------------------------------- from images
+
+
+def measured(model: ModelFile, insertions: Sequence[Insertion], images: Path) -> dict[str, tuple[float, float]]:
+    """The smallest and the largest value that each of these blocks gives on a folder of images, by id.
+
+    The model runs on onnxruntime's CPU provider. MissingDependency, RequestError (bad images) and CannotRun.
+    """
+    from .parity.activation import activations
+
+    wanted = [(each.output_tensor, each.feature.onnx_type) for each in insertions]
+    found = activations(model, wanted, images)
+    if found.failure:
+        raise CannotRun(f"the model does not run here, so that there is no scale from images: {found.failure}")
+    ranges = {}
+    for insertion in insertions:
+        values = [tensors[insertion.output_tensor].astype(np.float64) for _, tensors in found.images]
+        ranges[insertion.id] = (min(float(v.min()) for v in values), max(float(v.max()) for v in values))
+    return ranges

@@ -1,0 +1,129 @@
+"""A PyTorch module as an ONNX model, by whichever of torch's exporters can. Imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+import torch
+
+from ..errors import BlockError
+from ..featuremap import FeatureMap
+
+_NEWEST_TRACED = 20
+"""the newest opset that the TorchScript exporter writes"""
+_OLDEST_DYNAMO = 18
+_STAND_IN = (2, 20, 24)
+"""batch, height and width to trace with where the site's are dynamic"""
+
+
+def exported(module: torch.nn.Module, feature: FeatureMap, opset: int, label: str) -> onnx.ModelProto:
+    """The module, in evaluation mode, at the site's sizes, in an opset as near to the wanted one as the exporter goes.
+
+    The TorchScript exporter, then the one based on torch.export. BlockError if neither takes the module, or if it does
+    not keep the shape of its input.
+    """
+    dtype = torch.float64 if feature.dtype == "float64" else torch.float32
+    module = module.to(dtype).eval()
+    sizes = (feature.batch, feature.height, feature.width)
+    batch, height, width = (a if a is not None else b for a, b in zip(sizes, _STAND_IN, strict=True))
+    x = torch.linspace(-1, 1, batch * feature.channels * height * width, dtype=dtype)
+    x = x.reshape(batch, feature.channels, height, width)
+    _check(module, x, label)
+    reasons = []
+    for attempt in (_traced, _by_dynamo):
+        try:
+            with _quietly():
+                return attempt(module, x, feature, opset)
+        except Exception as error:  # the exporters raise all kinds
+            reasons.append(next(iter(str(error).strip().splitlines()), type(error).__name__))
+    raise BlockError(f"{label} cannot be exported to ONNX: {reasons[0][:200]}")
+
+
+def _check(module: torch.nn.Module, x: torch.Tensor, label: str) -> None:
+    try:
+        with torch.inference_mode():
+            y = module(x)
+    except Exception as error:  # whatever the user's code raises
+        raise BlockError(f"{label} fails on a map {list(x.shape)}: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(y, torch.Tensor) or y.shape != x.shape:
+        what = list(y.shape) if isinstance(y, torch.Tensor) else f"a {type(y).__name__}"
+        raise BlockError(f"a block keeps the shape of its input; {label} makes {what} of {list(x.shape)}")
+
+
+def _traced(module: torch.nn.Module, x: torch.Tensor, feature: FeatureMap, opset: int) -> onnx.ModelProto:
+    axes = _open(feature)
+    written: Any = io.BytesIO()  # as the TorchScript exporter takes it, other than torch's annotations say
+    torch.onnx.export(
+        module,
+        (x,),
+        written,
+        opset_version=min(opset, _NEWEST_TRACED),
+        dynamo=False,
+        training=torch.onnx.TrainingMode.PRESERVE,  # keeps the weights under their own names: no folding of BatchNorms
+        do_constant_folding=False,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": axes, "y": axes} if axes else None,
+    )
+    return onnx.load_from_string(written.getvalue())
+
+
+def _by_dynamo(module: torch.nn.Module, x: torch.Tensor, feature: FeatureMap, opset: int) -> onnx.ModelProto:
+    axes: dict[int, Any] = {place: torch.export.Dim(name) for place, name in _open(feature).items()}
+    program = torch.onnx.export(
+        module,
+        (x,),
+        opset_version=max(opset, _OLDEST_DYNAMO),
+        dynamo=True,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_shapes=(axes,) if axes else None,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _open(feature: FeatureMap) -> dict[int, str]:
+    sizes = {0: (feature.batch, "n"), 2: (feature.height, "h"), 3: (feature.width, "w")}
+    return {place: name for place, (size, name) in sizes.items() if size is None}
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what exporters print, some of it from C++: standard output may be where the result goes."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"), _nowhere(1), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _nowhere(descriptor: int) -> Iterator[None]:
+    """Let a file descriptor lead nowhere for a while; one that is closed stays so."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    try:
+        kept = os.dup(descriptor)
+    except OSError:
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(nowhere)

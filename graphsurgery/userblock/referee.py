@@ -1,0 +1,46 @@
+"""An ONNX block as a PyTorch module, for parity: onnxruntime runs the graph as in the user's file. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
+
+from ..featuremap import FeatureMap
+from ..runtime import session
+from .adapt import with_dtype
+from .skeleton import Skeleton
+
+
+class Referee(nn.Module):
+    """The graph before it was fitted to the site, in its own opset; in float32, or float64 at such a site.
+
+    ``load_state_dict`` takes the weights by the names that they have in the graph.
+    """
+
+    def __init__(self, skeleton: Skeleton, dtype: str) -> None:
+        super().__init__()
+        self._dtype = "float64" if dtype == "float64" else "float32"
+        self._skeleton = with_dtype(skeleton, self._dtype)
+        self._session = session(self._skeleton.model.SerializeToString(), "cpu", optimise=False, threads=1)
+        self._weights: dict[str, np.ndarray[Any, Any]] = {}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
+        """The weights, by name."""
+        known = self._skeleton.parameters
+        kind = FeatureMap(1, None, None, self._dtype).numpy_dtype
+        self._weights = {name: np.asarray(state_dict[name], kind) for name in known if name in state_dict}
+        missing = [name for name in known if name not in state_dict]
+        return _IncompatibleKeys(missing, [name for name in state_dict if name not in known])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W], in the type of x."""
+        array = x.numpy().astype(FeatureMap(1, None, None, self._dtype).numpy_dtype)
+        (result,) = self._session.run({self._skeleton.x.name: array, **self._weights})
+        return torch.from_numpy(np.array(result)).to(x.dtype)

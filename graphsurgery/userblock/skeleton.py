@@ -1,0 +1,227 @@
+"""The graph of a block that a user brings, with its weights apart: what is recorded, copied and run as the referee."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from .. import externaldata
+from ..errors import BlockError, ModelError
+from ..featuremap import FeatureMap, float_dtype
+from ..modelfile import ModelFile
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model whose first input is x [N, C, H, W] and whose other inputs are the weights; one output, like x.
+
+    Its initializers are the constants that say how to compute (axes, shapes, scalars); no functions, no subgraphs.
+    """
+
+    model: ModelProto
+    label: str
+
+    @property
+    def x(self) -> onnx.ValueInfoProto:
+        """The input that the feature map takes."""
+        first: onnx.ValueInfoProto = self.model.graph.input[0]
+        return first
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the feature map, as FeatureMap has it."""
+        return float_dtype(self.x.type.tensor_type.elem_type) or ""
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """[N, C, H, W]; None where the graph leaves a size open."""
+        return tuple(d.dim_value if d.HasField("dim_value") else None for d in self.x.type.tensor_type.shape.dim)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set."""
+        return next((int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight by name."""
+        weights = self.model.graph.input[1:]
+        return {each.name: tuple(d.dim_value for d in each.type.tensor_type.shape.dim) for each in weights}
+
+    def check(self, feature: FeatureMap) -> None:
+        """BlockError where the graph was made for another feature map."""
+        wanted = (feature.batch, feature.channels, feature.height, feature.width)
+        if self.shape[1] not in (None, feature.channels):
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels; {self.label} is made for {self.shape[1]}"
+            )
+        for name, own, there in zip(("batch", "channels", "height", "width"), self.shape, wanted, strict=True):
+            if own is not None and own != there:
+                place = "is dynamic" if there is None else f"is {there}"
+                raise BlockError(
+                    f"{self.label} is made for the {name} {own}, and that of {feature.label} {place}; export it for "
+                    "that size, or with dynamic axes"
+                )
+
+    def to_text(self) -> str:
+        """As text for the record of an insertion."""
+        return base64.b64encode(zlib.compress(self.model.SerializeToString(deterministic=True), 9)).decode()
+
+    @classmethod
+    def from_text(cls, recorded: object, label: str) -> Skeleton:
+        """From such a text. BlockError if it is damaged."""
+        try:
+            model = ModelProto.FromString(zlib.decompress(base64.b64decode(str(recorded))))
+            if len(model.graph.output) != 1 or not model.graph.input:
+                raise ValueError
+        except Exception as error:  # of binascii, zlib and whichever protobuf implementation is installed
+            raise BlockError(f"the graph of {label} in the record of its insertion is damaged") from error
+        return cls(model, label)
+
+
+def load(path: Path) -> tuple[Skeleton, dict[str, Array]]:
+    """The block in an ONNX file, and its weights by name. BlockError if the file is no such block."""
+    try:
+        file = ModelFile.load(path)
+        externaldata.check(file.external_data, file.folder)
+        model = file.proto()
+        _embed(model, path.parent)
+    except ModelError as error:
+        raise BlockError(f"the block cannot be read: {error}") from None
+    return split(model, path.name)
+
+
+def split(model: ModelProto, label: str) -> tuple[Skeleton, dict[str, Array]]:
+    """A whole model as a skeleton and its weights: the floating-point constants that are not scalars."""
+    if model.functions:
+        from onnx import inliner
+
+        model = inliner.inline_local_functions(model)
+    plain = ModelProto(ir_version=model.ir_version, producer_name="graphsurgery")
+    plain.opset_import.extend(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    graph = plain.graph
+    graph.name = "block"
+    constants = _constants(model)
+    inputs = [each for each in model.graph.input if each.name not in constants]
+    x, y = _only(inputs, "input", label), _only(list(model.graph.output), "output", label)
+    _check_image(x, label)
+    nodes = [node for node in model.graph.node if not any(name in constants for name in node.output)]
+    graph.node.extend(_bare(node) for node in sorted_nodes(nodes, {x.name, *constants}, label))
+    _check_operators(plain, label)
+    fixed = fixed_names(graph.node, plain)
+    weights = {
+        name: numpy_helper.to_array(tensor)
+        for name, tensor in constants.items()
+        if float_dtype(tensor.data_type) and len(tensor.dims) and name not in fixed
+    }
+    graph.input.append(x)
+    used = {name for node in graph.node for name in node.input}
+    for name, tensor in constants.items():
+        if name not in used:
+            weights.pop(name, None)
+        elif name in weights:
+            graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+        else:
+            graph.initializer.append(tensor)
+    graph.output.append(onnx.helper.make_tensor_value_info(y.name, x.type.tensor_type.elem_type, None))
+    for each in (*graph.input, *graph.output):
+        each.doc_string = ""
+        del each.metadata_props[:]
+    return Skeleton(plain, label), weights
+
+
+def fixed_names(nodes: Iterable[NodeProto], model: ModelProto) -> set[str]:
+    """Tensors that an operator wants in one element type whatever that of the feature map (scales of a Resize)."""
+    version = Skeleton(model, "").opset
+    found = set()
+    for node in nodes:
+        formal = onnx.defs.get_schema(node.op_type, version, "").inputs
+        for place, name in enumerate(node.input):
+            if formal and formal[min(place, len(formal) - 1)].type_str == "tensor(float)":
+                found.add(name)
+    return found
+
+
+def sorted_nodes(nodes: Iterable[NodeProto], known: set[str], label: str) -> Iterator[NodeProto]:
+    """The nodes in topological order, otherwise in their own. BlockError if there is none."""
+    waiting = list(nodes)
+    known = {"", *known}
+    while waiting:
+        later = []
+        for node in waiting:
+            if known.issuperset(node.input):
+                known.update(node.output)
+                yield node
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            missing = next(name for name in later[0].input if name not in known)
+            raise BlockError(f"{label} is not a valid model: nothing makes {missing!r}, which a node of it reads")
+        waiting = later
+
+
+def _constants(model: ModelProto) -> dict[str, TensorProto]:
+    """Initializers, and the values of Constant nodes, by name."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            (attribute,) = node.attribute
+            value = onnx.helper.get_attribute_value(attribute)
+            if not isinstance(value, TensorProto):
+                kinds = {"value_float": np.float32, "value_floats": np.float32}
+                value = numpy_helper.from_array(np.asarray(value, kinds.get(attribute.name, np.int64)))
+            value.name = node.output[0]
+            found[value.name] = value
+    return found
+
+
+def _bare(node: NodeProto) -> NodeProto:
+    """A node without the exporter's notes."""
+    return NodeProto(
+        op_type=node.op_type, domain=node.domain, input=node.input, output=node.output, attribute=node.attribute
+    )
+
+
+def _only(values: list[onnx.ValueInfoProto], what: str, label: str) -> onnx.ValueInfoProto:
+    if len(values) != 1:
+        named = ", ".join(each.name for each in values[:6]) or "none"
+        raise BlockError(f"a block has one {what}; {label} has {len(values)}: {named}")
+    return values[0]
+
+
+def _check_image(x: onnx.ValueInfoProto, label: str) -> None:
+    kind = x.type.tensor_type
+    if float_dtype(kind.elem_type) is None or len(kind.shape.dim) != 4:
+        raise BlockError(f"the input {x.name} of {label} is no floating-point map [N, C, H, W]")
+
+
+def _check_operators(model: ModelProto, label: str) -> None:
+    version = Skeleton(model, label).opset
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise BlockError(
+                f"{label} uses {node.op_type} of {node.domain}; only the standard operators of ONNX can be inserted"
+            )
+        if any(each.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for each in node.attribute):
+            raise BlockError(f"{label} has control flow ({node.op_type}), which cannot be inserted")
+        try:
+            onnx.defs.get_schema(node.op_type, version, "")
+        except onnx.defs.SchemaError:
+            raise BlockError(f"{label} uses {node.op_type}, which opset {version} of ONNX does not have") from None
+
+
+def _embed(model: ModelProto, folder: Path) -> None:
+    """Read external data into the model. ExternalDataError if that cannot be done."""
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.CopyFrom(numpy_helper.from_array(externaldata.read(tensor, folder), tensor.name))

@@ -1,0 +1,193 @@
+"""A block from a PyTorch module of the user's own: built, exported at the site's sizes, and copied."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..block import Array, Block
+from ..errors import BlockError
+from ..featuremap import FeatureMap
+from ..template import Template
+from . import importing
+from .adapt import fitted
+from .paste import paste
+from .skeleton import split
+
+if TYPE_CHECKING:
+    import torch
+
+_EPSILON = "bn_eps"
+_CHANNELS = (
+    *("c1", "channels", "in_channels", "dim", "c", "channel", "in_channel", "inp", "c_in", "in_planes", "inplanes"),
+    *("planes", "num_channels", "n_channels", "gate_channels", "in_dim", "d_model", "embed_dim", "in_features", "ch"),
+    *("num_features", "input_dim", "in_chans", "nc"),
+)
+"""Names that constructors use for the number of channels that come in."""
+_CHANNELS_OUT = ("c2", "out_channels", "out_channel", "oup", "out_dim", "out_planes", "c_out", "out_features")
+
+
+class TorchBlock(Block):
+    """``values`` are the arguments of the constructor that the user gave.
+
+    ``bn_eps``, unless the constructor has an argument of that name, is set on every BatchNorm2d after it.
+    """
+
+    paper = "none: a block of the user's own"
+    formula = "what the module computes"
+    untrained = "does what its initialisation says"
+    path: ClassVar[str]
+    """package.module:Class"""
+
+    def __init__(self, **values: object) -> None:
+        self.variant = None
+        self.values: dict[str, Any] = {key: _literal(value) for key, value in values.items()}
+
+    @property
+    def spelled(self) -> str:
+        return self.path
+
+    @property
+    def has_weights(self) -> bool:
+        return True
+
+    @property
+    def has_epsilon(self) -> bool:
+        return True
+
+    def with_values(self, **values: object) -> Block:
+        return type(self)(**{**self.values, **values})
+
+    def check(self, feature: FeatureMap) -> None:
+        self.module(feature)
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        return {key: tuple(value.shape) for key, value in _floats(self.module(feature)).items()}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        state = _floats(self._built(feature, int(rng.integers(1 << 31))))
+        return {key: np.array(value.detach().double().numpy()) for key, value in state.items()}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        from ..record import load_weights
+        from .export import exported
+
+        module = self.module(t.feature)
+        keys = list(_floats(module))
+        load_weights(module, {key: t.values(key) for key in keys})
+        skeleton, constants = split(exported(module, t.feature, t.opset, self.path), self.path)
+        owner = _owners({key: t.values(key) for key in keys}, constants)
+
+        def weight(name: str) -> gs.Tensor:
+            return t.weight(owner[name]) if name in owner else t.constant(constants[name], name.replace(":", "_"))
+
+        return paste(t, fitted(skeleton, t.feature, t.opset), weight)
+
+    def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {key: values for key, values in arrays.items() if values.dtype.kind not in "iub"}
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        return self._built(feature, 0)
+
+    def _built(self, feature: FeatureMap, seed: int) -> torch.nn.Module:
+        """The module as its constructor makes it from a seed; torch's own generator is left as it was."""
+        found = importing.recorded(self.path)
+        arguments = self._arguments(found, feature.channels)
+        eps = self.values.get(_EPSILON) if _EPSILON not in arguments else None
+        try:
+            with _seeded(seed):
+                module = found(**arguments).eval()
+        except Exception as error:  # whatever the user's code raises
+            told = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            raise BlockError(f"{self.path}({told}) fails: {' '.join(str(error).split())}") from None
+        if eps is not None:
+            _set_epsilon(module, float(eps))
+        module.sharp = True  # type: ignore[assignment]  # so that parity allows for how it multiplies rounding errors
+        return module
+
+    def _arguments(self, found: type[torch.nn.Module], channels: int) -> dict[str, Any]:
+        """All arguments of the constructor by name. BlockError for one that is unknown or lacking."""
+        known = {
+            name: each
+            for name, each in inspect.signature(found).parameters.items()
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        }
+        open_ended = any(each.kind is each.VAR_KEYWORD for each in inspect.signature(found).parameters.values())
+        for name in self.values:
+            if name not in known and not open_ended and name != _EPSILON:
+                raise BlockError(f"{self.path} has no argument {name!r}; it has {', '.join(known) or 'none'}")
+        required = [name for name, each in known.items() if each.default is each.empty and name not in self.values]
+        arguments = {name: value for name, value in self.values.items() if name in known or name != _EPSILON}
+        named = [name for name in known if name.lower() in _CHANNELS]
+        if not any(name in self.values for name in named):
+            taken = next(iter(named), next(iter(required), None))
+            if taken is not None:
+                arguments[taken] = channels
+        arguments |= {name: channels for name in required if name in _CHANNELS_OUT and name not in arguments}
+        lacking = [name for name in required if name not in arguments]
+        if lacking:
+            raise BlockError(f"{self.path} needs {', '.join(lacking)}: give --set {lacking[0]}=VALUE")
+        return arguments
+
+
+def torch_block(spelled: str, settings: Mapping[str, object]) -> Block:
+    """The block ``package.module:Class``, with arguments of its constructor. Nothing is imported yet."""
+    name = spelled.partition(":")[2]
+    texts = {"name": name.lower(), "title": name, "reference": spelled, "path": spelled}
+    described: type[TorchBlock] = type(name, (TorchBlock,), texts)
+    return described(**settings)
+
+
+def _set_epsilon(module: torch.nn.Module, eps: float) -> None:
+    import torch
+
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eps = eps
+
+
+def _literal(value: object) -> object:
+    """A value from a command line as the Python literal that it spells; other text stays text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return read if isinstance(read, bool | int | float | str | list | tuple | None) else value
+
+
+def _floats(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What a block's weights are: counters and index tables are made by the constructor."""
+    return {key: value for key, value in module.state_dict().items() if value.is_floating_point()}
+
+
+def _owners(weights: Mapping[str, Array], constants: Mapping[str, Array]) -> dict[str, str]:
+    """Constant of the exported graph -> the parameter that it is, with the same values in the same shape."""
+    owners: dict[str, str] = {}
+    for name, values in constants.items():
+        for key in (name, *weights):
+            given = weights.get(key)
+            if given is not None and key not in owners.values() and _equal(given, values):
+                owners[name] = key
+                break
+    return owners
+
+
+def _equal(weight: Array, constant: Array) -> bool:
+    return weight.shape == constant.shape and np.array_equal(weight.astype(constant.dtype), constant)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,83 @@
+"""What a file of trained weights holds, whatever its format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import WeightsError
+
+Array = np.ndarray[Any, Any]
+
+_WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
+"""What DataParallel, torch.compile, and trainers that keep a model as an attribute put in front of its keys."""
+_AROUND_ALL = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Arrays by key, and what else the file tells of the modules that they belong to."""
+
+    name: str
+    """of the file, with the prefix as the user gave it"""
+    arrays: Mapping[str, Array]
+    epsilons: Mapping[str, float] = field(default_factory=dict)
+    """module path of a BatchNorm -> its epsilon, where the file says it (a state_dict does not)"""
+    ultralytics: bool = False
+    """whether the model seems to have been built by Ultralytics, which sets the epsilon of every BatchNorm to 1e-3"""
+    notes: tuple[str, ...] = ()
+    """what the user should know of how the file was read"""
+    inserted: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """id of an insertion in an ONNX file -> (block, hyper-parameters)"""
+    whole: Checkpoint | None = None
+    """the file that this is a part of"""
+
+    def under(self, prefix: str) -> Checkpoint:
+        """The part whose keys start with ``prefix.``, without it; "" is everything.
+
+        A wrapper's name in front of every key (``module.``, ``_orig_mod.``, ``model.``) need not be given. WeightsError
+        if nothing lies there, or something that is not numbers.
+        """
+        starts = self._starts(prefix)
+        arrays: Mapping[str, Array] = _without(self.arrays, starts)
+        if not arrays and prefix and prefix.strip(".") not in self.inserted:
+            raise WeightsError(
+                f"{self.name} has no weights under {prefix!r}; its keys start with {_listed(self.arrays)}"
+            )
+        for key, values in arrays.items():
+            if not _is_numeric(values):
+                raise WeightsError(f"{key} in {self.name} holds {values.dtype} values, not numbers")
+        name = self.name + (f":{prefix}" if prefix else "")
+        epsilons = {key.removeprefix("."): eps for key, eps in _without(self.epsilons, starts.rstrip(".")).items()}
+        here = {"": self.inserted[prefix.strip(".")]} if prefix.strip(".") in self.inserted else {}
+        return replace(self, name=name, arrays=arrays, epsilons=epsilons, inserted=here, whole=self)
+
+    def _starts(self, prefix: str) -> str:
+        """What the keys under a prefix really start with."""
+        if not prefix.strip("."):
+            around = [word for word in _AROUND_ALL if self.arrays and all(key.startswith(word) for key in self.arrays)]
+            return around[0] if around else ""
+        start = prefix.strip(".") + "."
+        if any(key.startswith(start) for key in self.arrays):
+            return start
+        wrapped = re.compile(_WRAPPERS + re.escape(start))
+        found = {match.group() for key in self.arrays if (match := wrapped.match(key))}
+        return min(found, key=len) if found else start
+
+
+def _without(entries: Mapping[str, Any], start: str) -> dict[str, Any]:
+    return {key[len(start) :]: entries[key] for key in entries if key.startswith(start)}
+
+
+def _listed(keys: Iterable[str]) -> str:
+    starts = list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
+    return ", ".join(starts[:6]) + (" ..." if len(starts) > 6 else "") if starts else "nothing: it is empty"
+
+
+def _is_numeric(values: Array) -> bool:
+    """Whether an array holds real numbers; the narrow float types of ml_dtypes are among them."""
+    return values.dtype.kind in "fiub" or (values.dtype.kind == "V" and values.dtype.isbuiltin == 2)

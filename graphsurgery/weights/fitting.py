@@ -1,0 +1,162 @@
+"""A block's parameters from what a file holds: keys, shapes, hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..block import Block
+from ..errors import BlockError, WeightsError
+from ..featuremap import FeatureMap
+from . import lookalike
+from .checkpoint import Checkpoint
+
+Array = np.ndarray[Any, Any]
+_IGNORED = "num_batches_tracked"
+_EPSILON = "bn_eps"
+_OF_ULTRALYTICS = 1e-3
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A block as the weights want it, its parameters by official key, and what the user should know."""
+
+    block: Block
+    arrays: dict[str, Array]
+    warnings: tuple[str, ...]
+
+
+def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> Checkpoint:
+    """What lies under a prefix. WeightsError if nothing does, which names the prefixes that fit the block."""
+    try:
+        return whole.under(prefix)
+    except WeightsError as error:
+        raise WeightsError(f"{error}{lookalike.places_hint(block, feature, whole)}") from None
+
+
+def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Fitted:
+    """The block with the weights in ``part``; ``given`` are the hyper-parameters that the user asked for.
+
+    WeightsError, in the user's terms, if they do not fit; it names what would.
+    """
+    block = _as_inserted(block, part, given)
+    notes = list(part.notes)
+    if block.has_epsilon:
+        block, found = _with_epsilon(block, part, given)
+        notes += found
+    try:
+        block, arrays = fit(block, feature, part.arrays, part.name)
+    except WeightsError as error:
+        raise WeightsError(f"{error}{lookalike.hint(block, feature, part)}") from None
+    return Fitted(block, arrays, tuple(notes))
+
+
+def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) -> Block:
+    """The block with the hyper-parameters that it has in the ONNX file that the weights come from."""
+    if "" not in part.inserted:
+        return block
+    module, settings = part.inserted[""]
+    if module != block.spelled:
+        raise WeightsError(f"{part.name} is {module}, not {block.spelled}")
+    return block.with_values(**{**settings, **given})
+
+
+def _with_epsilon(block: Block, part: Checkpoint, given: Mapping[str, object]) -> tuple[Block, list[str]]:
+    """The block with the BatchNorm epsilon of the file, if the user gave none; a state_dict does not hold it."""
+    told, current = sorted(set(part.epsilons.values())), block.values.get(_EPSILON)
+    if _EPSILON in given or "" in part.inserted:
+        differs = [eps for eps in told if eps != current]
+        note = (
+            f"{_EPSILON} is {current} as asked for; the BatchNorms in {part.name} have {differs[0]:g}"
+            if differs
+            else ""
+        )
+        return block, [note] * bool(note)
+    if len(told) == 1:
+        return block.with_values(**{_EPSILON: told[0]}), [f"{_EPSILON} is {told[0]:g}, read from {part.name}"]
+    if told:
+        listed = ", ".join(f"{eps:g}" for eps in told)
+        raise WeightsError(f"the BatchNorms in {part.name} have the epsilons {listed}; say --set {_EPSILON}=...")
+    if part.ultralytics and current != _OF_ULTRALYTICS and any(key.endswith("running_var") for key in part.arrays):
+        said = f"{current}, the default" if current is not None else "the module's own"
+        return block, [
+            f"{_EPSILON} is {said}, since {part.name} does not tell; models built by Ultralytics have "
+            f"{_OF_ULTRALYTICS:g}: --set {_EPSILON}={_OF_ULTRALYTICS:g}"
+        ]
+    return block, []
+
+
+def fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source: str) -> tuple[Block, dict[str, Array]]:
+    """The block with the hyper-parameters that the weights imply, and the weights by official key.
+
+    WeightsError, in the user's terms, for a missing, extra or mis-shaped key.
+    """
+    given: dict[str, tuple[str, Array]] = {}
+    for key, values in block.regrouped(arrays).items():
+        if key.rpartition(".")[2] == _IGNORED:
+            continue
+        official = block.official_key(key)
+        if official in given:
+            raise WeightsError(f"{source} gives {official} twice, as {given[official][0]} and as {key}")
+        given[official] = (key, values)
+    shapes = {key: tuple(values.shape) or (1,) for key, (_, values) in given.items()}
+    try:
+        inferred = block.settings_from_weights(shapes)
+        block = block.with_values(**inferred) if inferred else block
+        block.check(feature)
+    except BlockError as error:
+        raise WeightsError(f"the weights in {source} do not fit: {error}") from None
+    wanted = block.parameters(feature)
+    missing = [key for key in wanted if key not in given]
+    extra = [key for official, (key, _) in given.items() if official not in wanted]
+    if missing or extra:
+        parts = [f"lacks {_listed(missing)}"] * bool(missing)
+        parts += [f"has {_listed(extra)}, which the block does not"] * bool(extra)
+        raise WeightsError(f"{source} does not fit {block.spelled} at {feature.label}: it {' and '.join(parts)}")
+    return block, {key: _shaped(block, feature, *given[key], shape) for key, shape in wanted.items()}
+
+
+def _listed(keys: list[str]) -> str:
+    most = 12
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _shaped(block: Block, feature: FeatureMap, key: str, values: Array, shape: tuple[int, ...]) -> Array:
+    """The array in the wanted shape: a linear layer's [o, i] is a 1x1 convolution's [o, i, 1, 1]."""
+    if _squeezed(values.shape) == _squeezed(shape) and values.size == int(np.prod(shape)):
+        return values.reshape(shape)
+    made_for = _channels_of(block, feature, key, values.shape, shape)
+    if made_for is not None:
+        raise WeightsError(f"{feature.label} has {feature.channels} channels; {key} is made for {made_for}")
+    raise WeightsError(
+        f"{key} has the shape {list(values.shape)}; {block.spelled} at {feature.label} needs {list(shape)}"
+    )
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    last = len(shape)
+    while last > 1 and shape[last - 1] == 1:
+        last -= 1
+    return shape[:last]
+
+
+def _channels_of(
+    block: Block, feature: FeatureMap, key: str, found: tuple[int, ...], wanted: tuple[int, ...]
+) -> int | None:
+    """The number of channels that would make the wanted shape the found one; None if channels alone cannot."""
+    for size in dict.fromkeys(found):
+        if size == feature.channels:
+            continue
+        other = replace(feature, channels=size)
+        try:
+            block.check(other)
+            shapes = block.parameters(other)
+        except (BlockError, ValueError):
+            continue
+        official = block.official_key(key)
+        if official in shapes and _squeezed(shapes[official]) == _squeezed(found):
+            return size
+    return None

@@ -1,0 +1,126 @@
+"""An unpickler that runs nothing: tensors become tensors, everything else an object without behaviour.
+
+A training checkpoint is a pickle of the trainer's own classes, which cannot be loaded as "weights only", and loading it
+in the usual way would execute whatever it names. Here every global that a pickle asks for, class or function, is
+answered with a class of this module's own that takes any arguments and does nothing with them, but for the few
+functions below, which build tensors and containers. So the file's modules can be walked for their weights.
+
+The module has the interface that ``torch.load`` wants of its ``pickle_module``. Imports torch.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from ..errors import WeightsError
+
+
+class Inert:
+    """Stands for an object of any class; it keeps the state that was pickled."""
+
+    kind = ""
+    """the class that it stands for, as module.name"""
+    state: Any = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Inert:
+        """Any arguments are taken, none is kept."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __call__(self, *_: Any, **__: Any) -> Inert:
+        """Calling it runs nothing."""
+        return Inert()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state[0] if isinstance(state, tuple) and state and isinstance(state[0], dict) else state
+
+    # pickles fill subclasses of list, dict and set item by item
+
+    def append(self, _: Any) -> None: ...
+
+    def extend(self, _: Any) -> None: ...
+
+    def add(self, _: Any) -> None: ...
+
+    def __setitem__(self, _: Any, __: Any) -> None: ...
+
+
+def _first(data: Any, *_: Any) -> Any:
+    return data
+
+
+_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
+    ("torch", "Size"): torch.Size,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch._utils", "_rebuild_parameter_with_state"): _first,
+}
+
+
+class Unpickler(pickle.Unpickler):
+    """See above."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        known = _KNOWN.get((module, name))
+        if known is not None:
+            return known
+        value = vars(torch).get(name) if module == "torch" else None
+        if isinstance(value, torch.dtype):
+            return value
+        return type(name.rpartition(".")[2], (Inert,), {"kind": f"{module}.{name}"})
+
+
+def load(*_: Any, **__: Any) -> Any:
+    """What torch would call for files of the format before 1.6; they are read as plain weights or not at all."""
+    raise WeightsError("not a checkpoint in torch's format")
+
+
+def state_dict(module: Inert) -> dict[str, torch.Tensor]:
+    """What ``module.state_dict()`` would give, for a pickled ``nn.Module``; {} for any other object."""
+    found: dict[str, torch.Tensor] = {}
+    for path, each in modules(module):
+        transient = each.state.get("_non_persistent_buffers_set") or ()
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _entries(each, kind):
+                if isinstance(value, torch.Tensor) and not (kind == "_buffers" and name in transient):
+                    found[f"{path}.{name}" if path else name] = value
+    return found
+
+
+def epsilons(module: Inert) -> dict[str, float]:
+    """The epsilon of each BatchNorm over maps in a pickled ``nn.Module``, by module path.
+
+    Not of a BatchNorm1d, whose epsilon trainers leave alone where they set that of the others.
+    """
+    return {
+        path: float(each.state["eps"])
+        for path, each in modules(module)
+        if each.kind.endswith(("BatchNorm2d", "SyncBatchNorm")) and isinstance(each.state.get("eps"), float)
+    }
+
+
+def modules(module: Inert) -> Iterator[tuple[str, Inert]]:
+    """A pickled ``nn.Module`` and all those inside it, with their paths, each once."""
+    pending, seen = [("", module)], set[int]()
+    while pending:
+        path, each = pending.pop()
+        if id(each) in seen or not isinstance(each.state, dict):
+            continue
+        seen.add(id(each))
+        yield path, each
+        inner = [(f"{path}.{name}" if path else name, m) for name, m in _entries(each, "_modules")]
+        pending += reversed([(name, m) for name, m in inner if isinstance(m, Inert)])
+
+
+def _entries(module: Inert, kind: str) -> list[tuple[str, Any]]:
+    entries = module.state.get(kind)
+    return [(str(name), value) for name, value in entries.items()] if isinstance(entries, dict) else []

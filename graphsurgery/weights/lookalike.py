@@ -1,0 +1,71 @@
+"""What a weights file has instead of what was asked for: weights that fit elsewhere in it, or another block's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..block import Block, all_blocks
+from ..errors import GraphSurgeryError
+from ..featuremap import FeatureMap
+from .checkpoint import Checkpoint
+
+Array = np.ndarray[Any, Any]
+_MOST = 4
+
+
+def hint(block: Block, feature: FeatureMap, part: Checkpoint) -> str:
+    """A clause to put behind "... does not fit"; "" if nothing is found, or the keys fit and only the shapes do not."""
+    if not part.arrays or keys_fit(block, feature, part.arrays):
+        return ""
+    others = [each for each in _alternatives(block) if keys_fit(each, feature, part.arrays)]
+    if others:
+        return f"; its keys look like those of {_listed([each.spelled for each in others], 'or')}"
+    return places_hint(block, feature, part.whole or part)
+
+
+def places_hint(block: Block, feature: FeatureMap, whole: Checkpoint) -> str:
+    """A clause that names the prefixes in a file under which the block's keys lie; "" if there are none."""
+    found = {place for place, arrays in _groups(whole.arrays).items() if keys_fit(block, feature, arrays)}
+    found |= {name for name, (module, _) in whole.inserted.items() if module == block.spelled}
+    places = [place for place in found if not any(place.startswith(f"{outer}.") for outer in found)]
+    return f"; weights that look like {block.spelled} lie under {_listed(sorted(places), 'and')}" if places else ""
+
+
+def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> bool:
+    """Whether these are a block's keys; shapes are not looked at, so that weights for other channels fit."""
+    try:
+        arrays = block.regrouped(arrays)
+        given = {block.official_key(key): key for key in arrays if not key.endswith("num_batches_tracked")}
+        inferred = block.settings_from_weights({new: tuple(arrays[key].shape) or (1,) for new, key in given.items()})
+        wanted = (block.with_values(**inferred) if inferred else block).parameters(feature)
+    except (GraphSurgeryError, ValueError, IndexError, KeyError, ZeroDivisionError):  # shapes that it cannot have
+        return False
+    return bool(wanted) and wanted.keys() == given.keys()
+
+
+def _alternatives(block: Block) -> Iterator[Block]:
+    """Every other block, and the other variants of this one."""
+    for each in all_blocks().values():
+        for variant in each.variants or (None,):
+            other = each(variant)
+            if other.spelled != block.spelled:
+                yield other
+
+
+def _groups(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """The keys below each module path of a file."""
+    groups: dict[str, dict[str, Array]] = {}
+    for key, values in arrays.items():
+        parts = key.split(".")
+        for depth in range(1, len(parts)):
+            groups.setdefault(".".join(parts[:depth]), {})[".".join(parts[depth:])] = values
+    return groups
+
+
+def _listed(names: list[str], word: str) -> str:
+    if len(names) > _MOST:
+        return f"{', '.join(names[:_MOST])} and {len(names) - _MOST} more"
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

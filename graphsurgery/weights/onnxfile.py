@@ -1,0 +1,129 @@
+"""Weights out of an ONNX file: an insertion by its id, or a module as an exporter wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from .. import externaldata
+from ..errors import GraphSurgeryError, ModelError, WeightsError
+from ..modelfile import ModelFile
+from ..modulepath import from_name
+from ..wire import text
+from .checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from ..record import Insertion
+
+Array = np.ndarray[Any, Any]
+_BATCH_NORM = "BatchNormalization"
+_INPUTS: dict[str, tuple[str, ...]] = {
+    "Conv": ("", "weight", "bias"),
+    "ConvTranspose": ("", "weight", "bias"),
+    "Gemm": ("", "weight", "bias"),
+    _BATCH_NORM: ("", "weight", "bias", "running_mean", "running_var"),
+    "InstanceNormalization": ("", "weight", "bias"),
+    "LayerNormalization": ("", "weight", "bias"),
+    "PRelu": ("", "weight"),
+}
+"""Operator -> the parameters of the PyTorch layer that it was exported from."""
+
+
+class _Tensors(Mapping[str, Array]):
+    """Arrays that are read from the file when they are asked for."""
+
+    def __init__(self, readers: Mapping[str, Callable[[], Array]]) -> None:
+        self._readers = readers
+
+    def __getitem__(self, key: str) -> Array:
+        return self._readers[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+def read(path: Path) -> Checkpoint:
+    """The weights in an ONNX file under every name that they can be asked for.
+
+    ``ID.KEY`` for a block that graphsurgery inserted; initializers under their own names, which exporters take from the
+    module (``model.8.attn.fc1.weight``); and, for weights that an exporter folded or renamed (``onnx::Conv_12``), the
+    module path of the node that reads them. Raises WeightsError and ModelError.
+    """
+    try:
+        model = ModelFile.load(path)
+        externaldata.check(model.external_data, model.folder)
+        insertions = model.insertions()
+    except ModelError as error:
+        raise WeightsError(str(error)) from None
+    readers: dict[str, Callable[[], Array]] = {}
+    structure = model.structure
+    for tensor in structure.graph.initializer:
+        if tensor.data_type in _FLOATS:
+            name = text(tensor.name) or ""
+            readers[name] = lambda name=name: _wide(model.tensor(name))  # type: ignore[misc]
+    epsilons: dict[str, float] = {}
+    for node in structure.graph.node:
+        for key, name, transposed in _by_module(node):
+            if name in readers and key not in readers:
+                source = readers[name]
+                readers[key] = (lambda source=source: source().T) if transposed else source  # type: ignore[misc]
+        if node.op_type == _BATCH_NORM:
+            own = text(node.input[1]) or ""
+            epsilons[own.removesuffix(".weight") if own.endswith(".weight") else _path(node)] = _epsilon(node)
+    inserted: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for insertion in insertions:
+        inserted[insertion.id] = (insertion.module, insertion.settings)
+        others = {key: value for key, value in readers.items() if not key.startswith(f"{insertion.id}.")}
+        readers = others | _of_insertion(insertion, model)
+        epsilons = {key: eps for key, eps in epsilons.items() if not f"{key}.".startswith(f"{insertion.id}.")}
+    return Checkpoint(path.name, _Tensors(readers), epsilons, inserted=inserted)
+
+
+_FLOATS = frozenset(
+    (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+)
+
+
+def _of_insertion(insertion: Insertion, model: ModelFile) -> dict[str, Callable[[], Array]]:
+    def reader(key: str) -> Callable[[], Array]:
+        return lambda: insertion.weights(model)[key]
+
+    try:
+        keys = [*insertion.block().parameters(insertion.feature), *(["alpha"] if insertion.gate == "residual" else [])]
+    except GraphSurgeryError:  # a block that is not installed here, or a module that may not be imported
+        return {}
+    return {f"{insertion.id}.{key}": reader(key) for key in keys}
+
+
+def _by_module(node: onnx.NodeProto) -> Iterator[tuple[str, str, bool]]:
+    """(key in a state_dict, tensor, whether it is stored transposed) for what a node reads."""
+    path = _path(node)
+    if not path:
+        return
+    if node.op_type == "MatMul":  # a linear layer; which of the two is the weight is seen from what is an initializer
+        yield from ((f"{path}.weight", name, True) for name in node.input)
+        return
+    plain = node.op_type != "Gemm" or any(each.name == "transB" and each.i for each in node.attribute)
+    for part, name in zip(_INPUTS.get(node.op_type, ()), node.input, strict=False):
+        if part:
+            yield f"{path}.{part}", name, not plain and part == "weight"
+
+
+def _path(node: onnx.NodeProto) -> str:
+    return from_name(text(node.name) or "")
+
+
+def _epsilon(node: onnx.NodeProto) -> float:
+    stored = next((each.f for each in node.attribute if each.name == "epsilon"), np.float32(1e-5))
+    return float(f"{np.float32(stored):.6g}")  # the attribute is a float32, and 1e-3 was meant
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(np.float32) if values.dtype.itemsize < 4 else values

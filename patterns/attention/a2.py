@@ -1,0 +1,86 @@
+"""Double attention of A2-Nets: gather features by attention over the positions, hand them out again by another one.
+
+Chen et al., "A2-Nets: Double Attention Networks", NeurIPS 2018, arXiv:1810.11579.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, Setting, layer_values
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .parts import linear
+from .transformer import flat, like_map, softmax, transpose
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DoubleAttention(Block):
+    """The two 1x1 convolutions around the attention are applied to the few gathered features, not to the map:
+
+    R (A x + a) B^T V + r = R (A (x B^T)) V + R a + r, since the columns of B^T and of V add up to 1.
+    """
+
+    name = "a2"
+    title = "Double Attention (A2-Net)"
+    demand = 44
+    paper = "A2-Nets: Double Attention Networks, NeurIPS 2018, arXiv:1810.11579"
+    reference = (
+        "the paper's equations 4 to 6; keys as in xmu-xiaoma666/External-Attention-pytorch, whose softmax is not"
+    )
+    formula = "y = conv_reconstruct(convA(x) softmax_positions(convB(x))^T softmax_maps(convV(x)))"
+    untrained = "nearly the same for every position, and smaller than its input: there is no shortcut inside"
+    settings = (
+        Setting("c_m", int, 128, "channels that are gathered", minimum=1),
+        Setting("c_n", int, 128, "attention maps", minimum=1),
+    )
+
+    @property
+    def _widths(self) -> tuple[int, int]:
+        return int(self.values["c_m"] or 0), int(self.values["c_n"] or 0)
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, (c_m, c_n) = feature.channels, self._widths
+        outputs = {"convA": c_m, "convB": c_n, "convV": c_n}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, count in outputs.items():
+            shapes |= {f"{layer}.weight": (count, channels, 1, 1), f"{layer}.bias": (count,)}
+        return shapes | {"conv_reconstruct.weight": (channels, c_m, 1, 1), "conv_reconstruct.bias": (channels,)}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return layer_values(rng, self.parameters(feature))
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        if not {"convA.weight", "convB.weight"} <= set(shapes):
+            return {}
+        return {"c_m": shapes["convA.weight"][0], "c_n": shapes["convB.weight"][0]}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        channels, (c_m, c_n) = t.feature.channels, self._widths
+        x = flat(t, t.x)
+        # the bias of convB is the same at every position, and the softmax does not see it
+        gather = softmax(t, flat(t, linear(t, t.x, "convB", bias=False), c_n), 3)
+        features = t.op("MatMul", x, transpose(t, gather, (0, 2, 1)))
+        for layer, shape in (("convA", (1, c_m, channels)), ("conv_reconstruct", (1, channels, c_m))):
+            features = t.op("MatMul", t.weight(f"{layer}.weight", shape), features)
+        # as a product with x turned, so that the axis of the softmax is the last one
+        maps = t.op("MatMul", transpose(t, x, (0, 2, 1)), t.rows("convV.weight", range(c_n), transposed=True))
+        maps = t.add(maps, t.weight("convV.bias", (1, 1, c_n)))
+        distribute = transpose(t, softmax(t, maps, 3), (0, 2, 1))
+        y = like_map(t, t.op("MatMul", features, distribute), channels)
+        bias = t.values("conv_reconstruct.weight").reshape(channels, c_m) @ t.values("convA.bias")
+        bias = bias + t.values("conv_reconstruct.bias")
+        return t.add(y, t.constant(bias.reshape(1, -1, 1, 1), "conv_reconstruct.bias"))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.a2 import DoubleAttention as Module
+
+        c_m, c_n = self._widths
+        return Module(feature.channels, c_m=c_m, c_n=c_n)

@@ -1,0 +1,45 @@
+"""Activations that ONNX has no single operator for, in every element type and operator set."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.template import Template
+
+
+def silu(t: Template, x: gs.Tensor) -> gs.Variable:
+    """x * sigmoid(x)."""
+    return t.mul(x, t.sigmoid(x))
+
+
+def hard_sigmoid(t: Template, x: gs.Tensor) -> gs.Variable:
+    """relu6(x + 3) / 6, as torch and timm have it; ONNX's operator has another slope by default."""
+    # the slope is a float32 attribute, which is too coarse for float64
+    if t.supports("HardSigmoid") and t.feature.dtype != "float64":
+        return t.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+    return t.mul(clip(t, t.add(x, t.scalar(3.0, "three")), 0.0, 6.0), t.scalar(1 / 6, "sixth"))
+
+
+def hard_swish(t: Template, x: gs.Tensor) -> gs.Variable:
+    """x * relu6(x + 3) / 6. Not ONNX's HardSwish: it comes with opset 14, and runtimes take it apart again."""
+    return t.mul(x, hard_sigmoid(t, x))
+
+
+def gelu(t: Template, x: gs.Tensor) -> gs.Variable:
+    """x / 2 * (1 + erf(x / sqrt 2)). Not ONNX's Gelu: TensorRT 8.6 lacks it; onnxruntime makes its own of this form."""
+    shape = () if t.target == "onnxruntime" else (1, 1, 1, 1)  # its fusion looks for scalars
+    root, one, half = (
+        t.constant(np.full(shape, value), name)
+        for value, name in ((math.sqrt(2), "root_two"), (1.0, "one"), (0.5, "half"))
+    )
+    return t.mul(t.mul(x, t.add(t.op("Erf", t.div(x, root)), one)), half)
+
+
+def clip(t: Template, x: gs.Tensor, low: float, high: float) -> gs.Variable:
+    """x between two numbers; they are attributes or inputs, as the opset wants them."""
+    if t.opset < 11:
+        return t.op("Clip", x, min=low, max=high)
+    return t.op("Clip", x, t.constant(np.array(low), "low"), t.constant(np.array(high), "high"))

@@ -1,0 +1,199 @@
+"""AIFI: the transformer encoder layer that RT-DETR runs on its deepest map.
+
+Zhao et al., "DETRs Beat YOLOs on Real-time Object Detection", CVPR 2024, arXiv:2304.08069.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, Setting, layer_values
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .activations import gelu
+from .transformer import attend, dense, in_heads, layer_norm, like_map, reshape, transpose, without_separate
+
+if TYPE_CHECKING:
+    import torch
+
+_NAMES = {"rtdetr": ("self_attn", "linear1", "linear2"), "ultralytics": ("ma", "fc1", "fc2")}
+_IN_TRANSFORMERS = {
+    r"self_attn_layer_norm\.": "norm1.",
+    r"final_layer_norm\.": "norm2.",
+    r"self_attn\.o_proj\.": "self_attn.out_proj.",
+    r"mlp\.": "",
+}
+_TEMPERATURE = 10000.0
+
+
+class AIFI(Block):
+    """q, k and v are 1x1 convolutions of the map: (x + pos) W = x W + pos W, and pos W is a constant map.
+
+    The scale of the logits is part of q. The biases of k and v are gone: a softmax does not see what it adds to all
+    logits of a query, and what is added to all values is added to the output.
+    """
+
+    name = "aifi"
+    title = "AIFI (RT-DETR encoder layer)"
+    demand = 47
+    paper = "DETRs Beat YOLOs on Real-time Object Detection, CVPR 2024, arXiv:2304.08069"
+    reference = "lyuwenyu/RT-DETR, hybrid_encoder.py; ultralytics/ultralytics, nn/modules/transformer.py"
+    formula = "t = LN1(t + attention(q = k = t + pos, v = t)), y = LN2(t + fc2(gelu(fc1(t)))), t: positions as tokens"
+    untrained = "normalised: every position's channels come out with mean 0 and variance 1, whatever came in"
+    variants: ClassVar[dict[str, str]] = {
+        "rtdetr": "the paper's code, and Ultralytics before 8.4: positions column by column on tokens row by row",
+        "ultralytics": "Ultralytics 8.4 and later: positions row by row; the same on square maps",
+    }
+    settings = (
+        Setting("hidden", int, 1024, "width of the feed-forward part", minimum=1),
+        Setting("heads", int, 8, "heads, a divisor of C", minimum=1),
+        Setting("normalize_before", bool, False, "LayerNorm in front of each part instead of behind it"),
+        Setting("ln_eps", float, 1e-5, "epsilon of the LayerNorms", above=0),
+    )
+
+    @property
+    def _names(self) -> tuple[str, str, str]:
+        return _NAMES[str(self.variant)]
+
+    @property
+    def _before(self) -> bool:
+        return bool(self.values["normalize_before"])
+
+    def official_key(self, key: str) -> str:
+        for theirs, ours in _IN_TRANSFORMERS.items():
+            key = re.sub(f"^{theirs}", ours, key)
+        for names in _NAMES.values():
+            for theirs, ours in zip(names, self._names, strict=True):
+                if key.startswith(f"{theirs}."):
+                    return ours + key[len(theirs) :]
+        return key
+
+    def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        separate = r"(self_attn|ma)\.(q|k|v)_proj\.(weight|bias)"
+        return without_separate(arrays, separate, "qkv", lambda match: f"{match[1]}.in_proj_{match[3]}")
+
+    def check(self, feature: FeatureMap) -> None:
+        heads = int(self.values["heads"] or 0)
+        if feature.channels % heads:
+            raise BlockError(f"{feature.label} has {feature.channels} channels, which {heads} heads do not divide")
+        if feature.channels % 4:
+            raise BlockError(
+                f"aifi codes positions in four parts of the channels, and {feature.label} has {feature.channels}, "
+                "no multiple of 4"
+            )
+        if not feature.static:
+            raise BlockError(f"aifi codes the position on the map, and {feature.label} has a dynamic height or width")
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, hidden = feature.channels, int(self.values["hidden"] or 0)
+        attention, first, second = self._names
+        shapes: dict[str, tuple[int, ...]] = {
+            f"{attention}.in_proj_weight": (3 * channels, channels),
+            f"{attention}.in_proj_bias": (3 * channels,),
+        }
+        layers = {f"{attention}.out_proj": (channels, channels), first: (hidden, channels), second: (channels, hidden)}
+        for layer, shape in (*layers.items(), ("norm1", (channels,)), ("norm2", (channels,))):
+            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        shapes, attention = self.parameters(feature), self._names[0]
+        values = layer_values(rng, {key: s for key, s in shapes.items() if "norm" not in key and "in_proj" not in key})
+        bound = np.sqrt(6 / (4 * feature.channels))  # torch's MultiheadAttention: Xavier over q, k and v together
+        shape = shapes[f"{attention}.in_proj_weight"]
+        values[f"{attention}.in_proj_weight"] = rng.uniform(-bound, bound, shape).astype(np.float32)
+        values[f"{attention}.out_proj.bias"] = np.zeros(feature.channels, np.float32)
+        for key, shape in shapes.items():
+            if key not in values:
+                values[key] = np.full(shape, float(key.endswith("weight")), np.float32)
+        return {key: values[key] for key in shapes}
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        if not self._before:
+            return super().identity(feature)
+        values, (attention, _, second) = self.initial(feature, np.random.default_rng(0)), self._names
+        for layer in (f"{attention}.out_proj", second):
+            for part in ("weight", "bias"):
+                values[f"{layer}.{part}"] = np.zeros_like(values[f"{layer}.{part}"])
+        return values
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        hidden = shapes.get(f"{self._names[1]}.weight")
+        return {"hidden": hidden[0]} if hidden else {}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        _, first, second = self._names
+        eps = float(self.values["ln_eps"] or 0)
+        if self._before:
+            n = _as_map(t, layer_norm(t, _as_tokens(t, t.x), "norm1", eps))
+            tokens = _as_tokens(t, t.add(t.x, self._attended(t, n)))
+            inner = layer_norm(t, tokens, "norm2", eps)
+        else:
+            inner = tokens = layer_norm(t, _as_tokens(t, t.add(t.x, self._attended(t, t.x))), "norm1", eps)
+        tokens = t.add(tokens, dense(t, gelu(t, dense(t, inner, first)), second))
+        return _as_map(t, tokens if self._before else layer_norm(t, tokens, "norm2", eps))
+
+    def _attended(self, t: Template, x: gs.Variable) -> gs.Variable:
+        """The attention part on a map, its output projection included; a map again."""
+        channels, heads, name = t.feature.channels, int(self.values["heads"] or 0), self._names[0]
+        scale = (channels // heads) ** -0.5
+        weights = t.values(f"{name}.in_proj_weight")
+        biases = t.values(f"{name}.in_proj_bias").reshape(3, channels)
+        position = positions(channels, *t.feature.size, by_rows=self.variant == "ultralytics")
+        parts = []
+        for number, factor in enumerate((scale, 1.0, 1.0)):
+            rows = range(number * channels, (number + 1) * channels)
+            kernel = t.rows(f"{name}.in_proj_weight", rows, factor=factor, shape=(channels, channels, 1, 1))
+            y = t.conv(x, kernel)
+            if number < 2:
+                shift = np.tensordot(weights[list(rows)], position, 1) * factor
+                if number == 0:
+                    shift += biases[0].reshape(-1, 1, 1) * factor
+                y = t.add(y, t.constant(shift[None], f"{name}.position_{'qk'[number]}"))
+            parts.append(in_heads(t, y, heads, channels // heads))
+        o = like_map(t, attend(t, *parts), channels)
+        bias = t.values(f"{name}.out_proj.bias") + t.values(f"{name}.out_proj.weight") @ biases[2]
+        out = t.weight(f"{name}.out_proj.weight", (channels, channels, 1, 1))
+        return t.conv(o, out, t.constant(bias, f"{name}.out_proj.bias"))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.aifi import AIFI as Module
+
+        return Module(
+            feature.channels,
+            feature.size,
+            hidden=int(self.values["hidden"] or 0),
+            heads=int(self.values["heads"] or 0),
+            before=self._before,
+            variant=str(self.variant),
+            ln_eps=float(self.values["ln_eps"] or 0),
+        )
+
+
+def positions(channels: int, height: int, width: int, *, by_rows: bool) -> Array:
+    """The position code as a map [C, H, W], float64: sine and cosine of two coordinates at C/4 rates.
+
+    ``by_rows``: row and column of every position. Otherwise what comes of a table made column by column and read row
+    by row: the token of number n = y W + x gets the code of column n // H and row n % H, columns first.
+    """
+    rates = _TEMPERATURE ** -(np.arange(channels // 4) / (channels // 4))
+    number = np.arange(height * width)
+    coordinates = (number // width, number % width) if by_rows else (number // height, number % height)
+    angles = [coordinate * rates[:, None] for coordinate in coordinates]
+    return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)]).reshape(channels, height, width)
+
+
+def _as_tokens(t: Template, x: gs.Variable) -> gs.Variable:
+    """[N, C, H, W] -> [N, 1, H * W, C]; four axes, so that no constant behind it has to be given another rank."""
+    return transpose(t, reshape(t, x, (0, 1, t.feature.channels, t.feature.area)), (0, 1, 3, 2))
+
+
+def _as_map(t: Template, tokens: gs.Variable) -> gs.Variable:
+    return like_map(t, transpose(t, tokens, (0, 1, 3, 2)), t.feature.channels)

@@ -1,0 +1,108 @@
+"""Coordinate Attention: one gate per row and one per column, both from the same narrow network.
+
+Hou et al., "Coordinate Attention for Efficient Mobile Network Design", CVPR 2021, arXiv:2103.02907.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.patterns.attention.activations import hard_swish
+from graphsurgery.patterns.attention.initial import torch_default
+from graphsurgery.patterns.attention.parts import folded_conv, linear
+from graphsurgery.template import Template
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CoordinateAttention(Block):
+    """The published code joins the means of rows and columns for one convolution and parts them again. That
+    convolution, its BatchNorm and the activation work on each position alone: here they run on the two as they are.
+    """
+
+    name = "coordatt"
+    title = "Coordinate Attention"
+    demand = 7
+    paper = "Coordinate Attention for Efficient Mobile Network Design, CVPR 2021, arXiv:2103.02907"
+    reference = "houqb/CoordAttention, coordatt.py (hidden width max(8, C/32), biases)"
+    formula = "y = x * sigmoid(conv_h(t(mean over W))) * sigmoid(conv_w(t(mean over H))), t = h_swish(BN(conv1(.)))"
+    untrained = "scales its input to about a quarter"
+    variants: ClassVar[dict[str, str]] = {
+        "official": "the authors' code: biases, max(8, C/32) hidden channels",
+        "timm": "timm's CoordAttn: no biases, C/24 hidden channels rounded to a multiple of 8",
+    }
+    settings = (
+        Setting("reduction", int, 32, "channels over hidden channels, of which there are at least 8", 1, None, None,
+                ("official",)),
+        Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
+        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3", above=0),
+        Setting("skip", bool, False, "adds x to the result, timm's has_skip", variants=("timm",)),
+    )  # fmt: skip
+    aliases = (
+        (r"conv2\.(weight|bias)", r"conv_h.\1"),
+        (r"conv3\.(weight|bias)", r"conv_w.\1"),
+        (r"F_([hw])\.(weight|bias)", r"conv_\1.\2"),
+        (r"bn\.(\w+)", r"bn1.\1"),
+    )
+
+    @property
+    def _bias(self) -> bool:
+        return self.variant == "official"
+
+    def _hidden(self, feature: FeatureMap) -> int:
+        if self.values["hidden"]:
+            return int(self.values["hidden"])
+        if self.variant == "timm":
+            return max(8, int(feature.channels / 24 + 4) // 8 * 8)
+        return max(8, feature.channels // int(self.values["reduction"] or 1))
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, hidden = feature.channels, self._hidden(feature)
+        shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (hidden, channels, 1, 1)}
+        shapes |= bn_shapes("bn1", hidden)
+        shapes |= {"conv_h.weight": (channels, hidden, 1, 1), "conv_w.weight": (channels, hidden, 1, 1)}
+        if self._bias:
+            shapes |= {"conv1.bias": (hidden,), "conv_h.bias": (channels,), "conv_w.bias": (channels,)}
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return torch_default(self.parameters(feature), rng)
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        if not self._bias:
+            raise BlockError(f"{self.spelled} has no biases and cannot leave its input as it is; use --gate residual")
+        values = self.initial(feature, np.random.default_rng(0))
+        for gate in ("conv_h", "conv_w"):
+            values[f"{gate}.weight"] = np.zeros_like(values[f"{gate}.weight"])
+            values[f"{gate}.bias"] = np.full_like(values[f"{gate}.bias"], SATURATED)
+        return values
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        return {"hidden": shapes["conv1.weight"][0]} if "conv1.weight" in shapes else {}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        shared = folded_conv(t, "conv1", "bn1", float(self.values["bn_eps"] or 0))
+        y: gs.Variable = t.x
+        for axis, gate in ((3, "conv_h"), (2, "conv_w")):
+            hidden = hard_swish(t, t.conv(t.reduce("ReduceMean", t.x, (axis,)), *shared))
+            y = t.mul(y, t.sigmoid(linear(t, hidden, gate, bias=self._bias)))
+        return t.add(y, t.x) if self.values.get("skip") else y
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.coordatt import CoordinateAttention as Module
+
+        return Module(
+            feature.channels,
+            self._hidden(feature),
+            bias=self._bias,
+            skip=bool(self.values.get("skip")),
+            bn_eps=float(self.values["bn_eps"] or 0),
+        )

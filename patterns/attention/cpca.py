@@ -1,0 +1,94 @@
+"""CPCA: a channel gate, then a multi-scale depthwise map that weighs what passed it.
+
+Huang et al., "Channel Prior Convolutional Attention for Medical Image Segmentation", arXiv:2306.05196.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, Setting, layer_values
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .activations import gelu
+from .lska import depthwise
+
+if TYPE_CHECKING:
+    import torch
+
+_STRIPS = (7, 11, 21)
+
+
+class CPCA(Block):
+    """One 1x1 convolution, ``conv``, is used three times, and stands in the model once."""
+
+    name = "cpca"
+    title = "Channel Prior Convolutional Attention"
+    demand = 42
+    paper = "Channel Prior Convolutional Attention for Medical Image Segmentation, arXiv:2306.05196"
+    reference = "Cuthbert-Huang/CPCANet, CPCANet.py, class RepBlock"
+    formula = (
+        "u = gelu(conv(x)), v = u * (sigmoid(mlp(mean u)) + sigmoid(mlp(max u))), s = dconv5_5(v), "
+        "y = conv(conv(s + sum over k = 7, 11, 21 of dconv{k}_1(dconv1_{k}(s))) * v)"
+    )
+    untrained = "about a tenth of its input's norm, in other values: it is not a gate of its input"
+    settings = (
+        Setting("reduction", int, 4, "channels over hidden channels of the channel attention", minimum=1),
+        Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
+    )
+
+    def _hidden(self, feature: FeatureMap) -> int:
+        return int(self.values["hidden"] or feature.channels // int(self.values["reduction"] or 1))
+
+    def check(self, feature: FeatureMap) -> None:
+        if self._hidden(feature) < 1:
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels; "
+                f"a reduction of {self.values['reduction']} leaves no hidden channel"
+            )
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, hidden = feature.channels, self._hidden(feature)
+        weights: dict[str, tuple[int, ...]] = {
+            "ca.fc1": (hidden, channels, 1, 1),
+            "ca.fc2": (channels, hidden, 1, 1),
+            "dconv5_5": (channels, 1, 5, 5),
+        }
+        for k in _STRIPS:
+            weights |= {f"dconv1_{k}": (channels, 1, 1, k), f"dconv{k}_1": (channels, 1, k, 1)}
+        weights["conv"] = (channels, channels, 1, 1)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, shape in weights.items():
+            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return layer_values(rng, self.parameters(feature))
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        return {"hidden": shapes["ca.fc1.weight"][0]} if "ca.fc1.weight" in shapes else {}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        shared = {
+            layer: (t.weight(f"{layer}.weight"), t.weight(f"{layer}.bias")) for layer in ("conv", "ca.fc1", "ca.fc2")
+        }
+        u = gelu(t, t.conv(t.x, *shared["conv"]))
+        gates = []
+        for pooled in (t.mean_hw(u), t.reduce("ReduceMax", u, (2, 3))):
+            gates.append(t.sigmoid(t.conv(t.relu(t.conv(pooled, *shared["ca.fc1"])), *shared["ca.fc2"])))
+        v = t.mul(u, t.add(*gates))
+        first = total = depthwise(t, v, "dconv5_5")
+        for k in _STRIPS:
+            total = t.add(total, depthwise(t, depthwise(t, first, f"dconv1_{k}"), f"dconv{k}_1"))
+        return t.conv(t.mul(t.conv(total, *shared["conv"]), v), *shared["conv"])
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.cpca import CPCA as Module
+
+        return Module(feature.channels, self._hidden(feature))

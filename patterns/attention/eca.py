@@ -1,0 +1,131 @@
+"""ECA: a gate for every channel from the means of its neighbours in the order of channels.
+
+Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020, arXiv:1910.03151.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log2
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import SATURATED, Array, Block, Setting
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .initial import torch_default
+
+if TYPE_CHECKING:
+    import torch
+
+_BAND_UP_TO = 1024  # channels: a band matrix of more would put more than 4 MB of zeros into the model
+
+
+class ECA(Block):
+    """The convolution over the channels as a 1x1 convolution whose C x C weight is a band, or over a row of them."""
+
+    name = "eca"
+    title = "Efficient Channel Attention"
+    demand = 6
+    paper = "ECA-Net: Efficient Channel Attention for Deep CNNs, CVPR 2020, arXiv:1910.03151"
+    reference = "BangguWu/ECANet, models/eca_module.py"
+    formula = "y = x * sigmoid(conv1d_k(mean over H, W of x, as a sequence of C))"
+    untrained = "halves its input"
+    variants: ClassVar[dict[str, str]] = {
+        "official": "the sequence of channels is padded with zeros",
+        "timm-ceca": "timm's CecaModule: the sequence is a ring",
+    }
+    settings = (
+        Setting(
+            "kernel", int, None, "channels under the kernel, odd; 3 as in the official code if not given", minimum=1
+        ),
+        Setting("adaptive", bool, False, "kernel from the number of channels C: the odd one at (log2(C) + 1) / 2"),
+        Setting("bias", bool, False, "whether the convolution has a bias; only External-Attention's port has one"),
+    )
+    aliases = ((r"conv1\.(weight|bias)", r"conv.\1"),)
+
+    def _kernel(self, feature: FeatureMap) -> int:
+        if self.values["kernel"] or not self.values["adaptive"]:
+            return int(self.values["kernel"] or 3)
+        steps = int((log2(feature.channels) + 1) / 2)
+        return max(steps if steps % 2 else steps + 1, 3)
+
+    def check(self, feature: FeatureMap) -> None:
+        kernel = self._kernel(feature)
+        if kernel % 2 == 0:
+            raise BlockError(f"kernel of eca is odd, not {kernel}: another would change the number of channels")
+        if self.variant == "timm-ceca" and kernel // 2 > feature.channels:
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels; a kernel of {kernel} goes round that ring twice"
+            )
+
+    def warnings(self, feature: FeatureMap) -> list[str]:
+        if self.values["kernel"] and self.values["adaptive"]:
+            return [f"adaptive has no effect: the kernel is given as {self.values['kernel']}"]
+        return []
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {"conv.weight": (1, 1, self._kernel(feature))}
+        return shapes | {"conv.bias": (1,)} if self.values["bias"] else shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return torch_default(self.parameters(feature), rng)
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        if not self.values["bias"]:
+            raise BlockError(
+                "eca without a bias cannot leave its input as it is (it can only halve it); use --gate residual"
+            )
+        weight = np.zeros((1, 1, self._kernel(feature)), np.float32)
+        return {"conv.weight": weight, "conv.bias": np.full(1, SATURATED, np.float32)}
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        if "conv.weight" not in shapes:
+            return {}
+        return {"kernel": shapes["conv.weight"][-1], "bias": "conv.bias" in shapes}
+
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        return ("band",) if self.variant == "timm-ceca" else ("band", "row")
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        """For TensorRT the form without a Reshape, as long as its weight is small."""
+        if "row" in lowerings and (t.target == "onnxruntime" or t.feature.channels > _BAND_UP_TO):
+            return "row"
+        return "band"
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        means, channels = t.mean_hw(t.x), t.feature.channels
+        bias = bool(self.values["bias"])
+        if lowering == "band":
+            weight = t.constant(self._band(t), "conv.weight")
+            shift = t.constant(np.full(channels, t.kept("conv.bias")), "conv.bias") if bias else None
+            return t.mul(t.x, t.sigmoid(t.conv(means, weight, shift)))
+        kernel = self._kernel(t.feature)
+        row = t.op("Reshape", means, t.integers([0, 1, 1, channels], "row"))
+        weight, side = t.weight("conv.weight", (1, 1, 1, kernel)), kernel // 2
+        gate = t.sigmoid(t.conv(row, weight, t.weight("conv.bias") if bias else None, pads=[0, side] * 2))
+        return t.mul(t.x, t.op("Reshape", gate, t.integers([0, channels, 1, 1], "column")))
+
+    def _band(self, t: Template) -> Array:
+        """[C, C, 1, 1]: in row c the kernel, its middle at column c."""
+        channels, kernel = t.feature.channels, t.kept("conv.weight").reshape(-1)
+        band = np.zeros((channels, channels))
+        rows = np.arange(channels)
+        for offset, value in enumerate(kernel, -(kernel.size // 2)):
+            columns = rows + offset
+            if self.variant == "timm-ceca":
+                np.add.at(band, (rows, columns % channels), value)
+            else:
+                inside = (columns >= 0) & (columns < channels)
+                band[rows[inside], columns[inside]] = value
+        return band.reshape(channels, channels, 1, 1)
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.eca import ECA as Module
+
+        circular = self.variant == "timm-ceca"
+        return Module(self._kernel(feature), bias=bool(self.values["bias"]), circular=circular)

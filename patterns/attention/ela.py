@@ -1,0 +1,169 @@
+"""ELA, Efficient Local Attention: a gate per row and one per column, by a convolution along each strip of means.
+
+Xu and Wan, "ELA: Efficient Local Attention for Deep Convolutional Neural Networks", arXiv:2403.01123.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import SATURATED, Array, Block, Setting
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.patterns.attention import norms
+from graphsurgery.patterns.attention.activations import silu
+from graphsurgery.patterns.attention.initial import torch_default
+from graphsurgery.template import Template
+
+if TYPE_CHECKING:
+    import torch
+
+_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class _Form:
+    kernel: int
+    """positions of the convolution"""
+    width: int | None
+    """channels that one convolution group reads; None: all"""
+    norm_groups: int
+
+
+_FORMS = {
+    "base": _Form(7, 1, 16),
+    "tiny": _Form(5, 1, 32),
+    "small": _Form(5, 8, 16),
+    "large": _Form(7, 8, 16),
+    "cv-attention": _Form(1, None, 16),
+    "timm": _Form(7, 1, 1),
+}
+
+
+class EfficientLocalAttention(Block):
+    """Rows and columns go through the same layers, in timm through layers of their own."""
+
+    name = "ela"
+    title = "Efficient Local Attention"
+    demand = 25
+    paper = "ELA: Efficient Local Attention for Deep Convolutional Neural Networks, arXiv:2403.01123"
+    reference = "no code by the authors is known: the listing that blogs and forks share; timm's EfficientLocalAttn"
+    formula = "y = x * sigmoid(GN(conv(mean over W))) * sigmoid(GN(conv(mean over H)))"
+    untrained = "scales its input to about a third"
+    variants: ClassVar[dict[str, str]] = {
+        "base": "ELA-B, the common listing: depthwise, 7 positions, 16 groups of channels to normalise",
+        "tiny": "ELA-T: depthwise, 5 positions, 32 groups to normalise",
+        "small": "ELA-S: 8 channels at a time, 5 positions, 16 groups to normalise",
+        "large": "ELA-L: 8 channels at a time, 7 positions, 16 groups to normalise",
+        "cv-attention": "as in cv-attention: one dense 1x1 convolution with bias, 16 groups to normalise",
+        "timm": "timm's: layers of their own for rows and columns, one group to normalise, SiLU before the sigmoid",
+    }
+    settings = (
+        Setting(
+            "kernel_size", int, None, "positions of the convolution, odd; the variant's own if not given", minimum=1
+        ),
+        Setting("norm_groups", int, None, "groups of channels to normalise; the variant's own if not given", minimum=1),
+        Setting("skip", bool, False, "adds x to the result, timm's has_skip", variants=("timm",)),
+    )
+    aliases = (
+        (r"con1\.weight", "conv.weight"),
+        (r"GN\.(weight|bias)", r"gn.\1"),
+        (r"conv1x1\.0\.(weight|bias)", r"conv.\1"),
+        (r"conv1x1\.1\.(weight|bias)", r"gn.\1"),
+    )
+
+    @property
+    def _form(self) -> _Form:
+        return _FORMS[str(self.variant)]
+
+    @property
+    def _kernel(self) -> int:
+        return int(self.values["kernel_size"] or self._form.kernel)
+
+    @property
+    def _norm_groups(self) -> int:
+        return int(self.values["norm_groups"] or self._form.norm_groups)
+
+    @property
+    def _layers(self) -> dict[str, tuple[str, str]]:
+        """Side of the strip that a gate is for -> its convolution and normalisation."""
+        if self.variant == "timm":
+            return {"h": ("conv_h", "norm_h"), "w": ("conv_w", "norm_w")}
+        return {"h": ("conv", "gn"), "w": ("conv", "gn")}
+
+    def check(self, feature: FeatureMap) -> None:
+        if self._kernel % 2 == 0:
+            raise BlockError(f"kernel_size of ela is odd, not {self._kernel}: an even one would change the size")
+        for parts, what in ((self._norm_groups, "groups to normalise"), (self._form.width, "channels a convolution")):
+            if parts and feature.channels % parts:
+                raise BlockError(
+                    f"{feature.label} has {feature.channels} channels, no multiple of the {parts} {what} "
+                    f"of {self.spelled}"
+                )
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
+        for side, (conv, norm) in self._layers.items():
+            strip: tuple[int, ...] = (self._kernel,)
+            if self.variant == "timm":
+                strip = (self._kernel, 1) if side == "h" else (1, self._kernel)
+            shapes[f"{conv}.weight"] = (channels, self._form.width or channels, *strip)
+            if self.variant == "cv-attention":
+                shapes[f"{conv}.bias"] = (channels,)
+            shapes |= {f"{norm}.weight": (channels,), f"{norm}.bias": (channels,)}
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return torch_default(self.parameters(feature), rng)
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        if self.values.get("skip"):
+            return super().identity(feature)
+        values = self.initial(feature, np.random.default_rng(0))
+        for _, norm in self._layers.values():
+            values[f"{norm}.weight"] = np.zeros_like(values[f"{norm}.weight"])
+            values[f"{norm}.bias"] = np.full_like(values[f"{norm}.bias"], SATURATED)
+        return values
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        shape = shapes.get(f"{self._layers['h'][0]}.weight", ())
+        return {"kernel_size": max(shape[2:])} if len(shape) > 2 else {}
+
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        return norms.lowerings(feature, opset)
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        y: gs.Variable = t.x
+        biased = self.variant == "cv-attention"
+        bias = t.weight("conv.bias") if biased else None
+        for side, (conv, norm) in self._layers.items():
+            axis = 2 if side == "h" else 3
+            outputs, width = t.values(f"{conv}.weight").shape[:2]
+            strip = (self._kernel, 1) if side == "h" else (1, self._kernel)
+            weight = t.weight(f"{conv}.weight", (outputs, width, *strip))
+            pads = [strip[0] // 2, strip[1] // 2] * 2
+            context = t.reduce("ReduceMean", t.x, (5 - axis,))
+            context = t.conv(context, weight, bias, pads=pads, group=t.feature.channels // width)
+            gamma, beta = t.values(f"{norm}.weight"), t.values(f"{norm}.bias")
+            context = norms.group_norm(t, context, self._norm_groups, gamma, beta, _EPS, lowering, axis)
+            y = t.mul(y, t.sigmoid(silu(t, context) if self.variant == "timm" else context))
+        return t.add(y, t.x) if self.values.get("skip") else y
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules import ela
+
+        if self.variant == "timm":
+            skip = bool(self.values.get("skip"))
+            return ela.SeparateLocalAttention(feature.channels, self._kernel, self._norm_groups, skip=skip)
+        return ela.EfficientLocalAttention(
+            feature.channels,
+            self._kernel,
+            conv_groups=feature.channels // (self._form.width or feature.channels),
+            norm_groups=self._norm_groups,
+            bias=self.variant == "cv-attention",
+        )

@@ -1,0 +1,69 @@
+"""eSE: squeeze (global mean), one full layer, hard sigmoid, scale.
+
+Lee and Park, "CenterMask: Real-Time Anchor-Free Instance Segmentation", CVPR 2020, arXiv:1911.06667.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .activations import clip
+from .initial import torch_default
+
+if TYPE_CHECKING:
+    import torch
+
+_OPEN = 6.0  # the hard sigmoid is 1 from 3 on
+
+
+class EffectiveSqueezeExcite(Block):
+    """relu6(z + 3) / 6 = clip(z / 6 + 1/2, 0, 1), and the layer takes the sixth and the half: a Conv and a Clip."""
+
+    name = "ese"
+    title = "Effective Squeeze-and-Excitation"
+    demand = 35
+    paper = "CenterMask: Real-Time Anchor-Free Instance Segmentation, CVPR 2020, arXiv:1911.06667"
+    reference = "youngwanLEE/CenterMask, eSEModule of VoVNet; timm, layers/squeeze_excite.py"
+    formula = "y = x * relu6(fc(mean over H, W of x) + 3) / 6"
+    untrained = "halves its input"
+    aliases = ((r"(?:conv|fc1)\.(weight|bias)", r"fc.\1"),)
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        return {"fc.weight": (feature.channels, feature.channels, 1, 1), "fc.bias": (feature.channels,)}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return torch_default(self.parameters(feature), rng)
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        channels = feature.channels
+        weight = np.zeros((channels, channels, 1, 1), np.float32)
+        return {"fc.weight": weight, "fc.bias": np.full(channels, _OPEN, np.float32)}
+
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        return ("convolution", "gemm")
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        # as for se: onnxruntime reorders no map for a matrix product
+        return "gemm" if t.target == "onnxruntime" else "convolution"
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        channels, gemm = t.feature.channels, lowering == "gemm"
+        squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if gemm else 1)
+        weight = t.weight("fc.weight", (channels, channels) if gemm else None, factor=1 / 6)
+        bias = t.constant(t.values("fc.bias") / 6 + 0.5, "fc.bias")
+        gate = t.op("Gemm", squeezed, weight, bias, transB=1) if gemm else t.conv(squeezed, weight, bias)
+        gate = clip(t, gate, 0.0, 1.0)
+        return t.mul(t.x, t.op("Reshape", gate, t.integers([0, channels, 1, 1], "shape")) if gemm else gate)
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.ese import EffectiveSqueezeExcite as Module
+
+        return Module(feature.channels)

@@ -1,0 +1,80 @@
+"""LCT: a linear gate for every channel from its mean, normalised within a group of channels.
+
+Ruan et al., "Linear Context Transform Block", AAAI 2020, arXiv:1909.03834.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import SATURATED, Array, Block, Setting
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from . import norms
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LinearContextTransform(Block):
+    """A group normalisation of [N, C, 1, 1], and with it all statistics, on the means alone."""
+
+    name = "lct"
+    title = "Linear Context Transform"
+    demand = 21
+    paper = "Linear Context Transform Block, AAAI 2020, arXiv:1909.03834"
+    reference = "the paper; its code is not public, and re-implementations agree on the formula and on keys w, b"
+    formula = "y = x * sigmoid(w * GroupNorm(mean over H, W of x) + b)"
+    untrained = "times about 0.56"
+    settings = (
+        Setting("groups", int, 16, "groups of channels to normalise within; divides the channels", minimum=1),
+        Setting("eps", float, 1e-5, "epsilon of the normalisation", above=0),
+    )
+    aliases = ((r"(?:gn|norm)\.weight|weight", "w"), (r"(?:gn|norm)\.bias|bias", "b"))
+
+    @property
+    def _groups(self) -> int:
+        return int(self.values["groups"] or 1)
+
+    def check(self, feature: FeatureMap) -> None:
+        if feature.channels % self._groups:
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels, which {self._groups} groups do not divide"
+            )
+
+    def warnings(self, feature: FeatureMap) -> list[str]:
+        if feature.channels == self._groups:
+            return [f"with one channel to a group (groups={self._groups}) the gate does not depend on the input"]
+        return []
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        return {"w": (feature.channels,), "b": (feature.channels,)}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return {"w": np.ones(feature.channels, np.float32), "b": np.zeros(feature.channels, np.float32)}
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        return {"w": np.zeros(feature.channels, np.float32), "b": np.full(feature.channels, SATURATED, np.float32)}
+
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        return norms.lowerings(feature, opset)
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return norms.choose(t, lowerings)
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        eps = float(self.values["eps"] or 0)
+        weight, bias = t.values("w"), t.values("b")
+        normal = norms.group_norm(t, t.mean_hw(t.x), self._groups, weight, bias, eps, lowering, side=2)
+        return t.mul(t.x, t.sigmoid(normal))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.lct import LinearContextTransform as Module
+
+        return Module(feature.channels, self._groups, eps=float(self.values["eps"] or 0))

@@ -1,0 +1,121 @@
+"""LSK: two depthwise neighbourhoods, of which every position selects, as a gate without sigmoid.
+
+Li et al., "Large Selective Kernel Network for Remote Sensing Object Detection", ICCV 2023, arXiv:2303.09030.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, layer_values
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .activations import gelu
+from .lska import depthwise
+from .parts import linear
+from .transformer import concat
+
+if TYPE_CHECKING:
+    import torch
+
+_UNIT = "spatial_gating_unit."
+
+
+class LSK(Block):
+    """The maps a' and b' are never put side by side: mean and maximum over both come from those of each, the mean's
+    half being part of the weights behind it.
+    """
+
+    name = "lsk"
+    title = "Large Selective Kernel"
+    demand = 41
+    paper = "Large Selective Kernel Network for Remote Sensing Object Detection, ICCV 2023, arXiv:2303.09030"
+    reference = "zcablii/LSKNet, mmrotate/models/backbones/lsknet.py"
+    formula = (
+        "a = conv0(x), b = conv_spatial(a), a' = conv1(a), b' = conv2(b), s = sigmoid(conv_squeeze(mean and max over "
+        "channels of a' and b')); unit: y = x * conv(a' s0 + b' s1); attention: y = x + proj_2(unit(gelu(proj_1(x))))"
+    )
+    untrained = "unit: about a seventh of its input's norm, with random signs; attention: its input and a little more"
+    variants: ClassVar[dict[str, str]] = {
+        "unit": "the gating unit, LSKblock of the official code",
+        "attention": "the unit between two 1x1 convolutions, with the shortcut: Attention of the official code",
+    }
+
+    @property
+    def _prefix(self) -> str:
+        return _UNIT if self.variant == "attention" else ""
+
+    def check(self, feature: FeatureMap) -> None:
+        if feature.channels % 2:
+            raise BlockError(f"lsk halves the channels, and {feature.label} has {feature.channels}")
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, half = feature.channels, feature.channels // 2
+        weights: dict[str, tuple[int, ...]] = {
+            "conv0": (channels, 1, 5, 5),
+            "conv_spatial": (channels, 1, 7, 7),
+            "conv1": (half, channels, 1, 1),
+            "conv2": (half, channels, 1, 1),
+            "conv_squeeze": (2, 2, 7, 7),
+            "conv": (channels, half, 1, 1),
+        }
+        weights = {f"{self._prefix}{layer}": shape for layer, shape in weights.items()}
+        if self.variant == "attention":
+            square = (channels, channels, 1, 1)
+            weights = {"proj_1": square, **weights, "proj_2": square}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, shape in weights.items():
+            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return layer_values(rng, self.parameters(feature))
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        values = self.initial(feature, np.random.default_rng(0))
+        layer, bias = ("proj_2", 0.0) if self.variant == "attention" else ("conv", 1.0)
+        values[f"{layer}.weight"] = np.zeros_like(values[f"{layer}.weight"])
+        values[f"{layer}.bias"] = np.full_like(values[f"{layer}.bias"], bias)
+        return values
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        if self.variant == "unit":
+            return self._unit(t, t.x)
+        # the unit's output grows with the square of x: float16 takes it smaller, and proj_2 larger
+        factor = 2.0**-8 if t.feature.dtype == "float16" else 1.0
+        inner = self._unit(t, gelu(t, linear(t, t.x, "proj_1")), factor)
+        return t.add(t.x, t.conv(inner, t.weight("proj_2.weight", factor=1 / factor), t.weight("proj_2.bias")))
+
+    def _unit(self, t: Template, x: gs.Variable, factor: float = 1.0) -> gs.Variable:
+        """The gating unit, times a factor."""
+        prefix = self._prefix
+        near = depthwise(t, x, f"{prefix}conv0")
+        far = depthwise(t, near, f"{prefix}conv_spatial", 3)
+        near, far = linear(t, near, f"{prefix}conv1"), linear(t, far, f"{prefix}conv2")
+        means = [t.reduce("ReduceMean", part, (1,)) for part in (near, far)]
+        largest = t.op("Max", *(t.reduce("ReduceMax", part, (1,)) for part in (near, far)))
+        pooled = concat(t, [*means, largest], 1)
+        first, second = (self._selected(t, pooled, row) for row in (0, 1))
+        mixed = t.add(t.mul(near, first), t.mul(far, second))
+        weight = t.weight(f"{prefix}conv.weight", factor=factor)
+        return t.mul(x, t.conv(mixed, weight, t.weight(f"{prefix}conv.bias", factor=factor)))
+
+    def _selected(self, t: Template, pooled: gs.Variable, row: int) -> gs.Variable:
+        """One of the two selection maps, [N, 1, H, W]: a convolution of its own is cheaper than a Split."""
+        name = f"{self._prefix}conv_squeeze"
+        weight = t.values(f"{name}.weight")[row : row + 1]
+        mean, largest = weight[:, :1] / 2, weight[:, 1:]
+        kernel = t.constant(np.concatenate([mean, mean, largest], axis=1), f"{name}.weight")
+        bias = t.constant(t.values(f"{name}.bias")[row : row + 1], f"{name}.bias")
+        return t.sigmoid(t.conv(pooled, kernel, bias, pads=[3] * 4))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.lsk import LSK as Unit
+        from graphsurgery.patterns.modules.lsk import LSKAttention
+
+        return LSKAttention(feature.channels) if self.variant == "attention" else Unit(feature.channels)

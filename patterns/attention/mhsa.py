@@ -1,0 +1,178 @@
+"""MHSA: all-to-all self-attention on a map with learned positions, in place of a convolution (BoTNet).
+
+Srinivas et al., "Bottleneck Transformers for Visual Recognition", CVPR 2021, arXiv:2101.11605.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, Setting, layer_values
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .parts import linear
+from .transformer import attend, in_heads, like_map, product, reshape, transpose, wide_constant
+
+if TYPE_CHECKING:
+    import torch
+
+_HEIGHT, _WIDTH = "pos_embed.height_rel", "pos_embed.width_rel"
+
+
+class MHSA(Block):
+    """botnet: the scale is part of q's weights; the position terms of all rows and columns are products with constants,
+    spread over the keys by one more product with zeros and ones. yolo: the position table is added up and constant.
+    """
+
+    name = "mhsa"
+    title = "Multi-Head Self-Attention (BoTNet)"
+    demand = 46
+    paper = "Bottleneck Transformers for Visual Recognition, CVPR 2021, arXiv:2101.11605"
+    reference = "the author's gist as in timm, layers/bottleneck_attn.py; yolo: MHSA of the YOLO collections"
+    formula = (
+        "o_i = sum_j softmax_j(e_ij) v_j; botnet: e_ij = q_i k_j / sqrt(d) + q_i (R_h[y_j - y_i] + R_w[x_j - x_i]); "
+        "yolo: e_ij = q_i k_j + r_i q_j"
+    )
+    untrained = "a smoothed copy at about a seventh of its input's norm: there is no shortcut inside"
+    variants: ClassVar[dict[str, str]] = {
+        "botnet": "the paper's: relative positions, scaled logits, no biases",
+        "yolo": "the YOLO port's: biases, logits not scaled, absolute positions if pos_emb, times the keys' q",
+    }
+    settings = (
+        Setting("heads", int, 4, "heads, a divisor of C", minimum=1),
+        Setting("key_dim", int, None, "channels of a head's q and k, else C / heads", minimum=1, variants=("botnet",)),
+        Setting("qkv_bias", bool, False, "whether q, k and v have biases", variants=("botnet",)),
+        Setting("scale_pos_embed", bool, False, "whether the position term is scaled too", variants=("botnet",)),
+        Setting(
+            "pos_emb", bool, False, "whether there is a position term (fixes height and width)", variants=("yolo",)
+        ),
+    )
+
+    @property
+    def _heads(self) -> int:
+        return int(self.values["heads"] or 0)
+
+    def _key_dim(self, feature: FeatureMap) -> int:
+        return int(self.values.get("key_dim") or feature.channels // self._heads)
+
+    def check(self, feature: FeatureMap) -> None:
+        if feature.channels % self._heads:
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels, which {self._heads} heads do not divide"
+            )
+        if not feature.static and (self.variant == "botnet" or self.values["pos_emb"]):
+            raise BlockError(
+                f"{self.spelled} has one weight per row and column, and {feature.label} has a dynamic height or width"
+            )
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, heads, shapes = feature.channels, self._heads, dict[str, tuple[int, ...]]()
+        if self.variant == "yolo":
+            width = channels // heads
+            if self.values["pos_emb"]:
+                shapes["rel_h_weight"] = (1, heads, width, 1, feature.size[1])
+                shapes["rel_w_weight"] = (1, heads, width, feature.size[0], 1)
+            for layer in ("query", "key", "value"):
+                shapes |= {f"{layer}.weight": (channels, channels, 1, 1), f"{layer}.bias": (channels,)}
+            return shapes
+        key = self._key_dim(feature)
+        shapes["qkv.weight"] = (2 * heads * key + channels, channels, 1, 1)
+        if self.values["qkv_bias"]:
+            shapes["qkv.bias"] = shapes["qkv.weight"][:1]
+        return shapes | {_HEIGHT: (2 * feature.size[0] - 1, key), _WIDTH: (2 * feature.size[1] - 1, key)}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        shapes = self.parameters(feature)
+        layers = {key: shape for key, shape in shapes.items() if "rel" not in key}
+        values = layer_values(rng, layers)
+        for key, shape in shapes.items():
+            if self.variant == "botnet" and key != "qkv.bias":
+                # normal, cut off at 2, and as wide as one over the root of the fan-in
+                values[key] = np.clip(rng.normal(0, shape[1] ** -0.5, shape), -2, 2).astype(np.float32)
+            elif "rel" in key:
+                values[key] = rng.standard_normal(shape).astype(np.float32)
+        return {key: values[key] for key in shapes}
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        if self.variant == "yolo":
+            found: dict[str, object] = {"pos_emb": "rel_h_weight" in shapes} if "query.weight" in shapes else {}
+            return found | ({"heads": shapes["rel_h_weight"][1]} if "rel_h_weight" in shapes else {})
+        if not {"qkv.weight", _HEIGHT} <= set(shapes):
+            return {}
+        (outputs, channels), key = shapes["qkv.weight"][:2], shapes[_HEIGHT][1]
+        return {"key_dim": key, "heads": max(1, (outputs - channels) // (2 * key)), "qkv_bias": "qkv.bias" in shapes}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        q, k, v, added = self._yolo(t) if self.variant == "yolo" else self._botnet(t)
+        return like_map(t, attend(t, q, k, v, added=added), t.feature.channels)
+
+    def _yolo(self, t: Template) -> tuple[gs.Variable, gs.Variable, gs.Variable, list[gs.Variable]]:
+        q, k, v = (
+            in_heads(t, linear(t, t.x, layer), self._heads, self._key_dim(t.feature))
+            for layer in ("query", "key", "value")
+        )
+        if not self.values["pos_emb"]:
+            return q, k, v, []
+        table = (t.values("rel_h_weight") + t.values("rel_w_weight")).reshape(1, self._heads, -1, t.feature.area)
+        position = wide_constant(t, table.transpose(0, 1, 3, 2), "position")
+        return q, k, v, [product(t, position, q)]
+
+    def _botnet(self, t: Template) -> tuple[gs.Variable, gs.Variable, gs.Variable, list[gs.Variable]]:
+        heads, key = self._heads, self._key_dim(t.feature)
+        scale, keys = key**-0.5, heads * key
+        q, k, v = (
+            in_heads(t, self._projected(t, start, stop, factor), heads, (stop - start) // heads)
+            for start, stop, factor in (
+                (0, keys, scale),
+                (keys, 2 * keys, 1.0),
+                (2 * keys, 2 * keys + t.feature.channels, 1.0),
+            )
+        )
+        undone = 1.0 if self.values["scale_pos_embed"] else 1 / scale  # the scale that is part of q
+        return q, k, v, [self._relative(t, q, undone)]
+
+    def _projected(self, t: Template, start: int, stop: int, factor: float) -> gs.Variable:
+        weight = t.rows("qkv.weight", range(start, stop), factor=factor)
+        bias = t.constant(t.values("qkv.bias")[start:stop] * factor, "qkv.bias") if self.values["qkv_bias"] else None
+        return t.conv(t.x, weight, bias)
+
+    def _relative(self, t: Template, q: gs.Variable, factor: float) -> gs.Variable:
+        """The position terms [N, heads, HW, HW] of the scaled queries [N, heads, d, HW]."""
+        (height, width), heads, key = t.feature.size, self._heads, self._key_dim(t.feature)
+        grid = reshape(t, q, (0, heads, key, height, width))
+        by_row = transpose(t, grid, (0, 1, 3, 4, 2))  # [N, heads, H, W, d]
+        by_column = transpose(t, grid, (0, 1, 4, 3, 2))  # [N, heads, W, H, d]
+        rows = product(t, by_row, wide_constant(t, _offsets(t.values(_HEIGHT) * factor, height), _HEIGHT))
+        columns = product(t, by_column, wide_constant(t, _offsets(t.values(_WIDTH) * factor, width), _WIDTH))
+        columns = transpose(t, columns, (0, 1, 3, 2, 4), columns.dtype)
+        both = t.op("Concat", rows, columns, dtype=rows.dtype, axis=4)  # [N, heads, H, W, H + W]
+        both = t.op("Reshape", both, t.integers((0, heads, height * width, height + width), "shape"), dtype=both.dtype)
+        spread = np.concatenate([np.kron(np.eye(height), np.ones(width)), np.kron(np.ones(height), np.eye(width))])
+        return product(t, both, wide_constant(t, spread.reshape(1, 1, height + width, -1), "spread"))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.mhsa import BottleneckAttention, YoloMHSA
+
+        if self.variant == "yolo":
+            return YoloMHSA(feature.channels, self._heads, feature.size if self.values["pos_emb"] else None)
+        return BottleneckAttention(
+            feature.channels,
+            feature.size,
+            heads=self._heads,
+            key_dim=self._key_dim(feature),
+            bias=bool(self.values["qkv_bias"]),
+            scale_pos_embed=bool(self.values["scale_pos_embed"]),
+        )
+
+
+def _offsets(table: Array, side: int) -> Array:
+    """[2 side - 1, d] -> [1, 1, query, d, key]: the row of the table for each place of a query and of a key."""
+    places = np.arange(side)
+    rows: Array = table[places[None] - places[:, None] + side - 1]
+    return rows.transpose(0, 2, 1)[None, None]

@@ -1,0 +1,98 @@
+"""MSCA, multi-scale convolutional attention of SegNeXt: strip convolutions of three sizes make the gate, unbounded.
+
+Guo et al., "SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation", NeurIPS 2022,
+arXiv:2209.08575.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.patterns.attention.activations import gelu
+from graphsurgery.patterns.attention.initial import torch_default
+from graphsurgery.patterns.attention.parts import linear
+from graphsurgery.template import Template
+
+if TYPE_CHECKING:
+    import torch
+
+_KERNELS: dict[str, tuple[int, int]] = {
+    "conv0": (5, 5),
+    "conv0_1": (1, 7),
+    "conv0_2": (7, 1),
+    "conv1_1": (1, 11),
+    "conv1_2": (11, 1),
+    "conv2_1": (1, 21),
+    "conv2_2": (21, 1),
+}
+
+
+class MultiScaleConvolutionalAttention(Block):
+    """The strip convolutions have biases and pad with zeros, so that none can be joined with the one behind it."""
+
+    name = "msca"
+    title = "Multi-scale Convolutional Attention (SegNeXt)"
+    demand = 24
+    paper = (
+        "SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation, NeurIPS 2022, arXiv:2209.08575"
+    )
+    reference = "Visual-Attention-Network/SegNeXt, mmseg/models/backbones/mscan.py"
+    formula = (
+        "y = x * conv3(a + sum over k in 7, 11, 21 of dw_kx1(dw_1xk(a))), a = dw_5x5(x), no sigmoid; "
+        "wrapper: x + proj_2(unit(gelu(proj_1(x))))"
+    )
+    untrained = "the unit scales its input to about 0.3 with random signs; the wrapper adds to it"
+    variants: ClassVar[dict[str, str]] = {
+        "unit": "AttentionModule, the gating unit: what most YOLO forks call MSCAAttention",
+        "wrapper": "SpatialAttention: the unit between two 1x1 convolutions, plus x; its weights have proj_1",
+    }
+
+    @property
+    def _prefix(self) -> str:
+        return "spatial_gating_unit." if self.variant == "wrapper" else ""
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
+        for layer, kernel in _KERNELS.items():
+            shapes[f"{self._prefix}{layer}.weight"] = (channels, 1, *kernel)
+        layers = ["conv3", *(["proj_1", "proj_2"] if self.variant == "wrapper" else [])]
+        for layer in layers:
+            shapes[f"{self._prefix if layer == 'conv3' else ''}{layer}.weight"] = (channels, channels, 1, 1)
+        return shapes | {f"{key.removesuffix('weight')}bias": (channels,) for key in shapes}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return torch_default(self.parameters(feature), rng)
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        values = self.initial(feature, np.random.default_rng(0))
+        # the wrapper's unit passes on what it gets, so that proj_2 has something to learn from
+        known = {f"{self._prefix}conv3.weight": 0.0, f"{self._prefix}conv3.bias": 1.0}
+        if self.variant == "wrapper":
+            known |= {"proj_2.weight": 0.0, "proj_2.bias": 0.0}
+        return values | {key: np.full_like(values[key], value) for key, value in known.items()}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        if self.variant == "unit":
+            return self._unit(t, t.x)
+        return t.add(t.x, linear(t, self._unit(t, gelu(t, linear(t, t.x, "proj_1"))), "proj_2"))
+
+    def _unit(self, t: Template, x: gs.Variable) -> gs.Variable:
+        total = base = self._depthwise(t, x, "conv0")
+        for branch in ("conv0", "conv1", "conv2"):
+            total = t.add(total, self._depthwise(t, self._depthwise(t, base, f"{branch}_1"), f"{branch}_2"))
+        return t.mul(x, linear(t, total, f"{self._prefix}conv3"))
+
+    def _depthwise(self, t: Template, x: gs.Variable, layer: str) -> gs.Variable:
+        weight, bias = (t.weight(f"{self._prefix}{layer}.{part}") for part in ("weight", "bias"))
+        pads = [side // 2 for side in _KERNELS[layer]] * 2
+        return t.conv(x, weight, bias, pads=pads, group=t.feature.channels)
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.msca import AttentionModule, SpatialAttention
+
+        return (SpatialAttention if self.variant == "wrapper" else AttentionModule)(feature.channels)

@@ -1,0 +1,70 @@
+"""Normalisation by statistics of the input itself, in forms that every runtime and element type has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+INSTANCE_NORM, STATISTICS = "instance-norm", "statistics"
+_LARGE = 4096  # positions; below, the operator was as fast or faster on two cores
+
+
+def lowerings(feature: FeatureMap, opset: int) -> tuple[str, ...]:
+    """What a block with an instance or group normalisation can be written with here.
+
+    ONNX has InstanceNormalization for bfloat16 from opset 22 on, and onnxruntime none for float64; the statistics
+    written out square deviations, which float16 cannot hold.
+    """
+    if feature.static and feature.area == 1:
+        return (STATISTICS,)  # the difference from the mean is then exactly 0, which the operator does not promise
+    if feature.dtype == "float16":
+        return (INSTANCE_NORM,)
+    if feature.dtype == "float32" or (feature.dtype == "bfloat16" and opset >= 22):
+        return (INSTANCE_NORM, STATISTICS)
+    return (STATISTICS,)
+
+
+def choose(t: Template, forms: Sequence[str]) -> str:
+    """The statistics on a large map for onnxruntime, whose InstanceNormalization has one core; else the operator."""
+    large = t.feature.static and t.feature.area >= _LARGE
+    return forms[-1] if t.target == "onnxruntime" and large else forms[0]
+
+
+def instance_norm(t: Template, x: gs.Tensor, weight: Array, bias: Array, eps: float, lowering: str) -> gs.Variable:
+    """x [N, C, h, w] normalised over h and w (population variance), times weight [C], plus bias [C]."""
+    if lowering == INSTANCE_NORM:
+        return t.op("InstanceNormalization", x, t.constant(weight, "scale"), t.constant(bias, "shift"), epsilon=eps)
+    centred, deviation = statistics(t, x, eps)
+    shape = (1, -1, 1, 1)
+    normal = t.mul(centred, t.div(t.constant(weight.reshape(shape), "scale"), deviation))
+    return t.add(normal, t.constant(bias.reshape(shape), "shift")) if bias.any() else normal
+
+
+def statistics(
+    t: Template, x: gs.Tensor, eps: float, mean: gs.Variable | None = None
+) -> tuple[gs.Variable, gs.Variable]:
+    """(x - mean, sqrt(variance + eps)) over h and w of [N, C, h, w]; the latter [N, C, 1, 1]."""
+    centred = t.sub(x, mean or t.mean_hw(x))
+    variance = t.mean_hw(t.mul(centred, centred))
+    return centred, t.op("Sqrt", t.add(variance, t.scalar(eps, "eps")))
+
+
+def group_norm(
+    t: Template, x: gs.Tensor, groups: int, weight: Array, bias: Array, eps: float, lowering: str, side: int
+) -> gs.Variable:
+    """GroupNorm of a strip, [N, C, h, 1] (``side`` 2) or [N, C, 1, w] (``side`` 3), with weight and bias [C].
+
+    The strip is a map of ``groups`` channels for an instance normalisation. ONNX's own operator has its parameters per
+    group before opset 21.
+    """
+    channels = weight.size
+    flat = t.op("Reshape", x, t.integers([0, groups, -1, 1], "groups"))
+    normal = instance_norm(t, flat, np.ones(groups), np.zeros(groups), eps, lowering)
+    shape = [0, channels, -1, 1] if side == 2 else [0, channels, 1, -1]
+    return t.per_channel_affine(t.op("Reshape", normal, t.integers(shape, "strip")), weight, bias, "affine")

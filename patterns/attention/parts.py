@@ -1,0 +1,151 @@
+"""Pieces that several blocks are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from graphsurgery import folding
+from graphsurgery.template import Template
+
+from .transformer import cut
+
+SMALLEST = 2.0**-14
+"""The smallest normal number of float16: what a template divides by is never less."""
+
+
+def conv_bn(
+    t: Template,
+    x: gs.Variable,
+    conv: str,
+    bn: str,
+    eps: float,
+    *,
+    shape: Sequence[int] | None = None,
+    **attributes: Any,
+) -> gs.Variable:
+    """The convolution (or linear layer, with the ``shape`` of a 1x1 convolution) of prefix ``conv`` with its BatchNorm.
+
+    Both are folded in float64; the convolution may or may not have a bias.
+    """
+    return t.conv(x, *folded_conv(t, conv, bn, eps, shape=shape), **attributes)
+
+
+def folded_conv(
+    t: Template, conv: str, bn: str, eps: float, *, shape: Sequence[int] | None = None
+) -> tuple[gs.Constant, gs.Constant]:
+    """(weight, bias) of a convolution with its BatchNorm folded in, for one that is used more than once."""
+    weight, shift = t.folded(f"{conv}.weight", bn, eps, shape=shape)
+    if t.has(f"{conv}.bias"):
+        scale, _ = folding.affine(t.values, bn, eps)
+        shift = shift + scale * t.values(f"{conv}.bias")
+    return weight, t.constant(shift, f"{conv}.bias")
+
+
+def linear(t: Template, x: gs.Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0) -> gs.Variable:
+    """The 1x1 convolution or linear layer of that prefix, [N, C, H, W] -> [N, O, H, W]."""
+    outputs, inputs = t.values(f"{prefix}.weight").shape[:2]
+    weight = t.weight(f"{prefix}.weight", (outputs, inputs, 1, 1))
+    return t.conv(x, weight, t.weight(f"{prefix}.bias", factor=bias_factor) if bias else None)
+
+
+def softmax_mean(t: Template, logits: gs.Variable) -> gs.Variable:
+    """The mean over H and W of x weighted with the softmax over H and W of ``logits`` [N, 1, H, W]: [N, C, 1, 1].
+
+    Two means of at most |x| each and their ratio: sums over the positions could leave float16.
+    """
+    weight = t.op("Exp", t.sub(logits, t.reduce("ReduceMax", logits, (2, 3))))
+    return t.div(t.mean_hw(t.mul(t.x, weight)), t.mean_hw(weight))
+
+
+def channel_planes(t: Template, x: gs.Variable, kinds: Sequence[str]) -> gs.Variable:
+    """One plane for each of ``kinds``, ReduceMean or ReduceMax over the channels: [N, C, H, W] -> [N, 2, H, W]."""
+    return t.op("Concat", *(t.reduce(kind, x, (1,)) for kind in kinds), axis=1)
+
+
+def channel_planes_by_rows(t: Template, x: gs.Variable, kinds: Sequence[str]) -> gs.Variable:
+    """The same at a static site, in a form for onnxruntime.
+
+    That reduces an axis that is not the last one position by position, striding over the map. A matrix product reads
+    it row by row, and so does the larger of two maps: the maximum of all is that of eighths, one above the other.
+    """
+    channels, size = t.feature.channels, t.feature.size
+
+    def plane(kind: str) -> gs.Variable:
+        if kind == "ReduceMean":
+            rows = t.op("Reshape", x, t.integers([0, 1, channels, t.feature.area], "rows"))
+            mean = t.op("MatMul", t.constant(np.full((1, 1, 1, channels), 1 / channels), "mean"), rows)
+            return t.op("Reshape", mean, t.integers([0, 1, *size], "plane"))
+        count = next(count for count in (8, 4, 2, 1) if channels % count == 0)
+        step = channels // count
+        parts = [cut(t, x, 1, start, start + step) for start in range(0, channels, step)] if count > 1 else [x]
+        largest = t.op("Max", *parts) if count > 1 else x
+        return t.reduce("ReduceMax", largest, (1,)) if step > 1 else largest
+
+    return t.op("Concat", *(plane(kind) for kind in kinds), axis=1)
+
+
+def moments(t: Template, x: gs.Variable) -> tuple[gs.Variable, gs.Variable]:
+    """(mean, the population's standard deviation) over H and W: each [N, C, 1, 1].
+
+    In float16 deviations are divided by the largest of their channel first, so that no square leaves the type.
+    """
+    middle = mean(t, x)
+    centred = t.sub(x, middle)
+    if t.feature.dtype != "float16":
+        return middle, t.op("Sqrt", mean(t, t.mul(centred, centred)))
+    largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), (2, 3)), t.scalar(SMALLEST, "smallest"))
+    centred = t.div(centred, largest)
+    return middle, t.mul(largest, t.op("Sqrt", mean(t, t.mul(centred, centred))))
+
+
+def mean(t: Template, x: gs.Variable) -> gs.Variable:
+    """Mean over H and W. Where they are dynamic, one after the other.
+
+    On a map of 640 x 640, which is possible there, onnxruntime's float32 sum over both at once is off by 7e-4 in a
+    variance, and by 8e-7 so.
+    """
+    if t.feature.static:
+        return t.mean_hw(x)
+    return t.reduce("ReduceMean", t.reduce("ReduceMean", x, (3,)), (2,))
+
+
+def layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
+    """LayerNorm over the channels of [N, C, 1, 1], with weight and bias of that prefix."""
+    channels = t.values(f"{prefix}.weight").size
+    if t.supports("LayerNormalization"):
+        weight, bias = (t.weight(f"{prefix}.{part}", (channels, 1, 1)) for part in ("weight", "bias"))
+        return t.op("LayerNormalization", x, weight, bias, axis=1, epsilon=eps)
+    weight, bias = (t.weight(f"{prefix}.{part}", (1, channels, 1, 1)) for part in ("weight", "bias"))
+    centred = t.sub(x, t.reduce("ReduceMean", x, (1,)))
+    if t.feature.dtype == "float16":  # as in deviation()
+        largest = t.reduce("ReduceMax", t.op("Abs", centred), (1,))
+        largest = t.op("Max", largest, t.scalar(SMALLEST, "smallest"))
+        centred, root = t.div(centred, largest), t.div(t.scalar(np.sqrt(eps), "root_eps"), largest)
+        least: gs.Tensor = t.mul(root, root)
+    else:
+        least = t.scalar(eps, "eps")
+    variance = t.reduce("ReduceMean", t.mul(centred, centred), (1,))
+    normal = t.div(centred, t.op("Sqrt", t.add(variance, least)))
+    return t.add(t.mul(normal, weight), bias)
+
+
+def degrees_of_freedom(t: Template) -> float | gs.Variable:
+    """(M - 1) / M for the M positions of the map: a number at a static site, else computed from the shape, in float32
+    since float16 ends before M does.
+    """
+    if t.feature.static:
+        return (t.feature.area - 1) / t.feature.area
+    shape = t.op("Shape", t.x, dtype=TensorProto.INT64)
+    sides = [
+        t.op("Gather", shape, t.integers([axis], f"axis{axis}"), dtype=TensorProto.INT64, axis=0) for axis in (2, 3)
+    ]
+    area = t.op("Mul", *sides, dtype=TensorProto.INT64)
+    less = t.op("Sub", area, t.integers([1], "one_position"), dtype=TensorProto.INT64)
+    wide = TensorProto.DOUBLE if t.feature.dtype == "float64" else TensorProto.FLOAT
+    ratio = t.op("Div", *(t.op("Cast", n, dtype=wide, to=wide) for n in (less, area)), dtype=wide)
+    return ratio if wide == t.feature.onnx_type else t.op("Cast", ratio, to=t.feature.onnx_type)

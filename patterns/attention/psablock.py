@@ -1,0 +1,159 @@
+"""PSABlock of YOLO11: self-attention over all positions and a feed-forward part, with shortcuts.
+
+The block inside C2PSA; its attention is that of YOLOv10 (arXiv:2405.14458), and there is no paper of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery import folding
+from graphsurgery.block import Array, Block, Setting, bn_shapes, bn_values, layer_values
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .activations import silu
+from .transformer import attend, in_heads, like_map
+
+if TYPE_CHECKING:
+    import torch
+
+_LAYERS = ("attn.qkv", "attn.proj", "attn.pe", "ffn.0", "ffn.1")
+
+
+class PSABlock(Block):
+    """q, k and v, which lie interleaved head by head in the weights, come out of three convolutions, each as a map.
+
+    The scale of the logits is part of q's weights, and no map is sliced. BatchNorms are folded in.
+    """
+
+    name = "psablock"
+    title = "PSABlock (YOLO11)"
+    demand = 45
+    paper = "none of its own; the attention is that of YOLOv10: Real-Time End-to-End Object Detection, arXiv:2405.14458"
+    reference = "ultralytics/ultralytics, nn/modules/block.py, PSABlock"
+    formula = (
+        "z = x + proj(o + pe(v)), o = v softmax(q^T k / sqrt(d_k))^T for each head, [q, k, v] = qkv(x); "
+        "y = z + ffn.1(silu(ffn.0(z))); every convolution with BatchNorm"
+    )
+    untrained = "its input plus two learned terms; about the scale of its input"
+    settings = (
+        Setting("num_heads", int, None, "heads; C/64, at least 1, where not given, as C2PSA has them", minimum=1),
+        Setting("attn_ratio", float, 0.5, "channels of a head's keys over those of its values", above=0),
+        Setting("shortcut", bool, True, "whether the input of each part is added to its output"),
+        Setting("bn_eps", float, 1e-3, "epsilon of the BatchNorms: 1e-3 in every model built by Ultralytics", above=0),
+        Setting("fused", bool, False, "biases in place of the BatchNorms, as model.fuse() leaves them"),
+    )
+
+    def _heads(self, feature: FeatureMap) -> int:
+        return int(self.values["num_heads"] or max(feature.channels // 64, 1))
+
+    def _widths(self, feature: FeatureMap) -> tuple[int, int]:
+        """Channels of a head's keys and of its values."""
+        value = feature.channels // self._heads(feature)
+        return int(value * float(self.values["attn_ratio"] or 0)), value
+
+    @property
+    def _fused(self) -> bool:
+        return bool(self.values["fused"])
+
+    def check(self, feature: FeatureMap) -> None:
+        heads = self._heads(feature)
+        if feature.channels % heads:
+            raise BlockError(f"{feature.label} has {feature.channels} channels, which {heads} heads do not divide")
+        if self._widths(feature)[0] < 1:
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels; with {heads} heads and an attn_ratio of "
+                f"{self.values['attn_ratio']} no channel is left for the keys"
+            )
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels = feature.channels
+        keys = 2 * self._widths(feature)[0] * self._heads(feature)
+        weights = [(channels + keys, channels, 1, 1), (channels, channels, 1, 1), (channels, 1, 3, 3)]
+        weights += [(2 * channels, channels, 1, 1), (channels, 2 * channels, 1, 1)]
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, shape in zip(_LAYERS, weights, strict=True):
+            shapes[f"{layer}.conv.weight"] = shape
+            shapes |= {f"{layer}.conv.bias": shape[:1]} if self._fused else bn_shapes(f"{layer}.bn", shape[0])
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        shapes = self.parameters(feature)
+        values = layer_values(rng, {key: shape for key, shape in shapes.items() if ".conv." in key})
+        for layer in _LAYERS if not self._fused else ():
+            values |= bn_values(f"{layer}.bn", shapes[f"{layer}.conv.weight"][0])
+        return {key: values[key] for key in shapes}
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        if not self.values["shortcut"]:
+            raise BlockError("psablock without the shortcut cannot leave its input as it is; use --gate residual")
+        values = self.initial(feature, np.random.default_rng(0))
+        for layer in ("attn.proj", "ffn.1"):
+            if self._fused:
+                for part in ("weight", "bias"):
+                    values[f"{layer}.conv.{part}"] = np.zeros_like(values[f"{layer}.conv.{part}"])
+            else:
+                values |= bn_values(f"{layer}.bn", feature.channels, 0.0, 0.0)
+        return values
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        return {"fused": "attn.qkv.conv.bias" in shapes} if "attn.qkv.conv.weight" in shapes else {}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        z = self._shortcut(t, t.x, self._attended(t))
+        hidden = silu(t, self._conv(t, z, "ffn.0"))
+        return self._shortcut(t, z, self._conv(t, hidden, "ffn.1"))
+
+    def _shortcut(self, t: Template, x: gs.Variable, y: gs.Variable) -> gs.Variable:
+        return t.add(x, y) if self.values["shortcut"] else y
+
+    def _attended(self, t: Template) -> gs.Variable:
+        heads, (key, value) = self._heads(t.feature), self._widths(t.feature)
+        first = [head * (2 * key + value) for head in range(heads)]
+        ranges = {"q": (0, key), "k": (key, 2 * key), "v": (2 * key, 2 * key + value)}
+        parts: dict[str, gs.Variable] = {}
+        for name, (start, stop) in ranges.items():
+            rows = [row for offset in first for row in range(offset + start, offset + stop)]
+            parts[name] = self._conv(t, t.x, "attn.qkv", rows=rows, factor=key**-0.5 if name == "q" else 1.0)
+        q, k, v = (in_heads(t, parts[name], heads, stop - start) for name, (start, stop) in ranges.items())
+        o = like_map(t, attend(t, q, k, v), t.feature.channels)
+        place = self._conv(t, parts["v"], "attn.pe", pads=[1] * 4, group=t.feature.channels)
+        return self._conv(t, t.add(o, place), "attn.proj")
+
+    def _conv(
+        self,
+        t: Template,
+        x: gs.Variable,
+        layer: str,
+        *,
+        rows: Sequence[int] | None = None,
+        factor: float = 1.0,
+        **attributes: Any,
+    ) -> gs.Variable:
+        """A convolution with its BatchNorm, or some of its output channels times a factor."""
+        key, bn, eps = f"{layer}.conv.weight", f"{layer}.bn", float(self.values["bn_eps"] or 0)
+        bias = t.values(f"{layer}.conv.bias") if self._fused else folding.affine(t.values, bn, eps)[1]
+        if rows is not None:
+            weight = t.rows(key, rows, factor=factor, bn="" if self._fused else bn, eps=eps)
+            return t.conv(x, weight, t.constant(bias[list(rows)] * factor, f"{layer}.conv.bias"), **attributes)
+        if self._fused:
+            return t.conv(x, t.weight(key), t.weight(f"{layer}.conv.bias"), **attributes)
+        return t.conv(x, t.folded(key, bn, eps)[0], t.constant(bias, f"{layer}.conv.bias"), **attributes)
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.psablock import PSABlock as Module
+
+        return Module(
+            feature.channels,
+            self._heads(feature),
+            attn_ratio=float(self.values["attn_ratio"] or 0),
+            shortcut=bool(self.values["shortcut"]),
+            bn_eps=float(self.values["bn_eps"] or 0),
+            fused=self._fused,
+        )

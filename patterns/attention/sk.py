@@ -1,0 +1,206 @@
+"""SK: convolutions of several sizes side by side, and a softmax over them for every channel.
+
+Li et al., "Selective Kernel Networks", CVPR 2019, arXiv:1903.06586.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import Array, Block, Setting, bn_shapes
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+from .initial import torch_default
+from .parts import conv_bn, linear
+from .transformer import cut
+
+if TYPE_CHECKING:
+    import torch
+
+_MANY = 10_000_000
+
+
+@dataclass(frozen=True)
+class _Path:
+    """One of the convolutions, with its BatchNorm."""
+
+    conv: str
+    bn: str
+    kernel: int
+    dilation: int = 1
+    grouped: bool = False
+
+
+_PATHS = {
+    "official": (_Path("conv2", "bn2", 3), _Path("conv2g", "bn2g", 3, grouped=True)),
+    "external-attention": tuple(
+        _Path(f"convs.{i}.conv", f"convs.{i}.bn", kernel, grouped=True) for i, kernel in enumerate((1, 3, 5, 7))
+    ),
+    "timm": (_Path("paths.0.conv", "paths.0.bn", 3), _Path("paths.1.conv", "paths.1.bn", 3, dilation=2)),
+}
+_REDUCE = {
+    "official": ("conv_fc1", "bn_fc1", "conv_fc2"),
+    "timm": ("attn.fc_reduce", "attn.bn", "attn.fc_select"),
+}
+_GROUPED = ("official", "external-attention")
+
+
+class SelectiveKernel(Block):
+    """Of two paths a softmax is sigmoid(z1 - z2), and one convolution with the difference of the weights gives z1 - z2.
+
+    All BatchNorms are folded.
+    """
+
+    name = "sk"
+    title = "Selective Kernel"
+    demand = 22
+    paper = "Selective Kernel Networks, CVPR 2019, arXiv:1903.06586"
+    reference = "implus/PytorchInsight (the paper's author), classification/models/imagenet/resnet_sk.py"
+    formula = "y = sum over i of softmax_i(select(reduce(mean over H, W of sum d_i))) * d_i, d_i = relu(BN(conv_i(x)))"
+    untrained = "not a gate: convolutions, times about 0.3"
+    variants: ClassVar[dict[str, str]] = {
+        "official": "3x3, and 3x3 in 32 groups; the choice by 1x1 convolutions C -> C/16 with BatchNorm and ReLU -> 2C",
+        "external-attention": "1x1, 3x3, 5x5, 7x7 with biases; linear layers C -> max(32, C/16) -> C for each",
+        "timm": "timm's SelectiveKernel: 3x3 and 3x3 of dilation 2, each on one half of the channels",
+    }
+    settings = (
+        Setting("hidden", int, None, "hidden channels of the choice, else as the variant says", minimum=1),
+        Setting(
+            "groups",
+            int,
+            None,
+            "groups of the convolution that has them, else 32 (external-attention: 1)",
+            minimum=1,
+            variants=_GROUPED,
+        ),
+        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+    )
+
+    @property
+    def _paths(self) -> tuple[_Path, ...]:
+        return _PATHS[str(self.variant)]
+
+    @property
+    def _eps(self) -> float:
+        return float(self.values["bn_eps"] or 0)
+
+    @property
+    def _split(self) -> bool:
+        return self.variant == "timm"
+
+    def _groups(self, path: _Path) -> int:
+        default = 32 if self.variant == "official" else 1
+        return int(self.values.get("groups") or default) if path.grouped else 1
+
+    def _hidden(self, feature: FeatureMap) -> int:
+        channels = feature.channels
+        if self.values["hidden"]:
+            return int(self.values["hidden"])
+        if self.variant == "external-attention":
+            return max(32, channels // 16)
+        if self.variant == "official":
+            return channels // 16
+        rounded = max(8, int(channels / 16 + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * channels / 16 else rounded
+
+    def check(self, feature: FeatureMap) -> None:
+        channels, groups = feature.channels, max(self._groups(path) for path in self._paths)
+        if channels % groups:
+            raise BlockError(f"{feature.label} has {channels} channels, which {groups} groups do not divide")
+        if self._split and channels % 2:
+            raise BlockError(f"{feature.label} has {channels} channels, and sk[timm] halves them")
+        if self._hidden(feature) < 1:
+            raise BlockError(f"{feature.label} has {channels} channels; a sixteenth of them is none: give hidden")
+
+    def warnings(self, feature: FeatureMap) -> list[str]:
+        count = sum(int(np.prod(shape)) for shape in self.parameters(feature).values())
+        if count < _MANY:
+            return []
+        return [f"{self.spelled} has {count / 1e6:.1f} million parameters at {feature.channels} channels"]
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        channels, hidden = feature.channels, self._hidden(feature)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for path in self._paths:
+            width = channels // (2 if self._split else self._groups(path))
+            shapes[f"{path.conv}.weight"] = (channels, width, path.kernel, path.kernel)
+            if self.variant == "external-attention":
+                shapes[f"{path.conv}.bias"] = (channels,)
+            shapes |= bn_shapes(path.bn, channels)
+        if self.variant == "external-attention":
+            shapes |= {"fc.weight": (hidden, channels), "fc.bias": (hidden,)}
+            for i in range(len(self._paths)):
+                shapes |= {f"fcs.{i}.weight": (channels, hidden), f"fcs.{i}.bias": (channels,)}
+            return shapes
+        reduce, bn, select = _REDUCE[str(self.variant)]
+        shapes[f"{reduce}.weight"] = (hidden, channels, 1, 1)
+        return shapes | bn_shapes(bn, hidden) | {f"{select}.weight": (2 * channels, hidden, 1, 1)}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return torch_default(self.parameters(feature), rng)
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        reduce = "fc" if self.variant == "external-attention" else _REDUCE[str(self.variant)][0]
+        if f"{reduce}.weight" in shapes:
+            found["hidden"] = shapes[f"{reduce}.weight"][0]
+        grouped = next((shapes.get(f"{path.conv}.weight") for path in self._paths if path.grouped), None)
+        if grouped:
+            found["groups"] = grouped[0] // grouped[1]
+        return found
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        maps = [self._path(t, number, path) for number, path in enumerate(self._paths)]
+        squeezed = t.mean_hw(maps[0])
+        for other in maps[1:]:
+            squeezed = t.add(squeezed, t.mean_hw(other))
+        if len(maps) == 2:
+            first, second = maps
+            return t.add(second, t.mul(t.sub(first, second), self._share_of_first(t, squeezed)))
+        shares = self._shares(t, squeezed)
+        y = t.mul(maps[0], shares[0])
+        for other, share in zip(maps[1:], shares[1:], strict=True):
+            y = t.add(y, t.mul(other, share))
+        return y
+
+    def _path(self, t: Template, number: int, path: _Path) -> gs.Variable:
+        half = t.feature.channels // 2
+        x = cut(t, t.x, 1, number * half, (number + 1) * half) if self._split else t.x
+        border = path.kernel // 2 * path.dilation
+        maps = conv_bn(
+            t,
+            x,
+            path.conv,
+            path.bn,
+            self._eps,
+            dilations=[path.dilation] * 2,
+            pads=[border] * 4,
+            group=self._groups(path),
+        )
+        return t.relu(maps)
+
+    def _share_of_first(self, t: Template, squeezed: gs.Variable) -> gs.Variable:
+        reduce, bn, select = _REDUCE[str(self.variant)]
+        hidden = t.relu(conv_bn(t, squeezed, reduce, bn, self._eps))
+        first, second = np.split(t.values(f"{select}.weight"), 2)
+        return t.sigmoid(t.conv(hidden, t.constant(first - second, f"{select}.weight")))
+
+    def _shares(self, t: Template, squeezed: gs.Variable) -> list[gs.Variable]:
+        hidden = linear(t, squeezed, "fc")
+        logits = [linear(t, hidden, f"fcs.{i}") for i in range(len(self._paths))]
+        # along the last axis a softmax is the same in every opset
+        shares = t.op("Softmax", t.op("Concat", *logits, axis=3), axis=3)
+        return [cut(t, shares, 3, i, i + 1) for i in range(len(logits))]
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.sk import SelectiveKernel as Module
+
+        groups = max(self._groups(path) for path in self._paths)
+        return Module(feature.channels, self._hidden(feature), str(self.variant), groups, self._eps)

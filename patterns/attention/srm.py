@@ -1,0 +1,77 @@
+"""SRM: a gate for every channel from its own mean and standard deviation.
+
+Lee et al., "SRM: A Style-based Recalibration Module for Convolutional Neural Networks", ICCV 2019, arXiv:1903.10829.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.folding import affine
+from graphsurgery.template import Template
+
+from .parts import degrees_of_freedom, moments
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StyleRecalibration(Block):
+    """The BatchNorm is folded into the two weights of each channel, and M / (M - 1) of the variance into the second."""
+
+    name = "srm"
+    title = "Style-based Recalibration"
+    demand = 20
+    paper = "SRM: A Style-based Recalibration Module for CNNs, ICCV 2019, arXiv:1903.10829"
+    reference = "hyunjaelee410/style-based-recalibration-module, models/recalibration_modules.py"
+    formula = "y = x * sigmoid(BN(cfc_0 * mean + cfc_1 * std)), over H, W of x; std with divisor HW - 1"
+    untrained = "halves its input"
+    settings = (
+        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3", above=0),
+    )
+
+    def check(self, feature: FeatureMap) -> None:
+        if feature.static and feature.area == 1:
+            raise BlockError(
+                f"srm needs more than one position, and {feature.label} is 1 x 1: its deviation would be 0/0"
+            )
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        return {"cfc": (feature.channels, 2), **bn_shapes("bn", feature.channels)}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return {"cfc": np.zeros((feature.channels, 2), np.float32), **bn_values("bn", feature.channels)}
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        return {
+            "cfc": np.zeros((feature.channels, 2), np.float32),
+            **bn_values("bn", feature.channels, 1.0, SATURATED),
+        }
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        scale, shift = affine(t.values, "bn", float(self.values["bn_eps"] or 0))
+        of_mean, of_deviation = (t.values("cfc") * scale[:, None]).T
+        mean, deviation = moments(t, t.x)
+        freedom = degrees_of_freedom(t)
+        if isinstance(freedom, float):
+            of_deviation = of_deviation / math.sqrt(freedom)
+        else:
+            deviation = t.div(deviation, t.op("Sqrt", freedom))
+        weighted = [
+            t.mul(style, t.constant(weight.reshape(1, -1, 1, 1), name))
+            for style, weight, name in ((mean, of_mean, "cfc.mean"), (deviation, of_deviation, "cfc.std"))
+        ]
+        logits = t.add(t.add(*weighted), t.constant(shift.reshape(1, -1, 1, 1), "bn.bias"))
+        return t.mul(t.x, t.sigmoid(logits))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.srm import StyleRecalibration as Module
+
+        return Module(feature.channels, bn_eps=float(self.values["bn_eps"] or 0))

@@ -1,0 +1,102 @@
+"""Triplet Attention: three gates, each over two of the three axes of a map.
+
+Misra et al., "Rotate to Attend: Convolutional Triplet Attention Module", WACV 2021, arXiv:2010.03045.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.patterns.attention.initial import torch_default
+from graphsurgery.patterns.attention.parts import conv_bn
+from graphsurgery.template import Template
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TripletAttention(Block):
+    """The published code turns the whole map twice and multiplies it three times. Here only the pooled planes are
+    turned, and the map is multiplied once, by the mean of the three gates.
+    """
+
+    name = "triplet"
+    title = "Triplet Attention"
+    demand = 20
+    paper = "Rotate to Attend: Convolutional Triplet Attention Module, WACV 2021, arXiv:2010.03045"
+    reference = "landskape-ai/triplet-attention, triplet_attention.py"
+    formula = "y = x * (g_hw + g_cw + g_hc) / 3, g = sigmoid(BN(conv7x7([max, mean over the third axis])))"
+    untrained = "scales its input to between 0.41 and 0.5"
+    settings = (
+        Setting(
+            "spatial", bool, True, "whether there is a gate over H and W; the published no_spatial is its opposite"
+        ),
+        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+    )
+    aliases = (
+        (r"ChannelGateH\.spatial\.(.+)", r"cw.conv.\1"),
+        (r"ChannelGateW\.spatial\.(.+)", r"hc.conv.\1"),
+        (r"SpatialGate\.spatial\.(.+)", r"hw.conv.\1"),
+    )
+
+    @property
+    def _gates(self) -> tuple[str, ...]:
+        return ("cw", "hc", "hw") if self.values["spatial"] else ("cw", "hc")
+
+    def warnings(self, feature: FeatureMap) -> list[str]:
+        if self.values["spatial"]:
+            return []
+        return ["triplet without its spatial gate: a YAML that passes a number to triplet means no_spatial by mistake"]
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for gate in self._gates:
+            shapes[f"{gate}.conv.conv.weight"] = (1, 2, 7, 7)
+            shapes |= bn_shapes(f"{gate}.conv.bn", 1)
+        return shapes
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return torch_default(self.parameters(feature), rng)
+
+    def identity(self, feature: FeatureMap) -> dict[str, Array]:
+        values = self.initial(feature, np.random.default_rng(0))
+        for gate in self._gates:
+            values |= bn_values(f"{gate}.conv.bn", 1, 0.0, SATURATED)
+        return values
+
+    def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+        return {"spatial": "hw.conv.conv.weight" in shapes} if "cw.conv.conv.weight" in shapes else {}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        # planes are [N, 2, C, W], [N, 2, H, C] and [N, 2, H, W]: the order of the axes that the kernels were made for
+        share = t.scalar(1 / len(self._gates), "share")
+        columns = t.op("Transpose", self._pooled(t, 2), perm=[0, 2, 1, 3])
+        rows = t.op("Transpose", self._pooled(t, 3), perm=[0, 3, 2, 1])
+        channels = t.feature.channels
+        column_gate = t.op(
+            "Reshape", t.mul(self._gate(t, columns, "cw"), share), t.integers([0, channels, 1, -1], "per_column")
+        )
+        row_gate = t.op("Transpose", t.mul(self._gate(t, rows, "hc"), share), perm=[0, 3, 2, 1])
+        gate = t.add(column_gate, row_gate)
+        if self.values["spatial"]:
+            gate = t.add(gate, t.mul(self._gate(t, self._pooled(t, 1), "hw"), share))
+        return t.mul(t.x, gate)
+
+    def _pooled(self, t: Template, axis: int) -> gs.Variable:
+        """Largest and mean value over an axis, side by side along it."""
+        return t.op("Concat", *(t.reduce(kind, t.x, (axis,)) for kind in ("ReduceMax", "ReduceMean")), axis=axis)
+
+    def _gate(self, t: Template, plane: gs.Variable, name: str) -> gs.Variable:
+        eps = float(self.values["bn_eps"] or 0)
+        return t.sigmoid(conv_bn(t, plane, f"{name}.conv.conv", f"{name}.conv.bn", eps, pads=[3, 3, 3, 3]))
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        from graphsurgery.patterns.modules.triplet import TripletAttention as Module
+
+        return Module(spatial=bool(self.values["spatial"]), bn_eps=float(self.values["bn_eps"] or 0))

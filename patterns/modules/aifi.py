@@ -1,0 +1,107 @@
+"""AIFI, the encoder layer of RT-DETR: PyTorch twin.
+
+Paper: "DETRs Beat YOLOs on Real-time Object Detection", CVPR 2024, arXiv:2304.08069.
+Sources of the formula: lyuwenyu/RT-DETR, ``hybrid_encoder.py`` (rtdetr), and ultralytics/ultralytics,
+``nn/modules/transformer.py`` (ultralytics). With the positions of the map as tokens t, row by row, and pos as below:
+
+    after    t = LN1(t + attention(q = k = t + pos, v = t))        y = LN2(t + fc2(gelu(fc1(t))))
+    before   n = LN1(t)    t = t + attention(q = k = n + pos, v = n)        y = t + fc2(gelu(fc1(LN2(t))))
+
+- after is what both ship; before is their ``normalize_before``.
+- pos is computed, not stored: sine and cosine of the row and of the column times 10000^(-i / (C/4)), i < C/4.
+- rtdetr, like Ultralytics before 8.4, lays pos out column by column while the tokens run row by row, and puts the
+  columns' part first; ultralytics (8.4 and later) lays it out row by row, rows' part first. The two agree on square
+  maps and only there.
+- Identity: none for after (the last step is a LayerNorm); for before ``out_proj`` and ``fc2`` 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NAMES = {"rtdetr": ("self_attn", "linear1", "linear2"), "ultralytics": ("ma", "fc1", "fc2")}
+"""variant -> names of the attention and of the two linear layers"""
+
+
+def position_embedding(channels: int, height: int, width: int, variant: str) -> Tensor:
+    """pos, [H * W, C] in float64. ``channels``: a multiple of 4."""
+    rates = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
+    rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
+    if variant == "rtdetr":
+        second, first = (grid.flatten() for grid in torch.meshgrid(columns, rows, indexing="ij"))
+        first, second = second, first
+    else:
+        first, second = (grid.flatten() for grid in torch.meshgrid(rows, columns, indexing="ij"))
+    angles = [grid[:, None] * rates for grid in (first, second)]
+    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
+
+
+class AIFI(nn.Module):
+    """``channels``: C of the map, a multiple of 4 and of ``heads``. ``size``: its (H, W), the only one it then takes.
+    ``hidden``: width of the feed-forward part. ``before``: normalisation first. ValueError for what does not fit.
+
+    Keys of ultralytics: ``ma.in_proj_weight`` [3C, C] (q, k, v), ``ma.in_proj_bias`` [3C], ``ma.out_proj.weight``
+    [C, C], ``fc1.weight`` [F, C], ``fc2.weight`` [C, F], ``norm1.weight``, ``norm2.weight`` [C], and the ``.bias`` of
+    each. rtdetr has ``self_attn``, ``linear1`` and ``linear2`` for ``ma``, ``fc1`` and ``fc2``.
+    """
+
+    sharp = True  # see graphsurgery.parity.conditioning
+    position: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        hidden: int = 1024,
+        heads: int = 8,
+        before: bool = False,
+        variant: str = "rtdetr",
+        ln_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if variant not in NAMES:
+            raise ValueError(f"AIFI has the variants {', '.join(NAMES)}, not {variant!r}")
+        if channels < 4 or heads < 1 or channels % 4 or channels % heads:
+            raise ValueError(
+                f"AIFI needs a multiple of 4 and of its heads as channels, got {channels} and {heads} heads"
+            )
+        if hidden < 1:
+            raise ValueError(f"AIFI needs a hidden width of at least 1, got {hidden}")
+        self.map_size = (size[0], size[1])
+        self.before = before
+        self._names = NAMES[variant]
+        attention, first, second = self._names
+        self.add_module(attention, nn.MultiheadAttention(channels, heads, batch_first=True))
+        self.add_module(first, nn.Linear(channels, hidden))
+        self.add_module(second, nn.Linear(hidden, channels))
+        self.norm1 = nn.LayerNorm(channels, eps=ln_eps)
+        self.norm2 = nn.LayerNorm(channels, eps=ln_eps)
+        self.register_buffer("position", position_embedding(channels, *size, variant), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size."""
+        # A tracing exporter turns sizes into tensors and warns about every branch on one.
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and tuple(x.shape[2:]) != self.map_size:
+            made, got = self.map_size, tuple(x.shape[2:])
+            raise ValueError(f"this AIFI is made for maps of {made[0]}x{made[1]}, got {got[0]}x{got[1]}")
+        tokens = x.flatten(2).transpose(1, 2)
+        if self.before:
+            tokens = tokens + self._attention(self.norm1(tokens))
+            tokens = tokens + self._feed_forward(self.norm2(tokens))
+        else:
+            tokens = self.norm1(tokens + self._attention(tokens))
+            tokens = self.norm2(tokens + self._feed_forward(tokens))
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+    def _attention(self, tokens: Tensor) -> Tensor:
+        placed = tokens + self.position.to(tokens.dtype)
+        result: Tensor = self.get_submodule(self._names[0])(placed, placed, tokens, need_weights=False)[0]
+        return result
+
+    def _feed_forward(self, tokens: Tensor) -> Tensor:
+        _, first, second = self._names
+        result: Tensor = self.get_submodule(second)(functional.gelu(self.get_submodule(first)(tokens)))
+        return result

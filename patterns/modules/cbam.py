@@ -1,0 +1,143 @@
+"""CBAM, convolutional block attention module: PyTorch twin.
+
+Paper: "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521.
+Sources of the formula: Jongchan/attention-module, ``MODELS/cbam.py`` (official); Ultralytics, ``nn/modules/conv.py``
+(ultralytics); timm, ``layers/cbam.py`` (timm); the listing that most YOLO forks copied (yolo-port); the catalogue
+cv-attention (cv-attention).
+
+    channel   z = mlp(mean of x over H, W) + mlp(max of x over H, W)      x1 = x * sigmoid(z)
+    spatial   f = [two planes: max and mean of x1 over the channels]      y = x1 * sigmoid(conv(f))
+
+What differs:
+
+    official       mlp of two Linear layers with biases; planes max, mean; conv without bias, then BatchNorm
+    ultralytics    z = fc(mean) with one C x C layer with bias and no max; planes mean, max; conv alone
+    timm           mlp of two 1x1 convolutions without biases; planes mean, max; conv without bias, then BatchNorm
+    yolo-port      as timm without the BatchNorm
+    cv-attention   mlp as timm; planes max, mean; conv with bias and no BatchNorm
+
+- The eps of the BatchNorm is torch's 1e-5; Ultralytics sets 1e-3 in every model that it builds from YAML. It is not in
+  a state_dict: pass it as ``bn_eps``.
+- The published ResNet starts with scale 0 in that BatchNorm (a spatial gate of exactly 0.5); the class itself does not,
+  and neither does this.
+- Identity: official: last Linear 0 with bias 20, BatchNorm scale 0 and shift 20. The others have no bias in one of the
+  two parts, and no identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class _Form:
+    layers: tuple[str, ...]
+    conv: str
+    norm: str | None = None
+    linear: bool = False
+    bias: bool = False
+    conv_bias: bool = False
+    max_first: bool = False
+
+
+_FORMS = {
+    "official": _Form(
+        ("ChannelGate.mlp.1", "ChannelGate.mlp.3"),
+        "SpatialGate.spatial.conv",
+        "SpatialGate.spatial.bn",
+        linear=True,
+        bias=True,
+        max_first=True,
+    ),
+    "ultralytics": _Form(("channel_attention.fc",), "spatial_attention.cv1", bias=True),
+    "timm": _Form(("channel.fc1", "channel.fc2"), "spatial.conv.conv", "spatial.conv.bn"),
+    "yolo-port": _Form(("channel_attention.fc1", "channel_attention.fc2"), "spatial_attention.conv1"),
+    "cv-attention": _Form(("ca.se.0", "ca.se.2"), "sa.conv", conv_bias=True, max_first=True),
+}
+VARIANTS = tuple(_FORMS)
+
+
+class CBAM(nn.Module):
+    """Gate of every channel by its mean and maximum, then of every position by those over the channels.
+
+    ``channels``: C of the map. ``variant``: see above. ``hidden``: R, the width of the mlp; not for ultralytics, which
+    has none. ``kernel``: odd size of the spatial convolution. ``bn_eps``: eps of the BatchNorm, where there is one.
+    ValueError for settings that do not fit together.
+
+    Keys (official): ``ChannelGate.mlp.1.{weight [R, C],bias}``, ``ChannelGate.mlp.3.{weight [C, R],bias}``,
+    ``SpatialGate.spatial.conv.weight`` [1, 2, 7, 7], ``SpatialGate.spatial.bn.*`` [1].
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        variant: str = "official",
+        hidden: int | None = None,
+        kernel: int = 7,
+        bn_eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if variant not in _FORMS:
+            raise ValueError(f"CBAM has the variants {', '.join(_FORMS)}, not {variant!r}")
+        if channels < 1 or (hidden is not None and hidden < 1):
+            raise ValueError(f"CBAM needs channels and hidden of at least 1, got {channels} and {hidden}")
+        if kernel % 2 == 0:
+            raise ValueError(f"CBAM needs an odd kernel, got {kernel}")
+        self.variant = variant
+        self._form = form = _FORMS[variant]
+        widths = [channels, channels]
+        if len(form.layers) == 2:
+            if hidden is None:
+                raise ValueError(f"CBAM {variant} needs the hidden width")
+            widths = [channels, hidden, channels]
+        for name, inner, outer in zip(form.layers, widths, widths[1:], strict=False):
+            layer = nn.Linear(inner, outer) if form.linear else nn.Conv2d(inner, outer, 1, bias=form.bias)
+            place(self, name, layer)
+        place(self, form.conv, nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=form.conv_bias))
+        if form.norm is not None:
+            place(self, form.norm, nn.BatchNorm2d(1, eps=bn_eps, momentum=0.01))
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as torch draws those of its layers."""
+        for layer in self.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.BatchNorm2d)):
+                layer.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        z = self._mlp(x.mean(dim=(2, 3), keepdim=True))
+        if len(self._form.layers) == 2:
+            z = z + self._mlp(x.amax(dim=(2, 3), keepdim=True))
+        x = x * torch.sigmoid(z)
+        planes = [x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)]
+        if self._form.max_first:
+            planes.reverse()
+        gate: Tensor = self.get_submodule(self._form.conv)(torch.cat(planes, dim=1))
+        if self._form.norm is not None:
+            gate = self.get_submodule(self._form.norm)(gate)
+        return x * torch.sigmoid(gate)
+
+    def _mlp(self, pooled: Tensor) -> Tensor:
+        """[N, C, 1, 1] -> [N, C, 1, 1]."""
+        for number, name in enumerate(self._form.layers):
+            layer = self.get_submodule(name)
+            pooled = torch.relu(pooled) if number else pooled
+            pooled = layer(pooled.flatten(1))[:, :, None, None] if self._form.linear else layer(pooled)
+        return pooled
+
+    def extra_repr(self) -> str:
+        """The settings, for ``repr``."""
+        return f"variant={self.variant!r}"
+
+
+def place(root: nn.Module, name: str, layer: nn.Module) -> None:
+    """Make ``layer`` the submodule of ``root`` with that dotted name."""
+    *path, last = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    root.add_module(last, layer)

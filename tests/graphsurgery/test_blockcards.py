@@ -1,0 +1,94 @@
+"""The table and the cards of the blocks, and docs/blocks.md, which is made from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import pytest
+import torch
+
+from graphsurgery import blockcards
+from graphsurgery.block import Array, Block, make_block
+from graphsurgery.blockfacts import Facts, short_paper
+from graphsurgery.errors import BlockError
+from graphsurgery.featuremap import FeatureMap
+from graphsurgery.template import Template
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "blocks.md"
+
+
+class Demanding(Block):
+    """Overflows float16, has no identity, works at static sizes only, and uses what no DLA has."""
+
+    name, title, paper, reference = "demanding", "Demanding", "On demands, ABC 2020, arXiv:2001.00001", "none"
+    formula, untrained = "y = x", "does nothing"
+
+    def check(self, feature: FeatureMap) -> None:
+        if not feature.static:
+            raise BlockError("needs a static site")
+
+    def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
+        return {"w": (feature.area, 3)}
+
+    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
+        return {"w": np.ones((feature.area, 3))}
+
+    def emit(self, t: Template, lowering: str) -> gs.Variable:
+        large = t.scalar(6e4, "large")
+        return t.div(t.mul(t.op("Mod", t.x, t.scalar(1e4, "modulus"), fmod=1), large), large)
+
+    def module(self, feature: FeatureMap) -> torch.nn.Module:
+        raise NotImplementedError
+
+
+def test_facts_are_found_out() -> None:
+    facts = Facts(Demanding())
+    assert (facts.parameters, facts.nodes) == (1200, 3)
+    assert (facts.identity, facts.static, facts.half) == (False, True, False)
+    assert facts.tensorrt("10", "orin") is False
+    facts = Facts(make_block("se"))
+    assert (facts.parameters, facts.nodes) == (2 * 256 * 16 + 256 + 16, 6)
+    assert (facts.identity, facts.static, facts.half) == (True, False, True)
+    assert [facts.tensorrt(version) for version in ("8.6", "10", "11")] == [True, True, True]
+    assert Facts(make_block("nam[channel+spatial]")).static
+
+
+def test_rows_have_a_cell_for_each_header() -> None:
+    (row,) = blockcards.table([type(make_block("se"))])
+    assert dict(zip(blockcards.HEADERS, row, strict=True)) | {"DLA": ""} == {
+        "block": "se",
+        "paper": "arXiv:1709.01507",
+        "parameters": "8,464",
+        "nodes": "6",
+        "identity": "yes",
+        "static": "no",
+        "float16": "yes",
+        "TensorRT 8.6": "yes",
+        "TensorRT 10": "yes",
+        "TensorRT 11": "yes",
+        "DLA": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("paper", "short"),
+    [("A, B 2020, arXiv:2001.00001", "arXiv:2001.00001"), ("A: b, ICML 2021", "ICML 2021"), ("none", "none")],
+)
+def test_papers_in_short(paper: str, short: str) -> None:
+    assert short_paper(paper) == short
+
+
+def test_a_card_of_one_variant() -> None:
+    card = blockcards.Card("ge[theta]")
+    assert list(card.to_json()["facts"]) == ["ge[theta]"]
+    assert "ge[theta] at 256 x 20 x 20" in list(card.lines())
+    assert not any(line.startswith("ge[theta-plus] at") for line in card.lines())
+
+
+def test_the_page_of_the_blocks_is_current() -> None:
+    if not DOCUMENT.exists():
+        pytest.skip("docs/blocks.md has not been generated yet")
+    text = "".join(f"{line}\n" for line in blockcards._single_spaced(blockcards.document()))
+    assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.blockcards > docs/blocks.md"

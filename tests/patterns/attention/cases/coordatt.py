@@ -1,0 +1,11 @@
+"""Coordinate Attention, for the tests of every block."""
+
+from __future__ import annotations
+
+BLOCKS: list[tuple[str, dict[str, object]]] = [
+    ("coordatt", {"hidden": 5}),
+    ("coordatt[official]", {"bn_eps": 1e-3}),
+    ("coordatt[timm]", {"skip": True}),
+    ("coordatt[timm]", {"hidden": 3}),
+]
+IDENTITY = ("coordatt", "coordatt[official]")

@@ -1,0 +1,45 @@
+"""Double attention: the convolutions around the attention are off the map, and widths follow from the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphsurgery import weights
+from graphsurgery.block import make_block
+from tests.patterns.attention.evaluators import Runtime, Stepwise
+from tests.patterns.attention.harness import build, feature_map, random_weights
+from tests.patterns.attention.verdicts import assert_agrees
+
+
+def test_convA_and_the_reconstruction_are_small_products() -> None:
+    built = build("a2", feature=feature_map(8))
+    weights_of = {node.input[1] for node in built.graph.node if node.op_type == "Conv"}
+    assert weights_of == {"block.convB.weight"}
+    small = [node.input[0] for node in built.graph.node if node.op_type == "MatMul"]
+    assert {"block.convA.weight", "block.conv_reconstruct.weight"} <= set(small)
+
+
+def test_the_attention_is_over_positions_and_maps_not_over_the_batch() -> None:
+    """The ports' softmax makes the output constant over the map for one image, and mixes images."""
+    built = build("a2", {"c_m": 5, "c_n": 7}, feature_map(8, 9, 14, batch=2))
+    x = np.random.default_rng(2).standard_normal((2, 8, 9, 14)).astype(np.float32)
+    y = Runtime(built.model)(x)
+    assert y.std(axis=(2, 3)).min() > 1e-2
+    alone = build("a2", {"c_m": 5, "c_n": 7}, feature_map(8, 9, 14))
+    np.testing.assert_allclose(Runtime(alone.model)(x[1:]), y[1:], rtol=1e-5, atol=1e-6)
+
+
+def test_widths_follow_from_the_weights() -> None:
+    feature = feature_map(8)
+    given = random_weights(make_block("a2", {"c_m": 3, "c_n": 5}), feature)
+    block, _ = weights.fit(make_block("a2"), feature, given, "a file")
+    assert block.values == {"c_m": 3, "c_n": 5}
+
+
+def test_float16_at_200() -> None:
+    feature = feature_map(64, 12, 9, "float16", 2)
+    block = make_block("a2")
+    built = build("a2", feature=feature, weights=block.initial(feature, np.random.default_rng(2)))
+    x = np.random.default_rng(0).standard_normal((2, 64, 12, 9))
+    x = (200 * x / np.abs(x).max()).astype(np.float16)
+    assert_agrees(built, Stepwise(built.model), [("magnitude 200", x)], rounded=True)

@@ -1,0 +1,79 @@
+"""PSABlock: Ultralytics' own module with its weights, fused and not, the heads' layout, and float16."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from graphsurgery.block import make_block
+from graphsurgery.errors import BlockError
+from tests.patterns.attention.carried import assert_is, inserted
+from tests.patterns.attention.evaluators import Stepwise
+from tests.patterns.attention.harness import build, feature_map
+from tests.patterns.attention.verdicts import assert_agrees
+
+ultralytics_blocks = pytest.importorskip("ultralytics.nn.modules.block")
+
+
+def published(channels: int, heads: int, shortcut: bool = True) -> torch.nn.Module:
+    """The module as it lives in a model: running statistics of its own, and the epsilon that Ultralytics sets."""
+    torch.manual_seed(5)
+    module = ultralytics_blocks.PSABlock(channels, 0.5, heads, shortcut)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eps = 1e-3
+            for values, low, high in ((part.running_var, 0.3, 2.0), (part.weight, 0.5, 1.5)):
+                torch.nn.init.uniform_(values, low, high)
+            for values in (part.running_mean, part.bias):
+                torch.nn.init.normal_(values, std=0.3)
+    return module.eval()
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
+@pytest.mark.parametrize(("channels", "heads", "shortcut"), [(64, 1, True), (128, 2, True), (48, 4, False)])
+def test_an_ultralytics_module(channels: int, heads: int, shortcut: bool, target: str) -> None:
+    module = published(channels, heads, shortcut)
+    settings = {"shortcut": shortcut, **({"num_heads": heads} if channels == 48 else {})}
+    assert_is(inserted("psablock", settings, module.state_dict(), channels, target=target), module)
+
+
+def test_a_fused_ultralytics_module() -> None:
+    from ultralytics.utils.torch_utils import fuse_conv_and_bn
+
+    module = published(64, 2)
+    for part in module.modules():
+        if isinstance(part, ultralytics_blocks.Conv):
+            part.conv = fuse_conv_and_bn(part.conv, part.bn)
+            del part.bn
+            part.forward = part.forward_fuse
+    built = inserted("psablock", {"num_heads": 2}, module.state_dict(), 64)
+    assert built.block.values["fused"] is True
+    assert_is(built, module)
+
+
+def test_no_map_is_sliced_and_no_scale_is_left() -> None:
+    built = build("psablock", {"num_heads": 2}, feature_map(12))
+    assert not {"Split", "Slice", "Gather", "Shape", "Div", "BatchNormalization"} & set(built.operators)
+    assert built.operators.count("Mul") == 1, "the one of the SiLU"
+    assert build("psablock", {"num_heads": 2}, feature_map(12, None, None)).operators.count("Shape") == 1
+
+
+def test_heads() -> None:
+    for channels, heads in ((32, 1), (64, 1), (128, 2), (256, 4)):
+        shapes = make_block("psablock").parameters(feature_map(channels))
+        assert shapes["attn.qkv.conv.weight"][0] == channels + 2 * heads * (channels // heads // 2)
+    with pytest.raises(BlockError, match=r"/model\.8 has 12 channels, which 5 heads do not divide"):
+        build("psablock", {"num_heads": 5}, feature_map(12))
+    with pytest.raises(BlockError, match=r"with 12 heads and an attn_ratio of 0\.5 no channel is left for the keys"):
+        build("psablock", {"num_heads": 12}, feature_map(12))
+
+
+def test_float16_at_200() -> None:
+    """Logits of some ten thousands, which float16 would not hold."""
+    feature = feature_map(128, 12, 9, "float16")
+    block = make_block("psablock")
+    built = build("psablock", feature=feature, weights=block.initial(feature, np.random.default_rng(2)))
+    x = np.random.default_rng(0).standard_normal((1, 128, 12, 9))
+    x = (200 * x / np.abs(x).max() + 50).astype(np.float16)
+    assert_agrees(built, Stepwise(built.model), [("magnitude 200", x)], rounded=True)

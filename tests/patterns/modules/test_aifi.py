@@ -1,0 +1,71 @@
+"""AIFI against its formula, one head and one query at a time. Other implementations: see the template's tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from graphsurgery.patterns.modules.aifi import AIFI, NAMES, position_embedding
+from tests.patterns.modules.naive import Array, arrays, gelu, layer_norm, randomised, run, softmax, trains
+
+SIZE = (3, 5)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("variant", NAMES)
+def test_agrees_with_the_formula(variant: str, before: bool) -> None:
+    channels, heads, eps = 8, 2, 1e-3
+    module = randomised(AIFI(channels, SIZE, 6, heads, before, variant, eps), 1.0)
+    state, (attention, first, second) = arrays(module), NAMES[variant]
+    x = np.random.default_rng(1).standard_normal((2, channels, *SIZE))
+    pos = position_embedding(channels, *SIZE, variant).numpy()
+
+    def linear(tokens: Array, name: str) -> Array:
+        return tokens @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+    def norm(tokens: Array, name: str) -> Array:
+        return layer_norm(tokens, state[f"{name}.weight"], state[f"{name}.bias"], 2, eps)
+
+    def attended(t: Array) -> Array:
+        weights, biases = (np.split(state[f"{attention}.in_proj_{part}"], 3) for part in ("weight", "bias"))
+        q, k, v = (
+            (tokens @ weight.T + bias).reshape(2, 15, heads, -1)
+            for tokens, weight, bias in zip((t + pos, t + pos, t), weights, biases, strict=True)
+        )
+        o = np.zeros_like(v)
+        for image, query, head in np.ndindex(2, 15, heads):
+            logits = k[image, :, head] @ q[image, query, head] / np.sqrt(channels // heads)
+            o[image, query, head] = softmax(logits, 0) @ v[image, :, head]
+        return linear(o.reshape(t.shape), f"{attention}.out_proj")
+
+    t = x.reshape(2, channels, 15).transpose(0, 2, 1)
+    if before:
+        t = t + attended(norm(t, "norm1"))
+        t = t + linear(gelu(linear(norm(t, "norm2"), first)), second)
+    else:
+        t = norm(t + attended(t), "norm1")
+        t = norm(t + linear(gelu(linear(t, first)), second), "norm2")
+    np.testing.assert_allclose(run(module, x), t.transpose(0, 2, 1).reshape(x.shape), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("variant", NAMES)
+def test_training_and_another_size(variant: str) -> None:
+    module = AIFI(8, SIZE, 6, 2, variant=variant)
+    trains(module, torch.randn(2, 8, *SIZE))
+    with pytest.raises(ValueError, match="made for maps of 3x5, got 5x3"):
+        module(torch.zeros(1, 8, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 6, "heads": 2}, "multiple of 4 and of its heads"),
+        ({"channels": 8, "heads": 3}, "multiple of 4 and of its heads"),
+        ({"channels": 8, "heads": 2, "hidden": 0}, "hidden width of at least 1"),
+        ({"channels": 8, "heads": 2, "variant": "x"}, "variants rtdetr, ultralytics"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AIFI(size=SIZE, **settings)  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+"""GC against its formula in numpy, and against timm."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from graphsurgery.patterns.modules.gc import VARIANTS, GlobalContext
+from tests.patterns.modules.layers import Array, State, randomised, scale, shapes, sigmoid, state
+
+NAMES = {
+    "official": ("conv_mask", "channel_add_conv.0", "channel_add_conv.1", "channel_add_conv.3"),
+    "official-mul": ("conv_mask", "channel_mul_conv.0", "channel_mul_conv.1", "channel_mul_conv.3"),
+    "timm": ("conv_attn", "mlp_scale.fc1", "mlp_scale.norm", "mlp_scale.fc2"),
+    "timm-add": ("conv_attn", "mlp_add.fc1", "mlp_add.norm", "mlp_add.fc2"),
+}
+
+
+def naive(x: Array, variant: str, given: State) -> Array:
+    mask, fc1, norm, fc2 = NAMES[variant]
+    y = np.empty_like(x)
+    for n, image in enumerate(x):
+        logits = np.einsum("c,chw->hw", given[f"{mask}.weight"].reshape(-1), image) + given[f"{mask}.bias"]
+        a = np.exp(logits - logits.max())
+        context = (image * (a / a.sum())).sum((1, 2))
+        z = given[f"{fc1}.weight"].reshape(-1, x.shape[1]) @ context + given[f"{fc1}.bias"]
+        z = (z - z.mean()) / np.sqrt(z.var() + (1e-6 if "timm" in variant else 1e-5))
+        z = np.maximum(z * given[f"{norm}.weight"].reshape(-1) + given[f"{norm}.bias"].reshape(-1), 0)
+        z = given[f"{fc2}.weight"].reshape(x.shape[1], -1) @ z + given[f"{fc2}.bias"]
+        y[n] = image + z[:, None, None] if variant in ("official", "timm-add") else image * sigmoid(z)[:, None, None]
+    return y
+
+
+@pytest.mark.parametrize("magnitude", [1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_agrees_with_the_formula(variant: str, magnitude: float) -> None:
+    module = randomised(GlobalContext(6, 4, variant))
+    x = np.random.default_rng(1).standard_normal((3, 6, 5, 8)) * magnitude
+    expected = naive(x, variant, state(module))
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("add", [True, False])
+def test_agrees_with_timm(timm_layers: ModuleType, add: bool) -> None:
+    from timm.layers.global_context import GlobalContext as Referee
+
+    referee = randomised(Referee(32, rd_channels=5, fuse_add=add, fuse_scale=not add))
+    module = GlobalContext(32, 5, "timm-add" if add else "timm").double().eval()
+    module.load_state_dict(referee.state_dict(), strict=True)
+    x = torch.randn(2, 32, 9, 13, dtype=torch.float64)
+    torch.testing.assert_close(module(x), referee(x), rtol=1e-10, atol=1e-12)
+
+
+def test_keys_and_shapes() -> None:
+    assert shapes(GlobalContext(32, 2)) == {
+        "conv_mask.weight": (1, 32, 1, 1),
+        "conv_mask.bias": (1,),
+        "channel_add_conv.0.weight": (2, 32, 1, 1),
+        "channel_add_conv.0.bias": (2,),
+        "channel_add_conv.1.weight": (2, 1, 1),
+        "channel_add_conv.1.bias": (2, 1, 1),
+        "channel_add_conv.3.weight": (32, 2, 1, 1),
+        "channel_add_conv.3.bias": (32,),
+    }
+    assert shapes(GlobalContext(32, 2, "timm"))["mlp_scale.norm.weight"] == (2,)
+
+
+def test_untrained() -> None:
+    x = torch.randn(2, 16, 7, 9)
+    assert torch.equal(GlobalContext(16, 4).eval()(x), x)
+    torch.testing.assert_close(GlobalContext(16, 4, "official-mul").eval()(x), x / 2)
+    assert 0.4 < scale(GlobalContext(64, 8, "timm"), 64) < 0.6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_trains(variant: str) -> None:
+    """Every parameter but the mask's bias, which cancels in the softmax."""
+    module = GlobalContext(8, 4, variant)
+    torch.nn.init.normal_(module.get_parameter(f"{NAMES[variant][3]}.weight"))
+    module.get_parameter(f"{NAMES[variant][0]}.bias").requires_grad_(False)
+    module.train()(torch.randn(4, 8, 5, 5)).square().mean().backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_the_bias_of_the_mask_cancels() -> None:
+    module = randomised(GlobalContext(6, 4))
+    x = torch.randn(2, 6, 5, 8, dtype=torch.float64)
+    before = module(x)
+    module.state_dict()["conv_mask.bias"].add_(3.0)
+    torch.testing.assert_close(module(x), before, rtol=1e-11, atol=1e-13)
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="variants official, official-mul"):
+        GlobalContext(8, 2, "add")
+    with pytest.raises(ValueError, match="at least 1"):
+        GlobalContext(8, 0)

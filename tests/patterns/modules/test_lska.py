@@ -1,0 +1,61 @@
+"""LSKA against its formula, one tap of a kernel at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from graphsurgery.patterns.modules.lska import LSKA
+from tests.patterns.modules.naive import arrays, depthwise, pointwise, randomised, run, trains
+
+PUBLISHED = {
+    7: (3, 3, 2, 2),
+    11: (3, 5, 2, 4),
+    23: (5, 7, 3, 9),
+    35: (5, 11, 3, 15),
+    41: (5, 13, 3, 18),
+    53: (5, 17, 3, 24),
+}
+"""k_size -> near kernel, far kernel, dilation and padding of the far ones, as the published code lists them"""
+
+
+@pytest.mark.parametrize("size", [(7, 7), (5, 11)])
+@pytest.mark.parametrize("k_size", [7, 11, 23])
+def test_agrees_with_the_formula(k_size: int, size: tuple[int, int]) -> None:
+    module = randomised(LSKA(3, k_size))
+    state, dilation = arrays(module), PUBLISHED[k_size][2]
+    x = np.random.default_rng(1).standard_normal((2, 3, *size))
+    a = depthwise(depthwise(x, state, "conv0h"), state, "conv0v")
+    a = depthwise(depthwise(a, state, "conv_spatial_h", dilation), state, "conv_spatial_v", dilation)
+    np.testing.assert_allclose(run(module, x), x * pointwise(a, state, "conv1"), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("k_size", PUBLISHED)
+def test_kernels_are_the_published_ones(k_size: int) -> None:
+    near, far, dilation, padding = PUBLISHED[k_size]
+    module = LSKA(4, k_size)
+    assert module.conv0h.kernel_size == (1, near)
+    assert module.conv0v.kernel_size == (near, 1)
+    assert (module.conv_spatial_h.kernel_size, module.conv_spatial_h.padding) == ((1, far), (0, padding))
+    assert (module.conv_spatial_v.kernel_size, module.conv_spatial_v.padding) == ((far, 1), (padding, 0))
+    assert module.conv_spatial_v.dilation == (dilation, dilation)
+
+
+def test_identity() -> None:
+    module = LSKA(4)
+    torch.nn.init.zeros_(module.conv1.weight)
+    torch.nn.init.ones_(module.conv1.bias)
+    x = 20 * torch.randn(2, 4, 9, 8)
+    assert torch.equal(module(x), x)
+
+
+def test_training() -> None:
+    trains(LSKA(4), torch.randn(2, 4, 9, 8))
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="kernel sizes 7, 11, 23, 35, 41, 53, not 9"):
+        LSKA(4, 9)
+    with pytest.raises(ValueError, match="at least one channel"):
+        LSKA(0)

@@ -1,0 +1,68 @@
+"""PSABlock against its formula, one head and one query at a time. Ultralytics' own module: see the template's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from graphsurgery.patterns.modules.psablock import PSABlock
+from tests.patterns.modules.naive import Array, arrays, depthwise, pointwise, randomised, run, sigmoid, softmax, trains
+
+
+def layer(x: Array, state: Mapping[str, Array], name: str, eps: float) -> Array:
+    y = depthwise(x, state, f"{name}.conv") if name == "attn.pe" else pointwise(x, state, f"{name}.conv")
+    if f"{name}.bn.weight" not in state:
+        return y
+    scale, bias, mean, variance = (
+        state[f"{name}.bn.{part}"].reshape(1, -1, 1, 1) for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    return (y - mean) / np.sqrt(variance + eps) * scale + bias
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("heads", "ratio", "shortcut"), [(1, 0.5, True), (2, 0.5, True), (4, 0.34, False)])
+def test_agrees_with_the_formula(heads: int, ratio: float, shortcut: bool, fused: bool) -> None:
+    channels, eps, size = 12, 0.1, (4, 5)
+    module = randomised(PSABlock(channels, heads, ratio, shortcut, eps, fused), 1.0)
+    for key, values in module.named_buffers():
+        if values.is_floating_point():
+            torch.nn.init.uniform_(values, 0.3, 2.0) if key.endswith("var") else torch.nn.init.normal_(values)
+    state = arrays(module)
+    x = np.random.default_rng(1).standard_normal((2, channels, *size))
+    value = channels // heads
+    key_dim = int(value * ratio)
+    qkv = layer(x, state, "attn.qkv", eps).reshape(2, heads, 2 * key_dim + value, -1)
+    o, v_map = np.zeros((2, heads, value, 20)), np.zeros((2, heads, value, 20))
+    for image, head in np.ndindex(2, heads):
+        q, k, v = np.split(qkv[image, head], [key_dim, 2 * key_dim])
+        v_map[image, head] = v
+        for query in range(20):
+            o[image, head, :, query] = v @ softmax(q[:, query] @ k / np.sqrt(key_dim), 0)
+    a = o.reshape(x.shape) + layer(v_map.reshape(x.shape), state, "attn.pe", eps)
+    z = layer(a, state, "attn.proj", eps) + (x if shortcut else 0)
+    hidden = layer(z, state, "ffn.0", eps)
+    y = layer(hidden * sigmoid(hidden), state, "ffn.1", eps) + (z if shortcut else 0)
+    np.testing.assert_allclose(run(module, x), y, rtol=1e-10, atol=1e-11)
+
+
+def test_identity() -> None:
+    module = PSABlock(8, 2).eval()
+    for norm in (module.attn.proj.bn, module.ffn[1].bn):
+        torch.nn.init.zeros_(norm.weight)
+    x = 20 * torch.randn(2, 8, 9, 8)
+    assert torch.equal(module(x), x)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_training(fused: bool) -> None:
+    trains(PSABlock(8, 2, fused=fused), torch.randn(2, 8, 9, 8))
+
+
+def test_heads_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="heads that divide its channels, got 5 for 12"):
+        PSABlock(12, 5)
+    with pytest.raises(ValueError, match="keys of at least one channel"):
+        PSABlock(12, 12)
