@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from . import quantisation
@@ -66,25 +67,32 @@ class Edges:
         outputs = index.nodes[target.position].output
         return [name for name in outputs if name in index.consumers or name in index.outputs]
 
-    def entering(self, target: Target) -> list[str]:
-        """The tensors that depend on the model's input, are made outside of the target and read in it."""
+    def entering(self, target: Target) -> tuple[list[str], set[int]]:
+        """The tensors that depend on the model's input, are made outside of the target and read in it, and the nodes
+        that can read them there.
+
+        To these belong the nodes in front of the target that quantise for it alone, and, where one tensor enters it in
+        several forms, those that make the forms of it.
+        """
         if target.tensor is not None:
             raise target.written.error(
                 f"{target.label} is no module, so there is nothing in front of it; say --after, with --consumers for "
                 "some of its readers only"
             )
-        return self._entering(self.reading(target))
-
-    def reading(self, target: Target) -> set[int]:
-        """Positions of the nodes in a target, and of those in front of it that quantise or cast for it alone, as far as
-        one tensor enters the target in several forms, or in integers.
-        """
-        index, nodes = self._index, set(self.nodes(target))
-        nodes |= quantisation.feeding(index, nodes, quantisation.TO_INTEGERS)
+        index, nodes = self._index, self.nodes(target)
+        if not self._has_forms:
+            return self._entering(nodes), nodes
+        nodes = nodes | quantisation.feeding(index, nodes, quantisation.TO_INTEGERS)
         entering = self._entering(nodes)
         if len(entering) > 1 and len({quantisation.root(index, name) for name in entering}) == 1:
-            nodes |= quantisation.feeding(index, nodes, quantisation.PASSING)
-        return nodes
+            nodes = nodes | quantisation.feeding(index, nodes, quantisation.PASSING)
+            entering = self._entering(nodes)
+        return entering, nodes
+
+    @cached_property
+    def _has_forms(self) -> bool:
+        """Whether anything is quantised or cast in the model."""
+        return any(node.op_type in quantisation.PASSING for node in self._index.nodes)
 
     def _entering(self, nodes: set[int]) -> list[str]:
         index = self._index
@@ -94,7 +102,7 @@ class Edges:
             for name in names
             if self._is_activation(name)
             and index.producer.get(name) not in nodes
-            and index.producer.get(quantisation.root(index, name), -1) not in nodes
+            and not (self._has_forms and index.producer.get(quantisation.root(index, name), -1) in nodes)
         ]
         if len(entering) > 1:
             entering = [name for name in entering if self._is_map(name)] or entering
@@ -128,7 +136,8 @@ class Edges:
             for name in index.nodes[position].output
             if name in index.outputs or any(reader not in inside for reader in index.consumers.get(name, ()))
         ]
-        leaving = self._results(leaving, inside)
+        if self._has_forms:
+            leaving = self._results(leaving, inside)
         if len(leaving) > 1:  # sizes and indices leave modules too; an image-like tensor among them is what is meant
             leaving = [name for name in leaving if self._is_map(name)] or leaving
         return leaving

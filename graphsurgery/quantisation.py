@@ -39,8 +39,8 @@ def made_by(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
 
 def readers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The nodes that read the values of a tensor."""
-    nodes = (index.nodes[position] for position in index.consumers.get(tensor, ()))
-    return [node for node in nodes if node.op_type not in _SHAPES]
+    nodes, positions = index.nodes, index.consumers.get(tensor, ())
+    return [nodes[position] for position in positions if nodes[position].op_type not in _SHAPES]
 
 
 def only_reader(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:

@@ -37,7 +37,7 @@ def integers(
 
 def in_front(index: GraphIndex, tensor: str) -> str | None:
     """What to say of a tensor in front of its QuantizeLinear; None for any other."""
-    if quantisation.dequantiser(index, tensor) is not None or not quantisation.quantisers(index, tensor):
+    if not quantisation.quantisers(index, tensor) or quantisation.dequantiser(index, tensor) is not None:
         return None
     here = (
         "this is in front of a QuantizeLinear, whose scale was found without the block (what goes beyond its range is "

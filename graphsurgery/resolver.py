@@ -232,14 +232,14 @@ class Resolver:
     def _in_front(self, targets: Sequence[Target]) -> Iterator[tuple[Place, set[int]]]:
         found = []
         for target in targets:
-            entering = self.edges.entering(target)
+            entering, nodes = self.edges.entering(target)
             if len(targets) == 1:
                 entering = [self._only(entering, target, "enter")]
             if len(entering) == 1 and (len(targets) == 1 or self._is_map(entering[0])):
                 place = self._place(target, entering[0])
                 if target.position is not None:
                     place = replace(place, path=self._tree.of_node[target.position] or None)
-                readers = self.edges.reading(target) & set(self._index.consumers.get(entering[0], ()))
+                readers = nodes & set(self._index.consumers.get(entering[0], ()))
                 found.append((place, readers))
         if not found:
             self._no_map(targets, "enters")

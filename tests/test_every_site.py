@@ -1,7 +1,7 @@
 """Blocks at every advisable site of real detectors, one at a time and all at once.
 
-Every run takes the sites of yolov8n on maps of moderate size, each with the next block of the catalogue; `make test-all`
-takes all sites of all models, and the four blocks that are asked for most at each of them, one at a time.
+Every run takes the sites of yolov8n on maps of moderate size, each with the next block of the catalogue. `make
+test-all` takes all sites of all models, and the four blocks that are asked for most at each of them, one at a time.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from graphsurgery.featuremap import FeatureMap
 from graphsurgery.record import load_weights
 from graphsurgery.template import Template
 
+Size = tuple[int, int, int]
+"""Channels, height and width."""
+
 OPSET = 17
 SIZES = ((64, 80, 80), (128, 40, 40), (256, 20, 20))
 CONFIGURATIONS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -30,12 +33,12 @@ def label(configuration: int) -> str:
     return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
 
 
-def feature(size: tuple[int, int, int]) -> FeatureMap:
+def feature(size: Size, batch: int = 1) -> FeatureMap:
     channels, height, width = size
-    return FeatureMap(channels, height, width, "float32", 1)
+    return FeatureMap(channels, height, width, "float32", batch)
 
 
-def weights(configuration: int, size: tuple[int, int, int]) -> dict[str, np.ndarray[Any, Any]]:
+def weights(configuration: int, size: Size) -> dict[str, np.ndarray[Any, Any]]:
     """Weights as training leaves them: BatchNorms with statistics, scales and shifts of their own."""
     name, settings = CONFIGURATIONS[configuration]
     rng = np.random.default_rng(0)
@@ -48,7 +51,7 @@ def weights(configuration: int, size: tuple[int, int, int]) -> dict[str, np.ndar
     return found
 
 
-def module(configuration: int, size: tuple[int, int, int]) -> Any:
+def module(configuration: int, size: Size) -> Any:
     """The PyTorch module in float32 and evaluation mode."""
     name, settings = CONFIGURATIONS[configuration]
     made = make_block(name, settings).module(feature(size))
@@ -56,14 +59,14 @@ def module(configuration: int, size: tuple[int, int, int]) -> Any:
     return made.float().eval()
 
 
-def template(configuration: int, size: tuple[int, int, int], target: str) -> bytes:
+def template(configuration: int, size: Size, target: str, batch: int = 1) -> bytes:
     """The block as graphsurgery writes it for a target, as a model of its own."""
     name, settings = CONFIGURATIONS[configuration]
-    block, place = make_block(name, settings), feature(size)
+    block, place = make_block(name, settings), feature(size, batch)
     t = Template(place, opset=OPSET, target=target, weights=weights(configuration, size))
     output = block.emit(t, block.choose(t, block.lowerings(place, OPSET)))
     emitted = t.export(output, ir_version=8)
-    values = [onnx.helper.make_tensor_value_info(n, place.onnx_type, [1, *size]) for n in ("x", emitted.output)]
+    values = [onnx.helper.make_tensor_value_info(n, place.onnx_type, [batch, *size]) for n in ("x", emitted.output)]
     graph = onnx.helper.make_graph(emitted.nodes, "block", values[:1], values[1:], emitted.initializers)
     opset = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()

@@ -1,6 +1,6 @@
-"""Export one block's PyTorch module at all sizes with one exporter, in a process of its own.
+"""Export one block's PyTorch module at some sizes with one exporter, in a process of its own.
 
-usage: export_blocks.py CONFIGURATION torchscript|dynamo published|own FOLDER
+usage: export_blocks.py CONFIGURATION torchscript|dynamo published|own FOLDER BATCHxCHANNELSxHEIGHTxWIDTH ...
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from benchmarks.lib.blocks import CONFIGURATIONS, OPSET, SIZES, module
+from benchmarks.lib.blocks import CONFIGURATIONS, OPSET, module
 from benchmarks.lib.published import published
 
 
 def main() -> None:
     configuration, exporter, form, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
     warnings.simplefilter("ignore")
-    for size in SIZES:
-        path = folder / f"{configuration}-{size[0]}-{form}-{exporter}.onnx"
-        made, x = module(configuration, size), torch.zeros(1, *size)
+    for text in sys.argv[5:]:
+        batch, channels, height, width = map(int, text.split("x"))
+        path = folder / f"{configuration}-{text}-{form}-{exporter}.onnx"
+        made, x = module(configuration, (channels, height, width)), torch.zeros(batch, channels, height, width)
         if form == "published":
             made = published(CONFIGURATIONS[configuration][0], made).eval()
         dynamo = exporter == "dynamo"

@@ -12,10 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphsurgery.bench.machine import PACKAGES as RUNTIMES
-from graphsurgery.bench.machine import describe
-
-PACKAGES = (*RUNTIMES, "onnx-graphsurgeon", "protobuf", "torch")
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
@@ -58,9 +54,12 @@ def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path
     }
 
 
-def keep(name: str, data: Mapping[str, object]) -> Path:
-    """Write figures, with the machine and the versions that gave them, to results/NAME.json."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": describe(PACKAGES), **data}, indent=1) + "\n")
+def keep(name: str, data: Mapping[str, object], folder: Path = RESULTS) -> Path:
+    """Write figures, with the machine and the versions that gave them, to FOLDER/NAME.json."""
+    from graphsurgery.bench.machine import PACKAGES, describe  # not above: see run()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    machine = describe((*PACKAGES, "onnx-graphsurgeon", "protobuf", "torch"))
+    path.write_text(json.dumps({"machine": machine, **data}, indent=1) + "\n")
     return path

@@ -46,7 +46,7 @@ def test_json(cli: Any, folder: Path) -> None:
     assert (data["model"], data["output"]) == ("detector.onnx", "out.onnx")
     first, second = data["insertions"]
     assert [first["id"], second["id"]] == ["model.4.se", "model.6.se"]
-    keys = ["id", "module", "settings", "site", "output_tensor", "nodes", "parameters", "warnings", "parity"]
+    keys = ["id", "module", "settings", "site", "output_tensor", "nodes", "parameters", "qdq", "warnings", "parity"]
     assert list(first) == keys
     assert first["settings"] == {"reduction": 8, "hidden": None, "bias": True}
     assert first["site"] == {

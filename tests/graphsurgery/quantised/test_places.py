@@ -199,7 +199,7 @@ def cast_around(*operators: str, nodes: tuple[str, ...] = ()) -> bytes:
 def islands() -> Iterator[tuple[str, bytes]]:
     yield "gates", cast_around("Sigmoid")
     yield "products", cast_around("Mul")
-    yield "module", cast_around(nodes=("/model.1/conv/Conv", "/model.1/act/Sigmoid", "/model.1/act/Mul"))
+    yield "module", cast_around(nodes=("/model.1/act/Mul", "/model.3/Concat"))
     yield "readers", cast_around("Concat")
 
 

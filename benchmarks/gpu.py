@@ -1,0 +1,107 @@
+"""The figures of a machine with a GPU: parity of every block, latency of templates, overhead in whole models.
+
+1. Parity: every block and variant, in float32 without TF32, float16 and bfloat16, and where its nodes ran.
+2. Templates against the exporters' forms (lib/templates.py) at three sizes, for batches of 1 and 16.
+3. yolov8n and rtdetr-l before and after some insertions (graphsurgery.bench).
+
+Ends with 3 where a provider cannot start. --quick does a little of each, on a model that lies in the repository.
+
+usage: python benchmarks/gpu.py [--providers cuda,tensorrt] [--quick] [--folder DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+import graphsurgery as gsx
+from benchmarks.lib.blocks import SIZES
+from benchmarks.lib.measure import RESULTS, keep
+from benchmarks.lib.parity import DTYPES, parity, spelled_blocks
+from benchmarks.lib.templates import Plan, compared
+from graphsurgery.bench import bench
+from graphsurgery.errors import GraphSurgeryError
+from graphsurgery.runtime import require, short_name
+
+BATCHES = (1, 16)
+WHOLE = {
+    "yolov8n": ("/model.8", ("/model.15", "/model.18", "/model.21")),
+    "rtdetr-l": ("/model.9", ()),
+}
+"""Export -> a site of its own, and sites for one insertion at each."""
+BLOCKS = ("simam", "se", "nam", "ge", "cbam", "eca", "coordatt", "ema")
+EXAMPLE = ROOT / "examples" / "01_first_insertion" / "detector.onnx"
+
+
+def whole(provider: str, quick: bool) -> Iterator[dict[str, Any]]:
+    """Models before and after insertions: what `bench` reports, with what was inserted."""
+    for name, path, selectors in _models(quick):
+        for block in BLOCKS[:1] if quick else BLOCKS:
+            model = gsx.insert(path, block, after=selectors)
+            report = bench(model, path, providers=[provider], rounds=2 if quick else 50, warm_up=1 if quick else 10)
+            print(f"{name}, {block} after {', '.join(selectors)}: {report.timed[0].difference}", flush=True)
+            yield {"export": name, "block": block, "after": list(selectors), **report.to_json()}
+
+
+def _models(quick: bool) -> Iterator[tuple[str, Path, Sequence[str]]]:
+    if quick:
+        yield "detector", EXAMPLE, ("/model.8",)
+        return
+    from tests.exports import export
+
+    for name, (one, several) in WHOLE.items():
+        path = export(name, "torchscript")
+        yield name, path, (one,)
+        if several:
+            yield name, path, several
+
+
+def templates(provider: str, quick: bool) -> list[dict[str, Any]]:
+    """Templates against exports, a table for each batch."""
+    target = "tensorrt" if provider == "tensorrt" else "onnxruntime"
+    with tempfile.TemporaryDirectory() as folder:
+        if quick:
+            plan = Plan(provider, target, 2, configurations=(0,), sizes=SIZES[2:], exporters=("torchscript",))
+            return [compared(plan, Path(folder))]
+        return [compared(Plan(provider, target, batch=batch), Path(folder)) for batch in BATCHES]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--providers", default="cuda")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    providers = [short_name(name) for name in arguments.providers.split(",")]
+    for provider in providers:
+        require(provider)
+    for provider in providers:
+        blocks = spelled_blocks()[:2] if arguments.quick else spelled_blocks()
+        results = {
+            "provider": provider,
+            "quick": arguments.quick,
+            "parity": [
+                parity(block, dtype, provider, 1 if arguments.quick else 3) for block in blocks for dtype in DTYPES
+            ],
+            "templates": templates(provider, arguments.quick),
+            "models": list(whole(provider, arguments.quick)),
+        }
+        print(f"written to {keep(f'gpu_{provider}', results, arguments.folder)}")
+        failed = [f"{row['block']} {row['dtype']}" for row in results["parity"] if row["verdict"] == "failed"]
+        if failed:
+            sys.exit(f"no parity on {provider}: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except GraphSurgeryError as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

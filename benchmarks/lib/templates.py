@@ -1,0 +1,168 @@
+"""The latency of templates against exports of the same PyTorch module.
+
+Exports: the TorchScript exporter, the dynamo exporter, and the former after onnxslim, each of the module as its authors
+publish it (published.py) and of our own module, which does the same with fewer operations. All models of a block, and
+one export once more as a control, run in one process, one call at a time in random order, on one thread pool and
+through I/O binding; their outputs are compared before anything is timed. A ratio is the best export's median over the
+template's. Slower beyond noise is what is slower than our own module's best export by more than the control differs
+from its like in nine rounds of ten.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.lib.blocks import CONFIGURATIONS, SIZES, Size, label, template
+from graphsurgery.bench.timing import in_turns, wall
+from graphsurgery.errors import MissingProvider
+from graphsurgery.providers import NVIDIA, PROVIDERS, available_providers, cannot_start, chain, onnxruntime, preload
+
+FORMS = ("published", "own")
+WARM_UP, CALLS_A_ROUND = 20, 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is timed, and how."""
+
+    provider: str = "cpu"
+    target: str = "onnxruntime"
+    rounds: int = 60
+    threads: int = 1
+    """of the global pool, which the process has to make before any session; 1: no pool"""
+    configurations: Sequence[int] = range(len(CONFIGURATIONS))
+    sizes: Sequence[Size] = SIZES
+    batch: int = 1
+    exporters: Sequence[str] = ("torchscript", "dynamo")
+    """the former is also given to onnxslim"""
+
+    def forms(self, configuration: int) -> tuple[str, ...]:
+        """The forms of a module that differ: Gather-Excite is published in the form of ours."""
+        return FORMS[1:] if CONFIGURATIONS[configuration][0].startswith("ge") else FORMS
+
+    def shape(self, size: Size) -> str:
+        return "x".join(map(str, (self.batch, *size)))
+
+
+def export(plan: Plan, configuration: int, folder: Path) -> None:
+    """Export one block with each exporter, each in its own process (torch has crashed exporting several in one)."""
+    script = Path(__file__).resolve().parent / "export_blocks.py"
+    sizes = [plan.shape(size) for size in plan.sizes]
+    for form in plan.forms(configuration):
+        for exporter in plan.exporters:
+            command = [sys.executable, str(script), str(configuration), exporter, form, str(folder), *sizes]
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode:
+                raise RuntimeError(f"{label(configuration)}: the {exporter} export failed:\n{result.stderr[-2000:]}")
+
+
+class Candidate:
+    """One model, ready to run on inputs and outputs that stay where they are."""
+
+    def __init__(self, model: bytes, x: np.ndarray[Any, Any], provider: str, threads: int) -> None:
+        ort = onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.use_per_session_threads = threads == 1
+        options.log_severity_level = 3
+        asked = chain(provider, available_providers(), exact=False)
+        self.session = ort.InferenceSession(model, options, providers=asked, enable_fallback=0)
+        if self.session.get_providers()[0] != PROVIDERS[provider]:
+            raise MissingProvider(cannot_start(provider))
+        self.binding = self.session.io_binding()
+        device = "cuda" if provider in NVIDIA else "cpu"
+        value = ort.OrtValue.ortvalue_from_numpy(x, device)
+        self.output = ort.OrtValue.ortvalue_from_numpy(np.zeros_like(x), device)
+        self.binding.bind_ortvalue_input(self.session.get_inputs()[0].name, value)
+        self.binding.bind_ortvalue_output(self.session.get_outputs()[0].name, self.output)
+        self.run()
+
+    def run(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+
+
+def measure(models: dict[str, bytes], plan: Plan, size: Size) -> dict[str, Any]:
+    """Medians in microseconds, and the ratios, of the models of one block at one size."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((plan.batch, *size)).astype(np.float32)
+    found = {name: Candidate(model, x, plan.provider, plan.threads) for name, model in models.items()}
+    expected = found["own torchscript"].output.numpy()
+    tolerance = 2e-5 if plan.provider == "cpu" else 2e-3  # elsewhere products may be computed in TF32
+    for name, candidate in found.items():
+        np.testing.assert_allclose(candidate.output.numpy(), expected, rtol=tolerance, atol=tolerance, err_msg=name)
+    timers = [wall(candidate.run) for candidate in found.values()]
+    taken = in_turns(timers, plan.rounds * CALLS_A_ROUND, warm_up=WARM_UP, rng=rng)
+    micros = {name: 1e3 * np.array(times) for name, times in zip(found, taken, strict=True)}
+    medians = {name: float(np.median(values)) for name, values in micros.items()}
+    by_round = {name: np.median(values.reshape(plan.rounds, -1), axis=1) for name, values in micros.items()}
+    noise = float(np.percentile(np.abs(np.log(by_round["own torchscript"] / by_round["control"])), 90))
+    row: dict[str, Any] = {"microseconds": {name: round(value, 1) for name, value in medians.items()}, "noise": noise}
+    for form in FORMS:
+        exported = [name for name in medians if name.startswith(form)] or [n for n in medians if n.startswith("own")]
+        best = min(exported, key=medians.__getitem__)
+        quartiles = np.percentile(by_round[best] / by_round["template"], (25, 50, 75))
+        row[form] = {"best": best, "ratio": medians[best] / medians["template"], "quartiles": quartiles.tolist()}
+    row["slower beyond noise"] = bool(-math.log(row["own"]["quartiles"][1]) > noise)
+    return row
+
+
+def compared(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Every block of a plan at every size: {"rounds", "threads", "target", "batch", "geometric means", "slower beyond
+    noise", "table": {block: {CxHxW: see measure}}}. ``folder``: for the exports.
+    """
+    if plan.provider in NVIDIA:
+        preload(onnxruntime())
+    table: dict[str, dict[str, Any]] = {}
+    for configuration in plan.configurations:
+        export(plan, configuration, folder)
+        for size in plan.sizes:
+            names = [f"{form} {exporter}" for form in plan.forms(configuration) for exporter in _kinds(plan)]
+            start = f"{configuration}-{plan.shape(size)}-"
+            files = {n: Path(folder, f"{start}{n.replace(' ', '-')}.onnx").read_bytes() for n in names}
+            ours = template(configuration, size, plan.target, plan.batch)
+            row = measure({"template": ours, **files, "control": files["own torchscript"]}, plan, size)
+            table.setdefault(label(configuration), {})["x".join(map(str, size))] = row
+            _show(label(configuration), size, row)
+    cells = [(name, size, row) for name, sizes in table.items() for size, row in sizes.items()]
+    return {
+        "rounds": plan.rounds,
+        "threads": plan.threads,
+        "target": plan.target,
+        "batch": plan.batch,
+        "geometric means": {form: _summarised(table, form) for form in FORMS},
+        "slower beyond noise": [f"{name} {size}" for name, size, row in cells if row["slower beyond noise"]],
+        "table": table,
+    }
+
+
+def _kinds(plan: Plan) -> list[str]:
+    return [*plan.exporters, *(["onnxslim"] if "torchscript" in plan.exporters else [])]
+
+
+def _geometric(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def _summarised(table: dict[str, dict[str, Any]], form: str) -> dict[str, Any]:
+    """Geometric means of the ratios: over configurations and sizes, and over blocks (over their extents) and sizes."""
+    by_block: dict[str, list[float]] = {}
+    for name, sizes in table.items():
+        by_block.setdefault(name.split()[0], []).extend(row[form]["ratio"] for row in sizes.values())
+    blocks = {name: _geometric(values) for name, values in by_block.items()}
+    every = [ratio for values in by_block.values() for ratio in values]
+    return {"configurations": _geometric(every), "blocks": _geometric(list(blocks.values())), "each block": blocks}
+
+
+def _show(name: str, size: Size, row: dict[str, Any]) -> None:
+    micros = row["microseconds"]
+    best = ", ".join(f"{row[form]['best']} {micros[row[form]['best']]:.1f} x{row[form]['ratio']:.2f}" for form in FORMS)
+    flag = "  SLOWER" if row["slower beyond noise"] else ""
+    print(f"{name:28} {size[0]:4}  {micros['template']:7.1f} us; {best}{flag}", flush=True)
