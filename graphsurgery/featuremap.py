@@ -64,3 +64,11 @@ class FeatureMap:
     def onnx_type(self) -> int:
         """The element type as a TensorProto.DataType number."""
         return _ONNX_TYPES[self.dtype]
+
+
+def channels_first(shape: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+    """The shape of an image as [N, C, H, W], if it is [N, H, W, C] with 1, 3 or 4 channels as TensorFlow has it."""
+    counts = (1, 3, 4)
+    if len(shape) == 4 and shape[3] in counts and shape[1] not in counts:
+        return shape[0], shape[3], shape[1], shape[2]
+    return shape

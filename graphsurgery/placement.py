@@ -70,7 +70,8 @@ class Placement:
         """``nodes``: (name, operator). ``executed``: of a session without graph optimisation, which keeps the names.
 
         A node without a kernel of its own was compiled together with others, or written out as the body of its
-        function. It counts for the provider that ran all such kernels; if several did, it cannot be told which.
+        function: it counts for the provider that ran all such kernels, and for none if several did. For none, too, if
+        there are no such kernels: onnxruntime has merged it with another (a Cast with one that it added).
         """
         own = {kernel.name: kernel.provider for kernel in executed}
         given = list(nodes)
@@ -96,7 +97,7 @@ class Placement:
         parts = [f"{total - len(self.fell_back)} of {total} nodes on {written(self.provider)}"]
         for other in dict.fromkeys(node.provider for node in self.fell_back):
             operators = [node.op_type for node in self.fell_back if node.provider == other]
-            where = f"fell back to {written(other)}" if other else "cannot be told apart in the profile"
+            where = f"fell back to {written(other)}" if other else "did not run by themselves"
             parts.append(f"{len(operators)} {where}: {', '.join(dict.fromkeys(operators))}")
         return ", ".join(parts)
 

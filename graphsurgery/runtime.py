@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,9 @@ from .providers import (
 __all__ = ["PROVIDERS", "Session", "TensorInfo", "available_providers", "require", "session", "short_name", "usable"]
 
 Array = npt.NDArray[Any]
+
+_WARNING, _FATAL = 2, 4
+"""onnxruntime's levels of logging; the first is its default."""
 
 _NUMPY_TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -162,7 +166,7 @@ def session(
     if name in NVIDIA:
         preload(ort)
     options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # several sessions share the cores
     level = ort.GraphOptimizationLevel
@@ -176,7 +180,8 @@ def session(
     source = str(model) if isinstance(model, Path) else model
     asked = chain(name, installed, types, exact=exact)
     try:
-        inner = ort.InferenceSession(source, options, providers=asked, enable_fallback=0)
+        with _silent(ort, name):
+            inner = ort.InferenceSession(source, options, providers=asked, enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise _translated(error, name) from None
     if inner.get_providers()[0] != PROVIDERS[name]:
@@ -184,13 +189,31 @@ def session(
     return Session(inner, name, profile)
 
 
+@contextmanager
+def _silent(ort: Any, name: str) -> Iterator[None]:
+    """Keep what a provider that does not start logs, outside of any session, from standard error."""
+    if name == "cpu":
+        yield
+        return
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(_WARNING)
+
+
 def require(provider: str) -> None:
-    """Make sure that sessions can be made on this provider, by making one. Raises what :func:`session` raises."""
+    """Make sure that sessions can be made on this provider, by making one. Raises MissingProvider and what
+    :func:`session` raises.
+    """
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([node], "probe", values[:1], values[1:])
     probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
-    session(probe.SerializeToString(), provider)
+    try:
+        session(probe.SerializeToString(), provider)
+    except CannotRun:  # what one provider says by itself, another says so
+        raise MissingProvider(cannot_start(short_name(provider))) from None
 
 
 @lru_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import onnx
-from onnx import shape_inference
+from onnx import inliner, shape_inference
 
 from .constants import fold_shapes
 from .featuremap import Dimension, float_dtype
@@ -54,7 +54,7 @@ class ShapeTable:
 
     @staticmethod
     def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-        copy = inferred(model)
+        copy = inferred(_written_out(model))
         return {} if copy is None else _types(copy.graph)
 
     def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
@@ -87,6 +87,14 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
         return shape_inference.infer_shapes(copy, data_prop=True)
     except Exception:  # whatever stops the inference, what the model itself states still holds
         return None
+
+
+def _written_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without local functions: the inference loses its way in calls that hold calls."""
+    try:
+        return inliner.inline_local_functions(model) if model.functions else model
+    except Exception:  # recursive or incomplete functions
+        return model
 
 
 def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:

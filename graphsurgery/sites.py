@@ -13,7 +13,7 @@ from onnx import TensorProto
 from . import quantisation, quantisedplace
 from .beside import Reader
 from .errors import SiteError
-from .featuremap import Dimension, FeatureMap, float_dtype
+from .featuremap import Dimension, FeatureMap, channels_first, float_dtype
 from .graphindex import GraphIndex
 from .modelfile import ModelFile
 from .modulepath import ModuleTree
@@ -139,7 +139,8 @@ class SiteFinder:
         tensor, index = place.tensor, self.index
         verb = "leaves" if position == "after" else "enters"
         what = f"{tensor!r}" if place.path is None else f"{tensor!r}, which {verb} {place.path},"
-        if index.is_constant(tensor):
+        made = index.producer.get(tensor)
+        if index.is_constant(tensor) or (made is not None and made not in index.active):
             raise SiteError(f"{what} is a constant (a weight), not an activation; a block goes behind an activation")
         kind, shape = self.shapes.lookup(tensor)
         dtype = float_dtype(kind)
@@ -224,7 +225,7 @@ class SiteFinder:
         for name in self.index.inputs:
             shape = self.shapes.lookup(name)[1] if name not in self.index.initializers else None
             if shape is not None and len(shape) == 4:
-                return shape
+                return channels_first(shape)
         return None
 
     def _is_of_the_image(self, shape: tuple[Dimension, ...]) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from ..featuremap import Dimension
+from ..featuremap import Dimension, channels_first
 from ..shapes import ShapeTable
 from .view import View
 
@@ -208,10 +208,9 @@ class Plane:
         """Height and width of the image, of the first input that has four dimensions."""
         for name in self._view.index.inputs:
             shape = self._shapes.lookup(name)[1] if self._shapes and name not in self._view.index.initializers else None
-            size = _height_and_width(shape)
-            if shape is not None and size is not None:
-                channels_last = shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)  # as TensorFlow has them
-                return _height_and_width((None, None, *shape[1:3])) if channels_last else size
+            size = _height_and_width(channels_first(shape)) if shape is not None else None
+            if size is not None:
+                return size
         return None
 
 

@@ -16,7 +16,7 @@ from .view import View, Visit
 
 FORMATS = ("autocast", "trtexec")
 _SPELLED = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16", "FP64": "float64"}
-_BOUNDED = frozenset({"HardSigmoid", "Sigmoid", "Softmax", "Tanh"})
+_BOUNDED = frozenset({"HardSigmoid", "QuantizeLinear", "Sigmoid", "Softmax", "Tanh"})
 _STATISTICS = frozenset(
     {
         "Exp",

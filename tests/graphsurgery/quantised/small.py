@@ -38,7 +38,7 @@ KINDS: dict[str, Mapping[str, Any]] = {
 
 
 def fork(opset: int = 17) -> onnx.ModelProto:
-    """images -> model.0 and model.1 (Conv, SiLU) -> model.2 (Conv), which model.3 (Concat) joins with model.1 -> Conv"""
+    """images -> model.0 and model.1 (Conv, SiLU) -> model.2 (Conv); model.3 (Concat) joins the last two -> Conv."""
     silus = [
         *_conv_silu("images", "/model.0", 0),
         *_conv_silu("/model.0/act/Mul_output_0", "/model.1", 1),

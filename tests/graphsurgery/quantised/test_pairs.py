@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
@@ -19,11 +20,15 @@ from graphsurgery import removal
 from graphsurgery.errors import RecipeError, RequestError, SiteError
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import Mode, Verdict
+from graphsurgery.quantisation import dequantiser
 from graphsurgery.recipe import Recipe
+from graphsurgery.sites import SiteFinder
 from graphsurgery.splice import Done
 from graphsurgery.surgery import Request, carry_out, verify
 from graphsurgery.tensorrt import findings
+from graphsurgery.tensorrt.precision import inserted_types
 from tests.exports import export
+from tests.exports.derive import unfit
 from tests.graphsurgery.quantised.small import (
     SITE,
     fork,
@@ -97,6 +102,27 @@ def test_without_a_pair_the_readers_become_float_and_that_is_said(kind: str) -> 
     (warning,) = done.warnings
     assert f"{READER}, /model.3/Concat had a quantised input" in warning
     assert "--qdq int8" in warning
+
+
+def test_onnxruntime_computes_the_readers_in_integers_as_before(tmp_path: Path) -> None:
+    before = small("uint8")
+    after, _ = carry_out(before, [se("model.1", qdq="int8")])
+    bare, _ = carry_out(before, [se("model.1")])
+
+    def operators(model: ModelFile) -> dict[str, str]:
+        """The model's own nodes that onnxruntime runs -> their operators."""
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        onnxruntime.InferenceSession(model.to_bytes(), options, providers=["CPUExecutionProvider"])
+        kept = onnx.load(tmp_path / "optimised.onnx").graph.node
+        return {node.name: node.op_type for node in kept if "Linear" not in node.name and "/se/" not in node.name}
+
+    assert operators(before)[READER] == "QLinearConv"
+    assert operators(after) == operators(before)
+    changed = {name for name, operator in operators(bare).items() if operators(before).get(name) != operator}
+    assert changed == {READER, "/model.3/Concat"}
 
 
 def test_a_pair_behind_each_of_several_blocks() -> None:
@@ -395,6 +421,30 @@ def test_real_models(name: str) -> None:
     np.testing.assert_array_equal(run(after, image)[0], run(before, image)[0])
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["uint8", "dedicated", "int16"])
+@pytest.mark.parametrize("name", ["yolov8n", "yolo11n"])
+def test_every_place_of_real_models_at_once(name: str, kind: str) -> None:
+    shape = (1, 3, 640, 640)
+    data = quantised(
+        export(name, "simplified"), kind, shape, count=1, nodes_to_exclude=unfit(export(name, "simplified"))
+    )
+    before = ModelFile.load(data)
+    finder = SiteFinder(before)
+    places = [site.path for site in finder.listing() if dequantiser(finder.index, site.tensor) is not None]
+    paths = tuple(path for path in places if path is not None)
+    assert len(paths) > 50
+
+    after, done = carry_out(before, [Request("simam", after=paths, gate="residual", qdq="int8")])
+
+    assert all(each.insertion.qdq for each in done)
+    image = images(1, shape)[0]
+    np.testing.assert_array_equal(run(after, image)[0], run(before, image)[0])
+    report = verify(after, original=before, seeds=1, only=[each.insertion.id for each in done[::9]])
+    assert report.passed, report.lines()
+    assert removal.same_bytes(removal.remove(after), before)
+
+
 @pytest.fixture(scope="module")
 def symmetric() -> ModelFile:
     """yolov8n as TensorRT wants it: zero points of 0."""
@@ -409,3 +459,16 @@ def test_tensorrt_takes_the_pair(symmetric: ModelFile, version: str) -> None:
     found = [each for each in findings(after, version, precision="int8") if each.insertion]
 
     assert found == []
+
+
+def test_the_pair_is_no_float32_island() -> None:
+    settings = {"reduction": 2}
+    after, (done,) = carry_out(small("symmetric"), [Request("gc", ("model.1",), settings, qdq="int8")])
+
+    types = {each.node: each for each in inserted_types(after)}
+    assert done.insertion.qdq is not None
+    there, back = (types[name] for name in done.insertion.qdq.nodes)
+
+    assert any(each.float32 for each in types.values())
+    assert not there.float32
+    assert (there.gives, back.runs_in, back.gives) == ("int8", "int8", "float32")

@@ -16,8 +16,10 @@ from graphsurgery.errors import SelectorError, SiteError
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.sites import Site, SiteFinder
 from graphsurgery.surgery import Request, carry_out, verify
+from tests import models
 from tests.exports import export
-from tests.graphsurgery.quantised.small import SITE, fork, images, quantised, run, se
+from tests.graphsurgery.quantised.small import IMAGE, SITE, fork, images, quantised, run, se
+from tests.models import node, value
 
 DEQUANTISED = "_DequantizeLinear_Output"
 LAST = {"yolov8n": "C2f[-1]", "yolo11n": "C3k2[-1]"}
@@ -139,7 +141,7 @@ def test_one_of_several_pairs_belongs_to_its_reader() -> None:
 def one_branch() -> bytes:
     """The Concat reads model.1 as it is, the Conv reads it quantised."""
     proto = onnx.ModelProto.FromString(small("symmetric"))
-    (concat,) = [node for node in proto.graph.node if node.op_type == "Concat"]
+    (concat,) = [each for each in proto.graph.node if each.op_type == "Concat"]
     concat.input[0] = SITE
     return bytes(proto.SerializeToString())
 
@@ -154,9 +156,9 @@ def test_a_pair_on_one_branch_is_stood_in_front_of() -> None:
 
 def test_a_pair_that_belongs_to_the_reader_is_stood_behind_all_the_same() -> None:
     proto = onnx.ModelProto.FromString(small("symmetric"))
-    for node in proto.graph.node:  # as quantisation-aware training writes it
-        if node.name.startswith(SITE):
-            node.name = "/model.2/input_quantizer/" + node.op_type
+    for each in proto.graph.node:  # as quantisation-aware training writes it
+        if each.name.startswith(SITE):
+            each.name = "/model.2/input_quantizer/" + each.op_type
 
     assert only(proto.SerializeToString(), "model.1").tensor == SITE + DEQUANTISED
 
@@ -170,6 +172,11 @@ def test_a_tensor_in_front_of_its_pair_is_taken_with_a_warning() -> None:
     assert f"use tensor:{SITE}{DEQUANTISED} to insert behind the DequantizeLinear" in done.warnings[0]
     assert not any("compute" in warning and "in float" in warning for warning in done.warnings)
     assert verify(after, original=before, seeds=1).passed
+
+
+def test_weights_are_no_place() -> None:
+    with pytest.raises(SiteError, match="is a constant"):
+        only(small("symmetric"), "tensor:w1" + DEQUANTISED)
 
 
 def test_dynamic_quantisation_for_one_reader_only() -> None:
@@ -191,8 +198,8 @@ def cast_around(*operators: str, nodes: tuple[str, ...] = ()) -> bytes:
     made = convert_float_to_float16(
         fork(), keep_io_types=True, op_block_list=list(operators), node_block_list=list(nodes)
     )
-    for number, node in enumerate(made.graph.node):  # it gives two Casts of one tensor one name
-        node.name = f"{node.name}_{number}" if node.op_type == "Cast" else node.name
+    for number, each in enumerate(made.graph.node):  # it gives two Casts of one tensor one name
+        each.name = f"{each.name}_{number}" if each.op_type == "Cast" else each.name
     return bytes(made.SerializeToString())
 
 
@@ -229,6 +236,25 @@ def test_one_tensor_that_enters_in_two_types_is_one() -> None:
     site = only(cast_around("Sigmoid"), "model.1.act", "before")
 
     assert (site.tensor, site.dtype, len(site.consumers)) == ("/model.1/conv/Conv_output_0", "float16", 2)
+
+
+def test_bfloat16_behind_a_module_in_float32() -> None:
+    nodes = [
+        node("Conv", ["images", "w"], ["c"], "/model.0/conv/Conv", pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["t"], "/model.0/act/Relu"),
+        node("Cast", ["t"], ["half"], "/model.0/Cast", to=onnx.TensorProto.BFLOAT16),
+        node("Relu", ["half"], ["output"], "/model.1/Relu"),
+    ]
+    wide = onnx.TensorProto.BFLOAT16
+    weights = [models.weight("w", (8, 3, 3, 3))]
+    made = models.model(nodes, [value("images", IMAGE)], [value("output", (1, 8, 32, 32), wide)], weights)
+
+    site = only(made.SerializeToString(), "model.0")
+
+    assert (site.tensor, site.dtype, site.consumers) == ("half", "bfloat16", ("/model.1/Relu",))
+    after, _ = carry_out(ModelFile.load(made), [Request("simam", after=("model.0",))])
+    onnx.checker.check_model(onnx.ModelProto.FromString(after.to_bytes()), full_check=True)
+    assert verify(after, seeds=1).passed
 
 
 def test_two_tensors_that_enter_stay_two() -> None:
