@@ -37,7 +37,8 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-test
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/insert_process.py
+	$(BIN)/python benchmarks/latency.py
 
 clean:
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache $(VENV)

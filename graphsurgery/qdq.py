@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -63,7 +64,10 @@ class Pair:
         return float(((low - zero) * scale).min()), float(((high - zero) * scale).max())
 
     def fitted(self, low: float, high: float) -> Pair:
-        """The pair for values from ``low`` to ``high``: symmetric if this one is, of the same integer type."""
+        """The pair for values from ``low`` to ``high``: symmetric if this one is, of the same integer type.
+
+        This one if they are all zero. CannotRun if one is not finite.
+        """
         low, high = min(low, 0.0), max(high, 0.0)
         smallest, largest = self.bounds
         middle = (smallest + largest + 1) // 2
@@ -75,8 +79,8 @@ class Pair:
             step = (high - low) / (largest - smallest)
             zero = round(smallest - low / step) if step else int(self.zero_point)
         scale = np.asarray(step, self.scale.dtype)
-        if not scale > np.finfo(np.float32).tiny:  # nothing but zeros arrived
-            return replace(self, scale_from="images")
+        if scale < ml_dtypes.finfo(scale.dtype).smallest_normal:  # type: ignore[no-untyped-call] # nothing but zeros
+            return self
         zero_point = np.asarray(np.clip(zero, smallest, largest), self.zero_point.dtype)
         return replace(self, scale=scale, zero_point=zero_point, scale_from="images")
 

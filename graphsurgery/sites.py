@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
@@ -25,17 +24,13 @@ from .shapes import ShapeTable
 if TYPE_CHECKING:
     from .recognition import BlockTree
 
-_ACTIVATIONS = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "HardSwish", "HardSigmoid", "Mish", "Gelu"}
-    | {"Sigmoid", "Softplus", "Tanh", "ThresholdedRelu", "Swish"}
+_SUSPICIOUS = frozenset(
+    {"Conv", "BatchNormalization", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Reshape", "Transpose"}
 )
-_IN_GATES = frozenset(
-    {"Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Clip", "Relu", "Add", "Mul", "Div", "Exp", "Log"}
-)
+"""operators behind which a place can be within a convolution and its activation, or within an attention"""
 _MOST_UNEVEN = 4
 """how many times more the height of a map may be reduced than its width, or less"""
 _FAR = 500  # tensors that are looked at for a hint
-_LONGEST_GATE = 4  # nodes between a tensor and its product with them: Div, Erf, Add, Mul in a GELU
 
 
 @dataclass(frozen=True)
@@ -265,53 +260,11 @@ class SiteFinder:
         if quantised := quantisedplace.in_front(self.index, tensor):
             yield quantised
         position = self.index.producer.get(tensor)
-        if position is None or self.index.nodes[position].op_type not in ("Conv", "BatchNormalization"):
-            return
-        activated = self._activation_of(tensor)
-        if activated:
-            path = self._path_of(activated)
-            better = self.tree.modules[path].display if path else f"tensor:{activated}"
-            yield (
-                f"this is between a convolution and its activation, where it keeps TensorRT from fusing the two; "
-                f"use {better} to insert behind the activation"
-            )
+        if position is not None and self.index.nodes[position].op_type in _SUSPICIOUS:
+            from .recognition.advice import objection  # looks at the whole model: only where there may be a reason
 
-    def _activation_of(self, tensor: str) -> str | None:
-        """The activated tensor, if all that reads this one is its activation: one node, or a gate and its product."""
-        index, readers = self.index, self.index.consumers.get(tensor, [])
-        if tensor in index.outputs:
-            return None
-        if len(readers) == 1 and index.nodes[readers[0]].op_type in _ACTIVATIONS:
-            return self._output(readers[0])
-        for gate, product in permutations(readers) if len(readers) == 2 else ():
-            if index.nodes[product].op_type == "Mul" and self._leads_to(gate, product):
-                return self._scaled(self._output(product))
-        return None
-
-    def _leads_to(self, gate: int, product: int) -> bool:
-        """Whether a node is the first of a chain of elementwise ones that ends in the product."""
-        for _ in range(_LONGEST_GATE):
-            readers = self.index.consumers.get(self._output(gate), [])
-            if self.index.nodes[gate].op_type not in _IN_GATES or len(readers) != 1:
-                return False
-            if readers[0] == product:
-                return True
-            gate = readers[0]
-        return False
-
-    def _scaled(self, tensor: str) -> str:
-        """The tensor after a constant factor that follows it: the 1/6 of a HardSwish, the 1/2 of a GELU."""
-        readers = self.index.consumers.get(tensor, [])
-        if len(readers) != 1 or tensor in self.index.outputs:
-            return tensor
-        node = self.index.nodes[readers[0]]
-        constant = [self.index.is_constant(name) for name in node.input if name != tensor]
-        return self._output(readers[0]) if node.op_type in ("Mul", "Div") and constant == [True] else tensor
-
-    def _output(self, position: int) -> str:
-        """The first output of a node; "" for a node without any, which is not valid but can be in a file."""
-        outputs = self.index.nodes[position].output
-        return str(outputs[0]) if outputs else ""
+            if found := objection(self.blocks, tensor):
+                yield found
 
 
 def _ordered(readers: Iterable[Reader]) -> list[Reader]:

@@ -2,13 +2,15 @@
 
 It knows the model's operator set, the site's element type and the target, so that a block says what it computes and the
 template says how that is spelled there: attribute or input, which constant type, which form of an operator. Authored
-with onnx-graphsurgeon; constants become initializers in the site's own element type.
+with onnx-graphsurgeon; constants become initializers in the element type that the nodes around them compute in: the
+site's own, or float32 within ``statistics`` and where the whole block is to be computed in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,16 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
-from . import folding, nearest
+from . import folding, nearest, pooling
 from .errors import BlockError, WeightsError
-from .featuremap import FeatureMap
+from .featuremap import FeatureMap, float_dtype
 
 Array = np.ndarray[Any, Any]
-TARGETS = ("tensorrt", "onnxruntime")
+TARGETS = ("tensorrt", "onnxruntime", "dla")
+PRECISIONS = ("safe", "site", "fp32")
+"""At sites in half precision: statistics in float32 between two Casts, every node in the site's type (but where no
+formulation holds there), the whole block in float32 between two Casts. At other sites they are one."""
+HALVES = ("float16", "bfloat16")
 OLDEST_OPSET = 9
 _CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
 
@@ -69,6 +75,7 @@ class Template:
         scope: str = "/block",
         weight_scope: str = "block",
         target: str = "tensorrt",
+        precision: str = "safe",
         weights: Mapping[str, Array] | None = None,
         x: str = "x",
         names: Names | None = None,
@@ -77,10 +84,13 @@ class Template:
             raise BlockError(
                 f"the model uses opset {opset}; blocks can be put into models of opset {OLDEST_OPSET} and later"
             )
-        self.feature = feature
+        self.feature = replace(feature, dtype="float32") if precision == "fp32" and feature.dtype in HALVES else feature
+        """the site; its element type is the one that the block is computed in"""
         self.opset = opset
         self.target = target
-        self.x = gs.Variable(x, dtype=feature.onnx_type, shape=_shape(feature))
+        self.precision = precision
+        self._site = feature
+        self._computing = self.feature
         self._scope = scope
         self._weight_scope = weight_scope
         self._weights = dict(weights or {})
@@ -89,6 +99,56 @@ class Template:
         self._constants: dict[str, gs.Constant] = {}
         self._stored: dict[str, dict[str, Any]] = {}
         self._warnings: list[str] = []
+        self._cast: dict[tuple[str, int], gs.Variable] = {}
+        self._input = gs.Variable(x, dtype=feature.onnx_type, shape=_shape(feature))
+        self.x = self._in_type(self._input, self.onnx_type)
+
+    # ------------------------------------------------------------------ element types
+
+    @property
+    def dtype(self) -> str:
+        """The element type that nodes compute in now: the site's, or float32."""
+        return self._computing.dtype
+
+    @property
+    def onnx_type(self) -> int:
+        """The same as a TensorProto.DataType number."""
+        return self._computing.onnx_type
+
+    @contextmanager
+    def statistics(self) -> Iterator[None]:
+        """Within it, nodes are for variances, norms and softmaxes, and half precision cannot be trusted with them.
+
+        With the precision "safe" they are in float32 at such a site. Tensors are cast where they enter and, by the
+        first node outside that reads them, where they leave.
+        """
+        outer = self._computing
+        if self.precision == "safe" and outer.dtype in HALVES:
+            self._computing = replace(outer, dtype="float32")
+        try:
+            yield
+        finally:
+            self._computing = outer
+
+    def _in_type(self, x: gs.Tensor, kind: int) -> gs.Tensor:
+        """A floating-point tensor in another floating-point type; one Cast however often it is asked for."""
+        if isinstance(x, gs.Constant) or x.dtype == kind or float_dtype(x.dtype or 0) is None:
+            return x
+        if (x.name, kind) not in self._cast:
+            self._cast[x.name, kind] = self.op("Cast", x, dtype=kind, to=kind)
+        return self._cast[x.name, kind]
+
+    def shape_of(self, x: gs.Variable) -> tuple[int | str | None, ...] | None:
+        """Shape of a tensor of the block so far, by ONNX's inference; None where that does not tell the rank."""
+        if x.name == self._input.name:
+            return tuple(_shape(self._site))
+        graph = gs.Graph(nodes=self._nodes, inputs=[self._input], outputs=[x], opset=self.opset)
+        model = gs.export_onnx(graph, do_type_check=False)
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output[0].type.tensor_type
+        if not inferred.HasField("shape"):
+            return None
+        return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in inferred.shape.dim)
 
     # ------------------------------------------------------------------ constants and parameters
 
@@ -101,20 +161,20 @@ class Template:
         return key in self._weights
 
     def weight(self, key: str, shape: Sequence[int] | None = None, *, factor: float = 1.0) -> gs.Constant:
-        """Parameter ``key`` in the site's element type, times ``factor``, reshaped if ``shape`` is given."""
+        """Parameter ``key`` in the element type of here, times ``factor``, reshaped if ``shape`` is given."""
         values = self.values(key) * factor
         tensor = self.constant(values.reshape(shape) if shape is not None else values, key)
         self._stored[key] = {"initializer": tensor.name} | ({"factor": factor} if factor != 1 else {})
         return tensor
 
     def kept(self, key: str) -> Array:
-        """Parameter ``key``, rounded to the site's element type, for a constant that holds its values rearranged.
+        """Parameter ``key``, rounded to the element type of here, for a constant that holds its values rearranged.
 
         The record keeps it as it is in the model. Where it is computed with instead, ``values`` is more exact.
         """
         wide = self.values(key)
-        rounded = wide.astype(self.feature.numpy_dtype).astype(np.float64)
-        self._stored[key] = folding.keep(rounded if self.feature.dtype == "float64" else rounded.astype(np.float32))
+        rounded = wide.astype(self._computing.numpy_dtype).astype(np.float64)
+        self._stored[key] = folding.keep(rounded if self.dtype == "float64" else rounded.astype(np.float32))
         return rounded
 
     def folded(
@@ -168,13 +228,13 @@ class Template:
         return tensor
 
     def constant(self, values: Array | float, name: str) -> gs.Constant:
-        """A constant in the site's element type. WeightsError if that type cannot hold the values."""
+        """A constant in the element type of here. WeightsError if that type cannot hold the values."""
         wide = np.asarray(values, dtype=np.float64)
         with np.errstate(over="ignore"):
-            cast = wide.astype(self.feature.numpy_dtype)
+            cast = wide.astype(self._computing.numpy_dtype)
         if not np.isfinite(cast.astype(np.float64)).all():
             if np.isfinite(wide).all():
-                raise WeightsError(f"{name} reaches {np.abs(wide).max():.3g}, more than {self.feature.dtype} can hold")
+                raise WeightsError(f"{name} reaches {np.abs(wide).max():.3g}, more than {self.dtype} can hold")
             raise WeightsError(f"{name} has values that are not finite")
         return self._add_constant(cast, name)
 
@@ -202,14 +262,12 @@ class Template:
     # ------------------------------------------------------------------ operators
 
     def supports(self, op_type: str) -> bool:
-        """Whether the operator takes the site's element type at the model's opset."""
+        """Whether the operator takes the element type of here at the model's opset."""
         try:
             schema = onnx.defs.get_schema(op_type, self.opset, "")
         except onnx.defs.SchemaError:
             return False
-        wanted = {"float32": "tensor(float)", "float64": "tensor(double)"}.get(
-            self.feature.dtype, f"tensor({self.feature.dtype})"
-        )
+        wanted = {"float32": "tensor(float)", "float64": "tensor(double)"}.get(self.dtype, f"tensor({self.dtype})")
         first = schema.inputs[0].type_str
         allowed = {t for c in schema.type_constraints if c.type_param_str == first for t in c.allowed_type_strs}
         return wanted in (allowed or {first})
@@ -227,12 +285,17 @@ class Template:
         return outputs
 
     def op(self, op_type: str, *inputs: gs.Tensor, dtype: int | None = None, **attributes: Any) -> gs.Variable:
-        """One node with one output, in the site's element type unless ``dtype`` says otherwise."""
+        """One node with one output, in the element type of here unless ``dtype`` says otherwise.
+
+        Without ``dtype``, inputs that come from within or without ``statistics`` are cast.
+        """
+        if dtype is None and op_type != "Cast":
+            inputs = tuple(self._in_type(each, self.onnx_type) for each in inputs)
         name = self._names.reserve(f"{self._scope}/{op_type}")
-        output = gs.Variable(self._names.reserve(f"{name}_output_0"), dtype=dtype or self.feature.onnx_type)
+        output = gs.Variable(self._names.reserve(f"{name}_output_0"), dtype=dtype or self.onnx_type)
         self._nodes.append(gs.Node(op=op_type, name=name, attrs=attributes, inputs=list(inputs), outputs=[output]))
         if dtype is None and not self.supports(op_type):
-            self._warn(f"ONNX has no {op_type} for {self.feature.dtype} at opset {self.opset}, the model's own")
+            self._warn(f"ONNX has no {op_type} for {self.dtype} at opset {self.opset}, the model's own")
         return output
 
     def _warn(self, message: str) -> None:
@@ -263,7 +326,14 @@ class Template:
         return self.op("Conv", x, weight, *([bias] if bias is not None else []), **attributes)
 
     def reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int], keepdims: int = 1) -> gs.Variable:
-        """ReduceMean, ReduceMax ...; the axes as attribute or as input, as the opset wants it."""
+        """ReduceMean, ReduceMax ...; the axes as attribute or as input, as the opset wants it.
+
+        A DLA has no means, and gets them as poolings or convolutions where the sizes are known.
+        """
+        if self.target == "dla" and kind == "ReduceMean" and keepdims:
+            pooled = pooling.mean(self, x, axes)
+            if pooled is not None:
+                return pooled
         as_input_from = 13 if kind == "ReduceSum" else 18
         if self.opset >= as_input_from:
             return self.op(kind, x, self.integers(axes, "axes"), keepdims=keepdims)
@@ -307,8 +377,9 @@ class Template:
     # ------------------------------------------------------------------ result
 
     def export(self, output: gs.Variable, *, ir_version: int) -> Emitted:
-        """The subgraph as protobuf messages, in topological order."""
-        graph = gs.Graph(nodes=self._nodes, inputs=[self.x], outputs=[output], opset=self.opset)
+        """The subgraph as protobuf messages, in topological order; its output is of the site's type."""
+        output = self._in_type(output, self._site.onnx_type)
+        graph = gs.Graph(nodes=self._nodes, inputs=[self._input], outputs=[output], opset=self.opset)
         proto = gs.export_onnx(graph, do_type_check=False).graph
         nodes = list(proto.node)
         initializers = [numpy_helper.from_array(tensor.values, name) for name, tensor in self._constants.items()]

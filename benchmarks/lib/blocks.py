@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
-from graphsurgery.block import make_block
+from graphsurgery.block import all_blocks, make_block
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.record import load_weights
 from graphsurgery.template import Template
@@ -17,14 +18,32 @@ Size = tuple[int, int, int]
 
 OPSET = 17
 SIZES = ((64, 80, 80), (128, 40, 40), (256, 20, 20))
-CONFIGURATIONS: tuple[tuple[str, dict[str, object]], ...] = (
-    ("simam", {}),
-    ("se", {}),
-    ("se", {"bias": False}),
-    *((f"ge[{variant}]", {"extent": e}) for variant in ("theta-minus", "theta", "theta-plus") for e in (0, 2, 4, 8)),
-    ("nam", {}),
-    ("nam[channel+spatial]", {}),
-)
+_TWICE_POSITIONS = ("aifi", "mhsa", "psablock")
+"""Blocks with a number for each pair of positions, which is gigabytes on the largest map."""
+_SETTINGS: dict[str, dict[str, object]] = {"shuffle": {"groups": 8}}
+"""Settings other than the defaults: the default of 64 groups does not go with 64 channels."""
+
+
+def _configurations() -> Iterator[tuple[str, dict[str, object]]]:
+    """(block with variant, settings): those of the first catalogue with settings of their own, then all the others."""
+    yield "simam", {}
+    yield "se", {}
+    yield "se", {"bias": False}
+    for variant in ("theta-minus", "theta", "theta-plus"):
+        yield from ((f"ge[{variant}]", {"extent": extent}) for extent in (0, 2, 4, 8))
+    for name, kind in sorted(all_blocks().items(), key=lambda item: item[1].demand):
+        if name not in ("simam", "se", "ge"):
+            for count, variant in enumerate(kind.variants or ("",)):
+                yield f"{name}[{variant}]" if count else name, _SETTINGS.get(name, {})
+
+
+CONFIGURATIONS = tuple(_configurations())
+
+
+def sizes_of(configuration: int, sizes: Sequence[Size]) -> list[Size]:
+    """The sizes at which a configuration is timed."""
+    block = CONFIGURATIONS[configuration][0].split("[")[0]
+    return [size for size in sizes if size[1] * size[2] <= 1600 or block not in _TWICE_POSITIONS]
 
 
 def label(configuration: int) -> str:
@@ -46,7 +65,7 @@ def weights(configuration: int, size: Size) -> dict[str, np.ndarray[Any, Any]]:
     for key, values in found.items():
         if key.endswith("running_var"):
             found[key] = rng.uniform(0.5, 2.0, values.shape).astype(np.float32)
-        elif "norm" in key or "bn" in key:
+        elif values.ndim < 2 or not values.any():  # normalisations, biases, and layers that start at zero
             found[key] = (values + 0.2 * rng.standard_normal(values.shape)).astype(np.float32)
     return found
 

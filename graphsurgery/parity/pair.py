@@ -51,7 +51,7 @@ class PairCheck:
         assert insertion.qdq is not None
         scale = model.tensor(insertion.qdq.scale).astype(np.float64)
         zero_point = model.tensor(insertion.qdq.zero_point)
-        kind = np.iinfo(insertion.qdq.type)
+        kind = np.iinfo(zero_point.dtype)
         shape = (1, -1, 1, 1) if scale.size > 1 else ()
         zero = zero_point.astype(np.float64)
         self._step = float(scale.max())

@@ -9,6 +9,7 @@ from .found import Found
 
 _INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _CONVOLUTIONS = ("Conv", "DWConv")
+_GATES = ("Sigmoid", "HardSigmoid", "Tanh")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,14 @@ def _holds_integers(tree: BlockTree, tensor: str) -> bool:
 
 
 def _inside(tree: BlockTree, leaf: Found) -> Objection:
-    kind = "activation" if leaf.facts.get("activation") else "normalisation"
+    return _between("activation" if leaf.facts.get("activation") else "normalisation", _name(tree, leaf))
+
+
+def _between(kind: str, better: str) -> Objection:
     return Objection(
         f"before the {kind}",
         f"this is between a convolution and its {kind}, where it keeps TensorRT from fusing the two; "
-        f"use {_name(tree, leaf)} to insert behind the {kind}",
+        f"use {better} to insert behind the {kind}",
     )
 
 
@@ -74,6 +78,9 @@ def _before_sum(tree: BlockTree, leaf: Found) -> Objection | None:
     readers = view.readers(leaf.root)
     if leaf.type not in _CONVOLUTIONS or leaf.facts.get("activation") or len(readers) != 1 or view.is_output(leaf.root):
         return None
+    if view.op(readers[0]) in _GATES:  # an activation of its own where nothing is multiplied by it
+        behind = f"tensor:{view.outlet(view.outputs(readers[0])[0])}"
+        return _between("activation", behind)
     if view.op(readers[0]) != "Add" or len(view.inputs(readers[0])) < 2:
         return None
     around = tree.innermost(readers[0])
@@ -116,4 +123,4 @@ def _sandwiched(tree: BlockTree, tensor: str, root: str) -> Objection | None:
 
 
 def _name(tree: BlockTree, block: Found) -> str:
-    return block.path or tree.selector(block)
+    return tree.display(block) or f"tensor:{block.output}"

@@ -121,6 +121,11 @@ class BlockTree:
         """What names a block of this tree by its type: ``C2f[3]``."""
         return self._selectors[id(block)]
 
+    def display(self, block: Found) -> str | None:
+        """The path of a block as the model spells it (/model.8); None where the names tell none."""
+        module = self._tree.modules.get(block.path) if self._tree is not None and block.path else None
+        return module.display if module is not None else None
+
     @cached_property
     def _leaving(self) -> dict[str, list[Found]]:
         table: dict[str, list[Found]] = {}
@@ -144,7 +149,8 @@ class BlockTree:
         if self._tree is None:
             return None
         tokens = common_path([path for p in block.nodes if (path := self._tree.of_node[p])]).split(".")
-        while len(tokens) > 1 and self._holds_all_of(block, ".".join(tokens[:-1])):
+        # an item of a list or Sequential is named by its number, even where the list has no other
+        while len(tokens) > 1 and not tokens[-1].isdigit() and self._holds_all_of(block, ".".join(tokens[:-1])):
             tokens.pop()
         return ".".join(tokens) or None
 

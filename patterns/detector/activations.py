@@ -24,4 +24,5 @@ def activated(y: Expression) -> OneOf:
         Op("Mul", Op("Mul", y, erf)),  # GELU, its half on the product
         Op("Mul", y, Op("Mul", erf)),  # ... on the gate
         Op("Mul", Op("Mul", y), erf),  # ... on the input
+        Op("Mul", y, erf),  # ... in the weights that follow
     )

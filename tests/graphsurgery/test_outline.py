@@ -165,7 +165,7 @@ def test_an_objection_names_the_better_place() -> None:
     finder = SiteFinder(ModelFile.load(export("yolov8n", "simplified")))
     found = objection(finder.blocks, "/model.8/cv2/conv/Conv_output_0")
     assert found is not None
-    assert "use model.8.cv2 to insert" in found
+    assert "use /model.8/cv2 to insert" in found
     (better,) = finder.find(["model.8.cv2"])
     assert objection(finder.blocks, better.tensor) is None
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,6 +190,79 @@ def test_cuda_runs_without_tf32_and_nothing_is_printed(
     assert asked_for == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
     assert enable_fallback == 0
     assert capsys.readouterr().out == ""
+
+
+def test_tensorrt_gets_what_it_needs_to_know(cuda_is_built_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values are words: its options take no 0 and 1 from Python."""
+    asked: list[Any] = []
+
+    def make(source: Any, options: Any, providers: Any, enable_fallback: int) -> StandIn:
+        asked.append(dict(providers))
+        return StandIn("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+
+    cuda_is_built_in(make)
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    session(b"", "tensorrt", exact=False)
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    session(b"", "tensorrt", types={"fp16"})
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    usual, exact = asked
+    assert list(exact) == names
+    assert exact["CUDAExecutionProvider"] == {"use_tf32": "0"}
+    assert usual["CUDAExecutionProvider"] == {}
+    assert exact["TensorrtExecutionProvider"] == {
+        "trt_engine_cache_enable": "False",
+        "trt_timing_cache_enable": "False",
+        "trt_max_workspace_size": "1073741824",
+        "trt_fp16_enable": "True",
+        "trt_builder_optimization_level": "0",
+    }
+    assert not {"trt_fp16_enable", "trt_builder_optimization_level"} & usual["TensorrtExecutionProvider"].keys()
+
+
+def test_a_provider_that_refuses_everything_is_missing(cuda_is_built_in: Any) -> None:
+    """TensorRT's libraries are not there: onnxruntime 1.31 raises, where it falls back without CUDA's."""
+
+    def make(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Please install TensorRT libraries as mentioned in the GPU requirements page")
+
+    cuda_is_built_in(make)
+    with pytest.raises(MissingProvider, match="cuda provider is installed but cannot start"):
+        require("cuda")
+    with pytest.raises(CannotRun, match="Please install"):
+        session(b"", "cuda")
+
+
+def test_what_a_provider_logs_when_it_does_not_start_is_not_shown(
+    cuda_is_built_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[int] = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", levels.append)
+
+    def make(*_: Any, **__: Any) -> StandIn:
+        levels.append(-1)
+        return StandIn("CPUExecutionProvider")
+
+    cuda_is_built_in(make)
+    with pytest.raises(MissingProvider):
+        session(b"", "cuda")
+    assert levels == [4, -1, 2]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_bound_model_runs_again_and_again(kind: Any) -> None:
+    ready = session(one_node(helper.np_dtype_to_tensor_dtype(np.dtype(kind))).SerializeToString(), profiled=True)
+    run = ready.bound({"x": np.ones((2, 3), kind)})
+    assert [kernel.provider for kernel in ready.executed] == ["cpu"]
+    for _ in range(3):
+        run()
+
+
+def test_a_bound_model_that_does_not_run_is_a_sentence() -> None:
+    with pytest.raises(CannotRun, match="invalid dimensions"):
+        session(one_node().SerializeToString()).bound({"x": np.zeros((1, 4), np.float32)})
 
 
 def test_without_onnxruntime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,6 @@ def activated(*nodes: NodeProto, opset: int = 17) -> models.ModelProto:
         [node("PRelu", ["c", "slope"], ["t"])],
         [node("Clip", ["c", "c0", "c6"], ["t"])],
         [node("HardSwish", ["c"], ["t"])],
-        [node("Sigmoid", ["c"], ["t"])],
         [node("Sigmoid", ["c"], ["s"]), node("Mul", ["c", "s"], ["t"])],
         [node("Sigmoid", ["c"], ["s"]), node("Mul", ["s", "c"], ["t"])],
         [node("HardSigmoid", ["c"], ["s"]), node("Mul", ["c", "s"], ["t"])],
@@ -305,11 +304,11 @@ def test_between_a_convolution_and_its_activation(nodes: Sequence[NodeProto]) ->
     for selector in ("/m.0/conv", "tensor:c"):
         (warning,) = site(made, selector).warnings
         assert "between a convolution and its activation" in warning
-        assert "use /m.0 to insert behind the activation" in warning
+        assert "use /m.0 to insert behind the activation" in warning, warning
     assert site(made, "/m.0").warnings == ()
 
 
-def test_only_constant_factors_belong_to_an_activation() -> None:
+def test_factors_do_not_belong_to_an_activation() -> None:
     made = activated(
         node("Sigmoid", ["c"], ["s"]),
         node("Mul", ["c", "s"], ["r"]),
@@ -318,7 +317,17 @@ def test_only_constant_factors_belong_to_an_activation() -> None:
     )
     for proto in made.graph.node:
         proto.name = ""
-    assert "use tensor:q to insert" in site(made, "tensor:c").warnings[0]
+    assert "use tensor:r to insert" in site(made, "tensor:c").warnings[0]
+
+
+def test_a_sigmoid_that_is_the_activation() -> None:
+    (warning,) = site(activated(node("Sigmoid", ["c"], ["t"])), "tensor:c").warnings
+    assert "use tensor:t to insert behind the activation" in warning
+
+
+def test_between_a_convolution_and_a_sum() -> None:
+    (warning,) = site(activated(node("Add", ["c", "x"], ["t"])), "tensor:c").warnings
+    assert "the sum that it goes into" in warning
 
 
 def test_the_better_selector_works_without_paths_too() -> None:
@@ -334,7 +343,6 @@ def test_the_better_selector_works_without_paths_too() -> None:
         [node("Sigmoid", ["c"], ["s"]), node("Mul", ["c", "s"], ["r"]), node("Add", ["c", "r"], ["t"])],
         [node("GlobalAveragePool", ["c"], ["p"]), node("Sigmoid", ["p"], ["s"]), node("Mul", ["c", "s"], ["t"])],  # SE
         [node("Relu", ["c"], ["r"]), node("Neg", ["c"], ["n"]), node("Add", ["r", "n"], ["t"])],
-        [node("Add", ["c", "x"], ["t"])],
         [node("MaxPool", ["c"], ["t"], kernel_shape=[1, 1])],
         [node("Mul", ["c", "c"], ["t"])],
         [node("Sigmoid", ["c"], ["s"]), node("Mul", ["c", "c"], ["m"]), node("Add", ["s", "m"], ["t"])],

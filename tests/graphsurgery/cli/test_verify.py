@@ -32,6 +32,11 @@ def test_passed(cli: Any, changed: Path) -> None:
 def test_json(cli: Any, changed: Path) -> None:
     data = json.loads(cli("verify", "changed.onnx", "--json", "--seeds", "1").out)
     assert (data["model"], data["passed"], data["unchanged"]["passed"]) == ("changed.onnx", True, True)
+    optimised, as_written, in_the_model = (row for row in data["insertions"][0]["rows"] if row["provider"] == "cpu")
+    assert as_written["nodes"] == {"total": 6, "on": {"cpu": 6}, "fell_back": []}
+    assert as_written["kernels"] == {"cpu": 6}
+    assert optimised["kernels"]["cpu"] > 0
+    assert (optimised["nodes"], in_the_model["nodes"], in_the_model["kernels"]) == (None, None, {})
 
 
 def test_through_a_pipe(command: Any, changed: Path) -> None:
@@ -64,6 +69,7 @@ def test_images(cli: Any, changed: Path, folder: Path) -> None:
     [
         (("detector.onnx",), 2, "nothing to verify"),
         (("changed.onnx", "--providers", "coreml"), 3, "coreml"),
+        (("changed.onnx", "--providers", "cpu,coreml,openvino"), 3, "no coreml provider"),
         (("changed.onnx", "--providers", "gpu"), 2, "no provider called 'gpu'"),
         (("changed.onnx", "--original", "gone.onnx"), 2, "there is no file gone.onnx"),
         (("changed.onnx", "--seeds", "0"), 2, "--seeds"),

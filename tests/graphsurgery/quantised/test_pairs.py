@@ -17,9 +17,10 @@ from onnx import helper, numpy_helper
 
 import graphsurgery
 from graphsurgery import removal
-from graphsurgery.errors import RecipeError, RequestError, SiteError
+from graphsurgery.errors import CannotRun, RecipeError, RequestError, SiteError
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import Mode, Verdict
+from graphsurgery.qdq import Pair
 from graphsurgery.quantisation import dequantiser
 from graphsurgery.recipe import Recipe
 from graphsurgery.sites import SiteFinder
@@ -232,6 +233,15 @@ def test_scale_from_images_is_that_of_what_the_block_gives(kind: str, folder: Pa
     assert done.insertion.qdq.scale_from == "images"
     site_scale = through(before, SITE + "_DequantizeLinear_Output")[1]
     assert scale < 0.9 * site_scale  # the gate makes the values smaller, so the steps can be finer
+
+
+def test_zeros_leave_the_scale_of_the_site() -> None:
+    own = Pair(np.asarray(0.5, np.float16), np.asarray(3, np.uint8))
+
+    assert own.fitted(0, 0).scale == own.fitted(0, 1e-6).scale == own.scale
+    assert own.fitted(-1.0, 1.55).range == pytest.approx((-1.0, 1.55), abs=0.01)
+    with pytest.raises(CannotRun, match="not finite"):
+        own.fitted(0.0, float("inf"))
 
 
 def test_scales_from_images_of_several_blocks_at_once(folder: Path) -> None:

@@ -224,6 +224,24 @@ def test_a_block_runs_in_the_type_of_the_model(island: str, model: bytes) -> Non
     assert removal.same_bytes(removal.remove(after), before)
 
 
+@pytest.mark.long
+def test_casts_in_a_real_model_change_no_place() -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    blocked = ["Resize", "Concat", "Sigmoid", "Softmax", "MaxPool"]
+    made = convert_float_to_float16(
+        onnx.load(export("yolov8n", "simplified")), keep_io_types=True, op_block_list=blocked
+    )
+    mixed, plain = SiteFinder(ModelFile.load(made)), finder("yolov8n", "simplified")
+
+    found = {site.path: site for site in mixed.listing()}
+    assert [site.path for site in plain.listing() if found[site.path].tensor != site.tensor] == []
+    assert {site.dtype for site in found.values()} == {"float16"}
+    for selector in ("C2f[*]", "SPPF", "Upsample", "role:p{3,4,5}"):
+        places = [[site.tensor for site in each.find([selector])] for each in (mixed, plain)]
+        assert places[0] == places[1], selector
+
+
 def test_behind_the_cast_that_ends_a_module_and_in_front_of_the_cast_of_a_reader() -> None:
     ending = only(cast_around("Mul"), "model.1")
     assert ending.consumers == ("/model.2/conv/Conv", "/model.3/Concat")  # not the Cast

@@ -1,0 +1,44 @@
+"""The benchmark for a GPU: what it does on a machine without one, and all of it but the provider on the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graphsurgery.runtime import usable
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.skipif(usable("coreml"), reason="the provider is there")
+def test_without_the_provider_it_ends_with_a_sentence(tmp_path: Path) -> None:
+    ended = run("--providers", "cpu,coreml", "--folder", str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith("gpu.py: the installed onnxruntime has no coreml provider")
+    assert ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_everything_but_the_provider_on_the_cpu(tmp_path: Path) -> None:
+    ended = run("--providers", "cpu", "--quick", "--folder", str(tmp_path))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    data = json.loads((tmp_path / "gpu_cpu.json").read_text())
+    verdicts = {(row["dtype"], row["verdict"]) for row in data["parity"]}
+    assert verdicts == {("float32", "passed"), ("float16", "passed"), ("bfloat16", "no kernel")}
+    for row in data["parity"]:
+        if row["dtype"] == "float32":
+            assert row["nodes"]["on"] == {"cpu": row["nodes"]["total"]}
+            assert 0 < row["ratio"] <= 1
+    (table,) = data["templates"]
+    assert set(table["table"]["simam"]["256x20x20"]["microseconds"]) >= {"template", "own torchscript", "control"}
+    assert data["models"][0]["providers"][0]["difference"]["verdict"]
+    assert data["machine"]["processor"]

@@ -1,0 +1,54 @@
+"""Whole models with every block of the catalogue where people put blocks: behind a stage of the backbone, in the neck,
+and inside of a Bottleneck or HGBlock.
+
+Every run takes each variant of each block once, all in one yolov8n. `make test-all` takes each by itself at each place
+of three models.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from graphsurgery.sites import SiteFinder
+from graphsurgery.surgery import Request
+from tests.test_every_site import catalogue, check, fits, original
+
+PLACES = {
+    "yolov8n": ("role:p5", "C2f[-1]", "Bottleneck[-1].cv2"),
+    "yolo11n": ("role:p5", "C3k2[-1]", "Bottleneck[-1].cv2"),
+    "rtdetr-l": ("role:p5", "RepC3[-1]", "HGBlock[-1].ec"),
+}
+SMALL_MAPS = (
+    *("/model.5", "/model.6", "/model.7", "/model.8", "/model.9"),
+    *("/model.12", "/model.16", "/model.18", "/model.19", "/model.21"),
+    *("C2f[2].m.0.cv2", "C2f[2].m.1.cv2", "C2f[3].m.0.cv2", "C2f[4].m.0.cv2", "C2f[6].m.0.cv2", "C2f[7].m.0.cv2"),
+)
+"""of yolov8n: stages of the backbone, modules of the neck, residual branches; 20 x 20 and 40 x 40 in turn"""
+
+
+def request(block: str, place: str) -> Request:
+    # at 2048 channels its own reduction of 4 would make 103 million weights
+    settings = {"reduction": 16} if block.startswith("gam") and place in PLACES["rtdetr-l"] else {}
+    return Request(block, (place,), settings)
+
+
+def test_every_block_in_one_model(tmp_path: Path) -> None:
+    """Neighbours of the catalogue at different places, so that no signal passes a row of blocks of one kind."""
+    finder = SiteFinder(original("yolov8n"))
+    sites = {place: finder.find([place])[0] for place in SMALL_MAPS}
+    places = cycle(sites)
+    requests = [
+        Request(block, (next(place for place in places if fits(block, sites[place])),)) for block in catalogue()
+    ]
+    assert len({place for request in requests for place in request.after}) == len(SMALL_MAPS)
+    check("yolov8n", requests, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("block", catalogue())
+@pytest.mark.parametrize(("name", "place"), [(name, place) for name, places in PLACES.items() for place in places])
+def test_each_block_by_itself(name: str, place: str, block: str, tmp_path: Path) -> None:
+    check(name, [request(block, place)], tmp_path)
