@@ -1,9 +1,9 @@
 """Means on a DLA, which has no reduction but the largest value: chains of average poolings and depthwise convolutions.
 
 A DLA pools windows of up to 8 x 8 and convolves with kernels of up to 32 x 32, in strides of up to 8 (NvInfer.h of
-TensorRT 8.6). Each stage takes windows that tile its map exactly, so that the mean of the means is the mean. A side with a
-prime factor that no window has gets a convolution with it as its kernel; one that no kernel has either is filled up with
-zeros, and the weights are for the positions that there are.
+TensorRT 8.6). Each stage takes windows that tile its map exactly, so that the mean of the means is the mean. A side with
+a prime factor that no window has gets a convolution with it as its kernel; one that no kernel has either is filled up
+with zeros, and the weights are for the positions that there are.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _convolved(t: Template, x: gs.Variable, channels: int, stage: Stage, weight:
 
 
 def _windows(size: int) -> list[int] | None:
-    """The fewest whole numbers up to 8 of which ``size`` is the product, the largest first; None where there are none."""
+    """The fewest whole numbers up to 8 of which ``size`` is the product, the largest first; None if there are none."""
     if size <= WINDOW:
         return [size] if size > 1 else []
     found = [

@@ -17,8 +17,10 @@ def silu(t: Template, x: gs.Tensor) -> gs.Variable:
 
 def hard_sigmoid(t: Template, x: gs.Tensor) -> gs.Variable:
     """relu6(x + 3) / 6, as torch and timm have it; ONNX's operator has another slope by default."""
+    if t.target == "dla":  # which has no HardSigmoid
+        return clip(t, t.add(t.mul(x, t.scalar(1 / 6, "sixth")), t.scalar(0.5, "half")), 0.0, 1.0)
     # the slope is a float32 attribute, which is too coarse for float64
-    if t.supports("HardSigmoid") and t.feature.dtype != "float64":
+    if t.supports("HardSigmoid") and t.dtype != "float64":
         return t.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
     return t.mul(clip(t, t.add(x, t.scalar(3.0, "three")), 0.0, 6.0), t.scalar(1 / 6, "sixth"))
 

@@ -92,7 +92,9 @@ class ECA(Block):
         return ("band",) if self.variant == "timm-ceca" else ("band", "row")
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        """For TensorRT the form without a Reshape, as long as its weight is small."""
+        """For TensorRT the form without a Reshape, as long as its weight is small; for a DLA in any case."""
+        if t.target == "dla":
+            return "band"
         if "row" in lowerings and (t.target == "onnxruntime" or t.feature.channels > _BAND_UP_TO):
             return "row"
         return "band"

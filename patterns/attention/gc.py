@@ -166,7 +166,7 @@ class GlobalContext(Block):
         channels, positions = t.feature.channels, t.feature.area if t.feature.static else -1
         flat = t.op("Reshape", t.x, t.integers([0, channels, positions], "flat"))
         logits = t.op("MatMul", t.weight(f"{self._form.mask}.weight", (1, 1, channels)), flat)
-        weights = t.op("Reshape", t.op("Softmax", logits, axis=2), t.integers([0, positions, 1], "weights"))
+        weights = t.op("Reshape", softmax(t, logits, 3), t.integers([0, positions, 1], "weights"))
         return t.op("Reshape", t.op("MatMul", flat, weights), t.integers([0, channels, 1, 1], "context"))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:

@@ -124,10 +124,17 @@ class GatherExcite(Block):
         if not self._stages:
             return ("mean",)
         # a product with H*W times the weight can leave float16; a convolution is summed in float32
-        return ("product", "convolution") if feature.dtype in ("float32", "float64") else ("convolution",)
+        forms = ["product", "convolution"] if feature.dtype in ("float32", "float64") else ["convolution"]
+        return (*forms, "sums") if feature.static else forms
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        """Reductions rather than convolutions as large as a map for TensorRT; for onnxruntime what was measured."""
+        """Reductions rather than convolutions as large as a map for TensorRT; for onnxruntime what was measured.
+
+        A DLA takes convolutions as large as the map, as far as its kernels go.
+        """
+        if t.target == "dla":
+            wished = {"convolution" if max(t.feature.size) <= pooling.KERNEL else "sums"} if t.feature.static else set()
+            return next((form for form in lowerings if form in wished), lowerings[0])
         if t.target == "onnxruntime" and t.feature.dtype == "float32":
             if self._extent == 8 and "matrices" in lowerings:
                 return "matrices"
@@ -136,7 +143,8 @@ class GatherExcite(Block):
         return lowerings[0]
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        gathered, size = self._whole_map(t) if lowering == "product" else self._gather(t)
+        whole = lowering in ("product", "sums")
+        gathered, size = self._whole_map(t, lowering) if whole else self._gather(t)
         if self.variant == "theta-plus":
             gathered = excite(t, t.relu(gathered), "mlp.")
         gate = t.sigmoid(gathered)
@@ -144,12 +152,13 @@ class GatherExcite(Block):
             return t.mul(t.x, nearest.by_matrices(t, gate, size))
         return t.mul(t.x, t.resize_nearest(gate, size) if self._extent else gate)
 
-    def _whole_map(self, t: Template) -> tuple[gs.Variable, None]:
-        """The convolution over the whole map as the mean of a product with its weight times H*W."""
-        factor, shape = t.feature.area, (1, t.feature.channels, *t.feature.size)
+    def _whole_map(self, t: Template, lowering: str) -> tuple[gs.Variable, None]:
+        """The convolution over the whole map as the mean of a product with its weight times H*W, or as a sum."""
+        factor, shape = t.feature.area if lowering == "product" else 1.0, (1, t.feature.channels, *t.feature.size)
         weight, shift = t.folded("gather.conv1.weight", "gather.norm1", self._eps, factor=factor, shape=shape)
         bias = t.constant(shift.reshape(1, -1, 1, 1), "gather.conv1.bias")
-        return t.add(t.mean_hw(t.mul(t.x, weight)), bias), None
+        weighted = t.mul(t.x, weight)
+        return t.add(t.mean_hw(weighted) if lowering == "product" else pooling.total(t, weighted), bias), None
 
     def _gather(self, t: Template) -> tuple[gs.Variable, tuple[int, int] | None]:
         """The gathered map and its (height, width), None where those are dynamic."""
@@ -159,6 +168,8 @@ class GatherExcite(Block):
             if not extent:
                 return t.mean_hw(t.x), small
             window, border = 2 * extent - 1, extent - 1
+            if t.target == "dla" and window > pooling.WINDOW and small:
+                return self._averaged(t, window, border, small), small
             # the mean is over the positions that exist: padding is not counted
             return t.op(
                 "AveragePool",

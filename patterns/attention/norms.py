@@ -38,21 +38,23 @@ def choose(t: Template, forms: Sequence[str]) -> str:
 
 def instance_norm(t: Template, x: gs.Tensor, weight: Array, bias: Array, eps: float, lowering: str) -> gs.Variable:
     """x [N, C, h, w] normalised over h and w (population variance), times weight [C], plus bias [C]."""
-    if lowering == INSTANCE_NORM:
-        return t.op("InstanceNormalization", x, t.constant(weight, "scale"), t.constant(bias, "shift"), epsilon=eps)
-    centred, deviation = statistics(t, x, eps)
-    shape = (1, -1, 1, 1)
-    normal = t.mul(centred, t.div(t.constant(weight.reshape(shape), "scale"), deviation))
-    return t.add(normal, t.constant(bias.reshape(shape), "shift")) if bias.any() else normal
+    with t.statistics():  # TensorRT 11 computes the operator in the type of its input
+        if lowering == INSTANCE_NORM:
+            return t.op("InstanceNormalization", x, t.constant(weight, "scale"), t.constant(bias, "shift"), epsilon=eps)
+        centred, deviation = statistics(t, x, eps)
+        shape = (1, -1, 1, 1)
+        normal = t.mul(centred, t.div(t.constant(weight.reshape(shape), "scale"), deviation))
+        return t.add(normal, t.constant(bias.reshape(shape), "shift")) if bias.any() else normal
 
 
 def statistics(
     t: Template, x: gs.Tensor, eps: float, mean: gs.Variable | None = None
 ) -> tuple[gs.Variable, gs.Variable]:
     """(x - mean, sqrt(variance + eps)) over h and w of [N, C, h, w]; the latter [N, C, 1, 1]."""
-    centred = t.sub(x, mean or t.mean_hw(x))
-    variance = t.mean_hw(t.mul(centred, centred))
-    return centred, t.op("Sqrt", t.add(variance, t.scalar(eps, "eps")))
+    with t.statistics():
+        centred = t.sub(x, mean or t.mean_hw(x))
+        variance = t.mean_hw(t.mul(centred, centred))
+        return centred, t.op("Sqrt", t.add(variance, t.scalar(eps, "eps")))
 
 
 def group_norm(

@@ -58,8 +58,9 @@ def softmax_mean(t: Template, logits: gs.Variable) -> gs.Variable:
 
     Two means of at most |x| each and their ratio: sums over the positions could leave float16.
     """
-    weight = t.op("Exp", t.sub(logits, t.reduce("ReduceMax", logits, (2, 3))))
-    return t.div(t.mean_hw(t.mul(t.x, weight)), t.mean_hw(weight))
+    with t.statistics():  # both means are small where few positions count
+        weight = t.op("Exp", t.sub(logits, t.reduce("ReduceMax", logits, (2, 3))))
+        return t.div(t.mean_hw(t.mul(t.x, weight)), t.mean_hw(weight))
 
 
 def channel_planes(t: Template, x: gs.Variable, kinds: Sequence[str]) -> gs.Variable:
@@ -94,13 +95,14 @@ def moments(t: Template, x: gs.Variable) -> tuple[gs.Variable, gs.Variable]:
 
     In float16 deviations are divided by the largest of their channel first, so that no square leaves the type.
     """
-    middle = mean(t, x)
-    centred = t.sub(x, middle)
-    if t.feature.dtype != "float16":
-        return middle, t.op("Sqrt", mean(t, t.mul(centred, centred)))
-    largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), (2, 3)), t.scalar(SMALLEST, "smallest"))
-    centred = t.div(centred, largest)
-    return middle, t.mul(largest, t.op("Sqrt", mean(t, t.mul(centred, centred))))
+    with t.statistics():
+        middle = mean(t, x)
+        centred = t.sub(x, middle)
+        if t.dtype != "float16":
+            return middle, t.op("Sqrt", mean(t, t.mul(centred, centred)))
+        largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), (2, 3)), t.scalar(SMALLEST, "smallest"))
+        centred = t.div(centred, largest)
+        return middle, t.mul(largest, t.op("Sqrt", mean(t, t.mul(centred, centred))))
 
 
 def mean(t: Template, x: gs.Variable) -> gs.Variable:
@@ -116,13 +118,18 @@ def mean(t: Template, x: gs.Variable) -> gs.Variable:
 
 def layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
     """LayerNorm over the channels of [N, C, 1, 1], with weight and bias of that prefix."""
+    with t.statistics():
+        return _layer_norm(t, x, prefix, eps)
+
+
+def _layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
     channels = t.values(f"{prefix}.weight").size
     if t.supports("LayerNormalization"):
         weight, bias = (t.weight(f"{prefix}.{part}", (channels, 1, 1)) for part in ("weight", "bias"))
         return t.op("LayerNormalization", x, weight, bias, axis=1, epsilon=eps)
     weight, bias = (t.weight(f"{prefix}.{part}", (1, channels, 1, 1)) for part in ("weight", "bias"))
     centred = t.sub(x, t.reduce("ReduceMean", x, (1,)))
-    if t.feature.dtype == "float16":  # as in deviation()
+    if t.dtype == "float16":  # as in deviation()
         largest = t.reduce("ReduceMax", t.op("Abs", centred), (1,))
         largest = t.op("Max", largest, t.scalar(SMALLEST, "smallest"))
         centred, root = t.div(centred, largest), t.div(t.scalar(np.sqrt(eps), "root_eps"), largest)
@@ -148,4 +155,4 @@ def degrees_of_freedom(t: Template) -> float | gs.Variable:
     less = t.op("Sub", area, t.integers([1], "one_position"), dtype=TensorProto.INT64)
     wide = TensorProto.DOUBLE if t.feature.dtype == "float64" else TensorProto.FLOAT
     ratio = t.op("Div", *(t.op("Cast", n, dtype=wide, to=wide) for n in (less, area)), dtype=wide)
-    return ratio if wide == t.feature.onnx_type else t.op("Cast", ratio, to=t.feature.onnx_type)
+    return ratio if wide == t.onnx_type else t.op("Cast", ratio, to=t.onnx_type)

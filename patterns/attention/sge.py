@@ -83,21 +83,23 @@ class SpatialGroupEnhance(Block):
         channels, groups, count = t.feature.channels, self._groups, t.feature.channels // self._groups
         grouped = t.op("Reshape", t.x, t.integers([0, groups, count, t.feature.area], "groups"))
         vector = t.op("Reshape", t.mean_hw(t.x), t.integers([0, groups, 1, count], "vector"))
-        vector, eps = self._scaled(t, vector, 3)
-        gate = self._gate(t, t.op("MatMul", vector, grouped), eps, lambda x: t.reduce("ReduceMean", x, (3,)))
+        with t.statistics():
+            vector, eps = self._scaled(t, vector, 3)
+            gate = self._gate(t, t.op("MatMul", vector, grouped), eps, lambda x: t.reduce("ReduceMean", x, (3,)))
         return t.op("Reshape", t.mul(grouped, gate), t.integers([0, channels, *t.feature.size], "map"))
 
     def _by_maps(self, t: Template) -> gs.Variable:
         """On [N, G, H, W], to which and from which a convolution leads: no shape has to be known."""
         channels, groups = t.feature.channels, self._groups
-        vector, eps = self._scaled(t, t.mean_hw(t.x), 1)
-        total = t.constant(np.ones((groups, channels // groups, 1, 1)), "total")
-        gate = self._gate(t, t.conv(t.mul(t.x, vector), total, group=groups), eps, lambda x: mean(t, x))
+        with t.statistics():
+            vector, eps = self._scaled(t, t.mean_hw(t.x), 1)
+            total = t.constant(np.ones((groups, channels // groups, 1, 1)), "total")
+            gate = self._gate(t, t.conv(t.mul(t.x, vector), total, group=groups), eps, lambda x: mean(t, x))
         return t.mul(t.x, t.conv(gate, t.constant(np.ones((channels, 1, 1, 1)), "repeat"), group=groups))
 
     def _scaled(self, t: Template, vector: gs.Variable, axis: int) -> tuple[gs.Variable, gs.Tensor]:
         """(mean vector, epsilon), in float16 both divided by C/G times the largest mean along the axis."""
-        if t.feature.dtype != "float16":
+        if t.dtype != "float16":
             return vector, t.scalar(_EPS, "eps")
         count = t.feature.channels // self._groups
         largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", vector), (axis,)), t.scalar(SMALLEST, "smallest"))
@@ -112,7 +114,7 @@ class SpatialGroupEnhance(Block):
         centred = t.sub(likeness, average(likeness))
         # again: where the likeness is constant, the rounding of its mean would be all there is, and count
         centred = t.sub(centred, average(centred))
-        if t.feature.dtype == "float16":
+        if t.dtype == "float16":
             axes = (2, 3)
             top = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), axes), t.scalar(SMALLEST, "smallest"))
             scaled = t.div(centred, top)
@@ -125,7 +127,7 @@ class SpatialGroupEnhance(Block):
         else:
             deviation = t.div(deviation, t.op("Sqrt", freedom))
         spread = t.add(deviation, eps)
-        if t.feature.dtype == "float16":
+        if t.dtype == "float16":
             spread = t.op("Max", spread, t.scalar(SMALLEST, "least"))
         return t.sigmoid(t.add(t.mul(t.div(centred, spread), t.weight("weight")), t.weight("bias")))
 

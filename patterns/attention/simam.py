@@ -64,22 +64,26 @@ class SimAM(Block):
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         if not feature.static:
             return ("scaled-mean",) if feature.dtype == "float16" else ("mean",)
-        forms = ["mean"]
-        if feature.dtype == "float16":
-            forms = ["scaled-mean"]
+        forms = {"float16": ["scaled-mean"], "float32": ["scaled-mean", "mean"]}.get(feature.dtype, ["mean"])
         if feature.dtype in ("float32", "float16") or (feature.dtype == "bfloat16" and opset >= 22):
             forms.insert(0, "instance-norm")  # onnxruntime has no float64 kernel of it
         return forms
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        if t.target == "dla" and "scaled-mean" in lowerings:
+            return "scaled-mean"  # a DLA has no InstanceNormalization, and computes in float16
         # onnxruntime's InstanceNormalization runs on one core; measured, the mean form is as fast or faster on two
         return lowerings[-1] if t.target == "onnxruntime" and t.feature.dtype == "float32" else lowerings[0]
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        energy = {"instance-norm": self._instance_norm, "mean": self._mean, "scaled-mean": self._scaled_mean}[lowering](
-            t
-        )
-        return t.mul(t.x, t.sigmoid(t.add(energy, t.scalar(0.5, "half"))))
+        if lowering == "scaled-mean":
+            return t.mul(t.x, self._gate(t, self._scaled_mean(t)))
+        with t.statistics():
+            gate = self._gate(t, self._instance_norm(t) if lowering == "instance-norm" else self._mean(t))
+        return t.mul(t.x, gate)
+
+    def _gate(self, t: Template, energy: gs.Variable) -> gs.Variable:
+        return t.sigmoid(t.add(energy, t.scalar(0.5, "half")))
 
     def _instance_norm(self, t: Template) -> gs.Variable:
         """E - 1/2 as the square of one InstanceNormalization of scale sqrt(k)/2 and epsilon lambda k."""

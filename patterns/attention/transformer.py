@@ -75,7 +75,8 @@ def _mean_last(t: Template, x: gs.Variable, rank: int, kind: int) -> gs.Variable
 
 def softmax(t: Template, x: gs.Variable, rank: int, dtype: int | None = None) -> gs.Variable:
     """Softmax over the last axis, the only one that means the same before and after opset 13; ``rank`` of x."""
-    return t.op("Softmax", x, dtype=dtype, axis=rank - 1)
+    with t.statistics():
+        return t.op("Softmax", x, dtype=dtype, axis=rank - 1)
 
 
 def attention(
