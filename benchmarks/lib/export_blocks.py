@@ -1,10 +1,13 @@
-"""Export one block's PyTorch module at some sizes with one exporter, in a process of its own.
+"""Export the PyTorch modules of some blocks at some sizes with one exporter, in a process of its own.
 
-usage: export_blocks.py CONFIGURATION torchscript|dynamo published|own FOLDER BATCHxCHANNELSxHEIGHTxWIDTH ...
+usage: export_blocks.py torchscript|dynamo FOLDER BATCH CONFIGURATION:FORM:CHANNELSxHEIGHTxWIDTH ...
+
+FORM is published or own. What already lies in FOLDER is not exported again.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -19,21 +22,26 @@ from benchmarks.lib.published import published
 
 
 def main() -> None:
-    configuration, exporter, form, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
+    exporter, folder, batch = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     warnings.simplefilter("ignore")
-    for text in sys.argv[5:]:
-        batch, channels, height, width = map(int, text.split("x"))
-        path = folder / f"{configuration}-{text}-{form}-{exporter}.onnx"
+    for text in sys.argv[4:]:
+        number, form, size = text.split(":")
+        configuration, (channels, height, width) = int(number), map(int, size.split("x"))
+        path = folder / f"{configuration}-{batch}x{size}-{form}-{exporter}.onnx"
+        if path.exists():
+            continue
         made, x = module(configuration, (channels, height, width)), torch.zeros(batch, channels, height, width)
         if form == "published":
             made = published(CONFIGURATIONS[configuration][0], made).eval()
         dynamo = exporter == "dynamo"
         extra = {"external_data": False, "verbose": False} if dynamo else {}
-        torch.onnx.export(made, (x,), str(path), opset_version=OPSET, dynamo=dynamo, **extra)
+        unfinished = path.with_suffix(".unfinished")
+        torch.onnx.export(made, (x,), str(unfinished), opset_version=OPSET, dynamo=dynamo, **extra)
         if not dynamo:
             import onnxslim
 
-            onnx.save(onnxslim.slim(str(path)), path.with_name(path.name.replace("torchscript", "onnxslim")))
+            onnx.save(onnxslim.slim(str(unfinished)), path.with_name(path.name.replace("torchscript", "onnxslim")))
+        os.replace(unfinished, path)
 
 
 if __name__ == "__main__":

@@ -38,9 +38,12 @@ def apply(
     from .inserting import Checking, run
 
     place = destination(model, output, force=force, in_place=in_place)
-    checking = Checking(not no_verify, options.provider_list(providers), images, quiet)
-    requests = [
+    requests = Recipe.load(recipe).requests
+    measuring = any(each.qdq_scale == "images" for each in requests)
+    to_verify_with = images if not (no_verify and measuring) else None
+    checking = Checking(not no_verify, options.provider_list(providers), to_verify_with, quiet)
+    requests = tuple(
         replace(each, images=images) if each.qdq_scale == "images" and each.images is None else each
-        for each in Recipe.load(recipe).requests
-    ]
+        for each in requests
+    )
     run(requests, model, place, checking, as_json=as_json)

@@ -19,6 +19,7 @@ from graphsurgery.template import Template
 
 from .initial import torch_default
 from .parts import layer_norm, linear, softmax_mean
+from .transformer import softmax
 
 if TYPE_CHECKING:
     import torch

@@ -6,13 +6,13 @@ Hu et al., "Gather-Excite: Exploiting Feature Context in Convolutional Neural Ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log2
+from math import ceil, log2
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery import nearest
+from graphsurgery import nearest, pooling
 from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values, uniform_fan_in
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
@@ -133,8 +133,8 @@ class GatherExcite(Block):
         A DLA takes convolutions as large as the map, as far as its kernels go.
         """
         if t.target == "dla":
-            wished = {"convolution" if max(t.feature.size) <= pooling.KERNEL else "sums"} if t.feature.static else set()
-            return next((form for form in lowerings if form in wished), lowerings[0])
+            wanted = "sums" if t.feature.static and max(t.feature.size) > pooling.KERNEL else "convolution"
+            return wanted if wanted in lowerings else lowerings[0]
         if t.target == "onnxruntime" and t.feature.dtype == "float32":
             if self._extent == 8 and "matrices" in lowerings:
                 return "matrices"
@@ -186,6 +186,17 @@ class GatherExcite(Block):
             shape = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
             x = t.conv(t.relu(x) if stage > 1 else x, weight, bias, group=t.feature.channels, **shape)
         return x, small
+
+    def _averaged(self, t: Template, window: int, border: int, size: tuple[int, int]) -> gs.Variable:
+        """The same means as a convolution, times what is to be made up for where it counts padding."""
+        channels, share = t.feature.channels, 2.0 ** -ceil(2 * log2(window))
+        kernel = t.constant(np.full((channels, 1, window, window), share), "pool")
+        total = t.conv(t.x, kernel, strides=[self._extent] * 2, pads=[border] * 4, group=channels)
+        counts = []
+        for side, count in zip(t.feature.size, size, strict=True):
+            first = np.arange(count) * self._extent - border
+            counts.append(np.minimum(first + window, side) - np.maximum(first, 0))
+        return t.mul(total, t.constant(1 / (share * np.outer(*counts)[None, None]), "positions"))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.ge import GatherExcite as Module

@@ -402,6 +402,13 @@ def test_recipes(tmp_path: Path, folder: Path) -> None:
         [Request("simam", after=("model.1",), qdq="int8", qdq_scale="images", images=str(folder))],
     )
     assert model.to_bytes() == same.to_bytes()
+    from graphsurgery.cli.main import main
+
+    (tmp_path / "in.onnx").write_bytes(small("symmetric").to_bytes())
+    (tmp_path / "recipe.yaml").write_text(text.replace(", images: images}", "}"))
+    names = [str(tmp_path / name) for name in ("recipe.yaml", "in.onnx")]
+    assert main(["apply", *names, "--images", str(folder), "--no-verify", "-q", "-o", str(tmp_path / "out.onnx")]) == 0
+    assert (tmp_path / "out.onnx").read_bytes() == same.to_bytes()
     with pytest.raises(RecipeError, match="'qdq' in entry 1"):
         Recipe.from_text("- {module: simam, after: model.1, qdq: 8}")
 

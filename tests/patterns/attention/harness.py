@@ -169,6 +169,7 @@ def build(
     weights: Mapping[str, Array] | None = None,
     gated: bool = False,
     target: str = "tensorrt",
+    precision: str = "safe",
     ir_version: int | None = None,
     seed: int = 0,
 ) -> Built:
@@ -182,9 +183,16 @@ def build(
     if gated:
         weights[GATE_KEY] = np.zeros(1, np.float32)
     template = Template(
-        feature, opset=opset, scope="/block", weight_scope="block", target=target, weights=weights, x="x"
+        feature,
+        opset=opset,
+        scope="/block",
+        weight_scope="block",
+        target=target,
+        precision=precision,
+        weights=weights,
+        x="x",
     )
-    lowering = lowering or block.choose(template, block.lowerings(feature, opset))
+    lowering = lowering or block.choose(template, block.lowerings(template.feature, opset))
     output = block.emit(template, lowering)
     if gated:
         output = gate.residual(template, output)
