@@ -1,8 +1,10 @@
-"""(c) The latency of each template against the best of three exports of the same PyTorch module, in onnxruntime.
+"""(c) The latency of every block's template against the best of three exports of its PyTorch module, in onnxruntime.
 
-How: see lib/templates.py.
+How: see lib/templates.py. --quick takes the smallest map and no dynamo exports. --exports keeps the exports in a
+folder, for the next run with the same modules.
 
-usage: python benchmarks/latency.py [--rounds N] [--threads N] [--provider cpu|cuda] [--target onnxruntime|tensorrt]
+usage: python benchmarks/latency.py [--quick] [--blocks PATTERN ...] [--rounds N] [--seconds S] [--threads N]
+                                    [--provider cpu|cuda] [--target onnxruntime|tensorrt] [--exports FOLDER]
 """
 
 from __future__ import annotations
@@ -10,31 +12,65 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import onnxruntime as ort
 
+from benchmarks.lib.blocks import CONFIGURATIONS, SIZES, label
 from benchmarks.lib.measure import keep
-from benchmarks.lib.templates import Plan, compared
+from benchmarks.lib.templates import FORMS, Plan, compared
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=60)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the smallest map, no dynamo exports, one second a case")
+    parser.add_argument("--blocks", nargs="*", default=["*"], help="only blocks that match one of these, cbam* say")
+    parser.add_argument("--rounds", type=int, default=60, help="most rounds for one case")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for one case")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--target", choices=("onnxruntime", "tensorrt"), default="onnxruntime")
+    parser.add_argument("--exports", type=Path, help="folder where exports are kept")
     arguments = parser.parse_args()
+    chosen = [n for n in range(len(CONFIGURATIONS)) if any(_matches(n, pattern) for pattern in arguments.blocks)]
+    if not chosen:
+        parser.error("no block matches")
+    plan = Plan(
+        arguments.provider,
+        arguments.target,
+        arguments.rounds,
+        arguments.threads,
+        configurations=chosen,
+        sizes=SIZES[2:] if arguments.quick else SIZES,
+        exporters=("torchscript",) if arguments.quick else ("torchscript", "dynamo"),
+        seconds=min(1.0, arguments.seconds) if arguments.quick else arguments.seconds,
+    )
     ort.set_default_logger_severity(3)
-    if arguments.threads > 1:
-        ort.set_global_thread_pool_sizes(arguments.threads, 1)
-    with tempfile.TemporaryDirectory() as folder:
-        results = compared(Plan(**vars(arguments)), Path(folder))
-    print(results["geometric means"], "slower beyond noise:", results["slower beyond noise"])
-    forms_of = "" if arguments.target == "onnxruntime" else f"_{arguments.target}_forms"
-    print(f"written to {keep(f'latency_{arguments.provider}{forms_of}', results).name}")
+    if plan.threads > 1:
+        ort.set_global_thread_pool_sizes(plan.threads, 1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.exports or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = compared(plan, folder)
+    for form in FORMS:
+        means = results["geometric means"][form]
+        print(f"\nagainst {form} modules: {', '.join(f'{name} {means[name]:.3f}' for name in _MEANS)}")
+        print(", ".join(f"{name} {ratio:.2f}" for name, ratio in means["each block"].items()))
+        print(f"slower beyond noise: {', '.join(results['slower beyond noise'][form]) or 'none'}")
+    whole = len(chosen) == len(CONFIGURATIONS) and not arguments.quick
+    kept = "latency" if whole else "latency_part"
+    forms_of = "" if plan.target == "onnxruntime" else f"_{plan.target}_forms"
+    print(f"written to {keep(f'{kept}_{plan.provider}{forms_of}', results).name}")
+
+
+_MEANS = ("blocks", "configurations", "cases")
+
+
+def _matches(configuration: int, pattern: str) -> bool:
+    return pattern in ("*", label(configuration)) or fnmatch(CONFIGURATIONS[configuration][0], pattern)
 
 
 if __name__ == "__main__":

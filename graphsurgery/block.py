@@ -7,7 +7,6 @@ entry-point group ``graphsurgery.patterns`` names, its own catalogue among them.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import re
@@ -23,6 +22,7 @@ import onnx_graphsurgeon as gs
 
 from .errors import BlockError
 from .featuremap import FeatureMap
+from .nearby import nearest_titles
 from .template import Template
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def block_class(name: str) -> type[Block]:
     catalogue = all_blocks()
     if name in catalogue:
         return catalogue[name]
-    near = difflib.get_close_matches(name, catalogue, n=3, cutoff=0.5)
+    near = nearest_titles(name, {each: block.title for each, block in catalogue.items()})
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(catalogue)}"
     raise BlockError(f"there is no block {name!r}; {hint}")
 

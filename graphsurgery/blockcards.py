@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from .block import Block, Setting, block_class, make_block
@@ -19,10 +21,11 @@ HEADERS = (
 )
 LEGEND = (
     "With default settings at 256 channels, 20 x 20; variants: graphsurgery blocks NAME.",
-    "identity: weights exist with which the output is the input, bit for bit (else --gate residual). static: needs a "
-    "known height and width. float16: right with every intermediate result rounded, for signals up to 20.",
+    "identity: weights exist with which the output is the input, bit for bit (else --gate residual).",
+    "static: needs a known height and width. float16: right with every intermediate result rounded, signals up to 20.",
     "TensorRT: taken, as far as the support table tells. DLA: all of it runs there (Orin, TensorRT 10, fp16).",
 )
+WIDTH = 120
 _WORDS = {True: "yes", False: "no", None: "?"}
 
 
@@ -88,21 +91,26 @@ class Card:
         }
 
     def lines(self) -> Iterator[str]:
-        """As text."""
+        """As text, at most ``WIDTH`` columns wide where it has spaces to break at."""
+        for line in self._long_lines():
+            indent = " " * (len(line) - len(line.lstrip()) + 2)
+            yield from textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False) or [""]
+
+    def _long_lines(self) -> Iterator[str]:
         block = self._block
         yield f"{block.name}: {block.title}"
-        yield from (f"  {label:<11}{text}" for label, text in self._head())
+        yield from (f"  {label + ':':<11} {text}" for label, text in self._head())
         if block.variants:
             yield "variants (the first is what the bare name means)"
             yield from (f"  {block.name}[{name}]: {text}" for name, text in block.variants.items())
         yield "hyper-parameters (--set NAME=VALUE)" if block.settings else "no hyper-parameters"
-        yield from (f"  {setting_text(setting)}" for setting in block.settings)
+        yield from (f"  {s.name} ({setting_kind(s)}): {s.doc}" for s in block.settings)
         for each in self._shown:
             yield f"{each.spelled} at {_site(each)}"
             yield f"  {_sentence(each)}"
             yield f"  lowerings: {', '.join(each.lowerings)}"
             yield "  weights:" if each.weights else "  no weights"
-            yield from (f"    {key} {list(shape)}" for key, shape in each.weights.items())
+            yield from (f"    {keys} {list(shape)}" for keys, shape in grouped(each.weights))
         if block.aliases:
             yield "keys in the field (regular expression: the key above)"
             yield from (f"  {pattern}: {key}" for pattern, key in block.aliases)
@@ -121,23 +129,33 @@ class Card:
         block = self._block
         yield f"## {block.name}: {block.title}"
         yield ""
-        yield f"`{block.formula}`"
+        yield "```text"
+        yield from (line.strip() for line in block.formula.split("; "))
+        yield "```"
         yield ""
         yield f"- Paper: {block.paper}"
         yield f"- Reference: {block.reference}"
-        yield f"- Untrained, it {block.untrained}."
+        yield f"- Untrained: {block.untrained}."
         for name, text in block.variants.items():
             yield f"- `{block.name}[{name}]`: {text}"
-        yield from (f"- `--set {setting_text(setting)}`" for setting in block.settings)
+        yield from (f"- `--set {s.name}=` ({setting_kind(s)}): {s.doc}" for s in block.settings)
         for each in self._shown:
             yield f"- `{each.spelled}` at {_site(each)}: {_sentence(each)}; lowerings: {', '.join(each.lowerings)}"
             if each.weights:
-                yield "  " + ", ".join(f"`{key}` {list(shape)}" for key, shape in each.weights.items())
+                yield "  " + ", ".join(f"`{keys}` {list(shape)}" for keys, shape in grouped(each.weights))
         yield ""
 
 
-def setting_text(setting: Setting) -> str:
-    """A hyper-parameter in one line: name, type, limits, default, meaning."""
+def grouped(weights: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Keys and shapes, with neighbours of one module and one shape as one: ``bn.{weight,bias}``."""
+    for (module, shape), keys in groupby(weights, key=lambda key: (key.rpartition(".")[0], weights[key])):
+        names = [key.rpartition(".")[2] for key in keys]
+        joined = names[0] if len(names) == 1 else f"{{{','.join(names)}}}" if module else ", ".join(names)
+        yield f"{module}.{joined}" if module else joined, shape
+
+
+def setting_kind(setting: Setting) -> str:
+    """What values a hyper-parameter takes, and its default."""
     kind = {int: "whole number", float: "number", bool: "true or false"}[setting.type]
     limits = [f"at least {setting.minimum:g}"] if setting.minimum is not None else []
     limits += [f"greater than {setting.above:g}"] if setting.above is not None else []
@@ -145,7 +163,7 @@ def setting_text(setting: Setting) -> str:
     limits += [f"only {', '.join(setting.variants)}"] if setting.variants is not None else []
     default = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
     default = "not set" if default is None else f"default {default}"
-    return f"{setting.name} ({', '.join([kind, *limits, default])}): {setting.doc}"
+    return ", ".join([kind, *limits, default])
 
 
 def table(blocks: Sequence[type[Block]] | None = None) -> list[tuple[str, ...]]:

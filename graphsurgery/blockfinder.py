@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from .errors import SelectorError
 from .graphindex import GraphIndex
-from .modulepath import ModuleTree
+from .modulepath import Module, ModuleTree
 from .nearby import closest, listed
-from .selectors import Block, Operator, Role
+from .pathfinder import PathFinder
+from .selectors import Block, Operator, Path, Role
 from .selectortext import Text
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ class BlockFinder:
     def is_type(self, name: str) -> bool:
         """Whether the model has blocks of this type."""
         return bool(self._blocks.of_type(name))
+
+    @cached_property
+    def _labels(self) -> dict[str, Found]:
+        """module path -> the largest block that is labelled with it"""
+        return {block.path: block for block in self._blocks.everything() if block.path}
+
+    def labelled(self, path: Path) -> list[tuple[str, Found]]:
+        """The blocks that a module path names by the names of their weights, where nodes tell no paths."""
+        finder = PathFinder({label: Module(label, label) for label in self._labels})
+        return [(f"the module {label!r}", self._labels[label]) for label in finder.matches(path)]
 
     def type_like(self, name: str) -> str | None:
         """The type of a block in the model that is called so but for upper and lower case."""

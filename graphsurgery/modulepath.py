@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import takewhile
@@ -25,6 +26,7 @@ from .wire import text
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _NAMESPACE = "namespace"
+_WEIGHTS = frozenset({"weight", "bias", "running_mean", "running_var"})
 _SLICE = re.compile(r"slice\((?:None|(\d+)), [^,]+, None\)\.(\d+)")
 
 
@@ -99,6 +101,17 @@ def _without_slices(scope: str) -> str:
     ('model.5.cv1', 'layers.2')
     """
     return _SLICE.sub(lambda match: str(int(match[1] or 0) + int(match[2])), scope)
+
+
+def from_weights(node: onnx.NodeProto, weights: Container[str]) -> str:
+    """Dotted path of a node by the names of its weights, which many files keep where they keep no other: the node that
+    reads model.8.cv2.conv.weight is in model.8.cv2.conv; "" where they tell none.
+    """
+    for name in node.input[1:]:
+        path, _, last = str(name).rpartition(".")
+        if path and last in _WEIGHTS and name in weights and "::" not in path:
+            return path
+    return ""
 
 
 def describe(node: onnx.NodeProto, path: str, *, like: onnx.NodeProto | None) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,36 @@ def closest(name: str, names: Iterable[str], *, count: int = 4, cutoff: float = 
     if len(pool) > _MOST:
         pool = heapq.nlargest(_MOST, pool, key=lambda other: _ends_alike(name, other))
     return difflib.get_close_matches(name, pool, n=count, cutoff=cutoff) if count else []
+
+
+def nearest_titles(asked: str, titles: Mapping[str, str]) -> list[str]:
+    """The names whose name, title or initials are most like what was asked for, none much less than the best.
+
+    ``titles`` is name -> title, such as ``"coordatt": "Coordinate Attention"``, which "ca" and "CoordinateAttention"
+    find as well; a remark in parentheses may be another name.
+    """
+    wanted = _plain(asked)
+    alike = {name: max(_alike(wanted, word) for word in _words(name, title)) for name, title in titles.items()}
+    least = max(0.6, max(alike.values(), default=0) - 0.1)
+    near = [name for name, ratio in alike.items() if ratio >= least]
+    return sorted(near, key=lambda name: -alike[name])[:3]
+
+
+def _words(name: str, title: str) -> Iterator[str]:
+    yield _plain(name)
+    for text in re.split(r"[()]", title):
+        yield _plain(text)
+    yield "".join(word[0] for word in re.findall(r"[A-Za-z]+", title.partition("(")[0])).lower()
+
+
+def _plain(text: str) -> str:
+    """Lower case, letters and digits only, without the words that every block might bear."""
+    short = re.sub(r"[^a-z0-9]", "", text.lower())
+    return re.sub(r"(attention|module|block|layer|net)+$", "", short) or short
+
+
+def _alike(first: str, second: str) -> float:
+    return difflib.SequenceMatcher(None, first, second).ratio()
 
 
 def _ends_alike(first: str, second: str) -> int:

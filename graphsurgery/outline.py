@@ -213,7 +213,7 @@ class Outline:
             depth=depth,
             type=kind,
             number=number,
-            path=module.display if module else None,
+            path=module.display if module else path,
             role=role,
             roles=self._roles.get(tensor, ()),
             tensor=tensor,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
-from .modulepath import ModuleTree, join
+from .modulepath import Module, join
 from .nearby import closest, listed
 from .selectors import Path
 
 
 class PathFinder:
-    """Looks paths up in one model's module tree."""
+    """Looks paths up among the modules of one model."""
 
-    def __init__(self, tree: ModuleTree) -> None:
-        self._modules = tree.modules
+    def __init__(self, modules: Mapping[str, Module]) -> None:
+        self._modules = modules
 
     @cached_property
     def _steps(self) -> dict[str, list[str]]:

@@ -1,9 +1,9 @@
 """Means on a DLA, which has no reduction but the largest value: chains of average poolings and depthwise convolutions.
 
 A DLA pools windows of up to 8 x 8 and convolves with kernels of up to 32 x 32, in strides of up to 8 (NvInfer.h of
-TensorRT 8.6). Each stage takes windows that tile its map exactly, so that the mean of the means is the mean. A side with
-a prime factor that no window has gets a convolution with it as its kernel; one that no kernel has either is filled up
-with zeros, and the weights are for the positions that there are.
+TensorRT 8.6). Each stage takes windows that tile its map exactly, so that the mean of the means is the mean. A side
+with a prime factor that no window has gets a convolution with it as its kernel; one that no kernel has either is filled
+up with zeros, and the weights are for the positions that there are.
 """
 
 from __future__ import annotations

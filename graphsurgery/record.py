@@ -93,6 +93,8 @@ class Insertion:
     original: str
     """digest of the model before its first insertion"""
     qdq: RecordedPair | None = None
+    precision: str = "site"
+    """"safe", "site" or "fp32"; records from before there was a choice have none"""
 
     @property
     def block_output(self) -> str:

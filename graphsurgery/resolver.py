@@ -54,7 +54,7 @@ class Resolver:
         self._shapes = shapes
         self._is_map = is_map
         self.edges = Edges(index, tree, is_map)
-        self._paths = PathFinder(tree)
+        self._paths = PathFinder(tree.modules)
         self._blocks = BlockFinder(index, tree, blocks, self.shaped)
 
     # ------------------------------------------------------------------ the three things to ask for
@@ -165,6 +165,8 @@ class Resolver:
             hint = f"; modules of the model are {listed(self._candidates(near))}" if near else ""
             found = self._blocks.find(block, None, hint)
             return [Target(label, written, block=each) for label, each in found]
+        if labelled := self._blocks.labelled(word.path):
+            return [Target(label, written, block=each) for label, each in labelled]
         self._no_match(word)
 
     def _no_match(self, word: Word) -> NoReturn:

@@ -39,6 +39,7 @@ class Planned:
     lowering: str | None = None
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
+    precision: str = "safe"
     pair: qdq.Pair | None = None
     """the QuantizeLinear and DequantizeLinear to put behind the block"""
 
@@ -119,6 +120,7 @@ class Splicer:
             scope=scope,
             weight_scope=name,
             target=planned.target,
+            precision=planned.precision,
             weights=weights,
             x=source,
             names=self._names,
@@ -141,6 +143,7 @@ class Splicer:
             gate=planned.gate,
             init=planned.init,
             target=planned.target,
+            precision=planned.precision,
             lowering=lowering,
             site=_recorded(site, source),
             output_tensor=final,
@@ -163,7 +166,22 @@ class Splicer:
         else:
             readers = qdq.becoming_float(self._index, site.tensor, site.consumers)
         told = (*site.warnings, *planned.warnings, *block.warnings(site.feature), *emitted.warnings)
-        return (*told, readers) if readers else told
+        return (*told, *(warning for warning in (readers, self._fallback(planned, emitted, source)) if warning))
+
+    def _fallback(self, planned: Planned, emitted: Emitted, source: str) -> str | None:
+        """Which operators of a block for a DLA go to the GPU."""
+        if planned.target != "dla":
+            return None
+        from .tensorrt.fallback import to_the_gpu
+
+        return to_the_gpu(
+            emitted,
+            source,
+            planned.site.feature,
+            opset=self._model.opset,
+            ir_version=self._ir_version,
+            float32=planned.precision == "fp32",
+        )
 
     def _check_free(self, site: Site) -> None:
         if site.graph_output and site.tensor in self._index.inputs:

@@ -19,6 +19,7 @@ from .modelfile import ModelFile
 from .record import GATE_KEY
 from .sites import Site, SiteFinder
 from .splice import Done, Planned, spliced
+from .template import PRECISIONS
 
 if TYPE_CHECKING:
     from .modelfile import ModelSource
@@ -41,6 +42,7 @@ class Request:
     weights: str | None = None
     """FILE[:PREFIX]"""
     target: str = "tensorrt"
+    precision: str = "safe"
     lowering: str | None = None
     before: tuple[str, ...] = ()
     """in place of ``after``: in front of these, for what reads the tensor in them"""
@@ -67,6 +69,7 @@ def insert(
     gate: str = "none",
     weights: str | Path | None = None,
     target: str = "tensorrt",
+    precision: str = "safe",
     lowering: str | None = None,
     qdq: str = "none",
     qdq_scale: str = "site",
@@ -79,7 +82,10 @@ def insert(
     the tensor in them; ``consumers``, with ``after``, names those readers of the tensor that are to read the block.
     ``init`` is "default" (the module's own initialisation, from ``seed``) or "identity" (the model's output does not
     change); ``gate="residual"`` puts x + alpha * (block(x) - x) around the block, alpha = 0; ``weights`` is
-    FILE[:PREFIX]. In a model with QuantizeLinear and DequantizeLinear, ``qdq="int8"`` puts such a pair behind the
+    FILE[:PREFIX]. ``target`` is the runtime that the block is written for ("tensorrt", "onnxruntime", "dla"),
+    ``lowering`` its formulation. At a site in half precision, ``precision="safe"`` computes the block in the site's
+    type and its statistics in float32 between Casts, "site" everything in the site's type, "fp32" everything in
+    float32. In a model with QuantizeLinear and DequantizeLinear, ``qdq="int8"`` puts such a pair behind the
     block, so that its readers keep their quantised input; ``qdq_scale`` is "site" (scale and zero point of the site) or
     "images" (such as fit what the block gives on the images in the folder ``images``). Returns the new model. Raises a
     RequestError that says what is wrong.
@@ -95,6 +101,7 @@ def insert(
         gate=gate,
         weights=str(weights) if weights is not None else None,
         target=target,
+        precision=precision,
         lowering=lowering,
         qdq=qdq,
         qdq_scale=qdq_scale,
@@ -109,7 +116,7 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     finder = SiteFinder(model)
     plans: list[tuple[Planned, str | None]] = []
     for request in requests:
-        _check(request)
+        check(request)
         userblock.asked_for(request.module)
         block = make_block(request.module, request.settings)
         trained = weights.read(weights.split(request.weights)[0]) if request.weights is not None else None
@@ -172,14 +179,19 @@ def verify(
     )
 
 
-def _check(request: Request) -> None:
+def check(request: Request) -> None:
+    """Raise RequestError for a request that contradicts itself, whatever the model."""
     if not request.after and not request.before:
         raise RequestError(f"say where to put {request.module}: --after SELECTOR, or --before SELECTOR")
     if request.after and request.before:
         raise RequestError("a block goes behind something or in front of something: give --after or --before, not both")
     if request.before and request.consumers:
         raise RequestError("--consumers goes with --after; --before names the consumers itself")
-    for kind, value, known in (("gate", request.gate, gate.GATES), ("init", request.init, INITS)):
+    for kind, value, known in (
+        ("gate", request.gate, gate.GATES),
+        ("init", request.init, INITS),
+        ("precision", request.precision, PRECISIONS),
+    ):
         if value not in known:
             raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
     pairing.check(request)
@@ -194,18 +206,21 @@ def _check(request: Request) -> None:
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> Planned:
     if trained is None:
         make = _own(block, site.feature, request)
-        return Planned(block, site, make, request.seed, request.init, request.gate, request.target, request.lowering)
-    own = _from_file(request, block, site.feature, trained)
+        init, warnings = request.init, ()
+    else:
+        own = _from_file(request, block, site.feature, trained)
+        block, make, init, warnings = own.block, lambda rng: own.arrays, "weights", own.warnings
     return Planned(
-        own.block,
+        block,
         site,
-        lambda rng: own.arrays,
+        make,
         request.seed,
-        "weights",
+        init,
         request.gate,
         request.target,
         request.lowering,
-        own.warnings,
+        warnings,
+        request.precision,
     )
 
 

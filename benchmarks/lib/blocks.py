@@ -22,6 +22,11 @@ _TWICE_POSITIONS = ("aifi", "mhsa", "psablock")
 """Blocks with a number for each pair of positions, which is gigabytes on the largest map."""
 _SETTINGS: dict[str, dict[str, object]] = {"shuffle": {"groups": 8}}
 """Settings other than the defaults: the default of 64 groups does not go with 64 channels."""
+_PUBLISHED_AS_OURS = (
+    *("a2", "caa", "ge", "lska", "msca", "psablock", "scsa"),
+    *("cbam[timm]", "coordatt[timm]", "ela[timm]", "sk[timm]"),
+)
+"""Blocks, and variants of others, whose published code computes them as our modules do."""
 
 
 def _configurations() -> Iterator[tuple[str, dict[str, object]]]:
@@ -44,6 +49,12 @@ def sizes_of(configuration: int, sizes: Sequence[Size]) -> list[Size]:
     """The sizes at which a configuration is timed."""
     block = CONFIGURATIONS[configuration][0].split("[")[0]
     return [size for size in sizes if size[1] * size[2] <= 1600 or block not in _TWICE_POSITIONS]
+
+
+def forms(configuration: int) -> tuple[str, ...]:
+    """The forms of a module that differ, "published" (see published.py) and "own"."""
+    name = CONFIGURATIONS[configuration][0]
+    return ("own",) if {name, name.split("[")[0]} & set(_PUBLISHED_AS_OURS) else ("published", "own")
 
 
 def label(configuration: int) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.lib.blocks import CONFIGURATIONS, Size, label
+from benchmarks.lib.blocks import Size, label
 
-FORMS = ("published", "own")
 _A_PROCESS = 12
 _SCRIPT = Path(__file__).resolve().parent / "export_blocks.py"
 
@@ -23,16 +22,15 @@ def path(folder: Path, configuration: int, size: Size, batch: int, form: str, ki
 
 
 def export(
-    wanted: Iterable[tuple[int, str, Size]], exporters: Sequence[str], batch: int, folder: Path, jobs: int | None = None
+    wanted: Sequence[tuple[int, str, Size]], exporters: Sequence[str], batch: int, folder: Path, jobs: int | None = None
 ) -> None:
     """Export (configuration, form, size) with each exporter to ``folder``, leaving out what is there. RuntimeError
     where an exporter fails. ``jobs``: processes at a time, as many as processors where not given.
     """
-    todo = {
-        exporter: [one for one in wanted if not path(folder, one[0], one[2], batch, one[1], exporter).exists()]
-        for wanted in [list(wanted)]
-        for exporter in exporters
-    }
+    def missing(exporter: str) -> list[tuple[int, str, Size]]:
+        return [one for one in wanted if not path(folder, one[0], one[2], batch, one[1], exporter).exists()]
+
+    todo = {exporter: missing(exporter) for exporter in exporters}
     chunks = [(e, all_[n : n + _A_PROCESS]) for e, all_ in todo.items() for n in range(0, len(all_), _A_PROCESS)]
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         for problem in pool.map(lambda chunk: _run(*chunk, batch, folder), chunks):
@@ -58,9 +56,3 @@ def _failure(exporter: str, wanted: Sequence[tuple[int, str, Size]], batch: int,
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     return (result.stderr[-2000:] or f"exit status {result.returncode}") if result.returncode else ""
 
-
-def forms(configuration: int) -> tuple[str, ...]:
-    """The forms of a module that differ: some blocks are published in the form of ours."""
-    from benchmarks.lib.published import differs
-
-    return FORMS if differs(CONFIGURATIONS[configuration][0]) else FORMS[1:]

@@ -15,7 +15,7 @@ from graphsurgery.parity import Mode, Verdict
 from graphsurgery.parity.cutout import numpy_dtype
 
 DTYPES = ("float32", "float16", "bfloat16")
-CHANNELS, SIDE = 64, 40
+CHANNELS, SIDE = 128, 40
 
 
 def spelled_blocks() -> list[str]:
@@ -28,7 +28,7 @@ def spelled_blocks() -> list[str]:
 
 
 def host(dtype: str) -> onnx.ModelProto:
-    """images [1, 3, 40, 40] -> convolution -> site [1, 64, 40, 40] -> convolution -> output, in one element type."""
+    """images [1, 3, 40, 40] -> convolution -> site [1, 128, 40, 40] -> convolution -> output, in one element type."""
     kind = helper.np_dtype_to_tensor_dtype(numpy_dtype(dtype))
     rng = np.random.default_rng(0)
     shapes = {"first": (CHANNELS, 3, 1, 1), "second": (CHANNELS, CHANNELS, 1, 1)}

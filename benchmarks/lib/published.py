@@ -1,8 +1,8 @@
 """The blocks the way their published PyTorch code computes them, for the export that users have today.
 
 The modules in patterns/modules compute the same with fewer operations. A published form shares the parameters of such
-a module and has a forward of its own, written from the formula and from what the sources do with it. Blocks that are
-not named here are published in the form of ours.
+a module and has a forward of its own, written from the formula and from what the sources do with it. Blocks that
+blocks.forms gives no published form for are published in the form of ours.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ _FORWARDS: dict[str, Forward] = {
     },
     **{name: getattr(transformers, name) for name in ("aifi", "mhsa", "swin")},
 }
-_OURS = ("cbam[timm]", "coordatt[timm]", "ela[timm]", "sk[timm]")
-"""Variants whose source is written as our module is, unlike the block's other sources."""
-
 
 class Published(nn.Module):
     """A module with another forward."""
@@ -42,11 +39,6 @@ class Published(nn.Module):
         return self._forward(self.twin, x)
 
 
-def differs(name: str) -> bool:
-    """Whether a block (with its variant) is published in another form than ours."""
-    return name not in _OURS and name.split("[")[0] in _FORWARDS
-
-
 def published(name: str, twin: nn.Module) -> nn.Module:
-    """The module of a block as published, with the parameters of ``twin``."""
-    return Published(twin, _FORWARDS[name.split("[")[0]]) if differs(name) else twin
+    """The module of a block (with its variant) as published, with the parameters of ``twin``."""
+    return Published(twin, _FORWARDS[name.split("[")[0]])

@@ -79,8 +79,20 @@ def insert(
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(metavar="NAME", help="The runtime to write the block for: tensorrt, onnxruntime.")
+        str,
+        typer.Option(
+            metavar="tensorrt|onnxruntime|dla",
+            help="The runtime to write the block for. dla: as far as possible for a DLA of NVIDIA's Orin.",
+        ),
     ] = "tensorrt",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="safe|site|fp32",
+            help="At a site in half precision: statistics in float32 between Casts, everything in the site's type, "
+            "or everything in float32.",
+        ),
+    ] = "safe",
     lowering: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +123,7 @@ def insert(
     images: options.Images = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put an attention block behind one or more modules of a model, or in front of them.
+    """Put an attention block behind modules of a model, or in front.
 
     The result is compared with PyTorch before it gets its name, where torch and onnxruntime are installed.
 
@@ -139,6 +151,7 @@ def insert(
         gate=gate,
         weights=weights,
         target=target,
+        precision=precision,
         lowering=lowering,
         qdq=qdq,
         qdq_scale=qdq_scale,

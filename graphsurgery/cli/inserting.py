@@ -64,14 +64,16 @@ def run(
 
     Raises ParityFailed, with nothing written, if a block does not agree with its PyTorch module.
     """
-    from ..surgery import carry_out
+    from ..surgery import carry_out, check
 
+    for request in requests:
+        check(request)
     printer = Printer(as_json=as_json, to_stderr=target.path is None, quiet=checking.quiet)
     before = open_model(model)
     after, done = carry_out(before, requests)
     outcome = _Outcome(model or DASH, target, done)
 
-    def check(written: ModelFile) -> None:
+    def verified(written: ModelFile) -> None:
         outcome.report = checking.report(written, before, [each.insertion.id for each in done])
         if not outcome.report.passed:
             outcome.written = False
@@ -80,7 +82,7 @@ def run(
 
     lacking = checking.missing() if checking.wanted else ""
     try:
-        target.deliver(after, check if checking.wanted and not lacking else None)
+        target.deliver(after, verified if checking.wanted and not lacking else None)
     except MissingDependency as error:  # installed, and cannot be loaded
         if checking.explicit:
             raise

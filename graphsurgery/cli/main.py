@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import GraphSurgeryError
+from ..errors import GraphSurgeryError, SelectorError
 from .apply import apply
 from .bench import bench
 from .blocks import blocks
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GraphSurgeryError as error:
-        return _told(str(error), error.exit_code)
+        return _told(str(error), error.exit_code, marked=isinstance(error, SelectorError))
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except BrokenPipeError:
@@ -111,11 +111,12 @@ def _usage(message: str) -> str:
     return words[:1].lower() + words[1:]
 
 
-def _told(message: str, code: int) -> int:
+def _told(message: str, code: int, *, marked: bool = False) -> int:
+    """``marked``: below the sentence stand the selector and a mark under its wrong part."""
     if sys.stderr is not None:
         try:
-            lines = [printable(line) for line in message.split("\n")]  # a selector with a mark below it has three
-            print("graphsurgery: error: " + "\n".join(lines), file=sys.stderr)
+            lines = message.split("\n") if marked else [message]
+            print("graphsurgery: error: " + "\n".join(map(printable, lines)), file=sys.stderr)
         except OSError:
             silence(sys.stderr)
     return code

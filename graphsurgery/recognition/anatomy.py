@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 
 from .found import Found
 from .pattern import HeadPattern
 from .plane import Plane
+from .towers import Unit, common, describe
 from .view import View
 
 ROLES = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "before-sppf", "after-sppf", "neck-outputs", "stage-ends")
@@ -18,6 +19,13 @@ _POOLING = ("SPPF", "SPP")
 _TOWER = ("Conv", "DWConv", "LightConv", "Concat", "RepConv")
 """blocks that a head consists of in front of its exits from the image plane"""
 _ENCODERS = ("AIFI",)
+_ENLARGING = frozenset({"Resize", "ConvTranspose", "DepthToSpace"})
+_GATING = frozenset({"Sigmoid", "HardSigmoid"})
+_NO_STAGE = frozenset(
+    {"Transpose", "Reshape", "Pad", "Split", "Slice", "MaxPool", "AveragePool", "BatchNormalization"}
+    | {"LayerNormalization"}
+)
+"""nodes that end no stage: they prepare what comes next"""
 
 
 class Anatomy:
@@ -74,27 +82,42 @@ class Anatomy:
 
     @cached_property
     def _exits(self) -> list[str]:
-        """Tensors in the plane that are read by what never comes back into it, or that are outputs of the model."""
+        """Tensors in the plane that are read by what never comes back into it, or that are outputs of the model.
+
+        A mean over the whole map is the exit of a classifier, and none of these.
+        """
         view, plane = self._view, self._plane
         found = []
         for position in view.order:
             for name in view.outputs(position):
-                leaves = any(reader not in self._returns for reader in view.readers(name))
+                leaves = any(r not in self._returns and not self._takes_the_mean(r) for r in view.readers(name))
                 if plane.is_in(name) and (leaves or (view.is_output(name) and not view.readers(name))):
                     found.append(name)
         return found
 
+    def _takes_the_mean(self, position: int) -> bool:
+        return any(self._plane.is_pooled(name) for name in self._view.outputs(position))
+
     @cached_property
     def _head_nodes(self) -> set[int]:
-        """Nodes in the plane in front of the exits that serve nothing else: the towers of a head.
-
-        A classifier, with one exit through a mean over the map, has none.
-        """
-        exits = self._exits
-        if len(exits) < 2 and not self._many_maps:
+        """Nodes in the plane in front of the exits that serve nothing else: the towers of a head."""
+        if len(self._exits) < 2 and not self._many_maps:
             return set()
+        units = [self._tower_unit(position) for position in sorted(self._serving_exits, key=self._order.__getitem__)]
+        head = {position for unit in common(units) for position in unit.nodes}
+        made = {name for p in head for name in self._view.outputs(p)}
+        feeding = {name for p in head for name in self._view.inputs(p)} - made
+        for root in self._exits:
+            if root not in made:
+                head |= self._side_branch(root, head, feeding)
+        return head
+
+    @cached_property
+    def _serving_exits(self) -> set[int]:
+        """The last nodes of all units in front of the exits that could be in a tower and serve nothing else."""
         taken: set[int] = set()
-        pending = list(exits)
+        found: set[int] = set()
+        pending = list(self._exits)
         while pending:
             root = pending.pop()
             position = self._view.producer(root)
@@ -104,8 +127,46 @@ class Anatomy:
             if not self._in_tower(position) or not self._serves_only(nodes, taken):
                 continue
             taken |= nodes
+            found.add(max(nodes, key=self._order.__getitem__))
             pending += entries
-        return taken
+        return found
+
+    def _tower_unit(self, position: int) -> Unit:
+        view, block = self._view, self._unit.get(position)
+        nodes, entries = self._extent(position)
+        sources = (view.producer(name) for name in entries)
+        return Unit(
+            place=self._order[position],
+            nodes=nodes,
+            kind=describe(block, view.op(position)),
+            level=self._plane.origin(view.outputs(position)[0]),
+            leaves=any(name in self._exits for name in view.outputs(position)),
+            sources=tuple(self._last(source) for source in sources if source is not None),
+            convolution=block,
+        )
+
+    def _last(self, position: int) -> int:
+        """The place of the last node of the unit that a node is in."""
+        return max(self._order.get(p, -1) for p in self._extent(position)[0])
+
+    def _side_branch(self, root: str, head: set[int], feeding: Set[str]) -> set[int]:
+        """What makes a tensor from nothing but the maps that the head reads, without thinning them out: masks."""
+        view, taken, pending = self._view, set[int](), [root]
+        while pending:
+            name = pending.pop()
+            position = view.producer(name)
+            if name in feeding or position in taken:
+                continue
+            if position is None or position not in view.active:
+                return set()
+            nodes, entries = self._extent(position)
+            strides = [self._plane.origin(entry) for entry in entries]
+            here = self._plane.origin(name)
+            if here is None or any(stride is None or stride < here for stride in strides):
+                return set()
+            taken |= nodes
+            pending += entries
+        return taken if self._serves_only(frozenset(taken), head) else set()
 
     @property
     def _many_maps(self) -> bool:
@@ -125,7 +186,8 @@ class Anatomy:
         if (
             block.type == "InvertedResidual"
         ):  # what a tower of YOLO11 looks like: 1x1, depthwise, and the last 1x1 without activation
-            return self._many_maps and not self._view.is_output(block.root)
+            last = self._view.producer(block.root)
+            return not self._view.is_output(block.root) and (last is None or self._view.op(last) != "Add")
         return block.type in _TOWER and block.facts.get("stride", (1, 1)) == (1, 1)
 
     def _serves_only(self, nodes: frozenset[int], taken: set[int]) -> bool:
@@ -150,7 +212,8 @@ class Anatomy:
         view, head = self._view, self._head_nodes
         if not head:
             return []
-        read = {name for p in head for name in view.inputs(p)} | set(self._exits)
+        leaving = {name for name in self._exits if any(reader not in self._returns for reader in view.readers(name))}
+        read = {name for p in head for name in view.inputs(p)} | leaving
         made = {name for p in head for name in view.outputs(p)}
         return sorted(read - made, key=lambda name: self._order.get(view.producer(name) or -1, -1))
 
@@ -182,32 +245,54 @@ class Anatomy:
     # ------------------------------------------------------------------ the neck
 
     def _neck_nodes(self, head: set[int]) -> set[int]:
-        """What is behind a Resize or an encoder layer and not the head, and the projections that lead only there."""
-        view = self._view
-        neck: set[int] = set()
+        """What is behind an enlarged map or an encoder layer and not the head, and what leads only there."""
+        if not self._exits:
+            return set()  # a classifier
+        neck = self._behind_enlarged(head, set())
+        served = head | neck
+        for position in reversed(self._view.order) if neck else ():
+            if position in served:
+                continue
+            nodes, _ = self._extent(position)
+            last = max(nodes, key=self._order.__getitem__)
+            readers = {reader for name in self._view.outputs(last) for reader in self._view.readers(name)}
+            if not readers or not readers <= served:
+                continue
+            served |= nodes
+            if self._is_projection(position) and (readers <= head | neck or self._is_lateral(position, readers & neck)):
+                neck |= nodes
+        return self._behind_enlarged(head, neck)
+
+    def _behind_enlarged(self, head: set[int], neck: set[int]) -> set[int]:
+        """A neck, and all that is behind it or behind what makes the network's maps larger."""
+        view, found, convolved = self._view, set(neck), set[int]()
         for position in view.order:
             block = self._unit.get(position)
-            starts = view.op(position) == "Resize" or (block is not None and block.type in _ENCODERS)
             sources = {view.producer(name) for name in view.inputs(position)}
-            if position not in head and (starts or sources & neck):
-                neck |= block.nodes if block is not None else {position}
-        for position in reversed(view.order) if neck else ():
-            nodes, _ = self._extent(position)
-            block = self._unit.get(position)
-            if position in neck or position in head or block is None or not self._is_projection(block):
-                continue
-            readers = {
-                reader
-                for name in view.outputs(max(nodes, key=self._order.__getitem__))
-                for reader in view.readers(name)
-            }
-            if readers and all(reader in neck or reader in head for reader in readers):
-                neck |= nodes
-        return neck
+            if block is not None and block.facts.get("kernel") or sources & convolved or (block and block.parts):
+                convolved.add(position)
+            starts = self._enlarges(position) and sources & convolved
+            starts = starts or (block is not None and block.type in _ENCODERS)
+            if position not in head and (starts or sources & found):
+                found |= block.nodes if block is not None else {position}
+        return found
 
-    @staticmethod
-    def _is_projection(block: Found) -> bool:
-        return block.type == "Conv" and block.facts.get("kernel") == (1, 1) and block.facts.get("stride") == (1, 1)
+    def _enlarges(self, position: int) -> bool:
+        """Whether a node makes a map larger, other than for a gate."""
+        view = self._view
+        if view.op(position) not in _ENLARGING:
+            return False
+        readers = [r for name in view.outputs(position) for r in view.readers(name)]
+        return not readers or any(view.op(reader) not in _GATING for reader in readers)
+
+    def _is_projection(self, position: int) -> bool:
+        block = self._unit.get(position)
+        facts = block.facts if block is not None and block.type == "Conv" else {}
+        return facts.get("kernel") == (1, 1) and facts.get("stride") == (1, 1)
+
+    def _is_lateral(self, position: int, in_neck: Set[int]) -> bool:
+        """Whether a projection is the beginning of an FPN, though maps that are not in the neck yet hang on it."""
+        return bool(in_neck) and self._unit[position].facts.get("activation") is None
 
     # ------------------------------------------------------------------ the stages
 
@@ -219,6 +304,8 @@ class Anatomy:
             nodes, _ = self._extent(position)
             last = max(nodes, key=self._order.__getitem__)
             if position != last or self._role_of.get(position) != "backbone":
+                continue
+            if position not in self._unit and view.op(position) in _NO_STAGE:
                 continue
             for name in view.outputs(position):
                 stride = plane.stride(name)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ..catalogue import values
 from ..graphindex import GraphIndex
-from ..modulepath import ModuleTree, common_path
+from ..modulepath import ModuleTree, common_path, from_weights
 from ..shapes import ShapeTable
 from .anatomy import ROLES, Anatomy
 from .found import Found
@@ -124,7 +124,7 @@ class BlockTree:
     def display(self, block: Found) -> str | None:
         """The path of a block as the model spells it (/model.8); None where the names tell none."""
         module = self._tree.modules.get(block.path) if self._tree is not None and block.path else None
-        return module.display if module is not None else None
+        return module.display if module is not None else block.path
 
     @cached_property
     def _leaving(self) -> dict[str, list[Found]]:
@@ -148,11 +148,21 @@ class BlockTree:
         """The module that a block is, as far as its nodes tell: the innermost around all, or one with nothing else."""
         if self._tree is None:
             return None
-        tokens = common_path([path for p in block.nodes if (path := self._tree.of_node[p])]).split(".")
+        told = [path for p in block.nodes if (path := self._tree.of_node[p])]
+        if not told:
+            return self._path_by_weights(block)
+        tokens = common_path(told).split(".")
         # an item of a list or Sequential is named by its number, even where the list has no other
         while len(tokens) > 1 and not tokens[-1].isdigit() and self._holds_all_of(block, ".".join(tokens[:-1])):
             tokens.pop()
         return ".".join(tokens) or None
+
+    def _path_by_weights(self, block: Found) -> str | None:
+        index = self.view.index
+        told = [path for p in block.nodes if (path := from_weights(index.nodes[p], index.initializers))]
+        path = common_path(told)
+        # of one convolution with its activation: the module that holds both, which its weights do not name
+        return (path.removesuffix(".conv") if len(told) == 1 else path) or None
 
     def _holds_all_of(self, block: Found, path: str) -> bool:
         """Whether a module does nothing outside of a block."""

@@ -3,13 +3,15 @@
 A tensor is *in* the plane if every position of it belongs to a place of the image (convolutions, pooling, resizing and
 elementwise operators keep it there); it is *off* it on tokens, anchors or channels (Reshape, Transpose, MatMul, a mean
 over all positions ...). A tensor off the plane comes back when a convolution, a pooling or a Resize reads it and all
-that it was made from had one stride.
+that it was made from had one stride, or when it is given the shape of a map (the end of a GroupNormalization).
+
+The image is what the first convolution sees: what an input is resized to before that has stride 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -64,6 +66,8 @@ class _Where:
     pooled: bool = False
     open: bool = False
     """in the plane at a stride that only what it meets will tell: the result of a Resize to computed sizes"""
+    raw: bool = False
+    """made of the image without any convolution or pooling: preparation"""
 
 
 class Plane:
@@ -74,7 +78,7 @@ class Plane:
         self._shapes = shapes
         self._where: dict[str, _Where] = {}
         self._image = self._image_size()
-        start = _Where(_ONE, frozenset({_ONE}))
+        start = _Where(_ONE, frozenset({_ONE}), raw=True)
         for name in view.index.inputs:
             if name not in view.index.initializers:
                 self._where[name] = start
@@ -95,13 +99,28 @@ class Plane:
             return None
         return int(where.stride[0]) if where.stride[0].denominator == 1 else None
 
+    def origin(self, root: str) -> Stride | None:
+        """The stride of a tensor in the plane, or of the maps that one off the plane was made from, if all have one."""
+        where = self._where.get(root)
+        if where is None:
+            return None
+        return where.stride or (next(iter(where.made_from)) if len(where.made_from) == 1 else None)
+
+    def is_pooled(self, root: str) -> bool:
+        """Whether a tensor was made by a mean or maximum over a whole map."""
+        where = self._where.get(root)
+        return where is not None and where.stride is None and where.pooled
+
     # ------------------------------------------------------------------ one node
 
     def _after(self, position: int) -> _Where:
         view, op = self._view, self._view.op(position)
         before = [self._where[name] for name in view.inputs(position) if name in self._where]
         made_from = frozenset().union(*(where.made_from for where in before)) if before else frozenset[Stride]()
-        off = _Where(None, made_from, pooled=any(where.pooled for where in before))
+        raw = bool(before) and all(where.raw for where in before)
+        off = _Where(None, made_from, pooled=any(where.pooled for where in before), raw=raw)
+        if op in ("Reshape", "Transpose") and (there := self._restored(position, off)) is not None:
+            return there
         if not before or op in _OFF or (off.pooled and not any(where.stride for where in before)):
             return off
         if op in _POOLED or (op in _MEANS and self._over_positions(position)):
@@ -109,7 +128,8 @@ class Plane:
         if op in _CONVOLUTIONS | _POOLS | {"ConvTranspose"}:
             return self._strided(position, op, view.inputs(position)[0], off)
         if op == "Resize" and self._is_back(view.inputs(position)[0]):
-            return self._resized(position, self._where[view.inputs(position)[0]])
+            source = self._where[view.inputs(position)[0]]
+            return self._prepared(position, source) if raw else self._resized(position, source)
         maps = [where for where in before if where.stride is not None]
         if not maps:
             return off
@@ -121,7 +141,7 @@ class Plane:
         settled = {where.stride for where in maps if not where.open}
         if len(settled) > 1:
             return off
-        if op == "Concat" and (view.integer(position, "axis", 1) not in (1, -3) or len(maps) < len(before)):
+        if op == "Concat" and (view.integer(position, "axis", 1) not in (1, -3) or not self._all_maps(position)):
             return off
         return next((where for where in maps if not where.open), maps[0])
 
@@ -150,6 +170,34 @@ class Plane:
         (stride,) = source.made_from
         self._where[root] = _there(source, stride)
         return True
+
+    def _restored(self, position: int, off: _Where) -> _Where | None:
+        """Where a tensor is that has left the plane and is given the shape of a map again; None if it is not."""
+        view, node = self._view, self._view.index.nodes[position]
+        source = self._where.get(view.inputs(position)[0]) if view.inputs(position) else None
+        if source is None or source.stride is not None or len(off.made_from) != 1:
+            return None
+        asked = view.index.producer.get(node.input[1]) if len(node.input) > 1 else None
+        if asked is not None and view.index.nodes[asked].op_type == "Shape":
+            like = self._where.get(view.root(view.index.nodes[asked].input[0]))
+            return like if like is not None and like.stride is not None and not off.pooled else None
+        (stride,) = off.made_from
+        size = self._size(view.outputs(position)[0])
+        known = size is not None and self._image is not None and min(size) > 1
+        return _there(off, stride) if known and self._is_map(view.outputs(position)[0], stride) else None
+
+    def _all_maps(self, position: int) -> bool:
+        """Whether all that a Concat joins is in the plane, or of the known size of a map."""
+        return all(
+            self._where[name].stride is not None or (self._size(name) is not None and self._is_back(name))
+            for name in self._view.inputs(position)
+            if name in self._where
+        )
+
+    def _prepared(self, position: int, source: _Where) -> _Where:
+        """Behind a Resize in front of the network: the image, in another size."""
+        self._image = self._size(self._view.outputs(position)[0])
+        return replace(source, stride=_ONE, made_from=frozenset({_ONE}))
 
     def _resized(self, position: int, source: _Where) -> _Where:
         view, node = self._view, self._view.index.nodes[position]

@@ -17,6 +17,10 @@ _GATES = {
     "Erf": "gelu",
     "Swish": "silu",
 }
+_NORMALISATION = (
+    *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
+    *("Reshape", "Transpose"),
+)
 
 
 def _image_convolution(view: View, position: int) -> bool:
@@ -29,7 +33,16 @@ def _normalised(x: Expression) -> OneOf:
     padded = OneOf(x, Op("Pad", x, first=True))
     conv = Op(_CONVOLUTIONS, padded, first=True, where=_image_convolution)
     scaled = Op("Mul", conv)
-    return OneOf(conv, Op("BatchNormalization", OneOf(conv, Op("Add", conv))), Op("Add", OneOf(conv, scaled)), scaled)
+    grouped = Op("Reshape", Op("InstanceNormalization", Op("Reshape", conv)))
+    return OneOf(
+        conv,
+        Op("BatchNormalization", OneOf(conv, Op("Add", conv))),
+        Op("Add", OneOf(conv, scaled)),
+        scaled,
+        Op(("GroupNormalization", "InstanceNormalization"), conv),
+        Op("Add", Op("Mul", grouped)),
+        Op("Transpose", Op("LayerNormalization", Op("Transpose", conv))),
+    )
 
 
 def _facts(view: View, nodes: frozenset[int]) -> dict[str, object]:
@@ -55,7 +68,7 @@ def _activation(view: View, convolution: int, nodes: frozenset[int]) -> str | No
         return fused.s.decode(errors="replace").lower()
     if view.clips_at_zero(convolution if len(nodes) == 1 else max(nodes)):
         return "relu"  # quantisers leave a ReLU out where the zero point does its work
-    kinds = {view.op(p) for p in nodes} - {*_CONVOLUTIONS, "BatchNormalization", "Add", "Mul", "Div", "Pad"}
+    kinds = {view.op(p) for p in nodes} - {*_CONVOLUTIONS, *_NORMALISATION, "Add", "Mul", "Div", "Pad"}
     return next((_GATES.get(kind, kind.lower()) for kind in sorted(kinds)), None)
 
 

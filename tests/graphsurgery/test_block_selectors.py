@@ -19,6 +19,7 @@ from graphsurgery.sites import Site, SiteFinder
 from tests import models
 from tests.counting import calls
 from tests.exports import export
+from tests.exports.dialects import dialect
 from tests.models import node, value
 
 
@@ -333,4 +334,16 @@ def test_one_more_selector_costs_no_more_than_a_pass(selector: str, position: st
 
         counts.append(calls(find)[1])
     assert counts[1] < 8 * counts[0] + 500  # 16 where it grows with the square
-    assert counts[1] < 150 * 2400
+    assert counts[1] < 1200 * 2400  # one recognition of the model, where a path is not among the modules
+
+
+def test_module_paths_by_the_names_of_weights() -> None:
+    """torch before 1.13 numbers nodes and tensors, but its weights keep the names of the state_dict."""
+    numbered = ModelFile.load(dialect("yolov8n", "numbered").model)
+    named = ModelFile.load(export("yolov8n", "torchscript"))
+    for path in ("model.8", "model.4.m.1", "model.9", "model.0", "model.15.cv1"):
+        (here,) = SiteFinder(numbered).find([path])
+        (there,) = SiteFinder(named).find([path])
+        assert dialect("yolov8n", "numbered").tensors[there.tensor] == here.tensor
+    with pytest.raises(SelectorError, match="no module of the model matches"):
+        SiteFinder(numbered).find(["model.99"])

@@ -17,7 +17,7 @@ import graphsurgery as gsx
 from graphsurgery.cli import main as module
 from graphsurgery.cli.main import application, main
 
-COMMANDS = ("insert", "remove", "sites", "blocks", "verify", "apply", "diff")
+COMMANDS = ("insert", "remove", "sites", "blocks", "verify", "bench", "apply", "diff", "tensorrt")
 
 
 def test_version(command: Any) -> None:
@@ -53,7 +53,7 @@ def test_without_a_command(cli: Any) -> None:
         (("inser",), "no such command 'inser'"),
         (("insert", "--modul", "se"), "no such option"),
         (("insert", "--after", "/model.8"), "missing option '--module'"),
-        (("insert", "--module", "se"), "missing option '--after'"),
+        (("insert", "--module", "se"), "say where to put se: --after SELECTOR, or --before SELECTOR"),
         (("diff", "detector.onnx"), "missing argument 'B'"),
         (("apply",), "missing argument 'RECIPE'"),
         (("sites", "a", "b", "c"), "unexpected extra argument"),

@@ -104,7 +104,7 @@ def test_what_a_selector_names(cli: Any) -> None:
 def test_the_reason_why_a_place_is_not_advisable(cli: Any) -> None:
     lines = cli("sites", "detector.onnx", "/model.8/cv2/conv").text.splitlines()
     assert lines[-1].startswith("not advisable: /model.8/cv2/conv: this is between a convolution and its activation")
-    assert "use model.8.cv2" in lines[-1]
+    assert "use /model.8/cv2 to insert" in lines[-1]
     (site,) = json.loads(cli("sites", "detector.onnx", "/model.8/cv2/conv", "--json").out)["sites"]
     assert not site["advisable"]
     assert site["reason"] in lines[-1]

@@ -1,0 +1,104 @@
+"""Towers: where a head begins, told from what it has in common at all of its strides.
+
+A head does the same on every map that it reads: behind each of them stand the same operators, up to the widths. What a
+neck does last on one map (the convolutions of YOLOv3 behind the last Upsample, the smoothing of an FPN) also serves
+nothing but the head, but it differs from stride to stride, or every path goes through it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .found import Found
+from .plane import Stride
+
+_Signature: TypeAlias = tuple[object, frozenset[object]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A recognised block or a single node that only a head reads."""
+
+    place: int
+    """of its last node, in the order of the graph"""
+    nodes: frozenset[int]
+    kind: tuple[object, ...]
+    """what it computes, but for the widths"""
+    level: Stride | None
+    """the stride of the maps that it works on"""
+    leaves: bool
+    """whether what it gives leaves the image plane, or the model"""
+    sources: tuple[int, ...]
+    """places of what it reads"""
+    convolution: Found | None
+
+
+def describe(block: Found | None, op: str) -> tuple[object, ...]:
+    """What a block, or a node that is in none, computes, but for the widths."""
+    if block is None:
+        return (op,)
+    facts = block.facts
+    inner = tuple(describe(part, "") for _, part in block.parts)
+    return (block.type, facts.get("kernel"), facts.get("depthwise"), facts.get("activation"), inner)
+
+
+def common(units: Sequence[Unit]) -> list[Unit]:
+    """The units that are a head: the same at all strides at which it has exits, and of one width before it branches."""
+    by_place = {unit.place: unit for unit in units}
+    readers: dict[int, list[int]] = defaultdict(list)
+    for unit in units:
+        for source in set(unit.sources):
+            readers[source].append(unit.place)
+    signatures = _signatures(by_place, readers)
+    levels: dict[int, set[Stride | None]] = defaultdict(set)
+    widths: dict[int, set[object]] = defaultdict(set)
+    for unit in units:
+        levels[signatures[unit.place]].add(unit.level)
+        widths[signatures[unit.place]].add(unit.convolution and unit.convolution.facts.get("channels_out"))
+    exits = [levels[signatures[unit.place]] for unit in units if unit.leaves]
+    main = max(exits, key=len, default=set())
+    necks = {place for level in main for place in _bottlenecks([u for u in units if u.level == level])}
+    kept: dict[int, bool] = {}
+    """place -> whether a convolution stands there or behind it"""
+    for place in sorted(by_place, reverse=True):
+        unit, signature = by_place[place], signatures[place]
+        if not main <= levels[signature] or not all(reader in kept for reader in readers[place]):
+            continue
+        behind = any(kept[reader] for reader in readers[place])
+        stem = unit.convolution is not None and unit.convolution.facts.get("activation") is not None
+        stem = stem and len(main) > 1 and len(widths[signature]) == 1
+        if place not in necks or unit.leaves or not behind or stem:
+            kept[place] = behind or unit.convolution is not None
+    return [unit for unit in units if unit.place in kept]
+
+
+def _signatures(units: Mapping[int, Unit], readers: Mapping[int, Collection[int]]) -> dict[int, int]:
+    """A number for each unit, the same where the unit and all that is behind it compute the same."""
+    known: dict[_Signature, int] = {}
+    found: dict[int, int] = {}
+    for place in sorted(units, reverse=True):
+        behind = frozenset(found[reader] for reader in readers.get(place, ()))
+        key: _Signature = ((units[place].kind, units[place].leaves), behind)
+        found[place] = known.setdefault(key, len(known))
+    return found
+
+
+def _bottlenecks(units: Sequence[Unit]) -> set[int]:
+    """Places of the units that every path to the exits of one stride goes through."""
+    by_place = {unit.place: unit for unit in units}
+    waiting = [-unit.place for unit in units if unit.leaves]
+    heapq.heapify(waiting)
+    seen, found = set(waiting), set[int]()
+    while waiting:
+        place = -heapq.heappop(waiting)
+        if not waiting:
+            found.add(place)
+        for source in by_place[place].sources if place in by_place else ():
+            if -source not in seen:
+                seen.add(-source)
+                heapq.heappush(waiting, -source)
+    return found

@@ -1,0 +1,44 @@
+"""What of a block that was written for a DLA goes to the GPU all the same, by the rules of the check."""
+
+from __future__ import annotations
+
+import onnx
+
+from ..featuremap import FeatureMap
+from ..modelfile import ModelFile
+from ..template import HALVES, Emitted
+from .check import findings
+
+DLA, VERSION = "orin", "10"
+"""What blocks are written for. Tables of DLAs differ little; 10 is what Jetson Orin runs with JetPack 6."""
+
+
+def to_the_gpu(
+    emitted: Emitted, x: str, feature: FeatureMap, *, opset: int, ir_version: int, float32: bool = False
+) -> str | None:
+    """One sentence that names the operators of a block behind the tensor ``x`` that no DLA runs; None if there are none.
+
+    ``float32``: whether the block is to be computed in float32, whatever the type of its site.
+    """
+    sizes = (feature.batch, feature.channels, feature.height, feature.width)
+    ends = [
+        onnx.helper.make_tensor_value_info(name, feature.onnx_type, [size or f"s{i}" for i, size in enumerate(sizes)])
+        for name in (x, emitted.output)
+    ]
+    graph = onnx.helper.make_graph(emitted.nodes, "block", ends[:1], ends[1:], emitted.initializers)
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    model = ModelFile.load(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version))
+    precision = "fp32" if float32 and feature.dtype in HALVES else "fp16"
+    found = [f for f in findings(model, VERSION, dla=DLA, precision=precision) if f.rule.startswith("dla-")]
+    for rule, reason in (
+        ("dla-dynamic", "the site has dynamic sizes, with which nothing runs on a DLA"),
+        ("dla-precision", "a DLA does not compute in float32"),
+    ):
+        if any(finding.rule == rule for finding in found):
+            return f"the whole block falls back to the GPU: {reason}"
+    operators = list(dict.fromkeys(f.operator for f in found if f.operator))
+    if not operators:
+        return None
+    count = len({finding.node for finding in found})
+    nodes = "1 node falls" if count == 1 else f"{count} nodes fall"
+    return f"{nodes} back from the DLA to the GPU, with a change of format each way: {', '.join(operators)}"
