@@ -6,7 +6,8 @@
 
 Ends with 3 where a provider cannot start. --quick does a little of each, on a model that lies in the repository.
 
-usage: python benchmarks/gpu.py [--providers cuda,tensorrt] [--quick] [--folder DIR]
+usage: python benchmarks/gpu.py [--providers cuda,tensorrt] [--parts parity templates models] [--quick] [--folder DIR]
+                                [--exports FOLDER]
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from graphsurgery.bench import bench
 from graphsurgery.errors import GraphSurgeryError
 from graphsurgery.runtime import require, short_name
 
+PARTS = ("parity", "templates", "models")
 BATCHES = (1, 16)
 WHOLE = {
     "yolov8n": ("/model.8", ("/model.15", "/model.18", "/model.21")),
@@ -63,40 +66,49 @@ def _models(quick: bool) -> Iterator[tuple[str, Path, Sequence[str]]]:
             yield name, path, several
 
 
-def templates(provider: str, quick: bool) -> list[dict[str, Any]]:
+def templates(provider: str, quick: bool, exports: Path | None) -> list[dict[str, Any]]:
     """Templates against exports, a table for each batch."""
     target = "tensorrt" if provider == "tensorrt" else "onnxruntime"
-    with tempfile.TemporaryDirectory() as folder:
-        if quick:
-            plan = Plan(provider, target, 2, configurations=(0,), sizes=SIZES[2:], exporters=("torchscript",))
-            return [compared(plan, Path(folder))]
-        return [compared(Plan(provider, target, batch=batch), Path(folder)) for batch in BATCHES]
+    plans = [Plan(provider, target, batch=batch) for batch in BATCHES]
+    if quick:
+        plans = [Plan(provider, target, 2, configurations=(0,), sizes=SIZES[2:], exporters=("torchscript",))]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = exports or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [compared(plan, folder) for plan in plans]
+
+
+def blocks(provider: str, quick: bool) -> list[dict[str, Any]]:
+    """Parity of every block in every element type."""
+    names = spelled_blocks()[:2] if quick else spelled_blocks()
+    return [parity(name, dtype, provider, seeds=1 if quick else 3) for name in names for dtype in DTYPES]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--providers", default="cuda")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--folder", type=Path, default=RESULTS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--providers", default="cuda", help="names with commas between them")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to do; each is kept by itself")
+    parser.add_argument("--quick", action="store_true", help="a little of each part")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--exports", type=Path, help="folder where exports are kept")
     arguments = parser.parse_args()
+    quick, failed = arguments.quick, []
     providers = [short_name(name) for name in arguments.providers.split(",")]
     for provider in providers:
         require(provider)
     for provider in providers:
-        blocks = spelled_blocks()[:2] if arguments.quick else spelled_blocks()
-        results = {
-            "provider": provider,
-            "quick": arguments.quick,
-            "parity": [
-                parity(block, dtype, provider, 1 if arguments.quick else 3) for block in blocks for dtype in DTYPES
-            ],
-            "templates": templates(provider, arguments.quick),
-            "models": list(whole(provider, arguments.quick)),
+        work: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "parity": partial(blocks, provider, quick),
+            "templates": partial(templates, provider, quick, arguments.exports),
+            "models": partial(lambda *given: list(whole(*given)), provider, quick),
         }
-        print(f"written to {keep(f'gpu_{provider}', results, arguments.folder)}")
-        failed = [f"{row['block']} {row['dtype']}" for row in results["parity"] if row["verdict"] == "failed"]
-        if failed:
-            sys.exit(f"no parity on {provider}: {', '.join(failed)}")
+        for part in arguments.parts:
+            found = work[part]()
+            results = {"provider": provider, "quick": quick, part: found}
+            print(f"written to {keep(f'gpu_{provider}_{part}', results, arguments.folder)}", flush=True)
+            failed += [f"{row['block']} {row['dtype']}" for row in found if row.get("verdict") == "failed"]
+    if failed:
+        sys.exit(f"no parity: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

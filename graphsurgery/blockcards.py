@@ -92,14 +92,14 @@ class Card:
 
     def lines(self) -> Iterator[str]:
         """As text, at most ``WIDTH`` columns wide where it has spaces to break at."""
-        for line in self._long_lines():
-            indent = " " * (len(line) - len(line.lstrip()) + 2)
-            yield from textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False) or [""]
+        yield f"{self._block.name}: {self._block.title}"
+        for label, text in self._head():
+            yield from _wrapped(f"  {label:<11}{text}", 13)
+        for line in self._body():
+            yield from _wrapped(line, len(line) - len(line.lstrip()) + 2)
 
-    def _long_lines(self) -> Iterator[str]:
+    def _body(self) -> Iterator[str]:
         block = self._block
-        yield f"{block.name}: {block.title}"
-        yield from (f"  {label + ':':<11} {text}" for label, text in self._head())
         if block.variants:
             yield "variants (the first is what the bare name means)"
             yield from (f"  {block.name}[{name}]: {text}" for name, text in block.variants.items())
@@ -120,7 +120,7 @@ class Card:
         return [
             ("paper", block.paper),
             ("reference", block.reference),
-            ("formula", block.formula),
+            *(("" if i else "formula", part) for i, part in enumerate(_parts(block.formula))),
             ("untrained", block.untrained),
         ]
 
@@ -130,7 +130,7 @@ class Card:
         yield f"## {block.name}: {block.title}"
         yield ""
         yield "```text"
-        yield from (line.strip() for line in block.formula.split("; "))
+        yield from _parts(block.formula)
         yield "```"
         yield ""
         yield f"- Paper: {block.paper}"
@@ -185,6 +185,15 @@ def document() -> Iterator[str]:
     yield ""
     for block in in_order_of_demand():
         yield from Card(block.name).markdown()
+
+
+def _parts(formula: str) -> list[str]:
+    """A formula's equations."""
+    return formula.split("; ")
+
+
+def _wrapped(line: str, indent: int) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False)
 
 
 def _site(facts: Facts) -> str:

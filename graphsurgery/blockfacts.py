@@ -113,10 +113,11 @@ class Facts:
         return bool(np.abs(found - exact).max() <= _CLOSE * np.abs(exact).max())  # False for NaN as well
 
     def tensorrt(self, version: str, dla: str | None = None) -> bool:
-        """Whether a version of TensorRT takes it, or with ``dla`` that engine all of it, as far as the table tells."""
+        """Whether a version of TensorRT takes it, or that DLA all of it as it is written for one, by the table."""
         from .tensorrt import findings
 
-        found = findings(ModelFile.load(self._here), version, dla=dla, precision="fp16" if dla else "fp32")
+        model = self._model(self.site, "dla") if dla else self._here
+        found = findings(ModelFile.load(model), version, dla=dla, precision="fp16" if dla else "fp32")
         return not any(each.severity == "error" or (dla and each.severity == "warning") for each in found)
 
     @cached_property
@@ -126,15 +127,15 @@ class Facts:
     def _weights(self, feature: FeatureMap) -> dict[str, Array]:
         return self.block.initial(feature, np.random.default_rng(0))
 
-    def _emitted(self, feature: FeatureMap) -> Emitted:
+    def _emitted(self, feature: FeatureMap, target: str = "tensorrt") -> Emitted:
         self.block.check(feature)
-        t = Template(feature, opset=OPSET, weights=self._weights(feature), x=_X)
+        t = Template(feature, opset=OPSET, target=target, weights=self._weights(feature), x=_X)
         output = self.block.emit(t, self.block.choose(t, self.block.lowerings(feature, OPSET)))
         return t.export(output, ir_version=_IR_VERSION)
 
-    def _model(self, feature: FeatureMap) -> onnx.ModelProto:
+    def _model(self, feature: FeatureMap, target: str = "tensorrt") -> onnx.ModelProto:
         """The block as a model of its own."""
-        emitted = self._emitted(feature)
+        emitted = self._emitted(feature, target)
         shape = [feature.batch or 1, feature.channels, feature.height, feature.width]
         x, y = (onnx.helper.make_tensor_value_info(n, feature.onnx_type, shape) for n in (_X, emitted.output))
         graph = onnx.helper.make_graph(emitted.nodes, "block", [x], [y], emitted.initializers)

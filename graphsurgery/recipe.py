@@ -9,10 +9,11 @@
     - {module: simam, after: 'role:p4', consumers: Concat}
 
 Keys of an entry: ``module`` and either ``after``, with or without ``consumers``, or ``before`` (required);
-``settings``, ``init``, ``seed``, ``gate``, ``weights``, ``target``, ``precision``, ``lowering``, ``qdq``, ``qdq_scale``,
-``images``: the arguments of :func:`graphsurgery.insert`, with the same defaults. A relative path of weights, of images,
-or of a block's own ONNX file, starts at the folder of the recipe. The list may also stand under the key ``insertions``.
-All selectors refer to the model as it is given; blocks at one site are chained in the order of the list.
+``settings``, ``init``, ``seed``, ``gate``, ``weights``, ``target``, ``precision``, ``lowering``, ``qdq``,
+``qdq_scale``, ``images``: the arguments of :func:`graphsurgery.insert`, with the same defaults. A relative path of
+weights, of images, or of a block's own ONNX file, starts at the folder of the recipe. The list may also stand under the
+key ``insertions``. All selectors refer to the model as it is given; blocks at one site are chained in the order of the
+list.
 """
 
 from __future__ import annotations

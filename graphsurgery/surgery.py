@@ -206,10 +206,19 @@ def check(request: Request) -> None:
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> Planned:
     if trained is None:
         make = _own(block, site.feature, request)
-        init, warnings = request.init, ()
-    else:
-        own = _from_file(request, block, site.feature, trained)
-        block, make, init, warnings = own.block, lambda rng: own.arrays, "weights", own.warnings
+        return _placed(request, block, site, make, request.init)
+    own = _from_file(request, block, site.feature, trained)
+    return _placed(request, own.block, site, lambda rng: own.arrays, "weights", own.warnings)
+
+
+def _placed(
+    request: Request,
+    block: Block,
+    site: Site,
+    make: Callable[[np.random.Generator], Mapping[str, Array]],
+    init: str,
+    warnings: tuple[str, ...] = (),
+) -> Planned:
     return Planned(
         block,
         site,

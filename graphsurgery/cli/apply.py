@@ -30,8 +30,8 @@ def apply(
       after: /model.4
       settings: {extent: 4}
 
-    Further keys of an entry: before, consumers, seed, gate, weights, target, lowering, qdq,
-    qdq_scale, images, as the options of insert.
+    Further keys of an entry: before, consumers, seed, gate, weights, target, precision, lowering,
+    qdq, qdq_scale, images, as the options of insert.
     """
     from ..recipe import Recipe
     from .files import destination

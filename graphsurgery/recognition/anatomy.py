@@ -182,7 +182,8 @@ class Anatomy:
     def _in_tower(self, position: int) -> bool:
         block = self._unit.get(position)
         if block is None:
-            return self._view.op(position) not in ("Resize", "MaxPool", "AveragePool", "Add")
+            sums = self._view.op(position) == "Add" and len(self._view.inputs(position)) > 1
+            return not sums and self._view.op(position) not in ("Resize", "MaxPool", "AveragePool")
         if (
             block.type == "InvertedResidual"
         ):  # what a tower of YOLO11 looks like: 1x1, depthwise, and the last 1x1 without activation

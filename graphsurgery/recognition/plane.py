@@ -165,9 +165,14 @@ class Plane:
             return False
         if source.stride is not None:
             return True
-        if source.pooled or len(source.made_from) != 1 or not self._is_map(root, *source.made_from):
+        if source.pooled or len(source.made_from) != 1:
             return False
         (stride,) = source.made_from
+        if not self._is_map(root, stride):
+            regular = self._regular(root)
+            if regular is None:
+                return False
+            stride = regular
         self._where[root] = _there(source, stride)
         return True
 
@@ -248,6 +253,15 @@ class Plane:
             abs(whole / part - float(step)) <= 0.1 * float(step)
             for whole, part, step in zip(image, size, stride, strict=True)
         )
+
+    def _regular(self, root: str) -> Stride | None:
+        """The stride that a tensor's known size tells, where it is a power of two: a Focus by Reshape and Transpose."""
+        size, image = self._size(root), self._image
+        if size is None or image is None or min(size) < 2:
+            return None
+        stride = Fraction(image[0], size[0])
+        power = stride.denominator == 1 and stride.numerator & (stride.numerator - 1) == 0
+        return (stride, stride) if power and Fraction(image[1], size[1]) == stride else None
 
     def _size(self, root: str) -> tuple[int, int] | None:
         return _height_and_width(self._shapes.lookup(root)[1]) if self._shapes is not None else None

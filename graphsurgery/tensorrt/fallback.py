@@ -16,7 +16,7 @@ DLA, VERSION = "orin", "10"
 def to_the_gpu(
     emitted: Emitted, x: str, feature: FeatureMap, *, opset: int, ir_version: int, float32: bool = False
 ) -> str | None:
-    """One sentence that names the operators of a block behind the tensor ``x`` that no DLA runs; None if there are none.
+    """One sentence that names the operators of a block behind the tensor ``x`` that no DLA runs; None for none.
 
     ``float32``: whether the block is to be computed in float32, whatever the type of its site.
     """

@@ -33,7 +33,8 @@ class DoubleAttention(Block):
     demand = 44
     paper = "A2-Nets: Double Attention Networks, NeurIPS 2018, arXiv:1810.11579"
     reference = (
-        "the paper's equations 4 to 6; keys as in xmu-xiaoma666/External-Attention-pytorch, whose softmax is not"
+        "the paper's equations 4 to 6; the keys are those of xmu-xiaoma666/External-Attention-pytorch, whose "
+        "softmax runs over the batch by mistake"
     )
     formula = "y = conv_reconstruct(convA(x) softmax_positions(convB(x))^T softmax_maps(convV(x)))"
     untrained = "nearly the same for every position, and smaller than its input: there is no shortcut inside"

@@ -35,7 +35,7 @@ class GatherExcite(Block):
     formula = "y = x * sigmoid(resize(excite(gather(x))))"
     untrained = "theta-minus: times sigmoid of the local mean; theta and theta-plus: halves its input"
     variants: ClassVar[dict[str, str]] = {
-        "theta-minus": "no parameters: average pooling, kernel 2e-1, stride e",
+        "theta-minus": "no parameters: average pooling, kernel 2e - 1, stride e",
         "theta": "depthwise convolutions with BatchNorm: one over the whole map, or log2(e) of 3x3, stride 2",
         "theta-plus": "theta, then ReLU and the two 1x1 convolutions of SE",
     }

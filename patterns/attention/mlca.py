@@ -31,7 +31,7 @@ class MixedLocalChannelAttention(Block):
     name = "mlca"
     title = "Mixed Local Channel Attention"
     demand = 26
-    paper = "Mixed local channel attention for object detection, Eng. Appl. Artif. Intell. 123:106442, 2023"
+    paper = "Mixed local channel attention for object detection, Eng. Appl. Artif. Intell. 123:106442, EAAI 2023"
     reference = "wandahangFY/MLCA, MLCA.py"
     formula = (
         "y = x * up(w * sigmoid(conv_local(cells)) + (1 - w) * sigmoid(conv(mean of cells))), cells = 5x5 means, "

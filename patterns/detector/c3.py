@@ -6,7 +6,7 @@ from graphsurgery.patterns.detector.common import link, pointwise
 from graphsurgery.recognition.pattern import Chain, Op, Part, Pattern, Value
 
 _x = Value()
-_deep = Chain("m", link("Bottleneck"), Part("cv1", "Conv", _x, where=pointwise))
+_deep = Chain("m", link("Bottleneck", "RepBottleneck"), Part("cv1", "Conv", _x, where=pointwise))
 _graph = Part("cv3", "Conv", Op("Concat", _deep, Part("cv2", "Conv", _x, where=pointwise)), where=pointwise)
 
 C3 = Pattern(

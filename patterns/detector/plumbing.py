@@ -20,5 +20,5 @@ def _corner() -> OneOf:
 FOCUS = Pattern(
     "Focus",
     "every second pixel of the image in four maps, and a convolution (YOLOv5 before 6.0, YOLOX)",
-    Part("conv", "Conv", Op("Concat", *(_corner() for _ in range(4)))),
+    Part("conv", "Conv", OneOf(Op("Concat", *(_corner() for _ in range(4))), Op("SpaceToDepth", _x))),
 )

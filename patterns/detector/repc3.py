@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated
-from graphsurgery.patterns.detector.common import active, linear, link, pointwise, spatial, unstrided
+from graphsurgery.patterns.detector.common import active, linear, link, part, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.conv import CONV, is_plain
 from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
@@ -20,6 +20,20 @@ _sum = Op("Add", _dense, _point)
 _norm = Op("BatchNormalization", _in)
 _whole = OneOf(_sum, Op("Add", _sum, _norm), Op("Add", _dense, Op("Add", _point, _norm)))
 REPCONV = Pattern("RepConv", "3x3 and 1x1 convolution side by side, not fused (RepVGG)", activated(_whole))
+
+
+_z = Value()
+REPBOTTLENECK = Pattern(
+    "RepBottleneck",
+    "RepConv, not fused, and a convolution with a shortcut (YOLOv9)",
+    Op("Add", _z, Part("cv2", "Conv", Part("cv1", "RepConv", _z), where=active)),
+    where=lambda block: not _is_fused(block),
+)
+
+
+def _is_fused(block: Found) -> bool:
+    """Whether the RepConv is one convolution: then the block is a Bottleneck."""
+    return not part(block, "cv1").parts
 
 
 def _fused(conv: Found) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.common import active, gated, linear, pointwise
+from graphsurgery.patterns.detector.common import active, gated, linear, pointwise, spatial
 from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
 
@@ -17,16 +17,17 @@ def _resnet(main: Expression, x: Expression) -> Op:
 _x = Value()
 _two = Part("conv2", "Conv", Part("conv1", "Conv", _x, where=active), where=linear)
 BASIC = Pattern(
-    "BasicBlock", "two convolutions and a shortcut, activated after the sum (ResNet-18, -34)", _resnet(_two, _x)
+    "BasicBlock", "two convolutions and a shortcut, activated after the sum (ResNet-18, -34)", _resnet(OneOf(_two, gated(_two)), _x)
 )
 
 _y = Value()
 _first = Part("conv1", "Conv", _y, where=lambda conv: pointwise(conv) and active(conv))
-_three = Part("conv3", "Conv", Part("conv2", "Conv", _first, where=active), where=lambda c: pointwise(c) and linear(c))
+_second = Part("conv2", "Conv", _first, where=active)
+_three = Part("conv3", "Conv", OneOf(_second, gated(_second)), where=lambda c: pointwise(c) and linear(c))
 BOTTLENECK = Pattern(
     "ResNetBottleneck",
-    "1x1, 3x3 and 1x1 convolution and a shortcut, activated after the sum (ResNet-50)",
-    _resnet(_three, _y),
+    "1x1, 3x3 and 1x1 convolution and a shortcut, activated after the sum (ResNet-50, ResNeXt, RegNet, SE-ResNet)",
+    _resnet(OneOf(_three, gated(_three)), _y),
 )
 
 
@@ -45,4 +46,22 @@ INVERTED = Pattern(
     "expansion, depthwise convolution, squeeze-and-excitation or none, projection (MobileNet, EfficientNet)",
     OneOf(_projected, Op("Add", _z, _projected)),
     aliases=("MBConv",),
+)
+
+
+def _widens(conv: Found) -> bool:
+    known, wide = conv.facts.get("channels_in"), conv.facts.get("channels_out")
+    return spatial(conv) and active(conv) and isinstance(known, int) and isinstance(wide, int) and wide > known
+
+
+_w = Value()
+_expanded = Part("expand", "Conv", _w, where=_widens)
+_narrowed = OneOf(
+    Part("project", "Conv", _expanded, where=_projection), Part("project", "Conv", gated(_expanded), where=_projection)
+)
+FUSED = Pattern(
+    "FusedMBConv",
+    "3x3 expansion and 1x1 projection with a shortcut (EfficientNetV2)",
+    Op("Add", _w, _narrowed),
+    aliases=("EdgeResidual",),
 )

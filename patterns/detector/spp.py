@@ -7,24 +7,25 @@ from graphsurgery.recognition.pattern import Each, Expression, OneOf, Op, Part, 
 from graphsurgery.recognition.view import View
 
 
-def _keeps_size(view: View, position: int) -> bool:
+def keeps_size(view: View, position: int) -> bool:
+    """Whether a pooling has no stride."""
     return view.integers(position, "strides") in ((), (1, 1))
 
 
 def _pool(previous: Expression, name: str) -> Expression:
-    return Op("MaxPool", previous, where=_keeps_size)
+    return Op("MaxPool", previous, where=keeps_size)
 
 
 _x = Value()
 _y = Part("cv1", "Conv", _x, where=pointwise)
 _sppf = Part("cv2", "Conv", Op("Concat", _y, Each("m", _pool, _y, least=2)), where=pointwise)
 SPPF = Pattern(
-    "SPPF", "spatial pyramid pooling by repeated pooling (YOLOv5 and later)", OneOf(_sppf, Op("Add", _x, _sppf))
+    "SPPF", "spatial pyramid pooling by repeated pooling (YOLOv5 and later)", OneOf(_sppf, Op("Add", _x, _sppf)), aliases=("SPPELAN",)
 )
 
 _map = Value()
 _z = OneOf(Part("cv1", "Conv", _map, where=pointwise), _map)  # PP-YOLOE has no convolution in front
-_pools = [Op("MaxPool", _z, where=_keeps_size) for _ in range(3)]
+_pools = [Op("MaxPool", _z, where=keeps_size) for _ in range(3)]
 SPP = Pattern(
     "SPP",
     "spatial pyramid pooling with windows side by side (YOLOv3, YOLOX, RTMDet, PP-YOLOE)",

@@ -23,6 +23,7 @@ FULL = """\
   gate: residual
   weights: trained.npz:model.4.se
   target: onnxruntime
+  precision: fp32
   lowering: default
 - module: ge[theta]
   after: /model.9
@@ -45,6 +46,7 @@ def test_every_key_and_the_defaults(tmp_path: Path) -> None:
         gate="residual",
         weights=str(tmp_path / "trained.npz:model.4.se"),
         target="onnxruntime",
+        precision="fp32",
         lowering="default",
     )
     assert second == Request(module="ge[theta]", after=("/model.9",), consumers=("Concat", "output:y"))
@@ -81,7 +83,7 @@ def test_apply_is_inserting_one_after_the_other() -> None:
     assert gsx.remove(model).to_bytes() == DETECTOR.read_bytes()
 
 
-KNOWN = "module, after, before, consumers, settings, init, seed, gate, weights, target, lowering"
+KNOWN = "module, after, before, consumers, settings, init, seed, gate, weights, target, precision, lowering"
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_ir_3_has_no_initializers_that_are_not_inputs() -> None:
 @pytest.mark.parametrize("module", ["simam", "se", "ge[theta]", "nam"])
 def test_constants_are_of_the_type_of_the_site(dtype: str, module: str) -> None:
     arguments = {"settings": {"reduction": 4}} if module == "se" else {}
-    edited = insert(models.detector(dtype=np.dtype(dtype)), "/model.2", module, **arguments)
+    edited = insert(models.detector(dtype=np.dtype(dtype)), "/model.2", module, precision="site", **arguments)
     own = set(edited.insertions()[0].initializers)
     kinds = {
         t.data_type for t in edited.proto().graph.initializer if t.name in own and t.data_type != TensorProto.INT64

@@ -46,8 +46,9 @@ def test_json(cli: Any, folder: Path) -> None:
     assert (data["model"], data["output"]) == ("detector.onnx", "out.onnx")
     first, second = data["insertions"]
     assert [first["id"], second["id"]] == ["model.4.se", "model.6.se"]
-    keys = ["id", "module", "settings", "site", "output_tensor", "nodes", "parameters", "qdq", "warnings", "parity"]
-    assert list(first) == keys
+    keys = ["id", "module", "settings", "target", "lowering", "precision", "site", "output_tensor", "nodes"]
+    assert list(first) == [*keys, "parameters", "qdq", "warnings", "parity"]
+    assert [first[key] for key in ("target", "lowering", "precision")] == ["tensorrt", "convolution", "safe"]
     assert first["settings"] == {"reduction": 8, "hidden": None, "bias": True}
     assert first["site"] == {
         "path": "/model.4",

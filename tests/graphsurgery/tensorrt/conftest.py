@@ -19,5 +19,5 @@ def gated() -> ModelFile:
 
 @pytest.fixture(scope="session")
 def narrow() -> ModelFile:
-    """The small detector in float16 with SimAM."""
-    return gsx.insert(detector(dtype=np.float16), "simam", after="/model.1")
+    """The small detector in float16 with SimAM, all of it in float16."""
+    return gsx.insert(detector(dtype=np.float16), "simam", after="/model.1", precision="site")

@@ -1,0 +1,26 @@
+"""ConvNeXtBlock: depthwise convolution, normalisation and two layers over the channels, with a shortcut."""
+
+from __future__ import annotations
+
+from graphsurgery.patterns.detector.common import active, linear, pointwise, spatial, unstrided
+from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.pattern import Beyond, OneOf, Op, Part, Pattern, Value
+
+
+def _wide(conv: Found) -> bool:
+    return spatial(conv) and unstrided(conv) and linear(conv)
+
+
+_MATRIX = ("MatMul", "Gemm", "FusedMatMul")
+_NORM = ("LayerNormalization", "SimplifiedLayerNormalization", "ReduceMean")
+_x = Value()
+_depth = Part("conv_dw", "DWConv", _x, where=_wide)
+_tokens = Beyond(_depth, contains=[_MATRIX, _NORM, ("Gelu", "Erf", "Tanh", "Sigmoid", "Relu")])
+_hidden = Part("mlp.fc1", "Conv", _depth, where=lambda conv: pointwise(conv) and active(conv))
+_maps = Part("mlp.fc2", "Conv", _hidden, where=lambda conv: pointwise(conv) and linear(conv))
+_branch = OneOf(_tokens, Op("Mul", _tokens), _maps)
+CONVNEXT = Pattern(
+    "ConvNeXtBlock",
+    "depthwise convolution, normalisation, two layers over the channels, shortcut (ConvNeXt, ConvNeXt V2)",
+    Op("Add", _x, _branch),
+)

@@ -1,0 +1,46 @@
+"""ADown and AConv of YOLOv9, DownC of YOLOv7: what halves a map with a pooling in it."""
+
+from __future__ import annotations
+
+from graphsurgery.patterns.detector.common import active, pointwise, spatial
+from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition.view import View
+
+
+def _halves(view: View, position: int) -> bool:
+    return view.integers(position, "strides") == (2, 2)
+
+
+def _smooths(view: View, position: int) -> bool:
+    """A mean over 2x2 in steps of one."""
+    whole = view.integers(position, "kernel_shape") == (2, 2)
+    return whole and view.integers(position, "strides") in ((), (1, 1))
+
+
+def _strided(conv: Found) -> bool:
+    return active(conv) and spatial(conv) and conv.facts.get("stride") == (2, 2)
+
+
+def _smoothed(x: Expression) -> Op:
+    return Op("AveragePool", OneOf(x, Op("Pad", x, first=True)), where=_smooths)
+
+
+ACONV = Pattern(
+    "AConv", "mean over 2x2 and a strided convolution (YOLOv9)", Part("cv1", "Conv", _smoothed(Value()), where=_strided)
+)
+
+_x = _smoothed(Value())
+_pooled = Op("MaxPool", OneOf(Half(_x, 1), Op("Pad", Half(_x, 1), first=True)), where=_halves)
+ADOWN = Pattern(
+    "ADown",
+    "mean over 2x2, then one half of the channels convolved and the other pooled (YOLOv9)",
+    Op("Concat", Part("cv1", "Conv", Half(_x, 0), where=_strided), Part("cv2", "Conv", _pooled, where=pointwise)),
+)
+
+_y = Value()
+_convolved = Part("cv2", "Conv", Part("cv1", "Conv", _y, where=pointwise), where=_strided)
+_maximum = Part("cv3", "Conv", Op("MaxPool", _y, where=_halves), where=pointwise)
+DOWNC = Pattern(
+    "DownC", "a strided branch and a pooled one, concatenated (YOLOv7)", Op("Concat", _convolved, _maximum)
+)

@@ -1,0 +1,36 @@
+"""ELAN1 and RepNCSPELAN4: the aggregation blocks of YOLOv9."""
+
+from __future__ import annotations
+
+from graphsurgery.patterns.detector.common import Link, active, pointwise, spatial
+from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.pattern import Expression, Half, Op, Part, Pattern, Value
+
+
+def _usual(conv: Found) -> bool:
+    return active(conv) and spatial(conv)
+
+
+def _aggregated(link: Link) -> Part:
+    """cv4 over both halves of cv1, and two links behind the second half."""
+    split = Part("cv1", "Conv", Value(), where=pointwise)
+    right = Half(split, 1)
+    second = link(right, "cv2")
+    return Part("cv4", "Conv", Op("Concat", Half(split, 0), right, second, link(second, "cv3")), where=pointwise)
+
+
+def _plain(previous: Expression, name: str) -> Expression:
+    return Part(name, "Conv", previous, where=_usual)
+
+
+def _partial(previous: Expression, name: str) -> Expression:
+    return Part(f"{name}.1", "Conv", Part(f"{name}.0", "C3", previous), where=_usual)
+
+
+ELAN1 = Pattern("ELAN1", "both halves and two convolutions behind the second, all concatenated", _aggregated(_plain))
+REPNCSPELAN4 = Pattern(
+    "RepNCSPELAN4",
+    "both halves and two CSP blocks behind the second, all concatenated (YOLOv9: GELAN)",
+    _aggregated(_partial),
+    aliases=("GELAN",),
+)
