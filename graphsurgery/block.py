@@ -22,7 +22,7 @@ import onnx_graphsurgeon as gs
 
 from .errors import BlockError
 from .featuremap import FeatureMap
-from .nearby import nearest_titles
+from .selection.nearby import nearest_titles
 from .template import Template
 
 if TYPE_CHECKING:

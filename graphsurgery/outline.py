@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import SiteError
 from .featuremap import Dimension
 from .recognition.advice import Objection, examine
-from .resolver import Place
+from .selection.resolver import Place
 
 if TYPE_CHECKING:
     from .recognition import BlockTree, Found

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
-from . import quantisation, quantisedplace
-from .beside import Reader
 from .errors import SiteError
 from .featuremap import Dimension, FeatureMap, channels_first, float_dtype
 from .graphindex import GraphIndex
 from .modelfile import ModelFile
 from .modulepath import ModuleTree
-from .narrowing import Narrowing
-from .nearby import listed, shape_text
-from .resolver import Place, Resolver
+from .quantised import quantisation, quantisedplace
+from .selection.beside import Reader
+from .selection.narrowing import Narrowing
+from .selection.nearby import listed, shape_text
+from .selection.resolver import Place, Resolver
 from .shapes import ShapeTable
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from . import folding, gate, modulepath, qdq
-from .beside import Reader
+from . import folding, gate, modulepath
 from .block import Array, Block
 from .errors import BlockError, SiteError
 from .modelfile import ModelFile
 from .pieces import INITIALIZER, NODE, VALUE_INFO, Edit
+from .quantised import qdq
 from .record import Insertion, RecordedSite
+from .selection.beside import Reader
 from .sites import Site, SiteFinder
 from .template import TARGETS, Emitted, Names, Template
 from .wire import rename_inputs, rename_outputs

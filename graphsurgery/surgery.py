@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import externaldata, gate, pairing, removal, userblock, weights
+from . import externaldata, gate, removal, userblock, weights
 from .block import Array, Block, make_block
 from .errors import BlockError, RequestError, WeightsError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
+from .quantised import pairing
 from .record import GATE_KEY
 from .sites import Site, SiteFinder
 from .splice import Done, Planned, spliced

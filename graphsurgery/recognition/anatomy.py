@@ -270,7 +270,7 @@ class Anatomy:
         for position in view.order:
             block = self._unit.get(position)
             sources = {view.producer(name) for name in view.inputs(position)}
-            if block is not None and block.facts.get("kernel") or sources & convolved or (block and block.parts):
+            if (block is not None and block.facts.get("kernel")) or sources & convolved or (block and block.parts):
                 convolved.add(position)
             starts = self._enlarges(position) and sources & convolved
             starts = starts or (block is not None and block.type in _ENCODERS)

@@ -215,7 +215,11 @@ class Matcher:
 
     def _part(self, expression: Part, tensor: str, state: _State) -> Iterator[_State]:
         for found in self._of_types(expression.types, tensor):
-            if state.nodes.isdisjoint(found.nodes) and len(found.entries) == 1 and (expression.where is None or expression.where(found)):
+            if (
+                state.nodes.isdisjoint(found.nodes)
+                and len(found.entries) == 1
+                and (expression.where is None or expression.where(found))
+            ):
                 parts = (*state.parts, (expression.name, found))
                 inner = _State(state.bound, state.nodes | found.nodes, parts)
                 yield from self._solve(expression.source, found.entries[0], inner)

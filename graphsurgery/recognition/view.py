@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .. import quantisation
 from ..graphindex import GraphIndex
+from ..quantised import quantisation
 
 _PASSING = frozenset(
     {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}

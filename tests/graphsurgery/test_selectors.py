@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from graphsurgery.errors import SelectorError
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.resolver import Place
-from graphsurgery.selectortext import Text, spellings
+from graphsurgery.selection.resolver import Place
+from graphsurgery.selection.selectortext import Text, spellings
 from graphsurgery.sites import SiteFinder
 from tests import models
 from tests.models import node, value

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 
-from ..rule import NOTE, WARNING, Asked, Rule, node_rule
-from ..support import TYPE_NAMES
-from ..view import Visit
+from ...tensorrt.rule import NOTE, WARNING, Asked, Rule, node_rule
+from ...tensorrt.support import TYPE_NAMES
+from ...tensorrt.view import Visit
 
 _POOLS = ("AveragePool", "MaxPool", "LpPool")
 

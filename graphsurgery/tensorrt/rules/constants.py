@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..rule import Asked, Rule, node_rule
-from ..view import Origin, Visit
+from ...tensorrt.rule import Asked, Rule, node_rule
+from ...tensorrt.view import Origin, Visit
 
 _REDUCTIONS = tuple(
     f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")

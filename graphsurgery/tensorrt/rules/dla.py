@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..rule import WARNING, Asked, file_rule, node_rule
-from ..support import dla_support
-from ..view import STANDARD, Origin, View, Visit
+from ...tensorrt.rule import WARNING, Asked, file_rule, node_rule
+from ...tensorrt.support import dla_support
+from ...tensorrt.view import STANDARD, Origin, View, Visit
 
 _GPU = "runs on the GPU instead"
 _NO_LAYER = frozenset({"Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear"})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..rule import WARNING, Asked, file_rule, node_rule
-from ..view import STANDARD, View, Visit, overload
+from ...tensorrt.rule import WARNING, Asked, file_rule, node_rule
+from ...tensorrt.view import STANDARD, View, Visit, overload
 
 _INLINE = "inline the functions before the file is written: onnx.inliner.inline_local_functions"
 

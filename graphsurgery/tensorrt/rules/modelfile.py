@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from onnx import helper
 
-from ..quantised import is_quantised
-from ..rule import NOTE, WARNING, Asked, file_rule
-from ..support import TYPE_NAMES
-from ..view import View
+from ...tensorrt.quantised import is_quantised
+from ...tensorrt.rule import NOTE, WARNING, Asked, file_rule
+from ...tensorrt.support import TYPE_NAMES
+from ...tensorrt.view import View
 
 
 @file_rule(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from ..rule import WARNING, Asked, node_rule
-from ..view import Origin, Visit
+from ...tensorrt.rule import WARNING, Asked, node_rule
+from ...tensorrt.view import Origin, Visit
 
 LARGEST = 65504.0
 _SMALLEST_NORMAL = 2.0**-14

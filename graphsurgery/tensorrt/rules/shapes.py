@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..rule import WARNING, Asked, node_rule
-from ..view import Origin, Visit
+from ...tensorrt.rule import WARNING, Asked, node_rule
+from ...tensorrt.view import Origin, Visit
 
 _SHAPE_SLOTS = {
     "ConstantOfShape": (0,),

@@ -20,8 +20,8 @@ from graphsurgery import removal
 from graphsurgery.errors import CannotRun, RecipeError, RequestError, SiteError
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import Mode, Verdict
-from graphsurgery.qdq import Pair
-from graphsurgery.quantisation import dequantiser
+from graphsurgery.quantised.qdq import Pair
+from graphsurgery.quantised.quantisation import dequantiser
 from graphsurgery.recipe import Recipe
 from graphsurgery.sites import SiteFinder
 from graphsurgery.splice import Done

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto
 
-from graphsurgery.template import HALVES, PRECISIONS
+from graphsurgery.template import PRECISIONS
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.gates import assert_gate_follows
 from tests.patterns.attention.harness import (
     BLOCKS,
     LATER,
-    STATIC,
     Array,
-    Built,
     Named,
     build,
-    every_block,
     feature_map,
-    few_inputs,
     label,
-    opsets_of,
-    possible,
     trait,
 )
-from tests.patterns.attention.test_simam import sum_form
-from tests.patterns.attention.verdicts import assert_agrees, assert_tensorrt_friendly, assert_types, assert_valid
 
 ONE_OF_EACH: list[Named] = list({spelled: (spelled, settings) for spelled, settings in [*LATER, *BLOCKS]}.values())
 QUADRATIC = {"aifi", "mhsa", "psablock"}
@@ -50,13 +40,13 @@ def check(block: Named, precision: str, magnitude: float, side: int, target: str
     built = build(*block, feature, precision=precision, target=target)
     x = signal(magnitude, side)
     expected = built.expected(x)
-    allowed = 0.02 * np.abs(expected).max() + built.conditioning.slack(x, expected)
-    seen = False
+    slack, largest = built.conditioning.slack(x, expected), np.abs(expected).max()
+    allowed, seen = 0.02 * largest + slack, False
     for run in (Stepwise(built.model), Runtime(built.model)):
         y = run(x)
         what = f"{label(block)}, {precision}, magnitude {magnitude:g}"
         assert np.abs(y.astype(np.float64) - expected).max() <= allowed, what  # false for what is no number
-        seen = built.conditioning.slack(x, expected) == 0 and assert_gate_follows(y, expected, x, what)
+        seen = slack < 0.02 * largest and assert_gate_follows(y, expected, x, what)
     return seen
 
 

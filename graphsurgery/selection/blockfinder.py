@@ -8,16 +8,16 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .errors import SelectorError
-from .graphindex import GraphIndex
-from .modulepath import Module, ModuleTree
+from ..errors import SelectorError
+from ..graphindex import GraphIndex
+from ..modulepath import Module, ModuleTree
 from .nearby import closest, listed
 from .pathfinder import PathFinder
 from .selectors import Block, Operator, Path, Role
 from .selectortext import Text
 
 if TYPE_CHECKING:
-    from .recognition import BlockTree, Found
+    from ..recognition import BlockTree, Found
 
 Scope = tuple[str, set[int]]
 """how messages call a scope, and the positions of its nodes"""

@@ -19,16 +19,16 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
+from ..errors import CannotRun, SiteError
+from ..featuremap import FeatureMap
+from ..graphindex import GraphIndex
+from ..record import RecordedPair
+from ..template import Array, Emitted, Names, Template
 from . import quantisation
-from .errors import CannotRun, SiteError
-from .featuremap import FeatureMap
-from .graphindex import GraphIndex
-from .record import RecordedPair
-from .template import Array, Emitted, Names, Template
 
 if TYPE_CHECKING:
-    from .modelfile import ModelFile
-    from .record import Insertion
+    from ..modelfile import ModelFile
+    from ..record import Insertion
 
 KINDS = ("none", "int8")
 SCALES = ("site", "images")
@@ -251,7 +251,7 @@ def measured(model: ModelFile, insertions: Sequence[Insertion], images: Path) ->
 
     The model runs on onnxruntime's CPU provider. MissingDependency, RequestError (bad images) and CannotRun.
     """
-    from .parity.activation import activations
+    from ..parity.activation import activations
 
     wanted = [(each.output_tensor, each.feature.onnx_type) for each in insertions]
     found = activations(model, wanted, images)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from . import quantisation
+from ..graphindex import GraphIndex
+from ..modulepath import ModuleTree
+from ..quantised import quantisation
 from .beside import Beside
-from .graphindex import GraphIndex
-from .modulepath import ModuleTree
 from .selectortext import Text
 
 if TYPE_CHECKING:
-    from .recognition import Found
+    from ..recognition import Found
 
 
 @dataclass(frozen=True)

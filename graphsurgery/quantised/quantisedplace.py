@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from onnx import TensorProto
 
+from ..graphindex import GraphIndex
+from ..selection.nearby import listed
 from . import quantisation
-from .graphindex import GraphIndex
-from .nearby import listed
 
 
 def integers(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .featuremap import Dimension
+    from ..featuremap import Dimension
 
 _MOST = 1000
 

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from ..errors import SelectorError
+from ..graphindex import GraphIndex
+from ..modulepath import ModuleTree
+from ..shapes import ShapeTable
 from .beside import Reader
 from .blockfinder import BlockFinder, Scope
 from .bodies import whereabouts
 from .edges import Edges, Target
-from .errors import SelectorError
-from .graphindex import GraphIndex
-from .modulepath import ModuleTree
 from .nearby import closest, listed, shape_text
 from .pathfinder import PathFinder
 from .selectors import Inside, Named, Operator, Role, Selector, Word, parse
 from .selectortext import Text
-from .shapes import ShapeTable
 
 if TYPE_CHECKING:
-    from .recognition import BlockTree
+    from ..recognition import BlockTree
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import RequestError, SiteError
+from ..splice import Planned, ordered, spliced
 from . import qdq
-from .errors import RequestError, SiteError
-from .splice import Planned, ordered, spliced
 
 if TYPE_CHECKING:
-    from .sites import SiteFinder
-    from .surgery import Request
+    from ..sites import SiteFinder
+    from ..surgery import Request
 
 _NOTHING_TO_ADD = (
     "--qdq adds nothing here: the block stands in front of the QuantizeLinear that its readers have already"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import quantisation
+from ..errors import SelectorError
+from ..graphindex import GraphIndex
+from ..modulepath import ModuleTree
+from ..quantised import quantisation
 from .beside import Reader
-from .errors import SelectorError
-from .graphindex import GraphIndex
-from .modulepath import ModuleTree
 from .nearby import listed
 from .resolver import Resolver
 from .selectortext import Text

@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .errors import SelectorError
+from ..errors import SelectorError
 
 _MOST_SPELLINGS = 4096
 

@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .errors import SelectorError
-from .modulepath import join
+from ..errors import SelectorError
+from ..modulepath import join
 from .selectortext import Text, spellings
 
 Item = TypeVar("Item")

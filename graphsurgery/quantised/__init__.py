@@ -1,0 +1,1 @@
+"""Quantised models: where blocks go, and the QuantizeLinear and DequantizeLinear around them."""

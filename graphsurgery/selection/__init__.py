@@ -1,0 +1,1 @@
+"""Selectors: text that names places in a model, and what it names there."""
