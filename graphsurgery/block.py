@@ -7,19 +7,17 @@ entry-point group ``graphsurgery.patterns`` names, its own catalogue among them.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from . import catalogue
 from .errors import BlockError
 from .featuremap import FeatureMap
 from .selection.nearby import nearest_titles
@@ -237,11 +235,11 @@ def bn_values(prefix: str, count: int, weight: float = 1.0, bias: float = 0.0) -
 
 def block_class(name: str) -> type[Block]:
     """The block of that name. BlockError, with the nearest names, if none is installed."""
-    catalogue = all_blocks()
-    if name in catalogue:
-        return catalogue[name]
-    near = nearest_titles(name, {each: block.title for each, block in catalogue.items()})
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(catalogue)}"
+    known = all_blocks()
+    if name in known:
+        return known[name]
+    near = nearest_titles(name, {each: block.title for each, block in known.items()})
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
     raise BlockError(f"there is no block {name!r}; {hint}")
 
 
@@ -270,20 +268,9 @@ def all_blocks() -> dict[str, type[Block]]:
     An entry point names a module with Block subclasses in it, or a package whose modules have them.
     """
     found: dict[str, type[Block]] = {}
-    for entry in sorted({entry.value for entry in entry_points(group=ENTRY_POINTS)}):
-        for block in _blocks_under(entry):
-            if found.setdefault(block.name, block) is not block:
-                raise BlockError(f"two installed packages bring a block called {block.name!r}")
+    for module in catalogue.modules(ENTRY_POINTS):
+        for value in vars(module).values():
+            own = isinstance(value, type) and issubclass(value, Block) and value.__module__ == module.__name__
+            if own and found.setdefault(value.name, value) is not value:
+                raise BlockError(f"two installed packages bring a block called {value.name!r}")
     return dict(sorted(found.items()))
-
-
-def _blocks_under(name: str) -> Iterator[type[Block]]:
-    try:
-        module = importlib.import_module(name)
-    except ImportError as error:
-        raise BlockError(f"the blocks of the installed package {name!r} cannot be loaded: {error}") from None
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Block) and value.__module__ == name:
-            yield value
-    for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        yield from _blocks_under(f"{name}.{inner.name}")

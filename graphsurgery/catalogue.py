@@ -9,11 +9,13 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import TypeVar
 
+from .errors import BlockError
+
 Kind = TypeVar("Kind")
 
 
 def modules(group: str) -> Iterator[ModuleType]:
-    """Every module of every installed catalogue of a group. ImportError if one of them cannot be loaded.
+    """Every module of every installed catalogue of a group. BlockError if one of them cannot be loaded.
 
     An entry point names a module, or a package of which all modules are meant.
     """
@@ -28,7 +30,10 @@ def values(group: str, kind: type[Kind]) -> list[Kind]:
 
 
 def _under(name: str) -> Iterator[ModuleType]:
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise BlockError(f"the blocks of the installed package {name!r} cannot be loaded: {error}") from None
     yield module
     for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
         yield from _under(f"{name}.{inner.name}")

@@ -247,11 +247,10 @@ class Matcher:
         node = view.index.nodes[position]
         if node.op_type == "Split":
             outputs = view.outputs(position)
-            right = len(outputs) == 2 and outputs.index(tensor) == index
-            return (position,) if right and view.integer(position, "axis", 0) == 1 else ()
+            right = len(outputs) == 2 and outputs.index(tensor) == index and self._in_halves(position)
+            return (position,) if right and view.integer(position, "axis", 0) in (1, -3) else ()
         if node.op_type == "Slice":
-            axes, starts = self._slice(position)
-            return (position,) if axes == (1,) and (starts == (0,)) == (index == 0) else ()
+            return (position,) if self._is_half(position, index) else ()
         if node.op_type == "SequenceAt":  # torch's exporter before it has optimised
             split, place = view.producer(view.inputs(position)[0]), view.constant(node.input[1])
             whole = split is not None and view.op(split) == "SplitToSequence" and view.integer(split, "axis", 0) == 1
@@ -260,15 +259,42 @@ class Matcher:
             )
         return ()
 
-    def _slice(self, position: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(axes, starts) of a Slice; () where they are computed."""
+    def _in_halves(self, position: int) -> bool:
+        """Whether the parts of a Split into two have one size."""
+        view, node = self._view, self._view.index.nodes[position]
+        given = view.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+        sizes = view.integers(position, "split") if given is None else tuple(int(size) for size in given.ravel())
+        return len(set(sizes)) <= 1
+
+    def _is_half(self, position: int, index: int) -> bool:
+        """Whether a Slice takes the first (0) or the second (1) half of the channels: from where another one ends."""
+        axes, first, last = self._slice(position)
+        if axes not in ((1,), (-3,)) or (first == 0) != (index == 0):
+            return False
+        if index == 0:
+            return True
+        view = self._view
+        if isinstance(first, int) and isinstance(last, int) and last not in (2 * first, -1) and last < 2**31 - 1:
+            return False
+        others = (r for r in view.readers(view.inputs(position)[0]) if view.index.nodes[r].op_type == "Slice")
+        return any(self._slice(r)[1:] == (0, first) for r in others)
+
+    def _slice(self, position: int) -> tuple[tuple[int, ...], int | str | None, int | str | None]:
+        """(axes, start, end) of a Slice along one axis without steps; the name of the tensor where one is computed."""
         view, node = self._view, self._view.index.nodes[position]
         if len(node.input) < 3:  # before opset 10
-            return view.integers(position, "axes"), view.integers(position, "starts")
-        given = [view.constant(name) if name else None for name in (*node.input[3:4], node.input[1])]
-        if len(given) != 2 or given[0] is None or given[1] is None:
-            return (), ()
-        return tuple(int(a) for a in given[0].ravel()), tuple(int(s) for s in given[1].ravel())
+            starts, ends = view.integers(position, "starts"), view.integers(position, "ends")
+            return view.integers(position, "axes"), starts[0] if starts else None, ends[0] if ends else None
+        axes = view.constant(node.input[3]) if len(node.input) > 3 and node.input[3] else None
+        steps = view.constant(node.input[4]) if len(node.input) > 4 and node.input[4] else None
+        if axes is None or (steps is not None and (steps != 1).any()):
+            return (), None, None
+        return tuple(int(axis) for axis in axes.ravel()), self._limit(node.input[1]), self._limit(node.input[2])
+
+    def _limit(self, name: str) -> int | str:
+        """The value of a limit; its tensor's name where it is computed."""
+        value = self._view.constant(name)
+        return self._view.root(name) if value is None or not value.size else int(value.ravel()[0])
 
     def _beyond(self, expression: Beyond, tensor: str, state: _State) -> Iterator[_State]:
         view, plane = self._view, self._plane

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery
 from graphsurgery import block as blocks
+from graphsurgery import catalogue
 from graphsurgery.block import Block, Setting, all_blocks, block_class, make_block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
@@ -241,9 +242,9 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """An installed package ``others.halve`` beside the catalogue."""
     module = types.ModuleType("others_halve")
     monkeypatch.setitem(sys.modules, "others_halve", module)
-    ours = list(blocks.entry_points(group=blocks.ENTRY_POINTS))
+    ours = list(catalogue.entry_points(group=blocks.ENTRY_POINTS))
     theirs = EntryPoint("others", "others_halve", blocks.ENTRY_POINTS)
-    monkeypatch.setattr(blocks, "entry_points", lambda group: [*ours, theirs])
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: [*ours, theirs])
     all_blocks.cache_clear()
     yield module
     all_blocks.cache_clear()

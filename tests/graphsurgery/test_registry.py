@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphsurgery import block
+from graphsurgery import block, catalogue
 from graphsurgery.errors import BlockError
 
 BLOCK = """
@@ -27,14 +27,14 @@ class Half(Block):
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Install a package next to the catalogue, as far as the registry can see."""
-    found = list(block.entry_points(group=block.ENTRY_POINTS))
+    found = list(catalogue.entry_points(group=block.ENTRY_POINTS))
     monkeypatch.syspath_prepend(tmp_path)
     block.all_blocks.cache_clear()
 
     def add(package: str, text: str) -> None:
         (tmp_path / f"{package}.py").write_text(text)
         found.append(EntryPoint(package, package, block.ENTRY_POINTS))
-        monkeypatch.setattr(block, "entry_points", lambda group: found)
+        monkeypatch.setattr(catalogue, "entry_points", lambda group: found)
 
     yield add
     block.all_blocks.cache_clear()
