@@ -15,6 +15,7 @@ import onnx
 from . import folding, gate, modulepath
 from .block import Array, Block
 from .errors import BlockError, SiteError
+from .featuremap import FeatureMap
 from .modelfile import ModelFile
 from .pieces import INITIALIZER, NODE, VALUE_INFO, Edit
 from .quantised import qdq
@@ -132,7 +133,7 @@ class Splicer:
             output = gate.residual(template, output)
         given = qdq.constants(template, planned.pair) if planned.pair else None
         emitted = template.export(output, ir_version=self._ir_version)
-        told = self._told(planned, emitted, source)
+        told = self._told(planned, emitted, source, template.feature)
         pair = None
         if planned.pair and given:
             pair = qdq.append(emitted, planned.pair, given, feature, self._names, scope)
@@ -159,14 +160,14 @@ class Splicer:
         self._place(site, insertion, emitted)
         self.done.append(Done(insertion, site, told))
 
-    def _told(self, planned: Planned, emitted: Emitted, source: str) -> tuple[str, ...]:
-        """What the user should know of an insertion."""
+    def _told(self, planned: Planned, emitted: Emitted, source: str, feature: FeatureMap) -> tuple[str, ...]:
+        """What the user should know of an insertion; ``feature``: the site as the block was computed for it."""
         site, block = planned.site, planned.block
         if planned.pair:
             readers = qdq.clipping(planned.pair, qdq.attenuates(emitted, source))
         else:
             readers = qdq.becoming_float(self._index, site.tensor, site.consumers)
-        told = (*site.warnings, *planned.warnings, *block.warnings(site.feature), *emitted.warnings)
+        told = (*site.warnings, *planned.warnings, *block.warnings(feature), *emitted.warnings)
         return (*told, *(warning for warning in (readers, self._fallback(planned, emitted, source)) if warning))
 
     def _fallback(self, planned: Planned, emitted: Emitted, source: str) -> str | None:

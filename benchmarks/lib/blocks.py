@@ -35,7 +35,8 @@ def _configurations() -> Iterator[tuple[str, dict[str, object]]]:
     yield "se", {}
     yield "se", {"bias": False}
     for variant in ("theta-minus", "theta", "theta-plus"):
-        yield from ((f"ge[{variant}]", {"extent": extent}) for extent in (0, 2, 4, 8))
+        for extent in (0, 2, 4, 8):
+            yield f"ge[{variant}]", {"extent": extent}
     for name, kind in sorted(all_blocks().items(), key=lambda item: item[1].demand):
         if name not in ("simam", "se", "ge"):
             for count, variant in enumerate(kind.variants or ("",)):
@@ -77,7 +78,7 @@ def weights(configuration: int, size: Size) -> dict[str, np.ndarray[Any, Any]]:
         if key.endswith("running_var"):
             found[key] = rng.uniform(0.5, 2.0, values.shape).astype(np.float32)
         elif values.ndim < 2 or not values.any():  # normalisations, biases, and layers that start at zero
-            found[key] = (values + 0.2 * rng.standard_normal(values.shape)).astype(np.float32)
+            found[key] = np.asarray(values + 0.2 * rng.standard_normal(values.shape), np.float32)
     return found
 
 
@@ -99,4 +100,5 @@ def template(configuration: int, size: Size, target: str, batch: int = 1) -> byt
     values = [onnx.helper.make_tensor_value_info(n, place.onnx_type, [batch, *size]) for n in ("x", emitted.output)]
     graph = onnx.helper.make_graph(emitted.nodes, "block", values[:1], values[1:], emitted.initializers)
     opset = [onnx.helper.make_opsetid("", OPSET)]
-    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    model: bytes = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    return model

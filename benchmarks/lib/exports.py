@@ -27,13 +27,14 @@ def export(
     """Export (configuration, form, size) with each exporter to ``folder``, leaving out what is there. RuntimeError
     where an exporter fails. ``jobs``: processes at a time, as many as processors where not given.
     """
+
     def missing(exporter: str) -> list[tuple[int, str, Size]]:
         return [one for one in wanted if not path(folder, one[0], one[2], batch, one[1], exporter).exists()]
 
     todo = {exporter: missing(exporter) for exporter in exporters}
     chunks = [(e, all_[n : n + _A_PROCESS]) for e, all_ in todo.items() for n in range(0, len(all_), _A_PROCESS)]
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        for problem in pool.map(lambda chunk: _run(*chunk, batch, folder), chunks):
+        for problem in pool.map(lambda chunk: _run(chunk[0], chunk[1], batch, folder), chunks):
             if problem:
                 raise RuntimeError(problem)
 
@@ -55,4 +56,3 @@ def _failure(exporter: str, wanted: Sequence[tuple[int, str, Size]], batch: int,
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     return (result.stderr[-2000:] or f"exit status {result.returncode}") if result.returncode else ""
-

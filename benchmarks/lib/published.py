@@ -18,13 +18,30 @@ from benchmarks.lib import published_transformers as transformers
 
 Forward = Callable[[Any, Tensor], Tensor]
 _FORWARDS: dict[str, Forward] = {
-    **{name: getattr(gates, name) for name in ("se", "ese", "eca", "gc", "srm", "lct", "nam", "coordatt", "ela", "mlca")},
+    **{
+        name: getattr(gates, name)
+        for name in ["se", "ese", "eca", "gc", "srm", "lct", "nam", "coordatt", "ela", "mlca"]
+    },
     **{
         name: getattr(maps, name)
-        for name in ("simam", "cbam", "bam", "gam", "ema", "triplet", "shuffle", "sge", "sk", "polarized", "cpca", "lsk")
+        for name in [
+            "simam",
+            "cbam",
+            "bam",
+            "gam",
+            "ema",
+            "triplet",
+            "shuffle",
+            "sge",
+            "sk",
+            "polarized",
+            "cpca",
+            "lsk",
+        ]
     },
     **{name: getattr(transformers, name) for name in ("aifi", "mhsa", "swin")},
 }
+
 
 class Published(nn.Module):
     """A module with another forward."""

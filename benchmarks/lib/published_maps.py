@@ -113,7 +113,7 @@ def _gated(gate: Any, x: Tensor) -> Tensor:
 
 def shuffle(twin: Any, x: Tensor) -> Tensor:
     """Groups folded into the batch, both halves joined, channels shuffled."""
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     first, second = x.reshape(batch * twin.groups, -1, height, width).chunk(2, dim=1)
     first = first * torch.sigmoid(twin.cweight * mean_pool(first) + twin.cbias)
     second = second * torch.sigmoid(twin.sweight * twin.gn(second) + twin.sbias)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 def aifi(twin: Any, x: Tensor) -> Tensor:
     """Positions computed on the way, which the exporter may or may not fold, and nn.MultiheadAttention."""
-    batch, channels, height, width = x.shape
+    channels, height, width = x.shape[1:]
     tokens = x.flatten(2).permute(0, 2, 1)
     position = _sines(height, width, channels, by_rows=twin._names[0] == "ma").to(x)
     placed = tokens + position

@@ -1,10 +1,12 @@
-"""How far a module's result moves when its input and its weights are rounded anew.
+"""How far a module's result moves when every intermediate result is rounded anew.
 
 Some blocks multiply rounding errors. A softmax over products of queries and keys does: a logit grows with the square of
 the input, its error with it, and the result moves by that error, relatively. So does a gate without a bound, where the
-terms of a sum cancel: the error stays that of the terms. No arithmetic of the site's type can agree better with float64
-than the module does with itself when the last bits of what it is given change. Such modules say so with a class
-attribute ``sharp = True``; for them that movement is measured, input by input, and permitted on top of the tolerance.
+terms of a sum cancel, and a normalisation of a map that hardly varies, where the error of the mean is divided by a tiny
+deviation. No arithmetic of the site's type can agree better with float64 than the module does with itself when the last
+bits of what it is given, and of what it computes on the way, change. Modules that are so say it with a class attribute
+``sharp = True``; for them that movement is measured, input by input, and permitted on top of the tolerance. The method
+is that of stochastic arithmetic (Vignes, "A stochastic arithmetic for reliable scientific computation", 1993).
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .perturbation import perturbed
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +53,7 @@ class Conditioning:
         found = 0.0
         for seed, module in enumerate(self._moved):
             noise = np.random.default_rng([seed, 31]).uniform(-self._unit, self._unit, x.shape)
-            with torch.inference_mode():
+            with torch.inference_mode(), perturbed(self._unit, seed):
                 moved = module(torch.from_numpy(x.astype(np.float64) * (1 + noise))).numpy()
             found = max(found, float(np.abs(moved - expected).max(initial=0.0)))
         found += self._unit * float(np.abs(expected).max(initial=0.0))  # the result is rounded, too

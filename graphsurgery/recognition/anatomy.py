@@ -20,6 +20,7 @@ _TOWER = ("Conv", "DWConv", "LightConv", "Concat", "RepConv")
 """blocks that a head consists of in front of its exits from the image plane"""
 _ENCODERS = ("AIFI",)
 _ENLARGING = frozenset({"Resize", "ConvTranspose", "DepthToSpace"})
+_CHOOSING = frozenset({"TopK", "GridSample"})
 _GATING = frozenset({"Sigmoid", "HardSigmoid"})
 _NO_STAGE = frozenset(
     {"Transpose", "Reshape", "Pad", "Split", "Slice", "MaxPool", "AveragePool", "BatchNormalization"}
@@ -95,6 +96,10 @@ class Anatomy:
                     found.append(name)
         return found
 
+    @cached_property
+    def _leaving(self) -> frozenset[str]:
+        return frozenset(self._exits)
+
     def _takes_the_mean(self, position: int) -> bool:
         return any(self._plane.is_pooled(name) for name in self._view.outputs(position))
 
@@ -104,13 +109,21 @@ class Anatomy:
         if len(self._exits) < 2 and not self._many_maps:
             return set()
         units = [self._tower_unit(position) for position in sorted(self._serving_exits, key=self._order.__getitem__)]
-        head = {position for unit in common(units) for position in unit.nodes}
+        strides = len({self._plane.origin(name) for name in self._exits})
+        head = {position for unit in common(units, strides) for position in unit.nodes}
         made = {name for p in head for name in self._view.outputs(p)}
         feeding = {name for p in head for name in self._view.inputs(p)} - made
         for root in self._exits:
             if root not in made:
                 head |= self._side_branch(root, head, feeding)
         return head
+
+    @cached_property
+    def _has_queries(self) -> bool:
+        """Whether a decoder reads maps of several strides as they are, without a convolution of its own."""
+        strides = {self._plane.origin(name) for name in self._exits}
+        chosen = {self._view.op(p) for p in self._view.active if p not in self._returns} & _CHOOSING
+        return len(strides) > 1 and bool(chosen)
 
     @cached_property
     def _serving_exits(self) -> set[int]:
@@ -140,14 +153,15 @@ class Anatomy:
             nodes=nodes,
             kind=describe(block, view.op(position)),
             level=self._plane.origin(view.outputs(position)[0]),
-            leaves=any(name in self._exits for name in view.outputs(position)),
+            leaves=not self._leaving.isdisjoint(view.outputs(position)),
             sources=tuple(self._last(source) for source in sources if source is not None),
             convolution=block,
         )
 
     def _last(self, position: int) -> int:
         """The place of the last node of the unit that a node is in."""
-        return max(self._order.get(p, -1) for p in self._extent(position)[0])
+        block = self._unit.get(position)
+        return max(self._order.get(p, -1) for p in (block.nodes if block is not None else (position,)))
 
     def _side_branch(self, root: str, head: set[int], feeding: Set[str]) -> set[int]:
         """What makes a tensor from nothing but the maps that the head reads, without thinning them out: masks."""
@@ -211,7 +225,7 @@ class Anatomy:
     def _feeding(self) -> list[str]:
         """The maps that the head reads, in the order of the graph."""
         view, head = self._view, self._head_nodes
-        if not head:
+        if not head and not self._has_queries:
             return []
         leaving = {name for name in self._exits if any(reader not in self._returns for reader in view.readers(name))}
         read = {name for p in head for name in view.inputs(p)} | leaving
@@ -219,10 +233,11 @@ class Anatomy:
         return sorted(read - made, key=lambda name: self._order.get(view.producer(name) or -1, -1))
 
     def _detection_head(self, nodes: set[int]) -> Iterator[Found]:
-        if not self._feeding or not any(block.nodes <= nodes for block in self._found):
-            return  # without a convolution of its own nothing is a head
+        if not self._feeding:
+            return
+        bare = not any(block.nodes <= nodes for block in self._found)  # then only what tells a decoder makes it a head
         kinds = {self._view.op(position) for position in nodes}
-        for pattern in self._heads:
+        for pattern in self._heads if not bare or self._has_queries else ():
             groups = [{group} if isinstance(group, str) else set(group) for group in pattern.has]
             if all(kinds & group for group in groups) and not kinds & set(pattern.lacks):
                 outputs = [name for p in nodes for name in self._view.outputs(p) if self._view.is_output(name)]
@@ -272,7 +287,7 @@ class Anatomy:
             sources = {view.producer(name) for name in view.inputs(position)}
             if (block is not None and block.facts.get("kernel")) or sources & convolved or (block and block.parts):
                 convolved.add(position)
-            starts = self._enlarges(position) and sources & convolved
+            starts = self._enlarges(position) and bool(sources & convolved)
             starts = starts or (block is not None and block.type in _ENCODERS)
             if position not in head and (starts or sources & found):
                 found |= block.nodes if block is not None else {position}

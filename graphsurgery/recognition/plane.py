@@ -10,6 +10,7 @@ The image is what the first convolution sees: what an input is resized to before
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -54,6 +55,7 @@ _OFF = frozenset(
     | {"If", "Loop", "Scan"}
 )
 _MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2"})
+_CHANNELS_FIRST = (0, 3, 1, 2)
 _POOLED = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
 
@@ -165,7 +167,7 @@ class Plane:
             return False
         if source.stride is not None:
             return True
-        if source.pooled or len(source.made_from) != 1:
+        if len(source.made_from) != 1 or (source.pooled and not self._is_large(root)):
             return False
         (stride,) = source.made_from
         if not self._is_map(root, stride):
@@ -186,15 +188,23 @@ class Plane:
         if asked is not None and view.index.nodes[asked].op_type == "Shape":
             like = self._where.get(view.root(view.index.nodes[asked].input[0]))
             return like if like is not None and like.stride is not None and not off.pooled else None
+        maker = view.producer(view.inputs(position)[0])
+        normalises = maker is not None and view.op(maker) == "InstanceNormalization"  # a GroupNormalization's last part
+        if not normalises and view.integers(position, "perm") != _CHANNELS_FIRST:
+            return None
         (stride,) = off.made_from
-        size = self._size(view.outputs(position)[0])
-        known = size is not None and self._image is not None and min(size) > 1
-        return _there(off, stride) if known and self._is_map(view.outputs(position)[0], stride) else None
+        name = view.outputs(position)[0]
+        return _there(off, stride) if self._is_large(name) and self._is_map(name, stride) else None
+
+    def _is_large(self, root: str) -> bool:
+        """Whether a tensor's height and width are known, and more than one position."""
+        size = self._size(root)
+        return size is not None and self._image is not None and min(size) > 1
 
     def _all_maps(self, position: int) -> bool:
         """Whether all that a Concat joins is in the plane, or of the known size of a map."""
         return all(
-            self._where[name].stride is not None or (self._size(name) is not None and self._is_back(name))
+            self._where[name].stride is not None or (self._is_large(name) and self._is_back(name))
             for name in self._view.inputs(position)
             if name in self._where
         )
@@ -250,7 +260,7 @@ class Plane:
         if size is None or image is None:
             return True
         return all(
-            abs(whole / part - float(step)) <= 0.1 * float(step)
+            abs(whole / part - float(step)) <= 0.1 * float(step) or part == math.ceil(whole / step)
             for whole, part, step in zip(image, size, stride, strict=True)
         )
 

@@ -46,8 +46,11 @@ def describe(block: Found | None, op: str) -> tuple[object, ...]:
     return (block.type, facts.get("kernel"), facts.get("depthwise"), facts.get("activation"), inner)
 
 
-def common(units: Sequence[Unit]) -> list[Unit]:
-    """The units that are a head: the same at all strides at which it has exits, and of one width before it branches."""
+def common(units: Sequence[Unit], strides: int) -> list[Unit]:
+    """The units that are a head: the same at all strides at which it has exits, and of one width before it branches.
+
+    ``strides``: at how many there are exits, with those that something else than the head reads.
+    """
     by_place = {unit.place: unit for unit in units}
     readers: dict[int, list[int]] = defaultdict(list)
     for unit in units:
@@ -61,6 +64,8 @@ def common(units: Sequence[Unit]) -> list[Unit]:
         widths[signatures[unit.place]].add(unit.convolution and unit.convolution.facts.get("channels_out"))
     exits = [levels[signatures[unit.place]] for unit in units if unit.leaves]
     main = max(exits, key=len, default=set())
+    if len(main) < min(2, strides):
+        return []
     necks = {place for level in main for place in _bottlenecks([u for u in units if u.level == level])}
     kept: dict[int, bool] = {}
     """place -> whether a convolution stands there or behind it"""

@@ -89,7 +89,9 @@ def spelled(kind: int) -> str:
 
 
 def _statistics(visits: Sequence[Visit]) -> set[str]:
-    """The nodes of a block that square, sum or normalise, and those behind them up to the next bounded activation."""
+    """The nodes of a block that square, sum or normalise, and those behind them up to the next bounded activation, or
+    the end of a float32 island.
+    """
     readers: dict[str, list[Visit]] = {}
     for visit in visits:
         for name in visit.node.input:
@@ -103,8 +105,15 @@ def _statistics(visits: Sequence[Visit]) -> set[str]:
         found.add(visit.label)
         if visit.operator in _BOUNDED:
             continue
-        pending += [r for name in visit.outputs() for r in readers.get(name, ()) if r.operator not in _BOUNDED]
+        behind = [r for name in visit.outputs() for r in readers.get(name, ())]
+        pending += [r for r in behind if r.operator not in _BOUNDED and not _narrows(r)]
     return found
+
+
+def _narrows(visit: Visit) -> bool:
+    """Whether a node is the end of a float32 island: what leaves it is made for the narrower type."""
+    halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return visit.operator == "Cast" and visit.type(visit.node.output[0]) in halves
 
 
 def _squares(visit: Visit) -> bool:

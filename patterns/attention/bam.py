@@ -5,7 +5,7 @@ Park et al., "BAM: Bottleneck Attention Module", BMVC 2018, arXiv:1807.06514.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,7 +18,7 @@ from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
 from .initial import torch_default
-from .parts import conv_bn, linear
+from .parts import conv_bn, folded_conv, folded_values, linear
 
 if TYPE_CHECKING:
     import torch
@@ -136,20 +136,48 @@ class BAM(Block):
         key = f"{self._form.reduce[0]}.weight"
         return {"hidden": shapes[key][0]} if key in shapes else {}
 
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        """Linear layers as convolutions, or as products on the means and, at a static site, on the map's rows."""
+        return ("convolution", "product") if feature.static else ("convolution",)
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        # onnxruntime reorders the whole map for a convolution, and computes sixteen channels where there are fewer
+        return lowerings[-1] if t.target == "onnxruntime" else "convolution"
+
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        form, eps = self._form, float(self.values["bn_eps"] or 0)
-        channel: gs.Variable = t.mean_hw(t.x)
+        form, eps, product = self._form, float(self.values["bn_eps"] or 0), lowering == "product"
+        channel: gs.Variable = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if product else 1)
         for layer, bn in form.channel:
             outputs, inputs = t.values(f"{layer}.weight").shape
-            channel = t.relu(conv_bn(t, channel, layer, bn, _LINEAR_BN_EPS, shape=(outputs, inputs, 1, 1)))
-        channel = linear(t, channel, form.channel_last)
-        spatial = t.relu(conv_bn(t, t.x, *form.reduce, eps))
+            if product:
+                folded = folded_conv(t, layer, bn, _LINEAR_BN_EPS, shape=(outputs, inputs))
+                channel = t.relu(t.op("Gemm", channel, *folded, transB=1))
+            else:
+                channel = t.relu(conv_bn(t, channel, layer, bn, _LINEAR_BN_EPS, shape=(outputs, inputs, 1, 1)))
+        if product:
+            last = [t.weight(f"{form.channel_last}.{part}") for part in ("weight", "bias")]
+            channel = t.op("Gemm", channel, *last, transB=1)
+            channel = t.op("Reshape", channel, t.integers([0, t.feature.channels, 1, 1], "column"))
+        else:
+            channel = linear(t, channel, form.channel_last)
+        spatial = t.relu(self._reduced(t, eps) if product else conv_bn(t, t.x, *form.reduce, eps))
         around = {"dilations": [form.dilation] * 2, "pads": [form.dilation] * 4}
         for layer, bn in form.dilated:
             spatial = t.relu(conv_bn(t, spatial, layer, bn, eps, **around))
         spatial = linear(t, spatial, form.spatial_last)
         logits = t.mul(channel, spatial) if form.product else t.add(channel, spatial)
-        return t.add(t.x, t.mul(t.x, t.sigmoid(logits)))
+        gate = t.sigmoid(logits)
+        if product:  # the sum of a map and a number is one that onnxruntime writes in place
+            return t.mul(t.x, t.add(gate, t.scalar(1.0, "one")))
+        return t.add(t.x, t.mul(t.x, gate))
+
+    def _reduced(self, t: Template, eps: float) -> gs.Variable:
+        """The first convolution of the spatial part as a product with the map's rows."""
+        hidden, channels = self._hidden(t.feature), t.feature.channels
+        weight, bias = folded_values(t, *self._form.reduce, eps, shape=(1, hidden, channels))
+        rows = t.op("Reshape", t.x, t.integers([0, channels, t.feature.area], "rows"))
+        y = t.op("Reshape", t.op("MatMul", weight, rows), t.integers([0, hidden, *t.feature.size], "map"))
+        return t.add(y, t.constant(bias.reshape(1, -1, 1, 1), f"{self._form.reduce[0]}.bias"))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.bam import BAM as Module

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graphsurgery import folding
 from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
+from . import products
 from .initial import torch_default
 from .parts import channel_planes, channel_planes_by_rows, conv_bn
 
@@ -192,10 +194,21 @@ class CBAM(Block):
         x = t.mul(t.x, t.sigmoid(self._channel_logits(t, gemm=gemm)))
         form, planes = self._form, channel_planes_by_rows if lowering == "rows" else channel_planes
         pooled, padding = planes(t, x, form.planes), {"pads": [self._kernel // 2] * 4}
+        if lowering == "rows" and products.in_steps(t.feature.size):
+            return t.mul(x, products.gate_in_steps(t, pooled, *self._spatial_weights(t), form.conv))
         if form.bn:
             return t.mul(x, t.sigmoid(conv_bn(t, pooled, form.conv, form.bn, self._eps, **padding)))
         bias = t.weight(f"{form.conv}.bias") if form.conv_bias else None
         return t.mul(x, t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), bias, **padding)))
+
+    def _spatial_weights(self, t: Template) -> tuple[Array, Array]:
+        """Weight and bias of the convolution over the planes, with its BatchNorm folded in."""
+        form = self._form
+        weight = t.values(f"{form.conv}.weight")
+        if form.bn:
+            scale, shift = folding.affine(t.values, form.bn, self._eps)
+            return weight * scale.reshape(-1, 1, 1, 1), shift
+        return weight, t.values(f"{form.conv}.bias") if form.conv_bias else np.zeros(1)
 
     def _channel_logits(self, t: Template, *, gemm: bool) -> gs.Variable:
         """[N, C, 1, 1]. The sigmoid is left to the caller."""

@@ -5,7 +5,7 @@ Hou et al., "Coordinate Attention for Efficient Mobile Network Design", CVPR 202
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.patterns.attention import products
 from graphsurgery.patterns.attention.activations import hard_swish
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import folded_conv, linear
@@ -88,12 +89,19 @@ class CoordinateAttention(Block):
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"hidden": shapes["conv1.weight"][0]} if "conv1.weight" in shapes else {}
 
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        return products.with_crossed(("gates",))
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return products.crossed_where_faster(t, lowerings[0])
+
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         shared = folded_conv(t, "conv1", "bn1", float(self.values["bn_eps"] or 0))
-        y: gs.Variable = t.x
+        gates = []
         for axis, gate in ((3, "conv_h"), (2, "conv_w")):
-            hidden = hard_swish(t, t.conv(t.reduce("ReduceMean", t.x, (axis,)), *shared))
-            y = t.mul(y, t.sigmoid(linear(t, hidden, gate, bias=self._bias)))
+            hidden = hard_swish(t, t.conv(products.strip_mean(t, axis), *shared))
+            gates.append(t.sigmoid(linear(t, hidden, gate, bias=self._bias)))
+        y = products.gated(t, t.x, gates[0], gates[1], lowering)
         return t.add(y, t.x) if self.values.get("skip") else y
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:

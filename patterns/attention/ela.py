@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.patterns.attention import norms
+from graphsurgery.patterns.attention import norms, products
 from graphsurgery.patterns.attention.activations import silu
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.template import Template
@@ -135,23 +135,31 @@ class EfficientLocalAttention(Block):
         return {"kernel_size": max(shape[2:])} if len(shape) > 2 else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return norms.lowerings(feature, opset)
+        return products.with_crossed(norms.lowerings(feature, opset))
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return products.crossed_where_faster(t, lowerings[0])
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        y: gs.Variable = t.x
+        gates, norm_form = [], lowering.split("+")[0]
         biased = self.variant == "cv-attention"
         bias = t.weight("conv.bias") if biased else None
         for side, (conv, norm) in self._layers.items():
             axis = 2 if side == "h" else 3
             outputs, width = t.values(f"{conv}.weight").shape[:2]
-            strip = (self._kernel, 1) if side == "h" else (1, self._kernel)
+            # for onnxruntime rows lie along the last axis, where its grouped convolutions are five times as fast
+            turned = side == "h" and lowering.endswith(products.CROSSED)
+            strip = (self._kernel, 1) if side == "h" and not turned else (1, self._kernel)
             weight = t.weight(f"{conv}.weight", (outputs, width, *strip))
             pads = [strip[0] // 2, strip[1] // 2] * 2
-            context = t.reduce("ReduceMean", t.x, (5 - axis,))
+            context = products.strip_mean(t, 5 - axis)
+            if turned:
+                context = t.op("Reshape", context, t.integers([0, t.feature.channels, 1, -1], "row"))
             context = t.conv(context, weight, bias, pads=pads, group=t.feature.channels // width)
             gamma, beta = t.values(f"{norm}.weight"), t.values(f"{norm}.bias")
-            context = norms.group_norm(t, context, self._norm_groups, gamma, beta, _EPS, lowering, axis)
-            y = t.mul(y, t.sigmoid(silu(t, context) if self.variant == "timm" else context))
+            context = norms.group_norm(t, context, self._norm_groups, gamma, beta, _EPS, norm_form, axis)
+            gates.append(t.sigmoid(silu(t, context) if self.variant == "timm" else context))
+        y = products.gated(t, t.x, gates[0], gates[1], lowering)
         return t.add(y, t.x) if self.values.get("skip") else y
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:

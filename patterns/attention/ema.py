@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -15,8 +15,9 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.patterns.attention import norms
+from graphsurgery.patterns.attention import norms, products
 from graphsurgery.patterns.attention.initial import torch_default
+from graphsurgery.patterns.attention.transformer import softmax
 from graphsurgery.template import Template
 
 if TYPE_CHECKING:
@@ -106,26 +107,26 @@ class EfficientMultiscaleAttention(Block):
         return {"group_channels": shapes["conv1x1.weight"][0]} if "conv1x1.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return norms.lowerings(feature, opset)
+        return products.with_crossed(norms.lowerings(feature, opset))
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return norms.choose(t, lowerings)
+        return products.crossed_where_faster(t, norms.choose(t, products.uncrossed(lowerings)))
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         groups, k = self._groups(t.feature), self._width(t.feature)
-        column_means = t.reduce("ReduceMean", t.x, (2,))
+        column_means = products.strip_mean(t, 2)
         means = t.op("Reshape", self._means(t, column_means), t.integers([0, groups, 1, k], "row_shape"))
-        p2 = t.op("Softmax", means, axis=3)
-        gated = self._gated(t, column_means)
+        p2 = softmax(t, means, 4)
+        gated = self._gated(t, column_means, lowering)
         if not t.feature.static:
             return self._by_convolutions(t, gated, p2, lowering)
 
         def split(x: gs.Tensor, channels: int) -> gs.Variable:
             return t.op("Reshape", x, t.integers([0, groups, channels, t.feature.area], "group_shape"))
 
-        normal, scale, shift = self._normal(t, gated, p2, lowering)
+        normal, scale, shift = self._normal(t, gated, p2, lowering.split("+")[0])
         weights = t.mul(p2, t.op("Reshape", scale, t.integers([0, groups, 1, k], "row_shape"))) if scale else p2
-        logits = t.add(t.op("MatMul", weights, split(normal, k)), split(self._mixed(t), 1))
+        logits = t.add(t.op("MatMul", weights, split(normal, k)), split(self._mixed(t, lowering), 1))
         gate = t.sigmoid(t.add(logits, shift) if shift else logits)
         y = t.mul(split(t.x, k), gate)
         return t.op("Reshape", y, t.integers([0, t.feature.channels, *t.feature.size], "shape"))
@@ -135,33 +136,38 @@ class EfficientMultiscaleAttention(Block):
         1x1 convolutions with ones.
         """
         groups, k, channels = self._groups(t.feature), self._width(t.feature), t.feature.channels
-        normal, scale, shift = self._normal(t, gated, p2, lowering)
+        normal, scale, shift = self._normal(t, gated, p2, lowering.split("+")[0])
         weights = t.op("Reshape", p2, t.integers([0, channels, 1, 1], "column_shape"))
         weights = t.mul(weights, scale) if scale else weights
         ones = t.constant(np.ones((groups, k, 1, 1)), "sum")
-        logits = t.add(t.conv(t.mul(normal, weights), ones, group=groups), self._mixed(t))
+        logits = t.add(t.conv(t.mul(normal, weights), ones, group=groups), self._mixed(t, lowering))
         gate = t.sigmoid(t.add(logits, shift) if shift else logits)
         return t.mul(t.x, t.conv(gate, t.constant(np.ones((channels, 1, 1, 1)), "copy"), group=groups))
 
-    def _mixed(self, t: Template) -> gs.Variable:
-        """sum over a group's channels of p1 * conv3x3: [N, G, H, W]."""
+    def _mixed(self, t: Template, lowering: str) -> gs.Variable:
+        """sum over a group's channels of p1 * conv3x3: [N, G, H, W].
+
+        onnxruntime copies each channel nine times for a grouped convolution; for the same one transposed only the sums.
+        """
         p1 = np.exp(t.values("gn.bias") - t.values("gn.bias").max())
         p1 /= p1.sum()
         groups, kernel = self._groups(t.feature), np.tensordot(p1, t.values("conv3x3.weight"), 1)
-        weight = t.constant(_repeat(kernel[None], groups), "conv3x3.mixed_weight")
         bias = t.constant(np.full(groups, p1 @ t.values("conv3x3.bias")), "conv3x3.mixed_bias")
+        if lowering.endswith(products.CROSSED):
+            turned = t.constant(_repeat(kernel[:, None, ::-1, ::-1], groups), "conv3x3.mixed_weight")
+            attributes: dict[str, Any] = {"kernel_shape": [3, 3], "group": groups, "pads": [1, 1, 1, 1]}
+            return t.op("ConvTranspose", t.x, turned, bias, **attributes)
+        weight = t.constant(_repeat(kernel[None], groups), "conv3x3.mixed_weight")
         return t.conv(t.x, weight, bias, group=groups, pads=[1, 1, 1, 1])
 
-    def _gated(self, t: Template, column_means: gs.Variable) -> gs.Variable:
+    def _gated(self, t: Template, column_means: gs.Variable, lowering: str) -> gs.Variable:
         """g * sigmoid(conv1x1(mean over W)) * sigmoid(conv1x1(mean over H)): [N, C, H, W]."""
         groups = self._groups(t.feature)
         weight = t.constant(_repeat(t.kept("conv1x1.weight"), groups), "conv1x1.weight")
         bias = t.constant(_repeat(t.kept("conv1x1.bias"), groups), "conv1x1.bias")
-        row_means = t.reduce("ReduceMean", t.x, (3,))
-        y: gs.Variable = t.x
-        for strip in (row_means, column_means):
-            y = t.mul(y, t.sigmoid(t.conv(strip, weight, bias, group=groups)))
-        return y
+        strips = (products.strip_mean(t, 3), column_means)
+        rows, columns = (t.sigmoid(t.conv(strip, weight, bias, group=groups)) for strip in strips)
+        return products.gated(t, t.x, rows, columns, lowering)
 
     def _means(self, t: Template, column_means: gs.Variable) -> gs.Variable:
         """Mean over H and W of conv3x3: [N, C, 1, 1]."""

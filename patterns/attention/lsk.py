@@ -5,6 +5,7 @@ Li et al., "Large Selective Kernel Network for Remote Sensing Object Detection",
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -15,9 +16,10 @@ from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
+from . import products
 from .activations import gelu
 from .lska import depthwise
-from .parts import linear
+from .parts import largest_plane_by_rows, linear, mean_plane_by_rows
 from .transformer import concat
 
 if TYPE_CHECKING:
@@ -83,36 +85,51 @@ class LSK(Block):
         values[f"{layer}.bias"] = np.full_like(values[f"{layer}.bias"], bias)
         return values
 
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        """In steps: for onnxruntime, at sites that products.gate_in_steps can be put on."""
+        possible = feature.static and feature.dtype == "float32" and products.in_steps(feature.size)
+        return ("planes", "steps") if possible else ("planes",)
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return lowerings[-1] if t.target == "onnxruntime" else "planes"
+
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         if self.variant == "unit":
-            return self._unit(t, t.x)
+            return self._unit(t, t.x, lowering)
         # the unit's output grows with the square of x: float16 takes it smaller, and proj_2 larger
         factor = 2.0**-8 if t.feature.dtype == "float16" else 1.0
-        inner = self._unit(t, gelu(t, linear(t, t.x, "proj_1")), factor)
+        inner = self._unit(t, gelu(t, linear(t, t.x, "proj_1")), lowering, factor)
         return t.add(t.x, t.conv(inner, t.weight("proj_2.weight", factor=1 / factor), t.weight("proj_2.bias")))
 
-    def _unit(self, t: Template, x: gs.Variable, factor: float = 1.0) -> gs.Variable:
+    def _unit(self, t: Template, x: gs.Variable, lowering: str, factor: float = 1.0) -> gs.Variable:
         """The gating unit, times a factor."""
-        prefix = self._prefix
+        prefix, in_steps = self._prefix, lowering == "steps"
         near = depthwise(t, x, f"{prefix}conv0")
         far = depthwise(t, near, f"{prefix}conv_spatial", 3)
         near, far = linear(t, near, f"{prefix}conv1"), linear(t, far, f"{prefix}conv2")
-        means = [t.reduce("ReduceMean", part, (1,)) for part in (near, far)]
-        largest = t.op("Max", *(t.reduce("ReduceMax", part, (1,)) for part in (near, far)))
+        if in_steps:
+            half = t.feature.channels // 2
+            means = [mean_plane_by_rows(t, part, half) for part in (near, far)]
+            largest = largest_plane_by_rows(t, (near, far), half)
+        else:
+            means = [t.reduce("ReduceMean", part, (1,)) for part in (near, far)]
+            largest = t.op("Max", *(t.reduce("ReduceMax", part, (1,)) for part in (near, far)))
         pooled = concat(t, [*means, largest], 1)
-        first, second = (self._selected(t, pooled, row) for row in (0, 1))
+        first, second = (self._selected(t, pooled, row, in_steps=in_steps) for row in (0, 1))
         mixed = t.add(t.mul(near, first), t.mul(far, second))
         weight = t.weight(f"{prefix}conv.weight", factor=factor)
         return t.mul(x, t.conv(mixed, weight, t.weight(f"{prefix}conv.bias", factor=factor)))
 
-    def _selected(self, t: Template, pooled: gs.Variable, row: int) -> gs.Variable:
+    def _selected(self, t: Template, pooled: gs.Variable, row: int, *, in_steps: bool) -> gs.Variable:
         """One of the two selection maps, [N, 1, H, W]: a convolution of its own is cheaper than a Split."""
         name = f"{self._prefix}conv_squeeze"
         weight = t.values(f"{name}.weight")[row : row + 1]
         mean, largest = weight[:, :1] / 2, weight[:, 1:]
-        kernel = t.constant(np.concatenate([mean, mean, largest], axis=1), f"{name}.weight")
-        bias = t.constant(t.values(f"{name}.bias")[row : row + 1], f"{name}.bias")
-        return t.sigmoid(t.conv(pooled, kernel, bias, pads=[3] * 4))
+        kernel, bias = np.concatenate([mean, mean, largest], axis=1), t.values(f"{name}.bias")[row : row + 1]
+        if in_steps:
+            return products.gate_in_steps(t, pooled, kernel, bias, name)
+        weight, shift = t.constant(kernel, f"{name}.weight"), t.constant(bias, f"{name}.bias")
+        return t.sigmoid(t.conv(pooled, weight, shift, pads=[3] * 4))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.lsk import LSK as Unit

@@ -77,8 +77,17 @@ class MixedLocalChannelAttention(Block):
         return {"kernel_size": max(shapes["conv.weight"])} if "conv.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        """One product over all positions, whose matrix has cells times positions numbers, or one for each side."""
-        return ("positions", "sides") if feature.static and feature.area <= _SMALL else ("sides",)
+        """One product over all positions, whose matrix has cells times positions numbers, or one for each side; or a
+        pooling to cells of equal size, and copies of them.
+        """
+        if not feature.static:
+            return ("sides",)
+        equal = all(side % self._cells == 0 for side in feature.size)
+        return [*(["positions"] if feature.area <= _SMALL else []), *(["cells"] if equal else []), "sides"]
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        others = [form for form in lowerings if form != "cells"]
+        return "cells" if t.target == "onnxruntime" and len(others) < len(lowerings) else others[0]
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         channels, count = t.feature.channels, self._cells**2
@@ -88,6 +97,10 @@ class MixedLocalChannelAttention(Block):
         if lowering == "positions":
             flat = t.op("Reshape", t.x, t.integers([0, channels, t.feature.area], "positions"))
             cells = t.op("MatMul", flat, _rank(t, np.kron(*down).T, 3, "cells"))
+        elif lowering == "cells":
+            sides = [side // self._cells for side in t.feature.size]
+            means = t.op("AveragePool", t.x, kernel_shape=sides, strides=sides)
+            cells = t.op("Reshape", means, t.integers(cells_shape, "flat"))
         else:
             cells = t.op("Reshape", _both_sides(t, t.x, down, "cells"), t.integers(cells_shape, "flat"))
 
@@ -103,10 +116,21 @@ class MixedLocalChannelAttention(Block):
         if lowering == "positions":
             wide = t.op("MatMul", gate, _rank(t, np.kron(*up).T, 3, "spread"))
             spread = t.op("Reshape", wide, t.integers([0, channels, *t.feature.size], "map"))
+        elif lowering == "cells":
+            spread = self._copied(t, gate, up[1])
         else:
             grid = t.op("Reshape", gate, t.integers([0, channels, self._cells, self._cells], "grid"))
             spread = _both_sides(t, grid, up, "spread")
         return t.mul(t.x, spread)
+
+    def _copied(self, t: Template, gate: gs.Variable, columns: Array) -> gs.Variable:
+        """Cells [N, C, s^2] to the map: along the width as a product with zeros and ones, along the height by Tile."""
+        rows, (height, width) = t.feature.channels * self._cells, t.feature.size
+        lines = t.op("Reshape", gate, t.integers([0, rows, self._cells], "lines"))
+        lines = t.op("MatMul", lines, _rank(t, columns.T, 3, "spread.columns"))
+        lines = t.op("Reshape", lines, t.integers([0, rows, 1, width], "line"))
+        lines = t.op("Tile", lines, t.integers([1, 1, height // self._cells, 1], "copies"))
+        return t.op("Reshape", lines, t.integers([0, t.feature.channels, height, width], "map"))
 
     def _gate(self, t: Template, x: gs.Variable, layer: str, share: float) -> gs.Variable:
         weight = t.weight(f"{layer}.weight", (1, 1, 1, -1))

@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from graphsurgery import folding
+from graphsurgery.block import Array
 from graphsurgery.template import Template
 
 from .transformer import cut
@@ -39,11 +40,19 @@ def folded_conv(
     t: Template, conv: str, bn: str, eps: float, *, shape: Sequence[int] | None = None
 ) -> tuple[gs.Constant, gs.Constant]:
     """(weight, bias) of a convolution with its BatchNorm folded in, for one that is used more than once."""
+    weight, bias = folded_values(t, conv, bn, eps, shape=shape)
+    return weight, t.constant(bias, f"{conv}.bias")
+
+
+def folded_values(
+    t: Template, conv: str, bn: str, eps: float, *, shape: Sequence[int] | None = None
+) -> tuple[gs.Constant, Array]:
+    """The same with the bias as values."""
     weight, shift = t.folded(f"{conv}.weight", bn, eps, shape=shape)
     if t.has(f"{conv}.bias"):
         scale, _ = folding.affine(t.values, bn, eps)
         shift = shift + scale * t.values(f"{conv}.bias")
-    return weight, t.constant(shift, f"{conv}.bias")
+    return weight, shift
 
 
 def linear(t: Template, x: gs.Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0) -> gs.Variable:
@@ -74,20 +83,29 @@ def channel_planes_by_rows(t: Template, x: gs.Variable, kinds: Sequence[str]) ->
     That reduces an axis that is not the last one position by position, striding over the map. A matrix product reads
     it row by row, and so does the larger of two maps: the maximum of all is that of eighths, one above the other.
     """
-    channels, size = t.feature.channels, t.feature.size
+    channels = t.feature.channels
+    planes = {
+        "ReduceMean": lambda: mean_plane_by_rows(t, x, channels),
+        "ReduceMax": lambda: largest_plane_by_rows(t, [x], channels),
+    }
+    return t.op("Concat", *(planes[kind]() for kind in kinds), axis=1)
 
-    def plane(kind: str) -> gs.Variable:
-        if kind == "ReduceMean":
-            rows = t.op("Reshape", x, t.integers([0, 1, channels, t.feature.area], "rows"))
-            mean = t.op("MatMul", t.constant(np.full((1, 1, 1, channels), 1 / channels), "mean"), rows)
-            return t.op("Reshape", mean, t.integers([0, 1, *size], "plane"))
-        count = next(count for count in (8, 4, 2, 1) if channels % count == 0)
-        step = channels // count
-        parts = [cut(t, x, 1, start, start + step) for start in range(0, channels, step)] if count > 1 else [x]
-        largest = t.op("Max", *parts) if count > 1 else x
-        return t.reduce("ReduceMax", largest, (1,)) if step > 1 else largest
 
-    return t.op("Concat", *(plane(kind) for kind in kinds), axis=1)
+def mean_plane_by_rows(t: Template, x: gs.Variable, channels: int) -> gs.Variable:
+    """The mean over the channels of [N, channels, H, W], as channel_planes_by_rows has it: [N, 1, H, W]."""
+    rows = t.op("Reshape", x, t.integers([0, 1, channels, t.feature.area], "rows"))
+    mean = t.op("MatMul", t.constant(np.full((1, 1, 1, channels), 1 / channels), "mean"), rows)
+    return t.op("Reshape", mean, t.integers([0, 1, *t.feature.size], "plane"))
+
+
+def largest_plane_by_rows(t: Template, maps: Sequence[gs.Variable], channels: int) -> gs.Variable:
+    """The maximum over the channels of some maps [N, channels, H, W], likewise: [N, 1, H, W]."""
+    count = next(count for count in (8, 4, 2, 1) if channels % count == 0)
+    step = channels // count
+    starts = range(0, channels, step)
+    parts = [cut(t, x, 1, start, start + step) if count > 1 else x for x in maps for start in starts]
+    largest = t.op("Max", *parts) if len(parts) > 1 else parts[0]
+    return t.reduce("ReduceMax", largest, (1,)) if step > 1 else largest
 
 
 def moments(t: Template, x: gs.Variable) -> tuple[gs.Variable, gs.Variable]:

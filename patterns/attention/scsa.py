@@ -15,8 +15,9 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.patterns.attention import norms
+from graphsurgery.patterns.attention import norms, products
 from graphsurgery.patterns.attention.initial import torch_default
+from graphsurgery.patterns.attention.transformer import softmax
 from graphsurgery.template import Template
 
 if TYPE_CHECKING:
@@ -100,23 +101,28 @@ class SpatialChannelSynergisticAttention(Block):
         return {"qkv_bias": "q.bias" in shapes} if "q.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return norms.lowerings(feature, opset)
+        return products.with_crossed(norms.lowerings(feature, opset))
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return products.crossed_where_faster(t, lowerings[0])
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
+        norm_form = lowering.split("+")[0]
         channels, window = t.feature.channels, self._setting("window_size")
         kernel = np.concatenate([_widened(t.kept(f"{layer}.weight")) for layer in _QUARTERS])
         bias = t.constant(np.concatenate([t.kept(f"{layer}.bias") for layer in _QUARTERS]), "dwc.bias")
-        z: gs.Variable = t.x
+        gates = []
         for side, norm in ((2, "norm_h"), (3, "norm_w")):
             shape = (_WIDEST, 1) if side == 2 else (1, _WIDEST)
             pads = [shape[0] // 2, shape[1] // 2] * 2
             weight = t.constant(kernel.reshape(channels, 1, *shape), "dwc.weight")
-            strip = t.conv(t.reduce("ReduceMean", t.x, (5 - side,)), weight, bias, pads=pads, group=channels)
+            strip = t.conv(products.strip_mean(t, 5 - side), weight, bias, pads=pads, group=channels)
             gamma, beta = t.values(f"{norm}.weight"), t.values(f"{norm}.bias")
-            strip = norms.group_norm(t, strip, 4, gamma, beta, _EPS, lowering, side)
-            z = t.mul(z, t.sigmoid(strip))
+            strip = norms.group_norm(t, strip, 4, gamma, beta, _EPS, norm_form, side)
+            gates.append(t.sigmoid(strip))
+        z = products.gated(t, t.x, gates[0], gates[1], lowering)
         pooled = t.op("AveragePool", z, kernel_shape=[window] * 2, strides=[window] * 2)
-        return t.mul(z, self._among_channels(t, pooled, lowering))
+        return t.mul(z, self._among_channels(t, pooled, norm_form))
 
     def _among_channels(self, t: Template, pooled: gs.Variable, lowering: str) -> gs.Variable:
         """The gate of the channel attention: [N, C, h, w] -> [N, C, 1, 1]."""
@@ -127,7 +133,7 @@ class SpatialChannelSynergisticAttention(Block):
         query = self._projected(t, "q", normal, 1 / sqrt(channels // heads))
         key = t.op("Transpose", self._projected(t, "k", normal), perm=[0, 1, 3, 2])
         value = self._projected(t, "v", t.reduce("ReduceMean", normal, (3,)))
-        attended = t.op("MatMul", t.op("Softmax", t.op("MatMul", query, key), axis=3), value)
+        attended = t.op("MatMul", softmax(t, t.op("MatMul", query, key), 4), value)
         return t.sigmoid(t.op("Reshape", attended, t.integers([0, channels, 1, 1], "gate")))
 
     def _projected(self, t: Template, layer: str, normal: gs.Variable, factor: float = 1.0) -> gs.Variable:

@@ -127,9 +127,10 @@ class SpatialGroupEnhance(Block):
         else:
             deviation = t.div(deviation, t.op("Sqrt", freedom))
         spread = t.add(deviation, eps)
-        if t.dtype == "float16":
+        if t.dtype == "float16":  # weight / spread could leave it
             spread = t.op("Max", spread, t.scalar(SMALLEST, "least"))
-        return t.sigmoid(t.add(t.mul(t.div(centred, spread), t.weight("weight")), t.weight("bias")))
+            return t.sigmoid(t.add(t.mul(t.div(centred, spread), t.weight("weight")), t.weight("bias")))
+        return t.sigmoid(t.add(t.mul(centred, t.div(t.weight("weight"), spread)), t.weight("bias")))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.sge import SpatialGroupEnhance as Module

@@ -94,19 +94,27 @@ class ShuffleAttention(Block):
         return shuffling.shuffle(t, t.mul(t.x, t.sigmoid(logits)), 2, shuffled)
 
     def _by_halves(self, t: Template, norm: str) -> gs.Variable:
-        """First and second halves of all groups apart, each with its gate; then both in the order of the shuffle."""
+        """First and second halves of all groups apart, each with its gate; then both in the order of the shuffle.
+
+        With an even number of groups that order has as long runs of first halves as of second ones, in turn.
+        """
         channels, half = t.feature.channels, self._half(t.feature)
-        kinds = np.arange(channels) // half % 2
-        first, second = (np.flatnonzero(kinds == kind) for kind in (0, 1))
+        order = np.arange(channels).reshape(2, -1).T.reshape(-1)
+        kinds = order // half % 2
+        first, second = (order[kinds == kind] for kind in (0, 1))
         scale, from_mean, shift = self._affine(t)
         x0, x1 = (t.op("Gather", t.x, t.integers(part.tolist(), "half"), axis=1) for part in (first, second))
         scaled = t.mul(t.mean_hw(x0), t.constant(from_mean[:, first], "from_mean"))
         y0 = t.mul(x0, t.sigmoid(t.add(scaled, t.constant(shift[:, first], "from_bias"))))
         normal = norms.instance_norm(t, x1, scale[0, second, 0, 0], shift[0, second, 0, 0], _EPS, norm)
-        y = t.op("Concat", y0, t.mul(x1, t.sigmoid(normal)), axis=1)
+        y1 = t.mul(x1, t.sigmoid(normal))
+        count, rest = divmod(channels, 4 * half)
+        if t.feature.static and not rest:
+            runs = (t.op("Reshape", y, t.integers([0, count, 1, 2 * half * t.feature.area], "runs")) for y in (y0, y1))
+            y = t.op("Concat", *runs, axis=2)
+            return t.op("Reshape", y, t.integers([0, channels, *t.feature.size], "shape"))
         place = np.argsort(np.concatenate([first, second]))
-        order = place[np.arange(channels).reshape(2, -1).T.reshape(-1)]
-        return t.op("Gather", y, t.integers(order.tolist(), "order"), axis=1)
+        return t.op("Gather", t.op("Concat", y0, y1, axis=1), t.integers(place[order].tolist(), "order"), axis=1)
 
     def _affine(self, t: Template) -> tuple[Array, Array, Array]:
         """S, U and T, [1, C, 1, 1] each."""

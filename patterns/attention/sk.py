@@ -19,7 +19,7 @@ from graphsurgery.template import Template
 
 from .initial import torch_default
 from .parts import conv_bn, linear
-from .transformer import cut
+from .transformer import cut, softmax
 
 if TYPE_CHECKING:
     import torch
@@ -196,7 +196,7 @@ class SelectiveKernel(Block):
         hidden = linear(t, squeezed, "fc")
         logits = [linear(t, hidden, f"fcs.{i}") for i in range(len(self._paths))]
         # along the last axis a softmax is the same in every opset
-        shares = t.op("Softmax", t.op("Concat", *logits, axis=3), axis=3)
+        shares = softmax(t, t.op("Concat", *logits, axis=3), 4)
         return [cut(t, shares, 3, i, i + 1) for i in range(len(logits))]
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:

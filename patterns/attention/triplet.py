@@ -5,16 +5,18 @@ Misra et al., "Rotate to Attend: Convolutional Triplet Attention Module", WACV 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from graphsurgery import folding
 from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.patterns.attention import products
 from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.parts import conv_bn
+from graphsurgery.patterns.attention.parts import channel_planes_by_rows, conv_bn
 from graphsurgery.template import Template
 
 if TYPE_CHECKING:
@@ -73,7 +75,17 @@ class TripletAttention(Block):
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"spatial": "hw.conv.conv.weight" in shapes} if "cw.conv.conv.weight" in shapes else {}
 
+    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        """In steps: for onnxruntime, where a batch of known size lets the sum of two gates be a product."""
+        known = feature.static and feature.batch is not None and feature.dtype == "float32"
+        return ("planes", "steps") if known else ("planes",)
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return lowerings[-1] if t.target == "onnxruntime" else "planes"
+
     def emit(self, t: Template, lowering: str) -> gs.Variable:
+        if lowering == "steps":
+            return self._in_steps(t)
         # planes are [N, 2, C, W], [N, 2, H, C] and [N, 2, H, W]: the order of the axes that the kernels were made for
         share = t.scalar(1 / len(self._gates), "share")
         columns = t.op("Transpose", self._pooled(t, 2), perm=[0, 2, 1, 3])
@@ -87,6 +99,31 @@ class TripletAttention(Block):
         if self.values["spatial"]:
             gate = t.add(gate, t.mul(self._gate(t, self._pooled(t, 1), "hw"), share))
         return t.mul(t.x, gate)
+
+    def _in_steps(self, t: Template) -> gs.Variable:
+        """Convolutions in steps where the size allows; the gates of rows and columns added up by a matrix product,
+        [rows, share] times [share, columns], which takes them times their share, too.
+        """
+        channels, (height, width), share = t.feature.channels, t.feature.size, 1 / len(self._gates)
+        columns = t.op("Transpose", self._pooled(t, 2), perm=[0, 2, 1, 3])
+        columns = t.op("Reshape", self._gate_in_steps(t, columns, "cw"), t.integers([0, channels, 1, width], "column"))
+        rows = t.op("Transpose", self._pooled(t, 3), perm=[0, 3, 2, 1])
+        rows = t.op("Transpose", self._gate_in_steps(t, rows, "hc"), perm=[0, 3, 2, 1])
+        tall = t.constant(np.full((t.feature.batch or 1, channels, height, 1), share), "share")
+        wide = t.constant(np.full((t.feature.batch or 1, channels, 1, width), share), "share")
+        gate = t.op("MatMul", t.op("Concat", rows, tall, axis=3), t.op("Concat", wide, columns, axis=2))
+        if self.values["spatial"]:
+            planes = channel_planes_by_rows(t, t.x, ("ReduceMax", "ReduceMean"))
+            gate = t.add(gate, t.mul(self._gate_in_steps(t, planes, "hw"), t.scalar(share, "share")))
+        return t.mul(t.x, gate)
+
+    def _gate_in_steps(self, t: Template, planes: gs.Variable, name: str) -> gs.Variable:
+        sizes = {"cw": (t.feature.channels, t.feature.width), "hc": (t.feature.height, t.feature.channels)}
+        if not products.in_steps(sizes.get(name, t.feature.size)):
+            return self._gate(t, planes, name)
+        scale, shift = folding.affine(t.values, f"{name}.conv.bn", float(self.values["bn_eps"] or 0))
+        weight = t.values(f"{name}.conv.conv.weight") * scale.reshape(-1, 1, 1, 1)
+        return products.gate_in_steps(t, planes, weight, shift, f"{name}.conv.conv")
 
     def _pooled(self, t: Template, axis: int) -> gs.Variable:
         """Largest and mean value over an axis, side by side along it."""

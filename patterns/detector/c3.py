@@ -10,6 +10,9 @@ _deep = Chain("m", link("Bottleneck", "RepBottleneck"), Part("cv1", "Conv", _x, 
 _graph = Part("cv3", "Conv", Op("Concat", _deep, Part("cv2", "Conv", _x, where=pointwise)), where=pointwise)
 
 C3 = Pattern(
-    "C3", "cross-stage-partial block with three convolutions (YOLOv5; YOLOX: CSPLayer)", _graph, aliases=("CSPLayer",)
+    "C3",
+    "cross-stage-partial block with three convolutions (YOLOv5; YOLOX: CSPLayer)",
+    _graph,
+    aliases=("CSPLayer", "RepCSP"),
 )
 C3K = Pattern("C3k", "C3 as a part of C3k2 and A2C2f (YOLO11, YOLO12)", _graph, alone=False)

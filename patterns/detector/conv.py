@@ -40,7 +40,7 @@ def _normalised(x: Expression) -> OneOf:
         Op("Add", OneOf(conv, scaled)),
         scaled,
         Op(("GroupNormalization", "InstanceNormalization"), conv),
-        Op("Add", Op("Mul", grouped)),
+        *(grouped, Op("Mul", grouped), Op("Add", OneOf(grouped, Op("Mul", grouped)))),  # a scale of 1 is left out
         Op("Transpose", Op("LayerNormalization", Op("Transpose", conv))),
     )
 

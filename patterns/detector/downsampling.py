@@ -41,6 +41,4 @@ ADOWN = Pattern(
 _y = Value()
 _convolved = Part("cv2", "Conv", Part("cv1", "Conv", _y, where=pointwise), where=_strided)
 _maximum = Part("cv3", "Conv", Op("MaxPool", _y, where=_halves), where=pointwise)
-DOWNC = Pattern(
-    "DownC", "a strided branch and a pooled one, concatenated (YOLOv7)", Op("Concat", _convolved, _maximum)
-)
+DOWNC = Pattern("DownC", "a strided branch and a pooled one, concatenated (YOLOv7)", Op("Concat", _convolved, _maximum))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, active, pointwise, spatial
 from graphsurgery.recognition.found import Found
-from graphsurgery.recognition.pattern import Expression, Half, Op, Part, Pattern, Value
+from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
 
 
 def _usual(conv: Found) -> bool:
@@ -24,13 +24,14 @@ def _plain(previous: Expression, name: str) -> Expression:
 
 
 def _partial(previous: Expression, name: str) -> Expression:
-    return Part(f"{name}.1", "Conv", Part(f"{name}.0", "C3", previous), where=_usual)
+    inner = Part(f"{name}.0", ("C3", "RepC3"), previous)
+    return OneOf(Part(f"{name}.1", "Conv", inner, where=_usual), Part(name, "RepC3", previous))
 
 
 ELAN1 = Pattern("ELAN1", "both halves and two convolutions behind the second, all concatenated", _aggregated(_plain))
 REPNCSPELAN4 = Pattern(
     "RepNCSPELAN4",
-    "both halves and two CSP blocks behind the second, all concatenated (YOLOv9: GELAN)",
+    "both halves and two CSP blocks behind the second, all concatenated (YOLOv9: GELAN; D-FINE, DEIM)",
     _aggregated(_partial),
     aliases=("GELAN",),
 )

@@ -7,10 +7,13 @@ from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
 
 _primary = Part("cv1", "Conv", Value())
+_both = Op("Concat", _primary, Part("cv2", "DWConv", _primary, where=unstrided))
 GHOSTCONV = Pattern(
     "GhostConv",
     "a convolution, and a depthwise one of its result beside it",
-    Op("Concat", _primary, Part("cv2", "DWConv", _primary, where=unstrided)),
+    OneOf(
+        _both, Op("Slice", _both, first=True)
+    ),  # GhostNet cuts the channels that are too many off, also where none is
     aliases=("GhostModule",),
 )
 

@@ -17,7 +17,9 @@ def _resnet(main: Expression, x: Expression) -> Op:
 _x = Value()
 _two = Part("conv2", "Conv", Part("conv1", "Conv", _x, where=active), where=linear)
 BASIC = Pattern(
-    "BasicBlock", "two convolutions and a shortcut, activated after the sum (ResNet-18, -34)", _resnet(OneOf(_two, gated(_two)), _x)
+    "BasicBlock",
+    "two convolutions and a shortcut, activated after the sum (ResNet-18, -34)",
+    _resnet(OneOf(_two, gated(_two)), _x),
 )
 
 _y = Value()

@@ -20,7 +20,10 @@ _x = Value()
 _y = Part("cv1", "Conv", _x, where=pointwise)
 _sppf = Part("cv2", "Conv", Op("Concat", _y, Each("m", _pool, _y, least=2)), where=pointwise)
 SPPF = Pattern(
-    "SPPF", "spatial pyramid pooling by repeated pooling (YOLOv5 and later)", OneOf(_sppf, Op("Add", _x, _sppf)), aliases=("SPPELAN",)
+    "SPPF",
+    "spatial pyramid pooling by repeated pooling (YOLOv5 and later)",
+    OneOf(_sppf, Op("Add", _x, _sppf)),
+    aliases=("SPPELAN",),
 )
 
 _map = Value()

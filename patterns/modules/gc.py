@@ -93,4 +93,4 @@ class _LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of [N, C, H, W], with weight and bias [C]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

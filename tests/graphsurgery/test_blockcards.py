@@ -87,8 +87,36 @@ def test_a_card_of_one_variant() -> None:
     assert not any(line.startswith("ge[theta-plus] at") for line in card.lines())
 
 
+def test_a_card_is_no_wider_than_a_page() -> None:
+    lines = list(blockcards.Card("lsk").lines())
+    start = next(i for i, line in enumerate(lines) if line.startswith("  formula    a = conv0(x), "))
+    assert lines[start + 1].startswith("             channels of a'")
+    assert lines[start + 2] == "             unit: y = x * conv(a' s0 + b' s1)"
+    assert max(map(len, lines)) <= blockcards.WIDTH
+
+
+def test_neighbouring_keys_of_one_shape_are_one_entry() -> None:
+    weights = {"bn.weight": (4,), "bn.bias": (4,), "fc.weight": (4, 2), "fc.bias": (4,), "w": (4,), "b": (4,), "x": ()}
+    assert list(blockcards.grouped(weights)) == [
+        ("bn.{weight,bias}", (4,)),
+        ("fc.weight", (4, 2)),
+        ("fc.bias", (4,)),
+        ("w, b", (4,)),
+        ("x", ()),
+    ]
+
+
+def test_a_section_of_the_page() -> None:
+    section = list(blockcards.Card("ge[theta-plus]").markdown())
+    assert section[0] == "## ge: Gather-Excite"
+    assert (
+        "- `--set hidden=` (whole number, at least 1, only theta-plus, not set): hidden channels, else C/16" in section
+    )
+    assert (
+        "- Untrained: theta-minus: times sigmoid of the local mean; theta and theta-plus: halves its input." in section
+    )
+
+
 def test_the_page_of_the_blocks_is_current() -> None:
-    if not DOCUMENT.exists():
-        pytest.skip("docs/blocks.md has not been generated yet")
     text = "".join(f"{line}\n" for line in blockcards._single_spaced(blockcards.document()))
     assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.blockcards > docs/blocks.md"

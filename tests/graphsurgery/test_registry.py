@@ -56,3 +56,30 @@ def test_two_blocks_of_one_name_are_an_error(install) -> None:  # type: ignore[n
     install("their_other_blocks", BLOCK.format(name="se"))
     with pytest.raises(BlockError, match="two installed packages bring a block called 'se'"):
         block.all_blocks()
+
+
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [
+        ("sinam", "simam or nam"),
+        ("SimAM", "simam"),
+        ("CBAM", "cbam"),
+        ("ca", "coordatt"),
+        ("CoordinateAttention", "coordatt"),
+        ("SELayer", "se"),
+        ("ContextBlock", "caa or gc"),
+        ("psa", "polarized or psablock"),
+        ("SANet", "shuffle"),
+        ("BoTNet", "mhsa"),
+        ("double_attention", "a2"),
+    ],
+)
+def test_the_nearest_names_by_name_title_and_initials(asked: str, near: str) -> None:
+    with pytest.raises(BlockError) as raised:
+        block.make_block(asked)
+    assert str(raised.value) == f"there is no block {asked!r}; did you mean {near}?"
+
+
+def test_a_name_like_none_gets_all_names() -> None:
+    with pytest.raises(BlockError, match=f"there are {', '.join(block.all_blocks())}"):
+        block.make_block("xyz")

@@ -37,6 +37,22 @@ def test_what_the_user_sees(cli: Any) -> None:
     assert lines[-1] == "written to out.onnx"
 
 
+def test_target_and_precision(cli: Any, folder: Path) -> None:
+    """What a DLA does not run is a warning; the choices are in the record."""
+    arguments = ("--module", "srm", "--after", "/model.4", "--target", "dla", "--precision", "site")
+    ended = cli("insert", "detector.onnx", *arguments, "--no-verify", *WRITE, "--json")
+    assert ended.code == 0
+    (insertion,) = json.loads(ended.out)["insertions"]
+    assert (insertion["target"], insertion["precision"]) == ("dla", "site")
+    said = "1 node falls back from the DLA to the GPU, with a change of format each way: Sqrt"
+    assert insertion["warnings"][0] == said
+    recorded = gsx.ModelFile.load(folder / "out.onnx").insertions()[0]
+    assert (recorded.target, recorded.precision) == ("dla", "site")
+    refused = cli("insert", "detector.onnx", "--module", "srm", "--after", "/model.4", "--precision", "fp16", "-o", "-")
+    assert refused.code == 2
+    assert "there is no precision 'fp16'; it is one of safe, site, fp32" in refused.err
+
+
 def test_json(cli: Any, folder: Path) -> None:
     arguments = ("--module", "se", "--set", "reduction=8", "--after", "/model.{4,6}", *WRITE, "--json")
     ended = cli("insert", "detector.onnx", *arguments)

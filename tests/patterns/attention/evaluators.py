@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -72,11 +72,30 @@ class BatchNormalization(OpRun):  # type: ignore[misc]
         return ((normal * scale + bias).astype(x.dtype),)
 
 
+class ConvTranspose(OpRun):  # type: ignore[misc]
+    """onnx's own takes one channel's weights for those of a group. Strides and dilations are 1 here."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, weight: Array, bias: Array, *, group: int, pads: Sequence[int], **_: object
+    ) -> tuple[Array]:
+        (top, left, bottom, right), (height, width) = pads, x.shape[2:]
+        rows, columns = weight.shape[2:]
+        y = np.zeros((len(x), group, weight.shape[1], height + rows - 1, width + columns - 1), x.dtype)
+        parts, kernels = (part.reshape(group, -1, *part.shape[1:]) for part in (x.swapaxes(0, 1), weight))
+        for down, right_by in np.ndindex(rows, columns):
+            moved = np.einsum("gknhw,gko->ngohw", parts, kernels[..., down, right_by])
+            y[..., down : down + height, right_by : right_by + width] += moved
+        y = y.reshape(len(x), -1, *y.shape[3:])[..., top : y.shape[3] - bottom, left : y.shape[4] - right]
+        return (y + bias.reshape(-1, 1, 1),)
+
+
 class Reference:
     """onnx's own evaluator, written in numpy."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._evaluator = ReferenceEvaluator(model, new_ops=[Erf, BatchNormalization])
+        self._evaluator = ReferenceEvaluator(model, new_ops=[Erf, BatchNormalization, ConvTranspose])
 
     def __call__(self, x: Array) -> Array:
         with np.errstate(all="ignore"):  # its sigmoid overflows on the branch that it then does not take

@@ -19,7 +19,7 @@ from tests.patterns.attention.verdicts import assert_agrees
 @pytest.mark.parametrize("cells", [5, 4, 1])
 def test_cells_that_do_and_do_not_divide_the_map(height: int, width: int, cells: int) -> None:
     feature = feature_map(8, height, width, batch=2)
-    for lowering in make_block("mlca").lowerings(feature, 17):
+    for lowering in make_block("mlca", {"local_size": cells}).lowerings(feature, 17):
         for target in ("tensorrt", "onnxruntime"):
             built = build("mlca", {"local_size": cells}, feature, lowering=lowering, target=target)
             assert_agrees(built, Runtime(built.model))
