@@ -1,7 +1,8 @@
 """(c) The latency of every block's template against the best of three exports of its PyTorch module, in onnxruntime.
 
-How: see lib/templates.py. --quick takes the smallest map and no dynamo exports. --exports keeps the exports in a
-folder, for the next run with the same modules.
+How: see lib/templates.py. A run of all blocks is written to results/; --quick, which takes the smallest map and no
+dynamo exports, and a run of some --blocks are only printed. --exports keeps the exports in a folder, for the next run
+with the same modules.
 
 usage: python benchmarks/latency.py [--quick] [--blocks PATTERN ...] [--rounds N] [--seconds S] [--threads N]
                                     [--provider cpu|cuda] [--target onnxruntime|tensorrt] [--exports FOLDER]
@@ -60,10 +61,9 @@ def main() -> None:
         print(f"\nagainst {form} modules: {', '.join(f'{name} {means[name]:.3f}' for name in _MEANS)}")
         print(", ".join(f"{name} {ratio:.2f}" for name, ratio in means["each block"].items()))
         print(f"slower beyond noise: {', '.join(results['slower beyond noise'][form]) or 'none'}")
-    whole = len(chosen) == len(CONFIGURATIONS) and not arguments.quick
-    kept = "latency" if whole else "latency_part"
-    forms_of = "" if plan.target == "onnxruntime" else f"_{plan.target}_forms"
-    print(f"written to {keep(f'{kept}_{plan.provider}{forms_of}', results).name}")
+    if len(chosen) == len(CONFIGURATIONS) and not arguments.quick:
+        forms_of = "" if plan.target == "onnxruntime" else f"_{plan.target}_forms"
+        print(f"written to {keep(f'latency_{plan.provider}{forms_of}', results).name}")
 
 
 _MEANS = ("blocks", "configurations", "cases")

@@ -89,9 +89,15 @@ def mean(t: Template, x: gs.Variable, axes: Sequence[int]) -> gs.Variable | None
 
 
 def total(t: Template, x: gs.Variable) -> gs.Variable:
-    """The sum of a map like the site's over its positions, by convolutions with ones: [N, C, 1, 1]."""
+    """The sum of a map like the site's over its positions, by convolutions with ones: [N, C, 1, 1].
+
+    Long kernels one side after the other: the rounding error of a sum grows with the numbers in it.
+    """
+    one = Step(1)
     for stage in stages(*t.feature.size):
-        x = _convolved(t, x, t.feature.channels, stage, 1.0)
+        long = max(stage.window) > WINDOW and min(stage.window) > 1
+        for part in (Stage(stage.height, one), Stage(one, stage.width)) if long else (stage,):
+            x = _convolved(t, x, t.feature.channels, part, 1.0)
     return x
 
 

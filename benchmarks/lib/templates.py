@@ -4,8 +4,8 @@ Exports: the TorchScript exporter, the dynamo exporter, and the former after onn
 publish it (published.py) and of our own module, which does the same with fewer operations. All models of a block, and
 one export once more as a control, run in one process, one call at a time in random order, on one thread pool and
 through I/O binding; their outputs are compared before anything is timed. A ratio is the best export's median over the
-template's. Slower beyond noise is what is slower than our own module's best export by more than the control differs
-from its like in nine rounds of ten.
+template's. Slower beyond noise is what is slower than the best export by more than the control differs from its like in
+nine rounds of ten.
 """
 
 from __future__ import annotations

@@ -107,9 +107,11 @@ class ECA(Block):
             shift = t.constant(np.full(channels, t.kept("conv.bias")), "conv.bias") if bias else None
             return t.mul(t.x, t.sigmoid(t.conv(means, weight, shift)))
         kernel = self._kernel(t.feature)
-        row = t.op("Reshape", means, t.integers([0, 1, 1, channels], "row"))
-        weight, side = t.weight("conv.weight", (1, 1, 1, kernel)), kernel // 2
-        gate = t.sigmoid(t.conv(row, weight, t.weight("conv.bias") if bias else None, pads=[0, side] * 2))
+        # onnxruntime computes sixteen channels where there are two axes behind them, and one where there is one
+        ones = (1, 1) if t.target == "onnxruntime" else (1, 1, 1)
+        row = t.op("Reshape", means, t.integers([0, *ones[1:], channels], "row"))
+        weight, pads = t.weight("conv.weight", (*ones, kernel)), [*[0] * (len(ones) - 2), kernel // 2] * 2
+        gate = t.sigmoid(t.conv(row, weight, t.weight("conv.bias") if bias else None, pads=pads))
         return t.mul(t.x, t.op("Reshape", gate, t.integers([0, channels, 1, 1], "column")))
 
     def _band(self, t: Template) -> Array:

@@ -105,11 +105,13 @@ class MixedLocalChannelAttention(Block):
             cells = t.op("Reshape", _both_sides(t, t.x, down, "cells"), t.integers(cells_shape, "flat"))
 
         share = self._share
-        sequence = t.op("Reshape", t.op("Transpose", cells, perm=[0, 2, 1]), t.integers([0, 1, 1, -1], "sequence"))
+        sequence = t.op(
+            "Reshape", t.op("Transpose", cells, perm=[0, 2, 1]), t.integers([0, *_ones(t)[1:], -1], "sequence")
+        )
         sequence = self._gate(t, sequence, "conv_local", share)
         local = t.op("Reshape", sequence, t.integers([0, count, channels], "by_cell"))
         local = t.op("Transpose", local, perm=[0, 2, 1])
-        whole = t.op("Reshape", t.reduce("ReduceMean", cells, (2,)), t.integers([0, 1, 1, channels], "row"))
+        whole = t.op("Reshape", t.reduce("ReduceMean", cells, (2,)), t.integers([0, *_ones(t)[1:], channels], "row"))
         whole = t.op("Reshape", self._gate(t, whole, "conv", 1 - share), t.integers([0, channels, 1], "column"))
         gate = t.add(local, whole)
 
@@ -133,14 +135,20 @@ class MixedLocalChannelAttention(Block):
         return t.op("Reshape", lines, t.integers([0, t.feature.channels, height, width], "map"))
 
     def _gate(self, t: Template, x: gs.Variable, layer: str, share: float) -> gs.Variable:
-        weight = t.weight(f"{layer}.weight", (1, 1, 1, -1))
-        side = weight.shape[3] // 2
-        return t.mul(t.sigmoid(t.conv(x, weight, pads=[0, side, 0, side])), t.scalar(share, "share"))
+        ones = _ones(t)
+        weight = t.weight(f"{layer}.weight", (*ones, -1))
+        pads = [*[0] * (len(ones) - 2), weight.shape[-1] // 2] * 2
+        return t.mul(t.sigmoid(t.conv(x, weight, pads=pads)), t.constant(np.full((*ones, 1), share), "share"))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.mlca import MixedLocalChannelAttention as Module
 
         return Module(self._kernel(feature), self._cells, self._share)
+
+
+def _ones(t: Template) -> tuple[int, ...]:
+    """What stands in front of a sequence; as in eca, onnxruntime is faster with one axis behind the channels."""
+    return (1, 1) if t.target == "onnxruntime" else (1, 1, 1)
 
 
 def _means(source: int, target: int) -> Array:
