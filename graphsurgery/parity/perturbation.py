@@ -38,9 +38,9 @@ def _mode() -> Any:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Perturbing(TorchDispatchMode):  # type: ignore[misc,unused-ignore]
+    class Perturbing(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ignore]
         def __init__(self, moved: Callable[[Any], Any]) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
             self._moved = moved
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
