@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smallest map, no dynamo exports, one second a case")
     parser.add_argument("--blocks", nargs="*", default=["*"], help="only blocks that match one of these, cbam* say")
     parser.add_argument("--rounds", type=int, default=60, help="most rounds for one case")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for one case")
+    parser.add_argument("--seconds", type=float, default=2.5, help="time for one case")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--target", choices=("onnxruntime", "tensorrt"), default="onnxruntime")

@@ -76,7 +76,7 @@ def weights(configuration: int, size: Size) -> dict[str, np.ndarray[Any, Any]]:
     found = make_block(name, settings).initial(feature(size), rng)
     for key, values in found.items():
         if key.endswith("running_var"):
-            found[key] = rng.uniform(0.5, 2.0, values.shape).astype(np.float32)
+            found[key] = np.asarray(rng.uniform(0.5, 2.0, values.shape), np.float32)
         elif values.ndim < 2 or not values.any():  # normalisations, biases, and layers that start at zero
             found[key] = np.asarray(values + 0.2 * rng.standard_normal(values.shape), np.float32)
     return found

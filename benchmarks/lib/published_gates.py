@@ -131,5 +131,5 @@ def _linear(x: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 
 def _shares(norm: nn.BatchNorm2d) -> Tensor:
-    scale = norm.weight.data.abs()
+    scale = norm.weight.detach().abs()
     return scale / scale.sum()

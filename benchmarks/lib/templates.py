@@ -25,7 +25,7 @@ from graphsurgery.errors import MissingProvider
 from graphsurgery.providers import NVIDIA, PROVIDERS, available_providers, cannot_start, chain, onnxruntime, preload
 
 FORMS = ("published", "own")
-CALLS_A_ROUND, FEWEST_ROUNDS = 5, 12
+WARM_UP, CALLS_A_ROUND, FEWEST_ROUNDS = 20, 5, 12
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
     exporters: Sequence[str] = ("torchscript", "dynamo")
     """the former is also given to onnxslim"""
 
-    seconds: float = 3.0
+    seconds: float = 2.5
     """for the models of one block at one size; slow ones get fewer rounds than ``rounds``"""
 
     @property
@@ -94,7 +94,7 @@ def measure(models: dict[str, bytes], plan: Plan, size: Size) -> dict[str, Any]:
     timers = [wall(candidate.run) for candidate in found.values()]
     a_turn = 1e-3 * sum(times[0] for times in in_turns(timers, 1, warm_up=2))
     rounds, calls = _affordable(a_turn, plan)
-    taken = in_turns(timers, rounds * calls, warm_up=min(20, rounds), rng=rng)
+    taken = in_turns(timers, rounds * calls, warm_up=WARM_UP if calls > 1 else 3, rng=rng)
     micros = {name: 1e3 * np.array(times) for name, times in zip(found, taken, strict=True)}
     medians = {name: float(np.median(values)) for name, values in micros.items()}
     by_round = {name: np.median(values.reshape(rounds, -1), axis=1) for name, values in micros.items()}

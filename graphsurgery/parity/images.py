@@ -167,7 +167,9 @@ def _picture(path: Path, template: Array, channels_last: bool) -> Array:
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("L" if shape[3] == 1 else "RGB")
             pixels = _letterboxed(picture, shape[1], shape[2])
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    # ImportError: ultralytics, once imported, replaces Image.open by one that wants a further package for what it
+    # cannot read
+    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError) as error:
         raise RequestError(f"{path} cannot be read as an image: {error}") from None
     if pixels.shape[2] != shape[3]:
         raise RequestError(f"{path} gives {pixels.shape[2]} channels, but the model's input has {shape[3]}")

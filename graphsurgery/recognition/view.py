@@ -147,7 +147,7 @@ class View:
     def clips_at_zero(self, position: int) -> bool:
         """Whether the output of a node is quantised with 0 as its lowest value."""
         node, index = self.index.nodes[position], self.index
-        if node.op_type == "QLinearConv":
+        if node.op_type in ("QLinearConv", "QLinearAdd") and len(node.input) > 7:
             lowest = self.constant(node.input[7])
             return lowest is not None and int(lowest) == np.iinfo(lowest.dtype).min
         readers = [index.nodes[p] for name in node.output for p in index.consumers.get(name, ())]

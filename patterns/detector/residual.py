@@ -7,11 +7,14 @@ from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
 
 
-def _resnet(main: Expression, x: Expression) -> Op:
+def _resnet(main: Expression, x: Expression) -> OneOf:
     """ReLU of a branch added to x, or to x by a convolution (behind a pooling in ResNet-D)."""
     pooled = OneOf(x, Op("AveragePool", x), Op("AveragePool", Op("Pad", x, first=True)))
     short = Part("downsample", "Conv", pooled, where=linear)
-    return Op("Relu", OneOf(Op("Add", main, x), Op("Add", main, short)))
+    summed = OneOf(Op("Add", main, x), Op("Add", main, short))
+    # quantisers leave the ReLU out where the zero point does its work
+    clipped = (Op("Add", main, other, where=lambda view, position: view.clips_at_zero(position)) for other in (x, short))
+    return OneOf(Op("Relu", summed), *clipped)
 
 
 _x = Value()
