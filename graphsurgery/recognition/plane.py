@@ -36,7 +36,6 @@ _OFF = frozenset(
         "MatMul",
         "Gemm",
         "Einsum",
-        "Gather",
         "GatherElements",
         "GatherND",
     }
@@ -134,6 +133,8 @@ class Plane:
             return self._prepared(position, source) if raw else self._resized(position, source)
         maps = [where for where in before if where.stride is not None]
         if not maps:
+            return off
+        if op == "Gather" and view.integer(position, "axis", 0) not in (1, -3):
             return off
         if op == "Slice":
             return self._sliced(position, maps[0])

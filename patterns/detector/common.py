@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphsurgery.recognition.found import Found
-from graphsurgery.recognition.pattern import Expression, Op, Part
+from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part
 
 Link = Callable[[Expression, str], Expression]
 
@@ -45,15 +45,20 @@ def link(*types: str) -> Link:
     return lambda previous, name: Part(name, types, previous)
 
 
+def _ends_in_a_gate(conv: Found) -> bool:
+    """Whether onnxruntime has taken the gate into the convolution."""
+    return conv.facts.get("activation") in ("sigmoid", "hardsigmoid")
+
+
 def gated(y: Expression) -> Op:
     """``y`` times a gate from its means, one convolution or two: SE, effective SE, channel attention."""
-    from graphsurgery.recognition.pattern import OneOf
-
     means = Op(("GlobalAveragePool", "ReduceMean", "AveragePool"), y, first=True)
     one = Part("fc", "Conv", means)
-    two = Part("fc2", "Conv", Part("fc1", "Conv", means, where=active))
+    inner = Part("fc1", "Conv", means, where=active)
+    two = Part("fc2", "Conv", inner)
     gate = Op(("Sigmoid", "HardSigmoid", "Clip"), OneOf(one, two))
     scaled = OneOf(
         gate, Op(("Clip", "Div", "Mul"), OneOf(Op("Clip", Op("Add", OneOf(one, two))), Op("Add", OneOf(one, two))))
     )
-    return Op("Mul", y, scaled)
+    fused = Part("fc", "Conv", means, where=_ends_in_a_gate), Part("fc2", "Conv", inner, where=_ends_in_a_gate)
+    return Op("Mul", y, OneOf(scaled, *fused))

@@ -17,8 +17,9 @@ def _corner() -> OneOf:
     return OneOf(Op("Slice", _x, first=True), Op("Slice", Op("Slice", _x, first=True), first=True))
 
 
+_depth = Op("SpaceToDepth", _x)  # onnxruntime's form of it, with the maps in another order
 FOCUS = Pattern(
     "Focus",
     "every second pixel of the image in four maps, and a convolution (YOLOv5 before 6.0, YOLOX)",
-    Part("conv", "Conv", OneOf(Op("Concat", *(_corner() for _ in range(4))), Op("SpaceToDepth", _x))),
+    Part("conv", "Conv", OneOf(Op("Concat", *(_corner() for _ in range(4))), _depth, Op("Gather", _depth, first=True))),
 )

@@ -13,7 +13,9 @@ def _resnet(main: Expression, x: Expression) -> OneOf:
     short = Part("downsample", "Conv", pooled, where=linear)
     summed = OneOf(Op("Add", main, x), Op("Add", main, short))
     # quantisers leave the ReLU out where the zero point does its work
-    clipped = (Op("Add", main, other, where=lambda view, position: view.clips_at_zero(position)) for other in (x, short))
+    clipped = (
+        Op("Add", main, other, where=lambda view, position: view.clips_at_zero(position)) for other in (x, short)
+    )
     return OneOf(Op("Relu", summed), *clipped)
 
 

