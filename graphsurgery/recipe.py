@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from . import userblock
 from .errors import RecipeError
 from .modelfile import ModelFile
-from .surgery import Request, carry_out
+from .request import Request
+from .surgery import carry_out
 
 if TYPE_CHECKING:
     import yaml

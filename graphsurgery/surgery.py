@@ -5,7 +5,7 @@ this.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from .featuremap import FeatureMap
 from .modelfile import ModelFile
 from .quantised import pairing
 from .record import GATE_KEY
+from .request import Request
 from .sites import Site, SiteFinder
 from .splice import Done, Planned, spliced
 from .template import PRECISIONS
@@ -28,33 +29,6 @@ if TYPE_CHECKING:
     from .weights import Checkpoint, Fitted
 
 INITS = ("default", "identity")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One block at one or more places: what one ``graphsurgery insert``, or one entry of a recipe, asks for."""
-
-    module: str
-    after: tuple[str, ...] = ()
-    settings: Mapping[str, object] = field(default_factory=dict)
-    init: str = "default"
-    seed: int = 0
-    gate: str = "none"
-    weights: str | None = None
-    """FILE[:PREFIX]"""
-    target: str = "tensorrt"
-    precision: str = "safe"
-    lowering: str | None = None
-    before: tuple[str, ...] = ()
-    """in place of ``after``: in front of these, for what reads the tensor in them"""
-    consumers: tuple[str, ...] = ()
-    """with ``after``: only for the readers that these name"""
-    qdq: str = "none"
-    """"int8": QuantizeLinear and DequantizeLinear behind the block, where its readers had them in front"""
-    qdq_scale: str = "site"
-    """"site" or "images": where the scale of that comes from"""
-    images: str | None = None
-    """folder of images for it"""
 
 
 def insert(

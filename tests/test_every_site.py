@@ -20,8 +20,9 @@ import graphsurgery as gsx
 from graphsurgery.block import all_blocks, make_block
 from graphsurgery.errors import BlockError, SiteError
 from graphsurgery.recognition.advice import objection
+from graphsurgery.request import Request
 from graphsurgery.sites import Site, SiteFinder
-from graphsurgery.surgery import Request, carry_out
+from graphsurgery.surgery import carry_out
 from tests.exports import export
 from tests.recognition.test_recovery import MUST
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from graphsurgery.errors import BlockError
+from graphsurgery.request import Request
 from graphsurgery.sites import SiteFinder
-from graphsurgery.surgery import Request, carry_out
+from graphsurgery.surgery import carry_out
 from tests.test_every_site import catalogue, check, fits, original
 
 PLACES = {

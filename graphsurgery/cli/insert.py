@@ -138,7 +138,7 @@ def insert(
     place = destination(model, output, force=force, in_place=in_place)
     to_verify_with = images if not (no_verify and qdq_scale == "images") else None
     checking = Checking(not no_verify, options.provider_list(providers), to_verify_with, quiet)
-    from ..surgery import Request
+    from ..request import Request
 
     request = Request(
         module=module,

@@ -16,8 +16,8 @@ from .output import Printer, counted, listed, progress, shape_text, shown
 if TYPE_CHECKING:
     from ..modelfile import ModelFile
     from ..parity import InsertionReport, Report
+    from ..request import Request
     from ..splice import Done
-    from ..surgery import Request
 
 _NEEDED = ("torch", "onnxruntime")
 

@@ -49,6 +49,20 @@ Images = Annotated[
     ),
 ]
 
+TensorRTVersion = Annotated[
+    str, typer.Option("--version", metavar="V", help="TensorRT that it is for: 8.6, 10, 11, or 10.9, say.")
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shapes",
+        metavar="NAME:SHAPE",
+        help="Sizes of a dynamic input: images:1x3x640x640, or three such shapes, MIN,USUAL,MAX. May be repeated.  "
+        "[default: batches of 1 to 8, 320 to 1280 pixels]",
+        show_default=False,
+    ),
+]
+
 
 def provider_list(values: list[str] | None) -> list[str] | None:
     """Names from ``--providers cpu,cuda`` and repeated options. RequestError for an unknown one."""

@@ -8,7 +8,6 @@ import typer
 
 from ..errors import EnvironmentLacks, OutputError, RequestError
 from . import options
-from .tensorrt import Shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +28,7 @@ def build(
             show_default=False,
         ),
     ] = None,
-    shapes: Shapes = None,
+    shapes: options.Shapes = None,
     rounds: Annotated[int, typer.Option(min=2, metavar="N", help="Rounds of ten runs to time.")] = 30,
     output: Annotated[
         str | None,

@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from . import options
-from .tensorrt import Version
 
 
 def check(
     model: options.Model = None,
-    version: Version = "10",
+    version: options.TensorRTVersion = "10",
     dla: Annotated[
         str | None,
         typer.Option("--dla", metavar="NAME", help="Also what runs on a DLA: orin.", show_default=False),

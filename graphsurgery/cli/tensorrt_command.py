@@ -8,12 +8,11 @@ import typer
 
 from ..errors import RequestError
 from . import options
-from .tensorrt import Shapes, Version
 
 
 def command(
     model: options.Model = None,
-    version: Version = "10",
+    version: options.TensorRTVersion = "10",
     precision: Annotated[
         str | None,
         typer.Option(
@@ -27,7 +26,7 @@ def command(
         int | None,
         typer.Option("--dla", min=0, metavar="CORE", help="Run on this DLA, the rest on the GPU.", show_default=False),
     ] = None,
-    shapes: Shapes = None,
+    shapes: options.Shapes = None,
     strongly_typed: Annotated[
         bool, typer.Option("--strongly-typed", help="TensorRT 10: let the types in the file decide, as in 11.")
     ] = False,

@@ -12,8 +12,8 @@ from ..splice import Planned, ordered, spliced
 from . import qdq
 
 if TYPE_CHECKING:
+    from ..request import Request
     from ..sites import SiteFinder
-    from ..surgery import Request
 
 _NOTHING_TO_ADD = (
     "--qdq adds nothing here: the block stands in front of the QuantizeLinear that its readers have already"

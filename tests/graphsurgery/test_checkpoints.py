@@ -23,7 +23,8 @@ import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import WeightsError
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.surgery import Request, carry_out
+from graphsurgery.request import Request
+from graphsurgery.surgery import carry_out
 from tests import models
 
 Array = np.ndarray[Any, Any]

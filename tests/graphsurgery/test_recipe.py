@@ -9,7 +9,7 @@ import pytest
 import graphsurgery as gsx
 from graphsurgery.errors import RecipeError
 from graphsurgery.recipe import Recipe
-from graphsurgery.surgery import Request
+from graphsurgery.request import Request
 
 DETECTOR = Path(__file__).parents[2] / "examples" / "01_first_insertion" / "detector.onnx"
 

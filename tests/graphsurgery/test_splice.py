@@ -19,7 +19,8 @@ import graphsurgery
 from graphsurgery import removal
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, ModelError, SiteError
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.surgery import Request, carry_out
+from graphsurgery.request import Request
+from graphsurgery.surgery import carry_out
 from tests import models
 from tests.models import node, value
 

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.surgery import Request
+from graphsurgery.request import Request
 from tests import models
 from tests.models import node, value
 

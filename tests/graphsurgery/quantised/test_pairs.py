@@ -23,9 +23,10 @@ from graphsurgery.parity import Mode, Verdict
 from graphsurgery.quantised.qdq import Pair
 from graphsurgery.quantised.quantisation import dequantiser
 from graphsurgery.recipe import Recipe
+from graphsurgery.request import Request
 from graphsurgery.sites import SiteFinder
 from graphsurgery.splice import Done
-from graphsurgery.surgery import Request, carry_out, verify
+from graphsurgery.surgery import carry_out, verify
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
 from tests.exports import export

@@ -14,8 +14,9 @@ import pytest
 from graphsurgery import removal
 from graphsurgery.errors import SelectorError, SiteError
 from graphsurgery.modelfile import ModelFile
+from graphsurgery.request import Request
 from graphsurgery.sites import Site, SiteFinder
-from graphsurgery.surgery import Request, carry_out, verify
+from graphsurgery.surgery import carry_out, verify
 from tests import models
 from tests.exports import export
 from tests.graphsurgery.quantised.small import IMAGE, SITE, fork, images, quantised, run, se

@@ -15,7 +15,8 @@ import graphsurgery
 from graphsurgery import removal
 from graphsurgery.errors import GraphSurgeryError, InsertionError, RequestError, SelectorError, SiteError
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.surgery import Request, carry_out
+from graphsurgery.request import Request
+from graphsurgery.surgery import carry_out
 from tests import models
 from tests.graphsurgery.test_splice import IDENTITIES, check, graphs, inputs_of, same_outputs
 from tests.models import node, value

@@ -11,7 +11,8 @@ from onnx import TensorProto
 import graphsurgery as gsx
 from graphsurgery.errors import BlockError, RequestError
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.surgery import Request, carry_out
+from graphsurgery.request import Request
+from graphsurgery.surgery import carry_out
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
 from tests.graphsurgery.tensorrt.test_blocks import BLOCKS, inserted, works_anywhere

@@ -19,7 +19,8 @@ from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, W
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import verify
 from graphsurgery.pieces import NODE, Edit
-from graphsurgery.surgery import Request, carry_out
+from graphsurgery.request import Request
+from graphsurgery.surgery import carry_out
 from tests import models
 
 Array = np.ndarray[Any, Any]
