@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 
 from .block import Array, Block, all_blocks
+from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
-from .template import Emitted, Template
+from .template import Template
 
 OPSET, _IR_VERSION = 17, 8
 TENSORRT = ("8.6", "10", "11")

@@ -14,6 +14,7 @@ import onnx
 
 from . import folding, gate, modulepath
 from .block import Array, Block
+from .emitted import Emitted, Names
 from .errors import BlockError, SiteError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
@@ -22,7 +23,7 @@ from .quantised import qdq
 from .record import Insertion, RecordedSite
 from .selection.beside import Reader
 from .sites import Site, SiteFinder
-from .template import TARGETS, Emitted, Names, Template
+from .template import TARGETS, Template
 from .wire import rename_inputs, rename_outputs
 
 

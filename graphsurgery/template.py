@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
 from . import folding, nearest, pooling
+from .emitted import Emitted, Names
 from .errors import BlockError, WeightsError
 from .featuremap import FeatureMap, float_dtype
 
@@ -30,34 +31,6 @@ formulation holds there), the whole block in float32 between two Casts. At other
 HALVES = ("float16", "bfloat16")
 OLDEST_OPSET = 9
 _CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
-
-
-@dataclass
-class Emitted:
-    """What a template has become: protobuf messages and where each parameter of the block went."""
-
-    nodes: list[onnx.NodeProto]
-    initializers: list[onnx.TensorProto]
-    output: str
-    stored: dict[str, dict[str, Any]]
-    """parameter key -> how to read it back from the model (see folding.read_back)"""
-    warnings: list[str]
-
-
-@dataclass
-class Names:
-    """Names that are taken. ``reserve`` gives the wished name, or the first free one with _1, _2 ... behind it."""
-
-    taken: set[str] = field(default_factory=set)
-
-    def reserve(self, wish: str) -> str:
-        """A free name, taken from now on."""
-        name, count = wish, 0
-        while name in self.taken:
-            count += 1
-            name = f"{wish}_{count}"
-        self.taken.add(name)
-        return name
 
 
 class Template:

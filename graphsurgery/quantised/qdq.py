@@ -19,11 +19,12 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
+from ..emitted import Emitted, Names
 from ..errors import CannotRun, SiteError
 from ..featuremap import FeatureMap
 from ..graphindex import GraphIndex
 from ..record import RecordedPair
-from ..template import Array, Emitted, Names, Template
+from ..template import Array, Template
 from . import quantisation
 
 if TYPE_CHECKING:

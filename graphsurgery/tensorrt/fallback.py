@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import onnx
 
+from ..emitted import Emitted
 from ..featuremap import FeatureMap
 from ..modelfile import ModelFile
-from ..template import HALVES, Emitted
+from ..template import HALVES
 from .check import findings
 
 DLA, VERSION = "orin", "10"

@@ -19,11 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery import folding, gate
 from graphsurgery.block import Block, make_block
+from graphsurgery.emitted import Emitted
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.parity.conditioning import Conditioning
 from graphsurgery.record import GATE_KEY, load_weights
-from graphsurgery.template import Emitted, Template
+from graphsurgery.template import Template
 
 Array = np.ndarray[Any, Any]
 Settings = Mapping[str, object]
