@@ -94,7 +94,12 @@ class Insertion:
     """digest of the model before its first insertion"""
     qdq: RecordedPair | None = None
     precision: str = "site"
-    """"safe", "site" or "fp32"; records from before there was a choice have none"""
+    """"safe", "site", "fp32" or "fp16"; records from before there was a choice have none"""
+
+    @property
+    def judged_as(self) -> str:
+        """The element type whose tolerance the block is held to: the coarser one of the site's and its own."""
+        return "float16" if self.precision == "fp16" and self.site.dtype == "float32" else self.site.dtype
 
     @property
     def block_output(self) -> str:

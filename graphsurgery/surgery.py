@@ -60,10 +60,10 @@ def insert(
     FILE[:PREFIX]. ``target`` is the runtime that the block is written for ("tensorrt", "onnxruntime", "dla"),
     ``lowering`` its formulation. At a site in half precision, ``precision="safe"`` computes the block in the site's
     type and its statistics in float32 between Casts, "site" everything in the site's type, "fp32" everything in
-    float32. In a model with QuantizeLinear and DequantizeLinear, ``qdq="int8"`` puts such a pair behind the
-    block, so that its readers keep their quantised input; ``qdq_scale`` is "site" (scale and zero point of the site) or
-    "images" (such as fit what the block gives on the images in the folder ``images``). Returns the new model. Raises a
-    RequestError that says what is wrong.
+    float32; "fp16" computes it in float16 between Casts at a float32 site. In a model with QuantizeLinear and
+    DequantizeLinear, ``qdq="int8"`` puts such a pair behind the block, so that its readers keep their quantised input;
+    ``qdq_scale`` is "site" (scale and zero point of the site) or "images" (such as fit what the block gives on the
+    images in the folder ``images``). Returns the new model. Raises a RequestError that says what is wrong.
     """
     request = Request(
         module=module,

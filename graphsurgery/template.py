@@ -25,12 +25,20 @@ from .featuremap import FeatureMap, float_dtype
 
 Array = np.ndarray[Any, Any]
 TARGETS = ("tensorrt", "onnxruntime", "dla")
-PRECISIONS = ("safe", "site", "fp32")
+PRECISIONS = ("safe", "site", "fp32", "fp16")
 """At sites in half precision: statistics in float32 between two Casts, every node in the site's type (but where no
-formulation holds there), the whole block in float32 between two Casts. At other sites they are one."""
+formulation holds there), the whole block in float32 between two Casts. "fp16" is "safe" there, and at a float32 site
+the whole block in float16 between two Casts. Else they are one."""
 HALVES = ("float16", "bfloat16")
 OLDEST_OPSET = 9
 _CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
+
+
+def computed_in(dtype: str, precision: str) -> str:
+    """The element type that a block is computed in at a site of the type ``dtype``, but for its statistics."""
+    if precision == "fp32" and dtype in HALVES:
+        return "float32"
+    return "float16" if precision == "fp16" and dtype == "float32" else dtype
 
 
 class Template:
@@ -57,7 +65,7 @@ class Template:
             raise BlockError(
                 f"the model uses opset {opset}; blocks can be put into models of opset {OLDEST_OPSET} and later"
             )
-        self.feature = replace(feature, dtype="float32") if precision == "fp32" and feature.dtype in HALVES else feature
+        self.feature = replace(feature, dtype=computed_in(feature.dtype, precision))
         """the site; its element type is the one that the block is computed in"""
         self.opset = opset
         self.target = target
@@ -96,7 +104,7 @@ class Template:
         first node outside that reads them, where they leave.
         """
         outer = self._computing
-        if self.precision == "safe" and outer.dtype in HALVES:
+        if self.precision in ("safe", "fp16") and outer.dtype in HALVES:
             self._computing = replace(outer, dtype="float32")
         try:
             yield

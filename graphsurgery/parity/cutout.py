@@ -26,6 +26,8 @@ class Cutout:
     input: str
     """The tensor that enters the block: the site, or the output of the block before it in a chain."""
     output: str
+    dtype: str
+    """element type of both"""
 
 
 def cut_out(model: ModelFile, insertion: Insertion) -> Cutout:
@@ -72,7 +74,7 @@ def _part(model: ModelFile, insertion: Insertion, wanted: set[str], output: str)
     alone = onnx.helper.make_model(
         block, opset_imports=list(model.structure.opset_import), ir_version=model.structure.ir_version
     )
-    return Cutout(alone, inputs[0], output)
+    return Cutout(alone, inputs[0], output, insertion.site.dtype)
 
 
 def with_initializer(cutout: Cutout, name: str, value: float) -> Cutout:

@@ -142,7 +142,13 @@ def _on_provider(cutout: Cutout, data: bytes, dtype: str, provider: str, optimis
     runner.ready = ready
     if not optimise:
         runner.nodes = [(node.name, node.op_type) for node in cutout.model.graph.node]
-    runner.run = lambda array: ready.run({cutout.input: array})[0]
+    given, judged = numpy_dtype(cutout.dtype), numpy_dtype(dtype)
+
+    def run(array: Array) -> Array:
+        made: Array = ready.run({cutout.input: array.astype(given, copy=False)})[0]
+        return made.astype(judged, copy=False) if made.dtype == given else made  # a wrong type stays one
+
+    runner.run = run
     return runner
 
 

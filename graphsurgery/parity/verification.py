@@ -69,7 +69,7 @@ def verify(
             reports.append(replace(report, failure=cutout))
         else:
             pair = PairCheck(model, insertion) if insertion.qdq else None
-            subjects = [_Subject(cutout, _Twin(insertion, model), runners(cutout, insertion.site.dtype, names))]
+            subjects = [_Subject(cutout, _Twin(insertion, model), runners(cutout, insertion.judged_as, names))]
             if insertion.gate == "residual":
                 subjects.append(_opened(insertion, cutout, model, names))
             reports.append(_checked(report, insertion, subjects, arriving, seeds, pair))
@@ -100,7 +100,7 @@ def _checked(
     pair: PairCheck | None,
 ) -> InsertionReport:
     """The report filled in: every input, through the PyTorch module once and then every way to run the block."""
-    dtype = insertion.site.dtype
+    dtype = insertion.judged_as
     cutout = subjects[0].cutout
     inputs: list[str] = []
     for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
@@ -111,7 +111,7 @@ def _checked(
     # In half precision the model's own run may skip the rounding in front of the block, so that it gets another input.
     in_place = Runner("cpu", Mode.IN_THE_MODEL, TOLERANCES[dtype])
     for image, tensors in arriving.images:
-        case = Case(f"the activation of {image}", tensors[cutout.input])
+        case = Case(f"the activation of {image}", tensors[cutout.input].astype(numpy_dtype(dtype)))
         inputs.append(case.name)
         expected, *_ = [subject.judge(case, dtype) for subject in subjects]
         if dtype in ("float32", "float64"):
@@ -128,7 +128,7 @@ def _opened(insertion: Insertion, cutout: Cutout, model: ModelFile, providers: S
     """The block with its residual gate open. Closed, as it is at the start, the gate would hide any block behind it."""
     alpha = insertion.stored[GATE_KEY]["initializer"]
     opened = with_initializer(cutout, alpha, 1.0)
-    ways = runners(opened, insertion.site.dtype, providers)
+    ways = runners(opened, insertion.judged_as, providers)
     for way in ways:
         way.gate_opened = True
     return _Subject(opened, _Twin(insertion, model, gate=1.0), ways)
@@ -164,7 +164,7 @@ def _empty(insertion: Insertion, activation: str) -> InsertionReport:
         tensor=site.tensor,
         shape=tuple(site.shape),
         dtype=site.dtype,
-        tolerance=TOLERANCES[site.dtype],
+        tolerance=TOLERANCES[insertion.judged_as],
         activation=activation,
     )
 
@@ -196,7 +196,7 @@ class _Twin:
         self._module = insertion.torch_module(model)
         if gate is not None:
             torch.nn.init.constant_(self._module.get_parameter(GATE_KEY), gate)
-        self._conditioning = Conditioning(self._module, insertion.site.dtype)
+        self._conditioning = Conditioning(self._module, insertion.judged_as)
 
     def __call__(self, array: Array) -> Array:
         import torch
