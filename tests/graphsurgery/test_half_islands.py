@@ -33,7 +33,8 @@ def test_between_two_casts(block: str) -> None:
     assert [node.op_type for node in (nodes[0], nodes[-1])] == ["Cast", "Cast"]
     kinds = [shapes.lookup(node.output[0])[0] for node in nodes]
     assert kinds[-1] == FLOAT
-    assert kinds.count(HALF) > len(kinds) / 2
+    assert kinds[0] == HALF
+    assert kinds.count(HALF) >= 3, "the rest are statistics"
     assert shapes.lookup("y")[0] == FLOAT
     weights = {t.data_type for t in model.structure.graph.initializer if t.name in record.initializers}
     assert weights <= {HALF, FLOAT, onnx.TensorProto.INT64}

@@ -48,9 +48,9 @@ def test_target_and_precision(cli: Any, folder: Path) -> None:
     assert insertion["warnings"][0] == said
     recorded = gsx.ModelFile.load(folder / "out.onnx").insertions()[0]
     assert (recorded.target, recorded.precision) == ("dla", "site")
-    refused = cli("insert", "detector.onnx", "--module", "srm", "--after", "/model.4", "--precision", "fp16", "-o", "-")
+    refused = cli("insert", "detector.onnx", "--module", "srm", "--after", "/model.4", "--precision", "int4", "-o", "-")
     assert refused.code == 2
-    assert "there is no precision 'fp16'; it is one of safe, site, fp32" in refused.err
+    assert "there is no precision 'int4'; it is one of safe, site, fp32, fp16" in refused.err
 
 
 def test_json(cli: Any, folder: Path) -> None:
