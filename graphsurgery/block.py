@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -235,6 +236,8 @@ def bn_values(prefix: str, count: int, weight: float = 1.0, bias: float = 0.0) -
 
 def block_class(name: str) -> type[Block]:
     """The block of that name. BlockError, with the nearest names, if none is installed."""
+    if (found := _in_its_own_file(name)) is not None:
+        return found
     known = all_blocks()
     if name in known:
         return known[name]
@@ -261,6 +264,14 @@ def make_block(spelled: str, settings: Mapping[str, object] | None = None) -> Bl
     return block_class(name)(variant, **dict(settings or {}))
 
 
+def _in_its_own_file(name: str) -> type[Block] | None:
+    """The block of that name from the file of that name, so that one insertion need not load the whole catalogue; None
+    where there is no such file, and where there are several catalogues, which have to be held against each other.
+    """
+    module = catalogue.module_of_the_only(ENTRY_POINTS, name)
+    return next((block for block in _blocks_in(module) if block.name == name), None) if module else None
+
+
 @cache
 def all_blocks() -> dict[str, type[Block]]:
     """Every installed block by name, in alphabetical order. BlockError if two packages bring blocks of one name.
@@ -269,8 +280,13 @@ def all_blocks() -> dict[str, type[Block]]:
     """
     found: dict[str, type[Block]] = {}
     for module in catalogue.modules(ENTRY_POINTS):
-        for value in vars(module).values():
-            own = isinstance(value, type) and issubclass(value, Block) and value.__module__ == module.__name__
-            if own and found.setdefault(value.name, value) is not value:
-                raise BlockError(f"two installed packages bring a block called {value.name!r}")
+        for block in _blocks_in(module):
+            if found.setdefault(block.name, block) is not block:
+                raise BlockError(f"two installed packages bring a block called {block.name!r}")
     return dict(sorted(found.items()))
+
+
+def _blocks_in(module: ModuleType) -> Iterator[type[Block]]:
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Block) and value.__module__ == module.__name__:
+            yield value

@@ -19,8 +19,18 @@ def modules(group: str) -> Iterator[ModuleType]:
 
     An entry point names a module, or a package of which all modules are meant.
     """
-    for entry in sorted({entry.value for entry in entry_points(group=group)}):
+    for entry in _entries(group):
         yield from _under(entry)
+
+
+def module_of_the_only(group: str, name: str) -> ModuleType | None:
+    """The module ``name`` right inside of a group's catalogue, if there is only one and it has that module."""
+    entries = _entries(group)
+    if len(entries) != 1 or not name.isidentifier():
+        return None
+    package = _loaded(entries[0])
+    found = any(inner.name == name for inner in pkgutil.iter_modules(getattr(package, "__path__", [])))
+    return _loaded(f"{entries[0]}.{name}") if found else None
 
 
 def values(group: str, kind: type[Kind]) -> list[Kind]:
@@ -29,11 +39,19 @@ def values(group: str, kind: type[Kind]) -> list[Kind]:
     return list({id(value): value for value in found}.values())
 
 
-def _under(name: str) -> Iterator[ModuleType]:
+def _entries(group: str) -> list[str]:
+    return sorted({entry.value for entry in entry_points(group=group)})
+
+
+def _loaded(name: str) -> ModuleType:
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise BlockError(f"the blocks of the installed package {name!r} cannot be loaded: {error}") from None
+
+
+def _under(name: str) -> Iterator[ModuleType]:
+    module = _loaded(name)
     yield module
     for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
         yield from _under(f"{name}.{inner.name}")
