@@ -43,6 +43,10 @@ class Insertion:
     def block_output(self) -> str:
         return self.output_tensor
 
+    @property
+    def judged_as(self) -> str:
+        return self.site.dtype
+
     def torch_module(self, model: ModelFile) -> torch.nn.Module:
         return self.make_twin().double().eval()
 

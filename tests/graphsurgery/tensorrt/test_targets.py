@@ -84,8 +84,8 @@ def test_other_targets_say_nothing_of_it() -> None:
 
 
 def test_an_unknown_precision_or_target_is_refused() -> None:
-    with pytest.raises(RequestError, match="there is no precision 'fp16'; it is one of safe, site, fp32"):
-        gsx.insert(detector(), "se", after="/model.2", precision="fp16")
+    with pytest.raises(RequestError, match="there is no precision 'int4'; it is one of safe, site, fp32, fp16"):
+        gsx.insert(detector(), "se", after="/model.2", precision="int4")
     with pytest.raises(BlockError, match="there is no target 'npu'; the targets are tensorrt, onnxruntime, dla"):
         gsx.insert(detector(), "simam", after="/model.2", target="npu")
 
