@@ -21,6 +21,7 @@ from .block import Block, make_block
 from .errors import InsertionError
 from .featuremap import Dimension, FeatureMap
 from .folding import read_back
+from .template import HALVES, computed_in
 from .wire import text
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class Insertion:
     @property
     def judged_as(self) -> str:
         """The element type whose tolerance the block is held to: the coarser one of the site's and its own."""
-        return "float16" if self.precision == "fp16" and self.site.dtype == "float32" else self.site.dtype
+        computed = computed_in(self.site.dtype, self.precision)
+        return computed if computed in HALVES else self.site.dtype
 
     @property
     def block_output(self) -> str:

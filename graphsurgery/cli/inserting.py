@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency, ParityFailed, RequestError
+from ..selection.nearby import shape_text
 from .files import DASH, Destination, open_model
-from .output import Printer, counted, listed, progress, shape_text, shown
+from .output import Printer, counted, listed, progress, shown
 
 if TYPE_CHECKING:
     from ..modelfile import ModelFile

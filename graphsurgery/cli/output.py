@@ -15,7 +15,7 @@ import typer
 from ..errors import OutputError
 
 if TYPE_CHECKING:
-    from ..featuremap import Dimension
+    pass
 
 _LONGEST = 200
 STOPPED_READING = 128 + 13
@@ -80,11 +80,6 @@ def progress(what: str, *, quiet: bool) -> Iterator[None]:
 def printable(text: str) -> str:
     """Text from a file, fit for a terminal and for one line: control characters are spelled out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def shape_text(shape: Sequence[Dimension]) -> str:
-    """``[1, 256, 20, 20]``, with ? for a size that is not known."""
-    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

@@ -76,7 +76,8 @@ def _state(left: list[str], original: bool | None) -> list[str]:
 
 
 def _list(model: ModelFile, label: str, printer: Printer) -> None:
-    from .output import counted, listed, shape_text
+    from ..selection.nearby import shape_text
+    from .output import counted, listed
 
     insertions = model.insertions()
     printer.json({"model": label, "insertions": [_json(insertion) for insertion in insertions]})

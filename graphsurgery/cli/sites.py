@@ -92,7 +92,8 @@ def sites(
 
 
 def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, Any]:
-    from .output import counted, listed, shape_text
+    from ..selection.nearby import shape_text
+    from .output import counted, listed
 
     rows = outline.rows(depth)
     table = [
@@ -167,7 +168,8 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
     from ..recognition.advice import examine
-    from .output import listed, shape_text
+    from ..selection.nearby import shape_text
+    from .output import listed
 
     advice = [examine(finder.blocks, site.tensor) for site in found]
     if found:

@@ -13,10 +13,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes
-from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
+from .hidden import hidden_width, require_hidden
 from .initial import torch_default
 from .parts import conv_bn, folded_conv, folded_values, linear
 
@@ -95,18 +95,11 @@ class BAM(Block):
     def _form(self) -> _Form:
         return _FORMS[str(self.variant)]
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values["hidden"] or feature.channels // int(self.values["reduction"] or 1))
-
     def check(self, feature: FeatureMap) -> None:
-        if self._hidden(feature) < 1:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels; "
-                f"a reduction of {self.values['reduction']} leaves no hidden channel"
-            )
+        require_hidden(hidden_width(self, feature), self.values["reduction"], feature)
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        form, channels, hidden = self._form, feature.channels, self._hidden(feature)
+        form, channels, hidden = self._form, feature.channels, hidden_width(self, feature)
         shapes: dict[str, tuple[int, ...]] = {}
         width = channels
         for layer, bn in form.channel:
@@ -173,7 +166,7 @@ class BAM(Block):
 
     def _reduced(self, t: Template, eps: float) -> gs.Variable:
         """The first convolution of the spatial part as a product with the map's rows."""
-        hidden, channels = self._hidden(t.feature), t.feature.channels
+        hidden, channels = hidden_width(self, t.feature), t.feature.channels
         weight, bias = folded_values(t, *self._form.reduce, eps, shape=(1, hidden, channels))
         rows = t.op("Reshape", t.x, t.integers([0, channels, t.feature.area], "rows"))
         y = t.op("Reshape", t.op("MatMul", weight, rows), t.integers([0, hidden, *t.feature.size], "map"))
@@ -182,4 +175,6 @@ class BAM(Block):
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.bam import BAM as Module
 
-        return Module(feature.channels, self._hidden(feature), str(self.variant), float(self.values["bn_eps"] or 0))
+        return Module(
+            feature.channels, hidden_width(self, feature), str(self.variant), float(self.values["bn_eps"] or 0)
+        )

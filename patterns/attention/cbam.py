@@ -19,6 +19,7 @@ from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
 from . import products
+from .hidden import hidden_width, require_hidden, rounded_up
 from .initial import torch_default
 from .parts import channel_planes, channel_planes_by_rows, conv_bn
 
@@ -120,26 +121,17 @@ class CBAM(Block):
         return key if key.startswith(tuple(f"{prefix}." for prefix in own)) else super().official_key(key)
 
     def _hidden(self, feature: FeatureMap) -> int:
-        if self.values["hidden"]:
-            return int(self.values["hidden"])
-        reduction = int(self.values["reduction"] or 1)
-        # timm rounds half up and keeps at least one
-        return (
-            max(1, int(feature.channels / reduction + 0.5))
-            if self.variant == "timm"
-            else (feature.channels // reduction)
-        )
+        if self.variant == "timm" and not self.values["hidden"]:
+            return rounded_up(feature.channels, int(self.values["reduction"] or 1))
+        return hidden_width(self, feature)
 
     def check(self, feature: FeatureMap) -> None:
         if self._kernel % 2 == 0:
             raise BlockError(f"kernel of cbam is odd, not {self._kernel}: another would change the size of the map")
         if self.variant == "ultralytics" and self._kernel not in (3, 7):
             raise BlockError(f"kernel of cbam[ultralytics] is one of 3, 7, not {self._kernel}")
-        if len(self._form.layers) == 2 and self._hidden(feature) < 1:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels; "
-                f"a reduction of {self.values['reduction']} leaves no hidden channel"
-            )
+        if len(self._form.layers) == 2:
+            require_hidden(self._hidden(feature), self.values["reduction"], feature)
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         form, channels = self._form, feature.channels

@@ -12,11 +12,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphsurgery.block import Array, Block, Setting, layer_values
-from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
 from .activations import gelu
+from .hidden import hidden_width, require_hidden
 from .lska import depthwise
 
 if TYPE_CHECKING:
@@ -43,18 +43,11 @@ class CPCA(Block):
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
     )
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values["hidden"] or feature.channels // int(self.values["reduction"] or 1))
-
     def check(self, feature: FeatureMap) -> None:
-        if self._hidden(feature) < 1:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels; "
-                f"a reduction of {self.values['reduction']} leaves no hidden channel"
-            )
+        require_hidden(hidden_width(self, feature), self.values["reduction"], feature)
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, self._hidden(feature)
+        channels, hidden = feature.channels, hidden_width(self, feature)
         weights: dict[str, tuple[int, ...]] = {
             "ca.fc1": (hidden, channels, 1, 1),
             "ca.fc2": (channels, hidden, 1, 1),
@@ -91,4 +84,4 @@ class CPCA(Block):
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.cpca import CPCA as Module
 
-        return Module(feature.channels, self._hidden(feature))
+        return Module(feature.channels, hidden_width(self, feature))

@@ -20,6 +20,8 @@ from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import conv_bn, linear
 from graphsurgery.template import Template
 
+from .hidden import require_hidden
+
 if TYPE_CHECKING:
     import torch
 
@@ -60,10 +62,7 @@ class GlobalAttention(Block):
 
     def check(self, feature: FeatureMap) -> None:
         channels, hidden = feature.channels, self._hidden(feature)
-        if hidden < 1:
-            raise BlockError(
-                f"{feature.label} has {channels} channels; a reduction of {self._reduction} leaves no hidden channel"
-            )
+        require_hidden(hidden, self._reduction, feature)
         if self._grouped and (channels % self._reduction or hidden % self._reduction or channels % _SHUFFLED):
             raise BlockError(
                 f"{self.spelled} splits {channels} and {hidden} channels into {self._reduction} groups and shuffles "

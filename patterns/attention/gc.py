@@ -13,10 +13,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphsurgery.block import SATURATED, Array, Block, Setting
-from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
+from .hidden import require_hidden, rounded_up
 from .initial import torch_default
 from .parts import layer_norm, linear, softmax_mean
 from .transformer import softmax
@@ -89,16 +89,12 @@ class GlobalContext(Block):
     def _hidden(self, feature: FeatureMap) -> int:
         if self.values["hidden"]:
             return int(self.values["hidden"])
-        if str(self.variant).startswith("timm"):  # which rounds half up and keeps at least one
-            return max(1, int(feature.channels / self._reduction + 0.5))
+        if str(self.variant).startswith("timm"):
+            return rounded_up(feature.channels, self._reduction)
         return feature.channels // self._reduction
 
     def check(self, feature: FeatureMap) -> None:
-        if self._hidden(feature) < 1:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels; "
-                f"a reduction of {self._reduction} leaves no hidden channel"
-            )
+        require_hidden(self._hidden(feature), self._reduction, feature)
 
     def warnings(self, feature: FeatureMap) -> list[str]:
         if self._hidden(feature) == 1:

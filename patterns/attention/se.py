@@ -16,6 +16,8 @@ from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
+from .hidden import hidden_width, require_hidden
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,18 +42,11 @@ class SqueezeExcite(Block):
         (r"(?:fc\.2|l2|conv_expand|up|.*_1x1_up)\.(weight|bias)", r"fc2.\1"),
     )
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values["hidden"] or feature.channels // int(self.values["reduction"] or 1))
-
     def check(self, feature: FeatureMap) -> None:
-        if self._hidden(feature) < 1:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels; "
-                f"a reduction of {self.values['reduction']} leaves no hidden channel"
-            )
+        require_hidden(hidden_width(self, feature), self.values["reduction"], feature)
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, self._hidden(feature)
+        channels, hidden = feature.channels, hidden_width(self, feature)
         shapes: dict[str, tuple[int, ...]] = {
             "fc1.weight": (hidden, channels, 1, 1),
             "fc2.weight": (channels, hidden, 1, 1),
@@ -61,7 +56,7 @@ class SqueezeExcite(Block):
         return shapes
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        fan_in = {"fc1": feature.channels, "fc2": self._hidden(feature)}
+        fan_in = {"fc1": feature.channels, "fc2": hidden_width(self, feature)}
         return {key: uniform_fan_in(rng, shape, fan_in[key[:3]]) for key, shape in self.parameters(feature).items()}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
@@ -91,7 +86,7 @@ class SqueezeExcite(Block):
         bias = bool(self.values["bias"])
         if lowering == "convolution":
             return t.mul(t.x, t.sigmoid(excite(t, t.mean_hw(t.x), "", bias=bias)))
-        channels, hidden = t.feature.channels, self._hidden(t.feature)
+        channels, hidden = t.feature.channels, hidden_width(self, t.feature)
         squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0)
         for layer, shape in (("fc1", (hidden, channels)), ("fc2", (channels, hidden))):
             weights = [t.weight(f"{layer}.weight", shape), *([t.weight(f"{layer}.bias")] if bias else [])]
@@ -102,7 +97,7 @@ class SqueezeExcite(Block):
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.se import SqueezeExcite as Module
 
-        return Module(feature.channels, self._hidden(feature), bias=bool(self.values["bias"]))
+        return Module(feature.channels, hidden_width(self, feature), bias=bool(self.values["bias"]))
 
 
 def excite(t: Template, squeezed: gs.Variable, prefix: str, *, bias: bool = True) -> gs.Variable:

@@ -267,7 +267,7 @@ def test_external_data(
 
 @pytest.mark.parametrize("kind", ["same", "symbolic link", "hard link", "other spelling", "standard input"])
 def test_output_is_the_input(command: Any, unchanged: Any, folder: Path, kind: str) -> None:
-    target = {"other spelling": "../work/detector.onnx", "same": "detector.onnx"}.get(kind, "link.onnx")
+    target = {"other spelling": f"../{folder.name}/detector.onnx", "same": "detector.onnx"}.get(kind, "link.onnx")
     if kind == "symbolic link":
         (folder / "link.onnx").symlink_to("detector.onnx")
     elif target == "link.onnx":
