@@ -17,7 +17,7 @@ from graphsurgery.template import Template
 
 from .activations import gelu
 from .hidden import hidden_width, require_hidden
-from .lska import depthwise
+from .parts import branched, depthwise
 
 if TYPE_CHECKING:
     import torch
@@ -76,9 +76,7 @@ class CPCA(Block):
         for pooled in (t.mean_hw(u), t.reduce("ReduceMax", u, (2, 3))):
             gates.append(t.sigmoid(t.conv(t.relu(t.conv(pooled, *shared["ca.fc1"])), *shared["ca.fc2"])))
         v = t.mul(u, t.add(*gates))
-        first = total = depthwise(t, v, "dconv5_5")
-        for k in _STRIPS:
-            total = t.add(total, depthwise(t, depthwise(t, first, f"dconv1_{k}"), f"dconv{k}_1"))
+        total = branched(t, depthwise(t, v, "dconv5_5"), [(f"dconv1_{k}", f"dconv{k}_1") for k in _STRIPS])
         return t.conv(t.mul(t.conv(total, *shared["conv"]), v), *shared["conv"])
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:

@@ -18,8 +18,7 @@ from graphsurgery.template import Template
 
 from . import products
 from .activations import gelu
-from .lska import depthwise
-from .parts import largest_plane_by_rows, linear, mean_plane_by_rows
+from .parts import depthwise, largest_plane_by_rows, linear, mean_plane_by_rows
 from .transformer import concat
 
 if TYPE_CHECKING:

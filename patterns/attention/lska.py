@@ -15,6 +15,8 @@ from graphsurgery.block import Array, Block, Setting, layer_values
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
+from .parts import depthwise
+
 if TYPE_CHECKING:
     import torch
 
@@ -70,11 +72,3 @@ class LSKA(Block):
         from graphsurgery.patterns.modules.lska import LSKA as Module
 
         return Module(feature.channels, k_size=int(self.values["k_size"] or 0))
-
-
-def depthwise(t: Template, x: gs.Variable, prefix: str, dilation: int = 1) -> gs.Variable:
-    """The depthwise convolution of that prefix, with its bias, padded so that the size stays."""
-    weight = t.weight(f"{prefix}.weight")
-    pads = [dilation * (int(side) - 1) // 2 for side in weight.shape[2:]] * 2
-    dilations = {"dilations": [dilation] * 2} if dilation > 1 else {}
-    return t.conv(x, weight, t.weight(f"{prefix}.bias"), pads=pads, group=int(weight.shape[0]), **dilations)

@@ -78,7 +78,7 @@ class MixedLocalChannelAttention(Block):
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """One product over all positions, whose matrix has cells times positions numbers, or one for each side; or a
-        pooling to cells of equal size, and copies of them.
+        pooling to cells of equal size.
         """
         if not feature.static:
             return ("sides",)
@@ -86,69 +86,51 @@ class MixedLocalChannelAttention(Block):
         return [*(["positions"] if feature.area <= _SMALL else []), *(["cells"] if equal else []), "sides"]
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        others = [form for form in lowerings if form != "cells"]
-        return "cells" if t.target == "onnxruntime" and len(others) < len(lowerings) else others[0]
+        fixed = [form for form in lowerings if form != "cells"]
+        return "cells" if t.target == "onnxruntime" and "cells" in lowerings else fixed[0]
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        channels, count = t.feature.channels, self._cells**2
+        grid = [0, t.feature.channels, self._cells, self._cells]
+        flat = [0, t.feature.channels, self._cells**2]
         down = [_means(side, self._cells) for side in t.feature.size]
         up = [_means(self._cells, side) for side in t.feature.size]
-        cells_shape = [0, channels, count]
+        up[1] = up[1] / 2  # so that equal shares, the default, need no product; halves round nothing
         if lowering == "positions":
-            flat = t.op("Reshape", t.x, t.integers([0, channels, t.feature.area], "positions"))
-            cells = t.op("MatMul", flat, _rank(t, np.kron(*down).T, 3, "cells"))
+            row = t.op("Reshape", t.x, t.integers([*flat[:2], t.feature.area], "positions"))
+            cells = t.op("MatMul", row, _rank(t, np.kron(*down).T, 3, "cells"))
         elif lowering == "cells":
             sides = [side // self._cells for side in t.feature.size]
-            means = t.op("AveragePool", t.x, kernel_shape=sides, strides=sides)
-            cells = t.op("Reshape", means, t.integers(cells_shape, "flat"))
+            pooled = t.op("AveragePool", t.x, kernel_shape=sides, strides=sides)
+            cells = t.op("Reshape", pooled, t.integers(flat, "flat"))
         else:
-            cells = t.op("Reshape", _both_sides(t, t.x, down, "cells"), t.integers(cells_shape, "flat"))
+            cells = t.op("Reshape", _both_sides(t, t.x, down, "cells"), t.integers(flat, "flat"))
 
-        share = self._share
-        sequence = t.op(
-            "Reshape", t.op("Transpose", cells, perm=[0, 2, 1]), t.integers([0, *_ones(t)[1:], -1], "sequence")
-        )
-        sequence = self._gate(t, sequence, "conv_local", share)
-        local = t.op("Reshape", sequence, t.integers([0, count, channels], "by_cell"))
+        by_cell = t.op("Transpose", cells, perm=[0, 2, 1])
+        whole = t.reduce("ReduceMean", by_cell, (1,))
+        local = self._gate(t, by_cell, "conv_local", 2 * self._share, [0, self._cells**2, -1])
         local = t.op("Transpose", local, perm=[0, 2, 1])
-        whole = t.op("Reshape", t.reduce("ReduceMean", cells, (2,)), t.integers([0, *_ones(t)[1:], channels], "row"))
-        whole = t.op("Reshape", self._gate(t, whole, "conv", 1 - share), t.integers([0, channels, 1], "column"))
+        whole = self._gate(t, whole, "conv", 2 * (1 - self._share), [0, -1, 1])
         gate = t.add(local, whole)
 
         if lowering == "positions":
             wide = t.op("MatMul", gate, _rank(t, np.kron(*up).T, 3, "spread"))
-            spread = t.op("Reshape", wide, t.integers([0, channels, *t.feature.size], "map"))
-        elif lowering == "cells":
-            spread = self._copied(t, gate, up[1])
-        else:
-            grid = t.op("Reshape", gate, t.integers([0, channels, self._cells, self._cells], "grid"))
-            spread = _both_sides(t, grid, up, "spread")
-        return t.mul(t.x, spread)
+            return t.mul(t.x, t.op("Reshape", wide, t.integers([*flat[:2], *t.feature.size], "map")))
+        return t.mul(t.x, _both_sides(t, t.op("Reshape", gate, t.integers(grid, "grid")), up, "spread"))
 
-    def _copied(self, t: Template, gate: gs.Variable, columns: Array) -> gs.Variable:
-        """Cells [N, C, s^2] to the map: along the width as a product with zeros and ones, along the height by Tile."""
-        rows, (height, width) = t.feature.channels * self._cells, t.feature.size
-        lines = t.op("Reshape", gate, t.integers([0, rows, self._cells], "lines"))
-        lines = t.op("MatMul", lines, _rank(t, columns.T, 3, "spread.columns"))
-        lines = t.op("Reshape", lines, t.integers([0, rows, 1, width], "line"))
-        lines = t.op("Tile", lines, t.integers([1, 1, height // self._cells, 1], "copies"))
-        return t.op("Reshape", lines, t.integers([0, t.feature.channels, height, width], "map"))
-
-    def _gate(self, t: Template, x: gs.Variable, layer: str, share: float) -> gs.Variable:
-        ones = _ones(t)
-        weight = t.weight(f"{layer}.weight", (*ones, -1))
-        pads = [*[0] * (len(ones) - 2), weight.shape[-1] // 2] * 2
-        return t.mul(t.sigmoid(t.conv(x, weight, pads=pads)), t.constant(np.full((*ones, 1), share), "share"))
+    def _gate(self, t: Template, x: gs.Variable, layer: str, factor: float, shape: Sequence[int]) -> gs.Variable:
+        """sigmoid of the convolution of one sequence of all numbers of [N, S, C], times a factor."""
+        one = 1 if t.target == "onnxruntime" else 2  # as in eca, that is faster with one axis behind the channels
+        sequence = t.op("Reshape", x, t.integers([0, *[1] * one, -1], "sequence"))
+        weight = t.weight(f"{layer}.weight", (*[1] * (one + 1), -1))
+        gate = t.sigmoid(t.conv(sequence, weight, pads=[*[0] * (one - 1), weight.shape[-1] // 2] * 2))
+        if factor != 1:
+            gate = t.mul(gate, t.constant(np.full([1] * (one + 2), factor), "share"))
+        return t.op("Reshape", gate, t.integers(shape, "by_cell"))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.mlca import MixedLocalChannelAttention as Module
 
         return Module(self._kernel(feature), self._cells, self._share)
-
-
-def _ones(t: Template) -> tuple[int, ...]:
-    """What stands in front of a sequence; as in eca, onnxruntime is faster with one axis behind the channels."""
-    return (1, 1) if t.target == "onnxruntime" else (1, 1, 1)
 
 
 def _means(source: int, target: int) -> Array:
@@ -161,10 +143,10 @@ def _means(source: int, target: int) -> Array:
 
 
 def _both_sides(t: Template, x: gs.Variable, matrices: list[Array], name: str) -> gs.Variable:
-    """(rows @ x) @ columns^T on [N, C, h, w]."""
+    """rows @ (x @ columns^T) on [N, C, h, w]: onnxruntime makes one product of the inner ones."""
     rows, columns = matrices
-    tall = t.op("MatMul", _rank(t, rows, 4, f"{name}.rows"), x)
-    return t.op("MatMul", tall, _rank(t, columns.T, 4, f"{name}.columns"))
+    wide = t.op("MatMul", x, _rank(t, columns.T, 4, f"{name}.columns"))
+    return t.op("MatMul", _rank(t, rows, 4, f"{name}.rows"), wide)
 
 
 def _rank(t: Template, matrix: Array, rank: int, name: str) -> gs.Constant:

@@ -15,7 +15,7 @@ from graphsurgery.block import Array, Block
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.patterns.attention.activations import gelu
 from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.parts import linear
+from graphsurgery.patterns.attention.parts import branched, depthwise, linear
 from graphsurgery.template import Template
 
 if TYPE_CHECKING:
@@ -82,15 +82,9 @@ class MultiScaleConvolutionalAttention(Block):
         return t.add(t.x, linear(t, self._unit(t, gelu(t, linear(t, t.x, "proj_1"))), "proj_2"))
 
     def _unit(self, t: Template, x: gs.Variable) -> gs.Variable:
-        total = base = self._depthwise(t, x, "conv0")
-        for branch in ("conv0", "conv1", "conv2"):
-            total = t.add(total, self._depthwise(t, self._depthwise(t, base, f"{branch}_1"), f"{branch}_2"))
+        branches = [(f"{self._prefix}conv{n}_1", f"{self._prefix}conv{n}_2") for n in range(3)]
+        total = branched(t, depthwise(t, x, f"{self._prefix}conv0"), branches)
         return t.mul(x, linear(t, total, f"{self._prefix}conv3"))
-
-    def _depthwise(self, t: Template, x: gs.Variable, layer: str) -> gs.Variable:
-        weight, bias = (t.weight(f"{self._prefix}{layer}.{part}") for part in ("weight", "bias"))
-        pads = [side // 2 for side in _KERNELS[layer]] * 2
-        return t.conv(x, weight, bias, pads=pads, group=t.feature.channels)
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.msca import AttentionModule, SpatialAttention

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,24 @@ def linear(t: Template, x: gs.Variable, prefix: str, *, bias: bool = True, bias_
     outputs, inputs = t.values(f"{prefix}.weight").shape[:2]
     weight = t.weight(f"{prefix}.weight", (outputs, inputs, 1, 1))
     return t.conv(x, weight, t.weight(f"{prefix}.bias", factor=bias_factor) if bias else None)
+
+
+def depthwise(t: Template, x: gs.Variable, prefix: str, dilation: int = 1) -> gs.Variable:
+    """The depthwise convolution of that prefix, with its bias, padded so that the size stays."""
+    weight = t.weight(f"{prefix}.weight")
+    pads = [dilation * (int(side) - 1) // 2 for side in weight.shape[2:]] * 2
+    dilations = {"dilations": [dilation] * 2} if dilation > 1 else {}
+    return t.conv(x, weight, t.weight(f"{prefix}.bias"), pads=pads, group=int(weight.shape[0]), **dilations)
+
+
+def branched(t: Template, base: gs.Variable, branches: Sequence[tuple[str, str]]) -> gs.Variable:
+    """``base`` plus two depthwise convolutions of it in a row, for each of ``branches``.
+
+    The sums come last: onnxruntime adds in place what nobody reads any more, and copies what other branches still do.
+    """
+    ends = [depthwise(t, base, first) for first, _ in branches]
+    ends = [depthwise(t, end, second) for end, (_, second) in zip(ends, branches, strict=True)]
+    return reduce(t.add, ends, base)
 
 
 def softmax_mean(t: Template, logits: gs.Variable) -> gs.Variable:

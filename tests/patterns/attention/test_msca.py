@@ -10,7 +10,7 @@ from graphsurgery.block import make_block
 from graphsurgery.errors import WeightsError
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
-CHAIN = ["Conv", *["Conv", "Conv", "Add"] * 3, "Conv", "Mul"]
+CHAIN = [*["Conv"] * 7, *["Add"] * 3, "Conv", "Mul"]
 GELU = ["Div", "Erf", "Add", "Mul", "Mul"]
 
 
