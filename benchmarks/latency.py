@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--blocks", nargs="*", default=["*"], help="only blocks that match one of these, cbam* say")
     parser.add_argument("--rounds", type=int, default=60, help="most rounds for one case")
     parser.add_argument("--seconds", type=float, default=2.5, help="time for one case")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--target", choices=("onnxruntime", "tensorrt"), default="onnxruntime")
     parser.add_argument("--exports", type=Path, help="folder where exports are kept")
@@ -63,7 +63,8 @@ def main() -> None:
         print(f"slower beyond noise: {', '.join(results['slower beyond noise'][form]) or 'none'}")
     if len(chosen) == len(CONFIGURATIONS) and not arguments.quick:
         forms_of = "" if plan.target == "onnxruntime" else f"_{plan.target}_forms"
-        print(f"written to {keep(f'latency_{plan.provider}{forms_of}', results).name}")
+        threads = "_1_thread" if plan.threads == 1 else f"_{plan.threads}_threads"
+        print(f"written to {keep(f'latency_{plan.provider}{forms_of}{threads}', results).name}")
 
 
 _MEANS = ("blocks", "configurations", "cases")

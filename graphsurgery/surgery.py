@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import externaldata, gate, removal, userblock, weights
+from . import externaldata, gate, removal, userblock
 from .block import Array, Block, make_block
 from .errors import BlockError, RequestError, WeightsError
 from .featuremap import FeatureMap
@@ -94,11 +94,17 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
         check(request)
         userblock.asked_for(request.module)
         block = make_block(request.module, request.settings)
-        trained = weights.read(weights.split(request.weights)[0]) if request.weights is not None else None
+        trained = _read(request.weights) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         plans += [pairing.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
     return spliced(finder, pairing.measured(finder, plans))
+
+
+def _read(spelled: str) -> Checkpoint:
+    from . import weights  # the readers cost milliseconds, for those who give a file
+
+    return weights.read(weights.split(spelled)[0])
 
 
 def _several(selectors: str | Sequence[str]) -> tuple[str, ...]:
@@ -218,6 +224,8 @@ def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.ra
 def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
     if not block.has_weights:
         raise BlockError(f"{block.name} has no weights; drop --weights")
+    from . import weights
+
     _, prefix = weights.split(request.weights or "")
     part = weights.part(trained, prefix, block, feature)
     if request.gate != "residual":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -19,7 +18,9 @@ def closest(name: str, names: Iterable[str], *, count: int = 4, cutoff: float = 
     pool: Collection[str] = dict.fromkeys(names)
     if len(pool) > _MOST:
         pool = heapq.nlargest(_MOST, pool, key=lambda other: _ends_alike(name, other))
-    return difflib.get_close_matches(name, pool, n=count, cutoff=cutoff) if count else []
+    from difflib import get_close_matches  # costs milliseconds, for errors only
+
+    return get_close_matches(name, pool, n=count, cutoff=cutoff) if count else []
 
 
 def nearest_titles(asked: str, titles: Mapping[str, str]) -> list[str]:
@@ -49,7 +50,9 @@ def _plain(text: str) -> str:
 
 
 def _alike(first: str, second: str) -> float:
-    return difflib.SequenceMatcher(None, first, second).ratio()
+    from difflib import SequenceMatcher
+
+    return SequenceMatcher(None, first, second).ratio()
 
 
 def _ends_alike(first: str, second: str) -> int:

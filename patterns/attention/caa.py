@@ -5,7 +5,7 @@ Cai et al., "Poly Kernel Inception Network for Remote Sensing Detection", CVPR 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -88,19 +88,9 @@ class ContextAnchorAttention(Block):
                 found[name] = max(shape[2:])
         return found
 
-    def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        """The mean in one window, or along the height and then along the width."""
-        return ("window", "strips")
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return "strips" if t.target == "onnxruntime" else "window"
-
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        y: gs.Variable = t.x
-        for kernel in ((7, 1), (1, 7)) if lowering == "strips" else ((7, 7),):
-            pads = [side // 2 for side in kernel] * 2
-            # as torch, the mean counts the padding
-            y = t.op("AveragePool", y, kernel_shape=list(kernel), strides=[1, 1], pads=pads, count_include_pad=1)
+        # as torch, the mean counts the padding
+        y = t.op("AveragePool", t.x, kernel_shape=[7, 7], strides=[1, 1], pads=[3] * 4, count_include_pad=1)
         y = self._pointwise(t, y, "conv1")
         for layer, sides in self._kernels.items():
             weight, bias = (t.weight(f"{layer}.conv.{part}") for part in ("weight", "bias"))
