@@ -20,6 +20,8 @@ _ONNX_TYPES: dict[str, int] = {
 }
 _DTYPES = {number: name for name, number in _ONNX_TYPES.items()}
 
+_LARGE = 128 * 128
+
 
 def float_dtype(onnx_type: int) -> str | None:
     """Name of a floating-point element type that blocks can work in, or None for every other type."""
@@ -54,6 +56,14 @@ class FeatureMap:
         """Number of positions, H*W, of a static map."""
         height, width = self.size
         return height * width
+
+    @property
+    def large(self) -> bool:
+        """Whether a map has, or may have, so many positions that a float32 sum over all of them loses digits.
+
+        onnxruntime adds up one by one: the mean of a constant map of 320 x 320 is off by 3e-5.
+        """
+        return not self.static or self.area > _LARGE
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:

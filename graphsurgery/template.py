@@ -309,12 +309,15 @@ class Template:
     def reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int], keepdims: int = 1) -> gs.Variable:
         """ReduceMean, ReduceMax ...; the axes as attribute or as input, as the opset wants it.
 
+        The mean of a large map (FeatureMap.large) is taken along one side and then along the other.
         A DLA has no means, and gets them as poolings or convolutions where the sizes are known.
         """
         if self.target == "dla" and kind == "ReduceMean" and keepdims:
             pooled = pooling.mean(self, x, axes)
             if pooled is not None:
                 return pooled
+        if kind == "ReduceMean" and tuple(axes) == (2, 3) and self.feature.large:
+            x, axes = self.reduce(kind, x, (3,)), (2,) if keepdims else (2, 3)
         as_input_from = 13 if kind == "ReduceSum" else 18
         if self.opset >= as_input_from:
             return self.op(kind, x, self.integers(axes, "axes"), keepdims=keepdims)

@@ -107,7 +107,7 @@ class EfficientMultiscaleAttention(Block):
         return {"group_channels": shapes["conv1x1.weight"][0]} if "conv1x1.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return products.with_crossed(norms.lowerings(feature, opset))
+        return products.with_crossed(norms.of_maps(feature, opset))
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         return products.crossed_where_faster(t, norms.choose(t, products.uncrossed(lowerings)))

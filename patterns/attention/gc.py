@@ -142,11 +142,11 @@ class GlobalContext(Block):
         return {"hidden": shapes[key][0]} if key in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return ("means", "matmul")
+        return ("means",) if feature.static and feature.large else ("means", "matmul")
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         # onnxruntime reorders the map for a convolution and writes a product of its size for the means
-        return "matmul" if t.target == "onnxruntime" else "means"
+        return lowerings[-1] if t.target == "onnxruntime" else "means"
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         form = self._form

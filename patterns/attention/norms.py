@@ -30,6 +30,13 @@ def lowerings(feature: FeatureMap, opset: int) -> tuple[str, ...]:
     return (STATISTICS,)
 
 
+def of_maps(feature: FeatureMap, opset: int) -> tuple[str, ...]:
+    """The same for a normalisation over the whole map, of which the operator takes one sum: not of a large one."""
+    forms = lowerings(feature, opset)
+    exact = tuple(form for form in forms if form != INSTANCE_NORM)
+    return exact if exact and feature.static and feature.large else forms
+
+
 def choose(t: Template, forms: Sequence[str]) -> str:
     """The statistics on a large map for onnxruntime, whose InstanceNormalization has one core; else the operator."""
     large = t.feature.static and t.feature.area >= _LARGE

@@ -17,7 +17,7 @@ from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
-from .parts import SMALLEST, degrees_of_freedom, mean
+from .parts import SMALLEST, degrees_of_freedom
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class SpatialGroupEnhance(Block):
         return {"groups": int(np.prod(shapes["weight"]))} if "weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return ("matmul", "maps") if feature.static else ("maps",)
+        return ("maps",) if feature.large else ("matmul", "maps")
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         return self._by_matmul(t) if lowering == "matmul" else self._by_maps(t)
@@ -94,7 +94,7 @@ class SpatialGroupEnhance(Block):
         with t.statistics():
             vector, eps = self._scaled(t, t.mean_hw(t.x), 1)
             total = t.constant(np.ones((groups, channels // groups, 1, 1)), "total")
-            gate = self._gate(t, t.conv(t.mul(t.x, vector), total, group=groups), eps, lambda x: mean(t, x))
+            gate = self._gate(t, t.conv(t.mul(t.x, vector), total, group=groups), eps, t.mean_hw)
         return t.mul(t.x, t.conv(gate, t.constant(np.ones((channels, 1, 1, 1)), "repeat"), group=groups))
 
     def _scaled(self, t: Template, vector: gs.Variable, axis: int) -> tuple[gs.Variable, gs.Tensor]:

@@ -70,7 +70,7 @@ class ShuffleAttention(Block):
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """How the second halves are normalised, and how the channels are shuffled, or also parted before (halves)."""
         ends = (*shuffling.lowerings(feature), _HALVES)
-        return [f"{a}+{b}" for a in norms.lowerings(feature, opset) for b in ends]
+        return [f"{a}+{b}" for a in norms.of_maps(feature, opset) for b in ends]
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         # two copies more, but half the map to normalise; TensorRT fuses nothing with a selection of channels

@@ -17,7 +17,8 @@ from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
 
-from .parts import degrees_of_freedom, mean
+from . import norms
+from .parts import degrees_of_freedom
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +66,8 @@ class SimAM(Block):
         if not feature.static:
             return ("scaled-mean",) if feature.dtype == "float16" else ("mean",)
         forms = {"float16": ["scaled-mean"], "float32": ["scaled-mean", "mean"]}.get(feature.dtype, ["mean"])
-        if feature.dtype in ("float32", "float16") or (feature.dtype == "bfloat16" and opset >= 22):
-            forms.insert(0, "instance-norm")  # onnxruntime has no float64 kernel of it
+        if norms.INSTANCE_NORM in norms.of_maps(feature, opset):
+            forms.insert(0, norms.INSTANCE_NORM)
         return forms
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
@@ -79,7 +80,7 @@ class SimAM(Block):
         if lowering == "scaled-mean":
             return t.mul(t.x, self._gate(t, self._scaled_mean(t)))
         with t.statistics():
-            gate = self._gate(t, self._instance_norm(t) if lowering == "instance-norm" else self._mean(t))
+            gate = self._gate(t, self._instance_norm(t) if lowering == norms.INSTANCE_NORM else self._mean(t))
         return t.mul(t.x, gate)
 
     def _gate(self, t: Template, energy: gs.Variable) -> gs.Variable:
@@ -94,21 +95,21 @@ class SimAM(Block):
         return t.mul(normal, normal)
 
     def _mean(self, t: Template) -> gs.Variable:
-        deviation = t.sub(t.x, mean(t, t.x))
+        deviation = t.sub(t.x, t.mean_hw(t.x))
         square = t.mul(deviation, deviation)
-        variance = mean(t, square)
+        variance = t.mean_hw(square)
         k = degrees_of_freedom(t)
         regularised = t.add(variance, _times(t, k, float(self.values["e_lambda"] or 0), "e_lambda"))
         return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
 
     def _scaled_mean(self, t: Template) -> gs.Variable:
         """The mean form on deviations divided by the largest of their channel, so that no square leaves float16."""
-        deviation = t.sub(t.x, mean(t, t.x))
+        deviation = t.sub(t.x, t.mean_hw(t.x))
         largest = t.reduce("ReduceMax", t.op("Abs", deviation), (2, 3))
         largest = t.op("Max", largest, t.scalar(_SMALLEST_DEVIATION, "smallest"))
         deviation = t.div(deviation, largest)
         square = t.mul(deviation, deviation)
-        variance = mean(t, square)
+        variance = t.mean_hw(square)
         k = degrees_of_freedom(t)
         root = t.div(t.scalar(math.sqrt(float(self.values["e_lambda"] or 0)), "root_lambda"), largest)
         regularised = t.add(variance, _times(t, k, 1.0, "one", t.mul(root, root)))
