@@ -13,6 +13,9 @@ INSTALL  = $(BIN)/python -m pip install -qq --disable-pip-version-check --constr
 EXAMPLE := examples/01_first_insertion/detector.onnx
 RESULT  := build/demo/detector-simam.onnx
 
+# An editable installation is compiled to bytecode by whoever runs it first, or again by every process.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all lint bench clean
 
