@@ -34,7 +34,7 @@ def of_maps(feature: FeatureMap, opset: int) -> tuple[str, ...]:
     """The same for a normalisation over the whole map, of which the operator takes one sum: not of a large one."""
     forms = lowerings(feature, opset)
     exact = tuple(form for form in forms if form != INSTANCE_NORM)
-    return exact if exact and feature.static and feature.large else forms
+    return exact if exact and feature.large else forms
 
 
 def choose(t: Template, forms: Sequence[str]) -> str:
