@@ -177,7 +177,7 @@ def test_full_matrix(block: Named, dtype: str, site: str) -> None:
         feature = feature_map(channels, height, width, dtype, **change)
         if possible(block, feature, opset):
             for built in forms(block, feature, opset):
-                check(built, "all")
+                check(built)
 
 
 # ---------------------------------------------------------------------- what TensorRT takes
