@@ -234,6 +234,7 @@ def bn_values(prefix: str, count: int, weight: float = 1.0, bias: float = 0.0) -
 # ---------------------------------------------------------------------- the registry
 
 
+@cache
 def block_class(name: str) -> type[Block]:
     """The block of that name. BlockError, with the nearest names, if none is installed."""
     if (found := _in_its_own_file(name)) is not None:

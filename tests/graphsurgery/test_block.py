@@ -246,8 +246,10 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     theirs = EntryPoint("others", "others_halve", blocks.ENTRY_POINTS)
     monkeypatch.setattr(catalogue, "entry_points", lambda group: [*ours, theirs])
     all_blocks.cache_clear()
+    block_class.cache_clear()
     yield module
     all_blocks.cache_clear()
+    block_class.cache_clear()
 
 
 def bring(module: types.ModuleType, name: str, base: type[Block] = Halve) -> type[Block]:

@@ -30,6 +30,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no
     found = list(catalogue.entry_points(group=block.ENTRY_POINTS))
     monkeypatch.syspath_prepend(tmp_path)
     block.all_blocks.cache_clear()
+    block.block_class.cache_clear()
 
     def add(package: str, text: str) -> None:
         (tmp_path / f"{package}.py").write_text(text)
@@ -38,6 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no
 
     yield add
     block.all_blocks.cache_clear()
+    block.block_class.cache_clear()
 
 
 def test_a_block_of_another_package_is_found(install) -> None:  # type: ignore[no-untyped-def]
