@@ -8,14 +8,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 
 from ..errors import OutputError
-
-if TYPE_CHECKING:
-    pass
 
 _LONGEST = 200
 STOPPED_READING = 128 + 13

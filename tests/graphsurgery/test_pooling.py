@@ -96,7 +96,7 @@ def test_in_float16_without_leaving_it(size: tuple[int, int], opset: int) -> Non
 
 @pytest.mark.parametrize(("size", "axes"), [((None, None), (2, 3)), ((20, None), (3,))])
 def test_sides_that_are_not_known_are_reduced(size: tuple[int | None, int | None], axes: tuple[int, ...]) -> None:
-    assert {node.op_type for node in built(size, axes).graph.node} == {"ReduceMean"}
+    assert [node.op_type for node in built(size, axes).graph.node] == ["ReduceMean"] * len(axes)
 
 
 def test_a_known_side_is_pooled_beside_one_that_is_not() -> None:

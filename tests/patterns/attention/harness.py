@@ -108,12 +108,12 @@ class Built:
 
     @property
     def operators(self) -> list[str]:
-        """Of all nodes in order; a mean that is taken along one side after the other counts once."""
+        """Of all nodes in order; a mean that is taken along one side after the other, at a large map, counts once."""
         maker = {name: node.op_type for node in self.graph.node for name in node.output}
         return [
             node.op_type
             for node in self.graph.node
-            if not node.op_type == maker.get(node.input[0] if node.input else "") == "ReduceMean"
+            if not (self.feature.large and node.op_type == "ReduceMean" and maker.get(node.input[0]) == "ReduceMean")
         ]
 
     @property

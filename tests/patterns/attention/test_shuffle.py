@@ -62,8 +62,9 @@ def test_operators(opset: int) -> None:
     normal = ["ReduceMean", "Mul", "InstanceNormalization", "Add", "Sigmoid", "Mul"]
     assert build("shuffle", {"half": 2}, feature_map(12), opset=opset).operators == [*normal, *SHUFFLE]
     dynamic = build("shuffle", {"half": 2}, feature_map(12, None, batch=None), opset=opset)
-    assert dynamic.operators[-1] == "Gather"
-    assert "InstanceNormalization" not in dynamic.operators  # of a large map it is not exact, see test_large_maps.py
+    # the operator is not exact on a large map, see test_large_maps.py
+    centred, scaled = ["Sub", "Mul", "ReduceMean", "Add", "Sqrt"], ["Add", "Div", "Mul", "Add", "Sigmoid", "Mul"]
+    assert dynamic.operators == ["ReduceMean", "Mul", *centred, *scaled, "Gather"]
     halves = build("shuffle", {"half": 2}, feature_map(12), target="onnxruntime")
     assert halves.operators.count("Gather") == 3
     shapes = onnx.shape_inference.infer_shapes(halves.model).graph.value_info
