@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery import folding, gate
@@ -22,9 +21,9 @@ from graphsurgery.block import Block, make_block
 from graphsurgery.emitted import Emitted
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.parity.conditioning import Conditioning
-from graphsurgery.record import GATE_KEY, load_weights
+from graphsurgery.record import GATE_KEY
 from graphsurgery.template import Template
+from tests.patterns.attention.truth import Truth, truth
 
 Array = np.ndarray[Any, Any]
 Settings = Mapping[str, object]
@@ -63,8 +62,9 @@ CASES: dict[str, ModuleType] = {
 """Block -> its file in cases/: BLOCKS, a list as above; and, where the defaults do not fit, IDENTITY (the spelled
 names that have one; default none), INERT (parameters that the function does not depend on), ELSEWHERE (variants that
 have no case here: their own test file has them), LARGEST (the largest input that float16 can take, for a block that is
-a polynomial of it), FACTOR (how much wider the tolerances are, with the reason), and weights(key, shape, rng), which
-gives random values for a parameter or None."""
+a polynomial of it), QUADRATIC (whether time and memory grow with the square of the map's positions), FACTOR (how much
+wider the tolerances are, with the reason), and weights(key, shape, rng), which gives random values for a parameter or
+None."""
 
 LATER: list[tuple[str, dict[str, object]]] = [block for module in CASES.values() for block in module.BLOCKS]
 """The blocks of cases/. Of these, the default run has the thin slice of test_slice.py, and `make test-all` all."""
@@ -131,28 +131,18 @@ class Built:
         return folding.read_back(self.emitted.stored, shapes, lambda name: numpy_helper.to_array(constants[name]))
 
     @cached_property
-    def twin(self) -> torch.nn.Module:
-        """The PyTorch module with those weights, float64, evaluation mode."""
-        module = self.block.module(self.feature)
-        load_weights(module, {key: value for key, value in self.weights.items() if key != GATE_KEY})
-        return module.double().eval()
+    def truth(self) -> Truth:
+        """The PyTorch module with those weights."""
+        own = {key: value for key, value in self.weights.items() if key != GATE_KEY}
+        return truth(self.block, self.feature, own)
 
     def expected(self, x: Array) -> Array:
-        """What the twin gives for ``x``, float64."""
-        key = x.tobytes()
-        if key not in self._expected:
-            with torch.no_grad():
-                self._expected[key] = self.twin(torch.from_numpy(x.astype(np.float64))).numpy()
-        return self._expected[key]
+        """What the PyTorch module gives for ``x``, float64."""
+        return self.truth.expected(x)
 
-    @cached_property
-    def conditioning(self) -> Conditioning:
-        """What is permitted where the block multiplies rounding errors."""
-        return Conditioning(self.twin, self.feature.dtype)
-
-    @cached_property
-    def _expected(self) -> dict[bytes, Array]:
-        return {}
+    def slack(self, x: Array) -> float:
+        """What is permitted on top of the tolerance where the block multiplies rounding errors."""
+        return self.truth.slack(x)
 
 
 def feature_map(

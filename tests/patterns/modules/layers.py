@@ -1,42 +1,31 @@
-"""Layers written out in numpy, float64, and what else the tests of the gates share."""
+"""Layers in numpy, float64, written from their definitions: what the twins' formulas are checked with."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-Module = TypeVar("Module", bound=nn.Module)
 Array = np.ndarray[Any, Any]
-State = dict[str, Array]
-
-
-def randomised(module: Module) -> Module:
-    """The module in float64, evaluation mode, with scales of both signs and statistics far from 0 and 1."""
-    for key, value in module.state_dict().items():
-        if key.endswith("running_var"):
-            value.uniform_(0.3, 2.0)
-        elif value.is_floating_point():
-            value.normal_(std=0.7)
-    return module.double().eval()
-
-
-def state(module: nn.Module) -> State:
-    """A copy of its state in numpy."""
-    return {key: value.numpy().copy() for key, value in module.state_dict().items()}
-
-
-def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Key -> shape of everything but the counters of the BatchNorms."""
-    return {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+State = Mapping[str, Array]
 
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e^-x)."""
     y: Array = 1 / (1 + np.exp(-x))
     return y
+
+
+def softmax(x: Array, axis: int) -> Array:
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def gelu(x: Array) -> Array:
+    """The exact form."""
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
 def batch_norm(x: Array, given: State, prefix: str, eps: float) -> Array:
@@ -61,6 +50,37 @@ def group_norm(x: Array, groups: int, given: State, prefix: str) -> Array:
     return normal
 
 
+def layer_norm(x: Array, weight: Array, bias: Array, axis: int, eps: float = 1e-5) -> Array:
+    """Over one axis, with the population's variance."""
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    normal = (x - x.mean(axis, keepdims=True)) / np.sqrt(x.var(axis, keepdims=True) + eps)
+    return normal * weight.reshape(shape) + bias.reshape(shape)
+
+
+def pointwise(x: Array, state: State, name: str) -> Array:
+    """A 1x1 convolution, or a linear layer on the channels of a map."""
+    weight = state[f"{name}.weight"]
+    y = np.einsum("oi,nihw->nohw", weight.reshape(weight.shape[:2]), x)
+    bias = state.get(f"{name}.bias")
+    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+
+
+def depthwise(x: Array, state: State, name: str, dilation: int = 1) -> Array:
+    """A depthwise convolution that keeps the size, one tap at a time; what is outside of the map is 0."""
+    weight = state[f"{name}.weight"]
+    y = np.zeros_like(x)
+    height, width = x.shape[2:]
+    rows, columns = weight.shape[2:]
+    for i, j in np.ndindex(rows, columns):
+        down, right = dilation * (i - rows // 2), dilation * (j - columns // 2)
+        for row in range(max(0, -down), min(height, height - down)):
+            for column in range(max(0, -right), min(width, width - right)):
+                y[:, :, row, column] += weight[:, 0, i, j] * x[:, :, row + down, column + right]
+    bias = state.get(f"{name}.bias")
+    return y if bias is None else y + bias.reshape(1, -1, 1, 1)
+
+
 def convolution(x: Array, weight: Array, bias: Array | None = None, groups: int = 1) -> Array:
     """[N, C, H, W] with zeros around it, stride 1, odd kernels, the same size: position after position."""
     (kernel_h, kernel_w), (height, width) = weight.shape[2:], x.shape[2:]
@@ -73,21 +93,3 @@ def convolution(x: Array, weight: Array, bias: Array | None = None, groups: int 
         window = padded[:, first : first + inputs, i : i + kernel_h, j : j + kernel_w]
         y[:, o, i, j] = (window * weight[o]).sum(axis=(1, 2, 3))
     return y if bias is None else y + bias.reshape(1, -1, 1, 1)
-
-
-def assert_trains(module: nn.Module, channels: int, size: tuple[int, int] = (8, 9)) -> None:
-    """In training mode every parameter gets a finite gradient, and not all of it is zero."""
-    module = module.double().train()
-    x = torch.randn(4, channels, *size, dtype=torch.float64)
-    module(x).square().mean().backward()
-    for name, parameter in module.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().max() > 0, name
-
-
-def scale(module: nn.Module, channels: int) -> float:
-    """Norm of the result over that of the input, for what follows a SiLU."""
-    x = nn.functional.silu(torch.randn(2, channels, 20, 20))
-    with torch.no_grad():
-        return float(module.eval()(x).norm() / x.norm())

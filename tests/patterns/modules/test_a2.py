@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from graphsurgery.patterns.modules.a2 import DoubleAttention
-from tests.patterns.modules.naive import arrays, pointwise, randomised, run, softmax, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import pointwise, softmax
 
 
 @pytest.mark.parametrize("size", [(6, 6), (4, 9), (1, 1)])
 def test_agrees_with_the_formula(size: tuple[int, int]) -> None:
     module = randomised(DoubleAttention(6, 4, 5), 1.0)
-    state = arrays(module)
+    state = state_of(module)
     x = np.random.default_rng(1).standard_normal((2, 6, *size))
     n, positions = 2, size[0] * size[1]
     a, b, v = (pointwise(x, state, name).reshape(n, -1, positions) for name in ("convA", "convB", "convV"))
@@ -34,7 +34,7 @@ def test_images_do_not_meet() -> None:
 
 
 def test_training() -> None:
-    trains(DoubleAttention(6, 4, 5), torch.randn(2, 6, 9, 8))
+    assert_trains(DoubleAttention(6, 4, 5), 6, (9, 8))
 
 
 def test_numbers_below_1_are_refused() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.aifi import AIFI, NAMES, position_embedding
-from tests.patterns.modules.naive import Array, arrays, gelu, layer_norm, randomised, run, softmax, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import Array, gelu, layer_norm, softmax
 
 SIZE = (3, 5)
 
@@ -17,7 +18,7 @@ SIZE = (3, 5)
 def test_agrees_with_the_formula(variant: str, before: bool) -> None:
     channels, heads, eps = 8, 2, 1e-3
     module = randomised(AIFI(channels, SIZE, 6, heads, before, variant, eps), 1.0)
-    state, (attention, first, second) = arrays(module), NAMES[variant]
+    state, (attention, first, second) = state_of(module), NAMES[variant]
     x = np.random.default_rng(1).standard_normal((2, channels, *SIZE))
     pos = position_embedding(channels, *SIZE, variant).numpy()
 
@@ -52,7 +53,7 @@ def test_agrees_with_the_formula(variant: str, before: bool) -> None:
 @pytest.mark.parametrize("variant", NAMES)
 def test_training_and_another_size(variant: str) -> None:
     module = AIFI(8, SIZE, 6, 2, variant=variant)
-    trains(module, torch.randn(2, 8, *SIZE))
+    assert_trains(module, 8, SIZE)
     with pytest.raises(ValueError, match="made for maps of 3x5, got 5x3"):
         module(torch.zeros(1, 8, 5, 3))
 

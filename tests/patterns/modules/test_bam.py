@@ -7,18 +7,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.bam import BAM, VARIANTS
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    batch_norm,
-    convolution,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, batch_norm, convolution, sigmoid
 
 C, S = "channel_att.gate_c.gate_c", "spatial_att.gate_s.gate_s"
 
@@ -75,7 +65,7 @@ def test_agrees_with_the_formula(variant: str, eps: float) -> None:
     """Also in that the BatchNorms of the channel part keep 1e-5, whatever the others have."""
     module = randomised(BAM(6, 3, variant, bn_eps=eps))
     x = np.random.default_rng(1).standard_normal((2, 6, 5, 9)) * 2
-    expected = naive(x, variant, state(module), eps)
+    expected = naive(x, variant, state_of(module), eps)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
 
 

@@ -8,18 +8,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.caa import VARIANTS, ContextAnchorAttention
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    batch_norm,
-    convolution,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, batch_norm, convolution, sigmoid
 
 
 def naive(x: Array, given: State, eps: float) -> Array:
@@ -45,7 +35,7 @@ def naive(x: Array, given: State, eps: float) -> Array:
 def test_agrees_with_the_formula(variant: str, eps: float) -> None:
     module = randomised(ContextAnchorAttention(3, variant, 5, 9, bn_eps=eps))
     x = np.random.default_rng(1).standard_normal((2, 3, 6, 11)) * 2
-    expected = naive(x, state(module), eps)
+    expected = naive(x, state_of(module), eps)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 

@@ -10,18 +10,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.cbam import CBAM, VARIANTS
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    batch_norm,
-    convolution,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, batch_norm, convolution, sigmoid
 
 LAYERS = {
     "official": ("ChannelGate.mlp.1", "ChannelGate.mlp.3", "SpatialGate.spatial.conv", "SpatialGate.spatial.bn"),
@@ -61,7 +51,7 @@ def naive(x: Array, variant: str, given: State) -> Array:
 def test_agrees_with_the_formula(variant: str, kernel: int) -> None:
     module = randomised(module_of(variant, kernel))
     x = np.random.default_rng(1).standard_normal((3, 6, 5, 8)) * 2
-    expected = naive(x, variant, state(module))
+    expected = naive(x, variant, state_of(module))
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
 
 

@@ -8,18 +8,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.coordatt import CoordinateAttention
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    batch_norm,
-    convolution,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, batch_norm, convolution, sigmoid
 
 
 def naive(x: Array, given: State, eps: float) -> Array:
@@ -39,18 +29,18 @@ def naive(x: Array, given: State, eps: float) -> Array:
 def test_agrees_with_the_formula(bias: bool, skip: bool, eps: float) -> None:
     module = randomised(CoordinateAttention(5, 3, bias=bias, skip=skip, bn_eps=eps))
     x = np.random.default_rng(1).standard_normal((3, 5, 4, 7)) * 3
-    expected = naive(x, state(module), eps) + (x if skip else 0)
+    expected = naive(x, state_of(module), eps) + (x if skip else 0)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
 
 
 def test_statistics_in_training_are_those_of_rows_and_columns_together() -> None:
     module = randomised(CoordinateAttention(5, 3)).train()
-    before, x = state(module), torch.randn(2, 5, 4, 7, dtype=torch.float64)
+    before, x = state_of(module), torch.randn(2, 5, 4, 7, dtype=torch.float64)
     module(x)
     strip = torch.cat([x.mean(3), x.mean(2)], 2).numpy()[..., None]
     hidden = convolution(strip, before["conv1.weight"], before["conv1.bias"])
     expected = 0.9 * before["bn1.running_mean"] + 0.1 * hidden.mean((0, 2, 3))
-    np.testing.assert_allclose(state(module)["bn1.running_mean"], expected, rtol=1e-11)
+    np.testing.assert_allclose(state_of(module)["bn1.running_mean"], expected, rtol=1e-11)
 
 
 def test_keys_and_shapes() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from graphsurgery.patterns.modules.cpca import CPCA
-from tests.patterns.modules.naive import Array, arrays, depthwise, gelu, pointwise, randomised, run, sigmoid, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import Array, depthwise, gelu, pointwise, sigmoid
 
 
 @pytest.mark.parametrize("size", [(7, 7), (5, 11), (1, 1)])
 def test_agrees_with_the_formula(size: tuple[int, int]) -> None:
     module = randomised(CPCA(4, 3))
-    state = arrays(module)
+    state = state_of(module)
     x = np.random.default_rng(1).standard_normal((2, 4, *size))
 
     def mlp(pooled: Array) -> Array:
@@ -30,7 +30,7 @@ def test_agrees_with_the_formula(size: tuple[int, int]) -> None:
 
 
 def test_training() -> None:
-    trains(CPCA(8, 2), torch.randn(2, 8, 9, 8))
+    assert_trains(CPCA(8, 2), 8, (9, 8))
 
 
 def test_widths_below_1_are_refused() -> None:

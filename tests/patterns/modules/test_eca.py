@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.eca import ECA
-from tests.patterns.modules.layers import Array, assert_trains, randomised, scale, shapes, sigmoid, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, sigmoid
 
 
 def naive(x: Array, weight: Array, bias: Array | float, circular: bool) -> Array:
@@ -28,7 +29,7 @@ def naive(x: Array, weight: Array, bias: Array | float, circular: bool) -> Array
 @pytest.mark.parametrize("kernel", [1, 3, 5, 9])
 def test_agrees_with_the_formula(kernel: int, bias: bool, circular: bool) -> None:
     module = randomised(ECA(kernel, bias=bias, circular=circular))
-    given = state(module)
+    given = state_of(module)
     x = np.random.default_rng(1).standard_normal((3, 7, 4, 5)) + 0.5
     expected = naive(x, given["conv.weight"], given.get("conv.bias", 0.0), circular)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)

@@ -8,18 +8,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.ela import EfficientLocalAttention, SeparateLocalAttention
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    convolution,
-    group_norm,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, convolution, group_norm, sigmoid
 
 
 def gate(means: Array, given: State, conv: str, norm: str, groups: int, separate: bool) -> Array:
@@ -36,7 +26,7 @@ def gate(means: Array, given: State, conv: str, norm: str, groups: int, separate
 def test_shared_layers_agree_with_the_formula(kernel: int, conv_groups: int, norm_groups: int, bias: bool) -> None:
     module = randomised(EfficientLocalAttention(8, kernel, conv_groups, norm_groups, bias))
     x = np.random.default_rng(1).standard_normal((3, 8, 4, 9)) * 2
-    given = state(module)
+    given = state_of(module)
     rows, columns = (gate(m[:, :, None], given, "conv", "gn", norm_groups, False) for m in (x.mean(3), x.mean(2)))
     expected = x * rows.transpose(0, 1, 3, 2) * columns
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
@@ -46,7 +36,7 @@ def test_shared_layers_agree_with_the_formula(kernel: int, conv_groups: int, nor
 def test_separate_layers_agree_with_the_formula(skip: bool) -> None:
     module = randomised(SeparateLocalAttention(6, 5, 2, skip))
     x = np.random.default_rng(1).standard_normal((3, 6, 4, 9)) * 2
-    given = state(module)
+    given = state_of(module)
     rows = gate(x.mean(3)[:, :, None], given, "conv_h", "norm_h", 2, True).transpose(0, 1, 3, 2)
     columns = gate(x.mean(2)[:, :, None], given, "conv_w", "norm_w", 2, True)
     expected = x * rows * columns + (x if skip else 0)

@@ -8,23 +8,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.ema import EfficientMultiscaleAttention
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    convolution,
-    group_norm,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
-
-
-def softmax(x: Array) -> Array:
-    y: Array = np.exp(x) / np.exp(x).sum(1, keepdims=True)
-    return y
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, convolution, group_norm, sigmoid, softmax
 
 
 def naive(x: Array, given: State, groups: int) -> Array:
@@ -37,7 +22,7 @@ def naive(x: Array, given: State, groups: int) -> Array:
         ]
         x1 = group_norm(part * gates[0] * gates[1], k, given, "gn")
         x2 = convolution(part, given["conv3x3.weight"], given["conv3x3.bias"])
-        p1, p2 = (softmax(z.mean((2, 3), keepdims=True)) for z in (x1, x2))
+        p1, p2 = (softmax(z.mean((2, 3), keepdims=True), 1) for z in (x1, x2))
         parts.append(part * sigmoid((p1 * x2 + p2 * x1).sum(1, keepdims=True)))
     return np.concatenate(parts, axis=1)
 
@@ -46,7 +31,7 @@ def naive(x: Array, given: State, groups: int) -> Array:
 def test_agrees_with_the_formula(channels: int, factor: int) -> None:
     module = randomised(EfficientMultiscaleAttention(channels, factor))
     x = np.random.default_rng(1).standard_normal((3, channels, 4, 7)) * 2
-    expected = naive(x, state(module), factor)
+    expected = naive(x, state_of(module), factor)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 

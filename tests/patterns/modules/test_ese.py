@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.ese import EffectiveSqueezeExcite
-from tests.patterns.modules.layers import assert_trains, randomised, scale, shapes, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
 
 
 def test_agrees_with_the_formula() -> None:
     module = randomised(EffectiveSqueezeExcite(6))
-    given = state(module)
-    x = np.random.default_rng(1).standard_normal((3, 6, 4, 5)) * 20
+    given = state_of(module)
+    x = np.random.default_rng(1).standard_normal((3, 6, 4, 5)) * 60
     z = x.mean((2, 3)) @ given["fc.weight"].reshape(6, 6).T + given["fc.bias"]
     gate = np.minimum(np.maximum(z + 3, 0), 6) / 6
     assert gate.min() == 0

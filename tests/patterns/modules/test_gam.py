@@ -8,18 +8,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.gam import VARIANTS, GlobalAttention
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    batch_norm,
-    convolution,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, batch_norm, convolution, sigmoid
 
 
 def naive(x: Array, given: State, variant: str, groups: int, eps: float) -> Array:
@@ -47,7 +37,7 @@ def naive(x: Array, given: State, variant: str, groups: int, eps: float) -> Arra
 def test_agrees_with_the_formula(variant: str, reduction: int, eps: float) -> None:
     module = randomised(GlobalAttention(12, variant, reduction, eps))
     x = np.random.default_rng(1).standard_normal((2, 12, 4, 7))
-    expected = naive(x, state(module), variant, 2 if variant == "yolo-grouped" else 1, eps)
+    expected = naive(x, state_of(module), variant, 2 if variant == "yolo-grouped" else 1, eps)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-11)
 
 

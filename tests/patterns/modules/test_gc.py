@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.gc import VARIANTS, GlobalContext
-from tests.patterns.modules.layers import Array, State, randomised, scale, shapes, sigmoid, state
+from tests.patterns.modules.checks import randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, sigmoid
 
 NAMES = {
     "official": ("conv_mask", "channel_add_conv.0", "channel_add_conv.1", "channel_add_conv.3"),
@@ -39,7 +40,7 @@ def naive(x: Array, variant: str, given: State) -> Array:
 def test_agrees_with_the_formula(variant: str, magnitude: float) -> None:
     module = randomised(GlobalContext(6, 4, variant))
     x = np.random.default_rng(1).standard_normal((3, 6, 5, 8)) * magnitude
-    expected = naive(x, variant, state(module))
+    expected = naive(x, variant, state_of(module))
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.ge import GatherExcite
+from tests.patterns.modules.checks import state_of
 
 SIZES = [(13, 13), (20, 20), (21, 21), (40, 40), (13, 20), (40, 21), (5, 3)]
 SMALL = [(13, 13), (20, 20), (21, 13)]
@@ -90,10 +91,6 @@ def randomised(module: nn.Module) -> nn.Module:
     return module.double().eval()
 
 
-def arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    return {key: value.numpy() for key, value in module.state_dict().items()}
-
-
 def build(variant: str, extent: int, size: tuple[int, int] = (13, 13), bn_eps: float = 1e-5) -> GatherExcite:
     hidden = 8 if variant == "theta-plus" else None
     return GatherExcite(CHANNELS, variant, extent, size=size, hidden=hidden, bn_eps=bn_eps)
@@ -114,7 +111,7 @@ def test_learned_gathers_agree_with_the_formula(size: tuple[int, int], extent: i
     module = randomised(build(variant, extent, size))
     x = torch.randn(2, CHANNELS, *size, dtype=torch.float64)
     y = module(x).detach().numpy()
-    np.testing.assert_allclose(y, naive(x.numpy(), variant, extent, arrays(module)), rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(y, naive(x.numpy(), variant, extent, state_of(module)), rtol=1e-11, atol=1e-13)
     gate = y / x.numpy()
     assert np.abs(gate[0] - gate[1]).max() > 1e-3, "a gate that does not depend on the input tests nothing"
 
@@ -125,8 +122,8 @@ def test_bn_eps_reaches_every_norm(extent: int, variant: str) -> None:
     module = randomised(build(variant, extent, bn_eps=1e-1))
     x = torch.randn(1, CHANNELS, 13, 13, dtype=torch.float64)
     y = module(x).detach().numpy()
-    np.testing.assert_allclose(y, naive(x.numpy(), variant, extent, arrays(module), eps=1e-1), rtol=1e-11, atol=1e-13)
-    assert not np.allclose(y, naive(x.numpy(), variant, extent, arrays(module)), rtol=1e-4)
+    np.testing.assert_allclose(y, naive(x.numpy(), variant, extent, state_of(module), eps=1e-1), rtol=1e-11, atol=1e-13)
+    assert not np.allclose(y, naive(x.numpy(), variant, extent, state_of(module)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("extent", [0, 2, 4, 8])
@@ -222,7 +219,7 @@ def test_training_mode(variant: str, extent: int) -> None:
 def test_training_mode_normalises_with_the_batch(variant: str) -> None:
     module = randomised(build(variant, 2)).train()
     x = torch.randn(3, CHANNELS, 13, 13, dtype=torch.float64)
-    state = arrays(module)
+    state = state_of(module)
     g = naive_depthwise(x.numpy(), state["gather.conv1.weight"])
     state |= {"gather.norm1.running_mean": g.mean(axis=(0, 2, 3)), "gather.norm1.running_var": g.var(axis=(0, 2, 3))}
     y = module(x).detach().numpy()

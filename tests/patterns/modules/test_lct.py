@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.lct import LinearContextTransform
-from tests.patterns.modules.layers import assert_trains, randomised, scale, shapes, sigmoid, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import sigmoid
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-2])
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 def test_agrees_with_the_formula(groups: int, eps: float) -> None:
     module = randomised(LinearContextTransform(6, groups, eps))
-    given = state(module)
+    given = state_of(module)
     x = np.random.default_rng(1).standard_normal((3, 6, 4, 5)) + np.arange(6)[:, None, None]
     s = x.mean((2, 3)).reshape(3, groups, -1)
     n = (s - s.mean(2, keepdims=True)) / np.sqrt(s.var(2, keepdims=True) + eps)

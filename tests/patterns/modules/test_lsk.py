@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from graphsurgery.patterns.modules.lsk import LSK, LSKAttention
-from tests.patterns.modules.naive import Array, arrays, depthwise, gelu, pointwise, randomised, run, sigmoid, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import Array, depthwise, gelu, pointwise, sigmoid
 
 
 def unit(x: Array, state: Mapping[str, Array]) -> Array:
@@ -28,12 +29,12 @@ def unit(x: Array, state: Mapping[str, Array]) -> Array:
 def test_the_unit_agrees_with_the_formula(size: tuple[int, int]) -> None:
     module = randomised(LSK(4))
     x = np.random.default_rng(1).standard_normal((2, 4, *size))
-    np.testing.assert_allclose(run(module, x), unit(x, arrays(module)), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(run(module, x), unit(x, state_of(module)), rtol=1e-11, atol=1e-12)
 
 
 def test_the_attention_agrees_with_the_formula() -> None:
     module = randomised(LSKAttention(4))
-    state = arrays(module)
+    state = state_of(module)
     inner = {key.removeprefix("spatial_gating_unit."): values for key, values in state.items()}
     x = np.random.default_rng(1).standard_normal((2, 4, 6, 9))
     y = x + pointwise(unit(gelu(pointwise(x, state, "proj_1")), inner), state, "proj_2")
@@ -53,7 +54,7 @@ def test_identity() -> None:
 
 @pytest.mark.parametrize("kind", [LSK, LSKAttention])
 def test_training(kind: type[torch.nn.Module]) -> None:
-    trains(kind(4), torch.randn(2, 4, 9, 8))
+    assert_trains(kind(4), 4, (9, 8))
 
 
 @pytest.mark.parametrize("channels", [0, 3])

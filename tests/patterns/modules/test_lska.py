@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.lska import LSKA
-from tests.patterns.modules.naive import arrays, depthwise, pointwise, randomised, run, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import depthwise, pointwise
 
 PUBLISHED = {
     7: (3, 3, 2, 2),
@@ -24,7 +25,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("k_size", [7, 11, 23])
 def test_agrees_with_the_formula(k_size: int, size: tuple[int, int]) -> None:
     module = randomised(LSKA(3, k_size))
-    state, dilation = arrays(module), PUBLISHED[k_size][2]
+    state, dilation = state_of(module), PUBLISHED[k_size][2]
     x = np.random.default_rng(1).standard_normal((2, 3, *size))
     a = depthwise(depthwise(x, state, "conv0h"), state, "conv0v")
     a = depthwise(depthwise(a, state, "conv_spatial_h", dilation), state, "conv_spatial_v", dilation)
@@ -51,7 +52,7 @@ def test_identity() -> None:
 
 
 def test_training() -> None:
-    trains(LSKA(4), torch.randn(2, 4, 9, 8))
+    assert_trains(LSKA(4), 4, (9, 8))
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

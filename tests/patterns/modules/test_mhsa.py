@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.mhsa import BottleneckAttention, YoloMHSA
-from tests.patterns.modules.naive import Array, arrays, pointwise, randomised, run, softmax, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import Array, pointwise, softmax
 
 SIZE = (3, 5)
 
@@ -23,7 +24,7 @@ def attended(q: Array, k: Array, v: Array, energy: Array) -> Array:
 @pytest.mark.parametrize(("bias", "scaled", "key_dim"), [(False, False, None), (True, False, 5), (False, True, None)])
 def test_botnet_agrees_with_the_formula(bias: bool, scaled: bool, key_dim: int | None) -> None:
     module = randomised(BottleneckAttention(8, SIZE, 2, key_dim, bias, scaled), 1.0)
-    state = arrays(module)
+    state = state_of(module)
     d, n = key_dim or 4, SIZE[0] * SIZE[1]
     x = np.random.default_rng(1).standard_normal((2, 8, *SIZE))
     q, k, v = (part.reshape(2, 2, -1, n) for part in np.split(pointwise(x, state, "qkv"), [2 * d, 4 * d], axis=1))
@@ -42,7 +43,7 @@ def test_botnet_agrees_with_the_formula(bias: bool, scaled: bool, key_dim: int |
 def test_yolo_agrees_with_the_formula(positions: bool) -> None:
     """Not scaled; the position of the query times the query of the key's place."""
     module = randomised(YoloMHSA(8, 2, SIZE if positions else None), 1.0)
-    state = arrays(module)
+    state = state_of(module)
     n = SIZE[0] * SIZE[1]
     x = np.random.default_rng(1).standard_normal((2, 8, *SIZE))
     q, k, v = (pointwise(x, state, name).reshape(2, 2, 4, n) for name in ("query", "key", "value"))
@@ -56,9 +57,9 @@ def test_yolo_agrees_with_the_formula(positions: bool) -> None:
 
 @pytest.mark.parametrize("module", [BottleneckAttention(8, SIZE, 2), YoloMHSA(8, 2, SIZE)])
 def test_training_and_another_size(module: torch.nn.Module) -> None:
-    trains(module, torch.randn(2, 8, *SIZE))
+    assert_trains(module, 8, SIZE)
     with pytest.raises(ValueError, match="made for maps of 3x5, got 5x3"):
-        module(torch.zeros(1, 8, 5, 3))
+        module(torch.zeros(1, 8, 5, 3, dtype=torch.float64))
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:

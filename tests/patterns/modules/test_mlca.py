@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.mlca import MixedLocalChannelAttention
-from tests.patterns.modules.layers import Array, State, assert_trains, randomised, scale, shapes, sigmoid, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, sigmoid
 
 
 def adaptive(x: Array, height: int, width: int) -> Array:
@@ -40,7 +41,7 @@ def naive(x: Array, given: State, size: int, share: float) -> Array:
 def test_agrees_with_the_formula(map_size: tuple[int, int], kernel: int, size: int, share: float) -> None:
     module = randomised(MixedLocalChannelAttention(kernel, size, share))
     x = np.random.default_rng(1).standard_normal((3, 7, *map_size)) * 2
-    expected = naive(x, state(module), size, share)
+    expected = naive(x, state_of(module), size, share)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
 
 

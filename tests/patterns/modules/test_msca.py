@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.msca import AttentionModule, SpatialAttention
-from tests.patterns.modules.layers import Array, State, assert_trains, convolution, randomised, scale, shapes, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, convolution
 
 STRIPS = {"conv0": 7, "conv1": 11, "conv2": 21}
 
@@ -29,14 +30,14 @@ def unit(x: Array, given: State, prefix: str = "") -> Array:
 def test_the_unit_agrees_with_the_formula() -> None:
     module = randomised(AttentionModule(3))
     x = np.random.default_rng(1).standard_normal((2, 3, 6, 11))
-    expected = unit(x, state(module))
+    expected = unit(x, state_of(module))
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-11)
 
 
 def test_the_wrapper_agrees_with_the_formula() -> None:
     module = randomised(SpatialAttention(3))
     x = np.random.default_rng(1).standard_normal((2, 3, 6, 11))
-    given = state(module)
+    given = state_of(module)
     hidden = layer(x, given, "proj_1")
     hidden = hidden / 2 * (1 + np.vectorize(erf)(hidden / sqrt(2)))
     expected = x + layer(unit(hidden, given, "spatial_gating_unit."), given, "proj_2")

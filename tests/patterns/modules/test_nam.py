@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.nam import NAM
+from tests.patterns.modules.checks import state_of
 
 CHANNELS = 5
 SIZE = (4, 7)
@@ -63,16 +64,12 @@ def randomised(module: NAM) -> NAM:
     return module.double()
 
 
-def arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    return {key: value.numpy().copy() for key, value in module.state_dict().items()}
-
-
 @pytest.mark.parametrize("bn_eps", [1e-5, 1e-3])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_agrees_with_the_formula(variant: str, bn_eps: float) -> None:
     module = randomised(NAM(CHANNELS, variant, SIZE, bn_eps=bn_eps)).eval()
     x = torch.randn(3, CHANNELS, *SIZE, dtype=torch.float64)
-    state = arrays(module)
+    state = state_of(module)
     assert (state["Channel_Att.bn2.weight"] < 0).any(), "without a negative scale the absolute value is not tested"
     y, _ = naive(x.numpy(), variant, state, bn_eps)
     np.testing.assert_allclose(module(x).detach().numpy(), y, rtol=1e-12, atol=1e-14)
@@ -82,10 +79,10 @@ def test_agrees_with_the_formula(variant: str, bn_eps: float) -> None:
 def test_training_mode_uses_and_keeps_the_statistics_of_the_batch(variant: str) -> None:
     module = randomised(NAM(CHANNELS, variant, SIZE)).train()
     x = torch.randn(3, CHANNELS, *SIZE, dtype=torch.float64) + 0.5
-    before = arrays(module)
+    before = state_of(module)
     expected, statistics = naive(x.numpy(), variant, before, batch_statistics=True)
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
-    after = arrays(module)
+    after = state_of(module)
     for part, (mean, variance) in statistics.items():
         count = x.numel() / len(mean)
         for name, batch in (("running_mean", mean), ("running_var", variance * count / (count - 1))):

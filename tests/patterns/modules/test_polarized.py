@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.polarized import VARIANTS, Polarized
-from tests.patterns.modules.naive import Array, arrays, layer_norm, pointwise, randomised, run, sigmoid, softmax, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import Array, layer_norm, pointwise, sigmoid, softmax
 
 
 def channel_gate(x: Array, state: Mapping[str, Array], variant: str) -> Array:
@@ -46,7 +47,7 @@ def spatial_gate(x: Array, state: Mapping[str, Array], variant: str) -> Array:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_agrees_with_the_formula(variant: str, size: tuple[int, int]) -> None:
     module = randomised(Polarized(16, variant), 1.5)
-    state = arrays(module)
+    state = state_of(module)
     x = 2 * np.random.default_rng(1).standard_normal((2, 16, *size))
     by_channel = x * channel_gate(x, state, variant)
     if variant.endswith("p"):
@@ -65,7 +66,7 @@ def test_untrained(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_training(variant: str) -> None:
-    trains(Polarized(16, variant), torch.randn(2, 16, 9, 8))
+    assert_trains(Polarized(16, variant), 16, (9, 8))
 
 
 @pytest.mark.parametrize(("channels", "variant"), [(7, "p"), (6, "s"), (0, "external-p")])

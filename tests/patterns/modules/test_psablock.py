@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.psablock import PSABlock
-from tests.patterns.modules.naive import Array, arrays, depthwise, pointwise, randomised, run, sigmoid, softmax, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import Array, depthwise, pointwise, sigmoid, softmax
 
 
 def layer(x: Array, state: Mapping[str, Array], name: str, eps: float) -> Array:
@@ -30,7 +31,7 @@ def test_agrees_with_the_formula(heads: int, ratio: float, shortcut: bool, fused
     for key, values in module.named_buffers():
         if values.is_floating_point():
             torch.nn.init.uniform_(values, 0.3, 2.0) if key.endswith("var") else torch.nn.init.normal_(values)
-    state = arrays(module)
+    state = state_of(module)
     x = np.random.default_rng(1).standard_normal((2, channels, *size))
     value = channels // heads
     key_dim = int(value * ratio)
@@ -58,7 +59,7 @@ def test_identity() -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_training(fused: bool) -> None:
-    trains(PSABlock(8, 2, fused=fused), torch.randn(2, 8, 9, 8))
+    assert_trains(PSABlock(8, 2, fused=fused), 8, (9, 8))
 
 
 def test_heads_that_do_not_fit_are_refused() -> None:

@@ -8,18 +8,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.scsa import SpatialChannelSynergisticAttention
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    convolution,
-    group_norm,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, convolution, group_norm, sigmoid
 
 LAYERS = {"local_dwc": 3, "global_dwc_s": 5, "global_dwc_m": 7, "global_dwc_l": 9}
 
@@ -63,7 +53,7 @@ def naive(x: Array, given: State, heads: int, window: int) -> Array:
 def test_agrees_with_the_formula(heads: int, window: int, bias: bool) -> None:
     module = randomised(SpatialChannelSynergisticAttention(8, heads, window, bias))
     x = np.random.default_rng(1).standard_normal((3, 8, 8, 15)) * 2
-    expected = naive(x, state(module), heads, window)
+    expected = naive(x, state_of(module), heads, window)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-11)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.se import SqueezeExcite
+from tests.patterns.modules.checks import randomised, state_of
 
 
 def naive(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
@@ -26,23 +27,12 @@ def naive(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
     return y
 
 
-def randomised(module: nn.Module) -> nn.Module:
-    """The module in float64 and evaluation mode, with parameters large enough for the gate to leave 0.5."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=1.0)
-    return module.double().eval()
-
-
-def arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    return {key: value.numpy() for key, value in module.state_dict().items()}
-
-
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("channels", "hidden", "size"), [(16, 1, (13, 13)), (24, 5, (7, 20)), (6, 6, (1, 1))])
 def test_agrees_with_the_formula(channels: int, hidden: int, size: tuple[int, int], bias: bool) -> None:
     module = randomised(SqueezeExcite(channels, hidden, bias=bias))
     x = torch.randn(3, channels, *size, dtype=torch.float64) + 0.5
-    np.testing.assert_allclose(module(x).detach().numpy(), naive(x.numpy(), arrays(module)), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(module(x).detach().numpy(), naive(x.numpy(), state_of(module)), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("bias", [True, False])

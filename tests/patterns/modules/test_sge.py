@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.sge import SpatialGroupEnhance
-from tests.patterns.modules.layers import Array, State, assert_trains, randomised, scale, shapes, sigmoid, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, sigmoid
 
 
 def naive(x: Array, groups: int, given: State) -> Array:
@@ -28,7 +29,7 @@ def test_agrees_with_the_formula(groups: int, magnitude: float) -> None:
     module = randomised(SpatialGroupEnhance(6, groups))
     x = magnitude * (np.random.default_rng(1).standard_normal((3, 6, 4, 5)) + 0.5)
     actual = module(torch.from_numpy(x)).detach().numpy()
-    np.testing.assert_allclose(actual, naive(x, groups, state(module)), rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(actual, naive(x, groups, state_of(module)), rtol=1e-9, atol=1e-13)
 
 
 def test_keys_and_shapes() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.shuffle import ShuffleAttention
-from tests.patterns.modules.layers import Array, State, assert_trains, randomised, scale, shapes, sigmoid, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, sigmoid
 
 
 def naive(x: Array, given: State) -> Array:
@@ -29,7 +30,7 @@ def naive(x: Array, given: State) -> Array:
 def test_agrees_with_the_formula(channels: int, groups: int) -> None:
     module = randomised(ShuffleAttention(channels, groups))
     x = np.random.default_rng(1).standard_normal((3, channels, 4, 7)) * 2
-    expected = naive(x, state(module))
+    expected = naive(x, state_of(module))
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 

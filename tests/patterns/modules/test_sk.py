@@ -9,17 +9,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.sk import VARIANTS, SelectiveKernel
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    batch_norm,
-    convolution,
-    randomised,
-    scale,
-    shapes,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, batch_norm, convolution
 
 EPS = 1e-3
 
@@ -65,7 +56,7 @@ def naive(x: Array, variant: str, given: State) -> Array:
 def test_agrees_with_the_formula(variant: str) -> None:
     module = randomised(SelectiveKernel(6, 3, variant, groups=2, bn_eps=EPS))
     x = np.random.default_rng(1).standard_normal((2, 6, 5, 8))
-    expected = naive(x, variant, state(module))
+    expected = naive(x, variant, state_of(module))
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 

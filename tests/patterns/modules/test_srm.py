@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.srm import StyleRecalibration
-from tests.patterns.modules.layers import assert_trains, batch_norm, randomised, scale, shapes, sigmoid, state
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import batch_norm, sigmoid
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])
 @pytest.mark.parametrize("size", [(4, 5), (1, 2)])
 def test_agrees_with_the_formula(size: tuple[int, int], eps: float) -> None:
     module = randomised(StyleRecalibration(6, bn_eps=eps))
-    given = state(module)
+    given = state_of(module)
     x = np.random.default_rng(1).standard_normal((3, 6, *size)) * 3 + 1
     z = given["cfc"][:, 0] * x.mean((2, 3)) + given["cfc"][:, 1] * x.std((2, 3), ddof=1)
     expected = x * sigmoid(batch_norm(z, given, "bn", eps))[:, :, None, None]

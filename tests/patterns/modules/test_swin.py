@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from graphsurgery.patterns.modules.swin import SwinBlock
-from tests.patterns.modules.naive import arrays, gelu, layer_norm, randomised, run, softmax, trains
+from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
+from tests.patterns.modules.layers import gelu, layer_norm, softmax
 
 
 @pytest.mark.parametrize("shifted", [False, True])
@@ -16,7 +17,7 @@ def test_agrees_with_the_formula(size: tuple[int, int], window: int, shifted: bo
     """Each position attends to the places of its window; to those from the other end of the map by exp(-100)."""
     channels, heads = 4, 2
     module = randomised(SwinBlock(channels, size, heads, window, shifted, 6), 1.0)
-    state = arrays(module)
+    state = state_of(module)
     x = np.random.default_rng(1).standard_normal((1, channels, *size))
     window, shift = (min(size), 0) if min(size) <= window else (window, window // 2 if shifted else 0)
     height, width = (-(-side // window) * window for side in size)
@@ -66,7 +67,7 @@ def test_buffers_that_follow_from_the_sizes_are_not_kept() -> None:
 
 def test_training_and_another_size() -> None:
     module = SwinBlock(8, (6, 8), 2, 4, shifted=True, qkv_bias=False)
-    trains(module, torch.randn(2, 8, 6, 8))
+    assert_trains(module, 8, (6, 8))
     with pytest.raises(ValueError, match="made for maps of 6x8, got 8x6"):
         module(torch.zeros(1, 8, 8, 6))
 

@@ -8,18 +8,8 @@ import torch
 from torch import nn
 
 from graphsurgery.patterns.modules.triplet import TripletAttention
-from tests.patterns.modules.layers import (
-    Array,
-    State,
-    assert_trains,
-    batch_norm,
-    convolution,
-    randomised,
-    scale,
-    shapes,
-    sigmoid,
-    state,
-)
+from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
+from tests.patterns.modules.layers import Array, State, batch_norm, convolution, sigmoid
 
 TURNS = {"cw": (0, 2, 1, 3), "hc": (0, 3, 2, 1), "hw": (0, 1, 2, 3)}
 
@@ -41,7 +31,7 @@ def naive(x: Array, given: State, eps: float) -> Array:
 def test_agrees_with_the_formula(spatial: bool, eps: float) -> None:
     module = randomised(TripletAttention(spatial, eps))
     x = np.random.default_rng(1).standard_normal((3, 5, 4, 9)) * 2
-    expected = naive(x, state(module), eps)
+    expected = naive(x, state_of(module), eps)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
