@@ -11,6 +11,7 @@ from .errors import SiteError
 from .featuremap import Dimension
 from .recognition.advice import Objection, examine
 from .selection.resolver import Place
+from .wiring import Edge, Wiring
 
 if TYPE_CHECKING:
     from .recognition import BlockTree, Found
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from .record import Insertion
     from .sites import Site, SiteFinder
 
-_Origin = tuple[str | None, tuple[str, ...]]
-"""name of a row, None for an input of the model; ids of the inserted blocks behind it"""
 OUTPUT = "(model output)"
 """how the list of readers calls an output of the model"""
 
@@ -84,24 +83,12 @@ class Row:
         }
 
 
-@dataclass(frozen=True)
-class Edge:
-    """A map on its way from one row to another; ``source`` None is an input of the model, ``target`` None an output."""
-
-    source: str | None
-    target: str | None
-    through: tuple[str, ...]
-    """ids of the inserted blocks on the way"""
-
-
 class Outline:
     """The rows of one model."""
 
     def __init__(self, finder: SiteFinder) -> None:
         self._finder = finder
         self._index = finder.index
-        self._between: dict[int, dict[_Origin, None]] = {}
-        """position of a node in no row -> the rows that it reads from"""
 
     @cached_property
     def _tree(self) -> BlockTree:
@@ -278,75 +265,13 @@ class Outline:
 
     def edges(self) -> list[Edge]:
         """How the outermost rows are wired, in the order of their targets; rows by name, what lies between left out."""
-        self._look_through()
-        found: dict[Edge, None] = {}
-        for unit in self._units:
-            name = self._unit_name(unit)
-            for source, through in self._sources_of(unit):
-                if source != name:
-                    found.setdefault(Edge(source, name, through))
-        for output in self._index.outputs:
-            root = self._view.root(output)
-            through = self._through(output)
-            for source, before in self._origins(root):
-                found.setdefault(Edge(source, None, (*before, *through)))
-        return list(found)
-
-    def _unit_name(self, unit: Found | int) -> str:
-        if isinstance(unit, int):
-            return f"op:{self._index.nodes[unit].op_type}[{self._numbers[unit]}]"
-        return self._tree.selector(unit)
-
-    @cached_property
-    def _unit_at(self) -> dict[int, str]:
-        table: dict[int, str] = {}
-        for unit in self._units:
-            nodes = {unit} if isinstance(unit, int) else unit.nodes
-            table.update(dict.fromkeys(nodes, self._unit_name(unit)))
-        return table
-
-    def _sources_of(self, unit: Found | int) -> Iterator[_Origin]:
-        nodes = {unit} if isinstance(unit, int) else unit.nodes
-        for position in sorted(nodes, key=lambda p: self._order.get(p, -1)):
-            yield from self._read_by(position)
-
-    def _read_by(self, position: int) -> Iterator[_Origin]:
-        for name in dict.fromkeys(self._index.nodes[position].input):
-            root = self._view.root(name)
-            if name and root in self._view.inputs(position):
-                through = self._through(name)
-                for source, before in self._origins(root):
-                    yield source, (*before, *through)
-
-    def _through(self, tensor: str) -> tuple[str, ...]:
-        """The insertions between a tensor and its root, the nearest to the root first."""
-        passed: list[str] = []
-        root, seen = self._view.root(tensor), set[str]()
-        while tensor != root and tensor not in seen:
-            seen.add(tensor)
-            insertion = self._insertions.get(tensor)
-            if insertion is not None:
-                passed.append(insertion.id)
-                tensor = insertion.site.tensor
-            else:
-                position = self._index.producer.get(tensor)
-                tensor = self._index.nodes[position].input[0] if position is not None else root
-        return tuple(reversed(passed))
-
-    def _origins(self, root: str) -> list[_Origin]:
-        """The rows that a tensor comes from; nodes that are in none are looked through."""
-        position = self._view.producer(root)
-        if position is None:
-            return [(None, ())] if root in self._index.inputs and root not in self._index.initializers else []
-        if position in self._unit_at:
-            return [(self._unit_at[position], ())]
-        return list(self._between.get(position, ()))
-
-    def _look_through(self) -> None:
-        """Note for every node in no row which rows it reads from, in the order of the graph."""
-        for position in self._view.order:
-            if position not in self._unit_at:
-                self._between[position] = dict.fromkeys(self._read_by(position))
+        rows = [
+            ({unit}, f"op:{self._index.nodes[unit].op_type}[{self._numbers[unit]}]")
+            if isinstance(unit, int)
+            else (unit.nodes, self._tree.selector(unit))
+            for unit in self._units
+        ]
+        return Wiring(self._index, self._view, rows, self._insertions).edges()
 
 
 def _no_map() -> Objection:

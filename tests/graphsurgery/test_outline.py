@@ -11,10 +11,11 @@ from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.modelfile import ModelFile
-from graphsurgery.outline import OUTPUT, Edge, Outline, Row
+from graphsurgery.outline import OUTPUT, Outline, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.sites import SiteFinder
+from graphsurgery.wiring import Edge
 from tests.exports import export
 from tests.models import model, node, value
 from tests.recognition.randomise import randomise
