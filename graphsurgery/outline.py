@@ -150,7 +150,7 @@ class Outline:
 
     def _gives_a_map(self, position: int) -> bool:
         outputs = self._view.outputs(position)
-        return bool(outputs) and self._tree.plane.is_in(outputs[0]) and self._finder.is_map(outputs[0])
+        return bool(outputs) and self._tree.is_map(outputs[0]) and self._finder.is_map(outputs[0])
 
     def _of_block(self, outermost: Found, depth: int | None) -> Iterator[Row]:
         pending: list[tuple[Found, str, str | None, int]] = [(outermost, self._tree.selector(outermost), None, 1)]
@@ -167,7 +167,7 @@ class Outline:
         kind = self._index.nodes[position].op_type
         number = self._numbers[position]
         path = self._finder.tree.of_node[position] or None
-        role, tensor = self._tree.anatomy.of_node(position), self._view.outlet(root)
+        role, tensor = self._tree.role_of(position), self._view.outlet(root)
         return self._row(None, f"op:{kind}[{number}]", None, 1, kind, number, path, role, root, tensor)
 
     def _row(
@@ -206,7 +206,7 @@ class Outline:
             tensor=tensor,
             shape=site.shape if site else shape,
             dtype=site.dtype if site else None,
-            stride=self._tree.plane.stride(root) or (site.stride if site else None),
+            stride=self._tree.stride(root) or (site.stride if site else None),
             readers=tuple(self._readers(root, block)),
             insertions=tuple(self._behind.get(root, ())),
             site=site,

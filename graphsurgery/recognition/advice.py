@@ -39,7 +39,7 @@ def examine(tree: BlockTree, tensor: str) -> Objection | None:
     leaf = tree.innermost(position) if position is not None else None
     if leaf is not None and root != leaf.root and not leaf.parts and leaf.type in _CONVOLUTIONS:
         return _inside(tree, leaf)
-    if not tree.plane.is_in(root):
+    if not tree.is_map(root):
         return Objection(
             "not a map",
             "this is no map of the image: its values are tokens, sizes, means or boxes, and not one for every position",
@@ -100,7 +100,7 @@ def _only_tokens(tree: BlockTree, root: str, position: int) -> bool:
         block is not None
         and bool(readers)
         and all(
-            p in block.nodes and not any(tree.plane.is_in(name) for name in view.outputs(p)) and not _pools(tree, p)
+            p in block.nodes and not any(tree.is_map(name) for name in view.outputs(p)) and not _pools(tree, p)
             for p in readers
         )
     )

@@ -33,12 +33,12 @@ class BlockTree:
     ROLES = ROLES
 
     def __init__(self, index: GraphIndex, shapes: ShapeTable | None = None, tree: ModuleTree | None = None) -> None:
-        expanded = expand(index)
-        self._expanded = expanded is not None
-        if expanded is not None:
-            index, shapes = expanded.index, ShapeTable(expanded.index)
-        self.view = View(index)
-        self.plane = Plane(self.view, shapes)
+        self._expanded = expand(index)
+        self.view = self._expanded.file if self._expanded else View(index)
+        """the model as it is in the file"""
+        self._seen = self._expanded.inside if self._expanded else self.view
+        """the same with its calls of local functions written out"""
+        self._plane = Plane(self._seen, ShapeTable(self._seen.index) if self._expanded else shapes)
         self._tree = tree
         self._work: dict[str, int] = {}
         """module path -> how many active nodes are in it"""
@@ -47,11 +47,11 @@ class BlockTree:
         names = [*(pattern.names for pattern in patterns), *(head.names for head in heads)]
         self.known_types = list(dict.fromkeys(name for each in names for name in each))
         """names of every pattern that is installed, found here or not"""
-        outermost = _outermost(Matcher(self.view, self.plane, patterns), self.view, self.plane)
-        self.anatomy = Anatomy(self.view, self.plane, outermost, heads)
-        found = self.anatomy.blocks
-        if expanded is not None:
-            found = [told for block in found for told in expanded.told(block, self.view.active)]
+        outermost = _outermost(Matcher(self._seen, self._plane, patterns), self._seen, self._plane)
+        self._anatomy = Anatomy(self._seen, self._plane, outermost, heads)
+        found = self._anatomy.blocks
+        if self._expanded is not None:
+            found = [told for block in found for told in self._expanded.told(block)]
         self.blocks: tuple[Found, ...] = tuple(self._labelled(block) for block in found)
         """outermost blocks, in the order of the graph"""
 
@@ -86,7 +86,24 @@ class BlockTree:
 
     def role(self, name: str) -> list[str]:
         """The tensors of a role, in order; [] if the model has none. KeyError for a role that does not exist."""
-        return self.anatomy.role(name)
+        tensors = self._anatomy.role(name)
+        if self._expanded is None:
+            return tensors
+        roots = map(self._expanded.named, tensors)
+        return [self.view.outlet(root) for root in roots if root is not None]  # not what lies within a call
+
+    def role_of(self, position: int) -> str | None:
+        """Whether a node is in the backbone, the neck or the head; None if it works on sizes or constants only."""
+        inside = self._expanded.within(position) if self._expanded else (position,)
+        return next((role for p in sorted(inside, reverse=True) if (role := self._anatomy.of_node(p))), None)
+
+    def is_map(self, root: str) -> bool:
+        """Whether a tensor is a map of the image, with a place of the image for each of its positions."""
+        return self._plane.is_in(self._seen.root(root))
+
+    def stride(self, root: str) -> int | None:
+        """Image height over the height of a map, the same in width; None where it is neither."""
+        return self._plane.stride(self._seen.root(root))
 
     @cached_property
     def _owner(self) -> dict[int, Found]:
@@ -167,8 +184,6 @@ class BlockTree:
     def _holds_all_of(self, block: Found, path: str) -> bool:
         """Whether a module does nothing outside of a block."""
         assert self._tree is not None
-        if self._expanded:  # positions of the tree are those of the file
-            return block.nodes.issuperset(self._tree.modules[path].nodes)
         if path not in self._work:
             self._work[path] = sum(p in self.view.active for p in self._tree.modules[path].nodes)
         if self._work[path] > len(block.nodes):

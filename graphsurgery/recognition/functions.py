@@ -5,41 +5,75 @@ What lies within one call cannot be named in the file, so a block counts only if
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 
 import onnx
 from onnx import inliner
 
 from ..graphindex import GraphIndex
 from .found import Found
+from .view import View
 
 
-@dataclass(frozen=True)
 class Expanded:
-    """A graph with its calls written out."""
+    """A model, and its graph with the calls written out.
 
-    index: GraphIndex
-    caller: Mapping[int, int]
-    """position of a node -> of the node in the file that it belongs to"""
+    ``caller``: position of a node there -> of the node in the file that it belongs to.
+    """
 
-    def told(self, block: Found, working: Set[int]) -> list[Found]:
-        """A block by positions in the file; its parts, if it begins or ends within a call.
+    def __init__(self, index: GraphIndex, written_out: onnx.ModelProto, caller: Mapping[int, int]) -> None:
+        model = copy(index.model)  # its payload stays where it is
+        model.structure = written_out
+        self.inside = View(GraphIndex(model))
+        """with the calls written out"""
+        self.file = View(index, values=self.inside.values)
+        """as the file is; of what a call gives, only the inside of it tells what is a value and what a size"""
+        self._caller = caller
+        self._named: dict[str, str] = {}
+        for name in (*index.inputs, *(name for node in index.nodes for name in node.output if name)):
+            self._named.setdefault(self.inside.root(name), self.file.root(name))
 
-        ``working``: positions of the nodes that count; the others of a call compute sizes.
-        """
-        parts = [(name, told) for name, part in block.parts for told in self.told(part, working)]
-        callers = {self.caller[position] for position in block.nodes}
-        whole = {position for position in working if self.caller[position] in callers}
-        if whole - block.nodes:
+    def named(self, tensor: str) -> str | None:
+        """The root in the file of a tensor inside; None for what lies within a call."""
+        return self._named.get(self.inside.root(tensor))
+
+    @cached_property
+    def _working(self) -> dict[int, frozenset[int]]:
+        """Position in the file -> positions of the nodes that count; the others of a call compute sizes."""
+        table: dict[int, set[int]] = {}
+        for position in self.inside.active:
+            table.setdefault(self._caller[position], set()).add(position)
+        return {position: frozenset(nodes) for position, nodes in table.items()}
+
+    def within(self, position: int) -> frozenset[int]:
+        """Positions of the nodes that count in a node of the file: those of a call, or it alone."""
+        return self._working.get(position, frozenset())
+
+    def told(self, block: Found) -> list[Found]:
+        """A block in terms of the file; its parts, if it begins or ends within a call."""
+        parts = [(name, told) for name, part in block.parts for told in self.told(part)]
+        callers = {self._caller[position] for position in block.nodes}
+        root = self.named(block.root)
+        if root is None or any(self.within(position) - block.nodes for position in callers):
             return [part for _, part in parts]
-        roots = {part.root for _, part in block.parts}
-        return [replace(block, nodes=frozenset(callers), parts=tuple(p for p in parts if p[1].root in roots))]
+        roots = {self.named(part.root) for _, part in block.parts}
+        return [
+            replace(
+                block,
+                nodes=frozenset(callers),
+                parts=tuple(part for part in parts if part[1].root in roots),
+                entries=tuple(self.named(entry) or entry for entry in block.entries),
+                output=self.file.outlet(root),
+                root=root,
+            )
+        ]
 
 
 def expand(index: GraphIndex) -> Expanded | None:
-    """The graph with its calls written out; None where it has none, or where they cannot be."""
+    """The model with its calls written out; None where it has none, or where they cannot be."""
     model = index.model.structure
     functions = {(function.domain, function.name) for function in model.functions}
     if not any((node.domain, node.op_type) in functions for node in index.nodes):
@@ -51,9 +85,7 @@ def expand(index: GraphIndex) -> Expanded | None:
     caller = dict(_callers(index.nodes, written_out.graph.node))
     if len(caller) != len(written_out.graph.node):
         return None
-    view = copy(index.model)  # its payload stays where it is
-    view.structure = written_out
-    return Expanded(GraphIndex(view), caller)
+    return Expanded(index, written_out, caller)
 
 
 def _callers(before: Sequence[onnx.NodeProto], after: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,9 @@
 """Towers: where a head begins, told from what it has in common at all of its strides.
 
-A head does the same on every map that it reads: behind each of them stand the same operators, up to the widths. What a
-neck does last on one map (the convolutions of YOLOv3 behind the last Upsample, the smoothing of an FPN) also serves
-nothing but the head, but it differs from stride to stride, or every path goes through it.
+A head does the same on every map that it reads: behind each of them stand the same operators, up to the widths; on the
+smallest one, it may do with less. What a neck does last on one map (the convolutions of YOLOv3 behind the last
+Upsample, the smoothing of an FPN) also serves nothing but the head, but it differs from stride to stride, or every path
+goes through it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,13 @@ def common(units: Sequence[Unit], strides: int) -> list[Unit]:
         stem = stem and len(main) > 1 and len(widths[signature]) == 1
         if place not in necks or unit.leaves or not behind or stem:
             kept[place] = behind or unit.convolution is not None
+    kept |= {unit.place: True for unit in units if unit.level not in main and _predicts(unit)}
     return [unit for unit in units if unit.place in kept]
+
+
+def _predicts(unit: Unit) -> bool:
+    """Whether a unit gives values rather than features: the plain convolution on the smallest map of an SSD."""
+    return unit.leaves and unit.convolution is not None and unit.convolution.facts.get("activation") is None
 
 
 def _signatures(units: Mapping[int, Unit], readers: Mapping[int, Collection[int]]) -> dict[int, int]:

@@ -9,6 +9,7 @@ Tensors are meant by their *root*: the tensor at the front of a run of such node
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import cached_property
 from typing import Any
 
@@ -55,8 +56,10 @@ _WEIGHT = {"QLinearConv": 3}
 class View:
     """The main graph of a model, seen as described above."""
 
-    def __init__(self, index: GraphIndex) -> None:
+    def __init__(self, index: GraphIndex, values: Set[str] | None = None) -> None:
+        """``values``: the tensors that can be values, where that is known already."""
         self.index = index
+        self._known_values = values
         self._roots: dict[str, str] = {}
         self._named: dict[int, list[str]] = {}
         self._inserted: dict[str, str] = {}
@@ -232,8 +235,16 @@ class View:
                 if position not in found and index.nodes[position].op_type not in _SHAPES:
                     found.add(position)
                     node = index.nodes[position]  # the scale of a dynamic quantisation is a parameter, not a value
-                    pending += node.output[:1] if node.op_type == "DynamicQuantizeLinear" else node.output
+                    outputs = node.output[:1] if node.op_type == "DynamicQuantizeLinear" else node.output
+                    pending += [name for name in outputs if self._known_values is None or name in self._known_values]
         return found
+
+    @cached_property
+    def values(self) -> set[str]:
+        """The tensors whose values depend on an input of the model, other than through shapes alone."""
+        return {name for name in self.index.inputs if name not in self.index.initializers}.union(
+            name for position in self._live for name in self.index.nodes[position].output if name
+        )
 
     @cached_property
     def _inputs(self) -> dict[int, list[str]]:
@@ -244,6 +255,7 @@ class View:
                 self.root(name)
                 for name in _values(index.nodes[position])
                 if name and (name in images or index.producer.get(name) in self._live)
+                if self._known_values is None or name in self._known_values
             ]
             for position in self.active
         }

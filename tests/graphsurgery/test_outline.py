@@ -17,6 +17,7 @@ from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.sites import SiteFinder
 from graphsurgery.wiring import Edge
 from tests.exports import export
+from tests.exports.dialects import DIALECTS, dialect
 from tests.models import model, node, value
 from tests.recognition.randomise import randomise
 
@@ -93,6 +94,20 @@ def test_names_do_not_matter() -> None:
     for a, b in zip(named, anonymous, strict=True):
         assert (a.name, a.shape, a.stride, a.role, a.roles) == (b.name, b.shape, b.stride, b.role, b.roles)
         assert a.is_advisable == b.is_advisable
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_dialects_do_not_matter(kind: str) -> None:
+    """Modules that are calls of local functions included: there the file's nodes are not those that compute."""
+    found, plain = outline(dialect("yolov8n", kind).model), yolov8n()
+    rows = [each for each in found.rows() if not each.name.startswith("op:")]  # a Transpose behind the input
+    for a, b in zip(rows, plain.rows(), strict=True):
+        assert (a.type, a.stride, a.role, a.roles) == (b.type, b.stride, b.role, b.roles)
+        assert a.shape == b.shape or (a.shape and b.shape and a.shape[1:] == b.shape[1:])  # Paddle's batch is open
+        assert a.is_advisable == b.is_advisable, a.objection
+    known = {a.name: b.name for a, b in zip(rows, plain.rows(), strict=True)}
+    edges = {(known.get(edge.source), known.get(edge.target)) for edge in found.edges() if edge.source in known}
+    assert edges == {(edge.source, edge.target) for edge in plain.edges() if edge.source}
 
 
 def test_inserted_blocks_stand_behind_what_they_were_inserted_behind() -> None:

@@ -29,7 +29,7 @@ def asked(model: ModelProto) -> BlockTree:
         assert tree.selector(block)
         assert block.nodes
     for position in range(len(model.graph.node)):
-        tree.holding(position), tree.innermost(position), tree.anatomy.of_node(position)
+        tree.holding(position), tree.innermost(position), tree.role_of(position)
     return tree
 
 
@@ -229,7 +229,7 @@ def test_negative_axes_of_a_slice_in_steps() -> None:
     for name, values in {"z": [0, 0], "m": [2**63 - 1] * 2, "a": [-2, -1], "t": [2, 2]}.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
     tree = asked(model)
-    assert tree.plane.stride("y") == 2
+    assert tree.stride("y") == 2
 
 
 def test_convolutions_that_share_a_weight_are_two() -> None:
@@ -240,7 +240,7 @@ def test_several_images() -> None:
     body = f"{SILU.format('c', 'x')} {SILU.format('d', 'z')} k = Concat <axis = 1> (cy, dy) y = Relu(k)"
     tree = asked(text("float[1,8,64,64] x, float[1,8,64,64] z", body, **W))
     assert types(tree) == ["Conv", "Conv", "Concat"]
-    assert tree.plane.stride("k") == 1
+    assert tree.stride("k") == 1
 
 
 def test_the_head_in_an_if() -> None:
@@ -256,11 +256,11 @@ def test_the_head_in_an_if() -> None:
     model.graph.input.append(helper.make_tensor_value_info("really", TensorProto.BOOL, []))
     tree = asked(model)
     assert [block.output for block in tree.of_type("Conv")] == ["cy"]
-    assert not tree.plane.is_in("y")
+    assert not tree.is_map("y")
 
 
 def test_a_model_of_another_rank_has_no_strides() -> None:
-    assert asked(three_dimensions()).plane.stride("r") is None
+    assert asked(three_dimensions()).stride("r") is None
 
 
 def test_weights_that_are_not_there() -> None:

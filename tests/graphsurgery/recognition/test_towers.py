@@ -100,7 +100,7 @@ def test_a_head_begins_where_it_is_the_same_on_every_map(form: str) -> None:
     outputs = tree.role("neck-outputs")
     assert len(outputs) == len(ends)
     assert all(any(name.startswith(end) for name in outputs) for end in ends), outputs
-    assert [tree.plane.stride(name) for name in (*tree.role("p2"), *tree.role("p3"))] == [4, 8]
+    assert [tree.stride(name) for name in (*tree.role("p2"), *tree.role("p3"))] == [4, 8]
     (head,) = [block for block in tree.blocks if block.role == "head"]
     assert sorted(head.entries) == sorted(outputs)
     if model.neck == "fpn":
@@ -121,3 +121,29 @@ def test_a_classifier_with_an_enlarging_gate_has_no_neck() -> None:
     tree = recognised(Gated())
     assert {block.role for block in tree.blocks} == {"backbone"}
     assert tree.role("neck-outputs") == []
+
+
+def test_the_smallest_map_of_an_ssd_may_have_a_plain_convolution() -> None:
+    def separable(out: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(C, C, 3, padding=1, groups=C), nn.ReLU(), nn.Conv2d(C, out, 1))
+
+    class Ssd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = nn.ModuleList(Conv(C if i else 3, C, 3, 2) for i in range(4))
+            self.boxes = nn.ModuleList([separable(8), separable(8), nn.Conv2d(C, 8, 3, padding=1)])
+            self.kinds = nn.ModuleList([separable(4), separable(4), nn.Conv2d(C, 4, 3, padding=1)])
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            maps = []
+            for stage in self.stages:
+                x = stage(x)
+                maps.append(x)
+            pairs = [zip(layers, maps[1:], strict=True) for layers in (self.boxes, self.kinds)]
+            return [torch.cat([layer(m).permute(0, 2, 3, 1).flatten(1, 2) for layer, m in pair], 1) for pair in pairs]
+
+    tree = recognised(Ssd())
+    assert [block.output for block in tree.blocks if block.role == "backbone"][1:] == tree.role("neck-outputs")
+    assert [tree.role(f"p{i}") != [] for i in (1, 2, 3, 4, 5)] == [True] * 4 + [False]
+    (head,) = [block for block in tree.blocks if block.role == "head"]
+    assert len(head.entries) == 3
