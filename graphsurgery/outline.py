@@ -187,12 +187,12 @@ class Outline:
         module = finder.tree.modules.get(path) if path else None
         site: Site | None = None
         try:
-            if finder.is_map(tensor):
-                site = finder.site(Place(tensor, path if module else None, kind))
+            site = finder.site(Place(tensor, path if module else None, kind))
         except SiteError as error:
-            reason: Objection | None = Objection("not a map", str(error))
+            unknown = self._tree.is_map(root) and finder.shapes.lookup(tensor)[1] is None
+            reason: Objection | None = Objection("shape not known" if unknown else "not a map", str(error))
         else:
-            reason = examine(self._tree, tensor) or (None if site else _no_map())
+            reason = examine(self._tree, tensor)
         shape = finder.shapes.lookup(tensor)[1]
         return Row(
             name=name,
@@ -272,10 +272,6 @@ class Outline:
             for unit in self._units
         ]
         return Wiring(self._index, self._view, rows, self._insertions).edges()
-
-
-def _no_map() -> Objection:
-    return Objection("not a map", "what leaves it is no float tensor [N, C, H, W] with a known number of channels")
 
 
 def _below(block: Found, depth: int) -> int:

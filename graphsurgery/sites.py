@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
+from . import soundness
 from .errors import SiteError
 from .featuremap import Dimension, FeatureMap, channels_first, float_dtype
 from .graphindex import GraphIndex
@@ -100,14 +101,23 @@ class SiteFinder:
 
     @cached_property
     def _resolver(self) -> Resolver:
-        return Resolver(self.index, self.tree, self.shapes, is_map=self.is_map, blocks=lambda: self.blocks)
+        return Resolver(
+            self.index,
+            self.tree,
+            self.shapes,
+            is_map=self.is_map,
+            blocks=lambda: self.blocks,
+            against=self._against,
+        )
 
     def find(self, selectors: Iterable[str], *, position: str = "after", consumers: Sequence[str] = ()) -> list[Site]:
         """The sites behind, or in front of, what the selectors name, each once.
 
         With ``consumers``, only for the readers of a tensor that these selectors name. SelectorError or SiteError if
-        one of the selectors names nothing.
+        one of the selectors names nothing. ModelError for a model that no runtime could run: no insertion can make a
+        valid one of it.
         """
+        soundness.check(self.index)
         narrowing = Narrowing(consumers, self._resolver, self.index, self.tree) if consumers else None
         sites: dict[tuple[str, frozenset[Reader]], Site] = {}
         for selector in selectors:
@@ -115,7 +125,10 @@ class SiteFinder:
                 if narrowing:
                     tensor, readers = narrowing.narrowed(place.tensor)
                     place = replace(place, tensor=tensor)
-                site = self.site(place, readers, position)
+                try:
+                    site = self.site(place, readers, position)
+                except SiteError as error:
+                    raise (SiteError(place.written.marked(str(error))) if place.written else error) from None
                 sites.setdefault((site.tensor, site.readers), site)
         if narrowing:
             narrowing.check()
@@ -179,6 +192,14 @@ class SiteFinder:
             others=tuple(f"output:{r}" if isinstance(r, str) else index.label(r) for r in _ordered(everyone - chosen)),
             readers=frozenset(chosen),
         )
+
+    def _against(self, place: Place) -> str | None:
+        """Why no block can be put at a place."""
+        try:
+            self.site(place)
+        except SiteError as error:
+            return str(error)
+        return None
 
     def listing(self) -> list[Site]:
         """One site for every module that a single image-like tensor leaves, in the order of the model."""

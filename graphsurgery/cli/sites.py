@@ -65,6 +65,7 @@ def sites(
     """
     from ..outline import Outline
     from ..sites import SiteFinder
+    from ..soundness import fault
     from .files import DASH, open_model
     from .output import Printer
 
@@ -72,6 +73,8 @@ def sites(
     opened = open_model(model)
     finder = SiteFinder(opened)
     printer = Printer(as_json=as_json)
+    if wrong := fault(finder.index):
+        printer.note(f"warning: {wrong}; nothing can be inserted")
     outline = Outline(finder)
     if target is not None:
         _draw(outline, target, force=force)

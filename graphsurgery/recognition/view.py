@@ -219,10 +219,10 @@ class View:
 
     @cached_property
     def active(self) -> set[int]:
-        """Positions of the nodes whose values depend on an input of the model, other than through shapes alone; not
-        those that only pass values on.
+        """Positions of the nodes whose values depend on an input of the model, other than through shapes alone, and of
+        whose values an output does; not those that only pass values on.
         """
-        return {position for position in self._live if not self.passes(position)}
+        return {position for position in self._live & self._used if not self.passes(position)}
 
     # ------------------------------------------------------------------ built once
 
@@ -237,6 +237,18 @@ class View:
                     node = index.nodes[position]  # the scale of a dynamic quantisation is a parameter, not a value
                     outputs = node.output[:1] if node.op_type == "DynamicQuantizeLinear" else node.output
                     pending += [name for name in outputs if self._known_values is None or name in self._known_values]
+        return found
+
+    @cached_property
+    def _used(self) -> set[int]:
+        """Positions of the nodes that an output of the model depends on; of all where it has none."""
+        index, found = self.index, set[int]()
+        pending = list(index.outputs) or list(index.producer)
+        while pending:
+            position = index.producer.get(pending.pop())
+            if position is not None and position not in found:
+                found.add(position)
+                pending += index.reads(position)
         return found
 
     @cached_property

@@ -187,11 +187,15 @@ class BlockFinder:
             most = sorted((other for other in counts if counts[other]), key=lambda other: -counts[other])
             near = [other for other in closest(name, most, cutoff=0.6) if counts[other]]
             shown = [f"{other} ({counts[other]})" for other in dict.fromkeys([*near, *most])]
-            raise part.type.error(f"{whose} has no {name} nodes; its operators are {listed(shown)}")
+            has = f"its operators are {listed(shown)}" if shown else "it has no nodes at all"
+            raise part.type.error(f"{whose} has no {name} nodes; {has}")
         chosen = part.subscript.pick(positions) if part.subscript else positions
         if not chosen:
             assert part.subscript is not None
-            raise part.subscript.written.error(_range(whose, f"{name} nodes", len(positions)))
+            last = next(iter(self._index.nodes[positions[-1]].output), "")
+            last_one = self._shaped(f"tensor:{last}", last) if last else self._index.label(positions[-1])
+            has = _range(whose, f"{name} nodes", len(positions))
+            raise part.subscript.written.error(f"{has}; the last gives {last_one}")
         return chosen
 
     def _of_operator(self, name: str, scope: Scope | None) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _begin_alike(first: str, second: str) -> int:
 
 def listed(names: Collection[str], most: int = 6) -> str:
     """The first few, and how many more there are."""
-    shown = list(names)[:most]
+    shown = [name if name.isprintable() else repr(name)[1:-1] for name in islice(names, most)]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

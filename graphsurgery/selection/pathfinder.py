@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
@@ -14,8 +14,10 @@ from .selectors import Path
 class PathFinder:
     """Looks paths up among the modules of one model."""
 
-    def __init__(self, modules: Mapping[str, Module]) -> None:
+    def __init__(self, modules: Mapping[str, Module], shaped: Callable[[str], str] | None = None) -> None:
+        """``shaped`` spells a dotted path for a message, with the shape of what leaves the module."""
         self._modules = modules
+        self._shaped = shaped or self._spelled
 
     @cached_property
     def _steps(self) -> dict[str, list[str]]:
@@ -39,12 +41,13 @@ class PathFinder:
             return [dotted]
         ends = [p for p in self._by_last_step.get(path.steps[-1], ()) if p.endswith(f".{dotted}")]
         if len(ends) > 1:
-            raise path.written.error(f"{dotted!r} is the end of {len(ends)} module paths: {listed(self.display(ends))}")
+            each = [self._shaped(end) for end in ends]
+            raise path.written.error(f"{dotted!r} is the end of {len(ends)} module paths: {listed(each)}")
         return ends
 
-    def display(self, paths: Iterable[str]) -> list[str]:
-        """The paths as the model's own names spell them."""
-        return [self._modules[path].display for path in paths]
+    def _spelled(self, path: str) -> str:
+        """A path as the model's own names spell it."""
+        return self._modules[path].display
 
     def nearest(self, path: Path, *, cutoff: float = 0.0) -> list[str]:
         """The dotted paths that are most like it; below the cutoff, only those of as many steps."""

@@ -7,7 +7,7 @@ it, and nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SelectorError
@@ -34,6 +34,8 @@ class Place:
     tensor: str
     path: str | None = None
     type: str | None = None
+    written: Text | None = field(default=None, compare=False)
+    """the part of a selector that names it"""
 
 
 class Resolver:
@@ -47,14 +49,18 @@ class Resolver:
         *,
         is_map: Callable[[str], bool],
         blocks: Callable[[], BlockTree],
+        against: Callable[[Place], str | None],
     ) -> None:
-        """``is_map`` says whether a block can stand behind a tensor; ``blocks`` recognises the model's blocks."""
+        """``is_map`` says whether a block can stand behind a tensor, ``against`` why none can stand at a place;
+        ``blocks`` recognises the model's blocks.
+        """
         self._index = index
         self._tree = tree
         self._shapes = shapes
         self._is_map = is_map
+        self._against = against
         self.edges = Edges(index, tree, is_map)
-        self._paths = PathFinder(tree.modules)
+        self._paths = PathFinder(tree.modules, self._candidate)
         self._blocks = BlockFinder(index, tree, blocks, self.shaped)
 
     # ------------------------------------------------------------------ the three things to ask for
@@ -187,10 +193,10 @@ class Resolver:
         return "its nodes carry no module paths, so name a tensor: tensor:NAME"
 
     def _candidates(self, paths: Sequence[str]) -> list[str]:
-        return [
-            self.shaped(display, self.edges.leaving(path))
-            for path, display in zip(paths, self._paths.display(paths), strict=True)
-        ]
+        return [self._candidate(path) for path in paths]
+
+    def _candidate(self, path: str) -> str:
+        return self.shaped(self._tree.modules[path].display, self.edges.leaving(path))
 
     def _module(self, path: str, written: Text) -> Target:
         return Target(f"the module {self._tree.modules[path].display!r}", written, path=path)
@@ -226,13 +232,13 @@ class Resolver:
         places = [
             self._place(target, outgoing[0]) for target in targets if len(outgoing := self.edges.outgoing(target)) == 1
         ]
-        places = [place for place in places if self._is_map(place.tensor)]
-        if not places:
-            self._no_map(targets, "leaves")
-        yield from places
+        maps = [place for place in places if self._is_map(place.tensor)]
+        if not maps:
+            self._no_map(targets, "leaves", places)
+        yield from maps
 
     def _in_front(self, targets: Sequence[Target]) -> Iterator[tuple[Place, set[int]]]:
-        found = []
+        found, others = [], []
         for target in targets:
             entering, nodes = self.edges.entering(target)
             if len(targets) == 1:
@@ -243,20 +249,25 @@ class Resolver:
                     place = replace(place, path=self._tree.of_node[target.position] or None)
                 readers = nodes & set(self._index.consumers.get(entering[0], ()))
                 found.append((place, readers))
+            elif len(entering) == 1:
+                others.append(self._place(target, entering[0]))
         if not found:
-            self._no_map(targets, "enters")
+            self._no_map(targets, "enters", others)
         yield from found
 
-    def _no_map(self, targets: Sequence[Target], verb: str) -> NoReturn:
+    def _no_map(self, targets: Sequence[Target], verb: str, places: Sequence[Place]) -> NoReturn:
         written = targets[0].written
         what = "modules match" if targets[0].path is not None else "places match"
-        raise written.error(f"{len(targets)} {what} {written.text!r}, and no image-like tensor {verb} any of them")
+        reason = next((f"; the first: {why}" for place in places if (why := self._against(place))), "")
+        raise written.error(
+            f"{len(targets)} {what} {written.text!r}, and no image-like tensor {verb} any of them{reason}"
+        )
 
     def _place(self, target: Target, tensor: str) -> Place:
         block = target.block
         if block is None:
-            return Place(tensor, target.path)
-        return Place(tensor, block.path if block.path in self._tree.modules else None, block.type)
+            return Place(tensor, target.path, written=target.written)
+        return Place(tensor, block.path if block.path in self._tree.modules else None, block.type, target.written)
 
     def _only(self, tensors: Sequence[str], target: Target, verb: str) -> str:
         if len(tensors) == 1:

@@ -52,12 +52,16 @@ class Text:
         return [*found, self.part(start)]
 
     def error(self, sentence: str) -> SelectorError:
+        """The error that says this of the piece."""
+        return SelectorError(self.marked(sentence))
+
+    def marked(self, sentence: str) -> str:
         """The sentence, and below it the selector with this piece marked."""
         first = self.origin[0] if self.origin else self.end
         last = self.origin[-1] + 1 if self.origin else self.end
         shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in self.source)
         mark = "^" * max(1, _width(shown[first:last]))
-        return SelectorError(f"{sentence}\n  {shown}\n  {' ' * _width(shown[:first])}{mark}")
+        return f"{sentence}\n  {shown}\n  {' ' * _width(shown[:first])}{mark}"
 
 
 def _width(text: str) -> int:

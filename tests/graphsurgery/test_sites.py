@@ -11,7 +11,7 @@ import pytest
 from onnx import NodeProto, TensorProto, numpy_helper
 
 import graphsurgery
-from graphsurgery.errors import SiteError
+from graphsurgery.errors import ModelError, SiteError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.sites import Site, SiteFinder
@@ -31,8 +31,10 @@ def site(made: models.ModelProto, selector: str) -> Site:
 def refused(made: models.ModelProto, selector: str) -> str:
     with pytest.raises(SiteError) as error:
         find(made, selector)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    sentence, shown, mark = str(error.value).split("\n")
+    assert shown.strip() == selector
+    assert mark.strip() == "^" * len(mark.strip())
+    return sentence
 
 
 # ---------------------------------------------------------------------- what a site is
@@ -356,21 +358,32 @@ def test_where_nothing_is_torn_apart(nodes: Sequence[NodeProto]) -> None:
     assert site(activated(*nodes), "tensor:c").warnings == ()
 
 
-def test_nodes_without_outputs_and_in_a_circle_do_no_harm() -> None:
-    """They are not valid, and must not end in an error of another kind."""
+def invalid(made: models.ModelProto) -> str:
+    with pytest.raises(ModelError, match="no valid model, and no runtime can run it") as error:
+        find(made, "tensor:c")
+    return str(error.value)
+
+
+def test_models_that_nothing_can_run_are_refused() -> None:
+    """No insertion could give a valid model; a node without outputs alone does no harm."""
     made = activated(node("Sigmoid", ["c"], ["s"]), node("Mul", ["c", "s"], ["t"]))
     made.graph.node[2].output[0] = made.graph.node[1].input[0] = "c"
     made.graph.value_info.append(value("c"))
-    assert site(made, "tensor:c").warnings == ()
-    for position in (1, 2):
+    assert invalid(made).endswith("'c' is made twice, by the node '/m.0/conv/Conv' and by the node '/m.0/act/Mul_1'")
+    for position, missing in ((1, "the node '/m.0/act/Mul_1' reads the tensor 's'"), (2, "reads the tensor 't'")):
         made = activated(node("Sigmoid", ["c"], ["s"]), node("Mul", ["c", "s"], ["t"]))
         del made.graph.node[position].output[:]
-        assert site(made, "tensor:c").warnings == ()
+        assert missing in invalid(made)
+    made = activated(node("Add", ["c", "c"], ["s"]), node("Relu", ["s"], ["d"]), node("Relu", ["c"], ["t"]))
+    made.graph.node[1].input[1] = "d"
+    assert invalid(made).endswith("the nodes '/m.0/act/Relu_1', '/m.0/act/Add_0' go round in a circle")
+    made.graph.node[1].input[1] = "s"
+    assert invalid(made).endswith("the node '/m.0/act/Add_0' reads what it makes itself")
     made = models.chain("Conv", "Relu")
     made.graph.node[0].input.append("w")
     made.graph.initializer.append(models.weight("w", (4, 4, 1, 1)))
-    del made.graph.node[1].output[:]
-    assert site(made, "tensor:t0").warnings == ()
+    made.graph.node.append(node("Relu", ["t0"], []))
+    assert site(made, "tensor:t0").consumers
 
 
 def test_a_convolution_that_is_an_output_has_no_activation() -> None:

@@ -165,7 +165,7 @@ def test_odd_graphs(cli: Any, folder: Path, kind: str) -> None:
     (folder / "odd.onnx").write_bytes(built.SerializeToString())
     ended = cli("sites", "odd.onnx")
     assert ended.code == 0
-    assert ended.err == ""
+    assert ended.err.count("\n") == ended.err.count("no runtime can run it") == (kind in ("cycle", "empty"))
     assert ("tensor:y" in ended.text) == (kind in ("cycle", "apart"))
 
 

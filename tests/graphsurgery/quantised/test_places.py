@@ -84,7 +84,7 @@ def test_qoperator_models_are_refused_with_what_to_do(selector: str) -> None:
 
 
 def test_the_float_tensor_beside_integers_is_named() -> None:
-    with pytest.raises(SiteError, match=r"8-bit integers.*use tensor:images \[1, 3, 640, 640\]$"):
+    with pytest.raises(SiteError, match=r"8-bit integers.*use tensor:images \[1, 3, 640, 640\]\n"):
         only(finder("yolov8n", "qoperator"), "tensor:images_quantized")
     with pytest.raises(
         SiteError, match=rf"use tensor:/model.8/cv2/act/Mul_output_0{DEQUANTISED} \[1, 256, 20, 20\] or"

@@ -155,9 +155,18 @@ def test_odd_graphs_have_an_answer(make: Callable[[], ModelProto]) -> None:
 
 
 def test_blocks_beside_odd_nodes_are_found() -> None:
-    assert [b.output for b in asked(nodes_without_outputs()).of_type("Conv")] == ["c"], "others read what leaves it"
+    assert [b.output for b in asked(nodes_without_outputs()).of_type("Conv")] == [
+        "cy"
+    ]  # what else reads c gives nothing
     assert [b.output for b in asked(duplicate_node_names()).of_type("Conv")] == ["cy", "dy"]
     assert [b.output for b in asked(disconnected()).of_type("Conv")] == ["cy"]
+
+
+def test_what_nobody_reads_has_no_role() -> None:
+    model = graph("a = Conv <strides = [2,2], pads = [1,1,1,1]> (x, w) y = Relu(a) dead = Conv (a, w)", **W)
+    tree = asked(model)
+    assert tree.role("p1") == ["y"]
+    assert not any("dead" in (block.output, *block.entries) for block in tree.everything())
 
 
 def test_a_cycle_is_left_alone() -> None:

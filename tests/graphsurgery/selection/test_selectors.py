@@ -95,7 +95,10 @@ def test_the_same_in_other_exporters(style: str, selector: str) -> None:
 
 def test_the_end_of_several_paths_is_ambiguous() -> None:
     message = told(models.detector(), "cv2")
-    assert message == "'cv2' is the end of 3 module paths: /model.1/cv2, /model.3/cv2, /model.4/cv2"
+    assert message == (
+        "'cv2' is the end of 3 module paths: /model.1/cv2 [1, 8, 16, 16], /model.3/cv2 [1, 16, 8, 8], "
+        "/model.4/cv2 [1, 4, 8, 8]"
+    )
     assert "conv' is the end of" in told(models.detector(), "conv")
 
 
@@ -180,7 +183,10 @@ def test_a_glob_of_modules_that_no_map_leaves() -> None:
         [value("x", [1, 5])],
         [value("y", [1, 5])],
     )
-    assert told(made, "/m.*") == "2 modules match '/m.*', and no image-like tensor leaves any of them"
+    assert told(made, "/m.*") == (
+        "2 modules match '/m.*', and no image-like tensor leaves any of them; the first: 'a', which leaves m.0, has "
+        "the shape [1, 5]; a block needs [N, C, H, W]"
+    )
 
 
 @pytest.mark.parametrize(
