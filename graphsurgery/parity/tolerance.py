@@ -23,7 +23,7 @@ gets twice as much. What those runs are there to find, overflow and cancellation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,10 @@ class Tolerance:
         size *= self.relative
         size += self.absolute * min(max(peak, _SMALLEST_SCALE), 1.0) + self.slack
         return size
+
+    def widened(self, relative: float) -> Tolerance:
+        """One in which an error of that much of the input or output is permitted, whichever is larger there."""
+        return replace(self, relative=max(self.relative, relative), weighs_input=True)
 
     def weighing_input(self, factor: float = 1.0) -> Tolerance:
         """One for arithmetic in half precision: relative to the input as well, and wider by a factor."""

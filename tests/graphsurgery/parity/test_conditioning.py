@@ -43,3 +43,17 @@ def test_inside_another_module_and_where_the_result_is_not_finite() -> None:
     assert slack(torch.nn.Sequential(YoloMHSA(16, 2)), "float32", 1.0)[0] > 0
     module = YoloMHSA(16, 2).double()
     assert Conditioning(module, "float32").slack(np.full((1, 16, 2, 2), np.nan), np.full((1, 16, 2, 2), np.nan)) == 0.0
+
+
+@pytest.mark.parametrize("dtype", UNITS)
+def test_rounding_is_measured_in_half_precision_for_any_module(dtype: str) -> None:
+    torch.manual_seed(0)
+    module = SqueezeExcite(16, 4).double().eval()
+    x = 20 * np.random.default_rng(0).standard_normal((1, 16, 6, 5))
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    found = Conditioning(module, dtype).relative(x, expected)
+    if dtype in ("float32", "float64"):
+        assert found == 0.0
+    else:
+        assert UNITS[dtype] < found < 20 * UNITS[dtype]

@@ -144,6 +144,10 @@ class Built:
         """What is permitted on top of the tolerance where the block multiplies rounding errors."""
         return self.truth.slack(x)
 
+    def rounding(self, x: Array) -> float:
+        """How far rounding alone can move the result in half precision, relative to it."""
+        return self.truth.rounding(x)
+
 
 def feature_map(
     channels: int = 6,

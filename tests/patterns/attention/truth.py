@@ -33,6 +33,7 @@ class Truth:
         self._conditioning = Conditioning(self.module, feature.dtype)
         self._given: dict[tuple[object, ...], Array] = {}
         self._slack: dict[tuple[object, ...], float] = {}
+        self._rounding: dict[tuple[object, ...], float] = {}
 
     def expected(self, x: Array) -> Array:
         """What the module gives for ``x``, float64."""
@@ -41,6 +42,10 @@ class Truth:
     def slack(self, x: Array) -> float:
         """What is permitted on top of the tolerance where the block multiplies rounding errors."""
         return _once(self._slack, x, lambda x: self._conditioning.slack(x, self.expected(x)))
+
+    def rounding(self, x: Array) -> float:
+        """How far rounding alone can move the result in half precision, relative to it."""
+        return _once(self._rounding, x, lambda x: self._conditioning.relative(x, self.expected(x)))
 
     def _compute(self, x: Array) -> Array:
         with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.patterns.detector.graphs import blocks, types
@@ -26,7 +28,30 @@ ACTIVATIONS = {
     "gelu, half at the end": "d = Div(c, k) e = Erf(d) a = Add(e, k) p = Mul(c, a) y = Mul(p, k)",
     "gelu, half on the gate": "d = Div(c, k) e = Erf(d) a = Add(e, k) h = Mul(a, k) y = Mul(c, h)",
     "gelu, half on the input": "d = Div(c, k) e = Erf(d) a = Add(e, k) h = Mul(c, k) y = Mul(h, a)",
+    "gelu, half on Erf": "d = Mul(c, k) e = Erf(d) f = Mul(e, k) a = Add(f, k) y = Mul(c, a)",
+    "gelu by Tanh as torch writes it": "q = Mul(c, c) u = Mul(c, q) v = Mul(k, u) i = Add(c, v) j = Mul(k, i) "
+    "t = Tanh(j) a = Add(t, k) m = Mul(c, a) y = Mul(k, m)",
+    "gelu by Tanh and Pow, half on the input": "h = Mul(c, k) u = Pow(c, k) v = Mul(u, k) i = Add(c, v) j = Mul(i, k) "
+    "t = Tanh(j) a = Add(t, k) y = Mul(h, a)",
+    "gelu by Tanh, x taken out": "h = Mul(k, c) b = Mul(k, c) q = Mul(c, k) u = Mul(q, c) v = Add(u, k) j = Mul(b, v) "
+    "t = Tanh(j) a = Add(t, k) y = Mul(h, a)",
+    "gelu by Sigmoid": "u = Pow(c, k) v = Mul(u, k) i = Add(c, v) j = Mul(i, k) g = Sigmoid(j) y = Mul(c, g)",
+    "quick gelu": "a = Mul(c, k) g = Sigmoid(a) y = Mul(c, g)",
+    "silu by Exp": "n = Neg(c) e = Exp(n) a = Add(e, k) y = Div(c, a)",
+    "silu by Exp, its reciprocal": "n = Neg(c) e = Exp(n) a = Add(k, e) r = Reciprocal(a) y = Mul(c, r)",
+    "silu by Exp, its quotient": "n = Mul(c, k) e = Exp(n) a = Add(k, e) r = Div(k, a) y = Mul(r, c)",
+    "hardswish by Clip of a sixth": "d = Div(c, k) a = Add(d, k) l = Clip(a, k, k) y = Mul(c, l)",
+    "softplus": "y = Softplus(c)",
+    "softplus of a steepness": "a = Mul(c, k) p = Softplus(a) y = Div(p, k)",
+    "softplus by Exp and Log": "e = Exp(c) a = Add(e, k) y = Log(a)",
+    "softplus of the dynamo exporter": "p = Softplus(c) g = Greater(c, k) y = Where(g, c, p)",
+    "softsign": "b = Abs(c) a = Add(b, k) y = Div(c, a)",
+    "relu by Max": "y = Max(c, k)",
+    "relu6 by Max and Min": "a = Max(c, k) y = Min(a, k)",
+    "leaky by Max": "a = Mul(c, k) y = Max(a, c)",
 }
+NAMES = {"leaky": "leakyrelu", "relu6": "clip", "quick": "silu"}
+"""The first word of a form -> the activation that facts tell, where they are not the same."""
 
 
 @pytest.mark.parametrize("form", ACTIVATIONS)
@@ -35,7 +60,36 @@ def test_activations(form: str) -> None:
     assert types(tree) == ["Conv"]
     assert tree.blocks[0].output == "y"
     assert len(tree.blocks[0].nodes) == 1 + ACTIVATIONS[form].count("=") - ACTIVATIONS[form].count("<")
-    assert tree.blocks[0].facts["activation"] is not None
+    name = re.split(r"\W", form)[0]
+    assert tree.blocks[0].facts["activation"] == NAMES.get(name, name)
+
+
+@pytest.mark.parametrize("form", [form for form in ACTIVATIONS if " k" in ACTIVATIONS[form]])
+def test_constants_as_nodes(form: str) -> None:
+    body = f"k = Constant <value = float {{1.5}}> () {CONV} {ACTIVATIONS[form]}"
+    tree = blocks(body, **W)
+    assert (types(tree), tree.blocks[0].output) == (["Conv"], "y")
+
+
+@pytest.mark.parametrize("form", ACTIVATIONS)
+def test_a_bottleneck_of_any_activation(form: str) -> None:
+    convolutions = (
+        f"c{i} = Conv <pads = [1,1,1,1]> ({source}, w) " + re.sub(r"\b(?!k\b)[a-z]\b", rf"\g<0>{i}", ACTIVATIONS[form])
+        for i, source in ((1, "x"), (2, "y1"))
+    )
+    assert types(blocks(f"{' '.join(convolutions)} y = Add(x, y2)", **W, k=())) == ["Bottleneck"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "l = Mul(c, s) g = Sigmoid(l) y = Mul(c, g)",  # a factor for each channel is a layer of its own
+        "e = Exp(c) y = Mul(e, k)",  # the size of a box
+        "g = Sigmoid(c) d = Mul(g, k) y = Pow(d, k)",
+    ],
+)
+def test_what_only_looks_like_an_activation(body: str) -> None:
+    assert blocks(f"{CONV} {body}", **W, k=(), s=(1, 8, 1, 1)).of_type("Conv")[0].facts["activation"] is None
 
 
 @pytest.mark.parametrize(
