@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from tests.models import model, node, value
+
 SIMAM = ("--module", "simam", "--after", "/model.8", "--no-verify")
 WRITE = ("-o", "out.onnx")
 
@@ -193,6 +195,24 @@ def test_site_that_no_block_fits(
     small_model(**options)
     with unchanged():
         assert said in command("insert", "small.onnx", "-m", "simam", "-a", "/a", *WRITE).sentence(2)
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        ("c", "the nodes 'Relu#1', 'Add#0' go round in a circle"),
+        ("a", "the node 'Add#0' reads what it makes itself"),
+        ("nothing", "the node 'Add#0' reads the tensor 'nothing', which nothing makes"),
+    ],
+)
+def test_a_graph_that_nothing_can_run(cli: Any, unchanged: Any, folder: Path, read: str, said: str) -> None:
+    """A parity of the block alone would hold, and the file would be of no use."""
+    nodes = [node("Add", ["x", read], ["a"]), node("Relu", ["a"], ["c"]), node("Relu", ["x"], ["y"])]
+    for each in nodes:
+        each.name = ""
+    (folder / "odd.onnx").write_bytes(model(nodes, [value("x")], [value("y")]).SerializeToString())
+    with unchanged():
+        assert said in cli("insert", "odd.onnx", "-m", "simam", "-a", "tensor:y", *WRITE).sentence(2)
 
 
 def test_site_that_is_a_weight(cli: Any, unchanged: Any) -> None:
