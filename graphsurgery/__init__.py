@@ -11,8 +11,20 @@ from __future__ import annotations
 from . import errors
 from ._version import __version__
 from .block import Block
+from .errors import GraphSurgeryWarning
 from .modelfile import ModelFile
 from .recipe import Recipe
 from .surgery import insert, remove, sites, verify
 
-__all__ = ["Block", "ModelFile", "Recipe", "__version__", "errors", "insert", "remove", "sites", "verify"]
+__all__ = [
+    "Block",
+    "GraphSurgeryWarning",
+    "ModelFile",
+    "Recipe",
+    "__version__",
+    "errors",
+    "insert",
+    "remove",
+    "sites",
+    "verify",
+]

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from inspect import isabstract
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,10 +20,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from . import catalogue
-from .errors import BlockError
+from .errors import BlockError, MissingDependency
 from .featuremap import FeatureMap
 from .selection.nearby import nearest_titles
+from .setting import Setting as Setting
 from .template import Template
+from .yardstick import PYTORCH, Yardstick
 
 if TYPE_CHECKING:
     import torch
@@ -31,64 +34,6 @@ Array = np.ndarray[Any, Any]
 ENTRY_POINTS = "graphsurgery.patterns"
 SATURATED = 40.0
 """Its sigmoid is exactly 1 in every element type; float64 needs 37 for that, float32 17."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One hyper-parameter of a block: what ``--set name=value`` accepts."""
-
-    name: str
-    type: type[int] | type[float] | type[bool]
-    default: int | float | bool | None
-    doc: str
-    minimum: float | None = None
-    above: float | None = None
-    choices: tuple[int, ...] | None = None
-    variants: tuple[str, ...] | None = None
-    """the block's variants that have it; None: all"""
-
-    def read(self, value: object, block: str) -> int | float | bool | None:
-        """``value`` (text from a command line, or a Python value) in the setting's type. BlockError if it is not
-        one.
-        """
-        if value is None and self.default is None:
-            return None
-        result = self._converted(value)
-        if result is None:
-            kind = {int: "a whole number", float: "a number", bool: "true or false"}[self.type]
-            raise BlockError(f"{self.name} of {block} is {kind}, not {value!r}")
-        if self.choices is not None and result not in self.choices:
-            raise BlockError(f"{self.name} of {block} is one of {', '.join(map(str, self.choices))}, not {value}")
-        if self.minimum is not None and result < self.minimum:
-            raise BlockError(f"{self.name} of {block} is at least {self.minimum:g}, not {value}")
-        if self.above is not None and not result > self.above:
-            raise BlockError(f"{self.name} of {block} is greater than {self.above:g}, not {value}")
-        return result
-
-    def _converted(self, value: object) -> int | float | bool | None:
-        if self.type is bool:
-            words = {
-                "true": True,
-                "1": True,
-                "yes": True,
-                "on": True,
-                "false": False,
-                "0": False,
-                "no": False,
-                "off": False,
-            }
-            return value if isinstance(value, bool) else words.get(str(value).lower())
-        if isinstance(value, bool):
-            return None
-        try:
-            number = float(str(value))
-        except ValueError:
-            return None
-        if not np.isfinite(number):
-            return None
-        if self.type is int:
-            return int(number) if number == int(number) else None
-        return number
 
 
 class Block(ABC):
@@ -146,6 +91,10 @@ class Block(ABC):
         """The same block with other hyper-parameters."""
         return type(self)(self.variant, **{**self.values, **values})
 
+    def hyper_parameters(self) -> Sequence[Setting]:
+        """What ``--set`` takes, in whatever variant."""
+        return self.settings
+
     # ------------------------------------------------------------------ what a subclass states
 
     def example(self) -> FeatureMap:
@@ -198,6 +147,10 @@ class Block(ABC):
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         """The PyTorch module with the same parameters and the same function, freshly initialised. Imports torch."""
 
+    def compared_with(self, feature: FeatureMap) -> Yardstick:
+        """What ``module`` is, in words."""
+        return PYTORCH
+
     # ------------------------------------------------------------------ keys
 
     def official_key(self, key: str) -> str:
@@ -236,15 +189,25 @@ def bn_values(prefix: str, count: int, weight: float = 1.0, bias: float = 0.0) -
 
 @cache
 def block_class(name: str) -> type[Block]:
-    """The block of that name. BlockError, with the nearest names, if none is installed."""
+    """The block of that name. BlockError, with the nearest names, if none is installed or two are; MissingDependency if
+    it may be in a package that lacks another one.
+    """
     if (found := _in_its_own_file(name)) is not None:
         return found
-    known = all_blocks()
-    if name in known:
-        return known[name]
-    near = nearest_titles(name, {each: block.title for each, block in known.items()})
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-    raise BlockError(f"there is no block {name!r}; {hint}")
+    registry = _registry()
+    if name in registry.blocks:
+        _tell()
+        return registry.blocks[name]
+    if name in registry.disputed:
+        raise BlockError(registry.disputed[name])
+    lost = "; ".join(map(str, registry.broken))
+    near = nearest_titles(name, {each: block.title for each, block in registry.blocks.items()})
+    if lost and not near:
+        lacks = any(each.lacks for each in registry.broken)
+        kind = MissingDependency if lacks else BlockError
+        raise kind(f"there is no block {name!r} among those that can be loaded; {lost}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(registry.blocks)}"
+    raise BlockError(f"there is no block {name!r}; {hint}{f' ({lost})' if lost else ''}")
 
 
 def make_block(spelled: str, settings: Mapping[str, object] | None = None) -> Block:
@@ -270,24 +233,69 @@ def _in_its_own_file(name: str) -> type[Block] | None:
     where there is no such file, and where there are several catalogues, which have to be held against each other.
     """
     module = catalogue.module_of_the_only(ENTRY_POINTS, name)
-    return next((block for block in _blocks_in(module) if block.name == name), None) if module else None
+    return next((block for block in _blocks_in(module) if getattr(block, "name", "") == name), None) if module else None
+
+
+def all_blocks() -> dict[str, type[Block]]:
+    """Every installed block by name, in alphabetical order.
+
+    An entry point names a module with Block subclasses in it, or a package whose modules have them.
+    GraphSurgeryWarning, once, for a package that cannot be loaded, and for a name that several blocks have; then none
+    of them is among these.
+    """
+    _tell()
+    return dict(_registry().blocks)
+
+
+@dataclass(frozen=True)
+class _Registry:
+    blocks: dict[str, type[Block]]
+    disputed: dict[str, str]
+    """name of a block that several packages bring -> what to say of it"""
+    broken: tuple[catalogue.Broken, ...]
 
 
 @cache
-def all_blocks() -> dict[str, type[Block]]:
-    """Every installed block by name, in alphabetical order. BlockError if two packages bring blocks of one name.
-
-    An entry point names a module with Block subclasses in it, or a package whose modules have them.
-    """
-    found: dict[str, type[Block]] = {}
-    for module in catalogue.modules(ENTRY_POINTS):
+def _registry() -> _Registry:
+    catalogues = catalogue.loaded(ENTRY_POINTS)
+    broken = list(catalogues.broken)
+    offers: dict[str, dict[type[Block], str]] = {}
+    for package, module in catalogues.modules:
         for block in _blocks_in(module):
-            if found.setdefault(block.name, block) is not block:
-                raise BlockError(f"two installed packages bring a block called {block.name!r}")
-    return dict(sorted(found.items()))
+            if fault := _fault(block):
+                broken.append(catalogue.Broken(f"{module.__name__}.{block.__name__}", package, fault))
+            elif hasattr(block, "name"):
+                offers.setdefault(block.name, {})[block] = f"{package} ({module.__name__})"
+    blocks = {name: next(iter(offered)) for name, offered in sorted(offers.items()) if len(offered) == 1}
+    disputed = {
+        name: f"there are {len(offered)} blocks called {name!r}, from {' and '.join(offered.values())}; uninstall one"
+        for name, offered in offers.items()
+        if len(offered) > 1
+    }
+    return _Registry(blocks, disputed, tuple(broken))
 
 
 def _blocks_in(module: ModuleType) -> Iterator[type[Block]]:
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Block) and value.__module__ == module.__name__:
             yield value
+
+
+def _fault(block: type[Block]) -> str:
+    """Why a class is no block; "" for a block, and for what is only meant as a base of blocks."""
+    if not hasattr(block, "name"):
+        return "" if isabstract(block) else "it has no name"
+    return f"it has no {' and no '.join(sorted(block.__abstractmethods__))}" if isabstract(block) else ""
+
+
+@cache
+def _tell() -> None:
+    """Warn, once, of what is wrong with the installed packages."""
+    registry = _registry()
+    catalogue.tell([*map(str, registry.broken), *registry.disputed.values()])
+
+
+def forget() -> None:
+    """Look at the installed packages again when a block is next asked for."""
+    for each in (block_class, _registry, _tell):
+        each.cache_clear()

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
+from . import catalogue
 from .block import Block, Setting, block_class, make_block
 from .blockfacts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
+
+Kind = TypeVar("Kind")
 
 HEADERS = (
     *("block", "paper", "parameters", "nodes", "identity", "static", "float16"),
@@ -63,15 +66,12 @@ class Card:
         from . import userblock
 
         own = userblock.make(spelled, {})
-        self._block: type[Block]
-        if own is not None:
-            self._block, self._shown = type(own), [Facts(own)]
-        elif "[" in spelled:
-            made = make_block(spelled)
-            self._block, self._shown = type(made), [Facts(made)]
-        else:
-            self._block = block_class(spelled.strip())
-            self._shown = [Facts(each) for each in variants(self._block)]
+        made = own or (make_block(spelled) if "[" in spelled else None)
+        found = [made] if made is not None else variants(block_class(spelled.strip()))
+        self._block = type(found[0])
+        self._settings = found[0].hyper_parameters()
+        self._needs = [setting.name for setting in self._settings if setting.required]
+        self._shown = [] if self._needs else [Facts(each) for each in found]
 
     def to_json(self) -> dict[str, Any]:
         """Keys: see docs/command-line.md."""
@@ -84,7 +84,7 @@ class Card:
             "formula": block.formula,
             "untrained": block.untrained,
             "variants": dict(block.variants),
-            "settings": settings_json(block),
+            "settings": settings_json(self._settings),
             "weights": {each.spelled: {k: list(shape) for k, shape in each.weights.items()} for each in self._shown},
             "aliases": [list(pair) for pair in block.aliases],
             "facts": {each.spelled: facts_json(each) for each in self._shown},
@@ -103,8 +103,10 @@ class Card:
         if block.variants:
             yield "variants (the first is what the bare name means)"
             yield from (f"  {block.name}[{name}]: {text}" for name, text in block.variants.items())
-        yield "hyper-parameters (--set NAME=VALUE)" if block.settings else "no hyper-parameters"
-        yield from (f"  {s.name} ({setting_kind(s)}): {s.doc}" for s in block.settings)
+        yield "hyper-parameters (--set NAME=VALUE)" if self._settings else "no hyper-parameters"
+        yield from (f"  {s.name} ({setting_kind(s)}){f': {s.doc}' if s.doc else ''}" for s in self._settings)
+        if self._needs:
+            yield f"not tried: it needs {', '.join(self._needs)}"
         for each in self._shown:
             yield f"{each.spelled} at {_site(each)}"
             yield f"  {_sentence(each)}"
@@ -138,7 +140,7 @@ class Card:
         yield f"- Untrained: {block.untrained}."
         for name, text in block.variants.items():
             yield f"- `{block.name}[{name}]`: {text}"
-        yield from (f"- `--set {s.name}=` ({setting_kind(s)}): {s.doc}" for s in block.settings)
+        yield from (f"- `--set {s.name}=` ({setting_kind(s)}): {s.doc}" for s in self._settings)
         for each in self._shown:
             yield f"- `{each.spelled}` at {_site(each)}: {_sentence(each)}; lowerings: {', '.join(each.lowerings)}"
             if each.weights:
@@ -156,19 +158,32 @@ def grouped(weights: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple
 
 def setting_kind(setting: Setting) -> str:
     """What values a hyper-parameter takes, and its default."""
-    kind = {int: "whole number", float: "number", bool: "true or false"}[setting.type]
+    kind = {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(
+        setting.type, "Python literal"
+    )
     limits = [f"at least {setting.minimum:g}"] if setting.minimum is not None else []
     limits += [f"greater than {setting.above:g}"] if setting.above is not None else []
     limits += [f"one of {', '.join(map(str, setting.choices))}"] if setting.choices is not None else []
     limits += [f"only {', '.join(setting.variants)}"] if setting.variants is not None else []
     default = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
-    default = "not set" if default is None else f"default {default}"
+    default = "required" if setting.required else "not set" if default is None else f"default {default}"
     return ", ".join([kind, *limits, default])
 
 
 def table(blocks: Sequence[type[Block]] | None = None) -> list[tuple[str, ...]]:
     """The rows of the table, in the order of demand."""
-    return [row(Facts(block())) for block in blocks or in_order_of_demand()]
+    return each_of(blocks or in_order_of_demand(), lambda block: row(Facts(block())))
+
+
+def each_of(blocks: Sequence[type[Block]], what: Callable[[type[Block]], Kind]) -> list[Kind]:
+    """``what`` of every block. GraphSurgeryWarning for one that fails when it is tried: it is left out."""
+    found = []
+    for block in blocks:
+        try:
+            found.append(what(block))
+        except Exception as error:  # whatever the code of other people's packages raises
+            catalogue.tell([f"the block {block.name} of {block.__module__} fails: {catalogue.reason(error)}"])
+    return found
 
 
 def document() -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .block import Array, Block, all_blocks
+from .block import Array, Block, Setting, all_blocks
 from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryError
 from .featuremap import FeatureMap
@@ -158,7 +158,7 @@ def short_paper(paper: str) -> str:
     return number.group() if number else paper.rpartition(", ")[2]
 
 
-def settings_json(block: type[Block]) -> list[dict[str, Any]]:
+def settings_json(settings: Iterable[Setting]) -> list[dict[str, Any]]:
     """The hyper-parameters with all that restricts them."""
     return [
         {
@@ -169,6 +169,7 @@ def settings_json(block: type[Block]) -> list[dict[str, Any]]:
             "minimum": setting.minimum,
             "above": setting.above,
             "choices": list(setting.choices) if setting.choices is not None else None,
+            "required": setting.required,
         }
-        for setting in block.settings
+        for setting in settings
     ]

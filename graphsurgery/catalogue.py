@@ -1,26 +1,59 @@
-"""The installed catalogues: modules behind an entry-point group, ours and those of other people's packages."""
+"""The installed catalogues: modules behind an entry-point group, ours and those of other people's packages.
+
+A module that cannot be loaded takes nothing with it but what is in it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
-from collections.abc import Iterator
-from importlib.metadata import entry_points
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import TypeVar
 
-from .errors import BlockError
+from .errors import GraphSurgeryWarning
 
 Kind = TypeVar("Kind")
 
 
-def modules(group: str) -> Iterator[ModuleType]:
-    """Every module of every installed catalogue of a group. BlockError if one of them cannot be loaded.
+@dataclass(frozen=True)
+class Broken:
+    """A module of a catalogue that is not to be had."""
+
+    module: str
+    package: str
+    """the installed package that it belongs to"""
+    reason: str
+    lacks: bool = False
+    """Whether that is because another module is not installed."""
+
+    def __str__(self) -> str:
+        return f"{self.module} of the installed package {self.package} cannot be loaded: {self.reason}"
+
+
+@dataclass
+class Catalogues:
+    """All catalogues of a group."""
+
+    modules: list[tuple[str, ModuleType]] = field(default_factory=list)
+    """with the name of the installed package, in the order of their names"""
+    broken: list[Broken] = field(default_factory=list)
+
+
+def loaded(group: str) -> Catalogues:
+    """Load every module of every installed catalogue of a group.
 
     An entry point names a module, or a package of which all modules are meant.
     """
-    for entry in _entries(group):
-        yield from _under(entry)
+    found = Catalogues()
+    for name, package in _entries(group).items():
+        _load_all(name, package, found)
+    return found
 
 
 def module_of_the_only(group: str, name: str) -> ModuleType | None:
@@ -28,30 +61,65 @@ def module_of_the_only(group: str, name: str) -> ModuleType | None:
     entries = _entries(group)
     if len(entries) != 1 or not name.isidentifier():
         return None
-    package = _loaded(entries[0])
-    found = any(inner.name == name for inner in pkgutil.iter_modules(getattr(package, "__path__", [])))
-    return _loaded(f"{entries[0]}.{name}") if found else None
+    (top,) = entries
+    package = _module(top)
+    if not any(inner.name == name for inner in pkgutil.iter_modules(getattr(package, "__path__", []))):
+        return None
+    module = _module(f"{top}.{name}")
+    return module if isinstance(module, ModuleType) else None
 
 
 def values(group: str, kind: type[Kind]) -> list[Kind]:
-    """Module-level values of a type in the catalogues of a group, each once, in the order in which they are written."""
-    found = (value for module in modules(group) for value in vars(module).values() if isinstance(value, kind))
+    """Module-level values of a type in the catalogues of a group, each once, in the order in which they are written.
+
+    GraphSurgeryWarning for a module that cannot be loaded.
+    """
+    catalogues = loaded(group)
+    tell(map(str, catalogues.broken))
+    found = (value for _, module in catalogues.modules for value in vars(module).values() if isinstance(value, kind))
     return list({id(value): value for value in found}.values())
 
 
-def _entries(group: str) -> list[str]:
-    return sorted({entry.value for entry in entry_points(group=group)})
+def tell(sentences: Iterable[str]) -> None:
+    """Warn of what is wrong with an installed package."""
+    for sentence in sentences:
+        warnings.warn(sentence, GraphSurgeryWarning, stacklevel=3)
 
 
-def _loaded(name: str) -> ModuleType:
+def reason(error: BaseException) -> str:
+    """Why code of other people failed, in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _entries(group: str) -> dict[str, str]:
+    """What the entry points name, and the installed package that each belongs to."""
+    entries = sorted(entry_points(group=group), key=lambda entry: entry.value)
+    return {entry.value: _owner(entry) for entry in entries}
+
+
+def _owner(entry: EntryPoint) -> str:
+    """The name of an entry point's package; without metadata, that of the package to import."""
+    name = entry.dist.name if entry.dist is not None else ""
+    return name or entry.value.partition(":")[0].partition(".")[0]
+
+
+def _load_all(name: str, package: str, found: Catalogues) -> None:
+    module = _module(name)
+    if isinstance(module, ModuleType):
+        found.modules.append((package, module))
+        for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            _load_all(f"{name}.{inner.name}", package, found)
+    else:
+        found.broken.append(Broken(name, package, reason(module), isinstance(module, ModuleNotFoundError)))
+
+
+def _module(name: str) -> ModuleType | BaseException:
+    """A module, or why it cannot be imported. What it prints is no part of any result."""
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise BlockError(f"the blocks of the installed package {name!r} cannot be loaded: {error}") from None
-
-
-def _under(name: str) -> Iterator[ModuleType]:
-    module = _loaded(name)
-    yield module
-    for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        yield from _under(f"{name}.{inner.name}")
+        with contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever the code of other people raises
+        return error

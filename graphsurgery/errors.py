@@ -1,4 +1,4 @@
-"""Every error that graphsurgery raises on purpose.
+"""Every error that graphsurgery raises on purpose, and its warning.
 
 Each message is one sentence in the user's terms; each class carries the exit code of the command line.
 
@@ -21,6 +21,10 @@ Each message is one sentence in the user's terms; each class carries the exit co
         ├── MissingProvider       an onnxruntime execution provider
         ├── NoKernel              an implementation of an operator in the installed onnxruntime
         └── MissingDependency     a Python package
+
+A GraphSurgeryWarning is a UserWarning: what was asked for was done, and there is something that the user should know.
+`insert` and `Recipe.apply` issue it through Python's `warnings`, so that ``warnings.simplefilter("error",
+GraphSurgeryWarning)`` makes it an error. The command line prints warnings, and lists those of an insertion in its JSON.
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ class GraphSurgeryError(Exception):
     """Base of all errors of this package; ``exit_code`` is what the command line ends with."""
 
     exit_code = 2
+
+
+class GraphSurgeryWarning(UserWarning):
+    """The work was done, and the user should know something of it."""
 
 
 class RequestError(GraphSurgeryError):

@@ -27,7 +27,7 @@ from . import userblock
 from .errors import RecipeError
 from .modelfile import ModelFile
 from .request import Request
-from .surgery import carry_out
+from .surgery import carry_out, warned
 
 if TYPE_CHECKING:
     import yaml
@@ -71,8 +71,11 @@ class Recipe:
         return cls(tuple(_request(entry, f"entry {i} of {name}", where) for i, entry in enumerate(entries, start=1)))
 
     def apply(self, model: ModelSource) -> ModelFile:
-        """A new model with every insertion of the recipe in it. Raises a RequestError that says what is wrong."""
-        return carry_out(ModelFile.load(model), self.requests)[0]
+        """A new model with every insertion of the recipe in it.
+
+        Raises a RequestError that says what is wrong; issues GraphSurgeryWarnings, as ``insert`` does.
+        """
+        return warned(*carry_out(ModelFile.load(model), self.requests))
 
 
 def _parsed(text: str, name: str) -> object:

@@ -23,6 +23,7 @@ from .featuremap import Dimension, FeatureMap
 from .folding import read_back
 from .template import HALVES, computed_in
 from .wire import text
+from .yardstick import Yardstick
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +119,11 @@ class Insertion:
     def block(self) -> Block:
         """The block with its hyper-parameters. BlockError if it is not installed here."""
         return make_block(self.module, self.settings)
+
+    @property
+    def compared_with(self) -> Yardstick:
+        """What parity compares the block with, in words. BlockError if the block is not installed here."""
+        return self.block().compared_with(self.feature)
 
     def weights(self, model: ModelFile) -> dict[str, np.ndarray[Any, Any]]:
         """The module's parameters by official key, float64, read back from the model as it stands.

@@ -4,8 +4,10 @@ this.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +15,13 @@ import numpy as np
 
 from . import externaldata, gate, removal, userblock
 from .block import Array, Block, make_block
-from .errors import BlockError, RequestError, WeightsError
+from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
 from .quantised import pairing
 from .record import GATE_KEY
-from .request import Request
+from .request import Request, of_kind, selectors
+from .request import settings as by_name
 from .sites import Site, SiteFinder
 from .splice import Done, Planned, spliced
 from .template import PRECISIONS
@@ -63,16 +66,17 @@ def insert(
     float32; "fp16" computes it in float16 between Casts at a float32 site. In a model with QuantizeLinear and
     DequantizeLinear, ``qdq="int8"`` puts such a pair behind the block, so that its readers keep their quantised input;
     ``qdq_scale`` is "site" (scale and zero point of the site) or "images" (such as fit what the block gives on the
-    images in the folder ``images``). Returns the new model. Raises a RequestError that says what is wrong.
+    images in the folder ``images``). Returns the new model. Raises a RequestError that says what is wrong; issues a
+    GraphSurgeryWarning for what works and is probably not what is meant.
     """
     request = Request(
-        module=module,
-        after=_several(after),
-        before=_several(before),
-        consumers=_several(consumers),
-        settings=dict(settings or {}),
+        module=of_kind("module", module, str, "the name of a block, a text such as 'simam'"),
+        after=selectors("after", after),
+        before=selectors("before", before),
+        consumers=selectors("consumers", consumers),
+        settings=by_name(settings),
         init=init,
-        seed=seed,
+        seed=int(of_kind("seed", seed, Integral, "a whole number")),
         gate=gate,
         weights=str(weights) if weights is not None else None,
         target=target,
@@ -82,7 +86,15 @@ def insert(
         qdq_scale=qdq_scale,
         images=str(images) if images is not None else None,
     )
-    return carry_out(ModelFile.load(model), [request])[0]
+    return warned(*carry_out(ModelFile.load(model), [request]))
+
+
+def warned(model: ModelFile, done: Sequence[Done]) -> ModelFile:
+    """The model, with what the user should know of the insertions said as warnings of the caller's caller."""
+    for each in done:
+        for message in each.warnings:
+            warnings.warn(f"{each.insertion.id}: {message}", GraphSurgeryWarning, stacklevel=3)
+    return model
 
 
 def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[Done]]:
@@ -105,10 +117,6 @@ def _read(spelled: str) -> Checkpoint:
     from . import weights  # the readers cost milliseconds, for those who give a file
 
     return weights.read(weights.split(spelled)[0])
-
-
-def _several(selectors: str | Sequence[str]) -> tuple[str, ...]:
-    return (selectors,) if isinstance(selectors, str) else tuple(selectors)
 
 
 def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:
@@ -198,7 +206,7 @@ def _placed(
     site: Site,
     make: Callable[[np.random.Generator], Mapping[str, Array]],
     init: str,
-    warnings: tuple[str, ...] = (),
+    told: tuple[str, ...] = (),
 ) -> Planned:
     return Planned(
         block,
@@ -209,7 +217,7 @@ def _placed(
         request.gate,
         request.target,
         request.lowering,
-        warnings,
+        told,
         request.precision,
     )
 

@@ -24,20 +24,21 @@ def blocks(
     """
     from .. import blockcards, userblock
     from ..blockfacts import in_order_of_demand
-    from .output import Printer, progress
+    from .output import Printer, aside, progress
 
     printer = Printer(as_json=as_json)
     if name is not None:
-        userblock.asked_for(name)
-        card = blockcards.Card(name)
-        if as_json:
-            printer.json(card.to_json())
-        else:
-            printer.lines(card.lines())
+        with aside():
+            userblock.asked_for(name)
+            card = blockcards.Card(name)
+            data, lines = card.to_json(), list(card.lines())
+        printer.json(data)
+        printer.lines(lines)
         return
-    with progress("trying every block", quiet=False):
-        if as_json:
-            printer.json({"blocks": [blockcards.Card(block.name).to_json() for block in in_order_of_demand()]})
-        else:
-            printer.table(blockcards.HEADERS, blockcards.table())
-            printer.lines(["", *blockcards.LEGEND])
+    with progress("trying every block", quiet=False), aside():
+        known = in_order_of_demand()
+        cards = blockcards.each_of(known, lambda block: blockcards.Card(block.name).to_json()) if as_json else []
+        rows = [] if as_json else blockcards.table(known)
+    printer.json({"blocks": cards})
+    printer.table(blockcards.HEADERS, rows)
+    printer.lines(["", *blockcards.LEGEND])

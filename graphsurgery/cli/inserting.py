@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingDependency, ParityFailed, RequestError
 from ..selection.nearby import shape_text
 from .files import DASH, Destination, open_model
-from .output import Printer, counted, listed, progress, shown
+from .output import Printer, aside, counted, listed, progress, shown
 
 if TYPE_CHECKING:
     from ..modelfile import ModelFile
@@ -50,7 +50,7 @@ class Checking:
         from ..parity import Rest, verify
         from ..removal import remove, same_bytes
 
-        with progress("comparing with PyTorch", quiet=self.quiet):
+        with progress("comparing", quiet=self.quiet), aside():
             images = Path(self.images) if self.images is not None else None
             report = verify(written, providers=self.providers, images=images, only=ids)
             same = same_bytes(remove(written, ids), before)
@@ -63,7 +63,7 @@ def run(
 ) -> None:
     """Carry out requests on a MODEL argument and deliver the result; print what was done.
 
-    Raises ParityFailed, with nothing written, if a block does not agree with its PyTorch module.
+    Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
     """
     from ..surgery import carry_out, check
 
@@ -71,7 +71,8 @@ def run(
         check(request)
     printer = Printer(as_json=as_json, to_stderr=target.path is None, quiet=checking.quiet)
     before = open_model(model)
-    after, done = carry_out(before, requests)
+    with aside():
+        after, done = carry_out(before, requests)
     outcome = _Outcome(model or DASH, target, done)
 
     def verified(written: ModelFile) -> None:
@@ -196,7 +197,8 @@ def _parity_lines(report: InsertionReport) -> Iterator[str]:
             verdict = "FAILED" if any(row.verdict is Verdict.FAILED for row in rows) else "passed"
             figures = f"max error {worst.max_abs:.1e}, {worst.ratio:.2g} of the tolerance ({report.tolerance})"
             count = sum(row.comparisons for row in rows)
-            yield f"parity on {provider}: {verdict}, {figures}, {counted(count, 'comparison')} with PyTorch"
+            made = f"{counted(count, 'comparison')} with {report.compared_with.short}"
+            yield f"parity on {provider}: {verdict}, {figures}, {made}"
         else:
             yield f"parity on {provider}: {rows[0].verdict}: {rows[0].reason}"
     if report.activation:

@@ -10,14 +10,14 @@ import contextlib
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
-from ..errors import GraphSurgeryError, SelectorError
+from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError
 from .apply import apply
 from .bench import bench
 from .blocks import blocks
@@ -72,13 +72,31 @@ def _root(
         raise typer.Exit(2)
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Our warnings as a line on standard error; those of other packages are for programmers."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", category=GraphSurgeryWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, GraphSurgeryWarning):
+                _say(f"warning: {printable(str(message))}")
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
+
+
+@_plain_warnings()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. ``arguments`` default to those of the process."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name from a model must not end the program on an ASCII terminal
             stream.reconfigure(errors="backslashreplace")
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # those of other packages are for programmers
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
         signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -88,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GraphSurgeryError as error:
-        return _told(str(error), error.exit_code, marked=isinstance(error, SelectorError))
+        return _told(str(error), error.exit_code, marked=isinstance(error, SelectorError | SiteError))
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except BrokenPipeError:
@@ -113,13 +131,17 @@ def _usage(message: str) -> str:
 
 def _told(message: str, code: int, *, marked: bool = False) -> int:
     """``marked``: below the sentence stand the selector and a mark under its wrong part."""
+    lines = message.split("\n") if marked else [message]
+    _say("error: " + "\n".join(map(printable, lines)))
+    return code
+
+
+def _say(text: str) -> None:
     if sys.stderr is not None:
         try:
-            lines = message.split("\n") if marked else [message]
-            print("graphsurgery: error: " + "\n".join(map(printable, lines)), file=sys.stderr)
+            print(f"graphsurgery: {text}", file=sys.stderr)
         except OSError:
             silence(sys.stderr)
-    return code
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
 
-from ..errors import RequestError
+from ..errors import GraphSurgeryWarning, RequestError
+
+
+def _hush(quiet: bool) -> bool:
+    if quiet:
+        warnings.filterwarnings("ignore", category=GraphSurgeryWarning)  # until main ends
+    return quiet
+
 
 Model = Annotated[
     str | None,
@@ -25,7 +33,7 @@ Output = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 InPlace = Annotated[bool, typer.Option("--in-place", help="Replace MODEL itself.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.", callback=_hush)]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not compare the inserted blocks with their PyTorch modules.")
 ]

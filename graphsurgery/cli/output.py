@@ -63,6 +63,41 @@ class Printer:
 
 
 @contextmanager
+def aside() -> Iterator[None]:
+    """While code that is not ours runs, modules of the user's above all: what it prints goes to standard error.
+
+    Standard output is for the result. This holds for what is written past Python's own stream, too, by C code say.
+    """
+    with contextlib.ExitStack() as stack:
+        if sys.stdout is not None:
+            stack.enter_context(_descriptor_aside(sys.stdout))
+        other = sys.stderr if sys.stderr is not None else stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(contextlib.redirect_stdout(other))
+        yield
+
+
+@contextmanager
+def _descriptor_aside(stream: TextIO) -> Iterator[None]:
+    """The same for the descriptor 1; ``stream`` is Python's own on it, of which others may have kept hold."""
+    _flush(stream)
+    kept = os.dup(1)
+    other = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else os.dup(2)
+    os.dup2(other, 1)
+    try:
+        yield
+    finally:
+        _flush(stream)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(other)
+
+
+def _flush(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):  # what is wrong with it is told when the result is written
+        stream.flush()
+
+
+@contextmanager
 def progress(what: str, *, quiet: bool) -> Iterator[None]:
     """A spinner on standard error while something takes its time, if that is a terminal."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():

@@ -33,8 +33,9 @@ def verify(
 ) -> None:
     """Compare every inserted block with its PyTorch module.
 
-    Each is cut out as it stands in the file. Ends with 1 if one of them does not agree, or if the rest of the model is
-    not what it was; with 3 if torch, onnxruntime or a provider that was asked for is missing.
+    Each is cut out as it stands in the file; one that came from an ONNX file is compared with that. Ends with 1 if one
+    of them does not agree, or if the rest of the model is not what it was; with 3 if torch, onnxruntime or a provider
+    that was asked for is missing.
 
     \b
     graphsurgery verify yolov8n-simam.onnx --providers cpu,cuda --original yolov8n.onnx
@@ -43,11 +44,11 @@ def verify(
 
     from .. import surgery
     from .files import open_model
-    from .output import Printer, progress
+    from .output import Printer, aside, progress
 
     names = options.provider_list(providers)
     opened = open_model(model)
-    with progress("comparing with PyTorch", quiet=quiet):
+    with progress("comparing", quiet=quiet), aside():
         report = surgery.verify(
             opened,
             providers=names,

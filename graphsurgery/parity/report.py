@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ParityFailed
 from ..placement import Placement, shares
+from ..yardstick import PYTORCH, Yardstick
 from .metrics import Metrics
 from .tolerance import Tolerance
 
@@ -102,6 +103,7 @@ class InsertionReport:
     shape: tuple[int | str | None, ...]
     dtype: str
     tolerance: Tolerance
+    compared_with: Yardstick = PYTORCH
     rows: tuple[Row, ...] = ()
     inputs: tuple[str, ...] = ()
     """Names of the inputs that were used."""
@@ -156,9 +158,10 @@ class Report:
             for row in insertion.rows:
                 if row.verdict is Verdict.FAILED:
                     where = f"{row.provider}, {row.mode}" + (f", on {row.worst_case}" if row.worst_case else "")
-                    yield f"{insertion.id} does not agree with its PyTorch module ({where}): {row.reason}"
+                    yield f"{insertion.id} does not agree with {insertion.compared_with.what} ({where}): {row.reason}"
             if not insertion.passed:
-                yield f"{insertion.id} could not be compared with its PyTorch module on {', '.join(self.providers)}"
+                where = ", ".join(self.providers)
+                yield f"{insertion.id} could not be compared with {insertion.compared_with.what} on {where}"
         yield self.rest.sentence if self.rest.passed is False else "there was nothing to compare"
 
     def to_json(self) -> dict[str, Any]:
@@ -167,7 +170,8 @@ class Report:
         - "model", "passed", "providers": [name], "versions": {package: version}
         - "unchanged": {"passed": true, false or null, "sentence"}, about the rest of the model
         - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
-          "relative"}, "inputs": [name], "activation", "failure", "rows"}]
+          "relative"}, "compared_with": {"what", "runtime", "dtype"}, "inputs": [name], "activation", "failure",
+          "rows"}]
         - each of the "rows": {"provider", "mode", "gate_opened", "verdict", "tolerance", "comparisons", "worst":
           {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null, "worst_case",
           "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on": {provider:
@@ -204,6 +208,7 @@ def _insertion_json(insertion: InsertionReport) -> dict[str, Any]:
         "dtype": insertion.dtype,
         "passed": insertion.passed,
         "tolerance": _tolerance_json(insertion.tolerance),
+        "compared_with": insertion.compared_with.to_json(),
         "inputs": list(insertion.inputs),
         "activation": insertion.activation,
         "failure": insertion.failure,
@@ -245,7 +250,7 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
         first, *more = _row_lines(list(rows))
         lines += [f"  {provider}: {first}", *(f"    {text}" for text in more)]
     if any(row.worst for row in insertion.rows):
-        lines.append(f"  {len(insertion.inputs)} inputs, each compared with the PyTorch module in float64")
+        lines.append(f"  {len(insertion.inputs)} inputs, each compared with {insertion.compared_with}")
     if insertion.activation:
         lines.append(f"  the activation that really arrives here was not checked: {insertion.activation}")
     return lines

@@ -68,6 +68,7 @@ def verify(
         if isinstance(cutout, str):
             reports.append(replace(report, failure=cutout))
         else:
+            report = replace(report, compared_with=insertion.compared_with)
             pair = PairCheck(model, insertion) if insertion.qdq else None
             subjects = [_Subject(cutout, _Twin(insertion, model), runners(cutout, insertion.judged_as, names))]
             if insertion.gate == "residual":
@@ -87,7 +88,8 @@ class _Subject:
     def judge(self, case: Case, dtype: str) -> Array:
         """Compare on one input; gives what the PyTorch module made of it."""
         expected = self.twin(case.array)
-        judge(self.ways, case, expected, dtype, self.twin.slack(case.array, expected))
+        slack = self.twin.slack(case.array, expected)
+        judge(self.ways, case, expected, dtype, slack, lambda: self.twin.rounding(case.array, expected))
         return expected
 
 
@@ -208,6 +210,11 @@ class _Twin:
         """What rounding the input and the weights anew may change, see conditioning.py."""
         with _one_thread():
             return self._conditioning.slack(array, expected)
+
+    def rounding(self, array: Array, expected: Array) -> float:
+        """How far rounding alone can move the result in half precision, relative to it, see conditioning.py."""
+        with _one_thread():
+            return self._conditioning.relative(array, expected)
 
 
 @contextmanager

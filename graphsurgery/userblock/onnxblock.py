@@ -14,6 +14,7 @@ from ..block import Array, Block
 from ..errors import BlockError
 from ..featuremap import FeatureMap
 from ..template import Template
+from ..yardstick import Yardstick
 from .adapt import fitted
 from .paste import paste
 from .skeleton import Skeleton, load
@@ -82,7 +83,11 @@ class OnnxBlock(Block):
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from .referee import Referee
 
-        return Referee(self._skeleton, feature.dtype)
+        return Referee(self._skeleton, self.compared_with(feature).dtype)
+
+    def compared_with(self, feature: FeatureMap) -> Yardstick:
+        what = f"{self.file} itself in onnxruntime"
+        return Yardstick(what, what, "onnxruntime", "float64" if feature.dtype == "float64" else "float32")
 
 
 def onnx_block(spelled: str, settings: Mapping[str, object]) -> Block:

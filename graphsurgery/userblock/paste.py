@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from ..featuremap import float_dtype
 from ..template import Template
-from .adapt import infer
+from .sizes import infer
 from .skeleton import Skeleton, fixed_names
 
 

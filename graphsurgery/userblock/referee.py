@@ -17,14 +17,14 @@ from .skeleton import Skeleton
 
 
 class Referee(nn.Module):
-    """The graph before it was fitted to the site, in its own opset; in float32, or float64 at such a site.
+    """The graph before it was fitted to the site, in its own opset; in ``dtype``, float32 or float64.
 
     ``load_state_dict`` takes the weights by the names that they have in the graph.
     """
 
     def __init__(self, skeleton: Skeleton, dtype: str) -> None:
         super().__init__()
-        self._dtype = "float64" if dtype == "float64" else "float32"
+        self._dtype = dtype
         self._skeleton = with_dtype(skeleton, self._dtype)
         self._session = session(self._skeleton.model.SerializeToString(), "cpu", optimise=False, threads=1)
         self._weights: dict[str, np.ndarray[Any, Any]] = {}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,23 +13,16 @@ import onnx_graphsurgeon as gs
 from ..block import Array, Block
 from ..errors import BlockError
 from ..featuremap import FeatureMap
+from ..setting import Setting
 from ..template import Template
 from . import importing
 from .adapt import fitted
+from .constructor import EPSILON, Constructor
 from .paste import paste
 from .skeleton import split
 
 if TYPE_CHECKING:
     import torch
-
-_EPSILON = "bn_eps"
-_CHANNELS = (
-    *("c1", "channels", "in_channels", "dim", "c", "channel", "in_channel", "inp", "c_in", "in_planes", "inplanes"),
-    *("planes", "num_channels", "n_channels", "gate_channels", "in_dim", "d_model", "embed_dim", "in_features", "ch"),
-    *("num_features", "input_dim", "in_chans", "nc"),
-)
-"""Names that constructors use for the number of channels that come in."""
-_CHANNELS_OUT = ("c2", "out_channels", "out_channel", "oup", "out_dim", "out_planes", "c_out", "out_features")
 
 
 class TorchBlock(Block):
@@ -60,6 +52,9 @@ class TorchBlock(Block):
     @property
     def has_epsilon(self) -> bool:
         return True
+
+    def hyper_parameters(self) -> Sequence[Setting]:
+        return list(Constructor(importing.recorded(self.path), self.path).settings())
 
     def with_values(self, **values: object) -> Block:
         return type(self)(**{**self.values, **values})
@@ -98,8 +93,8 @@ class TorchBlock(Block):
     def _built(self, feature: FeatureMap, seed: int) -> torch.nn.Module:
         """The module as its constructor makes it from a seed; torch's own generator is left as it was."""
         found = importing.recorded(self.path)
-        arguments = self._arguments(found, feature.channels)
-        eps = self.values.get(_EPSILON) if _EPSILON not in arguments else None
+        arguments = Constructor(found, self.path).arguments(self.values, feature.channels)
+        eps = self.values.get(EPSILON) if EPSILON not in arguments else None
         try:
             with _seeded(seed):
                 module = found(**arguments).eval()
@@ -110,30 +105,6 @@ class TorchBlock(Block):
             _set_epsilon(module, float(eps))
         module.sharp = True  # type: ignore[assignment]  # so that parity allows for how it multiplies rounding errors
         return module
-
-    def _arguments(self, found: type[torch.nn.Module], channels: int) -> dict[str, Any]:
-        """All arguments of the constructor by name. BlockError for one that is unknown or lacking."""
-        known = {
-            name: each
-            for name, each in inspect.signature(found).parameters.items()
-            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-        }
-        open_ended = any(each.kind is each.VAR_KEYWORD for each in inspect.signature(found).parameters.values())
-        for name in self.values:
-            if name not in known and not open_ended and name != _EPSILON:
-                raise BlockError(f"{self.path} has no argument {name!r}; it has {', '.join(known) or 'none'}")
-        required = [name for name, each in known.items() if each.default is each.empty and name not in self.values]
-        arguments = {name: value for name, value in self.values.items() if name in known or name != _EPSILON}
-        named = [name for name in known if name.lower() in _CHANNELS]
-        if not any(name in self.values for name in named):
-            taken = next(iter(named), next(iter(required), None))
-            if taken is not None:
-                arguments[taken] = channels
-        arguments |= {name: channels for name in required if name in _CHANNELS_OUT and name not in arguments}
-        lacking = [name for name in required if name not in arguments]
-        if lacking:
-            raise BlockError(f"{self.path} needs {', '.join(lacking)}: give --set {lacking[0]}=VALUE")
-        return arguments
 
 
 def torch_block(spelled: str, settings: Mapping[str, object]) -> Block:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import graphsurgery
 from graphsurgery import block as blocks
 from graphsurgery import catalogue
-from graphsurgery.block import Block, Setting, all_blocks, block_class, make_block
+from graphsurgery.block import Block, Setting, all_blocks, block_class, forget, make_block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.modelfile import ModelFile
@@ -245,11 +245,9 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     ours = list(catalogue.entry_points(group=blocks.ENTRY_POINTS))
     theirs = EntryPoint("others", "others_halve", blocks.ENTRY_POINTS)
     monkeypatch.setattr(catalogue, "entry_points", lambda group: [*ours, theirs])
-    all_blocks.cache_clear()
-    block_class.cache_clear()
+    forget()
     yield module
-    all_blocks.cache_clear()
-    block_class.cache_clear()
+    forget()
 
 
 def bring(module: types.ModuleType, name: str, base: type[Block] = Halve) -> type[Block]:
@@ -273,12 +271,6 @@ def test_a_block_of_another_package_is_found(third_party: types.ModuleType) -> N
 def test_what_a_module_only_imports_is_not_its_block(third_party: types.ModuleType) -> None:
     vars(third_party).update(Block=Block, Halve=Halve)
     assert "halve" not in all_blocks()
-
-
-def test_two_blocks_of_one_name_are_refused(third_party: types.ModuleType) -> None:
-    bring(third_party, "simam")
-    with pytest.raises(BlockError, match="two installed packages bring a block called 'simam'"):
-        all_blocks()
 
 
 def test_listing_the_catalogue_needs_no_torch() -> None:

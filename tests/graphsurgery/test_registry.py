@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from graphsurgery import block, catalogue
-from graphsurgery.errors import BlockError
+from graphsurgery.blockcards import table
+from graphsurgery.cli.main import main
+from graphsurgery.errors import BlockError, GraphSurgeryError, GraphSurgeryWarning, MissingDependency
+from tests import models
 
 BLOCK = """
 from graphsurgery.block import Block
@@ -27,19 +31,20 @@ class Half(Block):
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Install a package next to the catalogue, as far as the registry can see."""
-    found = list(catalogue.entry_points(group=block.ENTRY_POINTS))
+    real = catalogue.entry_points
+    found = list(real(group=block.ENTRY_POINTS))
     monkeypatch.syspath_prepend(tmp_path)
-    block.all_blocks.cache_clear()
-    block.block_class.cache_clear()
+    block.forget()
 
     def add(package: str, text: str) -> None:
         (tmp_path / f"{package}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, package, raising=False)
         found.append(EntryPoint(package, package, block.ENTRY_POINTS))
-        monkeypatch.setattr(catalogue, "entry_points", lambda group: found)
+        patched = lambda group: found if group == block.ENTRY_POINTS else real(group=group)  # noqa: E731
+        monkeypatch.setattr(catalogue, "entry_points", patched)
 
     yield add
-    block.all_blocks.cache_clear()
-    block.block_class.cache_clear()
+    block.forget()
 
 
 def test_a_block_of_another_package_is_found(install) -> None:  # type: ignore[no-untyped-def]
@@ -48,16 +53,125 @@ def test_a_block_of_another_package_is_found(install) -> None:  # type: ignore[n
     assert set(block.all_blocks()) >= {"ge", "half", "nam", "se", "simam"}
 
 
-def test_a_package_that_cannot_be_loaded_is_named(install) -> None:  # type: ignore[no-untyped-def]
-    install("their_broken_blocks", "import a_package_that_is_not_there")
-    with pytest.raises(BlockError, match="'their_broken_blocks' cannot be loaded: No module named 'a_package"):
+BROKEN = "their_broken_blocks of the installed package their_broken_blocks cannot be loaded: "
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "error"),
+    [
+        ("import a_package_that_is_not_there", "No module named 'a_package_that_is_not_there'", MissingDependency),
+        ("print('half way'); 1 / 0", "ZeroDivisionError: division by zero", BlockError),
+        ("raise SystemExit(3)", "SystemExit: 3", BlockError),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines", BlockError),
+        ("(", "SyntaxError: '(' was never closed (their_broken_blocks.py, line 1)", BlockError),
+    ],
+)
+def test_a_package_that_cannot_be_loaded_is_missed_only_by_who_needs_it(  # type: ignore[no-untyped-def]
+    install, capsys: pytest.CaptureFixture[str], text: str, reason: str, error: type[GraphSurgeryError]
+) -> None:
+    install("their_broken_blocks", text)
+    install("their_whole_blocks", BLOCK.format(name="half"))
+    with pytest.warns(GraphSurgeryWarning) as told:
         block.make_block("simam")
+    assert {"simam", "half"} < set(block.all_blocks())
+    assert [str(each.message) for each in told] == [BROKEN + reason]
+    with pytest.raises(error) as raised:
+        block.make_block("xyzzy")
+    assert str(raised.value) == f"there is no block 'xyzzy' among those that can be loaded; {BROKEN}{reason}"
+    with pytest.raises(BlockError) as raised:
+        block.make_block("sinam")
+    assert str(raised.value) == f"there is no block 'sinam'; did you mean simam or nam? ({BROKEN}{reason})"
+    assert capsys.readouterr().out == ""
 
 
-def test_two_blocks_of_one_name_are_an_error(install) -> None:  # type: ignore[no-untyped-def]
-    install("their_other_blocks", BLOCK.format(name="se"))
-    with pytest.raises(BlockError, match="two installed packages bring a block called 'se'"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "class Nameless(Block):\n    emit = module = None",
+            "Nameless of the installed package theirs cannot be loaded: it has no name",
+        ),
+        (
+            "class Half(Block):\n    name = 'half'",
+            "Half of the installed package theirs cannot be loaded: it has no emit and no module",
+        ),
+    ],
+)
+def test_a_class_that_is_no_block(install, text: str, reason: str) -> None:  # type: ignore[no-untyped-def]
+    install("theirs", f"from graphsurgery.block import Block\n\nclass Base(Block):\n    demand = 3\n\n{text}")
+    with pytest.warns(GraphSurgeryWarning) as told:
         block.all_blocks()
+    assert [str(each.message) for each in told] == [f"theirs.{reason}"]
+
+
+def test_a_name_of_the_catalogue_is_not_taken_silently(install) -> None:  # type: ignore[no-untyped-def]
+    install("their_other_blocks", BLOCK.format(name="se"))
+    words = (
+        "there are 2 blocks called 'se', from graphsurgery (graphsurgery.patterns.attention.se) and their_other_blocks "
+        "(their_other_blocks); uninstall one"
+    )
+    with pytest.raises(BlockError) as raised:
+        block.make_block("se")
+    assert str(raised.value) == words
+    with pytest.warns(GraphSurgeryWarning) as told:
+        block.make_block("simam")
+    assert "se" not in block.all_blocks()
+    assert [str(each.message) for each in told] == [words]
+
+
+def test_the_name_of_a_package_is_that_of_its_metadata(install, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for name in ("first", "second"):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Name: The-{name}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[{block.ENTRY_POINTS}]\nblocks = blocks_{name}\n")
+        (tmp_path / f"blocks_{name}.py").write_text(BLOCK.format(name="half"))
+    with pytest.raises(BlockError, match=r"from The-first \(blocks_first\) and The-second \(blocks_second\);"):
+        block.make_block("half")
+
+
+def test_a_broken_package_of_detectors(
+    install,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    (tmp_path / "their_detectors.py").write_text("1 / 0")
+    ours = list(catalogue.entry_points(group="graphsurgery.detectors"))
+    theirs = EntryPoint("their_detectors", "their_detectors", "graphsurgery.detectors")
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: [*ours, theirs])
+    with pytest.warns(GraphSurgeryWarning, match="their_detectors cannot be loaded: ZeroDivisionError"):
+        assert catalogue.values("graphsurgery.detectors", object)
+
+
+def test_the_command_line_says_it_in_a_line(
+    install,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],  # type: ignore[no-untyped-def]
+) -> None:
+    install("their_broken_blocks", "print('half way'); 1 / 0")
+    (tmp_path / "m.onnx").write_bytes(models.detector().SerializeToString())
+    words = ["insert", str(tmp_path / "m.onnx"), "--after", "/model.2", "--no-verify", "-o", str(tmp_path / "o.onnx")]
+    line = f"{BROKEN}ZeroDivisionError: division by zero\n"
+    assert main([*words, "--module", "simam"]) == 0
+    printed = capfd.readouterr()
+    assert printed.err == f"half way\ngraphsurgery: warning: {line}"
+    assert "half way" not in printed.out
+    block.forget()
+    assert main([*words, "--module", "simam", "--force", "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "half way\n")
+    block.forget()
+    assert main([*words, "--module", "channelgate", "--force"]) == 2
+    assert capfd.readouterr().err == (
+        f"half way\ngraphsurgery: error: there is no block 'channelgate' among those that can be loaded; {line}"
+    )
+
+
+def test_a_block_that_fails_is_left_out_of_the_table(install) -> None:  # type: ignore[no-untyped-def]
+    install("theirs", BLOCK.format(name="half").replace("return t.mul", "1 / 0 + t.mul"))
+    known = [block.block_class(name) for name in ("simam", "half", "se")]
+    with pytest.warns(GraphSurgeryWarning, match=r"^the block half of theirs fails: ZeroDivisionError: division by"):
+        rows = table(known)
+    assert [row[0] for row in rows] == ["simam", "se"]
 
 
 @pytest.mark.parametrize(

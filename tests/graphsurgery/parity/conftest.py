@@ -13,6 +13,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import Rest, verification
+from graphsurgery.yardstick import PYTORCH, Yardstick
 
 CHANNELS = 4
 
@@ -37,6 +38,7 @@ class Insertion:
     module: str = "simam"
     gate: str = "none"
     qdq: None = None
+    compared_with: Yardstick = PYTORCH
     stored: Mapping[str, dict[str, str]] = field(default_factory=lambda: {"alpha": {"initializer": "alpha"}})
 
     @property

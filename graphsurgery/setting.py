@@ -1,0 +1,69 @@
+"""Setting: one hyper-parameter of a block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import BlockError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One hyper-parameter of a block: what ``--set name=value`` accepts."""
+
+    name: str
+    type: type
+    """int, float or bool; in a constructor of the user's own also str, or object for whatever else"""
+    default: int | float | bool | str | None
+    doc: str
+    minimum: float | None = None
+    above: float | None = None
+    choices: tuple[int, ...] | None = None
+    variants: tuple[str, ...] | None = None
+    """the block's variants that have it; None: all"""
+    required: bool = False
+
+    def read(self, value: object, block: str) -> int | float | bool | None:
+        """``value`` (text from a command line, or a Python value) in the setting's type. BlockError if it is not
+        one.
+        """
+        if value is None and self.default is None:
+            return None
+        result = self._converted(value)
+        if result is None:
+            kind = {int: "a whole number", float: "a number", bool: "true or false"}[self.type]
+            raise BlockError(f"{self.name} of {block} is {kind}, not {value!r}")
+        if self.choices is not None and result not in self.choices:
+            raise BlockError(f"{self.name} of {block} is one of {', '.join(map(str, self.choices))}, not {value}")
+        if self.minimum is not None and result < self.minimum:
+            raise BlockError(f"{self.name} of {block} is at least {self.minimum:g}, not {value}")
+        if self.above is not None and not result > self.above:
+            raise BlockError(f"{self.name} of {block} is greater than {self.above:g}, not {value}")
+        return result
+
+    def _converted(self, value: object) -> int | float | bool | None:
+        if self.type is bool:
+            words = {
+                "true": True,
+                "1": True,
+                "yes": True,
+                "on": True,
+                "false": False,
+                "0": False,
+                "no": False,
+                "off": False,
+            }
+            return value if isinstance(value, bool) else words.get(str(value).lower())
+        if isinstance(value, bool):
+            return None
+        try:
+            number = float(str(value))
+        except ValueError:
+            return None
+        if not np.isfinite(number):
+            return None
+        if self.type is int:
+            return int(number) if number == int(number) else None
+        return number
