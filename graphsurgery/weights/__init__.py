@@ -1,9 +1,11 @@
 """Weights for a block from a file of trained weights. Nothing in a file is ever executed.
 
-    FILE[:PREFIX]      .safetensors, .npz, .pt and .pth (state_dicts and whole checkpoints), .onnx
+    FILE[:PREFIX]      .safetensors, .npz, .pt and its other names (state_dicts and whole checkpoints), .onnx
 
-files.py finds the reader of a file, checkpoint.py is what every reader gives, fitting.py makes a block's parameters
-of it, lookalike.py says what a file has instead of what was asked for.
+files.py finds the reader of a file (torchfile, nested and inert; onnxfile, exported, multihead and tracing),
+checkpoint.py is what every reader gives. fitting.py makes a block's parameters of it: with unfolded.py, what an
+exporter folded; with asked.py, what the user asked for; with variants.py, whose keys they are.
+lookalike.py says what a file has instead.
 """
 
 from __future__ import annotations

@@ -33,6 +33,12 @@ class Checkpoint:
     """what the user should know of how the file was read"""
     inserted: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     """id of an insertion in an ONNX file -> (block, hyper-parameters)"""
+    exported: bool = False
+    """whether an exporter wrote it, which may have folded parameters into others"""
+    spare: frozenset[str] = frozenset()
+    """keys in such a file that are nothing of their own: a second call's, an alias"""
+    unbiased: frozenset[str] = frozenset()
+    """paths of layers in such a file that have no bias: they had none, or only zeros"""
     whole: Checkpoint | None = None
     """the file that this is a part of"""
 
@@ -54,7 +60,16 @@ class Checkpoint:
         name = self.name + (f":{prefix}" if prefix else "")
         epsilons = {key.removeprefix("."): eps for key, eps in _without(self.epsilons, starts.rstrip(".")).items()}
         here = {"": self.inserted[prefix.strip(".")]} if prefix.strip(".") in self.inserted else {}
-        return replace(self, name=name, arrays=arrays, epsilons=epsilons, inserted=here, whole=self)
+        return replace(
+            self,
+            name=name,
+            arrays=arrays,
+            epsilons=epsilons,
+            inserted=here,
+            spare=frozenset(_without(dict.fromkeys(self.spare), starts)),
+            unbiased=frozenset(_without(dict.fromkeys(self.unbiased), starts)),
+            whole=self,
+        )
 
     def _starts(self, prefix: str) -> str:
         """What the keys under a prefix really start with."""

@@ -74,5 +74,8 @@ _READERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".npz": _npz,
     ".pt": _torch,
     ".pth": _torch,
+    ".tar": _torch,  # model_best.pth.tar of timm and of torch's own examples: not a tar archive
+    ".ckpt": _torch,
+    ".bin": _torch,
     ".onnx": _onnx,
 }

@@ -11,13 +11,15 @@ import numpy as np
 from ..block import Block
 from ..errors import BlockError, WeightsError
 from ..featuremap import FeatureMap
-from . import lookalike
+from . import lookalike, unfolded, variants
+from .asked import check_overruled, settled
 from .checkpoint import Checkpoint
 
 Array = np.ndarray[Any, Any]
 _IGNORED = "num_batches_tracked"
 _EPSILON = "bn_eps"
 _OF_ULTRALYTICS = 1e-3
+_NOTHING: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Fitted:
     block: Block
     arrays: dict[str, Array]
     warnings: tuple[str, ...]
+
+    @property
+    def pair(self) -> tuple[Block, dict[str, Array]]:
+        """The block and its parameters alone."""
+        return self.block, self.arrays
 
 
 def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> Checkpoint:
@@ -48,10 +55,12 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
         block, found = _with_epsilon(block, part, given)
         notes += found
     try:
-        block, arrays = fit(block, feature, part.arrays, part.name)
+        made = _fit(block, feature, part, given)
     except WeightsError as error:
         raise WeightsError(f"{error}{lookalike.hint(block, feature, part)}") from None
-    return Fitted(block, arrays, tuple(notes))
+    keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
+    notes += variants.warned(made.pair, feature, keys, part.name, lambda other: _fit(other, feature, part, {}).pair)
+    return replace(made, warnings=(*notes, *made.warnings))
 
 
 def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) -> Block:
@@ -89,34 +98,58 @@ def _with_epsilon(block: Block, part: Checkpoint, given: Mapping[str, object]) -
     return block, []
 
 
-def fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source: str) -> tuple[Block, dict[str, Array]]:
+def fit(
+    block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source: str, asked: Mapping[str, object] = _NOTHING
+) -> tuple[Block, dict[str, Array]]:
     """The block with the hyper-parameters that the weights imply, and the weights by official key.
 
-    WeightsError, in the user's terms, for a missing, extra or mis-shaped key.
+    ``asked`` are the hyper-parameters that the user gave. WeightsError, in the user's terms, for a missing, extra or
+    mis-shaped key, and for weights that contradict the user.
     """
-    given: dict[str, tuple[str, Array]] = {}
-    for key, values in block.regrouped(arrays).items():
-        if key.rpartition(".")[2] == _IGNORED:
-            continue
-        official = block.official_key(key)
-        if official in given:
-            raise WeightsError(f"{source} gives {official} twice, as {given[official][0]} and as {key}")
-        given[official] = (key, values)
-    shapes = {key: tuple(values.shape) or (1,) for key, (_, values) in given.items()}
+    return _fit(block, feature, Checkpoint(source, arrays), asked).pair
+
+
+def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str, object]) -> Fitted:
+    given = _by_official_key(block, part)
     try:
-        inferred = block.settings_from_weights(shapes)
-        block = block.with_values(**inferred) if inferred else block
+        inferred = block.settings_from_weights({k: tuple(v.shape) or (1,) for k, (_, v) in given.items()})
+        block = settled(block, feature, inferred, asked, part.name)
         block.check(feature)
     except BlockError as error:
-        raise WeightsError(f"the weights in {source} do not fit: {error}") from None
-    wanted = block.parameters(feature)
+        raise WeightsError(f"the weights in {part.name} do not fit: {error}") from None
+    wanted, notes = block.parameters(feature), list[str]()
+    if part.exported:
+        places = unfolded.placed(wanted, given)
+        paths = (block.official_key(f"{path}.bias").rpartition(".")[0] for path in part.unbiased)
+        before = unfolded.renamed(given, places)
+        given = unfolded.unfolded(block, wanted, before, frozenset(places.get(path, path) for path in paths))
+        notes = unfolded.notes(wanted, before, given, part.name)
     missing = [key for key in wanted if key not in given]
-    extra = [key for official, (key, _) in given.items() if official not in wanted]
+    extra = [key for official, (key, _) in given.items() if official not in wanted and key not in part.spare]
     if missing or extra:
-        parts = [f"lacks {_listed(missing)}"] * bool(missing)
-        parts += [f"has {_listed(extra)}, which the block does not"] * bool(extra)
-        raise WeightsError(f"{source} does not fit {block.spelled} at {feature.label}: it {' and '.join(parts)}")
-    return block, {key: _shaped(block, feature, *given[key], shape) for key, shape in wanted.items()}
+        folded = part.exported and len(missing) < len(wanted)
+        lacks = f"lacks {_listed(missing)}" + ", which its exporter folded into constants of its own" * folded
+        parts = [lacks] * bool(missing) + [f"has {_listed(extra)}, which the block does not"] * bool(extra)
+        advice = "; take the weights from the checkpoint that was exported" * (folded and bool(missing))
+        told = f"{part.name} does not fit {block.spelled} at {feature.label}: it {' and '.join(parts)}{advice}"
+        raise WeightsError(told)
+    shaped = {key: _shaped(block, feature, *given[key], shape) for key, shape in wanted.items()}
+    check_overruled(block, feature, inferred, asked, part.name)
+    return Fitted(block, shaped, tuple(notes))
+
+
+def _by_official_key(block: Block, part: Checkpoint) -> unfolded.Given:
+    """The weights by official key. What a file has under several keys is taken from the one that is its own."""
+    given: unfolded.Given = {}
+    arrays = block.regrouped(part.arrays)
+    for key in sorted(arrays, key=lambda each: each in part.spare):
+        official = block.official_key(key)
+        if key.rpartition(".")[2] == _IGNORED or (key in part.spare and official in given):
+            continue
+        if official in given:
+            raise WeightsError(f"{part.name} gives {official} twice, as {given[official][0]} and as {key}")
+        given[official] = (key, arrays[key])
+    return given
 
 
 def _listed(keys: list[str]) -> str:

@@ -11,26 +11,18 @@ import onnx
 
 from .. import externaldata
 from ..errors import GraphSurgeryError, ModelError, WeightsError
+from ..graphindex import GraphIndex
 from ..modelfile import ModelFile
 from ..modulepath import from_name
 from ..wire import text
+from . import exported
 from .checkpoint import Checkpoint
+from .tracing import Traced
 
 if TYPE_CHECKING:
     from ..record import Insertion
 
 Array = np.ndarray[Any, Any]
-_BATCH_NORM = "BatchNormalization"
-_INPUTS: dict[str, tuple[str, ...]] = {
-    "Conv": ("", "weight", "bias"),
-    "ConvTranspose": ("", "weight", "bias"),
-    "Gemm": ("", "weight", "bias"),
-    _BATCH_NORM: ("", "weight", "bias", "running_mean", "running_var"),
-    "InstanceNormalization": ("", "weight", "bias"),
-    "LayerNormalization": ("", "weight", "bias"),
-    "PRelu": ("", "weight"),
-}
-"""Operator -> the parameters of the PyTorch layer that it was exported from."""
 
 
 class _Tensors(Mapping[str, Array]):
@@ -54,7 +46,7 @@ def read(path: Path) -> Checkpoint:
 
     ``ID.KEY`` for a block that graphsurgery inserted; initializers under their own names, which exporters take from the
     module (``model.8.attn.fc1.weight``); and, for weights that an exporter folded or renamed (``onnx::Conv_12``), the
-    module path of the node that reads them. Raises WeightsError and ModelError.
+    module path of the node that reads them (see exported.py). Raises WeightsError and ModelError.
     """
     try:
         model = ModelFile.load(path)
@@ -68,13 +60,11 @@ def read(path: Path) -> Checkpoint:
         if tensor.data_type in _FLOATS:
             name = text(tensor.name) or ""
             readers[name] = lambda name=name: _wide(model.tensor(name))  # type: ignore[misc]
+    export = exported.Reader(Traced(GraphIndex(model), set(readers), lambda name: _wide(model.tensor(name)))).read()
+    readers |= export.found
     epsilons: dict[str, float] = {}
     for node in structure.graph.node:
-        for key, name, transposed in _by_module(node):
-            if name in readers and key not in readers:
-                source = readers[name]
-                readers[key] = (lambda source=source: source().T) if transposed else source  # type: ignore[misc]
-        if node.op_type == _BATCH_NORM:
+        if node.op_type == exported.BATCH_NORM:
             own = text(node.input[1]) or ""
             epsilons[own.removesuffix(".weight") if own.endswith(".weight") else _path(node)] = _epsilon(node)
     inserted: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -83,7 +73,15 @@ def read(path: Path) -> Checkpoint:
         others = {key: value for key, value in readers.items() if not key.startswith(f"{insertion.id}.")}
         readers = others | _of_insertion(insertion, model)
         epsilons = {key: eps for key, eps in epsilons.items() if not f"{key}.".startswith(f"{insertion.id}.")}
-    return Checkpoint(path.name, _Tensors(readers), epsilons, inserted=inserted)
+    return Checkpoint(
+        path.name,
+        _Tensors(readers),
+        epsilons,
+        inserted=inserted,
+        exported=True,
+        spare=frozenset(export.spare & set(readers)),
+        unbiased=frozenset(export.unbiased),
+    )
 
 
 _FLOATS = frozenset(
@@ -100,20 +98,6 @@ def _of_insertion(insertion: Insertion, model: ModelFile) -> dict[str, Callable[
     except GraphSurgeryError:  # a block that is not installed here, or a module that may not be imported
         return {}
     return {f"{insertion.id}.{key}": reader(key) for key in keys}
-
-
-def _by_module(node: onnx.NodeProto) -> Iterator[tuple[str, str, bool]]:
-    """(key in a state_dict, tensor, whether it is stored transposed) for what a node reads."""
-    path = _path(node)
-    if not path:
-        return
-    if node.op_type == "MatMul":  # a linear layer; which of the two is the weight is seen from what is an initializer
-        yield from ((f"{path}.weight", name, True) for name in node.input)
-        return
-    plain = node.op_type != "Gemm" or any(each.name == "transB" and each.i for each in node.attribute)
-    for part, name in zip(_INPUTS.get(node.op_type, ()), node.input, strict=False):
-        if part:
-            yield f"{path}.{part}", name, not plain and part == "weight"
 
 
 def _path(node: onnx.NodeProto) -> str:

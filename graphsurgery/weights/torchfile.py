@@ -6,13 +6,14 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import MissingDependency, WeightsError
+from . import nested
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-_AVERAGED = ("state_dict_ema", "model_ema", "ema", "ema_state_dict")
-_RAW = ("state_dict", "model_state_dict", "model")
 _BUILT_BY_ULTRALYTICS = re.compile(r"(?:module\.)?(?:model\.)+0\.bn\.running_var")
+_MOST = 12
 
 
 def read(path: Path) -> Checkpoint:
@@ -31,65 +31,34 @@ def read(path: Path) -> Checkpoint:
     Modules that were pickled whole are read with :mod:`.inert`, which runs nothing. WeightsError if there are none.
     """
     try:
-        import torch
+        import torch  # noqa: F401 - for those below
     except ImportError:
         raise MissingDependency(f"reading {path.suffix} needs torch: pip install graphsurgery[torch]") from None
     loaded, whole = _loaded(path)
-    states = {key: _State.of(value) for key, value in _candidates(loaded)}
-    found = {key: state for key, state in states.items() if state is not None}
-    if not found:
-        if whole:
-            raise WeightsError(
-                f"{path.name} has no weights that can be read without running the code it names; save the "
-                "state_dict() instead"
-            )
-        if not isinstance(loaded, Mapping):
-            raise WeightsError(f"{path.name} holds a {type(loaded).__name__}, not a state_dict")
-    key, state = next(iter(found.items()), ("", _State({}, {}, "")))
-    averaged = key in _AVERAGED and any(each in found for each in _RAW)
-    notes = (f"the averaged weights (EMA) of {path.name} were taken, as its trainer's own loader does",) * averaged
-    tensors = state.tensors
-    sparse = next((key for key, value in tensors.items() if value.layout != torch.strided or value.is_quantized), None)
-    if sparse is not None:
-        raise WeightsError(f"{sparse} in {path.name} is a sparse or quantised tensor; save it as a plain one")
+    state = nested.find(loaded)
+    if state is None:
+        raise WeightsError(_nothing(path.name, loaded, whole))
+    note = f"the averaged weights (EMA) of {path.name} were taken, as its trainer's own loader does"
     return Checkpoint(
         path.name,
-        {key: _array(value) for key, value in tensors.items()},
+        {key: _array(value, f"{key} in {path.name}") for key, value in state.tensors.items()},
         state.epsilons,
-        ultralytics=state.kind.startswith("ultralytics.") or any(map(_BUILT_BY_ULTRALYTICS.fullmatch, tensors)),
-        notes=notes,
+        ultralytics=state.kind.startswith("ultralytics.") or any(map(_BUILT_BY_ULTRALYTICS.fullmatch, state.tensors)),
+        notes=(note,) * state.averaged,
     )
 
 
-class _State:
-    """A state_dict, or a pickled module's."""
-
-    def __init__(self, tensors: dict[str, torch.Tensor], epsilons: dict[str, float], kind: str) -> None:
-        self.tensors, self.epsilons, self.kind = tensors, epsilons, kind
-
-    @classmethod
-    def of(cls, value: object) -> _State | None:
-        """The weights in an entry of a checkpoint; None if it has none."""
-        import torch
-
-        from . import inert
-
-        if isinstance(value, inert.Inert):
-            tensors = inert.state_dict(value)
-            return cls(tensors, inert.epsilons(value), value.kind) if tensors else None
-        if not isinstance(value, Mapping):
-            return None
-        if isinstance(value.get("module"), Mapping):  # the averaged model of RT-DETR's own trainer
-            return cls.of(value["module"])
-        tensors = {str(key): each.detach() for key, each in value.items() if isinstance(each, torch.Tensor)}
-        return cls(tensors, {}, "") if tensors else None
-
-
-def _candidates(loaded: object) -> Iterator[tuple[str, object]]:
-    """Where in a checkpoint the weights may be, the best first."""
-    if isinstance(loaded, Mapping):
-        yield from ((key, loaded[key]) for key in (*_AVERAGED, *_RAW) if key in loaded)
-    yield "", loaded
+def _nothing(name: str, loaded: object, whole: bool) -> str:
+    """What to say of a file without weights."""
+    if whole:
+        return (
+            f"{name} has no weights that can be read without running the code it names; save the state_dict() instead"
+        )
+    if not isinstance(loaded, Mapping):
+        return f"{name} holds a {type(loaded).__name__}, not a state_dict"
+    keys = [str(key) for key in loaded]
+    listed = ", ".join(keys[:_MOST]) + (" ..." if len(keys) > _MOST else "")
+    return f"{name} has no weights in it; " + (f"its entries are {listed}" if keys else "it is empty")
 
 
 def _loaded(path: Path) -> tuple[object, bool]:
@@ -133,8 +102,14 @@ def _is_checkpoint(path: Path) -> bool:
     return "data.pkl" in names
 
 
-def _array(tensor: torch.Tensor) -> Array:
+def _array(tensor: torch.Tensor, named: str) -> Array:
     import torch
 
+    if tensor.is_meta:
+        raise WeightsError(
+            f"{named} has a shape and no values (torch's device 'meta'); save the model after loading it"
+        )
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise WeightsError(f"{named} is a sparse or quantised tensor; save it as a plain one")
     narrow = tensor.is_floating_point() and tensor.dtype != torch.float64  # numpy lacks some of these types
     return np.asarray((tensor.float() if narrow else tensor).numpy())

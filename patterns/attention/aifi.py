@@ -76,6 +76,8 @@ class AIFI(Block):
         return key
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """q, k and v joined; without the table of positions that an exporter writes beside them."""
+        arrays = {key: values for key, values in arrays.items() if key != "position"}
         separate = r"(self_attn|ma)\.(q|k|v)_proj\.(weight|bias)"
         return without_separate(arrays, separate, "qkv", lambda match: f"{match[1]}.in_proj_{match[3]}")
 

@@ -40,6 +40,8 @@ class _Form:
     planes: tuple[str, str] = ("ReduceMean", "ReduceMax")
 
 
+_EXTERNAL = 49
+"""The kernel that sets External-Attention's block apart from cv-attention's, which has the same keys."""
 _MAX_FIRST = ("ReduceMax", "ReduceMean")
 _FORMS = {
     "official": _Form(
@@ -132,6 +134,14 @@ class CBAM(Block):
             raise BlockError(f"kernel of cbam[ultralytics] is one of 3, 7, not {self._kernel}")
         if len(self._form.layers) == 2:
             require_hidden(self._hidden(feature), self.values["reduction"], feature)
+
+    def warnings(self, feature: FeatureMap) -> list[str]:
+        if self.variant != "cv-attention" or self._kernel != _EXTERNAL:
+            return []
+        return [
+            f"a kernel of {_EXTERNAL} is that of External-Attention's CBAMBlock, which adds its input to the result; "
+            f"{self.spelled} does not"
+        ]
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         form, channels = self._form, feature.channels

@@ -90,6 +90,14 @@ class GatherExcite(Block):
             shapes |= {"mlp.fc2.weight": (channels, hidden, 1, 1), "mlp.fc2.bias": (channels,)}
         return shapes
 
+    def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The port in SRM's repository has a bias in front of its BatchNorm: the mean is as much smaller without it."""
+        bias, mean = "conv.0.bias", "conv.1.running_mean"
+        if not {bias, mean} <= set(arrays):
+            return arrays
+        shifted = arrays[mean].astype(np.float64) - arrays[bias]
+        return {key: values for key, values in arrays.items() if key != bias} | {mean: shifted}
+
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         values: dict[str, Array] = {}
         for key, shape in self.parameters(feature).items():

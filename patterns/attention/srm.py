@@ -6,6 +6,7 @@ Lee et al., "SRM: A Style-based Recalibration Module for Convolutional Neural Ne
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,13 @@ class StyleRecalibration(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         return {"cfc": (feature.channels, 2), **bn_shapes("bn", feature.channels)}
+
+    def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The two weights of a channel as others have them: a grouped Conv1d over mean and deviation, [C, 1, 2]."""
+        layer = "cfc.weight"
+        if layer not in arrays or arrays[layer].shape[1:] != (1, 2):
+            return arrays
+        return {"cfc" if key == layer else key: v[:, 0] if key == layer else v for key, v in arrays.items()}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         return {"cfc": np.zeros((feature.channels, 2), np.float32), **bn_values("bn", feature.channels)}

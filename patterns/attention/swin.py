@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _OUTSIDE = -100.0
 _TABLE = "attn.relative_position_bias_table"
-_FOLLOWS = r"attn_mask|attn\.relative_position_index|attention\.(self|relative_position_bias)\.relative_position_index"
+_FOLLOWS = r"attn_mask|attn\.mask|(attn|attention\.(self|relative_position_bias))\.relative_position_index"
 """buffers of published state_dicts that follow from the sizes"""
 
 

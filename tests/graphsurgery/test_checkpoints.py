@@ -189,16 +189,33 @@ def test_epsilons_that_differ(tmp_path: Path) -> None:
         (lambda raw, ema: {"state_dict": raw, "hyper_parameters": types.SimpleNamespace(a=1)}, False),  # Lightning
         (lambda raw, ema: {"meta": {"time": 1}, "state_dict": OrderedDict(raw)}, False),  # MMDetection
         (lambda raw, ema: OrderedDict(raw), False),
+        (lambda raw, ema: {"params": raw, "params_ema": ema}, True),  # BasicSR
+        (lambda raw, ema: {"params_ema": ema}, True),
+        (lambda raw, ema: {"net": raw, "acc": 0.9, "epoch": 3}, False),
+        (lambda raw, ema: {"model": {"state_dict": raw}, "step": torch.ones(())}, False),
+        (lambda raw, ema: {"student": {"weights": raw}, "optimizer": {"state": {0: {"m": torch.ones(2)}}}}, False),
     ],
 )
 @pytest.mark.parametrize("around", ["", "module.", "model.", "_orig_mod.", "model.module."])
 def test_checkpoints_of_trainers(tmp_path: Path, wrap: Any, averaged: bool, around: str) -> None:
     raw, ema = se(1), se(2)
     states = [{f"{around}layer1.0.se.{key}": v for key, v in each.state_dict().items()} for each in (raw, ema)]
-    torch.save(wrap(*states), tmp_path / "w.pth.tar".replace(".tar", ""))
-    edited, warnings = put(f"{tmp_path / 'w.pth'}:layer1.0.se", "se")
+    content = wrap(*states)
+    torch.save(content, tmp_path / "w.pth.tar")
+    edited, warnings = put(f"{tmp_path / 'w.pth.tar'}:layer1.0.se", "se")
     agree(edited, ema if averaged else raw)
-    assert any("EMA" in each for each in warnings) == averaged
+    assert any("EMA" in each for each in warnings) == (averaged and len(content) > 1)
+
+
+def test_several_state_dicts_without_a_known_name(tmp_path: Path) -> None:
+    """All can be reached, each under its own name."""
+    student, teacher = se(1), se(2)
+    states = {"student": {"epoch": 3, "weights": student.state_dict()}, "teacher": teacher.state_dict()}
+    torch.save(states, tmp_path / "w.pt")
+    agree(put(f"{tmp_path / 'w.pt'}:student", "se")[0], student)
+    agree(put(f"{tmp_path / 'w.pt'}:teacher", "se")[0], teacher)
+    message = refused(tmp_path / "w.pt", "se")
+    assert message.endswith("; weights that look like se lie under student and teacher")
 
 
 @pytest.mark.parametrize("around", ["module.", "_orig_mod."])

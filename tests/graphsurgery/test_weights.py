@@ -68,7 +68,7 @@ def refused(file: str | Path, module: str = "se", **arguments: Any) -> str:
 # ---------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.pt", "w.pth", "W.PT"])
+@pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.pt", "W.PT", "w.pth", "w.pth.tar", "w.ckpt", "w.bin"])
 def test_every_kind_of_file(tmp_path: Path, name: str) -> None:
     edited = put(save(tmp_path / name, se()))
     assert edited.insertions()[0].init == "weights"
@@ -216,10 +216,10 @@ def test_damaged_files_are_told(tmp_path: Path, name: str) -> None:
 
 
 def test_other_files(tmp_path: Path) -> None:
-    (tmp_path / "w.bin").write_bytes(b"")
+    (tmp_path / "w.h5").write_bytes(b"")
     (tmp_path / "d.npz").mkdir()
-    assert refused(tmp_path / "w.bin") == (
-        "w.bin is none of the weights files that are read: .safetensors, .npz, .pt, .pth, .onnx"
+    assert refused(tmp_path / "w.h5") == (
+        "w.h5 is none of the weights files that are read: .safetensors, .npz, .pt, .pth, .tar, .ckpt, .bin, .onnx"
     )
     assert refused(tmp_path / "none.npz") == f"there is no weights file {tmp_path / 'none.npz'}"
     assert refused(tmp_path / "d.npz") == f"{tmp_path / 'd.npz'} is a directory"
@@ -239,7 +239,27 @@ def test_a_checkpoint_without_a_state_dict(tmp_path: Path, content: object) -> N
     assert f"holds a {type(content).__name__}, not a state_dict" in refused(tmp_path / "w.pt")
 
 
+def test_a_checkpoint_without_weights_names_its_entries(tmp_path: Path) -> None:
+    torch.save(
+        {"epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []}}, tmp_path / "w.pt"
+    )
+    assert refused(tmp_path / "w.pt") == "w.pt has no weights in it; its entries are epoch, optimizer"
+    torch.save({}, tmp_path / "w.pt")
+    assert refused(tmp_path / "w.pt") == "w.pt has no weights in it; it is empty"
+
+
+def test_a_mapping_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, object] = {"epoch": 3}
+    content["again"] = content
+    torch.save(content, tmp_path / "w.pt")
+    assert refused(tmp_path / "w.pt") == "w.pt has no weights in it; its entries are epoch, again"
+
+
 def test_tensors_that_are_not_plain(tmp_path: Path) -> None:
+    torch.save({"fc1.weight": torch.ones(3, device="meta")}, tmp_path / "w.pt")
+    assert refused(tmp_path / "w.pt") == (
+        "fc1.weight in w.pt has a shape and no values (torch's device 'meta'); save the model after loading it"
+    )
     torch.save({"fc1.weight": torch.eye(3).to_sparse()}, tmp_path / "w.pt")
     assert refused(tmp_path / "w.pt") == "fc1.weight in w.pt is a sparse or quantised tensor; save it as a plain one"
     torch.save({"fc1.weight": torch.ones(3, dtype=torch.complex64)}, tmp_path / "w.pt")

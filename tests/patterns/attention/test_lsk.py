@@ -38,9 +38,9 @@ def test_float16_does_not_overflow_where_the_product_does() -> None:
     block = make_block("lsk[attention]")
     built = build("lsk[attention]", feature=feature, weights=block.initial(feature, np.random.default_rng(2)))
     x = (4000 * np.random.default_rng(0).standard_normal((1, 16, 8, 8))).astype(np.float16)
-    unit = built.twin.get_submodule("spatial_gating_unit")
+    unit = built.truth.module.get_submodule("spatial_gating_unit")
     with torch.no_grad():
-        inner = unit(torch.nn.functional.gelu(built.twin.get_submodule("proj_1")(torch.from_numpy(x).double())))
+        inner = unit(torch.nn.functional.gelu(built.truth.module.get_submodule("proj_1")(torch.from_numpy(x).double())))
     assert inner.abs().max() > 65504, "the input is too tame"
     expected = built.expected(x)
     fits = np.abs(expected) < 6e4

@@ -105,7 +105,7 @@ def test_an_open_gate_agrees_with_its_module(block: Named, alpha: float) -> None
     name = built.emitted.stored[GATE_KEY]["initializer"]
     (stored,) = (tensor for tensor in built.graph.initializer if tensor.name == name)
     stored.CopyFrom(helper.make_tensor(name, stored.data_type, stored.dims, [alpha]))
-    module = ResidualGate(built.twin)
+    module = ResidualGate(built.truth.module)
     torch.nn.init.constant_(module.alpha, alpha)
     run = Runtime(built.model)
     for case, x in few_inputs(built.feature):

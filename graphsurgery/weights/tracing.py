@@ -1,0 +1,62 @@
+"""A graph that an exporter wrote, as its parameters are looked for in it: modules, initializers, ways between nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..graphindex import GraphIndex
+from ..modulepath import ModuleTree
+
+Array = np.ndarray[Any, Any]
+RESHAPING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
+_BY_EXPORTER = re.compile(r".*(::|/).*|[a-z_]+_\d+|getitem|scalar_tensor_default|.+\.weight_bias")
+
+
+def named_by_exporter(name: str) -> bool:
+    """Whether an initializer's name is none of a parameter: that of a constant which an exporter computed, or of a bias
+    that it folded a BatchNorm into.
+    """
+    return _BY_EXPORTER.fullmatch(name) is not None
+
+
+class Traced:
+    """The main graph of a model, with the module of each node."""
+
+    def __init__(self, index: GraphIndex, floats: set[str], tensor: Callable[[str], Array]) -> None:
+        """``floats``: names of the initializers that can be weights; ``tensor`` reads one, or a Constant."""
+        self.index, self.floats, self.tensor = index, floats, tensor
+        self.tree = ModuleTree(index)
+
+    def source(self, name: str) -> str:
+        """The initializer that a tensor is, perhaps through Identity, which stands for one of equal values; else ""."""
+        while name not in self.floats:
+            position = self.index.producer.get(name)
+            if position is None or self.index.nodes[position].op_type != "Identity":
+                return ""
+            name = self.index.nodes[position].input[0]
+        return name
+
+    def only_reader(self, position: int) -> int | None:
+        """The position of the one node that reads what a node gives; None if there is none, or several."""
+        readers = [p for name in self.index.nodes[position].output for p in self.index.consumers.get(name, ())]
+        return readers[0] if len(readers) == 1 else None
+
+    def is_constant(self, name: str, value: float) -> bool:
+        """Whether a tensor is a constant that holds one value throughout."""
+        name = self.source(name) or name
+        return self.index.is_constant(name) and bool((self.tensor(name) == value).all())
+
+    def made(self, name: str, operators: tuple[str, ...], path: str, through: frozenset[str]) -> int | None:
+        """The node of some operators that makes a tensor, perhaps by way of others, all of them in one module."""
+        while (position := self.index.producer.get(name)) is not None and self.tree.of_node[position] == path:
+            node = self.index.nodes[position]
+            if node.op_type in operators:
+                return position
+            if node.op_type not in through:
+                return None
+            name = node.input[0]
+        return None

@@ -1,0 +1,111 @@
+"""What an exporter has folded away, as parameters that give the same function again.
+
+An exporter in evaluation mode multiplies a BatchNorm into the layer in front of it and leaves out a bias of zeros. The
+layer that the file has, and a BatchNorm that does nothing but add the folded bias, compute exactly what the file
+computes; what the two were before cannot be known, and need not be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..block import Block
+
+Array = np.ndarray[Any, Any]
+Given = dict[str, tuple[str, Array]]
+"""official key -> (key in the file, values)"""
+Shapes = Mapping[str, tuple[int, ...]]
+_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+_EPSILON_1D = 1e-5
+
+
+def unfolded(block: Block, wanted: Shapes, given: Given, unbiased: frozenset[str]) -> Given:
+    """The parameters with those of folded BatchNorms, and with biases that were left out, as far as the file tells.
+
+    ``wanted``: the block's parameters in order, each BatchNorm behind its layer. ``unbiased``: official paths of
+    layers without a bias in the file.
+    """
+    given = dict(given)
+    for norm, layer in folded(wanted, given).items():
+        weight, bias = given[f"{layer}.weight"][1], f"{layer}.bias"
+        count = wanted[f"{norm}.weight"]
+        key, shift = given.get(bias, (bias, np.zeros(count, np.float32)))
+        if (bias not in given and layer not in unbiased) or shift.shape != count or weight.shape[:1] != count:
+            continue
+        given.pop(bias, None)
+        # its own epsilon in float64, so that the factor is exactly 1
+        scale = np.sqrt(1.0 + _epsilon(block, len(wanted[f"{layer}.weight"])))
+        parts = (np.full(count, scale), shift, np.zeros(count), np.ones(count))
+        given |= {f"{norm}.{part}": (key, values) for part, values in zip(_BATCH_NORM, parts, strict=True)}
+        if bias in wanted:
+            given[bias] = (key, np.zeros(wanted[bias], np.float32))
+    for key, shape in wanted.items():
+        layer, _, part = key.rpartition(".")
+        if part == "bias" and key not in given and layer in unbiased:
+            given[key] = (key, np.zeros(shape, np.float32))
+    return given
+
+
+def placed(wanted: Shapes, given: Given) -> dict[str, str]:
+    """Paths of layers in the file -> paths of the block's layers, where the file leaves out scopes in between.
+
+    TorchScript names a layer by the modules whose forward was called: of a.b.conv that is a.conv where b was not. One
+    is the other if no third is a candidate.
+    """
+    missing = {_path(key) for key in wanted if key.endswith(".weight") and len(wanted[key]) > 1 and key not in given}
+    extra = {_path(key) for key in given if key.endswith(".weight") and key not in wanted}
+    pairs = [(e, m) for e in extra for m in missing if _is_shortened(e.split("."), m.split("."))]
+    files, blocks = Counter(e for e, _ in pairs), Counter(m for _, m in pairs)
+    return {e: m for e, m in pairs if files[e] == blocks[m] == 1}
+
+
+def renamed(given: Given, places: Mapping[str, str]) -> Given:
+    """The parameters with those of misplaced layers in their places."""
+    moved = {f"{e}.{part}": f"{m}.{part}" for e, m in places.items() for part in ("weight", "bias")}
+    return {moved.get(key, key): value for key, value in given.items()}
+
+
+def _path(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _is_shortened(short: list[str], whole: list[str]) -> bool:
+    """Whether a path is another one with scopes left out in front of the last."""
+    steps = iter(whole)
+    return short[-1] == whole[-1] and all(scope in steps for scope in short)
+
+
+def notes(wanted: Shapes, before: Given, after: Given, source: str) -> list[str]:
+    """What to tell the user of BatchNorms that were put back."""
+    norms = {norm: layer for norm, layer in folded(wanted, before).items() if f"{norm}.weight" in after}
+    if not norms:
+        return []
+    listed = ", ".join(f"{norm} into {layer}" for norm, layer in norms.items())
+    return [f"the exporter of {source} folded {listed}: each such BatchNorm adds the folded bias and does nothing else"]
+
+
+def folded(wanted: Shapes, given: Mapping[str, object]) -> dict[str, str]:
+    """BatchNorms of which the file has nothing -> the layer in front of each, which it has.
+
+    Where two have the same, the order of the parameters is not that of the layers, and neither is told.
+    """
+    found: dict[str, str] = {}
+    layer = ""
+    for key, shape in wanted.items():
+        path, _, part = key.rpartition(".")
+        if part == "weight" and len(shape) > 1:
+            layer = path
+        lost = part == "running_var" and not any(f"{path}.{each}" in given for each in _BATCH_NORM)
+        if lost and f"{layer}.weight" in given:
+            found[path] = layer
+    times = Counter(found.values())
+    return {norm: layer for norm, layer in found.items() if times[layer] == 1}
+
+
+def _epsilon(block: Block, rank: int) -> float:
+    """The epsilon of the BatchNorm behind a layer. One behind a linear layer is a BatchNorm1d, which keeps torch's."""
+    return float(block.values.get("bn_eps") or _EPSILON_1D) if rank == 4 else _EPSILON_1D
