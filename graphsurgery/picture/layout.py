@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .tracks import tracks
+
 BOX = (196.0, 44.0)
 """width and height of a box"""
 _GAP = 22.0  # between boxes
@@ -145,12 +147,17 @@ class _Router:
         self._count = 1 + max((box.column for box in boxes), default=0)
         self._place: dict[str, int] = {}
         """how many boxes are above a box in its column"""
-        for column in range(self._count):
-            members = sorted((b for b in boxes if b.column == column), key=lambda box: (box.band, box.slot))
+        columns: list[list[Box]] = [[] for _ in range(self._count)]
+        for box in boxes:
+            columns[box.column].append(box)
+        for members in columns:
+            members.sort(key=lambda box: (box.band, box.slot))
             self._place.update((box.key, i) for i, box in enumerate(members))
         self._bent = [line for line in lines if not self._is_straight(line)]
         self._entry: dict[str, list[Line]] = {}
         """what enters a box at its side"""
+        self._rank: dict[Line, int] = {}
+        """the place of a line among them, from the top"""
         self._level: dict[tuple[int, int], set[str]] = {}
         """column and height -> what leads to the box there"""
         self._corridors: list[dict[Line, int]] = [{} for _ in strides]
@@ -168,13 +175,14 @@ class _Router:
         self._center_heads()
         for entering in self._entry.values():
             entering.sort(key=lambda line: line.source.middle)
+            self._rank.update((line, i) for i, line in enumerate(entering))
         ways = {line: self._heights(line, bands) for line in self._bent}
-        tracks = self._tracks(ways)
-        columns, right = self._columns(tracks)
+        on = self._tracks(ways)
+        columns, right = self._columns(on)
         for box in self._boxes:
             box.x = columns[box.column].start
         for line in self._lines:
-            line.points = self._way(line, ways[line], tracks, columns) if line in ways else self._straight(line)
+            line.points = self._way(line, ways[line], on, columns) if line in ways else self._straight(line)
         return Drawing(right, bottom, self._boxes, self._lines, bands, columns)
 
     # ------------------------------------------------------------------ which way
@@ -224,8 +232,7 @@ class _Router:
     def _heights(self, line: Line, bands: Sequence[Frame]) -> list[float]:
         """The heights of a line's level stretches, from its source to its target."""
         source, target = line.source, line.target
-        entering = self._entry[target.key]
-        end = target.y + BOX[1] * (entering.index(line) + 1) / (len(entering) + 1)
+        end = target.y + BOX[1] * (self._rank[line] + 1) / (len(self._entry[target.key]) + 1)
         start = source.middle + (_TRACK if self._is_crowded(line) else 0)
         if self._is_next(line):
             return [start, end]
@@ -248,26 +255,19 @@ class _Router:
 
     def _tracks(self, ways: Mapping[Line, Sequence[float]]) -> dict[tuple[Line, int], int]:
         """Line and which of its stretches -> its track in that gutter; stretches that do not meet share one."""
-        stretches: dict[int, list[tuple[float, float, Line, int]]] = {}
+        stretches: dict[int, dict[tuple[Line, int], tuple[float, float]]] = {}
         for line, heights in ways.items():
             for i, gutter in enumerate(self._gutters(line)):
                 low, high = sorted(heights[i : i + 2])
-                stretches.setdefault(gutter, []).append((low, high, line, i))
+                stretches.setdefault(gutter, {})[line, i] = (low, high)
         found: dict[tuple[Line, int], int] = {}
         for members in stretches.values():
-            taken: list[list[tuple[float, float]]] = []
-            for low, high, line, i in sorted(members, key=lambda stretch: stretch[1] - stretch[0]):
-                free = (t for t, spans in enumerate(taken) if all(high < a - 4 or low > b + 4 for a, b in spans))
-                track = next(free, len(taken))
-                if track == len(taken):
-                    taken.append([])
-                taken[track].append((low, high))
-                found[line, i] = track
+            found.update(zip(members, tracks(list(members.values())), strict=True))
         return found
 
-    def _columns(self, tracks: Mapping[tuple[Line, int], int]) -> tuple[list[Frame], float]:
+    def _columns(self, on: Mapping[tuple[Line, int], int]) -> tuple[list[Frame], float]:
         used = dict.fromkeys(range(-1, self._count), 0)
-        for (line, i), track in tracks.items():
+        for (line, i), track in on.items():
             gutter = self._gutters(line)[i]
             used[gutter] = max(used[gutter], track + 1)
         titles = {box.column: box.column_role for box in reversed(self._boxes)}
@@ -289,12 +289,12 @@ class _Router:
         self,
         line: Line,
         heights: Sequence[float],
-        tracks: Mapping[tuple[Line, int], int],
+        on: Mapping[tuple[Line, int], int],
         columns: Sequence[Frame],
     ) -> list[tuple[float, float]]:
         points = [(line.source.x + BOX[0], heights[0])]
         for i, gutter in enumerate(self._gutters(line)):
-            place = _TRACK * (tracks[line, i] + 1.5)
+            place = _TRACK * (on[line, i] + 1.5)
             x = columns[gutter].start + BOX[0] + place if gutter >= 0 else columns[0].start - place
             points += [(x, heights[i]), (x, heights[i + 1])]
         same = line.source.column == line.target.column

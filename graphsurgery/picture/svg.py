@@ -199,7 +199,9 @@ def _cut_front(text: str, most: int) -> str:
 
 def _text(text: str) -> str:
     """Text from a file as text of XML: without the characters that XML does not know."""
-    return escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return escape(text)
 
 
 def _n(number: float) -> str:

@@ -1,7 +1,7 @@
 """Lookahead: whether the operators behind a tensor leave room for an expression, before the matcher tries it.
 
 Tensors with the same operators around them, a few nodes deep, share one number; large graphs repeat themselves, so that
-most of what cannot match is known from one look into a table.
+most of what cannot match is known from one look into a table. The more they do, the deeper the look.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Rest, Value
+from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Value
 from .view import View
 
-EITHER_WAY = frozenset({"Add", "Mul"})
-"""operators whose two operands may be in any order"""
 HALVING = frozenset({"Split", "Slice", "SequenceAt"})
-_DEEP = 4  # nodes
+_DEEP = 3  # nodes behind the one that makes a tensor
+_DEEPEST = 7
+_REPEATED = 50  # times that a number has to be given, on average, for more depth to be worth its time
 _NO_NODE = 0  # the number of tensors that no node of the network makes
 
 _Surroundings: TypeAlias = tuple[str, tuple[int, ...] | None]
@@ -32,6 +32,8 @@ class Lookahead:
         self._known: dict[_Surroundings, int] = {}
         self._surroundings: list[_Surroundings] = [("", ())]
         self._verdicts: dict[tuple[Expression, int, _Entry | None], bool] = {}
+        self._choices: dict[tuple[OneOf, int], tuple[Expression, ...]] = {}
+        self._orders: dict[tuple[Op, int], tuple[int, ...]] = {}
         self._numbers = self._numbered(view)
 
     def number(self, tensor: str) -> int:
@@ -50,6 +52,27 @@ class Lookahead:
             self._verdicts[key] = False  # a pattern does not begin with itself
             verdict = self._verdicts[key] = self._judge(expression, number, entry)
         return verdict
+
+    def choices(self, expression: OneOf, tensor: str) -> tuple[Expression, ...]:
+        """The forms that may stand for a tensor."""
+        key = (expression, self._numbers.get(tensor, _NO_NODE))
+        found = self._choices.get(key)
+        if found is None:
+            found = tuple(choice for choice in expression.choices if self.possible_at(choice, key[1]))
+            self._choices[key] = found
+        return found
+
+    def orders(self, expression: Op, tensor: str) -> tuple[int, ...]:
+        """The orders, 1 or -1 for reversed, in which operands may stand for what the node reads that makes a tensor."""
+        key = (expression, self._numbers.get(tensor, _NO_NODE))
+        found = self._orders.get(key)
+        if found is None:
+            _, values = self._surroundings[key[1]]
+            assert values is not None, "numbers of the least depth are of no tensor"
+            steps = _orders(expression, len(values))
+            found = tuple(step for step in steps if self._in_order(expression.operands, values[::step], None))
+            self._orders[key] = found
+        return found
 
     def _judge(self, expression: Expression, number: int, entry: _Entry | None) -> bool:
         op, operands = self._surroundings[number]
@@ -75,18 +98,11 @@ class Lookahead:
         return True
 
     def _operands(self, expression: Op, values: tuple[int, ...], entry: _Entry | None) -> bool:
-        operands = expression.operands
-        fixed = [operand for operand in operands if isinstance(operand, Expression)]
-        last = operands[-1] if operands else None
-        if isinstance(last, Each | Rest):
-            least = len(fixed) + (last.least if isinstance(last, Each) else 0)
-            return len(values) >= least and self._in_order(fixed, values, entry)
-        if expression.first:
-            values = values[: len(operands)]
-        if len(values) != len(fixed):
-            return False
-        turned = EITHER_WAY & expression.types and len(values) == 2
-        return self._in_order(fixed, values, entry) or bool(turned and self._in_order(fixed, values[::-1], entry))
+        operands, rest = expression.operands, expression.rest
+        if rest is not None:
+            least = len(operands) + (rest.least if isinstance(rest, Each) else 0)
+            return len(values) >= least and self._in_order(operands, values, entry)
+        return any(self._in_order(operands, values[::step], entry) for step in _orders(expression, len(values)))
 
     def _in_order(self, operands: Sequence[Expression], values: tuple[int, ...], entry: _Entry | None) -> bool:
         return all(self.possible_at(operand, value, entry) for operand, value in zip(operands, values, strict=False))
@@ -94,18 +110,29 @@ class Lookahead:
     # ------------------------------------------------------------------ the numbers
 
     def _numbered(self, view: View) -> dict[str, int]:
-        deeper: dict[str, int] = {}
-        for depth in range(_DEEP):
+        rows = [(view.op(position), view.inputs(position), view.outputs(position)) for position in view.order]
+        deeper = {name: self._number((op, None)) for op, _, outputs in rows for name in outputs}
+        for depth in range(1, _DEEPEST + 1):
             before, deeper = deeper, {}
-            for position in view.order:
-                read = tuple(before.get(name, _NO_NODE) for name in view.inputs(position)) if depth else None
-                number = self._number((view.op(position), read))
-                for name in view.outputs(position):
+            for op, inputs, outputs in rows:
+                number = self._number((op, tuple([before.get(name, _NO_NODE) for name in inputs])))
+                for name in outputs:
                     deeper[name] = number
+            if depth >= _DEEP and len(set(deeper.values())) * _REPEATED > len(deeper):
+                break
         return deeper
 
     def _number(self, surroundings: _Surroundings) -> int:
-        number = self._known.setdefault(surroundings, len(self._surroundings))
-        if number == len(self._surroundings):
+        number = self._known.get(surroundings)
+        if number is None:
+            number = self._known[surroundings] = len(self._surroundings)
             self._surroundings.append(surroundings)
         return number
+
+
+def _orders(expression: Op, count: int) -> tuple[int, ...]:
+    """The orders, 1 or -1, in which the operands can stand for so many values."""
+    operands = expression.operands
+    if count < len(operands) or (count > len(operands) and not expression.first):
+        return ()
+    return (1, -1) if expression.turns and count == 2 else (1,)

@@ -13,6 +13,7 @@ quantisation parameters are no operands (view.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,6 +21,9 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from .found import Found
     from .view import View
+
+EITHER_WAY = frozenset({"Add", "Mul", "Max", "Min"})
+"""operators whose two operands may be in any order"""
 
 Types: TypeAlias = str | Sequence[str]
 Condition: TypeAlias = Callable[["View", int], bool]
@@ -36,16 +40,23 @@ class Value(Expression):
 class Op(Expression):
     """The output of one node of one of these operators.
 
-    Its operands match in order (in any order for Add and Mul), all of them; with ``first`` only the first is looked at.
-    The last operand can be an Each, which takes the rest. ``where`` looks at the node.
+    Its operands match in order (in any order for Add, Mul, Max and Min), all of them; with ``first`` only the first is
+    looked at. The last operand can be an Each, which takes the rest. ``where`` looks at the node.
     """
 
     def __init__(
         self, types: Types, *operands: Expression | Each | Rest, first: bool = False, where: Condition | None = None
     ):
         self.types = frozenset([types] if isinstance(types, str) else types)
-        self.operands = operands
+        self.operands = tuple(operand for operand in operands if isinstance(operand, Expression))
+        """those that stand for one tensor"""
+        last = operands[-1] if operands else None
+        self.rest = last if isinstance(last, Each | Rest) else None
+        self.places = sorted(range(len(self.operands)), key=lambda place: isinstance(self.operands[place], Chain))
+        """the order in which they are looked at: chains last, when the others have told where they begin"""
         self.first = first
+        self.turns = len(self.operands) == 2 and not self.rest and bool(EITHER_WAY & self.types)
+        """whether the two operands may be the other way round"""
         self.where = where
 
 
@@ -116,6 +127,29 @@ class Beyond(Expression):
         self.ends = frozenset([ends] if isinstance(ends, str) else ends)
 
 
+def occurring_once(graph: Expression) -> set[Expression]:
+    """The expressions in a pattern that can meet only one tensor; none where steps may name any of them again."""
+    times: Counter[Expression] = Counter([graph])
+    pending = [graph]
+    while pending:
+        match pending.pop():
+            case Op() as op:
+                if isinstance(op.rest, Each):
+                    return set()
+                inner = op.operands
+            case OneOf() as one:
+                inner = one.choices
+            case Part() | Half() | Beyond() as behind:
+                inner = (behind.source,)
+            case Value():
+                inner = ()
+            case _:
+                return set()
+        pending += [expression for expression in dict.fromkeys(inner) if expression not in times]
+        times.update(inner)
+    return {expression for expression, count in times.items() if count == 1}
+
+
 @dataclass(frozen=True)
 class Pattern:
     """One kind of block that selectors can name."""
@@ -131,7 +165,9 @@ class Pattern:
     where: Callable[[Found], bool] | None = None
     """a condition on the whole"""
     greedy: bool = False
-    """whether a match counts only if it cannot be continued: a convolution is one with its activation"""
+    """whether a match counts only if it cannot be continued by what is calculated from it alone: a convolution is one
+    with its activation
+    """
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -5,27 +5,21 @@ elementwise operators keep it there); it is *off* it on tokens, anchors or chann
 over all positions ...). A tensor off the plane comes back when a convolution, a pooling or a Resize reads it and all
 that it was made from had one stride, or when it is given the shape of a map (the end of a GroupNormalization).
 
-The image is what the first convolution sees: what an input is resized to before that has stride 1.
+The image is what the first convolution sees: what an input is resized to before that has stride 1 (images.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
 
-from ..featuremap import Dimension, channels_first
 from ..shapes import ShapeTable
+from .images import CONVOLUTIONS, POOLS, WHOLE, Images, Size, height_and_width
+from .images import Stride as Stride
 from .view import View
 
-Stride: TypeAlias = tuple[Fraction, Fraction]
-"""image height over the map's, image width over the map's"""
-
-_ONE: Stride = (Fraction(1), Fraction(1))
-_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "FusedConv", "NhwcFusedConv", "DeformConv"})
-_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 _OFF = frozenset(
     {
         "Reshape",
@@ -78,11 +72,10 @@ class Plane:
         self._view = view
         self._shapes = shapes
         self._where: dict[str, _Where] = {}
-        self._image = self._image_size()
-        start = _Where(_ONE, frozenset({_ONE}), raw=True)
-        for name in view.index.inputs:
-            if name not in view.index.initializers:
-                self._where[name] = start
+        self._images = Images(view, shapes)
+        self._image = self._images.reference
+        for name in self._images.inputs:
+            self._where[name] = self._beginning(name)
         for position in view.order:
             there = self._after(position)
             for name in view.outputs(position):
@@ -112,6 +105,11 @@ class Plane:
         where = self._where.get(root)
         return where is not None and where.stride is None and where.pooled
 
+    def _beginning(self, image: str) -> _Where:
+        """Where an input is, or what one is resized to in front of the network."""
+        stride = self._images.stride(image)
+        return _Where(stride, frozenset({stride or WHOLE}), raw=True)
+
     # ------------------------------------------------------------------ one node
 
     def _after(self, position: int) -> _Where:
@@ -126,11 +124,11 @@ class Plane:
             return off
         if op in _POOLED or (op in _MEANS and self._over_positions(position)):
             return _Where(None, made_from, pooled=True)
-        if op in _CONVOLUTIONS | _POOLS | {"ConvTranspose"}:
+        if op in CONVOLUTIONS | POOLS | {"ConvTranspose"}:
             return self._strided(position, op, view.inputs(position)[0], off)
         if op == "Resize" and self._is_back(view.inputs(position)[0]):
             source = self._where[view.inputs(position)[0]]
-            return self._prepared(position, source) if raw else self._resized(position, source)
+            return self._beginning(view.outputs(position)[0]) if raw else self._resized(position, source)
         maps = [where for where in before if where.stride is not None]
         if not maps:
             return off
@@ -150,9 +148,9 @@ class Plane:
 
     def _strided(self, position: int, op: str, root: str, off: _Where) -> _Where:
         view = self._view
-        weight = view.weight_shape(position) if op not in _POOLS else None
+        weight = view.weight_shape(position) if op not in POOLS else None
         if (weight is not None and len(weight) != 4) or (
-            op in _POOLS and len(view.integers(position, "kernel_shape")) != 2
+            op in POOLS and len(view.integers(position, "kernel_shape")) != 2
         ):
             return off
         steps = view.integers(position, "strides") or (1, 1)
@@ -209,11 +207,6 @@ class Plane:
             for name in self._view.inputs(position)
             if name in self._where
         )
-
-    def _prepared(self, position: int, source: _Where) -> _Where:
-        """Behind a Resize in front of the network: the image, in another size."""
-        self._image = self._size(self._view.outputs(position)[0])
-        return replace(source, stride=_ONE, made_from=frozenset({_ONE}))
 
     def _resized(self, position: int, source: _Where) -> _Where:
         view, node = self._view, self._view.index.nodes[position]
@@ -274,28 +267,12 @@ class Plane:
         power = stride.denominator == 1 and stride.numerator & (stride.numerator - 1) == 0
         return (stride, stride) if power and Fraction(image[1], size[1]) == stride else None
 
-    def _size(self, root: str) -> tuple[int, int] | None:
-        return _height_and_width(self._shapes.lookup(root)[1]) if self._shapes is not None else None
-
-    def _image_size(self) -> tuple[int, int] | None:
-        """Height and width of the image, of the first input that has four dimensions."""
-        for name in self._view.index.inputs:
-            shape = self._shapes.lookup(name)[1] if self._shapes and name not in self._view.index.initializers else None
-            size = _height_and_width(channels_first(shape)) if shape is not None else None
-            if size is not None:
-                return size
-        return None
-
-
-def _height_and_width(shape: tuple[Dimension, ...] | None) -> tuple[int, int] | None:
-    if shape is None or len(shape) != 4:
-        return None
-    height, width = shape[2:]
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    def _size(self, root: str) -> Size | None:
+        return height_and_width(self._shapes.lookup(root)[1]) if self._shapes is not None else None
 
 
 def _moved(source: _Where, factor: Stride) -> _Where:
-    stride = source.stride or _ONE
+    stride = source.stride or WHOLE
     return _there(source, (stride[0] * factor[0], stride[1] * factor[1]))
 
 

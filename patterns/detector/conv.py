@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.activations import activated
+from graphsurgery.patterns.detector.activations import activated, activation_name
 from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Pattern, Value
 from graphsurgery.recognition.view import View
@@ -69,7 +69,7 @@ def _activation(view: View, convolution: int, nodes: frozenset[int]) -> str | No
     if view.clips_at_zero(convolution if len(nodes) == 1 else max(nodes)):
         return "relu"  # quantisers leave a ReLU out where the zero point does its work
     kinds = {view.op(p) for p in nodes} - {*_CONVOLUTIONS, *_NORMALISATION, "Add", "Mul", "Div", "Pad"}
-    return next((_GATES.get(kind, kind.lower()) for kind in sorted(kinds)), None)
+    return activation_name(view, nodes) if kinds else None
 
 
 def is_plain(conv: Found) -> bool:

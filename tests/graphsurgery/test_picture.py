@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from functools import cache
 from itertools import combinations, pairwise
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from graphsurgery.outline import Outline
 from graphsurgery.picture import as_html, as_svg
 from graphsurgery.picture.layout import BOX, Box, Drawing, arrange
 from graphsurgery.picture.svg import _parts
+from graphsurgery.picture.tracks import tracks
 from graphsurgery.sites import SiteFinder
 from tests.exports import export
 from tests.models import model, node, value
@@ -73,6 +75,34 @@ def test_nothing_overlaps_in_graphs_of_any_kind(seed: int) -> None:
     wires = [(str(a), str(b)) for a, b in combinations(range(25), 2) if rng.random() < 0.12]
     wires += [(b, a) for a, b in wires if roles[int(b)] != "head"][:3]  # nothing leads back from a head
     check(arrange(boxes, wires))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stretch_takes_the_first_free_track(seed: int) -> None:
+    rng = random.Random(seed)
+    stretches = [tuple(sorted((rng.randint(0, 200) / 2, rng.randint(0, 200) / 2))) for _ in range(120)]
+    told = tracks(stretches)
+    taken: dict[int, list[tuple[float, float]]] = {}
+    for i in sorted(range(120), key=lambda i: stretches[i][1] - stretches[i][0]):
+        low, high = stretches[i]
+        meets = [t for t, spans in taken.items() if any(a - 4 <= high and low <= b + 4 for a, b in spans)]
+        assert told[i] == min(set(range(121)) - set(meets))
+        taken.setdefault(told[i], []).append((low, high))
+
+
+@pytest.mark.parametrize("shape", ["all into one", "one into all", "shortcuts"])
+def test_thousands_of_lines_take_seconds(shape: str) -> None:
+    count = 10_000
+    boxes = [Box(str(i), "backbone", "backbone", 8, str(i), "", "") for i in range(count)]
+    wires = {
+        "all into one": [(str(i), str(count - 1)) for i in range(count - 1)],
+        "one into all": [("0", str(i)) for i in range(1, count)],
+        "shortcuts": [(str(i), str(j)) for i in range(count) for j in range(i + 2, min(i + 5, count))],
+    }
+    begun = time.process_time()
+    drawing = arrange(boxes, wires[shape])
+    assert time.process_time() - begun < 20
+    assert len(drawing.lines) == len(wires[shape])
 
 
 def test_neck_turns_round_in_columns_of_its_own() -> None:

@@ -6,7 +6,7 @@ from graphsurgery.graphindex import GraphIndex
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.matcher import Matcher
-from graphsurgery.recognition.pattern import Chain, Each, Half, Op, Part, Pattern, Value
+from graphsurgery.recognition.pattern import Chain, Each, Half, OneOf, Op, Part, Pattern, Value
 from graphsurgery.recognition.plane import Plane
 from graphsurgery.recognition.view import View
 from tests.patterns.detector.graphs import graph
@@ -25,6 +25,36 @@ def test_one_expression_is_one_tensor() -> None:
     pattern = Pattern("P", "", Op("Concat", Op("Relu", x), Op("Sigmoid", x)))
     assert found(pattern, "a = Relu(x) b = Sigmoid(x) y = Concat <axis = 1> (a, b)")
     assert not found(pattern, "n = Neg(x) a = Relu(x) b = Sigmoid(n) y = Concat <axis = 1> (a, b)")
+
+
+def test_one_expression_is_one_tensor_in_each_of_several_patterns() -> None:
+    x = Value()
+    inner = Op("Relu", x)
+    once, twice = Pattern("Once", "", inner), Pattern("Twice", "", Op("Add", x, inner))
+    for others, body, count in (((once,), "y = Add(x, a)", 1), ((once,), "n = Neg(x) y = Add(n, a)", 0)):
+        assert len(found(twice, f"a = Relu(x) {body}", others=others)) == count
+    chained = Pattern("Chained", "", Chain("m", lambda previous, _: Op("Add", x, previous), Op("Neg", Value())))
+    assert found(chained, "n = Neg(x) a = Add(x, n) y = Add(a, x)", others=(once,))
+    assert not found(chained, "n = Neg(x) a = Add(x, n) y = Add(a, n)", others=(once,)), "x is x in every link"
+
+
+def test_a_greedy_match_goes_on_with_what_is_calculated_from_it_alone() -> None:
+    x = Value()
+    negative = Op("Neg", x)
+    pattern = Pattern("P", "", OneOf(negative, Op("Mul", negative, Op("Sigmoid", negative))), greedy=True)
+    body = "n = Neg(x) g = Sigmoid(n) m = Mul(g, n) y = Add(m, x)"
+    assert [len(block.nodes) for block in found(pattern, body, at="m")] == [3]
+    assert not found(pattern, body, at="n")
+    assert found(pattern, "n = Neg(x) g = Sigmoid(x) m = Mul(g, n) y = Relu(m)", at="n")
+
+
+def test_what_patterns_have_in_common_is_matched_once() -> None:
+    asked = []
+    common = Op("Relu", Value(), where=lambda view, position: asked.append(position) is None)
+    patterns = [Pattern(name, "", common) for name in ("P", "Q", "R")]
+    view = View(GraphIndex(ModelFile.load(graph("y = Relu(x)"))))
+    assert [block.type for block in Matcher(view, Plane(view), patterns).ending_at("y")] == ["P", "Q", "R"]
+    assert asked == [0]
 
 
 def test_sums_and_products_match_in_either_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from onnx import TensorProto, helper
 
 from graphsurgery.graphindex import GraphIndex
 from graphsurgery.modelfile import ModelFile
@@ -72,3 +73,69 @@ def test_a_map_of_slices_in_steps() -> None:
     del model.graph.node[:4]
     index = GraphIndex(ModelFile.load(model))
     assert Plane(View(index)).stride("y") == 2
+
+
+FUSED = "c = Conv <strides = [2,2]> (x, w) d = Conv <strides = [2,2]> (c, p)"
+
+
+def with_inputs(body: str, *, shapes: bool = True, **inputs: tuple[int | str | None, ...]) -> Plane:
+    """A model that sees more than x [1, 8, 64, 64]."""
+    model = graph(body, w=(8, 8, 1, 1), p=(8, 8, 1, 1))
+    for name, shape in inputs.items():
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    index = GraphIndex(ModelFile.load(model))
+    return Plane(View(index), ShapeTable(index) if shapes else None)
+
+
+def test_an_image_of_another_size_begins_at_a_stride_of_its_own() -> None:
+    found = with_inputs(
+        f"{FUSED} i = Conv <strides = [2,2]> (ir, w) k = Concat <axis = 1> (d, i) y = Conv <strides = [2,2]> (k, p)",
+        ir=(1, 8, 32, 32),
+    )
+    assert {name: found.stride(name) for name in ("x", "ir", "i", "k", "y")} == {
+        "x": 1,
+        "ir": 2,
+        "i": 4,
+        "k": 4,
+        "y": 8,
+    }
+
+
+def test_the_largest_image_is_the_reference_wherever_it_stands() -> None:
+    body = "c = Conv <strides = [2,2]> (big, w) d = Conv <strides = [2,2]> (x, p)"
+    found = with_inputs(
+        f"{body} m = MaxPool <kernel_shape = [2,2], strides = [2,2]> (c) y = Add(m, d)", big=(1, 8, 128, 128)
+    )
+    assert (found.stride("x"), found.stride("d"), found.stride("y")) == (2, 4, 4)
+
+
+def test_a_state_of_the_size_of_a_map_joins_it() -> None:
+    assert with_inputs(f"{FUSED} y = Concat <axis = 1> (d, state)", state=(1, 16, 16, 16)).stride("y") == 4
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (1,), (), (1, 8)])
+def test_an_input_without_height_and_width_is_no_map(shape: tuple[int, ...]) -> None:
+    found = with_inputs(f"{FUSED} y = Mul(d, factor)", factor=shape)
+    assert found.stride("y") == 4
+    assert not found.is_in("factor")
+
+
+@pytest.mark.parametrize("ir", [(1, 8, None, None), (1, 8, "h", "w"), (1, 8, 64, 64)])
+def test_images_of_unknown_sizes_count_as_equal(ir: tuple[int | str | None, ...]) -> None:
+    body = f"{FUSED} i = Conv <strides = [4,4]> (ir, w) y = Add(d, i)"
+    assert with_inputs(body, ir=ir).stride("y") == 4
+    assert with_inputs(body, ir=(1, 8, 32, 32), shapes=False).stride("y") == 4
+
+
+def test_an_image_that_is_resized_first_counts_with_its_new_size() -> None:
+    scales = "s = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> ()"
+    found = with_inputs(
+        f"{scales} {FUSED} r = Resize(ir, , s) i = Conv <strides = [4,4]> (r, w) y = Add(d, i)", ir=(1, 8, 32, 32)
+    )
+    assert (found.stride("r"), found.stride("y")) == (1, 4)
+
+
+def test_two_sizes_of_one_image() -> None:
+    scales = "s = Constant <value = float[4] {1.0, 1.0, 0.5, 0.5}> ()"
+    found = with_inputs(f"{scales} {FUSED} r = Resize(x, , s) i = Conv <strides = [2,2]> (r, w) y = Add(d, i)")
+    assert (found.stride("x"), found.stride("r"), found.stride("y")) == (1, 2, 4)

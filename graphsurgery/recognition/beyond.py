@@ -1,0 +1,28 @@
+"""Beyond: what makes a tensor outside of the image plane, from one map in it."""
+
+from __future__ import annotations
+
+from .plane import Plane
+from .view import View
+
+_MOST = 500  # nodes
+
+
+def made_beyond(view: View, plane: Plane, tensor: str) -> tuple[set[int], str] | None:
+    """The nodes between a tensor and the only map in the image plane that it is made from, and that map."""
+    taken: set[int] = set()
+    sources: set[str] = set()
+    pending = [tensor]
+    while pending:
+        name = pending.pop()
+        position = view.producer(name)
+        if name != tensor and plane.is_in(name):
+            sources.add(name)
+        elif position is None or position not in view.active:
+            return None
+        elif position not in taken:
+            taken.add(position)
+            pending += view.inputs(position)
+        if len(sources) > 1 or len(taken) > _MOST:
+            return None
+    return (taken, sources.pop()) if sources else None

@@ -1,0 +1,85 @@
+"""Images: what a model sees, and at which stride each begins where there are several: a camera's and a thermal one's.
+
+An image is an input, or what an input is resized to before the first convolution. The largest that a convolution or
+pooling begins at is the reference, at stride 1; one of half its height and width begins at stride 2, as if it had been
+made from it. Where a size is not known, an image counts as one of the size of the reference.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TypeAlias
+
+from ..featuremap import Dimension, channels_first
+from ..shapes import ShapeTable, tensor_type
+from .view import View
+
+Stride: TypeAlias = tuple[Fraction, Fraction]
+"""image height over the map's, image width over the map's"""
+Size: TypeAlias = tuple[int, int]
+"""height and width"""
+
+WHOLE: Stride = (Fraction(1), Fraction(1))
+CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "FusedConv", "NhwcFusedConv", "DeformConv"})
+POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+_POINT: Size = (1, 1)
+_BEGINNINGS = CONVOLUTIONS | POOLS | {"ConvTranspose"}
+
+
+class Images:
+    """The images of one model, and the other values that enter it."""
+
+    def __init__(self, view: View, shapes: ShapeTable | None) -> None:
+        index = view.index
+        self.inputs = [name for name in index.inputs if name not in index.initializers]
+        declared = {name: tensor_type(index.inputs[name].type)[1] for name in self.inputs if shapes is not None}
+        self._shapeless = {name for name, shape in declared.items() if shape is not None and len(shape) != 4}
+        sizes = {name: _image_size(declared.get(name)) for name in self.inputs}
+        begun: set[str] = set()
+        resized: set[str] = set()
+        made_from = {name: frozenset({name}) for name in self.inputs}
+        """what is made without a convolution or pooling -> the images that it is made from"""
+        for position in view.order:
+            read = view.inputs(position)
+            if not read or any(name not in made_from for name in read):
+                continue
+            images = frozenset[str]().union(*(made_from[name] for name in read))
+            if view.op(position) in _BEGINNINGS:
+                begun |= images
+            elif view.op(position) == "Resize":
+                resized |= images
+                for name in view.outputs(position):
+                    made_from[name] = frozenset({name})
+                    sizes[name] = _image_size(shapes.lookup(name)[1]) if shapes is not None else None
+            else:
+                made_from.update(dict.fromkeys(view.outputs(position), images))
+        known = {name: size for name, size in sizes.items() if size is not None}
+        largest = max((size for name, size in known.items() if name in begun), key=_area, default=None)
+        self.reference = largest if begun else next(iter(known.values()), None)
+        """height and width of the image at stride 1"""
+        self._sizes = {name: size for name, size in known.items() if name in begun or name not in resized}
+
+    def stride(self, image: str) -> Stride | None:
+        """The stride at which an input begins, or what one is resized to; None for one without height and width."""
+        size, whole = self._sizes.get(image), self.reference
+        if image in self._shapeless or (size == _POINT != whole):
+            return None
+        return WHOLE if size is None or whole is None else (Fraction(whole[0], size[0]), Fraction(whole[1], size[1]))
+
+
+def height_and_width(shape: tuple[Dimension, ...] | None) -> Size | None:
+    """Height and width of [N, C, H, W] where both are known."""
+    if shape is None or len(shape) != 4:
+        return None
+    height, width = shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _image_size(shape: tuple[Dimension, ...] | None) -> Size | None:
+    if shape is None or height_and_width(shape) == _POINT:  # not one of one row with the channels last
+        return height_and_width(shape)
+    return height_and_width(channels_first(shape))
+
+
+def _area(size: Size) -> int:
+    return size[0] * size[1]
