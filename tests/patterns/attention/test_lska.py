@@ -36,7 +36,8 @@ def test_strips_are_not_merged_and_keep_the_size(k_size: int) -> None:
     )
     state = {key: torch.from_numpy(values) for key, values in built.weights.items()}
     shift = state["conv0h.bias"] * state["conv0v.weight"].sum((1, 2, 3)) + state["conv0v.bias"]
-    two = built.truth.module.get_submodule("conv0v")(built.truth.module.get_submodule("conv0h")(torch.from_numpy(x).double()))
+    module = built.truth.module
+    two = module.get_submodule("conv0v")(module.get_submodule("conv0h")(torch.from_numpy(x).double()))
     difference = (one + shift[:, None, None] - two).abs().detach()
     assert difference[:, :, 4, 7].max() < 1e-6, "inside they are one"
     assert difference[:, :, 0].max() > 1e-2, "at the border they are not"
