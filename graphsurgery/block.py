@@ -109,7 +109,10 @@ class Block(ABC):
         return []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        """Official key -> shape of every parameter and buffer of the PyTorch module that the function depends on."""
+        """Official key -> shape of every parameter and buffer of the PyTorch module that the function depends on.
+
+        In the order of the layers, each BatchNorm behind the layer that it normalises: an exporter folds it into that.
+        """
         return {}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
