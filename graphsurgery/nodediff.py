@@ -11,6 +11,7 @@ from typing import Literal
 import onnx
 
 from .pieces import Piece
+from .plaintext import printable
 
 _CHUNK = 1 << 20
 _SMALL = 1 << 12
@@ -200,7 +201,7 @@ def type_text(kind: onnx.TypeProto) -> str:
 
 def short(text: str, most: int = 80) -> str:
     """A text on one line, cut to at most ``most`` characters."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: most + 1]) or _NONE
+    line = printable(text[: most + 1]) or _NONE
     return line if len(line) <= most else line[: most - 3] + "..."
 
 

@@ -135,7 +135,7 @@ class Outline:
     def _units(self) -> list[Found | int]:
         """Outermost blocks, and nodes in no block that give a map, in the order of the graph."""
         tree, view = self._tree, self._view
-        last = {max(block.nodes, key=self._order.__getitem__): block for block in tree.blocks if block.nodes}
+        last = {max(block.nodes, key=view.place.__getitem__): block for block in tree.blocks if block.nodes}
         units: list[Found | int] = []
         for position in view.order:
             if position in last:
@@ -143,10 +143,6 @@ class Outline:
             elif tree.holding(position) is None and self._gives_a_map(position):
                 units.append(position)
         return units
-
-    @cached_property
-    def _order(self) -> dict[int, int]:
-        return {position: place for place, position in enumerate(self._view.order)}
 
     def _gives_a_map(self, position: int) -> bool:
         outputs = self._view.outputs(position)

@@ -44,7 +44,6 @@ class Wiring:
         self._rows = rows
         self._insertions = insertions
         self._row_at = {position: name for nodes, name in rows for position in nodes}
-        self._order = {position: place for place, position in enumerate(view.order)}
         self._between: dict[int, dict[_Origin, None]] = {}
         """position of a node in no row -> the rows that it reads from"""
         for position in view.order:
@@ -55,7 +54,7 @@ class Wiring:
         """All of them, in the order of their targets; what lies between rows is left out."""
         found: dict[Edge, None] = {}
         for nodes, name in self._rows:
-            for position in sorted(nodes, key=lambda p: self._order.get(p, -1)):
+            for position in sorted(nodes, key=lambda p: self._view.place.get(p, -1)):
                 for source, through in self._read_by(position):
                     if source != name:
                         found.setdefault(Edge(source, name, through))

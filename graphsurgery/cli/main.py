@@ -18,12 +18,13 @@ import typer
 
 from .. import __version__
 from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError
+from ..plaintext import printable
 from .apply import apply
 from .bench import bench
 from .blocks import blocks
 from .diff import diff
 from .insert import insert
-from .output import STOPPED_READING, printable, silence
+from .output import STOPPED_READING, silence
 from .remove import remove
 from .sites import sites
 from .tensorrt import group as tensorrt

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import typer
 
 from ..errors import OutputError
+from ..plaintext import printable
 
 _LONGEST = 200
 STOPPED_READING = 128 + 13
@@ -107,11 +108,6 @@ def progress(what: str, *, quiet: bool) -> Iterator[None]:
 
     with Console(stderr=True).status(what):
         yield
-
-
-def printable(text: str) -> str:
-    """Text from a file, fit for a terminal and for one line: control characters are spelled out."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

@@ -35,7 +35,7 @@ class Anatomy:
     def __init__(self, view: View, plane: Plane, blocks: Sequence[Found], heads: Sequence[HeadPattern]) -> None:
         self._view = view
         self._plane = plane
-        self._order = {position: place for place, position in enumerate(view.order)}
+        self._order = view.place
         self._unit: dict[int, Found] = {}
         for block in blocks:
             self._unit.update(dict.fromkeys(block.nodes, block))

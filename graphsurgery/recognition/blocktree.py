@@ -61,7 +61,7 @@ class BlockTree:
 
     @cached_property
     def _everything(self) -> list[Found]:
-        place = {position: i for i, position in enumerate(self.view.order)}
+        place = self.view.place
         found = [inner for block in self.blocks for inner in block.everything()]
         return sorted(
             found, key=lambda block: max(place.get(p, -1) for p in block.nodes)
@@ -193,7 +193,6 @@ class BlockTree:
 
 def _outermost(matcher: Matcher, view: View, plane: Plane) -> list[Found]:
     """The largest blocks that do not overlap and give a map of the image, in the order of the graph."""
-    order = {position: i for i, position in enumerate(view.order)}
     maps = [name for p in view.order for name in view.outputs(p) if plane.is_in(name)]
     found = [block for name in maps for block in matcher.ending_at(name)]
     taken: set[int] = set()
@@ -202,4 +201,4 @@ def _outermost(matcher: Matcher, view: View, plane: Plane) -> list[Found]:
         if taken.isdisjoint(block.nodes):
             taken |= block.nodes
             chosen.append(block)
-    return sorted(chosen, key=lambda block: max(order[p] for p in block.nodes))
+    return sorted(chosen, key=lambda block: max(view.place[p] for p in block.nodes))

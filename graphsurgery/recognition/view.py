@@ -218,6 +218,11 @@ class View:
         return found
 
     @cached_property
+    def place(self) -> dict[int, int]:
+        """Position of a node -> its place in ``order``."""
+        return {position: place for place, position in enumerate(self.order)}
+
+    @cached_property
     def active(self) -> set[int]:
         """Positions of the nodes whose values depend on an input of the model, other than through shapes alone, and of
         whose values an output does; not those that only pass values on.

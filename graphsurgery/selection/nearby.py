@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ..plaintext import printable
+
 if TYPE_CHECKING:
     from ..featuremap import Dimension
 
@@ -67,7 +69,7 @@ def _begin_alike(first: str, second: str) -> int:
 
 def listed(names: Collection[str], most: int = 6) -> str:
     """The first few, and how many more there are."""
-    shown = [name if name.isprintable() else repr(name)[1:-1] for name in islice(names, most)]
+    shown = [printable(name) for name in islice(names, most)]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

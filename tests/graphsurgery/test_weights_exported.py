@@ -95,10 +95,7 @@ def same_function(made: weights.Fitted, module: torch.nn.Module) -> None:
 def test_every_block_from_torchscript(tmp_path: Path, block: Block) -> None:
     module = trained(block)
     path = export(module, tmp_path / "a.onnx", dynamo=False)
-    if block.spelled in LOST:
-        lost_is_told(path, block, LOST[block.spelled])
-    else:
-        same_function(read(path, block), module)
+    read_or_told(path, block, module, LOST)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +108,12 @@ def test_every_block_from_torchscript(tmp_path: Path, block: Block) -> None:
 def test_every_block_from_dynamo(tmp_path: Path, block: Block) -> None:
     module = trained(block)
     path = export(module, tmp_path / "a.onnx", dynamo=True)
-    if block.spelled in LOST_BY_DYNAMO:
-        lost_is_told(path, block, LOST_BY_DYNAMO[block.spelled])
+    read_or_told(path, block, module, LOST_BY_DYNAMO)
+
+
+def read_or_told(path: Path, block: Block, module: torch.nn.Module, lost: dict[str, str]) -> None:
+    if block.spelled in lost:
+        lost_is_told(path, block, lost[block.spelled])
     else:
         same_function(read(path, block), module)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import onnx
@@ -76,7 +77,7 @@ def assert_agrees(
             factor=factor,
             rounded=rounded,
             slack=built.slack(x),
-            rounding=lambda x=x: built.rounding(x),  # type: ignore[misc]
+            rounding=partial(built.rounding, x),
         )
 
 
