@@ -52,6 +52,8 @@ class Block(ABC):
     variants: ClassVar[Mapping[str, str]] = {}
     """variant -> one line; the first is what the bare name means"""
     settings: ClassVar[Sequence[Setting]] = ()
+    redrawn: ClassVar[bool] = True
+    """whether parity compares a fresh block with other weights, too (see parity/drawn.py)"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression for a whole key found in the field, official key as a replacement template)"""
 

@@ -142,10 +142,14 @@ class Insertion:
 
     def torch_module(self, model: ModelFile) -> torch.nn.Module:
         """The PyTorch module, gate included, with the model's weights: float64, evaluation mode. Imports torch."""
+        return self.module_with(self.weights(model))
+
+    def module_with(self, weights: Mapping[str, np.ndarray[Any, Any]]) -> torch.nn.Module:
+        """The same with these weights, as ``weights`` gives them."""
         import torch
 
         module = self.block().module(self.feature)
-        weights = self.weights(model)
+        weights = dict(weights)
         gate = weights.pop(GATE_KEY, None) if self.gate == "residual" else None
         load_weights(module, weights)
         if gate is not None:

@@ -35,6 +35,8 @@ class Case:
 
     name: str
     array: Array
+    usual: bool = False
+    """Whether it is the one of each shape that tells most: the first seed at magnitude 1."""
 
 
 def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 3) -> Iterator[Case]:
@@ -49,7 +51,8 @@ def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 
             noise, means = _signal(concrete, seed)
             for magnitude in MAGNITUDES:
                 array = (noise * magnitude + means * min(magnitude / 4, 1.0)).astype(dtype)
-                yield Case(f"seed {seed}, magnitude {magnitude:g}, {label}", array)
+                usual = magnitude == 1.0 and seed in (0, seeds + turn)
+                yield Case(f"seed {seed}, magnitude {magnitude:g}, {label}", array, usual)
         for constant in CONSTANTS:
             yield Case(f"constant {constant:g}, {label}", np.full(concrete, constant, dtype))
 

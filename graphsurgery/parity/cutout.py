@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from ..errors import ParityFailed
 if TYPE_CHECKING:
     from ..modelfile import ModelFile
     from ..record import Insertion
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def pair_of(model: ModelFile, insertion: Insertion) -> Cutout:
 
 def _part(model: ModelFile, insertion: Insertion, wanted: set[str], output: str) -> Cutout:
     graph = model.structure.graph
-    nodes = [node for node in graph.node if node.name in wanted]
+    nodes = [_whole(model, node) for node in graph.node if node.name in wanted]
     missing = wanted - {node.name for node in nodes}
     if missing:
         raise ParityFailed(
@@ -77,15 +79,22 @@ def _part(model: ModelFile, insertion: Insertion, wanted: set[str], output: str)
     return Cutout(alone, inputs[0], output, insertion.site.dtype)
 
 
-def with_initializer(cutout: Cutout, name: str, value: float) -> Cutout:
-    """A copy in which every element of one weight is ``value``."""
+def with_constants(cutout: Cutout, values: Mapping[str, Array]) -> Cutout:
+    """A copy in which some constants have other values, broadcast to their shapes, in their own element types."""
     model = onnx.ModelProto()
     model.CopyFrom(cutout.model)
-    for tensor in model.graph.initializer:
-        if tensor.name == name:
-            filled = np.full_like(onnx.numpy_helper.to_array(tensor), value)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(filled, name))
+    for name, tensor in constants(model).items():
+        if name in values:
+            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            whole = np.broadcast_to(values[name].astype(kind), tuple(tensor.dims))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(whole, name))
     return replace(cutout, model=model)
+
+
+def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """What the nodes compute with, by name, in the order of the file: initializers, or up to IR version 3 nodes."""
+    nodes = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    return nodes | {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -93,9 +102,16 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
+def _whole(model: ModelFile, node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node with what it holds: the structure of a model has no payloads, and a Constant is one."""
+    if node.op_type != "Constant" or (value := _constant(model, node.output[0])) is None:
+        return node
+    return onnx.helper.make_node("Constant", [], list(node.output), name=node.name, value=value)
+
+
 def _constant(model: ModelFile, name: str) -> onnx.TensorProto | None:
     try:
-        value: npt.NDArray[Any] = model.tensor(name)
+        value: Array = model.tensor(name)
     except KeyError:
         return None
     return onnx.numpy_helper.from_array(value, name)

@@ -89,6 +89,8 @@ class Row:
     placement: Placement | None = None
     """Where each node of the block ran, from the same profile. Only for the block as written: optimisation merges nodes
     and renames them."""
+    weights_drawn: bool = False
+    """Whether the nodes of the file had weights drawn at random for this, on both sides (see drawn.py)."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,10 @@ class Report:
         - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
           "relative"}, "compared_with": {"what", "runtime", "dtype"}, "inputs": [name], "activation", "failure",
           "rows"}]
-        - each of the "rows": {"provider", "mode", "gate_opened", "verdict", "tolerance", "comparisons", "worst":
-          {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null, "worst_case",
-          "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on": {provider:
-          count}, "fell_back": [{"node", "operator", "provider"}]} or null}
+        - each of the "rows": {"provider", "mode", "gate_opened", "weights_drawn", "verdict", "tolerance",
+          "comparisons", "worst": {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null,
+          "worst_case", "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on":
+          {provider: count}, "fell_back": [{"node", "operator", "provider"}]} or null}
 
         See the fields of these classes for what they mean.
         """
@@ -222,6 +224,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "provider": row.provider,
         "mode": str(row.mode),
         "gate_opened": row.gate_opened,
+        "weights_drawn": row.weights_drawn,
         "verdict": str(row.verdict),
         "tolerance": _tolerance_json(row.tolerance),
         "comparisons": row.comparisons,
@@ -259,8 +262,8 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
 def _line_of(row: Row) -> str:
     """Optimised and as written share a line, unless they differ in kind."""
     together = (Mode.OPTIMISED, Mode.AS_WRITTEN)
-    parts = [row.provider, "" if row.mode in together else row.mode, "with the gate open" if row.gate_opened else ""]
-    return ", ".join(part for part in parts if part)
+    altered = "with weights drawn at random" if row.weights_drawn else "with the gate open" if row.gate_opened else ""
+    return ", ".join(part for part in (row.provider, "" if row.mode in together else row.mode, altered) if part)
 
 
 def _row_lines(rows: list[Row]) -> Iterator[str]:

@@ -37,6 +37,8 @@ class Runner:
     """[N, C, H, W] -> the block's output; None where it cannot run."""
     gate_opened: bool = False
     """Whether alpha of a residual gate is 1 instead of what it is in the file."""
+    weights_drawn: bool = False
+    """Whether all weights are drawn at random instead of what they are in the file."""
     note: str = ""
     ready: Session | None = None
     """what runs it, if it is onnxruntime on one of its providers"""
@@ -66,6 +68,7 @@ class Runner:
             provider=self.provider,
             mode=self.mode,
             gate_opened=self.gate_opened,
+            weights_drawn=self.weights_drawn,
             verdict=self.verdict,
             tolerance=self.tolerance,
             reason=self.reason,

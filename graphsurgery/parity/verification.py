@@ -20,7 +20,8 @@ from ..runtime import require, short_name, usable
 from .activation import Activations, activations
 from .cases import Case, cases
 from .conditioning import Conditioning
-from .cutout import Cutout, cut_out, numpy_dtype, with_initializer
+from .cutout import Cutout, cut_out, numpy_dtype, with_constants
+from .drawn import drawn
 from .images import image_paths
 from .metrics import compare
 from .pair import PairCheck
@@ -29,6 +30,8 @@ from .runners import Runner, judge, runners
 from .tolerance import TOLERANCES
 
 if TYPE_CHECKING:
+    import torch
+
     from ..modelfile import ModelFile
     from ..record import Insertion
 
@@ -70,9 +73,13 @@ def verify(
         else:
             report = replace(report, compared_with=insertion.compared_with)
             pair = PairCheck(model, insertion) if insertion.qdq else None
-            subjects = [_Subject(cutout, _Twin(insertion, model), runners(cutout, insertion.judged_as, names))]
+            subjects = [_subject(insertion, cutout, insertion.torch_module(model), names)]
             if insertion.gate == "residual":
                 subjects.append(_opened(insertion, cutout, model, names))
+            other = drawn(insertion, cutout, model)
+            if other is not None:
+                module = insertion.module_with(other.weights)
+                subjects.append(_subject(insertion, other.cutout, module, names, weights_drawn=True))
             reports.append(_checked(report, insertion, subjects, arriving, seeds, pair))
     return Report(model.name, tuple(reports), _rest(model, original), names, versions)
 
@@ -84,6 +91,8 @@ class _Subject:
     cutout: Cutout
     twin: _Twin
     ways: list[Runner]
+    usual_only: bool = False
+    """Whether one input of each shape will do."""
 
     def judge(self, case: Case, dtype: str) -> Array:
         """Compare on one input; gives what the PyTorch module made of it."""
@@ -107,7 +116,7 @@ def _checked(
     inputs: list[str] = []
     for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
         inputs.append(case.name)
-        made = [subject.judge(case, dtype) for subject in subjects]
+        made = [subject.judge(case, dtype) for subject in subjects if case.usual or not subject.usual_only]
         if pair:
             pair.judge(case.name, made[0])
     # In half precision the model's own run may skip the rounding in front of the block, so that it gets another input.
@@ -115,7 +124,7 @@ def _checked(
     for image, tensors in arriving.images:
         case = Case(f"the activation of {image}", tensors[cutout.input].astype(numpy_dtype(dtype)))
         inputs.append(case.name)
-        expected, *_ = [subject.judge(case, dtype) for subject in subjects]
+        expected, *_ = [subject.judge(case, dtype) for subject in subjects if not subject.usual_only]
         if dtype in ("float32", "float64"):
             limits = replace(in_place.tolerance, slack=subjects[0].twin.slack(case.array, expected))
             found = compare(tensors[cutout.output], expected, dtype, signal=case.array, tolerance=limits)
@@ -126,14 +135,29 @@ def _checked(
     return replace(report, rows=tuple(way.row() for way in ways if way.found or way.reason), inputs=tuple(inputs))
 
 
+def _subject(
+    insertion: Insertion,
+    cutout: Cutout,
+    module: torch.nn.Module,
+    providers: Sequence[str],
+    *,
+    gate_opened: bool = False,
+    weights_drawn: bool = False,
+) -> _Subject:
+    ways = runners(cutout, insertion.judged_as, providers)
+    for way in ways:
+        way.gate_opened, way.weights_drawn = gate_opened, weights_drawn
+    return _Subject(cutout, _Twin(module, insertion.judged_as), ways, usual_only=weights_drawn)
+
+
 def _opened(insertion: Insertion, cutout: Cutout, model: ModelFile, providers: Sequence[str]) -> _Subject:
     """The block with its residual gate open. Closed, as it is at the start, the gate would hide any block behind it."""
-    alpha = insertion.stored[GATE_KEY]["initializer"]
-    opened = with_initializer(cutout, alpha, 1.0)
-    ways = runners(opened, insertion.judged_as, providers)
-    for way in ways:
-        way.gate_opened = True
-    return _Subject(opened, _Twin(insertion, model, gate=1.0), ways)
+    import torch
+
+    module = insertion.torch_module(model)
+    torch.nn.init.ones_(module.get_parameter(GATE_KEY))
+    opened = with_constants(cutout, {insertion.stored[GATE_KEY]["initializer"]: np.ones(())})
+    return _subject(insertion, opened, module, providers, gate_opened=True)
 
 
 def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
@@ -192,13 +216,9 @@ def _arriving(model: ModelFile, cutouts: Sequence[Cutout], images: Path | None) 
 class _Twin:
     """The PyTorch module as a function of arrays: [N, C, H, W] of any element type -> float64."""
 
-    def __init__(self, insertion: Insertion, model: ModelFile, gate: float | None = None) -> None:
-        import torch
-
-        self._module = insertion.torch_module(model)
-        if gate is not None:
-            torch.nn.init.constant_(self._module.get_parameter(GATE_KEY), gate)
-        self._conditioning = Conditioning(self._module, insertion.judged_as)
+    def __init__(self, module: torch.nn.Module, dtype: str) -> None:
+        self._module = module
+        self._conditioning = Conditioning(module, dtype)
 
     def __call__(self, array: Array) -> Array:
         import torch

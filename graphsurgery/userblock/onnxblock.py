@@ -31,6 +31,7 @@ class OnnxBlock(Block):
     paper = "none: a block of the user's own"
     formula = "what the ONNX file computes"
     untrained = "does what its file says"
+    redrawn = False  # its weights are those of its file
     file: ClassVar[str]
     """name of the file, without its folder"""
 

@@ -34,6 +34,7 @@ class TorchBlock(Block):
     paper = "none: a block of the user's own"
     formula = "what the module computes"
     untrained = "does what its initialisation says"
+    redrawn = False  # every set of weights is an export of its own, which takes seconds
     path: ClassVar[str]
     """package.module:Class"""
 

@@ -44,7 +44,8 @@ def cut(t: Template, x: gs.Variable, axis: int, start: int, stop: int) -> gs.Var
 def layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
     """LayerNorm over the last of four axes; as one operator from opset 17 on.
 
-    Not in float64: the operator's epsilon is an attribute in float32.
+    Not in float64: the operator's epsilon is an attribute in float32. Before, what is left of the mean of many channels
+    after one subtraction is subtracted as well: where all channels are equal, nothing but that would be normalised.
     """
     rank = 4
     weight, bias = t.values(f"{prefix}.weight"), t.values(f"{prefix}.bias")
@@ -58,6 +59,7 @@ def layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Varia
         return narrowed(t, y)
     shape = [1] * (rank - 1) + [-1]
     centred = t.op("Sub", y, _mean_last(t, y, rank, kind), dtype=kind)
+    centred = t.op("Sub", centred, _mean_last(t, centred, rank, kind), dtype=kind)
     variance = _mean_last(t, t.op("Mul", centred, centred, dtype=kind), rank, kind)
     epsilon = wide_constant(t, np.full([1] * rank, eps), "ln_eps")
     root = t.op("Sqrt", t.op("Add", variance, epsilon, dtype=kind), dtype=kind)

@@ -37,6 +37,7 @@ class Insertion:
     make_twin: Callable[[], torch.nn.Module]
     module: str = "simam"
     gate: str = "none"
+    init: str = "weights"
     qdq: None = None
     compared_with: Yardstick = PYTORCH
     stored: Mapping[str, dict[str, str]] = field(default_factory=lambda: {"alpha": {"initializer": "alpha"}})

@@ -1,0 +1,128 @@
+"""A block that has not been trained, with weights drawn at random in the place of its own.
+
+Fresh weights hide much of a block: a last layer of zeros (GC, SRM) or a saturated gate (``init="identity"``) gives the
+same result whatever stands in front of it. So the nodes that stand in the file are also run with other weights, and
+compared with the PyTorch module that has those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from .. import folding, gate
+from ..block import Block
+from ..emitted import Emitted
+from ..record import GATE_KEY
+from ..template import Template
+from .cutout import Cutout, constants, with_constants
+
+if TYPE_CHECKING:
+    from ..modelfile import ModelFile
+    from ..record import Insertion
+
+Array = np.ndarray[Any, Any]
+
+_SEEDS = (71, 72)
+_SMALLEST, _LARGEST = 0.3, 0.8
+"""of what is added to biases and scales, and taken from them, in turn: enough for hidden values of either sign whatever
+a layer makes of the usual inputs, and too little to close a gate"""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The nodes of a block with other weights, and these."""
+
+    cutout: Cutout
+    weights: dict[str, Array]
+    """by official key, float64, as the cut-out nodes hold them; with alpha where there is a residual gate"""
+
+
+def drawn(insertion: Insertion, cutout: Cutout, model: ModelFile) -> Drawn | None:
+    """A block with weights drawn at random, the same ones every time; its residual gate is open.
+
+    None for a block that holds trained weights, or none at all, and for one that this version of the block would write
+    with other constants.
+    """
+    if insertion.init == "weights" or not (block := insertion.block()).redrawn or not block.has_weights:
+        return None
+    held = constants(cutout.model)
+    names = insertion.initializers or tuple(held)  # behind the template's own may stand those of a Q/DQ pair
+    for keep_zeros in (False, True):
+        weights, other = (_weights(block, insertion, seed, keep_zeros=keep_zeros) for seed in _SEEDS)
+        emitted = _emitted(block, insertion, cutout, model, weights)
+        made = _constants(emitted)
+        if len(made) <= len(names) and all(_alike(held.get(name), one) for name, one in zip(names, made, strict=False)):
+            break
+    else:
+        return None
+    again = _constants(_emitted(block, insertion, cutout, model, other))
+    # what does not change with the weights, an epsilon say, stays as it is in the file, and is judged
+    changed = {
+        name: onnx.numpy_helper.to_array(one)
+        for name, one, two in zip(names, made, again, strict=False)
+        if one.raw_data != two.raw_data
+    }
+    shapes = {key: array.shape for key, array in weights.items()}
+    stored = {key: emitted.stored.get(key) or folding.keep(array) for key, array in weights.items()}
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in made}
+    return Drawn(with_constants(cutout, changed), folding.read_back(stored, shapes, arrays.__getitem__))
+
+
+def _weights(block: Block, insertion: Insertion, seed: int, *, keep_zeros: bool) -> dict[str, Array]:
+    """Weights near those of a fresh block, none of them at its first value.
+
+    ``keep_zeros``: vectors of zeros stay so, because a template may leave out what adds them.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[str, Array] = {}
+    for key, first in block.initial(insertion.feature, rng).items():
+        values = np.asarray(first, dtype=np.float64)
+        if key.endswith("running_var"):
+            found[key] = values * rng.uniform(0.5, 2.0, values.shape)
+        elif not (keep_zeros and values.ndim < 2 and not values.any()):
+            found[key] = values + (_layer if values.ndim > 1 else _vector)(rng, values.shape)
+        else:
+            found[key] = values
+    if insertion.gate == "residual":
+        found[GATE_KEY] = rng.uniform(0.5, 1.0, 1)
+    return {key: values.astype(np.float32) for key, values in found.items()}
+
+
+def _layer(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.asarray(rng.normal(0.0, 1.0 / np.sqrt(np.prod(shape[1:])), shape))
+
+
+def _vector(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.asarray(rng.uniform(_SMALLEST, _LARGEST, shape) * np.resize([1.0, -1.0], shape))
+
+
+def _emitted(
+    block: Block, insertion: Insertion, cutout: Cutout, model: ModelFile, weights: Mapping[str, Array]
+) -> Emitted:
+    template = Template(
+        insertion.feature,
+        opset=model.opset,
+        weight_scope=insertion.id,
+        target=insertion.target,
+        precision=insertion.precision,
+        weights=weights,
+        x=cutout.input,
+    )
+    output = block.emit(template, insertion.lowering)
+    if insertion.gate == "residual":
+        output = gate.residual(template, output)
+    return template.export(output, ir_version=cutout.model.ir_version)
+
+
+def _constants(emitted: Emitted) -> list[onnx.TensorProto]:
+    """What a block computes with, in the order in which its template wrote it: initializers or, for IR 3, nodes."""
+    return emitted.initializers or [node.attribute[0].t for node in emitted.nodes if node.op_type == "Constant"]
+
+
+def _alike(a: onnx.TensorProto | None, b: onnx.TensorProto) -> bool:
+    return a is not None and a.data_type == b.data_type and a.dims == b.dims
