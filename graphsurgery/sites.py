@@ -184,7 +184,7 @@ class SiteFinder:
             dtype=dtype,
             path=module.display if module else None,
             type=place.type or (module.type if module else None),
-            stride=self._stride(shape),
+            stride=self._stride(tensor, shape),
             consumers=tuple(index.label(p) for p in index.consumers.get(tensor, ()) if p in chosen),
             graph_output=tensor in chosen,
             warnings=tuple(self._warnings(tensor)),
@@ -228,12 +228,16 @@ class SiteFinder:
                 return path
         return innermost
 
-    def _stride(self, shape: tuple[Dimension, ...]) -> int | None:
-        """How often the map goes into the image, the same in height and width; None where it is no map of the image."""
-        if self._image is None:
-            return None
-        strides = {_times(whole, part) for whole, part in zip(self._image[2:], shape[2:], strict=True)}
-        return strides.pop() if len(strides) == 1 else None
+    def _stride(self, tensor: str, shape: tuple[Dimension, ...]) -> int | None:
+        """How often the map goes into the image, the same in height and width; None where it is no map of the image.
+
+        Where the sizes do not tell, being dynamic or rounded, the operators on the way do.
+        """
+        if self._image is not None:
+            strides = {_times(whole, part) for whole, part in zip(self._image[2:], shape[2:], strict=True)}
+            if len(strides) == 1 and (stride := strides.pop()):
+                return stride
+        return self.blocks.stride(tensor)  # looks at the whole model
 
     @cached_property
     def _image(self) -> tuple[Dimension, ...] | None:
