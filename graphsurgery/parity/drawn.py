@@ -61,15 +61,15 @@ def drawn(insertion: Insertion, cutout: Cutout, model: ModelFile) -> Drawn | Non
     else:
         return None
     again = _constants(_emitted(block, insertion, cutout, model, other))
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in made}
     # what does not change with the weights, an epsilon say, stays as it is in the file, and is judged
     changed = {
-        name: onnx.numpy_helper.to_array(one)
+        name: arrays[one.name]
         for name, one, two in zip(names, made, again, strict=False)
         if one.raw_data != two.raw_data
     }
     shapes = {key: array.shape for key, array in weights.items()}
     stored = {key: emitted.stored.get(key) or folding.keep(array) for key, array in weights.items()}
-    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in made}
     return Drawn(with_constants(cutout, changed), folding.read_back(stored, shapes, arrays.__getitem__))
 
 
@@ -84,10 +84,10 @@ def _weights(block: Block, insertion: Insertion, seed: int, *, keep_zeros: bool)
         values = np.asarray(first, dtype=np.float64)
         if key.endswith("running_var"):
             found[key] = values * rng.uniform(0.5, 2.0, values.shape)
-        elif not (keep_zeros and values.ndim < 2 and not values.any()):
-            found[key] = values + (_layer if values.ndim > 1 else _vector)(rng, values.shape)
-        else:
+        elif keep_zeros and values.ndim < 2 and not values.any():
             found[key] = values
+        else:
+            found[key] = values + (_layer if values.ndim > 1 else _vector)(rng, values.shape)
     if insertion.gate == "residual":
         found[GATE_KEY] = rng.uniform(0.5, 1.0, 1)
     return {key: values.astype(np.float32) for key, values in found.items()}
