@@ -1,28 +1,21 @@
-"""Block: the base class of everything that can be inserted, and the registry that finds the installed ones.
+"""Block: the base class of everything that can be inserted.
 
 A block is one file with one subclass. It states its paper, formula, hyper-parameters and weights, and emits its
-template in one or more lowerings. The engine knows no block by name: it looks them up in the packages that the
-entry-point group ``graphsurgery.patterns`` names, its own catalogue among them.
+template in one or more lowerings.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from inspect import isabstract
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from . import catalogue
-from .errors import BlockError, MissingDependency
+from .errors import BlockError
 from .featuremap import FeatureMap
-from .selection.nearby import nearest_titles
 from .setting import Setting as Setting
 from .template import Template
 from .yardstick import PYTORCH, Yardstick
@@ -31,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
 Array = np.ndarray[Any, Any]
-ENTRY_POINTS = "graphsurgery.patterns"
 SATURATED = 40.0
 """Its sigmoid is exactly 1 in every element type; float64 needs 37 for that, float32 17."""
 
@@ -164,143 +156,3 @@ class Block(ABC):
             if re.fullmatch(pattern, key):
                 return re.sub(pattern, official, key)
         return key
-
-
-def uniform_fan_in(rng: np.random.Generator, shape: Sequence[int], fan_in: int) -> Array:
-    """torch's default for convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
-    bound = 1.0 / np.sqrt(fan_in)
-    return rng.uniform(-bound, bound, size=tuple(shape)).astype(np.float32)
-
-
-def layer_values(rng: np.random.Generator, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """torch's default for all convolutions and linear layers in ``shapes``: a bias has the fan-in of its weight."""
-    fan_in = {key.removesuffix("weight"): int(np.prod(shape[1:])) for key, shape in shapes.items() if len(shape) > 1}
-    return {key: uniform_fan_in(rng, shape, fan_in[key[: key.rfind(".") + 1]]) for key, shape in shapes.items()}
-
-
-def bn_shapes(prefix: str, count: int) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of an evaluated BatchNorm over ``count`` channels."""
-    return {f"{prefix}.{part}": (count,) for part in ("weight", "bias", "running_mean", "running_var")}
-
-
-def bn_values(prefix: str, count: int, weight: float = 1.0, bias: float = 0.0) -> dict[str, Array]:
-    """A fresh BatchNorm: running mean 0, running variance 1."""
-    values = {"weight": weight, "bias": bias, "running_mean": 0.0, "running_var": 1.0}
-    return {f"{prefix}.{part}": np.full(count, value, np.float32) for part, value in values.items()}
-
-
-# ---------------------------------------------------------------------- the registry
-
-
-@cache
-def block_class(name: str) -> type[Block]:
-    """The block of that name. BlockError, with the nearest names, if none is installed or two are; MissingDependency if
-    it may be in a package that lacks another one.
-    """
-    if (found := _in_its_own_file(name)) is not None:
-        return found
-    registry = _registry()
-    if name in registry.blocks:
-        _tell()
-        return registry.blocks[name]
-    if name in registry.disputed:
-        raise BlockError(registry.disputed[name])
-    lost = "; ".join(map(str, registry.broken))
-    near = nearest_titles(name, {each: block.title for each, block in registry.blocks.items()})
-    if lost and not near:
-        lacks = any(each.lacks for each in registry.broken)
-        kind = MissingDependency if lacks else BlockError
-        raise kind(f"there is no block {name!r} among those that can be loaded; {lost}")
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(registry.blocks)}"
-    raise BlockError(f"there is no block {name!r}; {hint}{f' ({lost})' if lost else ''}")
-
-
-def make_block(spelled: str, settings: Mapping[str, object] | None = None) -> Block:
-    """The block that a user names with its hyper-parameters. BlockError if there is no such thing.
-
-    ``simam`` or ``ge[theta]`` is one of the catalogue, ``./myblock.onnx`` and ``mypkg.blocks:MyAttention`` are the
-    user's own (see userblock).
-    """
-    from . import userblock
-
-    own = userblock.make(spelled, settings or {})
-    if own is not None:
-        return own
-    match = re.fullmatch(r"\s*([^\[\]\s]+)\s*(?:\[([^\[\]]+)\])?\s*", spelled)
-    if match is None:
-        raise BlockError(f"{spelled!r} is not a block's name; write it as in simam or 'ge[theta]'")
-    name, variant = match.groups()
-    return block_class(name)(variant, **dict(settings or {}))
-
-
-def _in_its_own_file(name: str) -> type[Block] | None:
-    """The block of that name from the file of that name, so that one insertion need not load the whole catalogue; None
-    where there is no such file, and where there are several catalogues, which have to be held against each other.
-    """
-    module = catalogue.module_of_the_only(ENTRY_POINTS, name)
-    return next((block for block in _blocks_in(module) if getattr(block, "name", "") == name), None) if module else None
-
-
-def all_blocks() -> dict[str, type[Block]]:
-    """Every installed block by name, in alphabetical order.
-
-    An entry point names a module with Block subclasses in it, or a package whose modules have them.
-    GraphSurgeryWarning, once, for a package that cannot be loaded, and for a name that several blocks have; then none
-    of them is among these.
-    """
-    _tell()
-    return dict(_registry().blocks)
-
-
-@dataclass(frozen=True)
-class _Registry:
-    blocks: dict[str, type[Block]]
-    disputed: dict[str, str]
-    """name of a block that several packages bring -> what to say of it"""
-    broken: tuple[catalogue.Broken, ...]
-
-
-@cache
-def _registry() -> _Registry:
-    catalogues = catalogue.loaded(ENTRY_POINTS)
-    broken = list(catalogues.broken)
-    offers: dict[str, dict[type[Block], str]] = {}
-    for package, module in catalogues.modules:
-        for block in _blocks_in(module):
-            if fault := _fault(block):
-                broken.append(catalogue.Broken(f"{module.__name__}.{block.__name__}", package, fault))
-            elif hasattr(block, "name"):
-                offers.setdefault(block.name, {})[block] = f"{package} ({module.__name__})"
-    blocks = {name: next(iter(offered)) for name, offered in sorted(offers.items()) if len(offered) == 1}
-    disputed = {
-        name: f"there are {len(offered)} blocks called {name!r}, from {' and '.join(offered.values())}; uninstall one"
-        for name, offered in offers.items()
-        if len(offered) > 1
-    }
-    return _Registry(blocks, disputed, tuple(broken))
-
-
-def _blocks_in(module: ModuleType) -> Iterator[type[Block]]:
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Block) and value.__module__ == module.__name__:
-            yield value
-
-
-def _fault(block: type[Block]) -> str:
-    """Why a class is no block; "" for a block, and for what is only meant as a base of blocks."""
-    if not hasattr(block, "name"):
-        return "" if isabstract(block) else "it has no name"
-    return f"it has no {' and no '.join(sorted(block.__abstractmethods__))}" if isabstract(block) else ""
-
-
-@cache
-def _tell() -> None:
-    """Warn, once, of what is wrong with the installed packages."""
-    registry = _registry()
-    catalogue.tell([*map(str, registry.broken), *registry.disputed.values()])
-
-
-def forget() -> None:
-    """Look at the installed packages again when a block is next asked for."""
-    for each in (block_class, _registry, _tell):
-        each.cache_clear()

@@ -12,8 +12,9 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from . import catalogue
-from .block import Block, Setting, block_class, make_block
+from .block import Block, Setting
 from .blockfacts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
+from .registry import block_class, catalogue_block
 
 Kind = TypeVar("Kind")
 
@@ -66,7 +67,7 @@ class Card:
         from . import userblock
 
         own = userblock.make(spelled, {})
-        made = own or (make_block(spelled) if "[" in spelled else None)
+        made = own or (catalogue_block(spelled) if "[" in spelled else None)
         found = [made] if made is not None else variants(block_class(spelled.strip()))
         self._block = type(found[0])
         self._settings = found[0].hyper_parameters()

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .block import Array, Block, Setting, all_blocks
+from .block import Array, Block, Setting
 from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
+from .registry import all_blocks
 from .template import Template
 
 OPSET, _IR_VERSION = 17, 8

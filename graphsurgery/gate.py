@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from .record import GATE_KEY
 from .template import Template
 
 GATES = ("none", "residual")
+GATE_KEY = "alpha"
+"""the gate's one parameter"""
 
 
 def residual(t: Template, y: gs.Variable) -> gs.Variable:

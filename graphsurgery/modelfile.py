@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx
 
-from . import externaldata, wire
+from . import externaldata, saving, wire
 from .bytesource import BytesSource, FileSource, Source
 from .errors import ModelError
 from .pieces import (
@@ -34,12 +34,11 @@ from .pieces import (
     replaced,
     slim_pieces,
 )
+from .record import Insertion, read_insertions
 from .wire import number_of
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
-
-    from .record import Insertion
 
     ModelSource: TypeAlias = "str | Path | bytes | onnx.ModelProto | gs.Graph | ModelFile"
 
@@ -195,8 +194,6 @@ class ModelFile:
 
     def insertions(self) -> list[Insertion]:
         """What graphsurgery has put into this model, oldest first."""
-        from .record import read_insertions
-
         return read_insertions(self.structure)
 
     # ------------------------------------------------------------------ editing
@@ -292,9 +289,7 @@ class ModelFile:
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the model, whole or not at all. See :func:`graphsurgery.saving.save`."""
-        from .saving import save
-
-        return save(self, Path(path), force=force)
+        return saving.save(self, Path(path), force=force)
 
 
 def _open(path: Path) -> Source:

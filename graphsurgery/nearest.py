@@ -9,19 +9,17 @@ opset can say for a dynamic batch; else two products with matrices of zeros and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from .errors import BlockError
-
-if TYPE_CHECKING:
-    from .template import Template
+from .writer import GraphWriter
 
 
-def resize(t: Template, x: gs.Variable, size: tuple[int, int] | None) -> gs.Variable:
+def resize(t: GraphWriter, x: gs.Variable, size: tuple[int, int] | None) -> gs.Variable:
     """``x`` [N, C, h, w] at the site's height and width; ``size`` is (h, w), None where the site's own is dynamic."""
     if size is None:
         return _dynamic(t, x)
@@ -56,7 +54,7 @@ def _is_exact(scale: np.floating[Any], source: int, target: int) -> bool:
     return int(kind(source) * scale) == target and np.array_equal(indices, np.arange(target) * source // target)
 
 
-def by_matrices(t: Template, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
+def by_matrices(t: GraphWriter, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
     """The same at a static site by products with a 0/1 matrix, for runtimes whose Resize is slow at large ratios.
 
     One product over all positions of a very small map, else one over the width and a Gather of the rows.
@@ -76,7 +74,7 @@ _VERY_SMALL = 16
 _MODES: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
 
-def _by_scales(t: Template, x: gs.Variable, scales: Sequence[float]) -> gs.Variable:
+def _by_scales(t: GraphWriter, x: gs.Variable, scales: Sequence[float]) -> gs.Variable:
     vector = t.floats([1.0, 1.0, *scales], "scales")
     if t.opset == 9:
         return t.op("Upsample", x, vector, mode="nearest")
@@ -85,18 +83,18 @@ def _by_scales(t: Template, x: gs.Variable, scales: Sequence[float]) -> gs.Varia
     return t.op("Resize", x, _no_roi(t), vector, **_MODES)
 
 
-def _by_sizes(t: Template, x: gs.Variable, sizes: Sequence[int], **axes: Any) -> gs.Variable:
+def _by_sizes(t: GraphWriter, x: gs.Variable, sizes: Sequence[int], **axes: Any) -> gs.Variable:
     return t.op("Resize", x, _no_roi(t), _no_scales(t), t.integers(sizes, "sizes"), **_MODES, **axes)
 
 
-def _by_selection(t: Template, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
+def _by_selection(t: GraphWriter, x: gs.Variable, size: tuple[int, int]) -> gs.Variable:
     """rows @ x @ columns, with a single 1 in each row of ``rows`` and column of ``columns``: exact in every type."""
     rows, columns = (np.eye(a)[np.arange(b) * a // b] for a, b in zip(size, t.feature.size, strict=True))
     wide = t.op("MatMul", x, t.constant(columns.T[None, None], "columns"))
     return t.op("MatMul", t.constant(rows[None, None], "rows"), wide)
 
 
-def _dynamic(t: Template, x: gs.Variable) -> gs.Variable:
+def _dynamic(t: GraphWriter, x: gs.Variable) -> gs.Variable:
     if t.opset < 11:
         raise BlockError(
             f"{t.feature.label} has a dynamic height or width, and resizing to it needs opset 11; "
@@ -105,11 +103,11 @@ def _dynamic(t: Template, x: gs.Variable) -> gs.Variable:
     return t.op("Resize", x, _no_roi(t), _no_scales(t), t.op("Shape", t.x, dtype=TensorProto.INT64), **_MODES)
 
 
-def _no_roi(t: Template) -> gs.Tensor:
+def _no_roi(t: GraphWriter) -> gs.Tensor:
     """The unused region of interest: left out where the opset allows it, empty before opset 13."""
     return gs.Variable.empty() if t.opset >= 13 else t.floats([], "roi")
 
 
-def _no_scales(t: Template) -> gs.Tensor:
+def _no_scales(t: GraphWriter) -> gs.Tensor:
     """The scales where sizes are given: left out or empty, likewise."""
     return gs.Variable.empty() if t.opset >= 13 else t.floats([], "scales")

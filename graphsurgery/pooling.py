@@ -12,13 +12,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-if TYPE_CHECKING:
-    from .template import Template
+from .writer import GraphWriter
 
 WINDOW, KERNEL = 8, 32
 
@@ -69,7 +67,7 @@ def stages(height: int, width: int) -> list[Stage]:
     return [Stage(*pair) for pair in pairs][::-1]
 
 
-def mean(t: Template, x: gs.Variable, axes: Sequence[int]) -> gs.Variable | None:
+def mean(t: GraphWriter, x: gs.Variable, axes: Sequence[int]) -> gs.Variable | None:
     """The mean of x [N, C, H, W] over some of the axes 1, 2 and 3, which stay with the size 1.
 
     None where the sizes are not known, or ONNX has not the operators for the element type.
@@ -88,7 +86,7 @@ def mean(t: Template, x: gs.Variable, axes: Sequence[int]) -> gs.Variable | None
     return x
 
 
-def total(t: Template, x: gs.Variable) -> gs.Variable:
+def total(t: GraphWriter, x: gs.Variable) -> gs.Variable:
     """The sum of a map like the site's over its positions, by convolutions with ones: [N, C, 1, 1].
 
     Long kernels one side after the other: the rounding error of a sum grows with the numbers in it.
@@ -101,7 +99,9 @@ def total(t: Template, x: gs.Variable) -> gs.Variable:
     return x
 
 
-def _over_positions(t: Template, x: gs.Variable, channels: int, chain: Sequence[Stage], factor: float) -> gs.Variable:
+def _over_positions(
+    t: GraphWriter, x: gs.Variable, channels: int, chain: Sequence[Stage], factor: float
+) -> gs.Variable:
     """``factor`` times the sum. Convolutions but the last have powers of two as weights, which every type holds."""
     last = max((i for i, stage in enumerate(chain) if not stage.pools), default=None)
     left = factor * math.prod(math.prod(stage.window) for stage in chain if stage.pools)
@@ -115,7 +115,7 @@ def _over_positions(t: Template, x: gs.Variable, channels: int, chain: Sequence[
     return x
 
 
-def _convolved(t: Template, x: gs.Variable, channels: int, stage: Stage, weight: float) -> gs.Variable:
+def _convolved(t: GraphWriter, x: gs.Variable, channels: int, stage: Stage, weight: float) -> gs.Variable:
     """One stage as a depthwise convolution whose weights are all the same."""
     # where one position is left, there is nothing to stride over, and strides end at 8
     strides = [window if window <= WINDOW else 1 for window in stage.window]

@@ -7,32 +7,20 @@ to run the model.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 import onnx
 
-from .block import Block, make_block
 from .errors import InsertionError
 from .featuremap import Dimension, FeatureMap
-from .folding import read_back
-from .template import HALVES, computed_in
 from .wire import text
-from .yardstick import Yardstick
-
-if TYPE_CHECKING:
-    import torch
-
-    from .modelfile import ModelFile
 
 KEY = "graphsurgery.insertion."
 _FORMAT = 1
-GATE_KEY = "alpha"
 POSITIONS = ("after", "before")
 
 
@@ -99,12 +87,6 @@ class Insertion:
     """"safe", "site", "fp32" or "fp16"; records from before there was a choice have none"""
 
     @property
-    def judged_as(self) -> str:
-        """The element type whose tolerance the block is held to: the coarser one of the site's and its own."""
-        computed = computed_in(self.site.dtype, self.precision)
-        return computed if computed in HALVES else self.site.dtype
-
-    @property
     def block_output(self) -> str:
         """The tensor that the block itself gives: the output, or what is in front of the pair that gives it."""
         return self.qdq.tensor if self.qdq else self.output_tensor
@@ -115,50 +97,6 @@ class Insertion:
         batch, channels, height, width = (d if isinstance(d, int) else None for d in self.site.shape)
         assert channels is not None
         return FeatureMap(channels, height, width, self.site.dtype, batch, self.id)
-
-    def block(self) -> Block:
-        """The block with its hyper-parameters. BlockError if it is not installed here."""
-        return make_block(self.module, self.settings)
-
-    @property
-    def compared_with(self) -> Yardstick:
-        """What parity compares the block with, in words. BlockError if the block is not installed here."""
-        return self.block().compared_with(self.feature)
-
-    def weights(self, model: ModelFile) -> dict[str, np.ndarray[Any, Any]]:
-        """The module's parameters by official key, float64, read back from the model as it stands.
-
-        InsertionError if they are no longer where they were put.
-        """
-        shapes = self.block().parameters(self.feature)
-        if self.gate == "residual":
-            shapes = {**shapes, GATE_KEY: (1,)}
-        try:
-            return read_back(self.stored, shapes, model.tensor)
-        except (KeyError, ValueError, TypeError, zlib.error):
-            raise InsertionError(
-                f"the weights of {self.id} are not in the model as its record says; another tool has changed them"
-            ) from None
-
-    def torch_module(self, model: ModelFile) -> torch.nn.Module:
-        """The PyTorch module, gate included, with the model's weights: float64, evaluation mode. Imports torch."""
-        return self.module_with(self.weights(model))
-
-    def module_with(self, weights: Mapping[str, np.ndarray[Any, Any]]) -> torch.nn.Module:
-        """The same with these weights, as ``weights`` gives them."""
-        import torch
-
-        module = self.block().module(self.feature)
-        weights = dict(weights)
-        gate = weights.pop(GATE_KEY, None) if self.gate == "residual" else None
-        load_weights(module, weights)
-        if gate is not None:
-            from .torch.gate import ResidualGate
-
-            module = ResidualGate(module)
-            with torch.no_grad():
-                module.alpha.copy_(torch.from_numpy(gate))
-        return module.double().eval()
 
     def to_entry(self) -> tuple[str, str]:
         """Metadata key and value. The same insertion gives the same text."""
@@ -171,19 +109,6 @@ class Insertion:
         tensor = (site or {}).get(self.site.tensor, self.site.tensor)
         given = (output or {}).get(self.output_tensor, self.output_tensor)
         return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given)
-
-
-def load_weights(module: torch.nn.Module, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Load parameters by official key, float64; counters and tables of indices stay as they are."""
-    import torch
-
-    state = {key: torch.from_numpy(np.array(values, dtype=np.float64)) for key, values in weights.items()}
-    module.double()
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    own = module.state_dict()
-    lost = [key for key in missing if key not in own or own[key].is_floating_point()] + list(unexpected)
-    if lost:
-        raise InsertionError(f"the module and the record disagree on the weights {', '.join(lost)}")
 
 
 def read_insertions(structure: onnx.ModelProto) -> list[Insertion]:

@@ -10,13 +10,29 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from . import externaldata
+from .bytesource import Source
 from .errors import OutputError
-from .modelfile import ModelFile
 
 
-def save(model: ModelFile, path: Path, *, force: bool = False) -> Path:
+class Writable(Protocol):
+    """A model as it is written: ranges of bytes, and the files beside it that hold its external data."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where relative paths of external data start; None for a model from memory."""
+
+    @property
+    def external_data(self) -> tuple[str, ...]:
+        """The files of external data, as the model names them."""
+
+    def ranges(self) -> Iterator[tuple[Source, int, int]]:
+        """The bytes of the file as (source, start, end), in order."""
+
+
+def save(model: Writable, path: Path, *, force: bool = False) -> Path:
     """Write ``model`` to ``path`` and, if that is another folder than the model's own, copy its external data there.
 
     The file appears whole or not at all: it is written beside the target and renamed. Raises OutputError if the
@@ -29,7 +45,7 @@ def save(model: ModelFile, path: Path, *, force: bool = False) -> Path:
 
 
 @contextmanager
-def staged(model: ModelFile, path: Path, *, force: bool = False) -> Iterator[Path]:
+def staged(model: Writable, path: Path, *, force: bool = False) -> Iterator[Path]:
     """Write ``model`` to a temporary file beside ``path``, hand that over for checks, and rename it if none failed.
 
     An exception inside the ``with`` block leaves every file as it was.
@@ -85,7 +101,7 @@ def _checked(path: Path, target: Path, *, force: bool) -> Path:
     return target
 
 
-def write_stream(model: ModelFile, descriptor: int) -> None:
+def write_stream(model: Writable, descriptor: int) -> None:
     """Write ``model`` to an open descriptor, standard output say. OutputError if that fails."""
     with _told_as_output_error(Path("standard output")):
         for source, start, end in model.ranges():
@@ -106,7 +122,7 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _keep_external_data(model: ModelFile, target: Path) -> None:
+def _keep_external_data(model: Writable, target: Path) -> None:
     """OutputError if the result would take the place of the weights that it refers to."""
     for folder in {target.parent, model.folder or target.parent}:
         for name in model.external_data:
@@ -122,7 +138,7 @@ def _make_folders(folder: Path) -> list[Path]:
     return new
 
 
-def _external_copies(model: ModelFile, folder: Path, *, force: bool) -> Iterator[tuple[Path, Path]]:
+def _external_copies(model: Writable, folder: Path, *, force: bool) -> Iterator[tuple[Path, Path]]:
     names = model.external_data
     if not names:
         return
@@ -148,7 +164,7 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".graphsurgery-{os.getpid()}-{next(_count)}.part")
 
 
-def _write(model: ModelFile, path: Path) -> None:
+def _write(model: Writable, path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         for source, start, end in model.ranges():

@@ -14,17 +14,19 @@ import onnx
 
 from . import folding, gate, modulepath
 from .block import Array, Block
-from .emitted import Emitted, Names
+from .emitted import Emitted
 from .errors import BlockError, SiteError
 from .featuremap import FeatureMap
 from .modelfile import ModelFile
+from .names import Names
 from .pieces import INITIALIZER, NODE, VALUE_INFO, Edit
 from .quantised import qdq
 from .record import Insertion, RecordedSite
 from .selection.beside import Reader
 from .sites import Site, SiteFinder
-from .template import TARGETS, Template
+from .template import Template
 from .wire import rename_inputs, rename_outputs
+from .writer import TARGETS
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Done:
     insertion: Insertion
     site: Site
     warnings: tuple[str, ...]
+
+
+Inspection = Callable[[Planned, Emitted, str, ModelFile], str | None]
+"""What somebody above the engine has to say of a block as it was written behind a tensor of a model, if anything."""
 
 
 def ordered(plans: Iterable[Planned]) -> list[Planned]:
@@ -86,8 +92,9 @@ class Splicer:
     readers stand behind those for more of them, which have to be given first (see ``ordered``).
     """
 
-    def __init__(self, finder: SiteFinder) -> None:
+    def __init__(self, finder: SiteFinder, inspect: Inspection | None = None) -> None:
         self._finder = finder
+        self._inspect = inspect
         self._model = finder.model
         self._index = finder.index
         self._ir_version = int(self._model.structure.ir_version)
@@ -169,22 +176,8 @@ class Splicer:
         else:
             readers = qdq.becoming_float(self._index, site.tensor, site.consumers)
         told = (*site.warnings, *planned.warnings, *block.warnings(feature), *emitted.warnings)
-        return (*told, *(warning for warning in (readers, self._fallback(planned, emitted, source)) if warning))
-
-    def _fallback(self, planned: Planned, emitted: Emitted, source: str) -> str | None:
-        """Which operators of a block for a DLA go to the GPU."""
-        if planned.target != "dla":
-            return None
-        from .tensorrt.fallback import to_the_gpu
-
-        return to_the_gpu(
-            emitted,
-            source,
-            planned.site.feature,
-            opset=self._model.opset,
-            ir_version=self._ir_version,
-            float32=planned.precision == "fp32",
-        )
+        inspected = self._inspect(planned, emitted, source, self._model) if self._inspect else None
+        return (*told, *(warning for warning in (readers, inspected) if warning))
 
     def _check_free(self, site: Site) -> None:
         if site.graph_output and site.tensor in self._index.inputs:
@@ -315,9 +308,11 @@ class Splicer:
         return None if position is None else self._index.nodes[position]
 
 
-def spliced(finder: SiteFinder, plans: Iterable[Planned]) -> tuple[ModelFile, list[Done]]:
+def spliced(
+    finder: SiteFinder, plans: Iterable[Planned], inspect: Inspection | None = None
+) -> tuple[ModelFile, list[Done]]:
     """The model with all these insertions, and what was done, in the order in which it was (see ``ordered``)."""
-    splicer = Splicer(finder)
+    splicer = Splicer(finder, inspect)
     for planned in ordered(plans):
         splicer.insert(planned)
     return splicer.result(), splicer.done

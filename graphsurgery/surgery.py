@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import externaldata, gate, removal, userblock
-from .block import Array, Block, make_block
+from .block import Array, Block
+from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
 from .featuremap import FeatureMap
+from .gate import GATE_KEY
 from .modelfile import ModelFile
 from .quantised import pairing
-from .record import GATE_KEY
 from .request import Request, of_kind, selectors
 from .request import settings as by_name
 from .sites import Site, SiteFinder
 from .splice import Done, Planned, spliced
-from .template import PRECISIONS
+from .tensorrt.fallback import to_the_gpu
+from .writer import PRECISIONS
 
 if TYPE_CHECKING:
     from .modelfile import ModelSource
@@ -105,12 +107,21 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     for request in requests:
         check(request)
         userblock.asked_for(request.module)
-        block = make_block(request.module, request.settings)
+        block = userblock.make_block(request.module, request.settings)
         trained = _read(request.weights) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         plans += [pairing.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
-    return spliced(finder, pairing.measured(finder, plans))
+    return spliced(finder, pairing.measured(finder, plans), _gpu_fallback)
+
+
+def _gpu_fallback(planned: Planned, emitted: Emitted, source: str, model: ModelFile) -> str | None:
+    """Which operators of a block for a DLA go to the GPU."""
+    if planned.target != "dla":
+        return None
+    opset, ir_version = model.opset, int(model.structure.ir_version)
+    float32 = planned.precision == "fp32"
+    return to_the_gpu(emitted, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
 
 
 def _read(spelled: str) -> Checkpoint:

@@ -8,130 +8,22 @@ site's own, or float32 within ``statistics`` and where the whole block is to be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
-from onnx import numpy_helper
 
 from . import folding, nearest, pooling
-from .emitted import Emitted, Names
-from .errors import BlockError, WeightsError
-from .featuremap import FeatureMap, float_dtype
+from .writer import GraphWriter
 
 Array = np.ndarray[Any, Any]
-TARGETS = ("tensorrt", "onnxruntime", "dla")
-PRECISIONS = ("safe", "site", "fp32", "fp16")
-"""At sites in half precision: statistics in float32 between two Casts, every node in the site's type (but where no
-formulation holds there), the whole block in float32 between two Casts. "fp16" is "safe" there, and at a float32 site
-the whole block in float16 between two Casts. Else they are one."""
-HALVES = ("float16", "bfloat16")
-OLDEST_OPSET = 9
-_CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
 
 
-def computed_in(dtype: str, precision: str) -> str:
-    """The element type that a block is computed in at a site of the type ``dtype``, but for its statistics."""
-    if precision == "fp32" and dtype in HALVES:
-        return "float32"
-    return "float16" if precision == "fp16" and dtype == "float32" else dtype
+class Template(GraphWriter):
+    """Builds one block's subgraph behind the tensor ``x`` [N, C, H, W], with the block's parameters."""
 
-
-class Template:
-    """Builds one block's subgraph behind the tensor ``x`` [N, C, H, W].
-
-    ``scope`` names its nodes and tensors (``/model.8/se``), ``weight_scope`` its parameters (``model.8.se``);
-    ``weights`` are the block's parameters by official key.
-    """
-
-    def __init__(
-        self,
-        feature: FeatureMap,
-        *,
-        opset: int,
-        scope: str = "/block",
-        weight_scope: str = "block",
-        target: str = "tensorrt",
-        precision: str = "safe",
-        weights: Mapping[str, Array] | None = None,
-        x: str = "x",
-        names: Names | None = None,
-    ) -> None:
-        if opset < OLDEST_OPSET:
-            raise BlockError(
-                f"the model uses opset {opset}; blocks can be put into models of opset {OLDEST_OPSET} and later"
-            )
-        self.feature = replace(feature, dtype=computed_in(feature.dtype, precision))
-        """the site; its element type is the one that the block is computed in"""
-        self.opset = opset
-        self.target = target
-        self.precision = precision
-        self._site = feature
-        self._computing = self.feature
-        self._scope = scope
-        self._weight_scope = weight_scope
-        self._weights = dict(weights or {})
-        self._names = names or Names({x})
-        self._nodes: list[gs.Node] = []
-        self._constants: dict[str, gs.Constant] = {}
-        self._stored: dict[str, dict[str, Any]] = {}
-        self._warnings: list[str] = []
-        self._cast: dict[tuple[str, int], gs.Variable] = {}
-        self._input = gs.Variable(x, dtype=feature.onnx_type, shape=_shape(feature))
-        self.x = self._in_type(self._input, self.onnx_type)
-
-    # ------------------------------------------------------------------ element types
-
-    @property
-    def dtype(self) -> str:
-        """The element type that nodes compute in now: the site's, or float32."""
-        return self._computing.dtype
-
-    @property
-    def onnx_type(self) -> int:
-        """The same as a TensorProto.DataType number."""
-        return self._computing.onnx_type
-
-    @contextmanager
-    def statistics(self) -> Iterator[None]:
-        """Within it, nodes are for variances, norms and softmaxes, and half precision cannot be trusted with them.
-
-        With the precision "safe" they are in float32 at such a site. Tensors are cast where they enter and, by the
-        first node outside that reads them, where they leave.
-        """
-        outer = self._computing
-        if self.precision in ("safe", "fp16") and outer.dtype in HALVES:
-            self._computing = replace(outer, dtype="float32")
-        try:
-            yield
-        finally:
-            self._computing = outer
-
-    def _in_type(self, x: gs.Tensor, kind: int) -> gs.Tensor:
-        """A floating-point tensor in another floating-point type; one Cast however often it is asked for."""
-        if isinstance(x, gs.Constant) or x.dtype == kind or float_dtype(x.dtype or 0) is None:
-            return x
-        if (x.name, kind) not in self._cast:
-            self._cast[x.name, kind] = self.op("Cast", x, dtype=kind, to=kind)
-        return self._cast[x.name, kind]
-
-    def shape_of(self, x: gs.Variable) -> tuple[int | str | None, ...] | None:
-        """Shape of a tensor of the block so far, by ONNX's inference; None where that does not tell the rank."""
-        if x.name == self._input.name:
-            return tuple(_shape(self._site))
-        graph = gs.Graph(nodes=self._nodes, inputs=[self._input], outputs=[x], opset=self.opset)
-        model = gs.export_onnx(graph, do_type_check=False)
-        model.graph.output[0].type.tensor_type.ClearField("shape")
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output[0].type.tensor_type
-        if not inferred.HasField("shape"):
-            return None
-        return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in inferred.shape.dim)
-
-    # ------------------------------------------------------------------ constants and parameters
+    # ------------------------------------------------------------------ parameters
 
     def values(self, key: str) -> Array:
         """Parameter ``key`` in float64, to fold constants with."""
@@ -208,103 +100,7 @@ class Template:
         )
         return tensor
 
-    def constant(self, values: Array | float, name: str) -> gs.Constant:
-        """A constant in the element type of here. WeightsError if that type cannot hold the values."""
-        wide = np.asarray(values, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            cast = wide.astype(self._computing.numpy_dtype)
-        if not np.isfinite(cast.astype(np.float64)).all():
-            if np.isfinite(wide).all():
-                raise WeightsError(f"{name} reaches {np.abs(wide).max():.3g}, more than {self.dtype} can hold")
-            raise WeightsError(f"{name} has values that are not finite")
-        return self._add_constant(cast, name)
-
-    def scalar(self, value: float, name: str) -> gs.Constant:
-        """A number, shaped [1, 1, 1, 1] so that no runtime has to reshape it."""
-        return self.constant(np.full((1, 1, 1, 1), value), name)
-
-    def integers(self, values: Sequence[int], name: str) -> gs.Constant:
-        """A vector of int64: axes, sizes, repeats."""
-        return self._add_constant(np.asarray(values, dtype=np.int64), name)
-
-    def floats(self, values: Sequence[float] | Array, name: str) -> gs.Constant:
-        """Values in float32, for inputs that ONNX wants in float32 whatever the model's type (scales of a Resize)."""
-        return self._add_constant(np.asarray(values, dtype=np.float32), name)
-
-    def own(self, values: Array, name: str) -> gs.Constant:
-        """A constant in the element type that it has, for inputs that ONNX wants in that type."""
-        return self._add_constant(np.asarray(values), name)
-
-    def _add_constant(self, values: Array, name: str) -> gs.Constant:
-        tensor = gs.Constant(self._names.reserve(f"{self._weight_scope}.{name}"), values=values)
-        self._constants[tensor.name] = tensor
-        return tensor
-
-    # ------------------------------------------------------------------ operators
-
-    def supports(self, op_type: str) -> bool:
-        """Whether the operator takes the element type of here at the model's opset."""
-        try:
-            schema = onnx.defs.get_schema(op_type, self.opset, "")
-        except onnx.defs.SchemaError:
-            return False
-        wanted = {"float32": "tensor(float)", "float64": "tensor(double)"}.get(self.dtype, f"tensor({self.dtype})")
-        first = schema.inputs[0].type_str
-        allowed = {t for c in schema.type_constraints if c.type_param_str == first for t in c.allowed_type_strs}
-        return wanted in (allowed or {first})
-
-    def node(
-        self, op_type: str, inputs: Sequence[gs.Tensor], dtypes: Sequence[int], **attributes: Any
-    ) -> list[gs.Variable]:
-        """One node with any number of outputs, whose element types are given."""
-        name = self._names.reserve(f"{self._scope}/{op_type}")
-        outputs = [
-            gs.Variable(self._names.reserve(f"{name}_output_{place}"), dtype=dtype)
-            for place, dtype in enumerate(dtypes)
-        ]
-        self._nodes.append(gs.Node(op=op_type, name=name, attrs=attributes, inputs=list(inputs), outputs=outputs))
-        return outputs
-
-    def op(self, op_type: str, *inputs: gs.Tensor, dtype: int | None = None, **attributes: Any) -> gs.Variable:
-        """One node with one output, in the element type of here unless ``dtype`` says otherwise.
-
-        Without ``dtype``, inputs that come from within or without ``statistics`` are cast.
-        """
-        if dtype is None and op_type != "Cast":
-            inputs = tuple(self._in_type(each, self.onnx_type) for each in inputs)
-        name = self._names.reserve(f"{self._scope}/{op_type}")
-        output = gs.Variable(self._names.reserve(f"{name}_output_0"), dtype=dtype or self.onnx_type)
-        self._nodes.append(gs.Node(op=op_type, name=name, attrs=attributes, inputs=list(inputs), outputs=[output]))
-        if dtype is None and not self.supports(op_type):
-            self._warn(f"ONNX has no {op_type} for {self.dtype} at opset {self.opset}, the model's own")
-        return output
-
-    def _warn(self, message: str) -> None:
-        if message not in self._warnings:
-            self._warnings.append(message)
-
-    def add(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
-        return self.op("Add", a, b)
-
-    def sub(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
-        return self.op("Sub", a, b)
-
-    def mul(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
-        return self.op("Mul", a, b)
-
-    def div(self, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
-        return self.op("Div", a, b)
-
-    def relu(self, x: gs.Tensor) -> gs.Variable:
-        return self.op("Relu", x)
-
-    def sigmoid(self, x: gs.Tensor) -> gs.Variable:
-        return self.op("Sigmoid", x)
-
-    def conv(self, x: gs.Tensor, weight: gs.Tensor, bias: gs.Tensor | None = None, **attributes: Any) -> gs.Variable:
-        """A convolution; the kernel shape is read off the weight, strides, pads and group are attributes as in ONNX."""
-        attributes = {"kernel_shape": [int(n) for n in weight.shape[2:]], **attributes}
-        return self.op("Conv", x, weight, *([bias] if bias is not None else []), **attributes)
+    # ------------------------------------------------------------------ means, resizes and affine maps
 
     def reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int], keepdims: int = 1) -> gs.Variable:
         """ReduceMean, ReduceMax ...; the axes as attribute or as input, as the opset wants it.
@@ -357,30 +153,3 @@ class Template:
         Index rule: source = floor(target * in / out), as torch's ``interpolate(mode="nearest")``.
         """
         return nearest.resize(self, x, size)
-
-    # ------------------------------------------------------------------ result
-
-    def export(self, output: gs.Variable, *, ir_version: int) -> Emitted:
-        """The subgraph as protobuf messages, in topological order; its output is of the site's type."""
-        output = self._in_type(output, self._site.onnx_type)
-        graph = gs.Graph(nodes=self._nodes, inputs=[self._input], outputs=[output], opset=self.opset)
-        proto = gs.export_onnx(graph, do_type_check=False).graph
-        nodes = list(proto.node)
-        initializers = [numpy_helper.from_array(tensor.values, name) for name, tensor in self._constants.items()]
-        if ir_version < _CONSTANTS_AS_NODES_BELOW_IR:
-            nodes = [self._constant_node(tensor) for tensor in initializers] + nodes
-            initializers = []
-        return Emitted(nodes, initializers, output.name, self._stored, self._warnings)
-
-    def _constant_node(self, tensor: onnx.TensorProto) -> onnx.NodeProto:
-        name = self._names.reserve(f"{self._scope}/Constant")
-        return onnx.helper.make_node("Constant", [], [tensor.name], name=name, value=tensor)
-
-
-def _shape(feature: FeatureMap) -> list[int | str]:
-    return [
-        feature.batch if feature.batch is not None else "N",
-        feature.channels,
-        feature.height if feature.height is not None else "H",
-        feature.width if feature.width is not None else "W",
-    ]

@@ -17,12 +17,13 @@ import onnxruntime as ort
 import pytest
 
 import graphsurgery as gsx
-from graphsurgery.block import all_blocks, make_block
 from graphsurgery.errors import BlockError, SiteError
 from graphsurgery.recognition.advice import objection
+from graphsurgery.registry import all_blocks
 from graphsurgery.request import Request
 from graphsurgery.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out
+from graphsurgery.userblock import make_block
 from tests.exports import export
 from tests.recognition.test_recovery import MUST
 

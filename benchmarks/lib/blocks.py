@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphsurgery.block import all_blocks, make_block
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.record import load_weights
+from graphsurgery.registry import all_blocks
+from graphsurgery.state_dict import load_weights
 from graphsurgery.template import Template
+from graphsurgery.userblock import make_block
 
 Size = tuple[int, int, int]
 """Channels, height and width."""

@@ -211,6 +211,8 @@ def _is_untrained(done: Done) -> bool:
 
 
 def _untrained(done: Sequence[Done]) -> str:
-    effects = {each.insertion.module: each.insertion.block().untrained for each in done}
+    from ..inserted import block_of
+
+    effects = {each.insertion.module: block_of(each.insertion).untrained for each in done}
     blocks = " and ".join(f"{module} ({effect})" for module, effect in effects.items())
     return f"no claim about accuracy: the model has not been trained with {blocks}"

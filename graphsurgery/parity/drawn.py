@@ -17,7 +17,8 @@ import onnx
 from .. import folding, gate
 from ..block import Block
 from ..emitted import Emitted
-from ..record import GATE_KEY
+from ..gate import GATE_KEY
+from ..inserted import block_of
 from ..template import Template
 from .cutout import Cutout, constants, with_constants
 
@@ -48,7 +49,7 @@ def drawn(insertion: Insertion, cutout: Cutout, model: ModelFile) -> Drawn | Non
     None for a block that holds trained weights, or none at all, and for one that this version of the block would write
     with other constants.
     """
-    if insertion.init == "weights" or not (block := insertion.block()).redrawn or not block.has_weights:
+    if insertion.init == "weights" or not (block := block_of(insertion)).redrawn or not block.has_weights:
         return None
     held = constants(cutout.model)
     names = insertion.initializers or tuple(held)  # behind the template's own may stand those of a Q/DQ pair

@@ -29,6 +29,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..record import Insertion
+from ..writer import HALVES, computed_in
+
 Array = npt.NDArray[Any]
 
 _SMALLEST_SCALE = 1e-3
@@ -83,3 +86,9 @@ TOLERANCES: dict[str, Tolerance] = {
 
 ROUNDED = 2.0
 """How much wider it is where every intermediate result is rounded to half precision."""
+
+
+def judged_as(insertion: Insertion) -> str:
+    """The element type whose tolerance a block is held to: the coarser one of its site's and its own."""
+    computed = computed_in(insertion.site.dtype, insertion.precision)
+    return computed if computed in HALVES else insertion.site.dtype

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import InsertionError, MissingDependency, ParityFailed
-from ..record import GATE_KEY
+from ..gate import GATE_KEY
+from ..inserted import block_of, module_of, module_with
 from ..runtime import require, short_name, usable
 from .activation import Activations, activations
 from .cases import Case, cases
@@ -27,7 +28,7 @@ from .metrics import compare
 from .pair import PairCheck
 from .report import InsertionReport, Mode, Report, Rest
 from .runners import Runner, judge, runners
-from .tolerance import TOLERANCES
+from .tolerance import TOLERANCES, judged_as
 
 if TYPE_CHECKING:
     import torch
@@ -71,14 +72,14 @@ def verify(
         if isinstance(cutout, str):
             reports.append(replace(report, failure=cutout))
         else:
-            report = replace(report, compared_with=insertion.compared_with)
+            report = replace(report, compared_with=block_of(insertion).compared_with(insertion.feature))
             pair = PairCheck(model, insertion) if insertion.qdq else None
-            subjects = [_subject(insertion, cutout, insertion.torch_module(model), names)]
+            subjects = [_subject(insertion, cutout, module_of(insertion, model), names)]
             if insertion.gate == "residual":
                 subjects.append(_opened(insertion, cutout, model, names))
             other = drawn(insertion, cutout, model)
             if other is not None:
-                module = insertion.module_with(other.weights)
+                module = module_with(insertion, other.weights)
                 subjects.append(_subject(insertion, other.cutout, module, names, weights_drawn=True))
             reports.append(_checked(report, insertion, subjects, arriving, seeds, pair))
     return Report(model.name, tuple(reports), _rest(model, original), names, versions)
@@ -113,7 +114,7 @@ def _checked(
     pair: PairCheck | None,
 ) -> InsertionReport:
     """The report filled in: every input, through the PyTorch module once and then every way to run the block."""
-    dtype = insertion.judged_as
+    dtype = judged_as(insertion)
     cutout = subjects[0].cutout
     inputs: list[str] = []
     for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
@@ -146,17 +147,17 @@ def _subject(
     gate_opened: bool = False,
     weights_drawn: bool = False,
 ) -> _Subject:
-    ways = runners(cutout, insertion.judged_as, providers)
+    ways = runners(cutout, judged_as(insertion), providers)
     for way in ways:
         way.gate_opened, way.weights_drawn = gate_opened, weights_drawn
-    return _Subject(cutout, _Twin(module, insertion.judged_as), ways, weights_drawn)
+    return _Subject(cutout, _Twin(module, judged_as(insertion)), ways, weights_drawn)
 
 
 def _opened(insertion: Insertion, cutout: Cutout, model: ModelFile, providers: Sequence[str]) -> _Subject:
     """The block with its residual gate open. Closed, as it is at the start, the gate would hide any block behind it."""
     import torch
 
-    module = insertion.torch_module(model)
+    module = module_of(insertion, model)
     torch.nn.init.ones_(module.get_parameter(GATE_KEY))
     opened = with_constants(cutout, {insertion.stored[GATE_KEY]["initializer"]: np.ones(())})
     return _subject(insertion, opened, module, providers, gate_opened=True)
@@ -192,7 +193,7 @@ def _empty(insertion: Insertion, activation: str) -> InsertionReport:
         tensor=site.tensor,
         shape=tuple(site.shape),
         dtype=site.dtype,
-        tolerance=TOLERANCES[insertion.judged_as],
+        tolerance=TOLERANCES[judged_as(insertion)],
         activation=activation,
     )
 

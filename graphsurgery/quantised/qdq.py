@@ -19,10 +19,11 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
-from ..emitted import Emitted, Names
+from ..emitted import Emitted
 from ..errors import CannotRun, SiteError
 from ..featuremap import FeatureMap
 from ..graphindex import GraphIndex
+from ..names import Names
 from ..record import RecordedPair
 from ..template import Array, Template
 from . import quantisation

@@ -7,7 +7,7 @@ import onnx
 from ..emitted import Emitted
 from ..featuremap import FeatureMap
 from ..modelfile import ModelFile
-from ..template import HALVES
+from ..writer import HALVES
 from .check import findings
 
 DLA, VERSION = "orin", "10"

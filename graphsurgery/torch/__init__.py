@@ -1,1 +1,7 @@
-"""What needs PyTorch: modules of the engine's own. Imported only by the code that needs it, when it needs it."""
+"""Blocks in a live PyTorch model. Importing this package imports torch."""
+
+from __future__ import annotations
+
+from ..residual_module import ResidualGate
+
+__all__ = ["ResidualGate"]

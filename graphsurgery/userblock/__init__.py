@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
+from ..block import Block
 from ..errors import BlockError
+from ..registry import catalogue_block
 from . import importing
-
-if TYPE_CHECKING:
-    from ..block import Block
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -27,6 +25,15 @@ def is_file(spelled: str) -> bool:
 def is_module(spelled: str) -> bool:
     """Whether a block's name is that of a PyTorch module, ``package.module:Class``."""
     return _MODULE.fullmatch(spelled.strip()) is not None
+
+
+def make_block(spelled: str, settings: Mapping[str, object] | None = None) -> Block:
+    """The block that a user names with its hyper-parameters. BlockError if there is no such thing.
+
+    ``simam`` or ``ge[theta]`` is one of the catalogue, ``./myblock.onnx`` and ``mypkg.blocks:MyAttention`` are the
+    user's own.
+    """
+    return make(spelled, settings or {}) or catalogue_block(spelled, settings)
 
 
 def make(spelled: str, settings: Mapping[str, object]) -> Block | None:

@@ -14,6 +14,7 @@ from ..block import Array, Block
 from ..errors import BlockError
 from ..featuremap import FeatureMap
 from ..setting import Setting
+from ..state_dict import load_weights
 from ..template import Template
 from . import importing
 from .adapt import fitted
@@ -71,7 +72,6 @@ class TorchBlock(Block):
         return {key: np.array(value.detach().double().numpy()) for key, value in state.items()}
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        from ..record import load_weights
         from .export import exported
 
         module = self.module(t.feature)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..block import Block, all_blocks
+from ..block import Block
 from ..errors import GraphSurgeryError
 from ..featuremap import FeatureMap
+from ..registry import all_blocks
 from .checkpoint import Checkpoint
 
 Array = np.ndarray[Any, Any]

@@ -11,7 +11,9 @@ import onnx
 
 from .. import externaldata
 from ..errors import GraphSurgeryError, ModelError, WeightsError
+from ..gate import GATE_KEY
 from ..graphindex import GraphIndex
+from ..inserted import block_of, weights_of
 from ..modelfile import ModelFile
 from ..modulepath import from_name
 from ..wire import text
@@ -91,10 +93,11 @@ _FLOATS = frozenset(
 
 def _of_insertion(insertion: Insertion, model: ModelFile) -> dict[str, Callable[[], Array]]:
     def reader(key: str) -> Callable[[], Array]:
-        return lambda: insertion.weights(model)[key]
+        return lambda: weights_of(insertion, model)[key]
 
     try:
-        keys = [*insertion.block().parameters(insertion.feature), *(["alpha"] if insertion.gate == "residual" else [])]
+        gate = [GATE_KEY] if insertion.gate == "residual" else []
+        keys = [*block_of(insertion).parameters(insertion.feature), *gate]
     except GraphSurgeryError:  # a block that is not installed here, or a module that may not be imported
         return {}
     return {f"{insertion.id}.{key}": reader(key) for key in keys}

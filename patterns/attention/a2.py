@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting, layer_values
+from graphsurgery.block import Array, Block, Setting
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.initial_weights import layer_values
 from graphsurgery.template import Template
 
 from .parts import linear

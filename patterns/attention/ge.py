@@ -13,9 +13,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphsurgery import nearest, pooling
-from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values, uniform_fan_in
+from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.initial_weights import bn_shapes, bn_values, uniform_fan_in
 from graphsurgery.template import Template
 
 from .se import excite

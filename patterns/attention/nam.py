@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
+from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.folding import affine
+from graphsurgery.initial_weights import bn_shapes, bn_values
 from graphsurgery.template import Template
 
 if TYPE_CHECKING:

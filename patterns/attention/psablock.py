@@ -12,9 +12,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphsurgery import folding
-from graphsurgery.block import Array, Block, Setting, bn_shapes, bn_values, layer_values
+from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.initial_weights import bn_shapes, bn_values, layer_values
 from graphsurgery.template import Template
 
 from .activations import silu

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting, uniform_fan_in
+from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.initial_weights import uniform_fan_in
 from graphsurgery.template import Template
 
 from .hidden import hidden_width, require_hidden

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting, bn_shapes
+from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.initial_weights import bn_shapes
 from graphsurgery.template import Template
 
 from .initial import torch_default

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
+from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.folding import affine
+from graphsurgery.initial_weights import bn_shapes, bn_values
 from graphsurgery.template import Template
 
 from .parts import degrees_of_freedom, moments

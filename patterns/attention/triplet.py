@@ -12,8 +12,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphsurgery import folding
-from graphsurgery.block import SATURATED, Array, Block, Setting, bn_shapes, bn_values
+from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.initial_weights import bn_shapes, bn_values
 from graphsurgery.patterns.attention import products
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import channel_planes_by_rows, conv_bn

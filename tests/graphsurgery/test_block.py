@@ -17,11 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 import graphsurgery
 from graphsurgery import block as blocks
 from graphsurgery import catalogue
-from graphsurgery.block import Block, Setting, all_blocks, block_class, forget, make_block
+from graphsurgery.block import Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.modelfile import ModelFile
+from graphsurgery.registry import all_blocks, block_class, forget
 from graphsurgery.template import Template
+from graphsurgery.userblock import make_block
 
 # ---------------------------------------------------------------------- the catalogue
 

@@ -22,6 +22,7 @@ from onnx import helper
 import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import WeightsError
+from graphsurgery.inserted import module_of, weights_of
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out
@@ -79,13 +80,17 @@ def agree(edited: ModelFile, module: torch.nn.Module) -> None:
     """The inserted weights are the module's, and so is the function."""
     insertion = edited.insertions()[0]
     state = module.state_dict()
-    found = insertion.weights(edited)
+    found = weights_of(insertion, edited)
     assert {key for key in state if "num_batches" not in key} == set(found)
     for key, values in found.items():
         assert np.allclose(values, state[key].double().numpy(), rtol=1e-6), key
     x = torch.randn(2, C, 8, 8, dtype=torch.float64)
     with torch.inference_mode():
-        assert torch.allclose(insertion.torch_module(edited)(x), copy.deepcopy(module).double().eval()(x), rtol=1e-5)
+        assert torch.allclose(
+            module_of(insertion, edited)(x),
+            copy.deepcopy(module).double().eval()(x),
+            rtol=1e-5,
+        )
 
 
 def refused(file: str | Path, module: str = "nam", **arguments: Any) -> str:
@@ -361,7 +366,7 @@ def test_an_insertion_in_another_file(tmp_path: Path) -> None:
     edited, warnings = put(f"{tmp_path / 'a.onnx'}:model.2.ge", "ge[theta-plus]")
     assert warnings == ()
     assert edited.insertions()[0].settings == first.insertions()[0].settings | {"hidden": 1}
-    old, new = (each.insertions()[0].weights(each) for each in (first, edited))
+    old, new = (weights_of(each.insertions()[0], each) for each in (first, edited))
     assert all(np.allclose(old[key], new[key], rtol=1e-6) for key in old)
     assert refused(f"{tmp_path / 'a.onnx'}:model.2.ge", "se") == "a.onnx:model.2.ge is ge[theta-plus], not se"
     message = refused(f"{tmp_path / 'a.onnx'}:model.2.gee", "ge[theta-plus]")
@@ -371,7 +376,7 @@ def test_an_insertion_in_another_file(tmp_path: Path) -> None:
 def test_the_gate_of_an_insertion(tmp_path: Path) -> None:
     graphsurgery.insert(models.detector(), "se", after="/model.2", gate="residual").save(tmp_path / "a.onnx")
     edited, _ = put(f"{tmp_path / 'a.onnx'}:model.2.se", "se", gate="residual")
-    assert edited.insertions()[0].weights(edited)["alpha"].tolist() == [0]
+    assert weights_of(edited.insertions()[0], edited)["alpha"].tolist() == [0]
 
 
 @pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.long)])

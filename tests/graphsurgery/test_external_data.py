@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import graphsurgery
 from graphsurgery import externaldata
 from graphsurgery.errors import ExternalDataError, OutputError
+from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile import ModelFile
 from tests import models
 
@@ -287,12 +288,12 @@ def test_reading_what_is_not_there(tmp_path: Path, entries: dict[str, str]) -> N
 def test_weights_are_read_back_after_another_tool_moved_them_outside(tmp_path: Path) -> None:
     """Insert, then onnx.save with external data: the block's own weights lie outside, and verify still finds them."""
     edited = graphsurgery.insert(models.detector(), "se", after="/model.2", settings={"reduction": 4})
-    before = edited.insertions()[0].weights(edited)
+    before = weights_of(edited.insertions()[0], edited)
     path = tmp_path / "moved.onnx"
     onnx.save(edited.proto(), path, save_as_external_data=True, location="w", size_threshold=0)
     moved = ModelFile.load(path)
     assert "w" in moved.external_data
-    after: dict[str, Any] = moved.insertions()[0].weights(moved)
+    after: dict[str, Any] = weights_of(moved.insertions()[0], moved)
     assert after.keys() == before.keys()
     assert all(np.array_equal(after[key], before[key]) for key in before)
     assert numpy_helper.to_array(edited.proto().graph.initializer[0]).shape == moved.tensor("model.0.conv.weight").shape

@@ -17,9 +17,9 @@ from onnx.reference import ReferenceEvaluator
 from torch.nn.functional import interpolate
 
 from graphsurgery import nearest
-from graphsurgery.emitted import Names
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.names import Names
 from graphsurgery.patterns.modules.ge import GatherExcite
 from graphsurgery.template import Template
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import graphsurgery
-from graphsurgery.block import make_block
 from graphsurgery.errors import BlockError, InsertionError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.inserted import block_of, module_of, weights_of
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.pieces import Edit
 from graphsurgery.record import KEY, Insertion, read_insertions
+from graphsurgery.userblock import make_block
 from tests import models
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +76,7 @@ def test_the_record_of_an_insertion(edited: ModelFile) -> None:
     assert (first.id, second.id) == ("model.2.se", "model.0.se")
     assert (first.module, first.init, first.gate, first.target) == ("se", "default", "none", "tensorrt")
     assert first.settings == {"reduction": 4, "hidden": None, "bias": True}
-    assert first.block().values == first.settings
+    assert block_of(first).values == first.settings
     assert first.feature == FeatureMap(16, 8, 8, "float32", 1, "model.2.se")
     assert (first.site.path, first.site.tensor, first.site.stride) == ("/model.2", "/model.2/act/Mul_output_0", 4)
     assert first.site.shape == (1, 16, 8, 8)
@@ -118,7 +119,7 @@ def test_dynamic_sizes_are_kept(image: models.Shape) -> None:
 def test_weights_come_back(tmp_path: Path, module: str, settings: dict[str, object], gate: str) -> None:
     model, arrays = with_weights(tmp_path, module, settings, gate=gate)
     (insertion,) = model.insertions()
-    found = insertion.weights(model)
+    found = weights_of(insertion, model)
     assert list(found) == [*arrays, *(["alpha"] if gate == "residual" else [])]
     for key, values in arrays.items():
         assert found[key].dtype == np.float64
@@ -133,7 +134,7 @@ def test_weights_come_back(tmp_path: Path, module: str, settings: dict[str, obje
 @pytest.mark.parametrize(("module", "settings"), BLOCKS, ids=str)
 def test_weights_come_back_from_half_precision(tmp_path: Path, module: str, settings: dict[str, object]) -> None:
     model, arrays = with_weights(tmp_path, module, settings, dtype=np.float16)
-    found = model.insertions()[0].weights(model)
+    found = weights_of(model.insertions()[0], model)
     for key, values in arrays.items():
         stored = {"data"} & set(model.insertions()[0].stored[key])
         rounded = values if stored else values.astype(np.float16)
@@ -147,7 +148,7 @@ def test_weights_come_back_from_half_precision(tmp_path: Path, module: str, sett
 def test_weights_come_back_from_constant_nodes(tmp_path: Path, module: str, settings: dict[str, object]) -> None:
     model, arrays = with_weights(tmp_path, module, settings, made={"opset": 9, "ir_version": 3})
     assert model.insertions()[0].initializers == ()
-    for key, values in model.insertions()[0].weights(model).items():
+    for key, values in weights_of(model.insertions()[0], model).items():
         assert np.allclose(values, arrays[key], rtol=2e-7, atol=0), key
 
 
@@ -160,7 +161,7 @@ def test_weights_come_back_in_every_lowering(
     for lowering in make_block(module, settings).lowerings(feature, 17):
         model, arrays = with_weights(tmp_path, module, settings, target=target, lowering=lowering)
         assert model.insertions()[0].lowering == lowering
-        for key, values in model.insertions()[0].weights(model).items():
+        for key, values in weights_of(model.insertions()[0], model).items():
             assert np.allclose(values, arrays[key], rtol=2e-7, atol=0), (lowering, key)
         (tmp_path / "edited.onnx").unlink()
 
@@ -169,12 +170,14 @@ def test_double_precision_is_kept(tmp_path: Path) -> None:
     arrays = {key: values.astype(np.float64) / 3 for key, values in trained("nam", {}, FeatureMap(16, 8, 8)).items()}
     np.savez(tmp_path / "w.npz", **arrays)  # type: ignore[arg-type]
     edited = graphsurgery.insert(models.detector(dtype=np.float64), "nam", after="/model.2", weights=tmp_path / "w.npz")
-    assert all(np.array_equal(values, arrays[key]) for key, values in edited.insertions()[0].weights(edited).items())
+    assert all(
+        np.array_equal(values, arrays[key]) for key, values in weights_of(edited.insertions()[0], edited).items()
+    )
 
 
 def test_a_channel_whose_batchnorm_is_zero_has_lost_its_weights(tmp_path: Path) -> None:
     edited = graphsurgery.insert(models.detector(), "ge[theta]", after="/model.2", init="identity")
-    found = edited.insertions()[0].weights(edited)
+    found = weights_of(edited.insertions()[0], edited)
     assert not found["gather.norm1.weight"].any()
     assert not found["gather.conv1.weight"].any()
 
@@ -187,7 +190,7 @@ def test_the_module_has_the_weights_of_the_file(
     import torch
 
     model, arrays = with_weights(tmp_path, module, settings, gate=gate)
-    twin = model.insertions()[0].torch_module(model)
+    twin = module_of(model.insertions()[0], model)
     assert not twin.training
     state = twin.state_dict()
     prefix = "block." if gate == "residual" else ""
@@ -304,13 +307,13 @@ def test_weights_that_are_not_where_the_record_says(edited: ModelFile, stored: d
     whole = {**json.loads(edited.insertions()[0].to_entry()[1])["stored"], **stored}
     model = altered(edited, {"stored": whole})
     with pytest.raises(InsertionError, match=r"the weights of model\.2\.se are not in the model as its record says"):
-        model.insertions()[0].weights(model)
+        weights_of(model.insertions()[0], model)
 
 
 def test_a_block_that_is_not_installed_can_still_be_removed(edited: ModelFile) -> None:
     model = altered(edited, {"module": "attention-of-tomorrow"})
     with pytest.raises(BlockError, match="there is no block 'attention-of-tomorrow'"):
-        model.insertions()[0].block()
+        block_of(model.insertions()[0])
     assert graphsurgery.remove(model).to_bytes() == models.detector().SerializeToString()
 
 

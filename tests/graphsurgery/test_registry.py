@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from graphsurgery import block, catalogue
+from graphsurgery import catalogue, registry
 from graphsurgery.blockcards import table
 from graphsurgery.cli.main import main
 from graphsurgery.errors import BlockError, GraphSurgeryError, GraphSurgeryWarning, MissingDependency
+from graphsurgery.userblock import make_block
 from tests import models
 
 BLOCK = """
@@ -32,25 +33,25 @@ class Half(Block):
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Install a package next to the catalogue, as far as the registry can see."""
     real = catalogue.entry_points
-    found = list(real(group=block.ENTRY_POINTS))
+    found = list(real(group=registry.ENTRY_POINTS))
     monkeypatch.syspath_prepend(tmp_path)
-    block.forget()
+    registry.forget()
 
     def add(package: str, text: str) -> None:
         (tmp_path / f"{package}.py").write_text(text)
         monkeypatch.delitem(sys.modules, package, raising=False)
-        found.append(EntryPoint(package, package, block.ENTRY_POINTS))
-        patched = lambda group: found if group == block.ENTRY_POINTS else real(group=group)  # noqa: E731
+        found.append(EntryPoint(package, package, registry.ENTRY_POINTS))
+        patched = lambda group: found if group == registry.ENTRY_POINTS else real(group=group)  # noqa: E731
         monkeypatch.setattr(catalogue, "entry_points", patched)
 
     yield add
-    block.forget()
+    registry.forget()
 
 
 def test_a_block_of_another_package_is_found(install) -> None:  # type: ignore[no-untyped-def]
     install("their_blocks", BLOCK.format(name="half"))
-    assert block.make_block("half").spelled == "half"
-    assert set(block.all_blocks()) >= {"ge", "half", "nam", "se", "simam"}
+    assert make_block("half").spelled == "half"
+    assert set(registry.all_blocks()) >= {"ge", "half", "nam", "se", "simam"}
 
 
 BROKEN = "their_broken_blocks of the installed package their_broken_blocks cannot be loaded: "
@@ -72,14 +73,14 @@ def test_a_package_that_cannot_be_loaded_is_missed_only_by_who_needs_it(  # type
     install("their_broken_blocks", text)
     install("their_whole_blocks", BLOCK.format(name="half"))
     with pytest.warns(GraphSurgeryWarning) as told:
-        block.make_block("simam")
-    assert {"simam", "half"} < set(block.all_blocks())
+        make_block("simam")
+    assert {"simam", "half"} < set(registry.all_blocks())
     assert [str(each.message) for each in told] == [BROKEN + reason]
     with pytest.raises(error) as raised:
-        block.make_block("xyzzy")
+        make_block("xyzzy")
     assert str(raised.value) == f"there is no block 'xyzzy' among those that can be loaded; {BROKEN}{reason}"
     with pytest.raises(BlockError) as raised:
-        block.make_block("sinam")
+        make_block("sinam")
     assert str(raised.value) == f"there is no block 'sinam'; did you mean simam or nam? ({BROKEN}{reason})"
     assert capsys.readouterr().out == ""
 
@@ -100,7 +101,7 @@ def test_a_package_that_cannot_be_loaded_is_missed_only_by_who_needs_it(  # type
 def test_a_class_that_is_no_block(install, text: str, reason: str) -> None:  # type: ignore[no-untyped-def]
     install("theirs", f"from graphsurgery.block import Block\n\nclass Base(Block):\n    demand = 3\n\n{text}")
     with pytest.warns(GraphSurgeryWarning) as told:
-        block.all_blocks()
+        registry.all_blocks()
     assert [str(each.message) for each in told] == [f"theirs.{reason}"]
 
 
@@ -111,11 +112,11 @@ def test_a_name_of_the_catalogue_is_not_taken_silently(install) -> None:  # type
         "(their_other_blocks); uninstall one"
     )
     with pytest.raises(BlockError) as raised:
-        block.make_block("se")
+        make_block("se")
     assert str(raised.value) == words
     with pytest.warns(GraphSurgeryWarning) as told:
-        block.make_block("simam")
-    assert "se" not in block.all_blocks()
+        make_block("simam")
+    assert "se" not in registry.all_blocks()
     assert [str(each.message) for each in told] == [words]
 
 
@@ -124,10 +125,10 @@ def test_the_name_of_a_package_is_that_of_its_metadata(install, tmp_path: Path) 
         folder = tmp_path / f"{name}-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Name: The-{name}\nVersion: 1.0\n")
-        (folder / "entry_points.txt").write_text(f"[{block.ENTRY_POINTS}]\nblocks = blocks_{name}\n")
+        (folder / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\nblocks = blocks_{name}\n")
         (tmp_path / f"blocks_{name}.py").write_text(BLOCK.format(name="half"))
     with pytest.raises(BlockError, match=r"from The-first \(blocks_first\) and The-second \(blocks_second\);"):
-        block.make_block("half")
+        make_block("half")
 
 
 def test_a_broken_package_of_detectors(
@@ -156,10 +157,10 @@ def test_the_command_line_says_it_in_a_line(
     printed = capfd.readouterr()
     assert printed.err == f"half way\ngraphsurgery: warning: {line}"
     assert "half way" not in printed.out
-    block.forget()
+    registry.forget()
     assert main([*words, "--module", "simam", "--force", "--quiet"]) == 0
     assert capfd.readouterr() == ("", "half way\n")
-    block.forget()
+    registry.forget()
     assert main([*words, "--module", "channelgate", "--force"]) == 2
     assert capfd.readouterr().err == (
         f"half way\ngraphsurgery: error: there is no block 'channelgate' among those that can be loaded; {line}"
@@ -168,7 +169,7 @@ def test_the_command_line_says_it_in_a_line(
 
 def test_a_block_that_fails_is_left_out_of_the_table(install) -> None:  # type: ignore[no-untyped-def]
     install("theirs", BLOCK.format(name="half").replace("return t.mul", "1 / 0 + t.mul"))
-    known = [block.block_class(name) for name in ("simam", "half", "se")]
+    known = [registry.block_class(name) for name in ("simam", "half", "se")]
     with pytest.warns(GraphSurgeryWarning, match=r"^the block half of theirs fails: ZeroDivisionError: division by"):
         rows = table(known)
     assert [row[0] for row in rows] == ["simam", "se"]
@@ -192,10 +193,10 @@ def test_a_block_that_fails_is_left_out_of_the_table(install) -> None:  # type: 
 )
 def test_the_nearest_names_by_name_title_and_initials(asked: str, near: str) -> None:
     with pytest.raises(BlockError) as raised:
-        block.make_block(asked)
+        make_block(asked)
     assert str(raised.value) == f"there is no block {asked!r}; did you mean {near}?"
 
 
 def test_a_name_like_none_gets_all_names() -> None:
-    with pytest.raises(BlockError, match=f"there are {', '.join(block.all_blocks())}"):
-        block.make_block("xyz")
+    with pytest.raises(BlockError, match=f"there are {', '.join(registry.all_blocks())}"):
+        make_block("xyz")

@@ -18,6 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 import graphsurgery
 from graphsurgery import removal
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, ModelError, SiteError
+from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out
@@ -198,7 +199,7 @@ def test_ir_3_has_no_initializers_that_are_not_inputs() -> None:
     assert after.input == before.input
     assert after.initializer == before.initializer
     assert [n.op_type for n in after.node if n.name.startswith("/model.2/se/Constant")] == ["Constant"] * 4
-    assert set(edited.insertions()[0].weights(edited)) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
+    assert set(weights_of(edited.insertions()[0], edited)) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
     assert graphsurgery.remove(edited.to_bytes()).to_bytes() == data
 
 
@@ -540,11 +541,11 @@ def test_many_sites_in_one_call() -> None:
 
 def test_each_site_has_weights_of_its_own() -> None:
     edited = insert(models.detector(), ["/model.2", "/model.3"], "se", settings={"reduction": 4})
-    first, second = (i.weights(edited)["fc1.weight"] for i in edited.insertions())
+    first, second = (weights_of(i, edited)["fc1.weight"] for i in edited.insertions())
     assert first.shape == second.shape
     assert not np.array_equal(first, second)
     alone = insert(models.detector(), "/model.3", "se", settings={"reduction": 4})
-    assert np.array_equal(alone.insertions()[0].weights(alone)["fc1.weight"], second)
+    assert np.array_equal(weights_of(alone.insertions()[0], alone)["fc1.weight"], second)
 
 
 # ---------------------------------------------------------------------- determinism

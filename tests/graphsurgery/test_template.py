@@ -10,9 +10,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphsurgery.emitted import Names
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.featuremap import FeatureMap, float_dtype
+from graphsurgery.names import Names
 from graphsurgery.template import Template
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
+from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile import ModelFile
 from tests import models
 
@@ -55,7 +56,7 @@ def put(file: str | Path, module: str = "se", made: Any = None, **arguments: Any
 
 
 def found(model: ModelFile) -> dict[str, Array]:
-    return model.insertions()[0].weights(model)
+    return weights_of(model.insertions()[0], model)
 
 
 def refused(file: str | Path, module: str = "se", **arguments: Any) -> str:
@@ -417,7 +418,7 @@ def test_the_gate_comes_with_the_weights(tmp_path: Path) -> None:
 def test_each_site_gets_the_file(tmp_path: Path) -> None:
     path = save(tmp_path / "w.npz", se())
     edited = graphsurgery.insert(models.detector(), "se", after=["/model.2", "/model.3"], weights=path)
-    a, b = (i.weights(edited) for i in edited.insertions())
+    a, b = (weights_of(i, edited) for i in edited.insertions())
     assert all(np.array_equal(a[key], b[key]) for key in a)
     with pytest.raises(WeightsError, match=r"model\.0 has 8 channels; fc1\.weight is made for 16"):
         graphsurgery.insert(models.detector(), "se", after=["/model.2", "/model.0"], weights=path)

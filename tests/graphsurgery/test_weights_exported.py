@@ -14,10 +14,12 @@ import torch
 from onnx import helper
 
 from graphsurgery import weights
-from graphsurgery.block import Block, all_blocks, make_block
+from graphsurgery.block import Block
 from graphsurgery.errors import WeightsError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.record import load_weights
+from graphsurgery.registry import all_blocks
+from graphsurgery.state_dict import load_weights
+from graphsurgery.userblock import make_block
 from graphsurgery.weights import unfolded
 from tests import models
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from graphsurgery import weights
-from graphsurgery.block import make_block
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.userblock import make_block
 from tests.graphsurgery.test_weights import C, R, found, put, refused, save, se
 
 Array = np.ndarray[Any, Any]

@@ -39,19 +39,20 @@ class Insertion:
     gate: str = "none"
     init: str = "weights"
     qdq: None = None
-    compared_with: Yardstick = PYTORCH
+    precision: str = "site"
+    feature: None = None
     stored: Mapping[str, dict[str, str]] = field(default_factory=lambda: {"alpha": {"initializer": "alpha"}})
 
     @property
     def block_output(self) -> str:
         return self.output_tensor
 
-    @property
-    def judged_as(self) -> str:
-        return self.site.dtype
 
-    def torch_module(self, model: ModelFile) -> torch.nn.Module:
-        return self.make_twin().double().eval()
+class ByHand:
+    """What parity asks of a block."""
+
+    def compared_with(self, feature: None) -> Yardstick:
+        return PYTORCH
 
 
 class SimAM(torch.nn.Module):
@@ -154,6 +155,8 @@ def _node(step: tuple[str, list[str], str], kind: int) -> NodeProto:
 @pytest.fixture
 def make_simam(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelWithInsertions]:
     """:func:`simam`; the rest of such a model is not looked at."""
+    monkeypatch.setattr(verification, "block_of", lambda insertion: ByHand())
+    monkeypatch.setattr(verification, "module_of", lambda insertion, model: insertion.make_twin().double().eval())
     monkeypatch.setattr(verification, "_rest", lambda model, original: Rest(True, "not looked at in this test"))
     return simam
 

@@ -12,11 +12,13 @@ import pytest
 from onnx import numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.block import Block, all_blocks
+from graphsurgery.block import Block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
+from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import Report, Row, verify
+from graphsurgery.registry import all_blocks
 from tests.graphsurgery.parity.test_insertions import detector
 from tests.graphsurgery.quantised.small import fork, quantised
 
@@ -109,7 +111,7 @@ def test_a_pair_behind_the_block() -> None:
 
 def test_trained_weights_are_compared_as_they_are(tmp_path: Path) -> None:
     model = made("se")
-    weights = model.insertions()[0].weights(model)
+    weights = weights_of(model.insertions()[0], model)
     np.savez(tmp_path / "trained.npz", **weights)
     trained = gsx.insert(detector("float32", channels=64), "se", after="/model.8", weights=tmp_path / "trained.npz")
     assert not drawn(verify(trained, providers=["cpu"]).require())

@@ -217,7 +217,7 @@ def test_the_activation_is_that_of_the_model(make_simam: Make) -> None:
     kernel = torch.from_numpy(model.tensor("kernel").copy())
     site = torch.nn.functional.conv2d(torch.from_numpy(image), kernel, padding=1)
     np.testing.assert_allclose(tensors["site"], site.numpy(), atol=1e-5)
-    twin = model.made[0].torch_module(model)
+    twin = model.made[0].make_twin().double().eval()
     np.testing.assert_allclose(tensors["inserted"], twin(site.double()).numpy(), atol=1e-5)
 
 

@@ -9,10 +9,11 @@ import pytest
 from onnx import TensorProto
 
 import graphsurgery as gsx
-from graphsurgery.block import Block, all_blocks
+from graphsurgery.block import Block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.modelfile import ModelFile
+from graphsurgery.registry import all_blocks
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.rule import NOTE
 from tests.models import model, node, value

@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, WeightsError
+from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import verify
 from graphsurgery.pieces import NODE, Edit
@@ -196,7 +197,7 @@ def test_other_weights(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **other)  # type: ignore[arg-type]
     path = saved(block(), tmp_path / "b.onnx")
     edited, _ = put(path, weights=str(tmp_path / "w.npz"))
-    found = edited.insertions()[0].weights(edited)
+    found = weights_of(edited.insertions()[0], edited)
     assert all(np.array_equal(found[name], other[name]) for name in other)
     np.savez(tmp_path / "w.npz", a=np.ones(3))
     with pytest.raises(WeightsError, match="does not fit"):

@@ -17,6 +17,7 @@ import torch
 
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
+from graphsurgery.inserted import module_of
 from graphsurgery.modelfile import ModelFile
 from graphsurgery.parity import verify
 from graphsurgery.userblock import importing
@@ -127,7 +128,7 @@ def test_parity_with_the_module(package: Path, name: str, settings: dict[str, An
     assert (insertion.id, insertion.module) == (f"model.2.{name.lower()}", f"attention_of_mine:{name}")
     assert verify(edited).passed
     assert not {"Shape", "Constant"} & {re.sub(r"_\d+$", "", node.rpartition("/")[2]) for node in insertion.nodes}
-    module = insertion.torch_module(edited)
+    module = module_of(insertion, edited)
     assert insertion.parameters == sum(v.numel() for v in module.state_dict().values() if v.is_floating_point())
     assert graphsurgery.remove(edited).to_bytes() == made.SerializeToString()
 
@@ -162,8 +163,8 @@ def test_an_opset_that_only_the_newer_exporter_writes(package: Path) -> None:
 def test_arguments_of_the_constructor(package: Path) -> None:
     edited = put("Gate", settings={"reduction": 2})
     assert edited.insertions()[0].settings == {"reduction": 2}
-    assert edited.insertions()[0].torch_module(edited).get_parameter("fc1.weight").shape == (C // 2, C, 1, 1)
-    assert edited.insertions()[0].torch_module(edited).get_submodule("norm").eps == 1e-3
+    assert module_of(edited.insertions()[0], edited).get_parameter("fc1.weight").shape == (C // 2, C, 1, 1)
+    assert module_of(edited.insertions()[0], edited).get_submodule("norm").eps == 1e-3
     assert refused("Gate", settings={"ratio": 2}) == (
         "attention_of_mine:Gate has no argument 'ratio'; it has c1, c2, reduction, act"
     )
@@ -220,7 +221,11 @@ def test_trained_weights(package: Path, tmp_path: Path) -> None:
     edited = put("Gate", weights=f"{tmp_path / 'w.pt'}:model.8.attn")
     x = torch.randn(1, C, 8, 8, dtype=torch.float64)
     with torch.inference_mode():
-        assert torch.allclose(edited.insertions()[0].torch_module(edited)(x), module.double().eval()(x), rtol=1e-6)
+        assert torch.allclose(
+            module_of(edited.insertions()[0], edited)(x),
+            module.double().eval()(x),
+            rtol=1e-6,
+        )
     assert verify(edited).passed
     assert not any("data" in stored for stored in edited.insertions()[0].stored.values())
 
@@ -238,7 +243,11 @@ def test_the_epsilon_of_a_checkpoint_of_ultralytics(package: Path, tmp_path: Pat
     assert edited.insertions()[0].settings == {"bn_eps": 0.1}
     x = torch.randn(1, C, 8, 8, dtype=torch.float64)
     with torch.inference_mode():
-        assert torch.allclose(edited.insertions()[0].torch_module(edited)(x), stage.double().eval().attn(x), rtol=1e-6)
+        assert torch.allclose(
+            module_of(edited.insertions()[0], edited)(x),
+            stage.double().eval().attn(x),
+            rtol=1e-6,
+        )
     assert verify(edited).passed
 
 

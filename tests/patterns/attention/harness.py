@@ -17,12 +17,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery import folding, gate
-from graphsurgery.block import Block, make_block
+from graphsurgery.block import Block
 from graphsurgery.emitted import Emitted
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.record import GATE_KEY
+from graphsurgery.gate import GATE_KEY
 from graphsurgery.template import Template
+from graphsurgery.userblock import make_block
 from tests.patterns.attention.truth import Truth, truth
 
 Array = np.ndarray[Any, Any]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery.block import make_block
 from graphsurgery.errors import BlockError
 from graphsurgery.patterns.attention.aifi import positions
+from graphsurgery.userblock import make_block
 from tests.patterns.attention.carried import inserted
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import Built, build, feature_map

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphsurgery.block import all_blocks, make_block
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.modelfile import ModelFile
+from graphsurgery.registry import all_blocks
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.fallback import to_the_gpu
+from graphsurgery.userblock import make_block
 from tests.patterns.attention.evaluators import Evaluator, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     BLOCKS,

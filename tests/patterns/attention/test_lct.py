@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from graphsurgery import weights
-from graphsurgery.block import make_block
 from graphsurgery.errors import BlockError
+from graphsurgery.userblock import make_block
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 OPERATORS = ["ReduceMean", "Reshape", "InstanceNormalization", "Reshape", "BatchNormalization", "Sigmoid", "Mul"]

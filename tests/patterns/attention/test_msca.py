@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from graphsurgery import weights
-from graphsurgery.block import make_block
 from graphsurgery.errors import WeightsError
+from graphsurgery.userblock import make_block
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 CHAIN = [*["Conv"] * 7, *["Add"] * 3, "Conv", "Mul"]

@@ -10,11 +10,12 @@ import pytest
 import torch
 from onnx import helper
 
-from graphsurgery.block import make_block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.record import GATE_KEY, load_weights
-from graphsurgery.torch.gate import ResidualGate
+from graphsurgery.gate import GATE_KEY
+from graphsurgery.state_dict import load_weights
+from graphsurgery.torch import ResidualGate
+from graphsurgery.userblock import make_block
 from tests.patterns.attention.evaluators import Evaluator, Runtime, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     DTYPES,

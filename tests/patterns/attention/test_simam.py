@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from graphsurgery.block import make_block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.template import Template
+from graphsurgery.userblock import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import Array, Built, build, feature_map
 from tests.patterns.attention.verdicts import assert_close

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from graphsurgery.block import all_blocks, make_block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.template import TARGETS
+from graphsurgery.registry import all_blocks
+from graphsurgery.userblock import make_block
+from graphsurgery.writer import TARGETS
 from tests.patterns.attention.evaluators import Reference, Runtime, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     BLOCKS,

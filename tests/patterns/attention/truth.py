@@ -13,7 +13,7 @@ import torch
 from graphsurgery.block import Block
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.parity.conditioning import Conditioning
-from graphsurgery.record import load_weights
+from graphsurgery.state_dict import load_weights
 
 Array = np.ndarray[Any, Any]
 Value = TypeVar("Value")

@@ -10,7 +10,7 @@ from graphsurgery.patterns.modules.ge import GatherExcite
 from graphsurgery.patterns.modules.nam import NAM
 from graphsurgery.patterns.modules.se import SqueezeExcite
 from graphsurgery.patterns.modules.simam import SimAM
-from graphsurgery.torch.gate import ResidualGate
+from graphsurgery.torch import ResidualGate
 
 BLOCKS = ["simam", "se", "theta-minus", "theta", "theta-plus", "nam"]
 

@@ -1,0 +1,66 @@
+"""Inserted blocks rebuilt from their records: the block, the weights that the model holds, the PyTorch module."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .block import Block
+from .errors import InsertionError
+from .folding import read_back
+from .gate import GATE_KEY
+from .modelfile import ModelFile
+from .record import Insertion
+from .state_dict import load_weights
+from .userblock import make_block
+
+if TYPE_CHECKING:
+    import torch
+
+Weights = Mapping[str, np.ndarray[Any, Any]]
+
+
+def block_of(insertion: Insertion) -> Block:
+    """The block with its hyper-parameters. BlockError if it is not installed here."""
+    return make_block(insertion.module, insertion.settings)
+
+
+def weights_of(insertion: Insertion, model: ModelFile) -> dict[str, np.ndarray[Any, Any]]:
+    """The module's parameters by official key, float64, read back from the model as it stands.
+
+    InsertionError if they are no longer where they were put.
+    """
+    shapes = block_of(insertion).parameters(insertion.feature)
+    if insertion.gate == "residual":
+        shapes = {**shapes, GATE_KEY: (1,)}
+    try:
+        return read_back(insertion.stored, shapes, model.tensor)
+    except (KeyError, ValueError, TypeError, zlib.error):
+        raise InsertionError(
+            f"the weights of {insertion.id} are not in the model as its record says; another tool has changed them"
+        ) from None
+
+
+def module_of(insertion: Insertion, model: ModelFile) -> torch.nn.Module:
+    """The PyTorch module, gate included, with the weights in the model: float64, evaluation mode. Imports torch."""
+    return module_with(insertion, weights_of(insertion, model))
+
+
+def module_with(insertion: Insertion, weights: Weights) -> torch.nn.Module:
+    """The same with these weights, as ``weights_of`` gives them."""
+    module = block_of(insertion).module(insertion.feature)
+    own = dict(weights)
+    alpha = own.pop(GATE_KEY, None) if insertion.gate == "residual" else None
+    load_weights(module, own)
+    if alpha is not None:
+        import torch
+
+        from .residual_module import ResidualGate
+
+        module = ResidualGate(module)
+        with torch.no_grad():
+            module.alpha.copy_(torch.from_numpy(alpha))
+    return module.double().eval()
