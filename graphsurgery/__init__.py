@@ -12,7 +12,7 @@ from . import errors
 from ._version import __version__
 from .block import Block
 from .errors import GraphSurgeryWarning
-from .modelfile import ModelFile
+from .modelfile.model import ModelFile
 from .recipe import Recipe
 from .surgery import insert, remove, sites, verify
 

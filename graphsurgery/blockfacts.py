@@ -16,7 +16,7 @@ from .block import Array, Block, Setting
 from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryError
 from .featuremap import FeatureMap
-from .modelfile import ModelFile
+from .modelfile.model import ModelFile
 from .registry import all_blocks
 from .template import Template
 

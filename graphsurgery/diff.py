@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import onnx
 
-from .modelfile import ModelFile
+from .modelfile.fields import INITIALIZER, NODE
+from .modelfile.model import ModelFile
 from .nodediff import arrow, bytes_of, in_another_order, match, node_changes, short, type_text
 from .payloaddiff import tensor_details, tensor_text
-from .pieces import INITIALIZER, NODE
 from .removal import same_bytes
 
 Kind = Literal["added", "removed", "changed"]

@@ -12,8 +12,8 @@ from .block import Block
 from .errors import InsertionError
 from .folding import read_back
 from .gate import GATE_KEY
-from .modelfile import ModelFile
-from .record import Insertion
+from .modelfile.model import ModelFile
+from .modelfile.record import Insertion
 from .state_dict import load_weights
 from .userblock import make_block
 

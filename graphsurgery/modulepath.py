@@ -21,7 +21,7 @@ from itertools import takewhile
 import onnx
 
 from .graphindex import GraphIndex
-from .wire import text
+from .modelfile.wire import text
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import onnx
 
-from .pieces import Piece
+from .modelfile.fields import Piece
 from .plaintext import printable
 
 _CHUNK = 1 << 20

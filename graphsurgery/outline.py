@@ -14,9 +14,9 @@ from .selection.resolver import Place
 from .wiring import Edge, Wiring
 
 if TYPE_CHECKING:
+    from .modelfile.record import Insertion
     from .recognition import BlockTree, Found
     from .recognition.view import View
-    from .record import Insertion
     from .sites import Site, SiteFinder
 
 OUTPUT = "(model output)"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import onnx
 
-from . import externaldata
-from .bytesource import FileSource
 from .errors import ExternalDataError
+from .modelfile import external_data
+from .modelfile.fields import Piece
+from .modelfile.source import FileSource
 from .nodediff import arrow, same_content
-from .pieces import Piece
 
 
 def tensor_text(tensor: onnx.TensorProto) -> str:
@@ -66,7 +66,7 @@ def _places(a: onnx.TensorProto, b: onnx.TensorProto, outside: list[bool]) -> It
 def _external(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, int]:
     """(file, start, end) of a weight outside the model. ExternalDataError if it does not lie there."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = externaldata.resolve(entries.get("location", ""), folder)
+    path = external_data.resolve(entries.get("location", ""), folder)
     try:
         start = int(entries.get("offset", 0))
         end = start + int(entries["length"]) if "length" in entries else path.stat().st_size

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import userblock
 from .errors import RecipeError
-from .modelfile import ModelFile
+from .modelfile.model import ModelFile
 from .request import Request
 from .surgery import carry_out, warned
 
 if TYPE_CHECKING:
     import yaml
 
-    from .modelfile import ModelSource
+    from .modelfile.model import ModelSource
 
 _PLACES = ("after", "before", "consumers")
 _TEXTS = ("module", "init", "gate", "weights", "target", "precision", "lowering", "qdq", "qdq_scale", "images")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .bytesource import Source
 from .errors import InsertionError, ModelError
 from .graphindex import GraphIndex
-from .modelfile import ModelFile
-from .pieces import INITIALIZER, NODE, VALUE_INFO, Edit
-from .record import KEY, Insertion
-from .wire import rename_inputs, rename_outputs
+from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from .modelfile.model import ModelFile
+from .modelfile.record import KEY, Insertion
+from .modelfile.source import Source
+from .modelfile.wire import rename_inputs, rename_outputs
 
 
 def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:

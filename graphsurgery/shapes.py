@@ -10,7 +10,7 @@ from onnx import inliner, shape_inference
 from .constants import fold_shapes
 from .featuremap import Dimension, float_dtype
 from .graphindex import GraphIndex
-from .wire import text
+from .modelfile.wire import text
 
 
 class ShapeTable:

@@ -13,7 +13,7 @@ from . import soundness
 from .errors import SiteError
 from .featuremap import Dimension, FeatureMap, channels_first, float_dtype
 from .graphindex import GraphIndex
-from .modelfile import ModelFile
+from .modelfile.model import ModelFile
 from .modulepath import ModuleTree
 from .quantised import quantisation, quantisedplace
 from .selection.beside import Reader

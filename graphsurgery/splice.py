@@ -17,15 +17,15 @@ from .block import Array, Block
 from .emitted import Emitted
 from .errors import BlockError, SiteError
 from .featuremap import FeatureMap
-from .modelfile import ModelFile
+from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from .modelfile.model import ModelFile
+from .modelfile.record import Insertion, RecordedSite
+from .modelfile.wire import rename_inputs, rename_outputs
 from .names import Names
-from .pieces import INITIALIZER, NODE, VALUE_INFO, Edit
 from .quantised import qdq
-from .record import Insertion, RecordedSite
 from .selection.beside import Reader
 from .sites import Site, SiteFinder
 from .template import Template
-from .wire import rename_inputs, rename_outputs
 from .writer import TARGETS
 
 

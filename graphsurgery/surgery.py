@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import externaldata, gate, removal, userblock
+from . import gate, removal, userblock
 from .block import Array, Block
 from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
 from .featuremap import FeatureMap
 from .gate import GATE_KEY
-from .modelfile import ModelFile
+from .modelfile import external_data
+from .modelfile.model import ModelFile
 from .quantised import pairing
 from .request import Request, of_kind, selectors
 from .request import settings as by_name
@@ -29,7 +30,7 @@ from .tensorrt.fallback import to_the_gpu
 from .writer import PRECISIONS
 
 if TYPE_CHECKING:
-    from .modelfile import ModelSource
+    from .modelfile.model import ModelSource
     from .parity import Report
     from .weights import Checkpoint, Fitted
 
@@ -101,7 +102,7 @@ def warned(model: ModelFile, done: Sequence[Done]) -> ModelFile:
 
 def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[Done]]:
     """Carry out several requests at once, in order; selectors refer to the model as it was given."""
-    externaldata.check(model.external_data, model.folder)
+    external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
     plans: list[tuple[Planned, str | None]] = []
     for request in requests:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from .graphindex import GraphIndex
 
 if TYPE_CHECKING:
+    from .modelfile.record import Insertion
     from .recognition.view import View
-    from .record import Insertion
 
 _Origin = tuple[str | None, tuple[str, ...]]
 """name of a row, None for an input of the model; ids of the inserted blocks behind it"""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RequestError
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from ..parity.images import GraphInput, graph_inputs, random_feeds
 
 SIDE = 640

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import RequestError
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from ..parity.images import graph_inputs
 from ..placement import by_provider
 from ..providers import NVIDIA
@@ -29,7 +29,7 @@ from .report import BenchReport, Side, Timed
 from .timing import in_turns, wall
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelSource
+    from ..modelfile.model import ModelSource
 
 ROUNDS, WARM_UP = 30, 5
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import ModelError, OutputError, RequestError
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
+    from ..modelfile.model import ModelFile
 
 _STDIN, _STDOUT = 0, 1
 DASH = "-"
@@ -29,8 +29,8 @@ def open_model(argument: str | None) -> ModelFile:
 
     External data of a model on standard input is looked for in the current folder. Raises RequestError and ModelError.
     """
-    from ..bytesource import FileSource
-    from ..modelfile import ModelFile
+    from ..modelfile.model import ModelFile
+    from ..modelfile.source import FileSource
 
     if argument is not None and argument != DASH:
         return ModelFile.load(Path(argument))
@@ -69,8 +69,8 @@ class Destination:
 
     def deliver(self, model: ModelFile, check: Callable[[ModelFile], None] | None = None) -> None:
         """Write the model, whole or not at all. ``check`` looks at what was written before it gets its name."""
-        from ..modelfile import ModelFile
-        from ..saving import staged, write_stream
+        from ..modelfile.model import ModelFile
+        from ..modelfile.saving import staged, write_stream
 
         if self.path is None:
             if check:
@@ -97,7 +97,7 @@ def destination(argument: str | None, output: str | None, *, force: bool, in_pla
     if output is None or output == DASH:
         _check_standard_output(argument, asked=output == DASH)
         return Destination(None, force)
-    from ..saving import check_target
+    from ..modelfile.saving import check_target
 
     path = Path(output)
     if _is_input(argument, path):
@@ -111,7 +111,7 @@ def _in_place(argument: str | None, output: str | None) -> Destination:
         raise OutputError("standard input cannot be replaced in place; give -o FILE")
     if output is not None and (output == DASH or not _is_input(argument, Path(output))):
         raise OutputError("give -o FILE or --in-place, not both")
-    from ..saving import check_target
+    from ..modelfile.saving import check_target
 
     check_target(Path(argument), force=True)
     return Destination(Path(argument), force=True)
@@ -119,7 +119,7 @@ def _in_place(argument: str | None, output: str | None) -> Destination:
 
 def _is_input(argument: str | None, path: Path) -> bool:
     """Whether a path is the input model, links followed."""
-    from ..saving import same_file
+    from ..modelfile.saving import same_file
 
     if argument is not None and argument != DASH:
         return same_file(Path(argument), path)

@@ -15,7 +15,7 @@ from .files import DASH, Destination, open_model
 from .output import Printer, aside, counted, listed, progress, shown
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
+    from ..modelfile.model import ModelFile
     from ..parity import InsertionReport, Report
     from ..request import Request
     from ..splice import Done

@@ -10,8 +10,8 @@ from ..errors import InsertionError, RequestError
 from . import options
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
-    from ..record import Insertion
+    from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
     from .output import Printer
 
 

@@ -215,7 +215,7 @@ def _levels(found: Sequence[Site]) -> list[int]:
 def _picture_target(picture: str, model: str | None, force: bool) -> Path:
     """The file of a picture. RequestError or OutputError, before any work, if it must not be written."""
     from ..errors import OutputError, RequestError
-    from ..saving import check_target, same_file
+    from ..modelfile.saving import check_target, same_file
 
     path = Path(picture)
     if path.suffix.lower() not in _SUFFIXES:
@@ -228,8 +228,8 @@ def _picture_target(picture: str, model: str | None, force: bool) -> Path:
 
 def _draw(outline: Outline, target: Path, *, force: bool) -> None:
     from ..errors import RequestError
+    from ..modelfile.saving import write_whole
     from ..picture import as_html, as_svg
-    from ..saving import write_whole
 
     if outline.is_bare:
         raise RequestError(f"{outline.name} cannot be drawn: there is neither a block nor a map of the image in it")

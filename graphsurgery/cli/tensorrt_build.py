@@ -80,7 +80,7 @@ def build(
 def _target(output: str | None, *, force: bool) -> Path | None:
     from pathlib import Path
 
-    from ..saving import check_target
+    from ..modelfile.saving import check_target
 
     if output is None:
         return None

@@ -66,7 +66,7 @@ def precision(
 def _write(name: str, text: str, *, force: bool) -> None:
     from pathlib import Path
 
-    from ..saving import check_target
+    from ..modelfile.saving import check_target
 
     path = Path(name)
     check_target(path, force=force)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import CannotRun, NoKernel
-from ..pieces import INITIALIZER, NODE, Edit
+from ..modelfile.fields import INITIALIZER, NODE, Edit
 from ..runtime import Session, session
 from .images import GraphInput, graph_inputs, image_feeds, random_feeds
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
+    from ..modelfile.model import ModelFile
 
 Array = npt.NDArray[Any]
 

@@ -14,8 +14,8 @@ import onnx
 from ..errors import ParityFailed
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
-    from ..record import Insertion
+    from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
 
 Array = npt.NDArray[Any]
 

@@ -23,8 +23,8 @@ from ..template import Template
 from .cutout import Cutout, constants, with_constants
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
-    from ..record import Insertion
+    from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
 
 Array = np.ndarray[Any, Any]
 

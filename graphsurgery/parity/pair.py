@@ -18,8 +18,8 @@ from .runners import Runner
 from .tolerance import Tolerance
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
-    from ..record import Insertion
+    from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
 
 Array = npt.NDArray[Any]
 

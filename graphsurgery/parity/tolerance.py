@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..record import Insertion
+from ..modelfile.record import Insertion
 from ..writer import HALVES, computed_in
 
 Array = npt.NDArray[Any]

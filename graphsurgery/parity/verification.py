@@ -33,8 +33,8 @@ from .tolerance import TOLERANCES, judged_as
 if TYPE_CHECKING:
     import torch
 
-    from ..modelfile import ModelFile
-    from ..record import Insertion
+    from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
 
 Array = npt.NDArray[Any]
 

@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape
 from .layout import BOX, Box, Drawing, Line, arrange
 
 if TYPE_CHECKING:
+    from ..modelfile.record import Insertion
     from ..outline import Outline, Row
-    from ..record import Insertion
 
 _COLOURS = {  # fill and stroke
     "backbone": ("#e3eefc", "#2f6db5"),

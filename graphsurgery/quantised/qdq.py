@@ -23,14 +23,14 @@ from ..emitted import Emitted
 from ..errors import CannotRun, SiteError
 from ..featuremap import FeatureMap
 from ..graphindex import GraphIndex
+from ..modelfile.record import RecordedPair
 from ..names import Names
-from ..record import RecordedPair
 from ..template import Array, Template
 from . import quantisation
 
 if TYPE_CHECKING:
-    from ..modelfile import ModelFile
-    from ..record import Insertion
+    from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
 
 KINDS = ("none", "int8")
 SCALES = ("site", "images")

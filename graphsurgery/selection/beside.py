@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..errors import SiteError
 from ..graphindex import GraphIndex
-from ..record import Insertion
+from ..modelfile.record import Insertion
 
 Reader = int | str
 """what reads a tensor: the position of a node, or the name of an output of the model"""

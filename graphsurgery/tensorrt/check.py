@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from .rule import ERROR, SEVERITIES, Asked, Finding
 from .support import DLAS, Support, Version
 from .view import View

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from .precision import autocast_patterns, trtexec_flags, types_of
 from .profiles import Profile, profiles, text
 from .quantised import halves, is_quantised

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CheckFailed, EnvironmentLacks, MissingDependency, RequestError
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from .inspector import Layer, layers
 from .parser import builder, major, network, tensorrt
 from .profiles import Profile, model_inputs, profiles

@@ -6,7 +6,7 @@ import onnx
 
 from ..emitted import Emitted
 from ..featuremap import FeatureMap
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from ..writer import HALVES
 from .check import findings
 

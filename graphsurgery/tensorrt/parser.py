@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import EnvironmentLacks, MissingDependency
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 
 _INSTALL = "install the tensorrt package of NVIDIA's index, or use its container"
 

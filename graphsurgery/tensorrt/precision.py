@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from ..errors import InsertionError, RequestError
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from .support import TYPE_NAMES
 from .view import View, Visit
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from ..errors import RequestError
 from ..featuremap import Dimension
 from ..graphindex import GraphIndex
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from ..shapes import tensor_type
 
 Shape: TypeAlias = tuple[int, ...]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..bench.timing import Difference, Times, in_turns
 from ..errors import RequestError
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
 from .inspector import Layer, became, types
 
 Array = npt.NDArray[Any]

@@ -14,10 +14,10 @@ from onnx import numpy_helper
 
 from ..featuremap import Dimension
 from ..graphindex import GraphIndex
-from ..modelfile import ModelFile
+from ..modelfile.model import ModelFile
+from ..modelfile.wire import text
 from ..modulepath import ModuleTree
 from ..shapes import inferred, tensor_type
-from ..wire import text
 
 Array = np.ndarray[Any, Any]
 STANDARD = frozenset({"", "ai.onnx"})

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from .. import externaldata
 from ..errors import BlockError, ModelError
 from ..featuremap import FeatureMap, float_dtype
-from ..modelfile import ModelFile
+from ..modelfile import external_data
+from ..modelfile.model import ModelFile
 
 Array = np.ndarray[Any, Any]
 
@@ -93,7 +93,7 @@ def load(path: Path) -> tuple[Skeleton, dict[str, Array]]:
     """The block in an ONNX file, and its weights by name. BlockError if the file is no such block."""
     try:
         file = ModelFile.load(path)
-        externaldata.check(file.external_data, file.folder)
+        external_data.check(file.external_data, file.folder)
         model = file.proto()
         _embed(model, path.parent)
     except ModelError as error:
@@ -224,4 +224,4 @@ def _embed(model: ModelProto, folder: Path) -> None:
     """Read external data into the model. ExternalDataError if that cannot be done."""
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.CopyFrom(numpy_helper.from_array(externaldata.read(tensor, folder), tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(external_data.read(tensor, folder), tensor.name))

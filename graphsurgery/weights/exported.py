@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ..modelfile.wire import text
 from ..modulepath import from_name, from_weights
-from ..wire import text
 from . import multihead
 from .tracing import RESHAPING, Traced, named_by_exporter
 

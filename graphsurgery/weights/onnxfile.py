@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from .. import externaldata
 from ..errors import GraphSurgeryError, ModelError, WeightsError
 from ..gate import GATE_KEY
 from ..graphindex import GraphIndex
 from ..inserted import block_of, weights_of
-from ..modelfile import ModelFile
+from ..modelfile import external_data
+from ..modelfile.model import ModelFile
+from ..modelfile.wire import text
 from ..modulepath import from_name
-from ..wire import text
 from . import exported
 from .checkpoint import Checkpoint
 from .tracing import Traced
 
 if TYPE_CHECKING:
-    from ..record import Insertion
+    from ..modelfile.record import Insertion
 
 Array = np.ndarray[Any, Any]
 
@@ -52,7 +52,7 @@ def read(path: Path) -> Checkpoint:
     """
     try:
         model = ModelFile.load(path)
-        externaldata.check(model.external_data, model.folder)
+        external_data.check(model.external_data, model.folder)
         insertions = model.insertions()
     except ModelError as error:
         raise WeightsError(str(error)) from None

@@ -17,7 +17,7 @@ from graphsurgery.bench.machine import describe, read_gpus
 from graphsurgery.bench.timing import Difference, Times, Verdict, in_turns, interval, wall
 from graphsurgery.bench.whole import precision
 from graphsurgery.errors import MissingProvider, RequestError
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 
 DETECTOR = Path(__file__).parents[2] / "examples" / "01_first_insertion" / "detector.onnx"
 

@@ -23,7 +23,7 @@ import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import WeightsError
 from graphsurgery.inserted import module_of, weights_of
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out
 from tests import models

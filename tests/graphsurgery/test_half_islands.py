@@ -9,7 +9,7 @@ import pytest
 import graphsurgery
 from graphsurgery.errors import ParityFailed
 from graphsurgery.graphindex import GraphIndex
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.shapes import ShapeTable
 from tests import models
 from tests.exports import export

@@ -5,7 +5,7 @@ from onnx import NodeProto
 
 from graphsurgery import modulepath
 from graphsurgery.graphindex import GraphIndex
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.modulepath import ModuleTree, describe, from_metadata, from_name, join
 from tests import models
 from tests.models import node, value

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.outline import OUTPUT, Outline, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher

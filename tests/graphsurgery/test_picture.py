@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 import graphsurgery as gsx
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.outline import Outline
 from graphsurgery.picture import as_html, as_svg
 from graphsurgery.picture.layout import BOX, Box, Drawing, arrange

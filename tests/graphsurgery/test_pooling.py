@@ -13,7 +13,7 @@ import pytest
 
 from graphsurgery import pooling
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.template import Template
 from graphsurgery.tensorrt import findings
 

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 import graphsurgery
 from graphsurgery.errors import ModelError, SiteError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.sites import Site, SiteFinder
 from tests import models
 from tests.models import node, value

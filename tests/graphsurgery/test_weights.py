@@ -20,7 +20,7 @@ import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.inserted import weights_of
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from tests import models
 
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx
 
 from graphsurgery.graphindex import GraphIndex
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition import BlockTree, recognise
 from graphsurgery.shapes import ShapeTable
 from tests.exports import export

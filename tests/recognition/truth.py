@@ -14,7 +14,7 @@ import onnx
 from onnx import NodeProto
 
 from graphsurgery.graphindex import GraphIndex
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.modulepath import ModuleTree
 from tests.exports import DERIVED, dialects, export, modules
 

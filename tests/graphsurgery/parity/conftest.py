@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import NodeProto, helper, numpy_helper
 
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Rest, verification
 from graphsurgery.yardstick import PYTORCH, Yardstick
 

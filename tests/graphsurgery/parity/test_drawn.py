@@ -16,7 +16,7 @@ from graphsurgery.block import Block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.inserted import weights_of
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Report, Row, verify
 from graphsurgery.registry import all_blocks
 from tests.graphsurgery.parity.test_insertions import detector

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import verify
 
 BLOCKS: list[tuple[str, dict[str, Any]]] = [

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 import graphsurgery
 from graphsurgery import removal
 from graphsurgery.errors import CannotRun, RecipeError, RequestError, SiteError
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Mode, Verdict
 from graphsurgery.quantised.qdq import Pair
 from graphsurgery.quantised.quantisation import dequantiser

@@ -13,7 +13,7 @@ import pytest
 
 from graphsurgery import removal
 from graphsurgery.errors import SelectorError, SiteError
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out, verify

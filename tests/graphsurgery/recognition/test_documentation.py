@@ -8,7 +8,7 @@ from typing import Any
 
 from graphsurgery.catalogue import values
 from graphsurgery.graphindex import GraphIndex
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition import HeadPattern, Pattern
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.recognition.plane import Plane

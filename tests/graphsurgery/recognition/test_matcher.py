@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.graphindex import GraphIndex
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.recognition.pattern import Chain, Each, Half, OneOf, Op, Part, Pattern, Value

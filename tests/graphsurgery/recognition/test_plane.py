@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graphsurgery.graphindex import GraphIndex
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition.plane import Plane
 from graphsurgery.recognition.view import View
 from graphsurgery.shapes import ShapeTable

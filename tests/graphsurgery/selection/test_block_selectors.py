@@ -13,7 +13,7 @@ from onnx import helper
 
 import graphsurgery
 from graphsurgery.errors import GraphSurgeryError, SelectorError, SiteError
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.selection.selectors import parse
 from graphsurgery.sites import Site, SiteFinder
 from tests import models

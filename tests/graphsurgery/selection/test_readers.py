@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import graphsurgery
 from graphsurgery import removal
 from graphsurgery.errors import GraphSurgeryError, InsertionError, RequestError, SelectorError, SiteError
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out
 from tests import models

@@ -12,7 +12,7 @@ import graphsurgery as gsx
 from graphsurgery.block import Block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.registry import all_blocks
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.rule import NOTE

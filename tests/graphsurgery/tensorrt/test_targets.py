@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 import graphsurgery as gsx
 from graphsurgery.errors import BlockError, RequestError
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out
 from graphsurgery.tensorrt import findings

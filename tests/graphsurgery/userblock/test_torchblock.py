@@ -18,7 +18,7 @@ import torch
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
 from graphsurgery.inserted import module_of
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import verify
 from graphsurgery.userblock import importing
 from tests import models

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.registry import all_blocks
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.fallback import to_the_gpu

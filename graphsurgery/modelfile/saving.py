@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from . import externaldata
-from .bytesource import Source
-from .errors import OutputError
+from ..errors import OutputError
+from . import external_data
+from .source import Source
 
 
 class Writable(Protocol):
@@ -126,7 +126,7 @@ def _keep_external_data(model: Writable, target: Path) -> None:
     """OutputError if the result would take the place of the weights that it refers to."""
     for folder in {target.parent, model.folder or target.parent}:
         for name in model.external_data:
-            if externaldata.real(name, folder) == target:
+            if external_data.real(name, folder) == target:
                 raise OutputError(f"{target.name} is the model's external data; give the result another name")
 
 
@@ -143,11 +143,11 @@ def _external_copies(model: Writable, folder: Path, *, force: bool) -> Iterator[
     if not names:
         return
     if model.folder is None:
-        externaldata.check(names, folder)  # a model from memory can only refer to what is there already
+        external_data.check(names, folder)  # a model from memory can only refer to what is there already
         return
     same = os.path.realpath(model.folder) == os.path.realpath(folder)
     for name in names:
-        source = externaldata.resolve(name, model.folder)
+        source = external_data.resolve(name, model.folder)
         if same:
             continue
         destination = folder / name

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import onnx
 
 from . import wire
-from .bytesource import BytesSource, Source
+from .source import BytesSource, Source
 from .wire import number_of
 
 METADATA = number_of(onnx.ModelProto, "metadata_props")

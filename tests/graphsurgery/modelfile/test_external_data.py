@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery
-from graphsurgery import externaldata
 from graphsurgery.errors import ExternalDataError, OutputError
 from graphsurgery.inserted import weights_of
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model import external_data
+from graphsurgery.modelfile.model.model import ModelFile
 from tests import models
 
 
@@ -268,7 +268,7 @@ def test_reading_a_range(tmp_path: Path, entries: dict[str, str], expected: list
     tensor.dims[:] = [len(expected)]
     for key, text in entries.items():
         tensor.external_data.add(key=key, value=text)
-    assert externaldata.read(tensor, tmp_path).tolist() == expected
+    assert external_data.read(tensor, tmp_path).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_reading_what_is_not_there(tmp_path: Path, entries: dict[str, str]) -> N
     for key, text in entries.items():
         tensor.external_data.add(key=key, value=text)
     with pytest.raises(ExternalDataError, match="'data'"):
-        externaldata.read(tensor, tmp_path)
+        external_data.read(tensor, tmp_path)
 
 
 def test_weights_are_read_back_after_another_tool_moved_them_outside(tmp_path: Path) -> None:

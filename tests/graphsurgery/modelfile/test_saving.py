@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import graphsurgery
-from graphsurgery import saving
-from graphsurgery.bytesource import BytesSource
 from graphsurgery.errors import OutputError
-from graphsurgery.modelfile import ModelFile
+from graphsurgery.modelfile.model import saving
+from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model.source import BytesSource
 from tests import models
 
 OLD = b"what was there before"

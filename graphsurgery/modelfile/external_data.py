@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .errors import ExternalDataError
+from ..errors import ExternalDataError
 from .wire import text
 
 

@@ -11,9 +11,9 @@ import graphsurgery
 from graphsurgery.errors import BlockError, InsertionError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.inserted import block_of, module_of, weights_of
-from graphsurgery.modelfile import ModelFile
-from graphsurgery.pieces import Edit
-from graphsurgery.record import KEY, Insertion, read_insertions
+from graphsurgery.modelfile.model.fields import Edit
+from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model.record import KEY, Insertion, read_insertions
 from graphsurgery.userblock import make_block
 from tests import models
 

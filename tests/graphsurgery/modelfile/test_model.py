@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 import graphsurgery
-from graphsurgery.bytesource import FileSource
 from graphsurgery.errors import GraphSurgeryError, ModelError
-from graphsurgery.modelfile import ModelFile
-from graphsurgery.pieces import INITIALIZER, NODE, VALUE_INFO, Edit
+from graphsurgery.modelfile.model.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model.source import FileSource
 from tests import models
 from tests.models import field, node, value
 

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
-from .errors import ModelError
+from ..errors import ModelError
 
 _CHUNK = 1 << 20
 

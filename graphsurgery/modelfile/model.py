@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx
 
-from . import externaldata, saving, wire
-from .bytesource import BytesSource, FileSource, Source
-from .errors import ModelError
-from .pieces import (
+from ..errors import ModelError
+from . import external_data, saving, wire
+from .fields import (
     GRAPH_OUTPUT,
     INITIALIZER,
     METADATA,
@@ -35,6 +34,7 @@ from .pieces import (
     slim_pieces,
 )
 from .record import Insertion, read_insertions
+from .source import BytesSource, FileSource, Source
 from .wire import number_of
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class ModelFile:
     @cached_property
     def external_data(self) -> tuple[str, ...]:
         """The files beside the model that its tensors lie in, as the model names them."""
-        return tuple(externaldata.locations(self.structure))
+        return tuple(external_data.locations(self.structure))
 
     def digest(self) -> str:
         """SHA-256 over the structure and the size of the file: equal before an insertion and after its removal."""
@@ -166,8 +166,8 @@ class ModelFile:
         number, position = self._constants[name]
         content = self.content(number, position)
         if number == INITIALIZER:
-            return externaldata.read(onnx.TensorProto.FromString(content), self.folder)
-        return externaldata.read(onnx.NodeProto.FromString(content).attribute[0].t, self.folder)
+            return external_data.read(onnx.TensorProto.FromString(content), self.folder)
+        return external_data.read(onnx.NodeProto.FromString(content).attribute[0].t, self.folder)
 
     @cached_property
     def _constants(self) -> dict[str, tuple[int, int]]:
@@ -288,7 +288,7 @@ class ModelFile:
         return model
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the model, whole or not at all. See :func:`graphsurgery.saving.save`."""
+        """Write the model, whole or not at all. See :func:`graphsurgery.modelfile.saving.save`."""
         return saving.save(self, Path(path), force=force)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from .bytesource import BytesSource, Source
+from .source import BytesSource, Source
 
 LENGTH_DELIMITED = 2
 _GROUP, _GROUP_END = 3, 4
