@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .errors import InsertionError, ModelError
-from .graphindex import GraphIndex
+from .graph.index import GraphIndex
 from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from .modelfile.model import ModelFile
 from .modelfile.record import KEY, Insertion

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
-from . import soundness
 from .errors import SiteError
 from .featuremap import Dimension, FeatureMap, channels_first, float_dtype
-from .graphindex import GraphIndex
+from .graph import quantisation, validity
+from .graph.index import GraphIndex
+from .graph.module_paths import ModuleTree
+from .graph.shapes import ShapeTable
 from .modelfile.model import ModelFile
-from .modulepath import ModuleTree
-from .quantised import quantisation, quantisedplace
+from .quantised import quantisedplace
 from .selection.beside import Reader
 from .selection.narrowing import Narrowing
 from .selection.nearby import listed, shape_text
 from .selection.resolver import Place, Resolver
-from .shapes import ShapeTable
 
 if TYPE_CHECKING:
     from .recognition import BlockTree
@@ -117,7 +117,7 @@ class SiteFinder:
         one of the selectors names nothing. ModelError for a model that no runtime could run: no insertion can make a
         valid one of it.
         """
-        soundness.check(self.index)
+        validity.check(self.index)
         narrowing = Narrowing(consumers, self._resolver, self.index, self.tree) if consumers else None
         sites: dict[tuple[str, frozenset[Reader]], Site] = {}
         for selector in selectors:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from . import folding, gate, modulepath
+from . import folding, gate
 from .block import Array, Block
 from .emitted import Emitted
 from .errors import BlockError, SiteError
 from .featuremap import FeatureMap
+from .graph import module_paths
 from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion, RecordedSite
@@ -240,7 +241,7 @@ class Splicer:
         (model.8.simam).
         """
         path = (site.path or "").strip("/")
-        name = self._ids.reserve(".".join(part for part in (modulepath.join(path.split("/")), block.name) if part))
+        name = self._ids.reserve(".".join(part for part in (module_paths.join(path.split("/")), block.name) if part))
         return "/" + "/".join(part for part in (path, name.rpartition(".")[2]) if part), name
 
     def _source(self, site: Site) -> str:
@@ -297,7 +298,7 @@ class Splicer:
 
     def _place(self, site: Site, insertion: Insertion, emitted: Emitted) -> None:
         for node in emitted.nodes:
-            modulepath.describe(node, insertion.id, like=self._neighbour(site))
+            module_paths.describe(node, insertion.id, like=self._neighbour(site))
         nodes = [node.SerializeToString(deterministic=True) for node in emitted.nodes]
         self._edit.nodes.setdefault(self._position(site), []).extend(nodes)
         tensors = [tensor.SerializeToString() for tensor in emitted.initializers]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .graphindex import GraphIndex
+from .graph.index import GraphIndex
 
 if TYPE_CHECKING:
     from .modelfile.record import Insertion

@@ -63,9 +63,9 @@ def sites(
     graphsurgery sites yolov8n.onnx 'C2f[-1]' --json
     graphsurgery sites yolov8n-simam.onnx --picture yolov8n-simam.svg
     """
+    from ..graph.validity import fault
     from ..outline import Outline
     from ..sites import SiteFinder
-    from ..soundness import fault
     from .files import DASH, open_model
     from .output import Printer
 
@@ -202,7 +202,7 @@ def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels:
 
 def _levels(found: Sequence[Site]) -> list[int]:
     """How deep each site's module lies among the modules that are listed, from 1."""
-    from ..modulepath import join
+    from ..graph.module_paths import join
 
     dotted = [join((site.path or "").split("/")) for site in found]
     known = {path for path in dotted if path}

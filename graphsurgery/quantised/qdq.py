@@ -22,11 +22,11 @@ from onnx import AttributeProto
 from ..emitted import Emitted
 from ..errors import CannotRun, SiteError
 from ..featuremap import FeatureMap
-from ..graphindex import GraphIndex
+from ..graph import quantisation
+from ..graph.index import GraphIndex
 from ..modelfile.record import RecordedPair
 from ..names import Names
 from ..template import Array, Template
-from . import quantisation
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile

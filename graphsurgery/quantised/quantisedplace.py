@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from onnx import TensorProto
 
-from ..graphindex import GraphIndex
+from ..graph import quantisation
+from ..graph.index import GraphIndex
 from ..selection.nearby import listed
-from . import quantisation
 
 
 def integers(

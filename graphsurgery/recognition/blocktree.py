@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import cached_property
 
 from ..catalogue import values
-from ..graphindex import GraphIndex
-from ..modulepath import ModuleTree, common_path, from_weights
-from ..shapes import ShapeTable
+from ..graph.index import GraphIndex
+from ..graph.module_paths import ModuleTree, common_path, from_weights
+from ..graph.shapes import ShapeTable
 from .anatomy import ROLES, Anatomy
 from .found import Found
 from .functions import expand

@@ -13,7 +13,7 @@ from functools import cached_property
 import onnx
 from onnx import inliner
 
-from ..graphindex import GraphIndex
+from ..graph.index import GraphIndex
 from .found import Found
 from .view import View
 

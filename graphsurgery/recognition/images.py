@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from ..featuremap import Dimension, channels_first
-from ..shapes import ShapeTable, tensor_type
+from ..graph.shapes import ShapeTable, tensor_type
 from .view import View
 
 Stride: TypeAlias = tuple[Fraction, Fraction]

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..shapes import ShapeTable
+from ..graph.shapes import ShapeTable
 from .images import CONVOLUTIONS, POOLS, WHOLE, Images, Size, height_and_width
 from .images import Stride as Stride
 from .view import View

@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..graphindex import GraphIndex
-from ..quantised import quantisation
+from ..graph import quantisation
+from ..graph.index import GraphIndex
 
 _PASSING = frozenset(
     {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import SiteError
-from ..graphindex import GraphIndex
+from ..graph.index import GraphIndex
 from ..modelfile.record import Insertion
 
 Reader = int | str

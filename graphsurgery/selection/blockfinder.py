@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..errors import SelectorError
-from ..graphindex import GraphIndex
-from ..modulepath import Module, ModuleTree
+from ..graph.index import GraphIndex
+from ..graph.module_paths import Module, ModuleTree
 from .nearby import closest, listed
 from .pathfinder import PathFinder
 from .selectors import Block, Operator, Path, Role

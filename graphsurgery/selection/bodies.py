@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import onnx
 
-from ..graphindex import GraphIndex
+from ..graph.index import GraphIndex
 from .nearby import listed
 
 _BODIES = {"If": "branches", "Loop": "body", "Scan": "body", "SequenceMap": "body"}

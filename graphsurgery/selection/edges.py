@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..graphindex import GraphIndex
-from ..modulepath import ModuleTree
-from ..quantised import quantisation
+from ..graph import quantisation
+from ..graph.index import GraphIndex
+from ..graph.module_paths import ModuleTree
 from .beside import Beside
 from .selectortext import Text
 

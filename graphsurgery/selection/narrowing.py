@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import SelectorError
-from ..graphindex import GraphIndex
-from ..modulepath import ModuleTree
-from ..quantised import quantisation
+from ..graph import quantisation
+from ..graph.index import GraphIndex
+from ..graph.module_paths import ModuleTree
 from .beside import Reader
 from .nearby import listed
 from .resolver import Resolver

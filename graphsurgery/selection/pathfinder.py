@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
-from ..modulepath import Module, join
+from ..graph.module_paths import Module, join
 from .nearby import closest, listed
 from .selectors import Path
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SelectorError
-from ..graphindex import GraphIndex
-from ..modulepath import ModuleTree
-from ..shapes import ShapeTable
+from ..graph.index import GraphIndex
+from ..graph.module_paths import ModuleTree
+from ..graph.shapes import ShapeTable
 from .beside import Reader
 from .blockfinder import BlockFinder, Scope
 from .bodies import whereabouts

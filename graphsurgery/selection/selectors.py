@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import SelectorError
-from ..modulepath import join
+from ..graph.module_paths import join
 from .selectortext import Text, spellings
 
 Item = TypeVar("Item")

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 from ..errors import RequestError
 from ..featuremap import Dimension
-from ..graphindex import GraphIndex
+from ..graph.index import GraphIndex
+from ..graph.shapes import tensor_type
 from ..modelfile.model import ModelFile
-from ..shapes import tensor_type
 
 Shape: TypeAlias = tuple[int, ...]
 _BATCH = (1, 1, 8)

@@ -13,11 +13,11 @@ import onnx
 from onnx import numpy_helper
 
 from ..featuremap import Dimension
-from ..graphindex import GraphIndex
+from ..graph.index import GraphIndex
+from ..graph.module_paths import ModuleTree
+from ..graph.shapes import inferred, tensor_type
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
-from ..modulepath import ModuleTree
-from ..shapes import inferred, tensor_type
 
 Array = np.ndarray[Any, Any]
 STANDARD = frozenset({"", "ai.onnx"})

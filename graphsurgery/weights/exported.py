@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ..graph.module_paths import from_name, from_weights
 from ..modelfile.wire import text
-from ..modulepath import from_name, from_weights
 from . import multihead
 from .tracing import RESHAPING, Traced, named_by_exporter
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graphindex import GraphIndex
-from ..modulepath import ModuleTree
+from ..graph.index import GraphIndex
+from ..graph.module_paths import ModuleTree
 
 Array = np.ndarray[Any, Any]
 RESHAPING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})

@@ -16,7 +16,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, NodeProto, helper
 
-from graphsurgery.modulepath import from_name
+from graphsurgery.graph.module_paths import from_name
 from tests.exports import export, modules
 from tests.exports.modulelist import Module
 from tests.recognition.randomise import Renamed

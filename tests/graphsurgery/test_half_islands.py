@@ -8,9 +8,9 @@ import pytest
 
 import graphsurgery
 from graphsurgery.errors import ParityFailed
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph.index import GraphIndex
+from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.shapes import ShapeTable
 from tests import models
 from tests.exports import export
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import onnx
 
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph.index import GraphIndex
+from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition import BlockTree, recognise
-from graphsurgery.shapes import ShapeTable
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect
 from tests.recognition.randomise import randomise

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import onnx
 from onnx import NodeProto
 
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph.index import GraphIndex
+from graphsurgery.graph.module_paths import ModuleTree
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.modulepath import ModuleTree
 from tests.exports import DERIVED, dialects, export, modules
 
 PARTS = (

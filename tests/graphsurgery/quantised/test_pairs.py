@@ -18,10 +18,10 @@ from onnx import helper, numpy_helper
 import graphsurgery
 from graphsurgery import removal
 from graphsurgery.errors import CannotRun, RecipeError, RequestError, SiteError
+from graphsurgery.graph.quantisation import dequantiser
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Mode, Verdict
 from graphsurgery.quantised.qdq import Pair
-from graphsurgery.quantised.quantisation import dequantiser
 from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request
 from graphsurgery.sites import SiteFinder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphsurgery.catalogue import values
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition import HeadPattern, Pattern
 from graphsurgery.recognition.matcher import Matcher

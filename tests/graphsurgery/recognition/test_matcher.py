@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition.found import Found
 from graphsurgery.recognition.matcher import Matcher

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from onnx import TensorProto, helper
 
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph.index import GraphIndex
+from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition.plane import Plane
 from graphsurgery.recognition.view import View
-from graphsurgery.shapes import ShapeTable
 from tests.patterns.detector.graphs import graph
 
 CONV = "c = Conv <pads = [1,1,1,1], strides = [2,2]> (x, w)"

@@ -7,10 +7,10 @@ from functools import cached_property
 import onnx
 from onnx import inliner, shape_inference
 
-from .constants import fold_shapes
-from .featuremap import Dimension, float_dtype
-from .graphindex import GraphIndex
-from .modelfile.wire import text
+from ..featuremap import Dimension, float_dtype
+from ..modelfile.wire import text
+from .index import GraphIndex
+from .shape_constants import fold_shapes
 
 
 class ShapeTable:

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model.model import ModelFile
 from tests import models
 from tests.counting import calls

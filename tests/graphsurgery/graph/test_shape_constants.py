@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from graphsurgery.constants import _OPERATORS, _run, fold_shapes
+from graphsurgery.graph.shape_constants import _OPERATORS, _run, fold_shapes
 
 I64 = np.int64
 VECTOR = np.array([7, -2, 3, 0], I64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .errors import ModelError
-from .graphindex import GraphIndex
+from ..errors import ModelError
+from .index import GraphIndex
 
 
 def check(index: GraphIndex) -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from onnx import NodeProto
 
-from graphsurgery import modulepath
-from graphsurgery.graphindex import GraphIndex
+from graphsurgery.graph import module_paths
+from graphsurgery.graph.index import GraphIndex
+from graphsurgery.graph.module_paths import ModuleTree, describe, from_metadata, from_name, join
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.modulepath import ModuleTree, describe, from_metadata, from_name, join
 from tests import models
 from tests.models import node, value
 
@@ -19,7 +19,7 @@ def with_metadata(**entries: str) -> NodeProto:
     made = node("Conv", ["x"], ["y"], "node_conv2d")
     for key, text in entries.items():
         made.metadata_props.add(
-            key={"scopes": modulepath._SCOPES, "classes": modulepath._CLASSES}.get(key, key), value=text
+            key={"scopes": module_paths._SCOPES, "classes": module_paths._CLASSES}.get(key, key), value=text
         )
     return made
 

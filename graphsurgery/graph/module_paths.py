@@ -20,8 +20,8 @@ from itertools import takewhile
 
 import onnx
 
-from .graphindex import GraphIndex
-from .modelfile.wire import text
+from ..modelfile.wire import text
+from .index import GraphIndex
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 import onnx
 from onnx import TensorProto
 
-from ..graphindex import GraphIndex
+from .index import GraphIndex
 
 QUANTISE = "QuantizeLinear"
 DEQUANTISE = "DequantizeLinear"

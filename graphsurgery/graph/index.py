@@ -7,9 +7,9 @@ from functools import cached_property
 
 import onnx
 
-from .errors import ModelError
-from .modelfile.model import ModelFile
-from .modelfile.wire import text
+from ..errors import ModelError
+from ..modelfile.model import ModelFile
+from ..modelfile.wire import text
 
 _WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _STANDARD = frozenset({"", "ai.onnx"})
