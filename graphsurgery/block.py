@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 from .errors import BlockError
 from .featuremap import FeatureMap
 from .setting import Setting as Setting
-from .template import Template
+from .template.template import Template
 from .yardstick import PYTORCH, Yardstick
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 
 from .block import Array, Block, Setting
-from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryError
 from .featuremap import FeatureMap
 from .modelfile.model import ModelFile
 from .registry import all_blocks
-from .template import Template
+from .template.subgraph import Emitted
+from .template.template import Template
 
 OPSET, _IR_VERSION = 17, 8
 TENSORRT = ("8.6", "10", "11")

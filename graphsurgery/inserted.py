@@ -10,11 +10,11 @@ import numpy as np
 
 from .block import Block
 from .errors import InsertionError
-from .folding import read_back
-from .gate import GATE_KEY
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
 from .state_dict import load_weights
+from .template.residual_gate import GATE_KEY
+from .template.weight_folding import read_back
 from .userblock import make_block
 
 if TYPE_CHECKING:

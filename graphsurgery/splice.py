@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from . import folding, gate
 from .block import Array, Block
-from .emitted import Emitted
 from .errors import BlockError, SiteError
 from .featuremap import FeatureMap
 from .graph import module_paths
@@ -22,12 +20,14 @@ from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion, RecordedSite
 from .modelfile.wire import rename_inputs, rename_outputs
-from .names import Names
 from .quantised import qdq
 from .selection.beside import Reader
 from .sites import Site, SiteFinder
-from .template import Template
-from .writer import TARGETS
+from .template import residual_gate, weight_folding
+from .template.names import Names
+from .template.subgraph import Emitted
+from .template.template import Template
+from .template.writer import TARGETS
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Splicer:
         lowering = _lowering(block, template, planned.lowering)
         output = block.emit(template, lowering)
         if planned.gate == "residual":
-            output = gate.residual(template, output)
+            output = residual_gate.residual(template, output)
         given = qdq.constants(template, planned.pair) if planned.pair else None
         emitted = template.export(output, ir_version=self._ir_version)
         told = self._told(planned, emitted, source, template.feature)
@@ -162,7 +162,7 @@ class Splicer:
             initializers=tuple(tensor.name for tensor in emitted.initializers),
             value_info=tuple(self._declare(site, source, final)),
             parameters=sum(int(np.size(values)) for values in weights.values()),
-            stored={key: emitted.stored.get(key) or folding.keep(np.asarray(v)) for key, v in weights.items()},
+            stored={key: emitted.stored.get(key) or weight_folding.keep(np.asarray(v)) for key, v in weights.items()},
             original=self._original,
             qdq=pair,
         )

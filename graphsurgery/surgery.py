@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import gate, removal, userblock
+from . import removal, userblock
 from .block import Array, Block
-from .emitted import Emitted
 from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
 from .featuremap import FeatureMap
-from .gate import GATE_KEY
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .quantised import pairing
@@ -26,8 +24,11 @@ from .request import Request, of_kind, selectors
 from .request import settings as by_name
 from .sites import Site, SiteFinder
 from .splice import Done, Planned, spliced
+from .template import residual_gate
+from .template.residual_gate import GATE_KEY
+from .template.subgraph import Emitted
+from .template.writer import PRECISIONS
 from .tensorrt.fallback import to_the_gpu
-from .writer import PRECISIONS
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
@@ -189,7 +190,7 @@ def check(request: Request) -> None:
     if request.before and request.consumers:
         raise RequestError("--consumers goes with --after; --before names the consumers itself")
     for kind, value, known in (
-        ("gate", request.gate, gate.GATES),
+        ("gate", request.gate, residual_gate.GATES),
         ("init", request.init, INITS),
         ("precision", request.precision, PRECISIONS),
     ):

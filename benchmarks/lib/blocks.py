@@ -11,7 +11,7 @@ import onnx
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.registry import all_blocks
 from graphsurgery.state_dict import load_weights
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 
 Size = tuple[int, int, int]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from .. import folding, gate
 from ..block import Block
-from ..emitted import Emitted
-from ..gate import GATE_KEY
 from ..inserted import block_of
-from ..template import Template
+from ..template import residual_gate, weight_folding
+from ..template.residual_gate import GATE_KEY
+from ..template.subgraph import Emitted
+from ..template.template import Template
 from .cutout import Cutout, constants, with_constants
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def drawn(insertion: Insertion, cutout: Cutout, model: ModelFile) -> Drawn | Non
         if one.raw_data != two.raw_data
     }
     shapes = {key: array.shape for key, array in weights.items()}
-    stored = {key: emitted.stored.get(key) or folding.keep(array) for key, array in weights.items()}
-    return Drawn(with_constants(cutout, changed), folding.read_back(stored, shapes, arrays.__getitem__))
+    stored = {key: emitted.stored.get(key) or weight_folding.keep(array) for key, array in weights.items()}
+    return Drawn(with_constants(cutout, changed), weight_folding.read_back(stored, shapes, arrays.__getitem__))
 
 
 def _weights(block: Block, insertion: Insertion, seed: int, *, keep_zeros: bool) -> dict[str, Array]:
@@ -116,7 +116,7 @@ def _emitted(
     )
     output = block.emit(template, insertion.lowering)
     if insertion.gate == "residual":
-        output = gate.residual(template, output)
+        output = residual_gate.residual(template, output)
     return template.export(output, ir_version=cutout.model.ir_version)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..modelfile.record import Insertion
-from ..writer import HALVES, computed_in
+from ..template.writer import HALVES, computed_in
 
 Array = npt.NDArray[Any]
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import InsertionError, MissingDependency, ParityFailed
-from ..gate import GATE_KEY
 from ..inserted import block_of, module_of, module_with
 from ..runtime import require, short_name, usable
+from ..template.residual_gate import GATE_KEY
 from .activation import Activations, activations
 from .cases import Case, cases
 from .conditioning import Conditioning

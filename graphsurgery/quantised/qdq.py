@@ -19,14 +19,14 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
-from ..emitted import Emitted
 from ..errors import CannotRun, SiteError
 from ..featuremap import FeatureMap
 from ..graph import quantisation
 from ..graph.index import GraphIndex
 from ..modelfile.record import RecordedPair
-from ..names import Names
-from ..template import Array, Template
+from ..template.names import Names
+from ..template.subgraph import Emitted
+from ..template.template import Array, Template
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx
 
-from ..emitted import Emitted
 from ..featuremap import FeatureMap
 from ..modelfile.model import ModelFile
-from ..writer import HALVES
+from ..template.subgraph import Emitted
+from ..template.writer import HALVES
 from .check import findings
 
 DLA, VERSION = "orin", "10"

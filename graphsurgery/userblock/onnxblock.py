@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 from ..block import Array, Block
 from ..errors import BlockError
 from ..featuremap import FeatureMap
-from ..template import Template
+from ..template.template import Template
 from ..yardstick import Yardstick
 from .adapt import fitted
 from .paste import paste

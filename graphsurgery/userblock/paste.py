@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
 from ..featuremap import float_dtype
-from ..template import Template
+from ..template.template import Template
 from .sizes import infer
 from .skeleton import Skeleton, fixed_names
 

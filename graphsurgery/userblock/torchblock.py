@@ -15,7 +15,7 @@ from ..errors import BlockError
 from ..featuremap import FeatureMap
 from ..setting import Setting
 from ..state_dict import load_weights
-from ..template import Template
+from ..template.template import Template
 from . import importing
 from .adapt import fitted
 from .constructor import EPSILON, Constructor

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 
 from ..errors import GraphSurgeryError, ModelError, WeightsError
-from ..gate import GATE_KEY
 from ..graph.index import GraphIndex
 from ..graph.module_paths import from_name
 from ..inserted import block_of, weights_of
 from ..modelfile import external_data
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
+from ..template.residual_gate import GATE_KEY
 from . import exported
 from .checkpoint import Checkpoint
 from .tracing import Traced

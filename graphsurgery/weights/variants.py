@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..block import Block
-from ..emitted import Emitted
 from ..errors import GraphSurgeryError
 from ..featuremap import FeatureMap
-from ..template import Template
+from ..template.subgraph import Emitted
+from ..template.template import Template
 
 Array = np.ndarray[Any, Any]
 _OPSET, _IR_VERSION = 18, 8

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery import folding
 from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import bn_shapes, bn_values
-from graphsurgery.template import Template
+from graphsurgery.template.template import weight_folding
+from graphsurgery.template.template.template import Template
 
 from . import products
 from .hidden import hidden_width, require_hidden, rounded_up
@@ -209,7 +209,7 @@ class CBAM(Block):
         form = self._form
         weight = t.values(f"{form.conv}.weight")
         if form.bn:
-            scale, shift = folding.affine(t.values, form.bn, self._eps)
+            scale, shift = weight_folding.affine(t.values, form.bn, self._eps)
             return weight * scale.reshape(-1, 1, 1, 1), shift
         return weight, t.values(f"{form.conv}.bias") if form.conv_bias else np.zeros(1)
 

@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from graphsurgery.block import Array, Block
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from .activations import clip
 from .initial import torch_default

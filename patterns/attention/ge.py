@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery import nearest, pooling
 from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import bn_shapes, bn_values, uniform_fan_in
-from graphsurgery.template import Template
+from graphsurgery.template.template import dla_mean, nearest_resize
+from graphsurgery.template.template.template import Template
 
 from .se import excite
 
@@ -142,7 +142,7 @@ class GatherExcite(Block):
         A DLA takes convolutions as large as the map, as far as its kernels go.
         """
         if t.target == "dla":
-            wanted = "sums" if t.feature.static and max(t.feature.size) > pooling.KERNEL else "convolution"
+            wanted = "sums" if t.feature.static and max(t.feature.size) > dla_mean.KERNEL else "convolution"
             return wanted if wanted in lowerings else lowerings[0]
         if t.target == "onnxruntime" and t.feature.dtype == "float32":
             if self._extent == 8 and "matrices" in lowerings:
@@ -158,7 +158,7 @@ class GatherExcite(Block):
             gathered = excite(t, t.relu(gathered), "mlp.")
         gate = t.sigmoid(gathered)
         if lowering == "matrices" and size is not None:
-            return t.mul(t.x, nearest.by_matrices(t, gate, size))
+            return t.mul(t.x, nearest_resize.by_matrices(t, gate, size))
         return t.mul(t.x, t.resize_nearest(gate, size) if self._extent else gate)
 
     def _whole_map(self, t: Template, lowering: str) -> tuple[gs.Variable, None]:
@@ -167,7 +167,7 @@ class GatherExcite(Block):
         weight, shift = t.folded("gather.conv1.weight", "gather.norm1", self._eps, factor=factor, shape=shape)
         bias = t.constant(shift.reshape(1, -1, 1, 1), "gather.conv1.bias")
         weighted = t.mul(t.x, weight)
-        return t.add(t.mean_hw(weighted) if lowering == "product" else pooling.total(t, weighted), bias), None
+        return t.add(t.mean_hw(weighted) if lowering == "product" else dla_mean.total(t, weighted), bias), None
 
     def _gather(self, t: Template) -> tuple[gs.Variable, tuple[int, int] | None]:
         """The gathered map and its (height, width), None where those are dynamic."""
@@ -177,7 +177,7 @@ class GatherExcite(Block):
             if not extent:
                 return t.mean_hw(t.x), small
             window, border = 2 * extent - 1, extent - 1
-            if t.target == "dla" and window > pooling.WINDOW and small:
+            if t.target == "dla" and window > dla_mean.WINDOW and small:
                 return self._averaged(t, window, border, small), small
             # the mean is over the positions that exist: padding is not counted
             return t.op(

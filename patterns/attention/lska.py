@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import Array, Block, Setting
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import layer_values
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from .parts import depthwise
 

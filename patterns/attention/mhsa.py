@@ -15,7 +15,7 @@ from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import layer_values
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from .parts import linear
 from .transformer import attend, in_heads, like_map, product, reshape, transpose, wide_constant

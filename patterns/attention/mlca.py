@@ -17,7 +17,7 @@ from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.folding import affine
 from graphsurgery.initial_weights import bn_shapes, bn_values
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
+from graphsurgery.template.template.weight_folding import affine
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from graphsurgery import folding
 from graphsurgery.block import Array
-from graphsurgery.template import Template
+from graphsurgery.template.template import weight_folding
+from graphsurgery.template.template.template import Template
 
 from .transformer import cut
 
@@ -51,7 +51,7 @@ def folded_values(
     """The same with the bias as values."""
     weight, shift = t.folded(f"{conv}.weight", bn, eps, shape=shape)
     if t.has(f"{conv}.bias"):
-        scale, _ = folding.affine(t.values, bn, eps)
+        scale, _ = weight_folding.affine(t.values, bn, eps)
         shift = shift + scale * t.values(f"{conv}.bias")
     return weight, shift
 

@@ -14,7 +14,7 @@ from graphsurgery.block import Array, Block
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import layer_values
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from .parts import layer_norm, linear
 from .transformer import flat, like_map, narrowed, product, reshape, softmax, transpose, wide

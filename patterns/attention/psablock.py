@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery import folding
 from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import bn_shapes, bn_values, layer_values
-from graphsurgery.template import Template
+from graphsurgery.template.template import weight_folding
+from graphsurgery.template.template.template import Template
 
 from .activations import silu
 from .transformer import attend, in_heads, like_map
@@ -139,7 +139,7 @@ class PSABlock(Block):
     ) -> gs.Variable:
         """A convolution with its BatchNorm, or some of its output channels times a factor."""
         key, bn, eps = f"{layer}.conv.weight", f"{layer}.bn", float(self.values["bn_eps"] or 0)
-        bias = t.values(f"{layer}.conv.bias") if self._fused else folding.affine(t.values, bn, eps)[1]
+        bias = t.values(f"{layer}.conv.bias") if self._fused else weight_folding.affine(t.values, bn, eps)[1]
         if rows is not None:
             weight = t.rows(key, rows, factor=factor, bn="" if self._fused else bn, eps=eps)
             return t.conv(x, weight, t.constant(bias[list(rows)] * factor, f"{layer}.conv.bias"), **attributes)

@@ -15,7 +15,7 @@ from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import uniform_fan_in
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from .hidden import hidden_width, require_hidden
 

@@ -15,7 +15,7 @@ from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.patterns.attention import norms, shuffling
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 if TYPE_CHECKING:
     import torch

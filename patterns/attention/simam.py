@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from . import norms
 from .parts import degrees_of_freedom

@@ -16,7 +16,7 @@ from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import bn_shapes
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from .initial import torch_default
 from .parts import conv_bn, linear

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 
 from .activations import gelu
 from .transformer import attention, concat, cut, dense, last_axis, layer_norm, reshape, transpose, without_separate

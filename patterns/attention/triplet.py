@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery import folding
 from graphsurgery.block import SATURATED, Array, Block, Setting
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.initial_weights import bn_shapes, bn_values
 from graphsurgery.patterns.attention import products
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import channel_planes_by_rows, conv_bn
-from graphsurgery.template import Template
+from graphsurgery.template.template import weight_folding
+from graphsurgery.template.template.template import Template
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ class TripletAttention(Block):
         sizes = {"cw": (t.feature.channels, t.feature.width), "hc": (t.feature.height, t.feature.channels)}
         if not products.in_steps(sizes.get(name, t.feature.size)):
             return self._gate(t, planes, name)
-        scale, shift = folding.affine(t.values, f"{name}.conv.bn", float(self.values["bn_eps"] or 0))
+        scale, shift = weight_folding.affine(t.values, f"{name}.conv.bn", float(self.values["bn_eps"] or 0))
         weight = t.values(f"{name}.conv.conv.weight") * scale.reshape(-1, 1, 1, 1)
         return products.gate_in_steps(t, planes, weight, shift, f"{name}.conv.conv")
 

@@ -21,7 +21,7 @@ from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.registry import all_blocks, block_class, forget
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 
 # ---------------------------------------------------------------------- the catalogue

@@ -14,7 +14,7 @@ from graphsurgery.block import Array, Block
 from graphsurgery.blockfacts import Facts, short_paper
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.template import Template
+from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "blocks.md"

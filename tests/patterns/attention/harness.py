@@ -16,13 +16,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphsurgery import folding, gate
 from graphsurgery.block import Block
-from graphsurgery.emitted import Emitted
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.gate import GATE_KEY
-from graphsurgery.template import Template
+from graphsurgery.template.template import residual_gate, weight_folding
+from graphsurgery.template.template.residual_gate import GATE_KEY
+from graphsurgery.template.template.subgraph import Emitted
+from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 from tests.patterns.attention.truth import Truth, truth
 
@@ -129,7 +129,9 @@ class Built:
         constants, shapes = self.constants, self.block.parameters(self.feature)
         if GATE_KEY in self.emitted.stored:
             shapes = {**shapes, GATE_KEY: (1,)}
-        return folding.read_back(self.emitted.stored, shapes, lambda name: numpy_helper.to_array(constants[name]))
+        return weight_folding.read_back(
+            self.emitted.stored, shapes, lambda name: numpy_helper.to_array(constants[name])
+        )
 
     @cached_property
     def truth(self) -> Truth:
@@ -197,11 +199,11 @@ def build(
     lowering = lowering or block.choose(template, block.lowerings(template.feature, opset))
     output = block.emit(template, lowering)
     if gated:
-        output = gate.residual(template, output)
+        output = residual_gate.residual(template, output)
     ir_version = ir_version or helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
     emitted = template.export(output, ir_version=ir_version)
     for key, values in weights.items():
-        emitted.stored.setdefault(key, folding.keep(np.asarray(values)))
+        emitted.stored.setdefault(key, weight_folding.keep(np.asarray(values)))
     shape = [
         "N" if feature.batch is None else feature.batch,
         feature.channels,

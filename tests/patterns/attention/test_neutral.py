@@ -12,8 +12,8 @@ from onnx import helper
 
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.gate import GATE_KEY
 from graphsurgery.state_dict import load_weights
+from graphsurgery.template.template.residual_gate import GATE_KEY
 from graphsurgery.torch import ResidualGate
 from graphsurgery.userblock import make_block
 from tests.patterns.attention.evaluators import Evaluator, Runtime, Stepwise, evaluators

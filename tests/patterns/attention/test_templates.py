@@ -12,8 +12,8 @@ import pytest
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.registry import all_blocks
+from graphsurgery.template.template.writer import TARGETS
 from graphsurgery.userblock import make_block
-from graphsurgery.writer import TARGETS
 from tests.patterns.attention.evaluators import Reference, Runtime, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     BLOCKS,

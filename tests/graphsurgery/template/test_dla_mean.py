@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from graphsurgery import pooling
 from graphsurgery.featuremap import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.template import Template
+from graphsurgery.template.template import dla_mean
+from graphsurgery.template.template.template import Template
 from graphsurgery.tensorrt import findings
 
 SIZES = [*range(1, 130), 160, 169, 320, 640, 1009]
@@ -29,29 +29,29 @@ def fewest(size: int) -> float:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_side_becomes_one_position_in_windows_that_tile_it(size: int) -> None:
-    chain, left = pooling.steps(size), size
+    chain, left = dla_mean.steps(size), size
     for place, step in enumerate(chain):
         left += step.filled
         assert left % step.window == 0
-        assert 1 < step.window <= (pooling.WINDOW if left > step.window else pooling.KERNEL)
+        assert 1 < step.window <= (dla_mean.WINDOW if left > step.window else dla_mean.KERNEL)
         assert place < len(chain) - 1 or left == step.window
         left //= step.window
     assert left == 1
     if fewest(size) < math.inf:
         assert len(chain) == fewest(size)
         assert not any(step.filled for step in chain)
-        assert all(step.window <= pooling.WINDOW for step in chain)
+        assert all(step.window <= dla_mean.WINDOW for step in chain)
 
 
 def test_known_sides() -> None:
-    assert [[s.window for s in pooling.steps(size)] for size in (80, 40, 20, 13, 26)] == [
+    assert [[s.window for s in dla_mean.steps(size)] for size in (80, 40, 20, 13, 26)] == [
         [8, 5, 2],
         [8, 5],
         [5, 4],
         [13],
         [2, 13],
     ]
-    assert pooling.steps(37) == [pooling.Step(8, 3), pooling.Step(5)]
+    assert dla_mean.steps(37) == [dla_mean.Step(8, 3), dla_mean.Step(5)]
 
 
 def built(
@@ -117,7 +117,7 @@ def test_a_tensor_within_the_block_has_its_own_shape() -> None:
 @pytest.mark.parametrize("size", [(40, 40), (13, 37)])
 def test_the_sum(size: tuple[int, int]) -> None:
     t = Template(FeatureMap(CHANNELS, *size, "float32", 2), opset=17, x="x")
-    emitted = t.export(pooling.total(t, t.x), ir_version=8)
+    emitted = t.export(dla_mean.total(t, t.x), ir_version=8)
     x = np.random.default_rng(0).standard_normal((2, CHANNELS, *size)).astype(np.float32)
     ends = [onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", x.shape), (emitted.output, None))]
     graph = onnx.helper.make_graph(emitted.nodes, "sum", ends[:1], ends[1:], emitted.initializers)

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.featuremap import FeatureMap, float_dtype
-from graphsurgery.names import Names
-from graphsurgery.template import Template
+from graphsurgery.template.template.names import Names
+from graphsurgery.template.template.template import Template
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 ONNX_TYPES = {

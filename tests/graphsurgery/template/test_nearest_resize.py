@@ -16,12 +16,12 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from torch.nn.functional import interpolate
 
-from graphsurgery import nearest
 from graphsurgery.errors import BlockError
 from graphsurgery.featuremap import FeatureMap
-from graphsurgery.names import Names
 from graphsurgery.patterns.modules.ge import GatherExcite
-from graphsurgery.template import Template
+from graphsurgery.template.template import nearest_resize
+from graphsurgery.template.template.names import Names
+from graphsurgery.template.template.template import Template
 
 Pair = tuple[int, int]
 
@@ -43,7 +43,7 @@ def rule(source: int, target: int) -> np.ndarray:
 @pytest.mark.parametrize("pair", [(1, 7), (3, 20), (5, 19), (10, 80), (7, 52), (2, 13), (13, 13)])
 def test_a_scale_is_exact_in_float32_and_in_float64(pair: Pair) -> None:
     source, target = pair
-    scale = nearest.exact_scale(source, target)
+    scale = nearest_resize.exact_scale(source, target)
     assert scale is not None
     assert scale == float(np.float32(scale))
     for kind in (np.float32, np.float64):
@@ -55,22 +55,22 @@ def test_a_scale_is_exact_in_float32_and_in_float64(pair: Pair) -> None:
 def test_there_is_a_scale_unless_a_common_divisor_meets_a_fraction_that_float32_rounds() -> None:
     for source, target in [*PAIRS, *((a, b) for a in range(1, 40) for b in range(a, 130))]:
         ratio = float(np.float32(target / source)) * source == target
-        assert (nearest.exact_scale(source, target) is not None) is (ratio or gcd(source, target) == 1)
+        assert (nearest_resize.exact_scale(source, target) is not None) is (ratio or gcd(source, target) == 1)
 
 
 def test_the_usual_sizes_of_detectors_have_one() -> None:
     for side in (20, 40, 80, 160, 13, 26, 52, 19, 10, 12, 24, 48, 96):
         for extent in EXTENTS:
-            assert nearest.exact_scale(-(-side // extent), side) is not None
-    assert nearest.exact_scale(10, 38) is None
-    assert nearest.exact_scale(10, 76) is None
+            assert nearest_resize.exact_scale(-(-side // extent), side) is not None
+    assert nearest_resize.exact_scale(10, 38) is None
+    assert nearest_resize.exact_scale(10, 76) is None
 
 
 # ---------------------------------------------------------------------- in onnxruntime
 
 
 def sweep(
-    pairs: Sequence[Pair], opset: int, batch: int | None, how: Callable[..., gs.Variable] = nearest.resize
+    pairs: Sequence[Pair], opset: int, batch: int | None, how: Callable[..., gs.Variable] = nearest_resize.resize
 ) -> onnx.ModelProto:
     """One model with a resize from h x 1 to H x 1 for each pair: inputs x0, x1 ..., their outputs in the same order."""
     names = Names()
@@ -129,7 +129,7 @@ def test_every_size_up_to_200_at_every_extent(batch: int | None, opset: int) -> 
 
 
 def test_matrices_for_runtimes_whose_resize_is_slow() -> None:
-    model = sweep(PAIRS, 17, 1, nearest.by_matrices)
+    model = sweep(PAIRS, 17, 1, nearest_resize.by_matrices)
     assert wrong(PAIRS, run(model, feeds(tuple(PAIRS)))) == []
 
 
@@ -137,7 +137,7 @@ def test_matrices_for_runtimes_whose_resize_is_slow() -> None:
 def test_matrices_keep_rows_and_columns_apart(size: Pair) -> None:
     site = (13, 21)
     template = Template(FeatureMap(2, *site, batch=1), opset=17, x="x")
-    emitted = template.export(nearest.by_matrices(template, template.x, size), ir_version=8)
+    emitted = template.export(nearest_resize.by_matrices(template, template.x, size), ir_version=8)
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, *size])]
     outputs = [helper.make_tensor_value_info(emitted.output, TensorProto.FLOAT, [1, 2, *site])]
     graph = helper.make_graph(emitted.nodes, "matrices", inputs, outputs, emitted.initializers)
@@ -160,7 +160,7 @@ def test_a_dynamic_site_takes_the_same_neighbours(opset: int) -> None:
     """There the size comes from the map at the site: one model for all sizes."""
     template = Template(FeatureMap(1, None, None), opset=opset, x="site")
     small = template.mean_hw(template.x)  # any other tensor; its place is taken by the small map
-    emitted = template.export(nearest.resize(template, small, None), ir_version=8)
+    emitted = template.export(nearest_resize.resize(template, small, None), ir_version=8)
     nodes = [node for node in emitted.nodes if node.op_type != "ReduceMean"]
     inputs = [
         helper.make_tensor_value_info(small.name, TensorProto.FLOAT, [1, 1, "h", "w"]),
@@ -182,7 +182,7 @@ def test_a_dynamic_site_takes_the_same_neighbours(opset: int) -> None:
 def test_a_dynamic_size_needs_opset_11(opset: int) -> None:
     template = Template(FeatureMap(1, None, 8, label="/model.8"), opset=opset)
     with pytest.raises(BlockError, match=rf"^/model\.8 has a dynamic .* needs opset 11; the model has {opset}$"):
-        nearest.resize(template, template.x, None)
+        nearest_resize.resize(template, template.x, None)
 
 
 # ---------------------------------------------------------------------- in torch

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from .errors import BlockError
+from ..errors import BlockError
 from .writer import GraphWriter
 
 

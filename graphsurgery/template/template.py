@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from . import folding, nearest, pooling
+from . import dla_mean, nearest_resize, weight_folding
 from .writer import GraphWriter
 
 Array = np.ndarray[Any, Any]
@@ -47,7 +47,7 @@ class Template(GraphWriter):
         """
         wide = self.values(key)
         rounded = wide.astype(self._computing.numpy_dtype).astype(np.float64)
-        self._stored[key] = folding.keep(rounded if self.dtype == "float64" else rounded.astype(np.float32))
+        self._stored[key] = weight_folding.keep(rounded if self.dtype == "float64" else rounded.astype(np.float32))
         return rounded
 
     def folded(
@@ -57,9 +57,9 @@ class Template(GraphWriter):
 
         The weight is multiplied by ``factor`` and given ``shape``, for lowerings that write the convolution otherwise.
         """
-        scale, shift = folding.affine(self.values, bn, eps)
+        scale, shift = weight_folding.affine(self.values, bn, eps)
         weight = self.values(key)
-        weight = weight * folding.per_output(scale * factor, weight.ndim)
+        weight = weight * weight_folding.per_output(scale * factor, weight.ndim)
         tensor = self.constant(weight if shape is None else weight.reshape(shape), key)
         self._stored[key] = {"initializer": tensor.name, "divided_by": bn, "eps": eps, "factor": factor}
         return tensor, shift
@@ -83,8 +83,8 @@ class Template(GraphWriter):
         values = self.values(key)
         entry: dict[str, Any] = {"parts": []}
         if bn:
-            scale, _ = folding.affine(self.values, bn, eps)
-            values = values * folding.per_output(scale, values.ndim)
+            scale, _ = weight_folding.affine(self.values, bn, eps)
+            values = values * weight_folding.per_output(scale, values.ndim)
             entry |= {"divided_by": bn, "eps": eps, "factor": 1.0}
         part = values[list(rows)] * factor
         part = part.reshape(len(rows), -1).T if transposed else part
@@ -93,7 +93,7 @@ class Template(GraphWriter):
         stored["parts"].append(
             {
                 "initializer": tensor.name,
-                "rows": folding.runs(rows),
+                "rows": weight_folding.runs(rows),
                 "transposed": transposed,
                 "factor": factor,
             }
@@ -109,7 +109,7 @@ class Template(GraphWriter):
         A DLA has no means, and gets them as poolings or convolutions where the sizes are known.
         """
         if self.target == "dla" and kind == "ReduceMean" and keepdims:
-            pooled = pooling.mean(self, x, axes)
+            pooled = dla_mean.mean(self, x, axes)
             if pooled is not None:
                 return pooled
         if kind == "ReduceMean" and tuple(axes) == (2, 3) and self.feature.large:
@@ -152,4 +152,4 @@ class Template(GraphWriter):
 
         Index rule: source = floor(target * in / out), as torch's ``interpolate(mode="nearest")``.
         """
-        return nearest.resize(self, x, size)
+        return nearest_resize.resize(self, x, size)

@@ -17,10 +17,10 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
-from .emitted import Emitted
-from .errors import BlockError, WeightsError
-from .featuremap import FeatureMap, float_dtype
+from ..errors import BlockError, WeightsError
+from ..featuremap import FeatureMap, float_dtype
 from .names import Names
+from .subgraph import Emitted
 
 Array = np.ndarray[Any, Any]
 TARGETS = ("tensorrt", "onnxruntime", "dla")
