@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from . import errors
 from ._version import __version__
-from .block import Block
+from .blocks.block import Block
 from .errors import GraphSurgeryWarning
 from .modelfile.model import ModelFile
 from .recipe import Recipe

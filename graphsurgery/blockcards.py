@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
-from . import catalogue
-from .block import Block, Setting
+from . import entry_points
 from .blockfacts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
-from .registry import block_class, catalogue_block
+from .blocks.block import Block, Setting
+from .blocks.registry import block_class, catalogue_block
 
 Kind = TypeVar("Kind")
 
@@ -183,7 +183,7 @@ def each_of(blocks: Sequence[type[Block]], what: Callable[[type[Block]], Kind]) 
         try:
             found.append(what(block))
         except Exception as error:  # whatever the code of other people's packages raises
-            catalogue.tell([f"the block {block.name} of {block.__module__} fails: {catalogue.reason(error)}"])
+            entry_points.tell([f"the block {block.name} of {block.__module__} fails: {entry_points.reason(error)}"])
     return found
 
 

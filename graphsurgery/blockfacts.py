@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .block import Array, Block, Setting
+from .blocks.block import Array, Block, Setting
+from .blocks.registry import all_blocks
 from .errors import BlockError, GraphSurgeryError
-from .featuremap import FeatureMap
+from .feature_map import FeatureMap
 from .modelfile.model import ModelFile
-from .registry import all_blocks
 from .template.subgraph import Emitted
 from .template.template import Template
 

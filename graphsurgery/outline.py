@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .errors import SiteError
-from .featuremap import Dimension
+from .feature_map import Dimension
 from .recognition.advice import Objection, examine
 from .selection.resolver import Place
 from .wiring import Edge, Wiring

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import TensorProto
 
 from .errors import SiteError
-from .featuremap import Dimension, FeatureMap, channels_first, float_dtype
+from .feature_map import Dimension, FeatureMap, channels_first, float_dtype
 from .graph import quantisation, validity
 from .graph.index import GraphIndex
 from .graph.module_paths import ModuleTree

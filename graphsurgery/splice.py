@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from .block import Array, Block
+from .blocks.block import Array, Block
 from .errors import BlockError, SiteError
-from .featuremap import FeatureMap
+from .feature_map import FeatureMap
 from .graph import module_paths
 from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from .modelfile.model import ModelFile

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import removal, userblock
-from .block import Array, Block
+from .blocks.block import Array, Block
 from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
-from .featuremap import FeatureMap
+from .feature_map import FeatureMap
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .quantised import pairing

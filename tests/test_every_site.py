@@ -17,9 +17,9 @@ import onnxruntime as ort
 import pytest
 
 import graphsurgery as gsx
+from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError, SiteError
 from graphsurgery.recognition.advice import objection
-from graphsurgery.registry import all_blocks
 from graphsurgery.request import Request
 from graphsurgery.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out

@@ -86,7 +86,7 @@ def reaches_catalogue(node: ast.AST, package: tuple[str, ...]) -> bool:
         ("load('graphsurgery.patterns.attention')", True),
         ("entry_points(group='graphsurgery.patterns')", False),
         ("from . import patterns", False),
-        ("from graphsurgery.block import Block", False),
+        ("from graphsurgery.blocks.block import Block", False),
         ("import torch", False),
     ],
 )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.registry import all_blocks
-from graphsurgery.state_dict import load_weights
+from graphsurgery.blocks.registry import all_blocks
+from graphsurgery.blocks.state_dict import load_weights
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 

@@ -9,10 +9,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
+from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import GraphSurgeryError
 from graphsurgery.parity import Mode, Verdict
 from graphsurgery.parity.cutout import numpy_dtype
-from graphsurgery.registry import all_blocks
 
 DTYPES = ("float32", "float16", "bfloat16")
 CHANNELS, SIDE = 128, 40

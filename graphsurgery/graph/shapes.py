@@ -7,7 +7,7 @@ from functools import cached_property
 import onnx
 from onnx import inliner, shape_inference
 
-from ..featuremap import Dimension, float_dtype
+from ..feature_map import Dimension, float_dtype
 from ..modelfile.wire import text
 from .index import GraphIndex
 from .shape_constants import fold_shapes

@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import onnx
 
 from ..errors import InsertionError
-from ..featuremap import Dimension, FeatureMap
+from ..feature_map import Dimension, FeatureMap
 from .wire import text
 
 KEY = "graphsurgery.insertion."

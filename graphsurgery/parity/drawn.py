@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from ..block import Block
+from ..blocks.block import Block
 from ..inserted import block_of
 from ..template import residual_gate, weight_folding
 from ..template.residual_gate import GATE_KEY

@@ -9,9 +9,9 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
+from ..blocks.reference import PYTORCH, Yardstick
 from ..errors import ParityFailed
 from ..placement import Placement, shares
-from ..yardstick import PYTORCH, Yardstick
 from .metrics import Metrics
 from .tolerance import Tolerance
 

@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
 from ..errors import CannotRun, SiteError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from ..graph import quantisation
 from ..graph.index import GraphIndex
 from ..modelfile.record import RecordedPair

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from ..catalogue import values
+from ..entry_points import values
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree, common_path, from_weights
 from ..graph.shapes import ShapeTable

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TypeAlias
 
-from ..featuremap import Dimension, channels_first
+from ..feature_map import Dimension, channels_first
 from ..graph.shapes import ShapeTable, tensor_type
 from .view import View
 

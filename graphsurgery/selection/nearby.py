@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..plaintext import printable
 
 if TYPE_CHECKING:
-    from ..featuremap import Dimension
+    from ..feature_map import Dimension
 
 _MOST = 1000
 

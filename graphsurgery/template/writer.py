@@ -18,7 +18,7 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
 from ..errors import BlockError, WeightsError
-from ..featuremap import FeatureMap, float_dtype
+from ..feature_map import FeatureMap, float_dtype
 from .names import Names
 from .subgraph import Emitted
 

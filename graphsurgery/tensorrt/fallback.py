@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from ..modelfile.model import ModelFile
 from ..template.subgraph import Emitted
 from ..template.writer import HALVES

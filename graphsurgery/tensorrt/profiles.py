@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import RequestError
-from ..featuremap import Dimension
+from ..feature_map import Dimension
 from ..graph.index import GraphIndex
 from ..graph.shapes import tensor_type
 from ..modelfile.model import ModelFile

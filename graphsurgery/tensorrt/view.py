@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..featuremap import Dimension
+from ..feature_map import Dimension
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import inferred, tensor_type

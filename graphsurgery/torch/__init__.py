@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..residual_module import ResidualGate
+from ..blocks.residual_module import ResidualGate
 
 __all__ = ["ResidualGate"]

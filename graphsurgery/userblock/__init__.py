@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ..block import Block
+from ..blocks.block import Block
+from ..blocks.registry import catalogue_block
 from ..errors import BlockError
-from ..registry import catalogue_block
 from . import importing
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")

@@ -6,7 +6,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from .opsets import with_opset
 from .sizes import with_sizes
 from .skeleton import Skeleton, fixed_names

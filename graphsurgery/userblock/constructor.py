@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..blocks.setting import Setting
 from ..errors import BlockError
-from ..setting import Setting
 
 EPSILON = "bn_eps"
 """What a user gives for every BatchNorm2d, unless the constructor has an argument of that name."""

@@ -15,7 +15,7 @@ import onnx
 import torch
 
 from ..errors import BlockError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 
 _NEWEST_TRACED = 20
 """the newest opset that the TorchScript exporter writes"""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..block import Array, Block
+from ..blocks.block import Array, Block
+from ..blocks.reference import Yardstick
 from ..errors import BlockError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from ..template.template import Template
-from ..yardstick import Yardstick
 from .adapt import fitted
 from .paste import paste
 from .skeleton import Skeleton, load

@@ -8,7 +8,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
-from ..featuremap import float_dtype
+from ..feature_map import float_dtype
 from ..template.template import Template
 from .sizes import infer
 from .skeleton import Skeleton, fixed_names

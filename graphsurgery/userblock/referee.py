@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from ..runtime import session
 from .adapt import with_dtype
 from .skeleton import Skeleton

@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from .fit import Shape, known_shapes, misfit
 from .skeleton import Skeleton
 

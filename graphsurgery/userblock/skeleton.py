@@ -14,7 +14,7 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError, ModelError
-from ..featuremap import FeatureMap, float_dtype
+from ..feature_map import FeatureMap, float_dtype
 from ..modelfile import external_data
 from ..modelfile.model import ModelFile
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..block import Array, Block
+from ..blocks.block import Array, Block
+from ..blocks.setting import Setting
+from ..blocks.state_dict import load_weights
 from ..errors import BlockError
-from ..featuremap import FeatureMap
-from ..setting import Setting
-from ..state_dict import load_weights
+from ..feature_map import FeatureMap
 from ..template.template import Template
 from . import importing
 from .adapt import fitted

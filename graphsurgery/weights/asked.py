@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..block import Block
+from ..blocks.block import Block
 from ..errors import BlockError, WeightsError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 
 _Value = int | float | bool | None
 

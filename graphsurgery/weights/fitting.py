@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..block import Block
+from ..blocks.block import Block
 from ..errors import BlockError, WeightsError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from . import lookalike, unfolded, variants
 from .asked import check_overruled, settled
 from .checkpoint import Checkpoint

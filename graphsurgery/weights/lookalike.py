@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..block import Block
+from ..blocks.block import Block
+from ..blocks.registry import all_blocks
 from ..errors import GraphSurgeryError
-from ..featuremap import FeatureMap
-from ..registry import all_blocks
+from ..feature_map import FeatureMap
 from .checkpoint import Checkpoint
 
 Array = np.ndarray[Any, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..block import Block
+from ..blocks.block import Block
 
 Array = np.ndarray[Any, Any]
 Given = dict[str, tuple[str, Array]]

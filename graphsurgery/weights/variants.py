@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..block import Block
+from ..blocks.block import Block
 from ..errors import GraphSurgeryError
-from ..featuremap import FeatureMap
+from ..feature_map import FeatureMap
 from ..template.subgraph import Emitted
 from ..template.template import Template
 

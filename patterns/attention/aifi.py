@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting
+from graphsurgery.blocks.block import Array, Block, Setting
+from graphsurgery.blocks.initial_weights import layer_values
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.initial_weights import layer_values
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 from .activations import gelu

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.initial_weights import bn_shapes
+from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
+from graphsurgery.blocks.initial_weights import bn_shapes
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 from .hidden import hidden_width, require_hidden

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting
+from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
+from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.initial_weights import bn_shapes, bn_values
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention.activations import silu
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import conv_bn, linear

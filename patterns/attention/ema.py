@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting
+from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention import norms, products
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.transformer import softmax

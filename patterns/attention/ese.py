@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.blocks.block import Array, Block
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 from .activations import clip

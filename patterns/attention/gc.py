@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 from .hidden import require_hidden, rounded_up

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graphsurgery.block import Block
+from graphsurgery.blocks.block import Block
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 
 
 def hidden_width(block: Block, feature: FeatureMap) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphsurgery.block import Array
-from graphsurgery.initial_weights import layer_values
+from graphsurgery.blocks.block import Array
+from graphsurgery.blocks.initial_weights import layer_values
 
 
 def torch_default(shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, Array]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.initial_weights import layer_values
+from graphsurgery.blocks.block import Array, Block, Setting
+from graphsurgery.blocks.initial_weights import layer_values
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 from .parts import depthwise

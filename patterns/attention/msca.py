@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.blocks.block import Array, Block
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention.activations import gelu
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import branched, depthwise, linear

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.blocks.block import Array
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 INSTANCE_NORM, STATISTICS = "instance-norm", "statistics"

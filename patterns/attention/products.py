@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array
+from graphsurgery.blocks.block import Array
 from graphsurgery.template.template.template import Template
 
 CROSSED = "crossed"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Array, Block, Setting
+from graphsurgery.blocks.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention import norms, shuffling
 from graphsurgery.template.template.template import Template
 

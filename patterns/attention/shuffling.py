@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 TRANSPOSE, GATHER = "transpose", "gather"

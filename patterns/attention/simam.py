@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import Block, Setting
+from graphsurgery.blocks.block import Block, Setting
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 
 from . import norms

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from graphsurgery.block import Array
+from graphsurgery.blocks.block import Array
 from graphsurgery.template.template.template import Template
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.block import SATURATED, Array, Block, Setting
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.initial_weights import bn_shapes, bn_values
+from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
+from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention import products
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import channel_planes_by_rows, conv_bn

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from graphsurgery import blockcards
-from graphsurgery.block import Array, Block
 from graphsurgery.blockfacts import Facts, short_paper
+from graphsurgery.blocks.block import Array, Block
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 

@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 import graphsurgery
 from graphsurgery.errors import ModelError, SiteError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.sites import Site, SiteFinder
 from tests import models

@@ -14,11 +14,11 @@ import torch
 from onnx import helper
 
 from graphsurgery import weights
-from graphsurgery.block import Block
+from graphsurgery.blocks.block import Block
+from graphsurgery.blocks.registry import all_blocks
+from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.errors import WeightsError
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.registry import all_blocks
-from graphsurgery.state_dict import load_weights
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.userblock import make_block
 from graphsurgery.weights import unfolded
 from tests import models

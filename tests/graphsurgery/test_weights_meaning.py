@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from graphsurgery import weights
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.userblock import make_block
 from tests.graphsurgery.test_weights import C, R, found, put, refused, save, se
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from graphsurgery.registry import all_blocks
+from graphsurgery.blocks.registry import all_blocks
 
 
 def test_blocks(cli: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from graphsurgery.registry import all_blocks
+from graphsurgery.blocks.registry import all_blocks
 
 NO_VERIFY = ("--no-verify", "-o", "out.onnx")
 AT_LEAST_ONE = {"cbam[timm]", "gc[timm]", "gc[timm-add]", "coordatt[official]"}

@@ -9,7 +9,7 @@ import pytest
 
 import graphsurgery
 from graphsurgery.errors import BlockError, InsertionError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.inserted import block_of, module_of, weights_of
 from graphsurgery.modelfile.model.fields import Edit
 from graphsurgery.modelfile.model.model import ModelFile

@@ -11,9 +11,9 @@ import pytest
 import torch
 from onnx import NodeProto, helper, numpy_helper
 
+from graphsurgery.blocks.reference import PYTORCH, Yardstick
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Rest, verification
-from graphsurgery.yardstick import PYTORCH, Yardstick
 
 CHANNELS = 4
 

@@ -12,13 +12,13 @@ import pytest
 from onnx import numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.block import Block
+from graphsurgery.blocks.block import Block
+from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Report, Row, verify
-from graphsurgery.registry import all_blocks
 from tests.graphsurgery.parity.test_insertions import detector
 from tests.graphsurgery.quantised.small import fork, quantised
 

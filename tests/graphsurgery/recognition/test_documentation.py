@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from graphsurgery.catalogue import values
+from graphsurgery.entry_points import values
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition import HeadPattern, Pattern

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.template.template import dla_mean
 from graphsurgery.template.template.template import Template

@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from torch.nn.functional import interpolate
 
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.modules.ge import GatherExcite
 from graphsurgery.template.template import nearest_resize
 from graphsurgery.template.template.names import Names

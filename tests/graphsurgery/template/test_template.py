@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery.errors import BlockError, WeightsError
-from graphsurgery.featuremap import FeatureMap, float_dtype
+from graphsurgery.feature_map import FeatureMap, float_dtype
 from graphsurgery.template.template.names import Names
 from graphsurgery.template.template.template import Template
 

@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto
 
 import graphsurgery as gsx
-from graphsurgery.block import Block
+from graphsurgery.blocks.block import Block
+from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.registry import all_blocks
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.rule import NOTE
 from tests.models import model, node, value

@@ -16,9 +16,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphsurgery.block import Block
+from graphsurgery.blocks.block import Block
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import residual_gate, weight_folding
 from graphsurgery.template.template.residual_gate import GATE_KEY
 from graphsurgery.template.template.subgraph import Emitted

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.blocks.registry import all_blocks
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.registry import all_blocks
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.fallback import to_the_gpu
 from graphsurgery.userblock import make_block

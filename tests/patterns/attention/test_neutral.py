@@ -10,9 +10,9 @@ import pytest
 import torch
 from onnx import helper
 
+from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.state_dict import load_weights
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.residual_gate import GATE_KEY
 from graphsurgery.torch import ResidualGate
 from graphsurgery.userblock import make_block

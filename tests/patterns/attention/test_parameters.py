@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.userblock import make_block
 from tests.patterns.attention.evaluators import Runtime
 from tests.patterns.attention.harness import Named, build, every_block, feature_map, random_weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from tests.patterns.attention.evaluators import Runtime
 from tests.patterns.attention.harness import build, feature_map
 from tests.patterns.attention.verdicts import assert_agrees

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
+from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
-from graphsurgery.registry import all_blocks
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.writer import TARGETS
 from graphsurgery.userblock import make_block
 from tests.patterns.attention.evaluators import Reference, Runtime, Stepwise, evaluators

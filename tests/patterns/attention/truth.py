@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from graphsurgery.block import Block
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.blocks.block import Block
+from graphsurgery.blocks.state_dict import load_weights
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.parity.conditioning import Conditioning
-from graphsurgery.state_dict import load_weights
 
 Array = np.ndarray[Any, Any]
 Value = TypeVar("Value")

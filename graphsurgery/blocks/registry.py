@@ -13,10 +13,10 @@ from functools import cache
 from inspect import isabstract
 from types import ModuleType
 
-from . import catalogue
+from .. import entry_points
+from ..errors import BlockError, MissingDependency
+from ..selection.nearby import nearest_titles
 from .block import Block
-from .errors import BlockError, MissingDependency
-from .selection.nearby import nearest_titles
 
 ENTRY_POINTS = "graphsurgery.patterns"
 
@@ -59,7 +59,7 @@ def _in_its_own_file(name: str) -> type[Block] | None:
     """The block of that name from the file of that name, so that one insertion need not load the whole catalogue; None
     where there is no such file, and where there are several catalogues, which have to be held against each other.
     """
-    module = catalogue.module_of_the_only(ENTRY_POINTS, name)
+    module = entry_points.module_of_the_only(ENTRY_POINTS, name)
     return next((block for block in _blocks_in(module) if getattr(block, "name", "") == name), None) if module else None
 
 
@@ -79,18 +79,18 @@ class _Registry:
     blocks: dict[str, type[Block]]
     disputed: dict[str, str]
     """name of a block that several packages bring -> what to say of it"""
-    broken: tuple[catalogue.Broken, ...]
+    broken: tuple[entry_points.Broken, ...]
 
 
 @cache
 def _registry() -> _Registry:
-    catalogues = catalogue.loaded(ENTRY_POINTS)
+    catalogues = entry_points.loaded(ENTRY_POINTS)
     broken = list(catalogues.broken)
     offers: dict[str, dict[type[Block], str]] = {}
     for package, module in catalogues.modules:
         for block in _blocks_in(module):
             if fault := _fault(block):
-                broken.append(catalogue.Broken(f"{module.__name__}.{block.__name__}", package, fault))
+                broken.append(entry_points.Broken(f"{module.__name__}.{block.__name__}", package, fault))
             elif hasattr(block, "name"):
                 offers.setdefault(block.name, {})[block] = f"{package} ({module.__name__})"
     blocks = {name: next(iter(offered)) for name, offered in sorted(offers.items()) if len(offered) == 1}
@@ -119,7 +119,7 @@ def _fault(block: type[Block]) -> str:
 def _tell() -> None:
     """Warn, once, of what is wrong with the installed packages."""
     registry = _registry()
-    catalogue.tell([*map(str, registry.broken), *registry.disputed.values()])
+    entry_points.tell([*map(str, registry.broken), *registry.disputed.values()])
 
 
 def forget() -> None:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .errors import BlockError
-from .featuremap import FeatureMap
+from ..errors import BlockError
+from ..feature_map import FeatureMap
+from ..template.template import Template
+from .reference import PYTORCH, Yardstick
 from .setting import Setting as Setting
-from .template.template import Template
-from .yardstick import PYTORCH, Yardstick
 
 if TYPE_CHECKING:
     import torch

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from graphsurgery import catalogue, registry
+from graphsurgery import entry_points
 from graphsurgery.blockcards import table
+from graphsurgery.blocks import registry
 from graphsurgery.cli.main import main
 from graphsurgery.errors import BlockError, GraphSurgeryError, GraphSurgeryWarning, MissingDependency
 from graphsurgery.userblock import make_block
 from tests import models
 
 BLOCK = """
-from graphsurgery.block import Block
+from graphsurgery.blocks.block import Block
 
 class Half(Block):
     name, title, paper, reference, formula, untrained = "{name}", "Half", "none", "none", "y = x / 2", "halves"
@@ -32,7 +33,7 @@ class Half(Block):
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Install a package next to the catalogue, as far as the registry can see."""
-    real = catalogue.entry_points
+    real = entry_points.entry_points
     found = list(real(group=registry.ENTRY_POINTS))
     monkeypatch.syspath_prepend(tmp_path)
     registry.forget()
@@ -42,7 +43,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no
         monkeypatch.delitem(sys.modules, package, raising=False)
         found.append(EntryPoint(package, package, registry.ENTRY_POINTS))
         patched = lambda group: found if group == registry.ENTRY_POINTS else real(group=group)  # noqa: E731
-        monkeypatch.setattr(catalogue, "entry_points", patched)
+        monkeypatch.setattr(entry_points, "entry_points", patched)
 
     yield add
     registry.forget()
@@ -99,7 +100,7 @@ def test_a_package_that_cannot_be_loaded_is_missed_only_by_who_needs_it(  # type
     ],
 )
 def test_a_class_that_is_no_block(install, text: str, reason: str) -> None:  # type: ignore[no-untyped-def]
-    install("theirs", f"from graphsurgery.block import Block\n\nclass Base(Block):\n    demand = 3\n\n{text}")
+    install("theirs", f"from graphsurgery.blocks.block import Block\n\nclass Base(Block):\n    demand = 3\n\n{text}")
     with pytest.warns(GraphSurgeryWarning) as told:
         registry.all_blocks()
     assert [str(each.message) for each in told] == [f"theirs.{reason}"]
@@ -137,11 +138,11 @@ def test_a_broken_package_of_detectors(
     tmp_path: Path,  # type: ignore[no-untyped-def]
 ) -> None:
     (tmp_path / "their_detectors.py").write_text("1 / 0")
-    ours = list(catalogue.entry_points(group="graphsurgery.detectors"))
+    ours = list(entry_points.entry_points(group="graphsurgery.detectors"))
     theirs = EntryPoint("their_detectors", "their_detectors", "graphsurgery.detectors")
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: [*ours, theirs])
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: [*ours, theirs])
     with pytest.warns(GraphSurgeryWarning, match="their_detectors cannot be loaded: ZeroDivisionError"):
-        assert catalogue.values("graphsurgery.detectors", object)
+        assert entry_points.values("graphsurgery.detectors", object)
 
 
 def test_the_command_line_says_it_in_a_line(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import BlockError
+from ..errors import BlockError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InsertionError
+from ..errors import InsertionError
 
 if TYPE_CHECKING:
     import torch

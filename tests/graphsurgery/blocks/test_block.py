@@ -15,12 +15,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery
-from graphsurgery import catalogue, registry
-from graphsurgery.block import Block, Setting
+from graphsurgery import entry_points
+from graphsurgery.blocks import registry
+from graphsurgery.blocks.block import Block, Setting
+from graphsurgery.blocks.registry import all_blocks, block_class, forget
 from graphsurgery.errors import BlockError
-from graphsurgery.featuremap import FeatureMap
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.registry import all_blocks, block_class, forget
 from graphsurgery.template.template.template import Template
 from graphsurgery.userblock import make_block
 
@@ -243,9 +244,9 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """An installed package ``others.halve`` beside the catalogue."""
     module = types.ModuleType("others_halve")
     monkeypatch.setitem(sys.modules, "others_halve", module)
-    ours = list(catalogue.entry_points(group=registry.ENTRY_POINTS))
+    ours = list(entry_points.entry_points(group=registry.ENTRY_POINTS))
     theirs = EntryPoint("others", "others_halve", registry.ENTRY_POINTS)
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: [*ours, theirs])
+    monkeypatch.setattr(entry_points, "entry_points", lambda group: [*ours, theirs])
     forget()
     yield module
     forget()
@@ -275,5 +276,5 @@ def test_what_a_module_only_imports_is_not_its_block(third_party: types.ModuleTy
 
 
 def test_listing_the_catalogue_needs_no_torch() -> None:
-    code = "import sys; from graphsurgery.registry import all_blocks; all_blocks(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from graphsurgery.blocks.registry import all_blocks; all_blocks(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

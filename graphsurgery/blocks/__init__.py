@@ -1,0 +1,1 @@
+"""What a block is, and which ones are installed."""
