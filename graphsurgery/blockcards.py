@@ -64,9 +64,9 @@ class Card:
     """All about one block; with ``spelled`` of one variant, only that variant's weights and facts."""
 
     def __init__(self, spelled: str) -> None:
-        from . import userblock
+        from . import userblocks
 
-        own = userblock.make(spelled, {})
+        own = userblocks.make(spelled, {})
         made = own or (catalogue_block(spelled) if "[" in spelled else None)
         found = [made] if made is not None else variants(block_class(spelled.strip()))
         self._block = type(found[0])

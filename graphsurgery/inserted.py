@@ -15,7 +15,7 @@ from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
 from .template.residual_gate import GATE_KEY
 from .template.weight_folding import read_back
-from .userblock import make_block
+from .userblocks import make_block
 
 if TYPE_CHECKING:
     import torch

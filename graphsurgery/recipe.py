@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import userblock
+from . import userblocks
 from .errors import RecipeError
 from .modelfile.model import ModelFile
 from .request import Request
@@ -159,7 +159,7 @@ def _request(entry: object, label: str, folder: Path | None) -> Request:
     for key in ("weights", "images"):
         if folder is not None and key in given:
             given[key] = str(folder / given[key])
-    if folder is not None and userblock.is_file(given["module"]):
+    if folder is not None and userblocks.is_file(given["module"]):
         given["module"] = str(folder / given["module"])
     return Request(**given)
 

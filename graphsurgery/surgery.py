@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import removal, userblock
+from . import removal, userblocks
 from .blocks.block import Array, Block
 from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
 from .feature_map import FeatureMap
@@ -108,8 +108,8 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[tuple[Planned, str | None]] = []
     for request in requests:
         check(request)
-        userblock.asked_for(request.module)
-        block = userblock.make_block(request.module, request.settings)
+        userblocks.asked_for(request.module)
+        block = userblocks.make_block(request.module, request.settings)
         trained = _read(request.weights) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
@@ -170,7 +170,7 @@ def verify(
     """
     from .parity import verify as compare
 
-    userblock.trust(trust)
+    userblocks.trust(trust)
     return compare(
         ModelFile.load(model),
         providers=providers,

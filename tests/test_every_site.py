@@ -23,7 +23,7 @@ from graphsurgery.recognition.advice import objection
 from graphsurgery.request import Request
 from graphsurgery.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.exports import export
 from tests.recognition.test_recovery import MUST
 

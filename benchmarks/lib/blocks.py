@@ -12,7 +12,7 @@ from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 
 Size = tuple[int, int, int]
 """Channels, height and width."""

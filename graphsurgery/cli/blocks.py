@@ -22,14 +22,14 @@ def blocks(
     graphsurgery blocks
     graphsurgery blocks ge
     """
-    from .. import blockcards, userblock
+    from .. import blockcards, userblocks
     from ..blockfacts import in_order_of_demand
     from .output import Printer, aside, progress
 
     printer = Printer(as_json=as_json)
     if name is not None:
         with aside():
-            userblock.asked_for(name)
+            userblocks.asked_for(name)
             card = blockcards.Card(name)
             data, lines = card.to_json(), list(card.lines())
         printer.json(data)

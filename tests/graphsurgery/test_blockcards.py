@@ -15,7 +15,7 @@ from graphsurgery.blocks.block import Array, Block
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "blocks.md"
 

@@ -19,7 +19,7 @@ from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.errors import WeightsError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from graphsurgery.weights import unfolded
 from tests import models
 

@@ -11,7 +11,7 @@ import pytest
 
 from graphsurgery import weights
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.graphsurgery.test_weights import C, R, found, put, refused, save, se
 
 Array = np.ndarray[Any, Any]

@@ -23,7 +23,7 @@ from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.template.template.template import Template
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 
 # ---------------------------------------------------------------------- the catalogue
 

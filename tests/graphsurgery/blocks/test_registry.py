@@ -13,7 +13,7 @@ from graphsurgery.blockcards import table
 from graphsurgery.blocks import registry
 from graphsurgery.cli.main import main
 from graphsurgery.errors import BlockError, GraphSurgeryError, GraphSurgeryWarning, MissingDependency
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests import models
 
 BLOCK = """

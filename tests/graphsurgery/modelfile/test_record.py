@@ -14,7 +14,7 @@ from graphsurgery.inserted import block_of, module_of, weights_of
 from graphsurgery.modelfile.model.fields import Edit
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.modelfile.model.record import KEY, Insertion, read_insertions
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests import models
 
 Array = np.ndarray[Any, Any]

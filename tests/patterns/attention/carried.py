@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from graphsurgery import weights
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
 from tests.patterns.attention.harness import Built, Settings, build, feature_map
 from tests.patterns.attention.verdicts import assert_close

@@ -23,7 +23,7 @@ from graphsurgery.template.template import residual_gate, weight_folding
 from graphsurgery.template.template.residual_gate import GATE_KEY
 from graphsurgery.template.template.subgraph import Emitted
 from graphsurgery.template.template.template import Template
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.truth import Truth, truth
 
 Array = np.ndarray[Any, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphsurgery import weights
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees

@@ -10,7 +10,7 @@ import torch
 
 from graphsurgery.errors import BlockError
 from graphsurgery.patterns.attention.aifi import positions
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import inserted
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import Built, build, feature_map

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from graphsurgery import weights
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 SPATIAL = ["Conv", "Relu"]

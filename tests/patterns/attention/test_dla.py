@@ -12,7 +12,7 @@ from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.fallback import to_the_gpu
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Evaluator, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     BLOCKS,

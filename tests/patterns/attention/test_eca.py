@@ -10,7 +10,7 @@ import torch
 from onnx import numpy_helper
 
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.harness import build, feature_map
 

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Reference, Runtime
 from tests.patterns.attention.harness import Array, Built, build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_close

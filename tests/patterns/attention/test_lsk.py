@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Stepwise
 from tests.patterns.attention.harness import build, feature_map
 from tests.patterns.attention.verdicts import assert_agrees

@@ -11,7 +11,7 @@ import torch
 
 from graphsurgery import weights
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Stepwise
 from tests.patterns.attention.harness import build, feature_map, random_weights

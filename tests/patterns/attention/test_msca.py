@@ -7,7 +7,7 @@ import pytest
 
 from graphsurgery import weights
 from graphsurgery.errors import WeightsError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 CHAIN = [*["Conv"] * 7, *["Add"] * 3, "Conv", "Mul"]

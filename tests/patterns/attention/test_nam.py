@@ -8,7 +8,7 @@ from onnx import helper
 
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
 from tests.patterns.attention.harness import Array, build, feature_map, random_weights
 

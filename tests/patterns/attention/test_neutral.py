@@ -15,7 +15,7 @@ from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.residual_gate import GATE_KEY
 from graphsurgery.torch import ResidualGate
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Evaluator, Runtime, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     DTYPES,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
 from tests.patterns.attention.harness import Named, build, every_block, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees

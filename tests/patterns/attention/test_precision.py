@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto
 
 from graphsurgery.template.template.writer import PRECISIONS as ALL
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.gates import assert_gate_follows
 from tests.patterns.attention.harness import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import OpenCv, OpenVino
 from tests.patterns.attention.harness import Settings, build, every_block, feature_map, few_inputs, trait
 from tests.patterns.attention.verdicts import assert_agrees

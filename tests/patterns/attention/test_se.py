@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
 from tests.patterns.attention.harness import Array, Built, build, feature_map
 from tests.patterns.attention.verdicts import assert_close

@@ -8,7 +8,7 @@ import pytest
 
 from graphsurgery import weights
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted, trained
 from tests.patterns.attention.harness import build, feature_map, random_weights
 

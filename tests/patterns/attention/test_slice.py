@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention import test_neutral, test_parameters, test_templates
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphsurgery import weights
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import build, feature_map

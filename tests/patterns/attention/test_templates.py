@@ -13,7 +13,7 @@ from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.writer import TARGETS
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Reference, Runtime, Stepwise, evaluators
 from tests.patterns.attention.harness import (
     BLOCKS,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from graphsurgery import weights
-from graphsurgery.userblock import make_block
+from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Runtime
 from tests.patterns.attention.harness import build, feature_map, random_weights

@@ -17,10 +17,10 @@ from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..template.template import Template
 from . import importing
-from .adapt import fitted
+from .block_graph import split
 from .constructor import EPSILON, Constructor
+from .fit_to_site import fitted
 from .paste import paste
-from .skeleton import split
 
 if TYPE_CHECKING:
     import torch

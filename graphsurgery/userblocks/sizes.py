@@ -11,8 +11,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
 from ..feature_map import FeatureMap
-from .fit import Shape, known_shapes, misfit
-from .skeleton import Skeleton
+from .block_graph import Skeleton
+from .shape_check import Shape, known_shapes, misfit
 
 Array = np.ndarray[Any, Any]
 _ROUNDS = 8

@@ -12,8 +12,8 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from ..feature_map import FeatureMap
 from ..runtime import session
-from .adapt import with_dtype
-from .skeleton import Skeleton
+from .block_graph import Skeleton
+from .fit_to_site import with_dtype
 
 
 class Referee(nn.Module):

@@ -39,11 +39,11 @@ def make_block(spelled: str, settings: Mapping[str, object] | None = None) -> Bl
 def make(spelled: str, settings: Mapping[str, object]) -> Block | None:
     """The block, if it is one of a user's; None for the name of a block of the catalogue. Raises BlockError."""
     if is_file(spelled):
-        from .onnxblock import onnx_block
+        from .onnx_block import onnx_block
 
         return onnx_block(spelled.strip(), settings)
     if is_module(spelled):
-        from .torchblock import torch_block
+        from .torch_block import torch_block
 
         return torch_block(spelled.strip(), settings)
     return None

@@ -15,9 +15,9 @@ from ..blocks.reference import Yardstick
 from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..template.template import Template
-from .adapt import fitted
+from .block_graph import Skeleton, load
+from .fit_to_site import fitted
 from .paste import paste
-from .skeleton import Skeleton, load
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ class OnnxBlock(Block):
         return paste(t, fitted(self._skeleton, t.feature, t.opset), t.weight)
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from .referee import Referee
+        from .onnx_reference import Referee
 
         return Referee(self._skeleton, self.compared_with(feature).dtype)
 

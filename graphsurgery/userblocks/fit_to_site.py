@@ -7,9 +7,9 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
 from ..feature_map import FeatureMap
-from .opsets import with_opset
+from .block_graph import Skeleton, fixed_names
+from .opset_conversion import with_opset
 from .sizes import with_sizes
-from .skeleton import Skeleton, fixed_names
 
 
 def fitted(skeleton: Skeleton, feature: FeatureMap, opset: int) -> Skeleton:

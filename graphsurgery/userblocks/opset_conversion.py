@@ -11,10 +11,10 @@ import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from ..errors import BlockError
-from .fit import known_shapes
+from .block_graph import Skeleton
 from .restated import RULES, Change
+from .shape_check import known_shapes
 from .sizes import infer
-from .skeleton import Skeleton
 
 _SAME_SINCE: dict[str, int] = {
     **dict.fromkeys(

@@ -20,7 +20,7 @@ from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
 from graphsurgery.inserted import module_of
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import verify
-from graphsurgery.userblock import importing
+from graphsurgery.userblocks import importing
 from tests import models
 
 C = 16

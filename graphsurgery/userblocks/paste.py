@@ -10,8 +10,8 @@ from onnx import numpy_helper
 
 from ..feature_map import float_dtype
 from ..template.template import Template
+from .block_graph import Skeleton, fixed_names
 from .sizes import infer
-from .skeleton import Skeleton, fixed_names
 
 
 def paste(t: Template, skeleton: Skeleton, weight: Callable[[str], gs.Tensor]) -> gs.Variable:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import graphsurgery
-from graphsurgery import userblock
+from graphsurgery import userblocks
 from graphsurgery.blockcards import Card
 from graphsurgery.errors import BlockError
-from graphsurgery.userblock import importing
+from graphsurgery.userblocks import importing
 from tests import models
 
 PACKAGE = """
@@ -49,7 +49,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def card(name: str) -> Card:
-    userblock.asked_for(f"gates_of_mine:{name}")
+    userblocks.asked_for(f"gates_of_mine:{name}")
     return Card(f"gates_of_mine:{name}")
 
 

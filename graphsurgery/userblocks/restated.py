@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from .fit import Shape
+from .shape_check import Shape
 
 _NEGATIVE_SINCE = 11
 """Up to then an axis counts from the front."""
