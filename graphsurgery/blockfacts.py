@@ -147,7 +147,7 @@ class Facts:
 
 
 def _run(model: onnx.ModelProto, x: Array) -> Array:
-    from .runtime import session
+    from .runtime.session import session
 
     ready = session(model.SerializeToString(), "cpu", optimise=False, threads=1)
     return np.asarray(ready.run({_X: x})[0], dtype=np.float64)

@@ -20,9 +20,17 @@ import numpy as np
 
 from benchmarks.lib import exports
 from benchmarks.lib.blocks import CONFIGURATIONS, SIZES, Size, forms, label, sizes_of, template
-from graphsurgery.bench.timing import in_turns, wall
 from graphsurgery.errors import MissingProvider
-from graphsurgery.providers import NVIDIA, PROVIDERS, available_providers, cannot_start, chain, onnxruntime, preload
+from graphsurgery.runtime.session.providers import (
+    NVIDIA,
+    PROVIDERS,
+    available_providers,
+    cannot_start,
+    chain,
+    onnxruntime,
+    preload,
+)
+from graphsurgery.runtime.session.timing import in_turns, wall
 
 FORMS = ("published", "own")
 WARM_UP, CALLS_A_ROUND, FEWEST_ROUNDS = 20, 5, 12

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import RequestError
 from ..modelfile.model import ModelFile
-from ..parity.images import GraphInput, graph_inputs, random_feeds
+from ..runtime.sample_inputs import GraphInput, graph_inputs, random_feeds
 
 SIDE = 640
 """Height and width of an image, where the model leaves them open."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..placement import shares
-from .timing import Difference, Times, Verdict
+from ..runtime.placement import shares
+from ..runtime.timing import Difference, Times, Verdict
 
 
 @dataclass(frozen=True)

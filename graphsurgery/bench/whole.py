@@ -17,16 +17,16 @@ import onnx
 
 from ..errors import RequestError
 from ..modelfile.model import ModelFile
-from ..parity.images import graph_inputs
-from ..placement import by_provider
-from ..providers import NVIDIA
 from ..removal import remove
-from ..runtime import require, session, short_name
-from ..tensorrt.quantised import element_types, is_quantised
+from ..runtime.placement import by_provider
+from ..runtime.providers import NVIDIA
+from ..runtime.quantised_types import element_types, is_quantised
+from ..runtime.sample_inputs import graph_inputs
+from ..runtime.session import require, session, short_name
+from ..runtime.timing import in_turns, wall
 from .inputs import described, inputs_for
 from .machine import describe, gpus
 from .report import BenchReport, Side, Timed
-from .timing import in_turns, wall
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelSource

@@ -76,7 +76,7 @@ def provider_list(values: list[str] | None) -> list[str] | None:
     """Names from ``--providers cpu,cuda`` and repeated options. RequestError for an unknown one."""
     if values is None:
         return None
-    from ..runtime import short_name
+    from ..runtime.session import short_name
 
     return [short_name(name) for value in values for name in value.split(",") if name.strip()]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CannotRun, NoKernel, ParityFailed
-from ..runtime import session
+from ..runtime.session import session
 from .conditioning import UNITS
 from .cutout import numpy_dtype, pair_of
 from .metrics import compare

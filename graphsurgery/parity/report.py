@@ -11,7 +11,7 @@ from typing import Any
 
 from ..blocks.reference import PYTORCH, Yardstick
 from ..errors import ParityFailed
-from ..placement import Placement, shares
+from ..runtime.placement import Placement, shares
 from .metrics import Metrics
 from .tolerance import Tolerance
 
@@ -70,7 +70,7 @@ class Row:
     """All comparisons of one insertion on one provider in one mode."""
 
     provider: str
-    """A short name as in graphsurgery.runtime.PROVIDERS, or onnx.reference."""
+    """A short name as in graphsurgery.runtime.session.PROVIDERS, or onnx.reference."""
     mode: Mode
     gate_opened: bool
     """Whether the alpha of a residual gate was 1 for this, so that what is behind the gate counts."""

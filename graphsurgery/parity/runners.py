@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CannotRun, NoKernel
-from ..placement import Placement, by_provider
-from ..runtime import Session, session
-from ..tensorrt.quantised import element_types
+from ..runtime.placement import Placement, by_provider
+from ..runtime.quantised_types import element_types
+from ..runtime.session import Session, session
 from .cases import Case
 from .cutout import Cutout, numpy_dtype
 from .metrics import Metrics, compare

@@ -16,14 +16,14 @@ import onnx
 
 from ..errors import InsertionError, MissingDependency, ParityFailed
 from ..inserted import block_of, module_of, module_with
-from ..runtime import require, short_name, usable
+from ..runtime.activations import Activations, activations
+from ..runtime.sample_inputs import image_paths
+from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
-from .activation import Activations, activations
 from .cases import Case, cases
 from .conditioning import Conditioning
 from .cutout import Cutout, cut_out, numpy_dtype, with_constants
 from .drawn import drawn
-from .images import image_paths
 from .metrics import compare
 from .pair import PairCheck
 from .report import InsertionReport, Mode, Report, Rest

@@ -253,7 +253,7 @@ def measured(model: ModelFile, insertions: Sequence[Insertion], images: Path) ->
 
     The model runs on onnxruntime's CPU provider. MissingDependency, RequestError (bad images) and CannotRun.
     """
-    from ..parity.activation import activations
+    from ..runtime.activations import activations
 
     wanted = [(each.output_tensor, each.feature.onnx_type) for each in insertions]
     found = activations(model, wanted, images)

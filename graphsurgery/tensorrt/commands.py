@@ -14,9 +14,9 @@ from typing import Any
 
 from ..errors import RequestError
 from ..modelfile.model import ModelFile
+from ..runtime.quantised_types import halves, is_quantised
 from .precision import autocast_patterns, trtexec_flags, types_of
 from .profiles import Profile, profiles, text
-from .quantised import halves, is_quantised
 from .support import Version
 from .view import View
 

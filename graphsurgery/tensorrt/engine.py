@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from ..errors import CheckFailed, EnvironmentLacks, MissingDependency, RequestError
 from ..modelfile.model import ModelFile
+from ..runtime.quantised_types import halves, is_quantised
 from .inspector import Layer, layers
 from .parser import builder, major, network, tensorrt
 from .profiles import Profile, model_inputs, profiles
-from .quantised import halves, is_quantised
 
 Array = npt.NDArray[Any]
 _TORCH_TYPES = {

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..bench.timing import Difference, Times, in_turns
 from ..errors import RequestError
 from ..modelfile.model import ModelFile
+from ..runtime.timing import Difference, Times, in_turns
 from .inspector import Layer, became, types
 
 Array = npt.NDArray[Any]
@@ -115,7 +115,7 @@ def build_and_compare(
     ``engine`` is where the built engine is written. Raises EnvironmentLacks without TensorRT, PyTorch with CUDA, or a
     GPU; CheckFailed if the model cannot be built.
     """
-    from .. import runtime
+    from ..runtime import session
     from .commands import PRECISIONS
     from .engine import Engine, build, random_feeds, tools
 
@@ -131,7 +131,7 @@ def build_and_compare(
     for each in engines:
         each.feed(feeds)
         each.run()
-    session = runtime.session(path, "cpu")
+    session = session.session(path, "cpu")
     expected = dict(zip((info.name for info in session.outputs), session.run(feeds), strict=True))
     results = engines[0].results()
     agreements = [Agreement.of(name, results[name], expected[name]) for name in results]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from ..feature_map import FeatureMap
-from ..runtime import session
+from ..runtime.session import session
 from .block_graph import Skeleton
 from .fit_to_site import with_dtype
 

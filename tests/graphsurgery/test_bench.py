@@ -14,10 +14,10 @@ import graphsurgery as gsx
 from graphsurgery.bench import bench
 from graphsurgery.bench.inputs import inputs_for
 from graphsurgery.bench.machine import describe, read_gpus
-from graphsurgery.bench.timing import Difference, Times, Verdict, in_turns, interval, wall
 from graphsurgery.bench.whole import precision
 from graphsurgery.errors import MissingProvider, RequestError
 from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.runtime.session.timing import Difference, Times, Verdict, in_turns, interval, wall
 
 DETECTOR = Path(__file__).parents[2] / "examples" / "01_first_insertion" / "detector.onnx"
 

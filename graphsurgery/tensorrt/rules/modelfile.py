@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from onnx import helper
 
-from ...tensorrt.quantised import is_quantised
+from ...runtime.quantised_types import is_quantised
 from ...tensorrt.rule import NOTE, WARNING, Asked, file_rule
 from ...tensorrt.support import TYPE_NAMES
 from ...tensorrt.view import View

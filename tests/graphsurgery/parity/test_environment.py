@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from graphsurgery import runtime
 from graphsurgery.errors import MissingDependency, MissingProvider, RequestError
 from graphsurgery.parity import Verdict, runners, verification, verify
-from graphsurgery.placement import Kernel
+from graphsurgery.runtime.session import session
+from graphsurgery.runtime.session.placement import Kernel
 
 Make = Callable[..., Any]
 
@@ -31,7 +31,7 @@ def test_a_provider_that_is_missing_is_an_error_before_anything_runs(
 
 
 def test_cuda_is_used_by_default_where_it_starts(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert verify(make_simam()).providers == (("cpu", "cuda") if runtime.usable("cuda") else ("cpu",))
+    assert verify(make_simam()).providers == (("cpu", "cuda") if session.usable("cuda") else ("cpu",))
     monkeypatch.setattr(verification, "usable", lambda name: True)
     assert verification._providers(None) == ("cpu", "cuda")
     monkeypatch.setattr(verification, "usable", lambda name: False)
@@ -58,7 +58,7 @@ class Fake:
 
 def test_each_provider_is_compared_by_itself(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def session(data: bytes, provider: str, **more: Any) -> Any:
-        real = runtime.session(data, "cpu", **more)
+        real = session.session(data, "cpu", **more)
         return Fake(real) if provider == "cuda" else real
 
     monkeypatch.setattr(runners, "session", session)

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery.parity.stepwise import rounded_after_every_node
-from graphsurgery.runtime import session
+from graphsurgery.runtime.session.session import session
 
 KINDS = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
 

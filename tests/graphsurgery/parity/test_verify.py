@@ -15,7 +15,7 @@ from PIL import Image
 
 from graphsurgery.errors import InsertionError, ParityFailed, RequestError
 from graphsurgery.parity import Mode, Report, Rest, Row, Verdict, verification, verify
-from graphsurgery.parity.activation import activations, upstream
+from graphsurgery.runtime.session.activations import activations, upstream
 
 CPU = ["cpu"]
 Make = Callable[..., Any]

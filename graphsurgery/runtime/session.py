@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .errors import CannotRun, MissingProvider, NoKernel
+from ..errors import CannotRun, MissingProvider, NoKernel
 from .placement import Kernel, kernels
 from .providers import (
     NVIDIA,

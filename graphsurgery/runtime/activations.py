@@ -12,8 +12,8 @@ import onnx
 
 from ..errors import CannotRun, NoKernel
 from ..modelfile.fields import INITIALIZER, NODE, Edit
-from ..runtime import Session, session
-from .images import GraphInput, graph_inputs, image_feeds, random_feeds
+from .sample_inputs import GraphInput, graph_inputs, image_feeds, random_feeds
+from .session import Session, session
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
-from .errors import MissingDependency, RequestError
+from ..errors import MissingDependency, RequestError
 
 PROVIDERS: dict[str, str] = {
     "cpu": "CPUExecutionProvider",

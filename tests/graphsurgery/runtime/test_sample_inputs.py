@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from graphsurgery.errors import MissingDependency, RequestError
-from graphsurgery.parity import images
-from graphsurgery.parity.images import GraphInput, graph_inputs, image_feeds, image_paths, random_feeds
+from graphsurgery.runtime.session import sample_inputs
+from graphsurgery.runtime.session.sample_inputs import GraphInput, graph_inputs, image_feeds, image_paths, random_feeds
 
 FLOAT32 = np.dtype(np.float32)
 NCHW = GraphInput("images", FLOAT32, (1, 3, 64, 96))
@@ -115,7 +115,7 @@ def test_images_come_in_the_order_of_their_names_and_not_too_many(
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in image_paths(tmp_path)] == ["a.JPG", "b.png", "c.bmp"]
-    monkeypatch.setattr(images, "LIMIT", 2)
+    monkeypatch.setattr(sample_inputs, "LIMIT", 2)
     assert [path.name for path in image_paths(tmp_path)] == ["a.JPG", "b.png"]
 
 

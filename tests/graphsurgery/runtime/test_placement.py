@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from graphsurgery.placement import Kernel, Placement, by_provider, kernels
-from graphsurgery.runtime import session
+from graphsurgery.runtime.session.placement import Kernel, Placement, by_provider, kernels
+from graphsurgery.runtime.session.session import session
 
 Nodes = list[tuple[str, str]]
 BLOCK: Nodes = [("/b/ReduceMean", "ReduceMean"), ("/b/Mod", "Mod"), ("/b/Mul", "Mul")]
