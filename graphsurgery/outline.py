@@ -16,7 +16,7 @@ from .wiring import Edge, Wiring
 if TYPE_CHECKING:
     from .modelfile.record import Insertion
     from .recognition import BlockTree, Found
-    from .recognition.view import View
+    from .recognition.graph_view import View
     from .sites import Site, SiteFinder
 
 OUTPUT = "(model output)"

@@ -10,7 +10,7 @@ from .graph.index import GraphIndex
 
 if TYPE_CHECKING:
     from .modelfile.record import Insertion
-    from .recognition.view import View
+    from .recognition.graph_view import View
 
 _Origin = tuple[str | None, tuple[str, ...]]
 """name of a row, None for an input of the model; ids of the inserted blocks behind it"""

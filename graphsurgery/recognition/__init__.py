@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .block import Found
 from .blocktree import BlockTree, recognise
-from .found import Found
 from .pattern import HeadPattern, Pattern
 
 __all__ = ["BlockTree", "Found", "HeadPattern", "Pattern", "recognise"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .block import Found
 from .blocktree import BlockTree
-from .found import Found
 
 _INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _CONVOLUTIONS = ("Conv", "DWConv")

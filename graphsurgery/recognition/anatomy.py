@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 
-from .found import Found
+from .block import Found
+from .graph_view import View
+from .head_detection import Unit, common, describe
 from .pattern import HeadPattern
-from .plane import Plane
-from .towers import Unit, common, describe
-from .view import View
+from .strides import Plane
 
 ROLES = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "before-sppf", "after-sppf", "neck-outputs", "stage-ends")
 _PYRAMID = re.compile(r"p([1-7])")

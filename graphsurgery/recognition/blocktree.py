@@ -11,12 +11,12 @@ from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree, common_path, from_weights
 from ..graph.shapes import ShapeTable
 from .anatomy import ROLES, Anatomy
-from .found import Found
+from .block import Found
 from .functions import expand
+from .graph_view import View
 from .matcher import Matcher
 from .pattern import HeadPattern, Pattern
-from .plane import Plane
-from .view import View
+from .strides import Plane
 
 _GROUP = "graphsurgery.detectors"
 """entry points: modules with Pattern and HeadPattern values in them"""

@@ -14,8 +14,8 @@ import onnx
 from onnx import inliner
 
 from ..graph.index import GraphIndex
-from .found import Found
-from .view import View
+from .block import Found
+from .graph_view import View
 
 
 class Expanded:

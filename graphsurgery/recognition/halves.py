@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .view import View
+from .graph_view import View
 
 
 class Halves:

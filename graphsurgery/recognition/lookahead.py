@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from .graph_view import View
 from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Value
-from .view import View
 
 HALVING = frozenset({"Split", "Slice", "SequenceAt"})
 _DEEP = 3  # nodes behind the one that makes a tensor

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from .beyond import made_beyond
-from .found import Found
+from .block import Found
+from .graph_view import View
 from .halves import Halves
 from .lookahead import Lookahead
 from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Value, occurring_once
-from .plane import Plane
-from .view import View
+from .strides import Plane
+from .token_paths import made_beyond
 
 _LONGEST = 64  # links of a chain
 _LONGEST_ACTIVATION = 16  # nodes

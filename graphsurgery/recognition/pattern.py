@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from .found import Found
-    from .view import View
+    from .block import Found
+    from .graph_view import View
 
 EITHER_WAY = frozenset({"Add", "Mul", "Max", "Min"})
 """operators whose two operands may be in any order"""

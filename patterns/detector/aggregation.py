@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, link, pointwise, spatial
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.pattern import Each, OneOf, Op, Part, Pattern, Value
 
 _x = Value()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, unstrided
 from graphsurgery.patterns.detector.conv import is_plain
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.pattern import Op, Part, Pattern, Value
 
 

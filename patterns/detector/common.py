@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part
 
 Link = Callable[[Expression, str], Expression]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated, activation_name
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Pattern, Value
-from graphsurgery.recognition.view import View
 
 _CONVOLUTIONS = ("Conv", "ConvInteger", "FusedConv", "NhwcFusedConv")
 _FUSED = "activation"  # attribute of onnxruntime's convolutions

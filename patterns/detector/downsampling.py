@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
-from graphsurgery.recognition.view import View
 
 
 def _halves(view: View, position: int) -> bool:

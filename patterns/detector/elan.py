@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.spp import keeps_size
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
 
 

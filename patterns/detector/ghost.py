@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import gated, linear, link, pointwise, unstrided
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
 
 _primary = Part("cv1", "Conv", Value())

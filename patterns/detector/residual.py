@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, linear, pointwise, spatial
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.c2f import gathered
 from graphsurgery.patterns.detector.common import active, linear, link, pointwise, unstrided
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.pattern import OneOf, Op, Part, Pattern, Value
 
 

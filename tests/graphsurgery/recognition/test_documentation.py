@@ -10,9 +10,9 @@ from graphsurgery.entry_points import values
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recognition import HeadPattern, Pattern
+from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.matcher import Matcher
-from graphsurgery.recognition.plane import Plane
-from graphsurgery.recognition.view import View
+from graphsurgery.recognition.strides import Plane
 from tests.patterns.detector.graphs import graph
 
 PAGE = (Path(__file__).parents[3] / "docs" / "recognition.md").read_text()

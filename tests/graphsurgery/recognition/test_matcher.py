@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.recognition.found import Found
+from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.recognition.pattern import Chain, Each, Half, OneOf, Op, Part, Pattern, Value
-from graphsurgery.recognition.plane import Plane
-from graphsurgery.recognition.view import View
+from graphsurgery.recognition.strides import Plane
 from tests.patterns.detector.graphs import graph
 
 

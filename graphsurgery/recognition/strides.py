@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..graph.shapes import ShapeTable
-from .images import CONVOLUTIONS, POOLS, WHOLE, Images, Size, height_and_width
-from .images import Stride as Stride
-from .view import View
+from .graph_view import View
+from .input_images import CONVOLUTIONS, POOLS, WHOLE, Images, Size, height_and_width
+from .input_images import Stride as Stride
 
 _OFF = frozenset(
     {

@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.recognition.plane import Plane
-from graphsurgery.recognition.view import View
+from graphsurgery.recognition.graph_view import View
+from graphsurgery.recognition.strides import Plane
 from tests.patterns.detector.graphs import graph
 
 CONV = "c = Conv <pads = [1,1,1,1], strides = [2,2]> (x, w)"

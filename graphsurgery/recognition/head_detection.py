@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .found import Found
-from .plane import Stride
+from .block import Found
+from .strides import Stride
 
 _Signature: TypeAlias = tuple[object, frozenset[object]]
 

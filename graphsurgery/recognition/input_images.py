@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from ..feature_map import Dimension, channels_first
 from ..graph.shapes import ShapeTable, tensor_type
-from .view import View
+from .graph_view import View
 
 Stride: TypeAlias = tuple[Fraction, Fraction]
 """image height over the map's, image width over the map's"""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .plane import Plane
-from .view import View
+from .graph_view import View
+from .strides import Plane
 
 _MOST = 500  # nodes
 
