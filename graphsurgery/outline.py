@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .modelfile.record import Insertion
     from .recognition import BlockTree, Found
     from .recognition.graph_view import View
-    from .sites import Site, SiteFinder
+    from .selection.sites import Site, SiteFinder
 
 OUTPUT = "(model output)"
 """how the list of readers calls an output of the model"""

@@ -21,8 +21,8 @@ from .modelfile.model import ModelFile
 from .modelfile.record import Insertion, RecordedSite
 from .modelfile.wire import rename_inputs, rename_outputs
 from .quantised import qdq
-from .selection.beside import Reader
-from .sites import Site, SiteFinder
+from .selection.branches import Reader
+from .selection.sites import Site, SiteFinder
 from .template import residual_gate, weight_folding
 from .template.names import Names
 from .template.subgraph import Emitted

@@ -22,7 +22,7 @@ from .modelfile.model import ModelFile
 from .quantised import pairing
 from .request import Request, of_kind, selectors
 from .request import settings as by_name
-from .sites import Site, SiteFinder
+from .selection.sites import Site, SiteFinder
 from .splice import Done, Planned, spliced
 from .template import residual_gate
 from .template.residual_gate import GATE_KEY

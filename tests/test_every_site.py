@@ -21,7 +21,7 @@ from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError, SiteError
 from graphsurgery.recognition.advice import objection
 from graphsurgery.request import Request
-from graphsurgery.sites import Site, SiteFinder
+from graphsurgery.selection.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out
 from graphsurgery.userblocks import make_block
 from tests.exports import export

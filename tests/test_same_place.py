@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.sites import SiteFinder
+from graphsurgery.selection.sites import SiteFinder
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect
 from tests.exports.modulelist import image

@@ -14,7 +14,7 @@ import pytest
 
 from graphsurgery.errors import BlockError
 from graphsurgery.request import Request
-from graphsurgery.sites import SiteFinder
+from graphsurgery.selection.sites import SiteFinder
 from graphsurgery.surgery import carry_out
 from tests.test_every_site import catalogue, check, fits, original
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from .. import entry_points
 from ..errors import BlockError, MissingDependency
-from ..selection.nearby import nearest_titles
+from ..messages import nearest_titles
 from .block import Block
 
 ENTRY_POINTS = "graphsurgery.patterns"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency, ParityFailed, RequestError
-from ..selection.nearby import shape_text
+from ..messages import shape_text
 from .files import DASH, Destination, open_model
 from .output import Printer, aside, counted, listed, progress, shown
 

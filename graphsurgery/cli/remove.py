@@ -76,7 +76,7 @@ def _state(left: list[str], original: bool | None) -> list[str]:
 
 
 def _list(model: ModelFile, label: str, printer: Printer) -> None:
-    from ..selection.nearby import shape_text
+    from ..messages import shape_text
     from .output import counted, listed
 
     insertions = model.insertions()

@@ -12,7 +12,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..outline import Outline, Row
-    from ..sites import Site, SiteFinder
+    from ..selection.sites import Site, SiteFinder
     from .output import Printer
 
 _DEPTH = 2
@@ -65,7 +65,7 @@ def sites(
     """
     from ..graph.validity import fault
     from ..outline import Outline
-    from ..sites import SiteFinder
+    from ..selection.sites import SiteFinder
     from .files import DASH, open_model
     from .output import Printer
 
@@ -95,7 +95,7 @@ def sites(
 
 
 def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, Any]:
-    from ..selection.nearby import shape_text
+    from ..messages import shape_text
     from .output import counted, listed
 
     rows = outline.rows(depth)
@@ -170,8 +170,8 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 
 
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
+    from ..messages import shape_text
     from ..recognition.advice import examine
-    from ..selection.nearby import shape_text
     from .output import listed
 
     advice = [examine(finder.blocks, site.tensor) for site in found]

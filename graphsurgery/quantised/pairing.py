@@ -13,7 +13,7 @@ from . import qdq
 
 if TYPE_CHECKING:
     from ..request import Request
-    from ..sites import SiteFinder
+    from ..selection.sites import SiteFinder
 
 _NOTHING_TO_ADD = (
     "--qdq adds nothing here: the block stands in front of the QuantizeLinear that its readers have already"

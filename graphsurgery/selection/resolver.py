@@ -14,14 +14,14 @@ from ..errors import SelectorError
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import ShapeTable
-from .beside import Reader
-from .blockfinder import BlockFinder, Scope
-from .bodies import whereabouts
-from .edges import Edges, Target
-from .nearby import closest, listed, shape_text
-from .pathfinder import PathFinder
-from .selectors import Inside, Named, Operator, Role, Selector, Word, parse
-from .selectortext import Text
+from ..messages import closest, listed, shape_text
+from .blocks import BlockFinder, Scope
+from .borders import Edges, Target
+from .branches import Reader
+from .modules import PathFinder
+from .nested_names import whereabouts
+from .parser import Inside, Named, Operator, Role, Selector, Word, parse
+from .text import Text
 
 if TYPE_CHECKING:
     from ..recognition import BlockTree

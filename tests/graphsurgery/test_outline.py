@@ -14,7 +14,7 @@ from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.outline import OUTPUT, Outline, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
-from graphsurgery.sites import SiteFinder
+from graphsurgery.selection.sites import SiteFinder
 from graphsurgery.wiring import Edge
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect

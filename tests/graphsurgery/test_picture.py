@@ -16,7 +16,7 @@ from graphsurgery.picture import as_html, as_svg
 from graphsurgery.picture.layout import BOX, Box, Drawing, arrange
 from graphsurgery.picture.svg import _parts
 from graphsurgery.picture.tracks import tracks
-from graphsurgery.sites import SiteFinder
+from graphsurgery.selection.sites import SiteFinder
 from tests.exports import export
 from tests.models import model, node, value
 

@@ -321,7 +321,7 @@ def _load_and_use(data: bytes) -> None:
     with contextlib.suppress(GraphSurgeryError):
         model = ModelFile.load(data)
         assert model.to_bytes() == data
-        graphsurgery.sites(model)
+        graphsurgery.selection.sites(model)
         edited = graphsurgery.insert(model, "simam", after=["/model.0"])
         new = [i.id for i in edited.insertions()]
         assert graphsurgery.remove(edited.to_bytes(), new).to_bytes() == data

@@ -24,7 +24,7 @@ from graphsurgery.parity import Mode, Verdict
 from graphsurgery.quantised.qdq import Pair
 from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request
-from graphsurgery.sites import SiteFinder
+from graphsurgery.selection.sites import SiteFinder
 from graphsurgery.splice import Done
 from graphsurgery.surgery import carry_out, verify
 from graphsurgery.tensorrt import findings

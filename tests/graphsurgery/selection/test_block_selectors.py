@@ -14,8 +14,8 @@ from onnx import helper
 import graphsurgery
 from graphsurgery.errors import GraphSurgeryError, SelectorError, SiteError
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.selection.selectors import parse
-from graphsurgery.sites import Site, SiteFinder
+from graphsurgery.selection.parser import parse
+from graphsurgery.selection.sites import Site, SiteFinder
 from tests import models
 from tests.counting import calls
 from tests.exports import export

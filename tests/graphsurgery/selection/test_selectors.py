@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from graphsurgery.errors import SelectorError
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.selection.resolver import Place
-from graphsurgery.selection.selectortext import Text, spellings
-from graphsurgery.sites import SiteFinder
+from graphsurgery.selection.sites import SiteFinder
+from graphsurgery.selection.text import Text, spellings
 from tests import models
 from tests.models import node, value
 

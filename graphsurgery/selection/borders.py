@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ..graph import quantisation
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
-from .beside import Beside
-from .selectortext import Text
+from .branches import Beside
+from .text import Text
 
 if TYPE_CHECKING:
     from ..recognition import Found

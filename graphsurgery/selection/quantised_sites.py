@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from ..graph import quantisation
 from ..graph.index import GraphIndex
-from ..selection.nearby import listed
+from ..messages import listed
 
 
 def integers(

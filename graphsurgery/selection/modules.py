@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
 from ..graph.module_paths import Module, join
-from .nearby import closest, listed
-from .selectors import Path
+from ..messages import closest, listed
+from .parser import Path
 
 
 class PathFinder:

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
-from .errors import SiteError
-from .feature_map import Dimension, FeatureMap, channels_first, float_dtype
-from .graph import quantisation, validity
-from .graph.index import GraphIndex
-from .graph.module_paths import ModuleTree
-from .graph.shapes import ShapeTable
-from .modelfile.model import ModelFile
-from .quantised import quantisedplace
-from .selection.beside import Reader
-from .selection.narrowing import Narrowing
-from .selection.nearby import listed, shape_text
-from .selection.resolver import Place, Resolver
+from ..errors import SiteError
+from ..feature_map import Dimension, FeatureMap, channels_first, float_dtype
+from ..graph import quantisation, validity
+from ..graph.index import GraphIndex
+from ..graph.module_paths import ModuleTree
+from ..graph.shapes import ShapeTable
+from ..messages import listed, shape_text
+from ..modelfile.model import ModelFile
+from . import quantised_sites
+from .branches import Reader
+from .consumers import Narrowing
+from .resolver import Place, Resolver
 
 if TYPE_CHECKING:
-    from .recognition import BlockTree
+    from ..recognition import BlockTree
 
 _SUSPICIOUS = frozenset(
     {"Conv", "BatchNormalization", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Reshape", "Transpose"}
@@ -95,7 +95,7 @@ class SiteFinder:
     @cached_property
     def blocks(self) -> BlockTree:
         """The model's blocks, recognised by structure."""
-        from .recognition import recognise
+        from ..recognition import recognise
 
         return recognise(self.index, self.shapes, self.tree)
 
@@ -154,7 +154,7 @@ class SiteFinder:
         dtype = float_dtype(kind)
         if dtype is None and quantisation.holds_integers(index, tensor):
             shaped = self._resolver.shaped
-            raise SiteError(f"{what} {quantisedplace.integers(index, tensor, kind, self.is_map, shaped)}")
+            raise SiteError(f"{what} {quantised_sites.integers(index, tensor, kind, self.is_map, shaped)}")
         if kind and dtype is None:
             held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
             raise SiteError(f"{what} holds {held} values; a block needs a float tensor")
@@ -282,11 +282,11 @@ class SiteFinder:
         return f"; the nearest maps that it is made from are {listed(names, 4)}" if names else ""
 
     def _warnings(self, tensor: str) -> Iterable[str]:
-        if quantised := quantisedplace.in_front(self.index, tensor):
+        if quantised := quantised_sites.in_front(self.index, tensor):
             yield quantised
         position = self.index.producer.get(tensor)
         if position is not None and self.index.nodes[position].op_type in _SUSPICIOUS:
-            from .recognition.advice import objection  # looks at the whole model: only where there may be a reason
+            from ..recognition.advice import objection  # looks at the whole model: only where there may be a reason
 
             if found := objection(self.blocks, tensor):
                 yield found

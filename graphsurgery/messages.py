@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..plaintext import printable
+from .plaintext import printable
 
 if TYPE_CHECKING:
-    from ..feature_map import Dimension
+    from .feature_map import Dimension
 
 _MOST = 1000
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from ..errors import SelectorError
 from ..graph.index import GraphIndex
 from ..graph.module_paths import Module, ModuleTree
-from .nearby import closest, listed
-from .pathfinder import PathFinder
-from .selectors import Block, Operator, Path, Role
-from .selectortext import Text
+from ..messages import closest, listed
+from .modules import PathFinder
+from .parser import Block, Operator, Path, Role
+from .text import Text
 
 if TYPE_CHECKING:
     from ..recognition import BlockTree, Found

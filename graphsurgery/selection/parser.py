@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from ..errors import SelectorError
 from ..graph.module_paths import join
-from .selectortext import Text, spellings
+from .text import Text, spellings
 
 Item = TypeVar("Item")
 

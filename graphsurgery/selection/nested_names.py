@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import onnx
 
 from ..graph.index import GraphIndex
-from .nearby import listed
+from ..messages import listed
 
 _BODIES = {"If": "branches", "Loop": "body", "Scan": "body", "SequenceMap": "body"}
 

@@ -15,7 +15,7 @@ from graphsurgery import removal
 from graphsurgery.errors import SelectorError, SiteError
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.sites import Site, SiteFinder
+from graphsurgery.selection.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out, verify
 from tests import models
 from tests.exports import export

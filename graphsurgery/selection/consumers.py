@@ -8,10 +8,10 @@ from ..errors import SelectorError
 from ..graph import quantisation
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
-from .beside import Reader
-from .nearby import listed
+from ..messages import listed
+from .branches import Reader
 from .resolver import Resolver
-from .selectortext import Text
+from .text import Text
 
 
 class Narrowing:
