@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import removal, userblocks
+from . import userblocks
 from .blocks.block import Array, Block
 from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
 from .feature_map import FeatureMap
+from .insertion import qdq_request, removal
+from .insertion.splice import Done, Planned, spliced
 from .modelfile import external_data
 from .modelfile.model import ModelFile
-from .quantised import pairing
 from .request import Request, of_kind, selectors
 from .request import settings as by_name
 from .selection.sites import Site, SiteFinder
-from .splice import Done, Planned, spliced
 from .template import residual_gate
 from .template.residual_gate import GATE_KEY
 from .template.subgraph import Emitted
@@ -113,8 +113,8 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
         trained = _read(request.weights) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-        plans += [pairing.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
-    return spliced(finder, pairing.measured(finder, plans), _gpu_fallback)
+        plans += [qdq_request.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
+    return spliced(finder, qdq_request.measured(finder, plans), _gpu_fallback)
 
 
 def _gpu_fallback(planned: Planned, emitted: Emitted, source: str, model: ModelFile) -> str | None:
@@ -196,7 +196,7 @@ def check(request: Request) -> None:
     ):
         if value not in known:
             raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
-    pairing.check(request)
+    qdq_request.check(request)
     if request.seed < 0:
         raise RequestError(f"the seed is a whole number from 0 on, not {request.seed}")
     if request.weights is not None and request.init != "default":

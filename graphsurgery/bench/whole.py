@@ -16,8 +16,8 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import RequestError
+from ..insertion.removal import remove
 from ..modelfile.model import ModelFile
-from ..removal import remove
 from ..runtime.placement import by_provider
 from ..runtime.providers import NVIDIA
 from ..runtime.quantised_types import element_types, is_quantised

@@ -15,10 +15,10 @@ from .files import DASH, Destination, open_model
 from .output import Printer, aside, counted, listed, progress, shown
 
 if TYPE_CHECKING:
+    from ..insertion.splice import Done
     from ..modelfile.model import ModelFile
     from ..parity import InsertionReport, Report
     from ..request import Request
-    from ..splice import Done
 
 _NEEDED = ("torch", "onnxruntime")
 
@@ -47,8 +47,8 @@ class Checking:
 
     def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str]) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
+        from ..insertion.removal import remove, same_bytes
         from ..parity import Rest, verify
-        from ..removal import remove, same_bytes
 
         with progress("comparing", quiet=self.quiet), aside():
             images = Path(self.images) if self.images is not None else None

@@ -47,7 +47,7 @@ def remove(
             raise RequestError("say which insertions to undo: their ids, or --all")
         _list(open_model(model), model or DASH, Printer(as_json=as_json, quiet=quiet))
         return
-    from .. import removal
+    from ..insertion import removal
 
     target = destination(model, output, force=force, in_place=in_place)
     before = open_model(model)

@@ -124,7 +124,7 @@ class InsertionReport:
 
 @dataclass(frozen=True)
 class Rest:
-    """Whether everything but the insertions is as it was: see graphsurgery.removal.unchanged."""
+    """Whether everything but the insertions is as it was: see graphsurgery.insertion.removal.unchanged."""
 
     passed: bool | None
     """None: it could not be decided (no original to compare with)."""

@@ -271,7 +271,7 @@ def _versions() -> dict[str, str]:
 
 
 def _rest(model: ModelFile, original: ModelFile | None) -> Rest:
-    from ..removal import unchanged
+    from ..insertion.removal import unchanged
 
     result = unchanged(model, original)
     return Rest(result.passed, result.sentence)

@@ -20,7 +20,7 @@ from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Report, Row, verify
 from tests.graphsurgery.parity.test_insertions import detector
-from tests.graphsurgery.quantised.small import fork, quantised
+from tests.quantised import fork, quantised
 
 SITE = FeatureMap(64, 12, 12, batch=1)
 SETTINGS: dict[str, dict[str, Any]] = {"shuffle": {"groups": 8}}

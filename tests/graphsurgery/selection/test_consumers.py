@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphsurgery
-from graphsurgery import removal
 from graphsurgery.errors import GraphSurgeryError, InsertionError, RequestError, SelectorError, SiteError
+from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out

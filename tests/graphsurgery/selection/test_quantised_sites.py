@@ -11,15 +11,15 @@ import numpy as np
 import onnx
 import pytest
 
-from graphsurgery import removal
 from graphsurgery.errors import SelectorError, SiteError
+from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out, verify
 from tests import models
 from tests.exports import export
-from tests.graphsurgery.quantised.small import IMAGE, SITE, fork, images, quantised, run, se
+from tests.quantised import IMAGE, SITE, fork, images, quantised, run, se
 from tests.models import node, value
 
 DEQUANTISED = "_DequantizeLinear_Output"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError, SiteError
-from ..splice import Planned, ordered, spliced
 from . import qdq
+from .splice import Planned, ordered, spliced
 
 if TYPE_CHECKING:
     from ..request import Request

@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 import graphsurgery
-from graphsurgery import removal
 from graphsurgery.errors import CannotRun, RecipeError, RequestError, SiteError
 from graphsurgery.graph.quantisation import dequantiser
+from graphsurgery.insertion import removal
+from graphsurgery.insertion.qdq import Pair
+from graphsurgery.insertion.splice import Done
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import Mode, Verdict
-from graphsurgery.quantised.qdq import Pair
 from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder
-from graphsurgery.splice import Done
 from graphsurgery.surgery import carry_out, verify
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
 from tests.exports import export
 from tests.exports.derive import unfit
-from tests.graphsurgery.quantised.small import (
+from tests.quantised import (
     SITE,
     fork,
     half_quantised,

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .errors import InsertionError, ModelError
-from .graph.index import GraphIndex
-from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
-from .modelfile.model import ModelFile
-from .modelfile.record import KEY, Insertion
-from .modelfile.source import Source
-from .modelfile.wire import rename_inputs, rename_outputs
+from ..errors import InsertionError, ModelError
+from ..graph.index import GraphIndex
+from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from ..modelfile.model import ModelFile
+from ..modelfile.record import KEY, Insertion
+from ..modelfile.source import Source
+from ..modelfile.wire import rename_inputs, rename_outputs
 
 
 def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import graphsurgery
-from graphsurgery import removal
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, ModelError, SiteError
 from graphsurgery.inserted import weights_of
+from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out

@@ -12,22 +12,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from .blocks.block import Array, Block
-from .errors import BlockError, SiteError
-from .feature_map import FeatureMap
-from .graph import module_paths
-from .modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
-from .modelfile.model import ModelFile
-from .modelfile.record import Insertion, RecordedSite
-from .modelfile.wire import rename_inputs, rename_outputs
-from .quantised import qdq
-from .selection.branches import Reader
-from .selection.sites import Site, SiteFinder
-from .template import residual_gate, weight_folding
-from .template.names import Names
-from .template.subgraph import Emitted
-from .template.template import Template
-from .template.writer import TARGETS
+from ..blocks.block import Array, Block
+from ..errors import BlockError, SiteError
+from ..feature_map import FeatureMap
+from ..graph import module_paths
+from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from ..modelfile.model import ModelFile
+from ..modelfile.record import Insertion, RecordedSite
+from ..modelfile.wire import rename_inputs, rename_outputs
+from ..selection.branches import Reader
+from ..selection.sites import Site, SiteFinder
+from ..template import residual_gate, weight_folding
+from ..template.names import Names
+from ..template.subgraph import Emitted
+from ..template.template import Template
+from ..template.writer import TARGETS
+from . import qdq
 
 
 @dataclass(frozen=True)

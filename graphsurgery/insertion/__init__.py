@@ -1,0 +1,1 @@
+"""Insertions: with removal the only place where the graph of a model is changed."""

@@ -1,1 +1,0 @@
-"""Quantised models: where blocks go, and the QuantizeLinear and DequantizeLinear around them."""
