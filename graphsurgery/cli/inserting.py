@@ -211,7 +211,7 @@ def _is_untrained(done: Done) -> bool:
 
 
 def _untrained(done: Sequence[Done]) -> str:
-    from ..inserted import block_of
+    from ..weights.inserted import block_of
 
     effects = {each.insertion.module: block_of(each.insertion).untrained for each in done}
     blocks = " and ".join(f"{module} ({effect})" for module, effect in effects.items())

@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 
 from ..blocks.block import Block
-from ..inserted import block_of
 from ..template import residual_gate, weight_folding
 from ..template.residual_gate import GATE_KEY
 from ..template.subgraph import Emitted
 from ..template.template import Template
+from ..weights.inserted import block_of
 from .cutout import Cutout, constants, with_constants
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import InsertionError, MissingDependency, ParityFailed
-from ..inserted import block_of, module_of, module_with
 from ..runtime.activations import Activations, activations
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
+from ..weights.inserted import block_of, module_of, module_with
 from .cases import Case, cases
 from .conditioning import Conditioning
 from .cutout import Cutout, cut_out, numpy_dtype, with_constants

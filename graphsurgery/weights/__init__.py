@@ -11,7 +11,7 @@ lookalike.py says what a file has instead.
 from __future__ import annotations
 
 from .checkpoint import Checkpoint
-from .files import read, split
-from .fitting import Fitted, fit, fitted, part
+from .fit import Fitted, fit, fitted, part
+from .read import read, split
 
 __all__ = ["Checkpoint", "Fitted", "fit", "fitted", "part", "read", "split"]

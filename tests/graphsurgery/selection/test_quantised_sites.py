@@ -19,8 +19,8 @@ from graphsurgery.selection.sites import Site, SiteFinder
 from graphsurgery.surgery import carry_out, verify
 from tests import models
 from tests.exports import export
-from tests.quantised import IMAGE, SITE, fork, images, quantised, run, se
 from tests.models import node, value
+from tests.quantised import IMAGE, SITE, fork, images, quantised, run, se
 
 DEQUANTISED = "_DequantizeLinear_Output"
 LAST = {"yolov8n": "C2f[-1]", "yolo11n": "C3k2[-1]"}

@@ -16,12 +16,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, WeightsError
-from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile.model.fields import NODE, Edit
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import verify
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out
+from graphsurgery.weights.inserted import weights_of
 from tests import models
 
 Array = np.ndarray[Any, Any]

@@ -17,10 +17,10 @@ import torch
 
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
-from graphsurgery.inserted import module_of
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.parity import verify
 from graphsurgery.userblocks import importing
+from graphsurgery.weights.inserted import module_of
 from tests import models
 
 C = 16

@@ -12,14 +12,14 @@ import onnx
 from ..errors import GraphSurgeryError, ModelError, WeightsError
 from ..graph.index import GraphIndex
 from ..graph.module_paths import from_name
-from ..inserted import block_of, weights_of
 from ..modelfile import external_data
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
 from ..template.residual_gate import GATE_KEY
-from . import exported
+from . import exported_names
 from .checkpoint import Checkpoint
-from .tracing import Traced
+from .exported_graph import Traced
+from .inserted import block_of, weights_of
 
 if TYPE_CHECKING:
     from ..modelfile.record import Insertion
@@ -62,11 +62,13 @@ def read(path: Path) -> Checkpoint:
         if tensor.data_type in _FLOATS:
             name = text(tensor.name) or ""
             readers[name] = lambda name=name: _wide(model.tensor(name))  # type: ignore[misc]
-    export = exported.Reader(Traced(GraphIndex(model), set(readers), lambda name: _wide(model.tensor(name)))).read()
+    export = exported_names.Reader(
+        Traced(GraphIndex(model), set(readers), lambda name: _wide(model.tensor(name)))
+    ).read()
     readers |= export.found
     epsilons: dict[str, float] = {}
     for node in structure.graph.node:
-        if node.op_type == exported.BATCH_NORM:
+        if node.op_type == exported_names.BATCH_NORM:
             own = text(node.input[1]) or ""
             epsilons[own.removesuffix(".weight") if own.endswith(".weight") else _path(node)] = _epsilon(node)
     inserted: dict[str, tuple[str, Mapping[str, Any]]] = {}

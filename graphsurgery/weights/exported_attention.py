@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .tracing import RESHAPING, Traced
+from .exported_graph import RESHAPING, Traced
 
 Array = np.ndarray[Any, Any]
 _ON_THE_WAY = RESHAPING | {"Mul", "Div", "Cast", "Split", "Slice", "Gather"}

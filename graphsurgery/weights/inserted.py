@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .blocks.block import Block
-from .blocks.state_dict import load_weights
-from .errors import InsertionError
-from .modelfile.model import ModelFile
-from .modelfile.record import Insertion
-from .template.residual_gate import GATE_KEY
-from .template.weight_folding import read_back
-from .userblocks import make_block
+from ..blocks.block import Block
+from ..blocks.state_dict import load_weights
+from ..errors import InsertionError
+from ..modelfile.model import ModelFile
+from ..modelfile.record import Insertion
+from ..template.residual_gate import GATE_KEY
+from ..template.weight_folding import read_back
+from ..userblocks import make_block
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def module_with(insertion: Insertion, weights: Weights) -> torch.nn.Module:
     if alpha is not None:
         import torch
 
-        from .blocks.residual_module import ResidualGate
+        from ..blocks.residual_module import ResidualGate
 
         module = ResidualGate(module)
         with torch.no_grad():

@@ -20,7 +20,7 @@ from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.errors import WeightsError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.userblocks import make_block
-from graphsurgery.weights import unfolded
+from graphsurgery.weights import refold
 from tests import models
 
 Array = np.ndarray[Any, Any]
@@ -240,11 +240,11 @@ def test_batch_norms_whose_layers_are_not_known() -> None:
     convs = {"conv1.weight": weight, "conv2.weight": weight}
     norms = [{f"bn{number}.{part}": shape for part, shape in norm.items()} for number in (1, 2)]
     given = {key: (key, np.ones(weight)) for key in convs} | {f"conv{n}.bias": ("", np.ones(4)) for n in (1, 2)}
-    assert unfolded.folded(convs | norms[0] | norms[1], given) == {}
+    assert refold.folded(convs | norms[0] | norms[1], given) == {}
     ordered = {"conv1.weight": weight} | norms[0] | {"conv2.weight": weight} | norms[1]
-    assert unfolded.folded(ordered, given) == {"bn1": "conv1", "bn2": "conv2"}
+    assert refold.folded(ordered, given) == {"bn1": "conv1", "bn2": "conv2"}
     wrong = given | {"conv1.bias": ("", np.ones(3))}
-    restored = unfolded.unfolded(make_block("se"), ordered, wrong, frozenset())
+    restored = refold.unfolded(make_block("se"), ordered, wrong, frozenset())
     assert "bn2.weight" in restored
     assert "bn1.weight" not in restored
     assert "conv1.bias" in restored

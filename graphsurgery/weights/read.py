@@ -58,15 +58,15 @@ def _npz(path: Path) -> Checkpoint:
 
 
 def _torch(path: Path) -> Checkpoint:
-    from . import torchfile
+    from . import torch_file
 
-    return torchfile.read(path)
+    return torch_file.read(path)
 
 
 def _onnx(path: Path) -> Checkpoint:
-    from . import onnxfile
+    from . import onnx_file
 
-    return onnxfile.read(path)
+    return onnx_file.read(path)
 
 
 _READERS: dict[str, Callable[[Path], Checkpoint]] = {

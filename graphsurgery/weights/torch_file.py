@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingDependency, WeightsError
-from . import nested
+from . import state_dict_search
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def read(path: Path) -> Checkpoint:
     except ImportError:
         raise MissingDependency(f"reading {path.suffix} needs torch: pip install graphsurgery[torch]") from None
     loaded, whole = _loaded(path)
-    state = nested.find(loaded)
+    state = state_dict_search.find(loaded)
     if state is None:
         raise WeightsError(_nothing(path.name, loaded, whole))
     note = f"the averaged weights (EMA) of {path.name} were taken, as its trainer's own loader does"
@@ -73,7 +73,6 @@ def _loaded(path: Path) -> tuple[object, bool]:
             except pickle.UnpicklingError:
                 if not pickled:
                     raise
-                from . import inert
 
                 return torch.load(path, map_location="cpu", pickle_module=inert, weights_only=False), True
     except WeightsError:

@@ -11,9 +11,9 @@ import numpy as np
 from ..blocks.block import Block
 from ..errors import BlockError, WeightsError
 from ..feature_map import FeatureMap
-from . import lookalike, unfolded, variants
-from .asked import check_overruled, settled
+from . import hints, refold, variants
 from .checkpoint import Checkpoint
+from .settings_conflict import check_overruled, settled
 
 Array = np.ndarray[Any, Any]
 _IGNORED = "num_batches_tracked"
@@ -41,7 +41,7 @@ def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> C
     try:
         return whole.under(prefix)
     except WeightsError as error:
-        raise WeightsError(f"{error}{lookalike.places_hint(block, feature, whole)}") from None
+        raise WeightsError(f"{error}{hints.places_hint(block, feature, whole)}") from None
 
 
 def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Fitted:
@@ -57,7 +57,7 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
     try:
         made = _fit(block, feature, part, given)
     except WeightsError as error:
-        raise WeightsError(f"{error}{lookalike.hint(block, feature, part)}") from None
+        raise WeightsError(f"{error}{hints.hint(block, feature, part)}") from None
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
     notes += variants.warned(made.pair, feature, keys, part.name, lambda other: _fit(other, feature, part, {}).pair)
     return replace(made, warnings=(*notes, *made.warnings))
@@ -119,11 +119,11 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
         raise WeightsError(f"the weights in {part.name} do not fit: {error}") from None
     wanted, notes = block.parameters(feature), list[str]()
     if part.exported:
-        places = unfolded.placed(wanted, given)
+        places = refold.placed(wanted, given)
         paths = (block.official_key(f"{path}.bias").rpartition(".")[0] for path in part.unbiased)
-        before = unfolded.renamed(given, places)
-        given = unfolded.unfolded(block, wanted, before, frozenset(places.get(path, path) for path in paths))
-        notes = unfolded.notes(wanted, before, given, part.name)
+        before = refold.renamed(given, places)
+        given = refold.unfolded(block, wanted, before, frozenset(places.get(path, path) for path in paths))
+        notes = refold.notes(wanted, before, given, part.name)
     missing = [key for key in wanted if key not in given]
     extra = [key for official, (key, _) in given.items() if official not in wanted and key not in part.spare]
     if missing or extra:
@@ -138,9 +138,9 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
     return Fitted(block, shaped, tuple(notes))
 
 
-def _by_official_key(block: Block, part: Checkpoint) -> unfolded.Given:
+def _by_official_key(block: Block, part: Checkpoint) -> refold.Given:
     """The weights by official key. What a file has under several keys is taken from the one that is its own."""
-    given: unfolded.Given = {}
+    given: refold.Given = {}
     arrays = block.regrouped(part.arrays)
     for key in sorted(arrays, key=lambda each: each in part.spare):
         official = block.official_key(key)

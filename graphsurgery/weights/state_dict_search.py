@@ -37,11 +37,11 @@ def find(value: object, depth: int = 0) -> State | None:
     """
     import torch
 
-    from . import inert
+    from . import inert_unpickler
 
-    if isinstance(value, inert.Inert):
-        tensors = inert.state_dict(value)
-        return State(tensors, inert.epsilons(value), value.kind) if tensors else None
+    if isinstance(value, inert_unpickler.Inert):
+        tensors = inert_unpickler.state_dict(value)
+        return State(tensors, inert_unpickler.epsilons(value), value.kind) if tensors else None
     if not isinstance(value, Mapping) or depth > _DEEPEST:
         return None
     entries = {key: state for key, each in value.items() if isinstance(key, str) and (state := find(each, depth + 1))}

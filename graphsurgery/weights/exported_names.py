@@ -18,8 +18,8 @@ import onnx
 
 from ..graph.module_paths import from_name, from_weights
 from ..modelfile.wire import text
-from . import multihead
-from .tracing import RESHAPING, Traced, named_by_exporter
+from . import exported_attention
+from .exported_graph import RESHAPING, Traced, named_by_exporter
 
 Array = np.ndarray[Any, Any]
 BATCH_NORM = "BatchNormalization"
@@ -186,7 +186,7 @@ class Reader:
 
     def _attention(self, softmax: int) -> set[int]:
         """A MultiheadAttention, whose q, k and v have a third each of the rows of one parameter."""
-        layers = multihead.projections(self.graph, softmax)
+        layers = exported_attention.projections(self.graph, softmax)
         path = self.graph.tree.of_node[softmax]
         for key, parts in (
             (f"{path}.in_proj_weight", [each.weight for each in layers]),

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
-from graphsurgery.inserted import weights_of
 from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.weights.inserted import weights_of
 from tests import models
 
 Array = np.ndarray[Any, Any]
