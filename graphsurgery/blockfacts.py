@@ -101,7 +101,7 @@ class Facts:
         """
         if find_spec("onnxruntime") is None:
             return None
-        from .parity.stepwise import rounded_after_every_node
+        from .verification.rounding import rounded_after_every_node
 
         narrow = FeatureMap(self.site.channels, self.site.height, self.site.width, "float16", self.site.batch)
         try:

@@ -32,7 +32,7 @@ from .tensorrt.fallback import to_the_gpu
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
-    from .parity import Report
+    from .verification import Report
     from .weights import Checkpoint, Fitted
 
 INITS = ("default", "identity")
@@ -168,7 +168,7 @@ def verify(
     report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
     was inserted.
     """
-    from .parity import verify as compare
+    from .verification import verify as compare
 
     userblocks.trust(trust)
     return compare(

@@ -17,8 +17,8 @@ from .output import Printer, aside, counted, listed, progress, shown
 if TYPE_CHECKING:
     from ..insertion.splice import Done
     from ..modelfile.model import ModelFile
-    from ..parity import InsertionReport, Report
     from ..request import Request
+    from ..verification import InsertionReport, Report
 
 _NEEDED = ("torch", "onnxruntime")
 
@@ -48,7 +48,7 @@ class Checking:
     def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str]) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
         from ..insertion.removal import remove, same_bytes
-        from ..parity import Rest, verify
+        from ..verification import Rest, verify
 
         with progress("comparing", quiet=self.quiet), aside():
             images = Path(self.images) if self.images is not None else None
@@ -183,7 +183,7 @@ def _insertion_lines(done: Done, report: InsertionReport | None) -> Iterator[str
 
 def _parity_lines(report: InsertionReport) -> Iterator[str]:
     """One line for each provider."""
-    from ..parity import Mode, Verdict, Worst
+    from ..verification import Mode, Verdict, Worst
 
     for row in report.rows:
         if row.mode is Mode.QUANTISED:

@@ -25,7 +25,7 @@ class DoubleAttention(nn.Module):
     ``conv_reconstruct.weight`` [C, c_m, 1, 1], and the ``.bias`` of each. ValueError for numbers below 1.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(self, channels: int, c_m: int = 128, c_n: int = 128) -> None:
         super().__init__()

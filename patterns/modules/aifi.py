@@ -47,7 +47,7 @@ class AIFI(nn.Module):
     each. rtdetr has ``self_attn``, ``linear1`` and ``linear2`` for ``ma``, ``fc1`` and ``fc2``.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
     position: Tensor
 
     def __init__(

@@ -31,7 +31,7 @@ class CPCA(nn.Module):
     [C, C, 1, 1], and the ``.bias`` of each. ValueError for widths below 1.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()

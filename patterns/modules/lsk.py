@@ -29,7 +29,7 @@ class LSK(nn.Module):
     [C/2, C, 1, 1], ``conv_squeeze.weight`` [2, 2, 7, 7], ``conv.weight`` [C, C/2, 1, 1], and the ``.bias`` of each.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class LSKA(nn.Module):
     ``conv_spatial_v.weight`` alike, ``conv1.weight`` [C, C, 1, 1], and ``.bias`` [C] of each.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(self, channels: int, k_size: int = 7) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ class BottleneckAttention(nn.Module):
     [2W-1, d]; with a bias ``qkv.bias``.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class YoloMHSA(nn.Module):
     [1, heads, d, 1, W] and ``rel_w_weight`` [1, heads, d, H, 1].
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(self, channels: int, heads: int = 4, size: tuple[int, int] | None = None) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class Polarized(nn.Module):
     [C, C/2, 1, 1], ``ln`` [C], each with ``.weight`` and ``.bias``.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(self, channels: int, variant: str = "p") -> None:
         super().__init__()

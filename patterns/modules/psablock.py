@@ -31,7 +31,7 @@ class PSABlock(nn.Module):
     for each ``.bn.{weight,bias,running_mean,running_var}``, or ``.conv.bias`` if fused.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(
         self,

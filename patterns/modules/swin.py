@@ -76,7 +76,7 @@ class SwinBlock(nn.Module):
     the ``.bias`` of each.
     """
 
-    sharp = True  # see graphsurgery.parity.conditioning
+    sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(
         self,

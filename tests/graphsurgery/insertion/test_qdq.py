@@ -22,13 +22,13 @@ from graphsurgery.insertion import removal
 from graphsurgery.insertion.qdq import Pair
 from graphsurgery.insertion.splice import Done
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.parity import Mode, Verdict
 from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder
 from graphsurgery.surgery import carry_out, verify
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
+from graphsurgery.verification import Mode, Verdict
 from tests.exports import export
 from tests.exports.derive import unfit
 from tests.quantised import (

@@ -18,9 +18,9 @@ import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, WeightsError
 from graphsurgery.modelfile.model.fields import NODE, Edit
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.parity import verify
 from graphsurgery.request import Request
 from graphsurgery.surgery import carry_out
+from graphsurgery.verification import verify
 from graphsurgery.weights.inserted import weights_of
 from tests import models
 

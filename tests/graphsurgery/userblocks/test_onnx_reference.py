@@ -13,7 +13,7 @@ from onnx import helper
 import graphsurgery
 from graphsurgery.cli.main import main
 from graphsurgery.errors import ParityFailed
-from graphsurgery.parity import Verdict, verify
+from graphsurgery.verification import Verdict, verify
 from tests import models
 
 from .test_onnxblock import block, put, saved

@@ -18,8 +18,8 @@ import torch
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.parity import verify
 from graphsurgery.userblocks import importing
+from graphsurgery.verification import verify
 from graphsurgery.weights.inserted import module_of
 from tests import models
 

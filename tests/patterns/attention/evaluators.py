@@ -11,7 +11,7 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from graphsurgery.parity.stepwise import rounded_after_every_node
+from graphsurgery.verification.rounding import rounded_after_every_node
 from tests.patterns.attention.harness import Array, Built
 
 Evaluator = Callable[[Array], Array]

@@ -13,7 +13,7 @@ import torch
 from graphsurgery.blocks.block import Block
 from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.parity.conditioning import Conditioning
+from graphsurgery.verification.conditioning import Conditioning
 
 Array = np.ndarray[Any, Any]
 Value = TypeVar("Value")

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import graphsurgery
-from graphsurgery.parity.conditioning import UNITS, Conditioning
-from graphsurgery.parity.perturbation import perturbed
+from graphsurgery.verification.conditioning import UNITS, Conditioning
+from graphsurgery.verification.perturbation import perturbed
 from tests import models
 
 UNIT = 2.0**-24

@@ -7,6 +7,6 @@ metrics (tolerance) -> report.
 from __future__ import annotations
 
 from .report import InsertionReport, Mode, Report, Rest, Row, Verdict, Worst
-from .verification import verify
+from .verify import verify
 
 __all__ = ["InsertionReport", "Mode", "Report", "Rest", "Row", "Verdict", "Worst", "verify"]

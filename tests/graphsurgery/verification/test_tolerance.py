@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphsurgery.parity.tolerance import TOLERANCES
+from graphsurgery.verification.tolerance import TOLERANCES
 
 
 def test_the_stated_numbers() -> None:

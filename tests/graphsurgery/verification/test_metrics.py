@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from graphsurgery.parity.metrics import compare, ulps
-from graphsurgery.parity.tolerance import TOLERANCES
+from graphsurgery.verification.metrics import compare, ulps
+from graphsurgery.verification.tolerance import TOLERANCES
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.parity import verify
+from graphsurgery.verification import verify
 
 BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("simam", {}),

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from graphsurgery.parity.cases import CONSTANTS, MAGNITUDES, cases, concrete_shapes
+from graphsurgery.verification.cases import CONSTANTS, MAGNITUDES, cases, concrete_shapes
 
 FLOAT32 = np.dtype(np.float32)
 

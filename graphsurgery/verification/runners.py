@@ -18,7 +18,7 @@ from .cases import Case
 from .cutout import Cutout, numpy_dtype
 from .metrics import Metrics, compare
 from .report import Mode, Row, Verdict, Worst
-from .stepwise import rounded_after_every_node
+from .rounding import rounded_after_every_node
 from .tolerance import ROUNDED, TOLERANCES, Tolerance
 
 Array = npt.NDArray[Any]

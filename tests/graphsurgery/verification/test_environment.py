@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 
 from graphsurgery.errors import MissingDependency, MissingProvider, RequestError
-from graphsurgery.parity import Verdict, runners, verification, verify
 from graphsurgery.runtime.session import session
 from graphsurgery.runtime.session.placement import Kernel
+from graphsurgery.verification import Verdict, runners, verify
 
 Make = Callable[..., Any]
 
@@ -32,11 +32,11 @@ def test_a_provider_that_is_missing_is_an_error_before_anything_runs(
 
 def test_cuda_is_used_by_default_where_it_starts(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify(make_simam()).providers == (("cpu", "cuda") if session.usable("cuda") else ("cpu",))
-    monkeypatch.setattr(verification, "usable", lambda name: True)
-    assert verification._providers(None) == ("cpu", "cuda")
-    monkeypatch.setattr(verification, "usable", lambda name: False)
-    assert verification._providers(None) == ("cpu",)
-    assert verification._providers(["CPU", "cpu"]) == ("cpu",)
+    monkeypatch.setattr(verify, "usable", lambda name: True)
+    assert verify._providers(None) == ("cpu", "cuda")
+    monkeypatch.setattr(verify, "usable", lambda name: False)
+    assert verify._providers(None) == ("cpu",)
+    assert verify._providers(["CPU", "cpu"]) == ("cpu",)
 
 
 @dataclass
@@ -62,7 +62,7 @@ def test_each_provider_is_compared_by_itself(make_simam: Make, monkeypatch: pyte
         return Fake(real) if provider == "cuda" else real
 
     monkeypatch.setattr(runners, "session", session)
-    monkeypatch.setattr(verification, "require", lambda name: None)
+    monkeypatch.setattr(verify, "require", lambda name: None)
     report = verify(make_simam(), providers=["cpu", "cuda"])
     assert not report.passed
     verdicts = {(row.provider, row.verdict) for row in report.insertions[0].rows}

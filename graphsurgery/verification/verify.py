@@ -23,9 +23,9 @@ from ..weights.inserted import block_of, module_of, module_with
 from .cases import Case, cases
 from .conditioning import Conditioning
 from .cutout import Cutout, cut_out, numpy_dtype, with_constants
-from .drawn import drawn
 from .metrics import compare
-from .pair import PairCheck
+from .qdq_pair import PairCheck
+from .random_weights import drawn
 from .report import InsertionReport, Mode, Report, Rest
 from .runners import Runner, judge, runners
 from .tolerance import TOLERANCES, judged_as

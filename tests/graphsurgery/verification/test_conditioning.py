@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery.parity.conditioning import UNITS, Conditioning
 from graphsurgery.patterns.modules.mhsa import YoloMHSA
 from graphsurgery.patterns.modules.se import SqueezeExcite
+from graphsurgery.verification.conditioning import UNITS, Conditioning
 
 
 def slack(module: torch.nn.Module, dtype: str, magnitude: float) -> tuple[float, float]:
