@@ -22,7 +22,7 @@ def diff(
     \b
     graphsurgery diff yolov8n.onnx yolov8n-simam.onnx
     """
-    from ..diff import diff as compare
+    from ..diff.diff import diff as compare
     from .files import DASH, open_model
     from .output import Printer
 

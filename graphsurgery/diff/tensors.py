@@ -7,11 +7,11 @@ from pathlib import Path
 
 import onnx
 
-from .errors import ExternalDataError
-from .modelfile import external_data
-from .modelfile.fields import Piece
-from .modelfile.source import FileSource
-from .nodediff import arrow, same_content
+from ..errors import ExternalDataError
+from ..modelfile import external_data
+from ..modelfile.fields import Piece
+from ..modelfile.source import FileSource
+from .nodes import arrow, same_content
 
 
 def tensor_text(tensor: onnx.TensorProto) -> str:

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import onnx
 
-from .insertion.removal import same_bytes
-from .modelfile.fields import INITIALIZER, NODE
-from .modelfile.model import ModelFile
-from .nodediff import arrow, bytes_of, in_another_order, match, node_changes, short, type_text
-from .payloaddiff import tensor_details, tensor_text
+from ..insertion.removal import same_bytes
+from ..modelfile.fields import INITIALIZER, NODE
+from ..modelfile.model import ModelFile
+from .nodes import arrow, bytes_of, in_another_order, match, node_changes, short, type_text
+from .tensors import tensor_details, tensor_text
 
 Kind = Literal["added", "removed", "changed"]
 _MARKS: dict[str, str] = {"removed": "-", "changed": "~", "added": "+"}

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.diff import SECTIONS, Difference, diff
+from graphsurgery.diff.diff.diff import SECTIONS, Difference, diff
 from graphsurgery.errors import ExternalDataError
 from tests.counting import calls
 
