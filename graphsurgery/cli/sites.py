@@ -11,7 +11,7 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..outline import Outline, Row
+    from ..outline.outline import Outline, Row
     from ..selection.sites import Site, SiteFinder
     from .output import Printer
 
@@ -64,7 +64,7 @@ def sites(
     graphsurgery sites yolov8n-simam.onnx --picture yolov8n-simam.svg
     """
     from ..graph.validity import fault
-    from ..outline import Outline
+    from ..outline.outline import Outline
     from ..selection.sites import SiteFinder
     from .files import DASH, open_model
     from .output import Printer
@@ -229,7 +229,7 @@ def _picture_target(picture: str, model: str | None, force: bool) -> Path:
 def _draw(outline: Outline, target: Path, *, force: bool) -> None:
     from ..errors import RequestError
     from ..modelfile.saving import write_whole
-    from ..picture import as_html, as_svg
+    from ..outline.picture import as_html, as_svg
 
     if outline.is_bare:
         raise RequestError(f"{outline.name} cannot be drawn: there is neither a block nor a map of the image in it")

@@ -11,11 +11,11 @@ from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.outline import OUTPUT, Outline, Row
+from graphsurgery.outline.outline.edges import Edge
+from graphsurgery.outline.outline.outline import OUTPUT, Outline, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.selection.sites import SiteFinder
-from graphsurgery.wiring import Edge
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect
 from tests.models import model, node, value

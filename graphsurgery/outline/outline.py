@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .errors import SiteError
-from .feature_map import Dimension
-from .recognition.advice import Objection, examine
-from .selection.resolver import Place
-from .wiring import Edge, Wiring
+from ..errors import SiteError
+from ..feature_map import Dimension
+from ..recognition.advice import Objection, examine
+from ..selection.resolver import Place
+from .edges import Edge, Wiring
 
 if TYPE_CHECKING:
-    from .modelfile.record import Insertion
-    from .recognition import BlockTree, Found
-    from .recognition.graph_view import View
-    from .selection.sites import Site, SiteFinder
+    from ..modelfile.record import Insertion
+    from ..recognition import BlockTree, Found
+    from ..recognition.graph_view import View
+    from ..selection.sites import Site, SiteFinder
 
 OUTPUT = "(model output)"
 """how the list of readers calls an output of the model"""

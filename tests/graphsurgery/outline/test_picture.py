@@ -11,11 +11,11 @@ import pytest
 
 import graphsurgery as gsx
 from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.outline import Outline
-from graphsurgery.picture import as_html, as_svg
-from graphsurgery.picture.layout import BOX, Box, Drawing, arrange
-from graphsurgery.picture.svg import _parts
-from graphsurgery.picture.tracks import tracks
+from graphsurgery.outline.outline.outline import Outline
+from graphsurgery.outline.outline.picture import as_html, as_svg
+from graphsurgery.outline.outline.picture.layout import BOX, Box, Drawing, arrange
+from graphsurgery.outline.outline.picture.svg import _parts
+from graphsurgery.outline.outline.picture.tracks import tracks
 from graphsurgery.selection.sites import SiteFinder
 from tests.exports import export
 from tests.models import model, node, value

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from .layout import BOX, Box, Drawing, Line, arrange
 
 if TYPE_CHECKING:
-    from ..modelfile.record import Insertion
+    from ...modelfile.record import Insertion
     from ..outline import Outline, Row
 
 _COLOURS = {  # fill and stroke

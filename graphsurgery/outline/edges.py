@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .graph.index import GraphIndex
+from ..graph.index import GraphIndex
 
 if TYPE_CHECKING:
-    from .modelfile.record import Insertion
-    from .recognition.graph_view import View
+    from ..modelfile.record import Insertion
+    from ..recognition.graph_view import View
 
 _Origin = tuple[str | None, tuple[str, ...]]
 """name of a row, None for an input of the model; ids of the inserted blocks behind it"""
