@@ -22,23 +22,24 @@ def blocks(
     graphsurgery blocks
     graphsurgery blocks ge
     """
-    from .. import blockcards, userblocks
-    from ..blockfacts import in_order_of_demand
+    from .. import userblocks
+    from ..cards import cards
+    from ..cards.facts import in_order_of_demand
     from .output import Printer, aside, progress
 
     printer = Printer(as_json=as_json)
     if name is not None:
         with aside():
             userblocks.asked_for(name)
-            card = blockcards.Card(name)
+            card = cards.Card(name)
             data, lines = card.to_json(), list(card.lines())
         printer.json(data)
         printer.lines(lines)
         return
     with progress("trying every block", quiet=False), aside():
         known = in_order_of_demand()
-        cards = blockcards.each_of(known, lambda block: blockcards.Card(block.name).to_json()) if as_json else []
-        rows = [] if as_json else blockcards.table(known)
+        cards = cards.each_of(known, lambda block: cards.Card(block.name).to_json()) if as_json else []
+        rows = [] if as_json else cards.table(known)
     printer.json({"blocks": cards})
-    printer.table(blockcards.HEADERS, rows)
-    printer.lines(["", *blockcards.LEGEND])
+    printer.table(cards.HEADERS, rows)
+    printer.lines(["", *cards.LEGEND])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from graphsurgery import entry_points
-from graphsurgery.blockcards import table
 from graphsurgery.blocks import registry
+from graphsurgery.cards.cards import table
 from graphsurgery.cli.main import main
 from graphsurgery.errors import BlockError, GraphSurgeryError, GraphSurgeryWarning, MissingDependency
 from graphsurgery.userblocks import make_block

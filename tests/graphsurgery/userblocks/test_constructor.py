@@ -10,7 +10,7 @@ import pytest
 
 import graphsurgery
 from graphsurgery import userblocks
-from graphsurgery.blockcards import Card
+from graphsurgery.cards.cards import Card
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import importing
 from tests import models

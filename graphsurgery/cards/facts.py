@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .blocks.block import Array, Block, Setting
-from .blocks.registry import all_blocks
-from .errors import BlockError, GraphSurgeryError
-from .feature_map import FeatureMap
-from .modelfile.model import ModelFile
-from .template.subgraph import Emitted
-from .template.template import Template
+from ..blocks.block import Array, Block, Setting
+from ..blocks.registry import all_blocks
+from ..errors import BlockError, GraphSurgeryError
+from ..feature_map import FeatureMap
+from ..modelfile.model import ModelFile
+from ..template.subgraph import Emitted
+from ..template.template import Template
 
 OPSET, _IR_VERSION = 17, 8
 TENSORRT = ("8.6", "10", "11")
@@ -101,7 +101,7 @@ class Facts:
         """
         if find_spec("onnxruntime") is None:
             return None
-        from .verification.rounding import rounded_after_every_node
+        from ..verification.rounding import rounded_after_every_node
 
         narrow = FeatureMap(self.site.channels, self.site.height, self.site.width, "float16", self.site.batch)
         try:
@@ -116,7 +116,7 @@ class Facts:
 
     def tensorrt(self, version: str, dla: str | None = None) -> bool:
         """Whether a version of TensorRT takes it, or that DLA all of it as it is written for one, by the table."""
-        from .tensorrt import findings
+        from ..tensorrt import findings
 
         model = self._model(self.site, "dla") if dla else self._here
         found = findings(ModelFile.load(model), version, dla=dla, precision="fp16" if dla else "fp32")
@@ -147,7 +147,7 @@ class Facts:
 
 
 def _run(model: onnx.ModelProto, x: Array) -> Array:
-    from .runtime.session import session
+    from ..runtime.session import session
 
     ready = session(model.SerializeToString(), "cpu", optimise=False, threads=1)
     return np.asarray(ready.run({_X: x})[0], dtype=np.float64)

@@ -1,6 +1,6 @@
 """The table of the blocks and a card for each, as text and as Markdown, from the blocks' own code.
 
-``python -m graphsurgery.blockcards`` prints docs/blocks.md.
+``python -m graphsurgery.cards.cards`` prints docs/blocks.md.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
-from . import entry_points
-from .blockfacts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
-from .blocks.block import Block, Setting
-from .blocks.registry import block_class, catalogue_block
+from .. import entry_points
+from ..blocks.block import Block, Setting
+from ..blocks.registry import block_class, catalogue_block
+from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
 Kind = TypeVar("Kind")
 
@@ -64,7 +64,7 @@ class Card:
     """All about one block; with ``spelled`` of one variant, only that variant's weights and facts."""
 
     def __init__(self, spelled: str) -> None:
-        from . import userblocks
+        from .. import userblocks
 
         own = userblocks.make(spelled, {})
         made = own or (catalogue_block(spelled) if "[" in spelled else None)
@@ -191,7 +191,7 @@ def document() -> Iterator[str]:
     """docs/blocks.md, line by line."""
     yield "# The blocks"
     yield ""
-    yield "Generated from the code by `python -m graphsurgery.blockcards`; do not edit."
+    yield "Generated from the code by `python -m graphsurgery.cards.cards`; do not edit."
     yield ""
     yield from LEGEND
     yield ""

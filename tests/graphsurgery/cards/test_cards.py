@@ -9,9 +9,9 @@ import onnx_graphsurgeon as gs
 import pytest
 import torch
 
-from graphsurgery import blockcards
-from graphsurgery.blockfacts import Facts, short_paper
 from graphsurgery.blocks.block import Array, Block
+from graphsurgery.cards import cards
+from graphsurgery.cards.facts import Facts, short_paper
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template.template import Template
@@ -57,8 +57,8 @@ def test_facts_are_found_out() -> None:
 
 
 def test_rows_have_a_cell_for_each_header() -> None:
-    (row,) = blockcards.table([type(make_block("se"))])
-    assert dict(zip(blockcards.HEADERS, row, strict=True)) | {"DLA": ""} == {
+    (row,) = cards.table([type(make_block("se"))])
+    assert dict(zip(cards.HEADERS, row, strict=True)) | {"DLA": ""} == {
         "block": "se",
         "paper": "arXiv:1709.01507",
         "parameters": "8,464",
@@ -82,23 +82,23 @@ def test_papers_in_short(paper: str, short: str) -> None:
 
 
 def test_a_card_of_one_variant() -> None:
-    card = blockcards.Card("ge[theta]")
+    card = cards.Card("ge[theta]")
     assert list(card.to_json()["facts"]) == ["ge[theta]"]
     assert "ge[theta] at 256 x 20 x 20" in list(card.lines())
     assert not any(line.startswith("ge[theta-plus] at") for line in card.lines())
 
 
 def test_a_card_is_no_wider_than_a_page() -> None:
-    lines = list(blockcards.Card("lsk").lines())
+    lines = list(cards.Card("lsk").lines())
     start = next(i for i, line in enumerate(lines) if line.startswith("  formula    a = conv0(x), "))
     assert lines[start + 1].startswith("             channels of a'")
     assert lines[start + 2] == "             unit: y = x * conv(a' s0 + b' s1)"
-    assert max(map(len, lines)) <= blockcards.WIDTH
+    assert max(map(len, lines)) <= cards.WIDTH
 
 
 def test_neighbouring_keys_of_one_shape_are_one_entry() -> None:
     weights = {"bn.weight": (4,), "bn.bias": (4,), "fc.weight": (4, 2), "fc.bias": (4,), "w": (4,), "b": (4,), "x": ()}
-    assert list(blockcards.grouped(weights)) == [
+    assert list(cards.grouped(weights)) == [
         ("bn.{weight,bias}", (4,)),
         ("fc.weight", (4, 2)),
         ("fc.bias", (4,)),
@@ -108,7 +108,7 @@ def test_neighbouring_keys_of_one_shape_are_one_entry() -> None:
 
 
 def test_a_section_of_the_page() -> None:
-    section = list(blockcards.Card("ge[theta-plus]").markdown())
+    section = list(cards.Card("ge[theta-plus]").markdown())
     assert section[0] == "## ge: Gather-Excite"
     assert (
         "- `--set hidden=` (whole number, at least 1, only theta-plus, not set): hidden channels, else C/16" in section
@@ -119,5 +119,5 @@ def test_a_section_of_the_page() -> None:
 
 
 def test_the_page_of_the_blocks_is_current() -> None:
-    text = "".join(f"{line}\n" for line in blockcards._single_spaced(blockcards.document()))
-    assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.blockcards > docs/blocks.md"
+    text = "".join(f"{line}\n" for line in cards._single_spaced(cards.document()))
+    assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.cards.cards > docs/blocks.md"

@@ -1,0 +1,1 @@
+"""The catalogue described: facts, cards and the table of blocks."""
