@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from . import errors
 from ._version import __version__
+from .api import insert, remove, sites, verify
 from .blocks.block import Block
 from .errors import GraphSurgeryWarning
 from .modelfile.model import ModelFile
 from .recipe import Recipe
-from .surgery import insert, remove, sites, verify
 
 __all__ = [
     "Block",

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import userblocks
+from .api import carry_out, warned
 from .errors import RecipeError
 from .modelfile.model import ModelFile
 from .request import Request
-from .surgery import carry_out, warned
 
 if TYPE_CHECKING:
     import yaml

@@ -17,12 +17,12 @@ import onnxruntime as ort
 import pytest
 
 import graphsurgery as gsx
+from graphsurgery.api import carry_out
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError, SiteError
 from graphsurgery.recognition.advice import objection
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import Site, SiteFinder
-from graphsurgery.surgery import carry_out
 from graphsurgery.userblocks import make_block
 from tests.exports import export
 from tests.recognition.test_recovery import MUST

@@ -18,8 +18,8 @@ import onnxruntime as ort
 import pytest
 
 import graphsurgery as gsx
+from graphsurgery.api import carry_out
 from graphsurgery.request import Request
-from graphsurgery.surgery import carry_out
 from tests.exports import UNSORTED, export
 
 BLOCKS: list[tuple[str, dict[str, object]]] = [

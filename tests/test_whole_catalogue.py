@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder
-from graphsurgery.surgery import carry_out
 from tests.test_every_site import catalogue, check, fits, original
 
 PLACES = {

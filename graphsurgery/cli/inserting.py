@@ -65,7 +65,7 @@ def run(
 
     Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
     """
-    from ..surgery import carry_out, check
+    from ..api import carry_out, check
 
     for request in requests:
         check(request)

@@ -42,14 +42,14 @@ def verify(
     """
     from pathlib import Path
 
-    from .. import surgery
+    from .. import api
     from .files import open_model
     from .output import Printer, aside, progress
 
     names = options.provider_list(providers)
     opened = open_model(model)
     with progress("comparing", quiet=quiet), aside():
-        report = surgery.verify(
+        report = api.verify(
             opened,
             providers=names,
             images=images,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 import graphsurgery
+from graphsurgery.api import carry_out, verify
 from graphsurgery.errors import CannotRun, RecipeError, RequestError, SiteError
 from graphsurgery.graph.quantisation import dequantiser
 from graphsurgery.insertion import removal
@@ -25,7 +26,6 @@ from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder
-from graphsurgery.surgery import carry_out, verify
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
 from graphsurgery.verification import Mode, Verdict

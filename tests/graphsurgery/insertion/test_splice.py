@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import graphsurgery
+from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, ModelError, SiteError
 from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.surgery import carry_out
 from graphsurgery.weights.inserted import weights_of
 from tests import models
 from tests.models import node, value

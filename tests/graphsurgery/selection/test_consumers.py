@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphsurgery
+from graphsurgery.api import carry_out
 from graphsurgery.errors import GraphSurgeryError, InsertionError, RequestError, SelectorError, SiteError
 from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.surgery import carry_out
 from tests import models
 from tests.graphsurgery.test_splice import IDENTITIES, check, graphs, inputs_of, same_outputs
 from tests.models import node, value

@@ -398,8 +398,8 @@ def test_a_convolution_that_is_an_output_has_no_activation() -> None:
 
 
 def test_warnings_reach_the_user() -> None:
+    from graphsurgery.api import carry_out
     from graphsurgery.request import Request
-    from graphsurgery.surgery import carry_out
 
     _, done = carry_out(ModelFile.load(models.detector()), [Request("simam", ("/model.2/conv",))])
     assert "use /model.2 to insert behind the activation" in done[0].warnings[0]

@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto
 
 import graphsurgery as gsx
+from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError, RequestError
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.surgery import carry_out
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
 from tests.graphsurgery.tensorrt.test_blocks import BLOCKS, inserted, works_anywhere

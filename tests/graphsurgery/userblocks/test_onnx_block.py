@@ -15,11 +15,11 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import graphsurgery
+from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, WeightsError
 from graphsurgery.modelfile.model.fields import NODE, Edit
 from graphsurgery.modelfile.model.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.surgery import carry_out
 from graphsurgery.verification import verify
 from graphsurgery.weights.inserted import weights_of
 from tests import models
