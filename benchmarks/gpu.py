@@ -30,7 +30,7 @@ from benchmarks.lib.parity import DTYPES, parity, spelled_blocks
 from benchmarks.lib.templates import Plan, compared
 from graphsurgery.bench import bench
 from graphsurgery.errors import GraphSurgeryError
-from graphsurgery.runtime.session.session import require, short_name
+from graphsurgery.runtime.session import require, short_name
 
 PARTS = ("parity", "templates", "models")
 BATCHES = (1, 16)

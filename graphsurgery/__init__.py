@@ -8,6 +8,8 @@ right.
 
 from __future__ import annotations
 
+from pathlib import Path as _Path
+
 from . import errors
 from ._version import __version__
 from .api import insert, remove, sites, verify
@@ -15,6 +17,8 @@ from .blocks.block import Block
 from .errors import GraphSurgeryWarning
 from .modelfile.model import ModelFile
 from .recipe import Recipe
+
+_HERE = _Path(__file__).parent
 
 __all__ = [
     "Block",
@@ -28,3 +32,7 @@ __all__ = [
     "sites",
     "verify",
 ]
+
+# In a checkout the catalogue lies beside this folder; installed, it lies in it.
+if not (_HERE / "patterns").exists() and (_HERE.parent / "patterns" / "attention").is_dir():
+    __path__.append(str(_HERE.parent))

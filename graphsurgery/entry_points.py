@@ -19,6 +19,8 @@ from typing import TypeVar
 from .errors import GraphSurgeryWarning
 
 Kind = TypeVar("Kind")
+CATALOGUE = "graphsurgery.patterns"
+"""both the package of the project's own catalogue and the entry-point group of blocks"""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,13 @@ def reason(error: BaseException) -> str:
 def _entries(group: str) -> dict[str, str]:
     """What the entry points name, and the installed package that each belongs to."""
     entries = sorted(entry_points(group=group), key=lambda entry: entry.value)
-    return {entry.value: _owner(entry) for entry in entries}
+    return {entry.value: _owner(entry) for entry in entries} or _of_a_checkout(group)
+
+
+def _of_a_checkout(group: str) -> dict[str, str]:
+    """The project's own catalogue where nothing is installed, so that a checkout works as it lies."""
+    own: dict[str, str] = importlib.import_module(CATALOGUE).ENTRY_POINTS
+    return {own[group]: "graphsurgery"} if group in own else {}
 
 
 def _owner(entry: EntryPoint) -> str:

@@ -1,4 +1,4 @@
-"""Nearby: the candidates that an error names because they are closest to what was asked for."""
+"""Parts of messages: text from a file made printable, lists cut short, shapes, and the nearest candidates."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
-
-from .plaintext import printable
 
 if TYPE_CHECKING:
     from .feature_map import Dimension
@@ -76,3 +74,8 @@ def listed(names: Collection[str], most: int = 6) -> str:
 def shape_text(shape: Iterable[Dimension]) -> str:
     """``[1, 256, 20, 20]``, with ? for a size that is not known."""
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def printable(text: str) -> str:
+    """Fit for a terminal and for one line: control characters are spelled out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphsurgery.runtime.session.session import usable
+from graphsurgery.runtime.session import usable
 
 PARTS = ("parity", "templates", "models")
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import ModuleType
 import pytest
 
 import graphsurgery
+from graphsurgery import patterns
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -53,11 +55,22 @@ def test_catalogue_is_an_entry_point() -> None:
     assert catalogue.load().__name__ == "graphsurgery.patterns.attention"
 
 
-def test_every_package_is_listed_for_the_wheel() -> None:
-    listed = set(PROJECT["tool"]["setuptools"]["packages"])
-    engine = [path.relative_to(ROOT) for path in ROOT.glob("graphsurgery/**/__init__.py")]
-    catalogue = ["graphsurgery" / path.relative_to(ROOT) for path in ROOT.glob("patterns/**/__init__.py")]
-    assert listed == {".".join(path.parent.parts) for path in engine + catalogue}
+def test_a_checkout_that_is_not_installed_has_the_catalogue(tmp_path: Path) -> None:
+    """Python sees links to what is installed, but for what makes this project installed."""
+    for installed in Path(sysconfig.get_path("purelib")).iterdir():
+        if "graphsurgery" not in installed.name.replace("onnx_graphsurgeon", "") and installed.suffix != ".pth":
+            (tmp_path / installed.name).symlink_to(installed)
+    insert = "graphsurgery.insert('examples/01_first_insertion/detector.onnx', 'simam', after='/model.8')"
+    code = (
+        f"import sys; sys.path.append({str(tmp_path)!r}); import graphsurgery; print({insert}.insertions()[0].module)"
+    )
+    run = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert run.stdout == "simam\n"
+
+
+def test_a_checkout_declares_the_entry_points_that_an_installation_has() -> None:
+    declared = PROJECT["project"]["entry-points"]
+    assert {group: entries["catalogue"] for group, entries in declared.items()} == patterns.ENTRY_POINTS
 
 
 def reaches_catalogue(node: ast.AST, package: tuple[str, ...]) -> bool:

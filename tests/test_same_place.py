@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.selection.sites import SiteFinder
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect

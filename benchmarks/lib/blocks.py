@@ -11,7 +11,7 @@ import onnx
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
 
 Size = tuple[int, int, int]

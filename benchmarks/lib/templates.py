@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.lib import exports
 from benchmarks.lib.blocks import CONFIGURATIONS, SIZES, Size, forms, label, sizes_of, template
 from graphsurgery.errors import MissingProvider
-from graphsurgery.runtime.session.providers import (
+from graphsurgery.runtime.providers import (
     NVIDIA,
     PROVIDERS,
     available_providers,
@@ -30,7 +30,7 @@ from graphsurgery.runtime.session.providers import (
     onnxruntime,
     preload,
 )
-from graphsurgery.runtime.session.timing import in_turns, wall
+from graphsurgery.runtime.timing import in_turns, wall
 
 FORMS = ("published", "own")
 WARM_UP, CALLS_A_ROUND, FEWEST_ROUNDS = 20, 5, 12

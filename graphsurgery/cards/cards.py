@@ -1,6 +1,6 @@
 """The table of the blocks and a card for each, as text and as Markdown, from the blocks' own code.
 
-``python -m graphsurgery.cards.cards`` prints docs/blocks.md.
+``python -m graphsurgery.cards`` prints docs/blocks.md.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def document() -> Iterator[str]:
     """docs/blocks.md, line by line."""
     yield "# The blocks"
     yield ""
-    yield "Generated from the code by `python -m graphsurgery.cards.cards`; do not edit."
+    yield "Generated from the code by `python -m graphsurgery.cards`; do not edit."
     yield ""
     yield from LEGEND
     yield ""
@@ -234,7 +234,3 @@ def _single_spaced(lines: Iterator[str]) -> Iterator[str]:
     while text and not text[-1]:
         text.pop()
     yield from text
-
-
-if __name__ == "__main__":
-    main()

@@ -23,7 +23,7 @@ def blocks(
     graphsurgery blocks ge
     """
     from .. import userblocks
-    from ..cards import cards
+    from ..cards.cards import HEADERS, LEGEND, Card, each_of, table
     from ..cards.facts import in_order_of_demand
     from .output import Printer, aside, progress
 
@@ -31,15 +31,15 @@ def blocks(
     if name is not None:
         with aside():
             userblocks.asked_for(name)
-            card = cards.Card(name)
+            card = Card(name)
             data, lines = card.to_json(), list(card.lines())
         printer.json(data)
         printer.lines(lines)
         return
     with progress("trying every block", quiet=False), aside():
         known = in_order_of_demand()
-        cards = cards.each_of(known, lambda block: cards.Card(block.name).to_json()) if as_json else []
-        rows = [] if as_json else cards.table(known)
+        cards = each_of(known, lambda block: Card(block.name).to_json()) if as_json else []
+        rows = [] if as_json else table(known)
     printer.json({"blocks": cards})
-    printer.table(cards.HEADERS, rows)
-    printer.lines(["", *cards.LEGEND])
+    printer.table(HEADERS, rows)
+    printer.lines(["", *LEGEND])

@@ -18,7 +18,7 @@ import typer
 
 from .. import __version__
 from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError
-from ..plaintext import printable
+from ..messages import printable
 from .apply import apply
 from .bench import bench
 from .blocks import blocks

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import typer
 
 from ..errors import OutputError
-from ..plaintext import printable
+from ..messages import printable
 
 _LONGEST = 200
 STOPPED_READING = 128 + 13

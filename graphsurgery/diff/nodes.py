@@ -10,8 +10,8 @@ from typing import Literal
 
 import onnx
 
+from ..messages import printable
 from ..modelfile.fields import Piece
-from ..plaintext import printable
 
 _CHUNK = 1 << 20
 _SMALL = 1 << 12

@@ -115,7 +115,7 @@ def build_and_compare(
     ``engine`` is where the built engine is written. Raises EnvironmentLacks without TensorRT, PyTorch with CUDA, or a
     GPU; CheckFailed if the model cannot be built.
     """
-    from ..runtime import session
+    from ..runtime.session import session
     from .commands import PRECISIONS
     from .engine import Engine, build, random_feeds, tools
 
@@ -131,8 +131,8 @@ def build_and_compare(
     for each in engines:
         each.feed(feeds)
         each.run()
-    session = session.session(path, "cpu")
-    expected = dict(zip((info.name for info in session.outputs), session.run(feeds), strict=True))
+    original = session(path, "cpu")
+    expected = dict(zip((info.name for info in original.outputs), original.run(feeds), strict=True))
     results = engines[0].results()
     agreements = [Agreement.of(name, results[name], expected[name]) for name in results]
     for each in engines:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingDependency, WeightsError
-from . import state_dict_search
+from . import inert_unpickler, state_dict_search
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def _loaded(path: Path) -> tuple[object, bool]:
             except pickle.UnpicklingError:
                 if not pickled:
                     raise
-
-                return torch.load(path, map_location="cpu", pickle_module=inert, weights_only=False), True
+                return torch.load(path, map_location="cpu", pickle_module=inert_unpickler, weights_only=False), True
     except WeightsError:
         raise
     except Exception as error:  # pickle, zip and torch each have their own; all mean that it is not plain weights

@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.blocks.block import Array, Block, Setting
 from graphsurgery.blocks.initial_weights import layer_values
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .parts import linear
 from .transformer import flat, like_map, softmax, transpose

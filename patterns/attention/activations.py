@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 
 def silu(t: Template, x: gs.Tensor) -> gs.Variable:

@@ -16,7 +16,7 @@ from graphsurgery.blocks.block import Array, Block, Setting
 from graphsurgery.blocks.initial_weights import layer_values
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .activations import gelu
 from .transformer import attend, dense, in_heads, layer_norm, like_map, reshape, transpose, without_separate

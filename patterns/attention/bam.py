@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
 from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .hidden import hidden_width, require_hidden
 from .initial import torch_default

@@ -16,8 +16,8 @@ from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
 from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import weight_folding
-from graphsurgery.template.template.template import Template
+from graphsurgery.template import weight_folding
+from graphsurgery.template.template import Template
 
 from . import products
 from .hidden import hidden_width, require_hidden, rounded_up

@@ -19,7 +19,7 @@ from graphsurgery.patterns.attention import products
 from graphsurgery.patterns.attention.activations import hard_swish
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import folded_conv, linear
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from graphsurgery.blocks.block import Array, Block
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .activations import clip
 from .initial import torch_default

@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .hidden import require_hidden, rounded_up
 from .initial import torch_default

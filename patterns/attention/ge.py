@@ -16,8 +16,8 @@ from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
 from graphsurgery.blocks.initial_weights import bn_shapes, bn_values, uniform_fan_in
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import dla_mean, nearest_resize
-from graphsurgery.template.template.template import Template
+from graphsurgery.template import dla_mean, nearest_resize
+from graphsurgery.template.template import Template
 
 from .se import excite
 

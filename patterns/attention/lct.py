@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from . import norms
 

@@ -15,7 +15,7 @@ from graphsurgery.blocks.block import Array, Block
 from graphsurgery.blocks.initial_weights import layer_values
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from . import products
 from .activations import gelu

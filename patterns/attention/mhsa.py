@@ -15,7 +15,7 @@ from graphsurgery.blocks.block import Array, Block, Setting
 from graphsurgery.blocks.initial_weights import layer_values
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .parts import linear
 from .transformer import attend, in_heads, like_map, product, reshape, transpose, wide_constant

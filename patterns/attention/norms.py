@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from graphsurgery.blocks.block import Array
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 INSTANCE_NORM, STATISTICS = "instance-norm", "statistics"
 _LARGE = 4096  # positions; below, the operator was as fast or faster on two cores

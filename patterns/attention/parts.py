@@ -11,8 +11,8 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from graphsurgery.blocks.block import Array
-from graphsurgery.template.template import weight_folding
-from graphsurgery.template.template.template import Template
+from graphsurgery.template import weight_folding
+from graphsurgery.template.template import Template
 
 from .transformer import cut
 

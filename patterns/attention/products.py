@@ -13,7 +13,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphsurgery.blocks.block import Array
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 CROSSED = "crossed"
 """Lowering: gates of rows and of columns multiplied with each other first, by a matrix product."""

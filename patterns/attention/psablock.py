@@ -15,8 +15,8 @@ from graphsurgery.blocks.block import Array, Block, Setting
 from graphsurgery.blocks.initial_weights import bn_shapes, bn_values, layer_values
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import weight_folding
-from graphsurgery.template.template.template import Template
+from graphsurgery.template import weight_folding
+from graphsurgery.template.template import Template
 
 from .activations import silu
 from .transformer import attend, in_heads, like_map

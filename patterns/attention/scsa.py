@@ -18,7 +18,7 @@ from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention import norms, products
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.transformer import softmax
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
 from graphsurgery.blocks.initial_weights import uniform_fan_in
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .hidden import hidden_width, require_hidden
 

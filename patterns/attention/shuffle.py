@@ -15,7 +15,7 @@ from graphsurgery.blocks.block import Array, Block, Setting
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention import norms, shuffling
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 if TYPE_CHECKING:
     import torch

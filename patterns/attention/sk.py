@@ -16,7 +16,7 @@ from graphsurgery.blocks.block import Array, Block, Setting
 from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 from .initial import torch_default
 from .parts import conv_bn, linear

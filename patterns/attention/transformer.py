@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from graphsurgery.blocks.block import Array
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 
 
 def transpose(t: Template, x: gs.Variable, order: Sequence[int], dtype: int | None = None) -> gs.Variable:

@@ -17,8 +17,8 @@ from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.attention import products
 from graphsurgery.patterns.attention.initial import torch_default
 from graphsurgery.patterns.attention.parts import channel_planes_by_rows, conv_bn
-from graphsurgery.template.template import weight_folding
-from graphsurgery.template.template.template import Template
+from graphsurgery.template import weight_folding
+from graphsurgery.template.template import Template
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from graphsurgery.patterns.attention.lska import KERNELS
+KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 23: (5, 7, 3), 35: (5, 11, 3), 41: (5, 13, 3), 53: (5, 17, 3)}
+"""k_size -> (kernel of conv0h and conv0v, kernel of conv_spatial_h and conv_spatial_v, dilation of these)"""
 
 
 class LSKA(nn.Module):

@@ -15,7 +15,7 @@ import onnx
 
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition import BlockTree, recognise
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect

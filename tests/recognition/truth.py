@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.module_paths import ModuleTree
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from tests.exports import DERIVED, dialects, export, modules
 
 PARTS = (

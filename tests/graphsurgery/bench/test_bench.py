@@ -16,10 +16,10 @@ from graphsurgery.bench.inputs import inputs_for
 from graphsurgery.bench.machine import describe, read_gpus
 from graphsurgery.bench.whole import precision
 from graphsurgery.errors import MissingProvider, RequestError
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.runtime.session.timing import Difference, Times, Verdict, in_turns, interval, wall
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.runtime.timing import Difference, Times, Verdict, in_turns, interval, wall
 
-DETECTOR = Path(__file__).parents[2] / "examples" / "01_first_insertion" / "detector.onnx"
+DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
 
 
 class Clock:

@@ -21,8 +21,8 @@ from graphsurgery.blocks.block import Block, Setting
 from graphsurgery.blocks.registry import all_blocks, block_class, forget
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.template.template.template import Template
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
 
 # ---------------------------------------------------------------------- the catalogue

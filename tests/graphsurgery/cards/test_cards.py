@@ -14,10 +14,10 @@ from graphsurgery.cards import cards
 from graphsurgery.cards.facts import Facts, short_paper
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "blocks.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "blocks.md"
 
 
 class Demanding(Block):
@@ -120,4 +120,4 @@ def test_a_section_of_the_page() -> None:
 
 def test_the_page_of_the_blocks_is_current() -> None:
     text = "".join(f"{line}\n" for line in cards._single_spaced(cards.document()))
-    assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.cards.cards > docs/blocks.md"
+    assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.cards > docs/blocks.md"

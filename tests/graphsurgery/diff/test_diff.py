@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.diff.diff.diff import SECTIONS, Difference, diff
+from graphsurgery.diff.diff import SECTIONS, Difference, diff
 from graphsurgery.errors import ExternalDataError
 from tests.counting import calls
 
-DETECTOR = Path(__file__).parents[2] / "examples" / "01_first_insertion" / "detector.onnx"
+DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
 Model = onnx.ModelProto
 
 

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery
 from graphsurgery.graph.index import GraphIndex
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from tests import models
 from tests.counting import calls
 from tests.models import node, value

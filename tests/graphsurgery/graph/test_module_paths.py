@@ -6,7 +6,7 @@ from onnx import NodeProto
 from graphsurgery.graph import module_paths
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.module_paths import ModuleTree, describe, from_metadata, from_name, join
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from tests import models
 from tests.models import node, value
 

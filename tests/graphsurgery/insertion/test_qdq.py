@@ -22,7 +22,7 @@ from graphsurgery.graph.quantisation import dequantiser
 from graphsurgery.insertion import removal
 from graphsurgery.insertion.qdq import Pair
 from graphsurgery.insertion.splice import Done
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder

@@ -19,7 +19,7 @@ import graphsurgery
 from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, ModelError, SiteError
 from graphsurgery.insertion import removal
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.weights.inserted import weights_of
 from tests import models
@@ -575,7 +575,7 @@ def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
             capture_output=True,
             check=True,
             env=environment,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
         assert done.stdout == expected
 

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery
 from graphsurgery.errors import ExternalDataError, OutputError
-from graphsurgery.modelfile.model import external_data
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile import external_data
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.weights.inserted import weights_of
 from tests import models
 

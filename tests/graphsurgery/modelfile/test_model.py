@@ -18,9 +18,9 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 import graphsurgery
 from graphsurgery.errors import GraphSurgeryError, ModelError
-from graphsurgery.modelfile.model.fields import INITIALIZER, NODE, VALUE_INFO, Edit
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.modelfile.model.source import FileSource
+from graphsurgery.modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.modelfile.source import FileSource
 from tests import models
 from tests.models import field, node, value
 
@@ -321,7 +321,7 @@ def _load_and_use(data: bytes) -> None:
     with contextlib.suppress(GraphSurgeryError):
         model = ModelFile.load(data)
         assert model.to_bytes() == data
-        graphsurgery.selection.sites(model)
+        graphsurgery.sites(model)
         edited = graphsurgery.insert(model, "simam", after=["/model.0"])
         new = [i.id for i in edited.insertions()]
         assert graphsurgery.remove(edited.to_bytes(), new).to_bytes() == data

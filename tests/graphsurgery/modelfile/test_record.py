@@ -10,9 +10,9 @@ import pytest
 import graphsurgery
 from graphsurgery.errors import BlockError, InsertionError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.modelfile.model.fields import Edit
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.modelfile.model.record import KEY, Insertion, read_insertions
+from graphsurgery.modelfile.fields import Edit
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.modelfile.record import KEY, Insertion, read_insertions
 from graphsurgery.userblocks import make_block
 from graphsurgery.weights.inserted import block_of, module_of, weights_of
 from tests import models

@@ -13,9 +13,9 @@ import pytest
 
 import graphsurgery
 from graphsurgery.errors import OutputError
-from graphsurgery.modelfile.model import saving
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.modelfile.model.source import BytesSource
+from graphsurgery.modelfile import saving
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.modelfile.source import BytesSource
 from tests import models
 
 OLD = b"what was there before"

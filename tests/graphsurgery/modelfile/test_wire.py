@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from graphsurgery.modelfile.model import wire
-from graphsurgery.modelfile.model.source import BytesSource
+from graphsurgery.modelfile import wire
+from graphsurgery.modelfile.source import BytesSource
 from tests import models
 from tests.models import field, node, parts, value
 

@@ -10,9 +10,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.outline.outline.edges import Edge
-from graphsurgery.outline.outline.outline import OUTPUT, Outline, Row
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.outline.edges import Edge
+from graphsurgery.outline.outline import OUTPUT, Outline, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.selection.sites import SiteFinder

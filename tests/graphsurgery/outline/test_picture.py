@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 import graphsurgery as gsx
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.outline.outline.outline import Outline
-from graphsurgery.outline.outline.picture import as_html, as_svg
-from graphsurgery.outline.outline.picture.layout import BOX, Box, Drawing, arrange
-from graphsurgery.outline.outline.picture.svg import _parts
-from graphsurgery.outline.outline.picture.tracks import tracks
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.outline.outline import Outline
+from graphsurgery.outline.picture import as_html, as_svg
+from graphsurgery.outline.picture.layout import BOX, Box, Drawing, arrange
+from graphsurgery.outline.picture.svg import _parts
+from graphsurgery.outline.picture.tracks import tracks
 from graphsurgery.selection.sites import SiteFinder
 from tests.exports import export
 from tests.models import model, node, value

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphsurgery.entry_points import values
 from graphsurgery.graph.index import GraphIndex
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition import HeadPattern, Pattern
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.matcher import Matcher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.graph.index import GraphIndex
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition.block import Found
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.matcher import Matcher

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.strides import Plane
 from tests.patterns.detector.graphs import graph

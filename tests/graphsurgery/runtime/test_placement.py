@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from graphsurgery.runtime.session.placement import Kernel, Placement, by_provider, kernels
-from graphsurgery.runtime.session.session import session
+from graphsurgery.runtime.placement import Kernel, Placement, by_provider, kernels
+from graphsurgery.runtime.session import session
 
 Nodes = list[tuple[str, str]]
 BLOCK: Nodes = [("/b/ReduceMean", "ReduceMean"), ("/b/Mod", "Mod"), ("/b/Mul", "Mul")]

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from graphsurgery.errors import MissingDependency, RequestError
-from graphsurgery.runtime.session import sample_inputs
-from graphsurgery.runtime.session.sample_inputs import GraphInput, graph_inputs, image_feeds, image_paths, random_feeds
+from graphsurgery.runtime import sample_inputs
+from graphsurgery.runtime.sample_inputs import GraphInput, graph_inputs, image_feeds, image_paths, random_feeds
 
 FLOAT32 = np.dtype(np.float32)
 NCHW = GraphInput("images", FLOAT32, (1, 3, 64, 96))

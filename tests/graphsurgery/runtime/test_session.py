@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery.errors import CannotRun, GraphSurgeryError, MissingDependency, MissingProvider, NoKernel, RequestError
-from graphsurgery.runtime.session import session
-from graphsurgery.runtime.session.providers import preload
-from graphsurgery.runtime.session.session import available_providers, require, session, short_name, usable
+from graphsurgery.runtime import session as session_module
+from graphsurgery.runtime.providers import preload
+from graphsurgery.runtime.session import available_providers, require, session, short_name, usable
 
 Make = Callable[..., onnx.ModelProto]
 
@@ -37,7 +37,7 @@ def test_a_session_runs_a_model_in_memory(kind: Any, optimise: bool) -> None:
     (y,) = ready.run({"x": x})
     assert y.dtype == kind
     assert np.array_equal(y, x)
-    assert ready.inputs == (session.TensorInfo("x", np.dtype(kind), ("n", 3)),)
+    assert ready.inputs == (session_module.TensorInfo("x", np.dtype(kind), ("n", 3)),)
     assert ready.outputs[0].name == "y"
 
 
@@ -274,5 +274,5 @@ def test_without_onnxruntime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_string_input_has_no_numpy_type() -> None:
-    info = session._info(SimpleNamespace(name="names", type="tensor(string)", shape=[1]))
-    assert info == session.TensorInfo("names", None, (1,))
+    info = session_module._info(SimpleNamespace(name="names", type="tensor(string)", shape=[1]))
+    assert info == session_module.TensorInfo("names", None, (1,))

@@ -13,7 +13,7 @@ from onnx import helper
 
 import graphsurgery
 from graphsurgery.errors import GraphSurgeryError, SelectorError, SiteError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.selection.parser import parse
 from graphsurgery.selection.sites import Site, SiteFinder
 from tests import models

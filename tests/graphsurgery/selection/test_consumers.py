@@ -15,7 +15,7 @@ import graphsurgery
 from graphsurgery.api import carry_out
 from graphsurgery.errors import GraphSurgeryError, InsertionError, RequestError, SelectorError, SiteError
 from graphsurgery.insertion import removal
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from tests import models
 from tests.graphsurgery.test_splice import IDENTITIES, check, graphs, inputs_of, same_outputs

@@ -10,7 +10,7 @@ import graphsurgery
 from graphsurgery.errors import ParityFailed
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from tests import models
 from tests.exports import export
 

@@ -14,7 +14,7 @@ import pytest
 from graphsurgery.api import carry_out, verify
 from graphsurgery.errors import SelectorError, SiteError
 from graphsurgery.insertion import removal
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import Site, SiteFinder
 from tests import models

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphsurgery.errors import SelectorError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.selection.resolver import Place
 from graphsurgery.selection.sites import SiteFinder
 from graphsurgery.selection.text import Text, spellings

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 import graphsurgery
 from graphsurgery.errors import ModelError, SiteError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.selection.sites import Site, SiteFinder
 from tests import models
 from tests.models import node, value
@@ -409,7 +409,7 @@ def test_warnings_reach_the_user() -> None:
 
 
 def test_the_listing_has_every_module_that_one_map_leaves() -> None:
-    found = graphsurgery.selection.sites(models.detector())
+    found = graphsurgery.sites(models.detector())
     assert [s.path for s in found] == [  # containers that no name spells as a step of its own: dotted
         *("model", "/model.0", "/model.0/conv", "/model.0/act", "/model.1", "/model.1/cv1", "/model.1/cv1/conv"),
         *(
@@ -429,20 +429,20 @@ def test_the_listing_has_every_module_that_one_map_leaves() -> None:
 @pytest.mark.parametrize("style", ["torchscript", "dynamo", "namespace", "none"])
 def test_everything_that_is_listed_can_be_used(style: str) -> None:
     made = models.detector(style=style)
-    for listed in graphsurgery.selection.sites(made):
+    for listed in graphsurgery.sites(made):
         selector = listed.path or f"tensor:{listed.tensor}"
         assert site(made, selector) == listed
 
 
 def test_without_paths_every_map_is_listed() -> None:
-    found = graphsurgery.selection.sites(models.detector(style="none"))
+    found = graphsurgery.sites(models.detector(style="none"))
     assert [s.tensor for s in found] == [*(f"v{i}" for i in range(22)), "boxes", "v23"]
     assert {s.path for s in found} == {None}
 
 
 def test_a_model_without_maps() -> None:
     made = models.chain("Relu", "Neg", shape=(1, 5))
-    assert graphsurgery.selection.sites(made) == []
+    assert graphsurgery.sites(made) == []
 
 
 def test_each_tensor_once() -> None:
@@ -468,7 +468,7 @@ def test_a_tensor_that_is_no_map_of_the_image_is_refused(shape: list[int], is_ma
     weights = [models.weight("w", (4, 3, 1, 1)), numpy_helper.from_array(np.array(shape), "s")]
     made = models.model(nodes, [value("x", (1, 3, 32, 32))], [value("y", None)], weights)
     assert site(made, "tensor:a").stride == 1
-    listed = [found.tensor for found in graphsurgery.selection.sites(made)]
+    listed = [found.tensor for found in graphsurgery.sites(made)]
     if is_map:
         assert site(made, "tensor:b").shape == tuple(shape)
         assert listed == ["a", "b", "y"]

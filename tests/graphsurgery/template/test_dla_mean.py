@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.modelfile.model.model import ModelFile
-from graphsurgery.template.template import dla_mean
-from graphsurgery.template.template.template import Template
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.template import dla_mean
+from graphsurgery.template.template import Template
 from graphsurgery.tensorrt import findings
 
 SIZES = [*range(1, 130), 160, 169, 320, 640, 1009]

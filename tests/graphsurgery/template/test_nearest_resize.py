@@ -19,9 +19,9 @@ from torch.nn.functional import interpolate
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.modules.ge import GatherExcite
-from graphsurgery.template.template import nearest_resize
-from graphsurgery.template.template.names import Names
-from graphsurgery.template.template.template import Template
+from graphsurgery.template import nearest_resize
+from graphsurgery.template.names import Names
+from graphsurgery.template.template import Template
 
 Pair = tuple[int, int]
 

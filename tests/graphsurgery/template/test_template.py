@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.feature_map import FeatureMap, float_dtype
-from graphsurgery.template.template.names import Names
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.names import Names
+from graphsurgery.template.template import Template
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 ONNX_TYPES = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import BatchNorm2d, Conv2d, Sequential
 
-from graphsurgery.template.template import weight_folding
+from graphsurgery.template import weight_folding
 
 Array = np.ndarray[Any, Any]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import graphsurgery as gsx
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from tests.models import detector
 
 

@@ -13,7 +13,7 @@ from graphsurgery.blocks.block import Block
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.rule import NOTE
 from tests.models import model, node, value

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.errors import RequestError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt import Finding, check, findings
 from graphsurgery.tensorrt.parser import ParserError, Verdict
 from graphsurgery.tensorrt.view import Origin, View

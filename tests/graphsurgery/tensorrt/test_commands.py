@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 import graphsurgery as gsx
 from graphsurgery.errors import RequestError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt.commands import plan
 from tests.graphsurgery.tensorrt.cases import quantised
 from tests.models import chain, detector, model, node, value

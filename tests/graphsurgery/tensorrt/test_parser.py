@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from graphsurgery.errors import EnvironmentLacks, MissingDependency
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt.parser import ParserError, verdict
 from tests.models import chain
 

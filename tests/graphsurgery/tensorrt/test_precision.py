@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 import graphsurgery as gsx
 from graphsurgery.errors import InsertionError, RequestError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt.precision import NodeType, autocast_patterns, inserted_types, node_list
 from tests.models import detector
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphsurgery.errors import RequestError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt.profiles import Profile, profiles
 from tests.models import chain
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt import Version, findings
 from graphsurgery.tensorrt.rule import SEVERITIES, Asked
 from graphsurgery.tensorrt.rules import RULES

@@ -11,7 +11,7 @@ from onnx import TensorProto
 import graphsurgery as gsx
 from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError, RequestError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types

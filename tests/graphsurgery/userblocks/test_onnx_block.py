@@ -17,8 +17,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 import graphsurgery
 from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, WeightsError
-from graphsurgery.modelfile.model.fields import NODE, Edit
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.fields import NODE, Edit
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.verification import verify
 from graphsurgery.weights.inserted import weights_of

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from tests import models
 
 from .test_onnxblock import C, H, W, block, is_the_file, put, refused, saved

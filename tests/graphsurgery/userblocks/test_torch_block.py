@@ -17,7 +17,7 @@ import torch
 
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.userblocks import importing
 from graphsurgery.verification import verify
 from graphsurgery.weights.inserted import module_of

@@ -12,7 +12,7 @@ import torch
 from onnx import NodeProto, helper, numpy_helper
 
 from graphsurgery.blocks.reference import PYTORCH, Yardstick
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification import Rest, verify
 
 CHANNELS = 4

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from graphsurgery.errors import MissingDependency, MissingProvider, RequestError
-from graphsurgery.runtime.session import session
-from graphsurgery.runtime.session.placement import Kernel
+from graphsurgery.runtime import session as session_module
+from graphsurgery.runtime.placement import Kernel
 from graphsurgery.verification import Verdict, runners, verify
 
 Make = Callable[..., Any]
@@ -31,7 +31,7 @@ def test_a_provider_that_is_missing_is_an_error_before_anything_runs(
 
 
 def test_cuda_is_used_by_default_where_it_starts(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert verify(make_simam()).providers == (("cpu", "cuda") if session.usable("cuda") else ("cpu",))
+    assert verify(make_simam()).providers == (("cpu", "cuda") if session_module.usable("cuda") else ("cpu",))
     monkeypatch.setattr(verify, "usable", lambda name: True)
     assert verify._providers(None) == ("cpu", "cuda")
     monkeypatch.setattr(verify, "usable", lambda name: False)
@@ -58,7 +58,7 @@ class Fake:
 
 def test_each_provider_is_compared_by_itself(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def session(data: bytes, provider: str, **more: Any) -> Any:
-        real = session.session(data, "cpu", **more)
+        real = session_module.session(data, "cpu", **more)
         return Fake(real) if provider == "cuda" else real
 
     monkeypatch.setattr(runners, "session", session)

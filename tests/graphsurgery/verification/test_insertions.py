@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification import verify
 
 BLOCKS: list[tuple[str, dict[str, Any]]] = [

@@ -16,7 +16,7 @@ from graphsurgery.blocks.block import Block
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification import Report, Row, verify
 from graphsurgery.weights.inserted import weights_of
 from tests.graphsurgery.parity.test_insertions import detector

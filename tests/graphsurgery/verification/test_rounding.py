@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphsurgery.runtime.session.session import session
+from graphsurgery.runtime.session import session
 from graphsurgery.verification.rounding import rounded_after_every_node
 
 KINDS = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}

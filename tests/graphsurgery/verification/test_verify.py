@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from graphsurgery.errors import InsertionError, ParityFailed, RequestError
-from graphsurgery.runtime.session.activations import activations, upstream
+from graphsurgery.runtime.activations import activations, upstream
 from graphsurgery.verification import Mode, Report, Rest, Row, Verdict, verify
 
 CPU = ["cpu"]

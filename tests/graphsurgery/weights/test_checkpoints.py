@@ -23,7 +23,7 @@ import graphsurgery
 from graphsurgery import weights
 from graphsurgery.api import carry_out
 from graphsurgery.errors import WeightsError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.weights.inserted import module_of, weights_of
 from tests import models

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.weights.inserted import weights_of
 from tests import models
 

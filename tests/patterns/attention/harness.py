@@ -19,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from graphsurgery.blocks.block import Block
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import residual_gate, weight_folding
-from graphsurgery.template.template.residual_gate import GATE_KEY
-from graphsurgery.template.template.subgraph import Emitted
-from graphsurgery.template.template.template import Template
+from graphsurgery.template import residual_gate, weight_folding
+from graphsurgery.template.residual_gate import GATE_KEY
+from graphsurgery.template.subgraph import Emitted
+from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.truth import Truth, truth
 

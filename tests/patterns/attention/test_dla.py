@@ -9,7 +9,7 @@ import pytest
 
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.modelfile.model.model import ModelFile
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.fallback import to_the_gpu
 from graphsurgery.userblocks import make_block

@@ -13,7 +13,7 @@ from onnx import helper
 from graphsurgery.blocks.state_dict import load_weights
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.residual_gate import GATE_KEY
+from graphsurgery.template.residual_gate import GATE_KEY
 from graphsurgery.torch import ResidualGate
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Evaluator, Runtime, Stepwise, evaluators

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template.template import Template
+from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import Array, Built, build, feature_map

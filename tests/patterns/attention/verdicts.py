@@ -38,7 +38,7 @@ def assert_close(
 ) -> None:
     """The project's tolerance for the type; its absolute part shrinks with an input smaller than 1, down to 1e-3.
 
-    ``slack`` comes on top; ``rounding`` is asked for where that does not suffice, see graphsurgery.verification.conditioning.
+    ``slack`` comes on top; ``rounding`` is asked for where that does not suffice, see verification.conditioning.
     """
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape} instead of {expected.shape}"
     absolute, relative = TOLERANCES[dtype]

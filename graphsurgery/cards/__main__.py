@@ -1,0 +1,7 @@
+"""Print docs/blocks.md."""
+
+from __future__ import annotations
+
+from .cards import main
+
+main()

@@ -1,0 +1,131 @@
+"""The order of the house: imports point only downwards, there is no circle, and what is imported inside of functions is
+known.
+
+The graph is derived from the source: every import counts, those inside of functions and those for types alone too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = [
+    *("__main__", "cli", "__init__", "recipe", "api", "cards"),
+    *("sweep", "bench", "outline", "diff", "tensorrt", "torch", "verification"),
+    *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
+    *("graph", "runtime", "modelfile"),
+    *("request", "entry_points", "messages", "feature_map", "errors", "_version"),
+]
+"""folders and files of graphsurgery/ from the top down: each imports only what stands after it"""
+AT_THE_ROOT = 12
+"""files that may lie flat in graphsurgery/"""
+HEAVY = {"torch", "onnxruntime", "tensorrt"}
+"""packages that are imported inside of functions, by the code that needs them"""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement of the engine."""
+
+    importer: str
+    imported: str
+    """a module of the engine, or the top package of anything else"""
+    inside: bool
+    """of a function"""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(ROOT.glob("graphsurgery/**/*.py"))}
+
+
+def imports_of(module: str, source: str, package: str) -> Iterator[Import]:
+    """What a source text imports; ``package`` is where its relative imports start."""
+    tree = ast.parse(source)
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    ]
+    inner = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            whole = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{whole}.{a.name}" if f"{whole}.{a.name}" in FILES else whole for a in node.names]
+        else:
+            continue
+        for name in names:
+            inside = name if name in FILES else name.partition(".")[0]
+            yield Import(module, inside, id(node) in inner)
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    return tuple(
+        found
+        for name, path in FILES.items()
+        for found in imports_of(
+            name, path.read_text(encoding="utf-8"), name if path.stem == "__init__" else name.rpartition(".")[0]
+        )
+    )
+
+
+def room(module: str) -> str:
+    """The folder or file right inside of graphsurgery/ that a module is in."""
+    return [*module.split("."), "__init__"][1]
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {room(name) for name in FILES} <= set(ORDER)
+
+
+def test_imports_point_downwards() -> None:
+    upwards = {
+        f"{each.importer} -> {each.imported}"
+        for each in imports()
+        if each.imported in FILES and ORDER.index(room(each.imported)) < ORDER.index(room(each.importer))
+    }
+    assert upwards == set()
+
+
+def test_there_is_no_circle() -> None:
+    graph = defaultdict(set)
+    for each in imports():
+        if each.imported in FILES and each.imported != each.importer:
+            graph[each.importer].add(each.imported)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+def test_few_files_lie_flat() -> None:
+    assert len(list((ROOT / "graphsurgery").glob("*.py"))) <= AT_THE_ROOT
+
+
+@pytest.mark.parametrize(
+    ("source", "imported", "inside"),
+    [
+        ("from .. import messages", "graphsurgery.messages", False),
+        ("from ..graph.index import GraphIndex", "graphsurgery.graph.index", False),
+        ("from graphsurgery.graph import shapes", "graphsurgery.graph.shapes", False),
+        ("if TYPE_CHECKING:\n    from ..api import insert", "graphsurgery.api", False),
+        ("def f():\n    from ..api import insert", "graphsurgery.api", True),
+        ("class A:\n    def f(self):\n        import torch.nn", "torch", True),
+    ],
+)
+def test_the_graph_has_every_kind_of_import(source: str, imported: str, inside: bool) -> None:
+    found = list(imports_of("graphsurgery.cards.facts", source, "graphsurgery.cards"))
+    assert found == [Import("graphsurgery.cards.facts", imported, inside)]
