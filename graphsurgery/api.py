@@ -26,7 +26,7 @@ from .request import settings as by_name
 from .selection.sites import Site, SiteFinder
 from .template import residual_gate
 from .template.residual_gate import GATE_KEY
-from .template.subgraph import Emitted
+from .template.subgraph import Subgraph
 from .template.writer import PRECISIONS
 from .tensorrt.fallback import to_the_gpu
 
@@ -117,7 +117,7 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     return spliced(finder, qdq_request.measured(finder, plans), _gpu_fallback)
 
 
-def _gpu_fallback(planned: Planned, emitted: Emitted, source: str, model: ModelFile) -> str | None:
+def _gpu_fallback(planned: Planned, emitted: Subgraph, source: str, model: ModelFile) -> str | None:
     """Which operators of a block for a DLA go to the GPU."""
     if planned.target != "dla":
         return None

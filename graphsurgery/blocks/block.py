@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..template.template import Template
-from .reference import PYTORCH, Yardstick
+from .reference import PYTORCH, Reference
 from .setting import Setting as Setting
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Block(ABC):
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         """The PyTorch module with the same parameters and the same function, freshly initialised. Imports torch."""
 
-    def compared_with(self, feature: FeatureMap) -> Yardstick:
+    def compared_with(self, feature: FeatureMap) -> Reference:
         """What ``module`` is, in words."""
         return PYTORCH
 

@@ -1,4 +1,4 @@
-"""Yardstick: what an inserted block is compared with, in words for reports."""
+"""Reference: what an inserted block is compared with, in words for reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class Reference:
     """What computes what a block should give."""
 
     what: str
@@ -23,4 +23,4 @@ class Yardstick:
         return {"what": self.what, "runtime": self.runtime, "dtype": self.dtype}
 
 
-PYTORCH = Yardstick("the PyTorch module", "PyTorch", "PyTorch", "float64")
+PYTORCH = Reference("the PyTorch module", "PyTorch", "PyTorch", "float64")

@@ -17,7 +17,7 @@ from ..blocks.registry import all_blocks
 from ..errors import BlockError, GraphSurgeryError
 from ..feature_map import FeatureMap
 from ..modelfile.model import ModelFile
-from ..template.subgraph import Emitted
+from ..template.subgraph import Subgraph
 from ..template.template import Template
 
 OPSET, _IR_VERSION = 17, 8
@@ -129,7 +129,7 @@ class Facts:
     def _weights(self, feature: FeatureMap) -> dict[str, Array]:
         return self.block.initial(feature, np.random.default_rng(0))
 
-    def _emitted(self, feature: FeatureMap, target: str = "tensorrt") -> Emitted:
+    def _emitted(self, feature: FeatureMap, target: str = "tensorrt") -> Subgraph:
         self.block.check(feature)
         t = Template(feature, opset=OPSET, target=target, weights=self._weights(feature), x=_X)
         output = self.block.emit(t, self.block.choose(t, self.block.lowerings(feature, OPSET)))

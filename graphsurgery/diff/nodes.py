@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 _SMALL = 1 << 12
 _NONE = "(none)"
 
-Found = tuple[Literal["added", "removed", "changed"], str, str, tuple[str, ...]]
+RecognisedBlock = tuple[Literal["added", "removed", "changed"], str, str, tuple[str, ...]]
 """kind, name, operator, details"""
 
 
@@ -95,7 +95,7 @@ _WEAKER: tuple[Callable[[onnx.NodeProto], Hashable | None], ...] = (_by_place, _
 
 def node_changes(
     a: Sequence[onnx.NodeProto], b: Sequence[onnx.NodeProto], a_bytes: Sequence[bytes], b_bytes: Sequence[bytes]
-) -> tuple[list[tuple[int, int]], list[Found]]:
+) -> tuple[list[tuple[int, int]], list[RecognisedBlock]]:
     """The pairs of positions that belong together, and what was removed, changed (in the order of ``b``) and added."""
     pairs, gone, new = match(a_bytes, b_bytes)
     changed: list[tuple[int, int]] = []
@@ -105,7 +105,7 @@ def node_changes(
         more, left_a, left_b = match([key(a[i]) for i in gone], [key(b[j]) for j in new])
         changed += [(gone[i], new[j]) for i, j in more]
         gone, new = [gone[i] for i in left_a], [new[j] for j in left_b]
-    found: list[Found] = [("removed", _label(a[i]), a[i].op_type, ()) for i in gone]
+    found: list[RecognisedBlock] = [("removed", _label(a[i]), a[i].op_type, ()) for i in gone]
     for i, j in sorted(changed, key=lambda pair: pair[1]):
         found.append(("changed", _label(b[j]), b[j].op_type, tuple(_node_details(a[i], b[j]))))
     found += [("added", _label(b[j]), b[j].op_type, ()) for j in new]

@@ -24,8 +24,8 @@ from ..feature_map import FeatureMap
 from ..graph import quantisation
 from ..graph.index import GraphIndex
 from ..modelfile.record import RecordedPair
-from ..template.names import Names
-from ..template.subgraph import Emitted
+from ..template.names import UniqueNames
+from ..template.subgraph import Subgraph
 from ..template.template import Array, Template
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def constants(t: Template, pair: Pair) -> Constants:
 
 
 def append(
-    emitted: Emitted, pair: Pair, given: Constants, feature: FeatureMap, names: Names, scope: str
+    emitted: Subgraph, pair: Pair, given: Constants, feature: FeatureMap, names: UniqueNames, scope: str
 ) -> RecordedPair:
     """Put the pair behind a block that was emitted; its last tensor becomes the output. Gives the record of the pair.
 
@@ -214,7 +214,7 @@ def clipping(pair: Pair, bounded: bool) -> str | None:
     )
 
 
-def attenuates(emitted: Emitted, x: str) -> bool:
+def attenuates(emitted: Subgraph, x: str) -> bool:
     """Whether a block's nodes show that it gives x times numbers from 0 to 1, so that its range is within that of x."""
     makers = {name: node for node in emitted.nodes for name in node.output}
 

@@ -23,8 +23,8 @@ from ..modelfile.wire import rename_inputs, rename_outputs
 from ..selection.branches import Reader
 from ..selection.sites import Site, SiteFinder
 from ..template import residual_gate, weight_folding
-from ..template.names import Names
-from ..template.subgraph import Emitted
+from ..template.names import UniqueNames
+from ..template.subgraph import Subgraph
 from ..template.template import Template
 from ..template.writer import TARGETS
 from . import qdq
@@ -59,7 +59,7 @@ class Done:
     warnings: tuple[str, ...]
 
 
-Inspection = Callable[[Planned, Emitted, str, ModelFile], str | None]
+Inspection = Callable[[Planned, Subgraph, str, ModelFile], str | None]
 """What somebody above the engine has to say of a block as it was written behind a tensor of a model, if anything."""
 
 
@@ -99,9 +99,9 @@ class Splicer:
         self._model = finder.model
         self._index = finder.index
         self._ir_version = int(self._model.structure.ir_version)
-        self._names = Names(set(self._index.names))
+        self._names = UniqueNames(set(self._index.names))
         self._earlier = self._model.insertions()
-        self._ids = Names({*finder.tree.modules, *(insertion.id for insertion in self._earlier)})
+        self._ids = UniqueNames({*finder.tree.modules, *(insertion.id for insertion in self._earlier)})
         self._original = self._earlier[0].original if self._earlier else self._model.digest()
         self._owners = {
             position: earlier.id
@@ -169,7 +169,7 @@ class Splicer:
         self._place(site, insertion, emitted)
         self.done.append(Done(insertion, site, told))
 
-    def _told(self, planned: Planned, emitted: Emitted, source: str, feature: FeatureMap) -> tuple[str, ...]:
+    def _told(self, planned: Planned, emitted: Subgraph, source: str, feature: FeatureMap) -> tuple[str, ...]:
         """What the user should know of an insertion; ``feature``: the site as the block was computed for it."""
         site, block = planned.site, planned.block
         if planned.pair:
@@ -272,7 +272,7 @@ class Splicer:
             self._seen[site.tensor, reader] = passed
         return passed
 
-    def _name_output(self, site: Site, emitted: Emitted) -> str:
+    def _name_output(self, site: Site, emitted: Subgraph) -> str:
         """Give the block's output its final name: the site's own where that is an output of the model."""
         final = site.tensor if site.graph_output else emitted.output
         for node in emitted.nodes if site.graph_output else ():
@@ -296,7 +296,7 @@ class Splicer:
         """Where nodes that read the site's tensor may stand: right behind the node that makes it."""
         return self._index.producer.get(site.tensor, -1) + 1
 
-    def _place(self, site: Site, insertion: Insertion, emitted: Emitted) -> None:
+    def _place(self, site: Site, insertion: Insertion, emitted: Subgraph) -> None:
         for node in emitted.nodes:
             module_paths.describe(node, insertion.id, like=self._neighbour(site))
         nodes = [node.SerializeToString(deterministic=True) for node in emitted.nodes]

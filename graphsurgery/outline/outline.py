@@ -15,7 +15,7 @@ from .edges import Edge, Wiring
 
 if TYPE_CHECKING:
     from ..modelfile.record import Insertion
-    from ..recognition import BlockTree, Found
+    from ..recognition import BlockTree, RecognisedBlock
     from ..recognition.graph_view import View
     from ..selection.sites import Site, SiteFinder
 
@@ -132,11 +132,11 @@ class Outline:
     # ------------------------------------------------------------------ rows
 
     @cached_property
-    def _units(self) -> list[Found | int]:
+    def _units(self) -> list[RecognisedBlock | int]:
         """Outermost blocks, and nodes in no block that give a map, in the order of the graph."""
         tree, view = self._tree, self._view
         last = {max(block.nodes, key=view.place.__getitem__): block for block in tree.blocks if block.nodes}
-        units: list[Found | int] = []
+        units: list[RecognisedBlock | int] = []
         for position in view.order:
             if position in last:
                 units.append(last[position])
@@ -148,8 +148,10 @@ class Outline:
         outputs = self._view.outputs(position)
         return bool(outputs) and self._tree.is_map(outputs[0]) and self._finder.is_map(outputs[0])
 
-    def _of_block(self, outermost: Found, depth: int | None) -> Iterator[Row]:
-        pending: list[tuple[Found, str, str | None, int]] = [(outermost, self._tree.selector(outermost), None, 1)]
+    def _of_block(self, outermost: RecognisedBlock, depth: int | None) -> Iterator[Row]:
+        pending: list[tuple[RecognisedBlock, str, str | None, int]] = [
+            (outermost, self._tree.selector(outermost), None, 1)
+        ]
         while pending:
             block, name, part, level = pending.pop()
             path = block.path
@@ -168,7 +170,7 @@ class Outline:
 
     def _row(
         self,
-        block: Found | None,
+        block: RecognisedBlock | None,
         name: str,
         part: str | None,
         depth: int,
@@ -242,13 +244,13 @@ class Outline:
 
     # ------------------------------------------------------------------ who reads what
 
-    def _readers(self, root: str, block: Found | None) -> Iterator[str]:
+    def _readers(self, root: str, block: RecognisedBlock | None) -> Iterator[str]:
         names = dict.fromkeys(self._reader(position, block) for position in self._view.readers(root))
         yield from names
         if self._view.is_output(root):
             yield OUTPUT
 
-    def _reader(self, position: int, block: Found | None) -> str:
+    def _reader(self, position: int, block: RecognisedBlock | None) -> str:
         """The largest block that a reader is in and the block that it reads from is not."""
         around = self._tree.holding(position)
         while around is not None and block is not None and block.nodes < around.nodes:
@@ -270,6 +272,6 @@ class Outline:
         return Wiring(self._index, self._view, rows, self._insertions).edges()
 
 
-def _below(block: Found, depth: int) -> int:
+def _below(block: RecognisedBlock, depth: int) -> int:
     parts = [part for _, part in block.parts]
     return (len(parts) if depth < 2 else 0) + sum(_below(part, depth - 1) for part in parts)

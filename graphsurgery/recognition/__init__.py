@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .block import Found
+from .block import RecognisedBlock
 from .blocktree import BlockTree, recognise
 from .pattern import HeadPattern, Pattern
 
-__all__ = ["BlockTree", "Found", "HeadPattern", "Pattern", "recognise"]
+__all__ = ["BlockTree", "HeadPattern", "Pattern", "RecognisedBlock", "recognise"]

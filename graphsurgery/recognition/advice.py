@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .block import Found
+from .block import RecognisedBlock
 from .blocktree import BlockTree
 
 _INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
@@ -61,7 +61,7 @@ def _holds_integers(tree: BlockTree, tensor: str) -> bool:
     return op in _INTEGERS or op.startswith("QLinear")
 
 
-def _inside(tree: BlockTree, leaf: Found) -> Objection:
+def _inside(tree: BlockTree, leaf: RecognisedBlock) -> Objection:
     return _between("activation" if leaf.facts.get("activation") else "normalisation", _name(tree, leaf))
 
 
@@ -73,7 +73,7 @@ def _between(kind: str, better: str) -> Objection:
     )
 
 
-def _before_sum(tree: BlockTree, leaf: Found) -> Objection | None:
+def _before_sum(tree: BlockTree, leaf: RecognisedBlock) -> Objection | None:
     view = tree.view
     readers = view.readers(leaf.root)
     if leaf.type not in _CONVOLUTIONS or leaf.facts.get("activation") or len(readers) != 1 or view.is_output(leaf.root):
@@ -122,5 +122,5 @@ def _sandwiched(tree: BlockTree, tensor: str, root: str) -> Objection | None:
     )
 
 
-def _name(tree: BlockTree, block: Found) -> str:
+def _name(tree: BlockTree, block: RecognisedBlock) -> str:
     return tree.display(block) or f"tensor:{block.output}"

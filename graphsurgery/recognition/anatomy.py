@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 
-from .block import Found
+from .block import RecognisedBlock
 from .graph_view import View
 from .head_detection import Unit, common, describe
 from .pattern import HeadPattern
-from .strides import Plane
+from .strides import Strides
 
 ROLES = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "before-sppf", "after-sppf", "neck-outputs", "stage-ends")
 _PYRAMID = re.compile(r"p([1-7])")
@@ -32,11 +32,13 @@ _NO_STAGE = frozenset(
 class Anatomy:
     """What belongs where, in one model. Works on units: recognised blocks, and single nodes that are in none."""
 
-    def __init__(self, view: View, plane: Plane, blocks: Sequence[Found], heads: Sequence[HeadPattern]) -> None:
+    def __init__(
+        self, view: View, plane: Strides, blocks: Sequence[RecognisedBlock], heads: Sequence[HeadPattern]
+    ) -> None:
         self._view = view
         self._plane = plane
         self._order = view.place
-        self._unit: dict[int, Found] = {}
+        self._unit: dict[int, RecognisedBlock] = {}
         for block in blocks:
             self._unit.update(dict.fromkeys(block.nodes, block))
         self._found = list(blocks)
@@ -232,7 +234,7 @@ class Anatomy:
         made = {name for p in head for name in view.outputs(p)}
         return sorted(read - made, key=lambda name: self._order.get(view.producer(name) or -1, -1))
 
-    def _detection_head(self, nodes: set[int]) -> Iterator[Found]:
+    def _detection_head(self, nodes: set[int]) -> Iterator[RecognisedBlock]:
         if not self._feeding:
             return
         bare = not any(block.nodes <= nodes for block in self._found)  # then only what tells a decoder makes it a head
@@ -245,7 +247,7 @@ class Anatomy:
                 inner = [leaf for block in self._found if block.nodes <= nodes for leaf in _leaves(block)]
                 parts = tuple((f"tower.{i}", block) for i, block in enumerate(inner))
                 entries = tuple(self._feeding)
-                yield Found(
+                yield RecognisedBlock(
                     pattern.name,
                     pattern.aliases,
                     entries,
@@ -330,7 +332,7 @@ class Anatomy:
         return {stride: [view.outlet(name)] for stride, name in deepest.items() if stride > 1}
 
 
-def _leaves(block: Found) -> Iterator[Found]:
+def _leaves(block: RecognisedBlock) -> Iterator[RecognisedBlock]:
     """The convolutions of a tower, however they were grouped."""
     if not block.parts:
         yield block

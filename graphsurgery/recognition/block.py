@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Found:
+class RecognisedBlock:
     """One recognised block of a model."""
 
     type: str
@@ -19,7 +19,7 @@ class Found:
     """the tensor that leaves it; behind the DequantizeLinear in a quantised model"""
     nodes: frozenset[int]
     """positions of its nodes in the main graph"""
-    parts: tuple[tuple[str, Found], ...] = ()
+    parts: tuple[tuple[str, RecognisedBlock], ...] = ()
     """named inner blocks, in the order of the graph: ("cv1", Found), ("m.0", Found)"""
     path: str | None = None
     """dotted module path where the model's names tell it"""
@@ -30,7 +30,7 @@ class Found:
     role: str | None = None
     """backbone, neck or head"""
 
-    def everything(self) -> Iterator[Found]:
+    def everything(self) -> Iterator[RecognisedBlock]:
         """The block and all blocks in it, a part before what it is a part of."""
         for _, part in self.parts:
             yield from part.everything()

@@ -11,12 +11,12 @@ from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree, common_path, from_weights
 from ..graph.shapes import ShapeTable
 from .anatomy import ROLES, Anatomy
-from .block import Found
+from .block import RecognisedBlock
 from .functions import expand
 from .graph_view import View
 from .matcher import Matcher
 from .pattern import HeadPattern, Pattern
-from .strides import Plane
+from .strides import Strides
 
 _GROUP = "graphsurgery.detectors"
 """entry points: modules with Pattern and HeadPattern values in them"""
@@ -38,7 +38,7 @@ class BlockTree:
         """the model as it is in the file"""
         self._seen = self._expanded.inside if self._expanded else self.view
         """the same with its calls of local functions written out"""
-        self._plane = Plane(self._seen, ShapeTable(self._seen.index) if self._expanded else shapes)
+        self._plane = Strides(self._seen, ShapeTable(self._seen.index) if self._expanded else shapes)
         self._tree = tree
         self._work: dict[str, int] = {}
         """module path -> how many active nodes are in it"""
@@ -52,15 +52,15 @@ class BlockTree:
         found = self._anatomy.blocks
         if self._expanded is not None:
             found = [told for block in found for told in self._expanded.told(block)]
-        self.blocks: tuple[Found, ...] = tuple(self._labelled(block) for block in found)
+        self.blocks: tuple[RecognisedBlock, ...] = tuple(self._labelled(block) for block in found)
         """outermost blocks, in the order of the graph"""
 
-    def everything(self) -> Iterator[Found]:
+    def everything(self) -> Iterator[RecognisedBlock]:
         """All blocks, those inside of others included, in the order of their outputs."""
         return iter(self._everything)
 
     @cached_property
-    def _everything(self) -> list[Found]:
+    def _everything(self) -> list[RecognisedBlock]:
         place = self.view.place
         found = [inner for block in self.blocks for inner in block.everything()]
         return sorted(
@@ -68,8 +68,8 @@ class BlockTree:
         )  # parts stay before their whole
 
     @cached_property
-    def _by_type(self) -> dict[str, list[Found]]:
-        table: dict[str, list[Found]] = {}
+    def _by_type(self) -> dict[str, list[RecognisedBlock]]:
+        table: dict[str, list[RecognisedBlock]] = {}
         for block in self._everything:
             for name in (block.type, *block.aliases):
                 table.setdefault(name, []).append(block)
@@ -80,7 +80,7 @@ class BlockTree:
         """The names that of_type() knows in this model."""
         return list(self._by_type)
 
-    def of_type(self, name: str) -> list[Found]:
+    def of_type(self, name: str) -> list[RecognisedBlock]:
         """The blocks of a type or alias, those inside of others included, in the order of their outputs."""
         return self._by_type.get(name, [])
 
@@ -106,22 +106,22 @@ class BlockTree:
         return self._plane.stride(self._seen.root(root))
 
     @cached_property
-    def _owner(self) -> dict[int, Found]:
+    def _owner(self) -> dict[int, RecognisedBlock]:
         return {position: block for block in self.blocks for position in block.nodes}
 
-    def holding(self, position: int) -> Found | None:
+    def holding(self, position: int) -> RecognisedBlock | None:
         """The outermost block that a node is in."""
         return self._owner.get(position)
 
     @cached_property
-    def _innermost(self) -> dict[int, Found]:
-        table: dict[int, Found] = {}
+    def _innermost(self) -> dict[int, RecognisedBlock]:
+        table: dict[int, RecognisedBlock] = {}
         for block in self._everything:  # parts before their whole
             for position in block.nodes:
                 table.setdefault(position, block)
         return table
 
-    def innermost(self, position: int) -> Found | None:
+    def innermost(self, position: int) -> RecognisedBlock | None:
         """The smallest block that a node is in."""
         return self._innermost.get(position)
 
@@ -134,34 +134,34 @@ class BlockTree:
             if block.type == name
         }
 
-    def selector(self, block: Found) -> str:
+    def selector(self, block: RecognisedBlock) -> str:
         """What names a block of this tree by its type: ``C2f[3]``."""
         return self._selectors[id(block)]
 
-    def display(self, block: Found) -> str | None:
+    def display(self, block: RecognisedBlock) -> str | None:
         """The path of a block as the model spells it (/model.8); None where the names tell none."""
         module = self._tree.modules.get(block.path) if self._tree is not None and block.path else None
         return module.display if module is not None else block.path
 
     @cached_property
-    def _leaving(self) -> dict[str, list[Found]]:
-        table: dict[str, list[Found]] = {}
+    def _leaving(self) -> dict[str, list[RecognisedBlock]]:
+        table: dict[str, list[RecognisedBlock]] = {}
         for block in self._everything:
             for tensor in dict.fromkeys((block.output, block.root)):
                 table.setdefault(tensor, []).insert(0, block)
         return table
 
-    def leaving_by(self, tensor: str) -> list[Found]:
+    def leaving_by(self, tensor: str) -> list[RecognisedBlock]:
         """The blocks that a tensor leaves, the outermost first."""
         return self._leaving.get(tensor, [])
 
     # ------------------------------------------------------------------ labels
 
-    def _labelled(self, block: Found) -> Found:
+    def _labelled(self, block: RecognisedBlock) -> RecognisedBlock:
         parts = tuple((name, self._labelled(replace(part, role=block.role))) for name, part in block.parts)
         return replace(block, parts=parts, path=self._path(block))
 
-    def _path(self, block: Found) -> str | None:
+    def _path(self, block: RecognisedBlock) -> str | None:
         """The module that a block is, as far as its nodes tell: the innermost around all, or one with nothing else."""
         if self._tree is None:
             return None
@@ -174,14 +174,14 @@ class BlockTree:
             tokens.pop()
         return ".".join(tokens) or None
 
-    def _path_by_weights(self, block: Found) -> str | None:
+    def _path_by_weights(self, block: RecognisedBlock) -> str | None:
         index = self.view.index
         told = [path for p in block.nodes if (path := from_weights(index.nodes[p], index.initializers))]
         path = common_path(told)
         # of one convolution with its activation: the module that holds both, which its weights do not name
         return (path.removesuffix(".conv") if len(told) == 1 else path) or None
 
-    def _holds_all_of(self, block: Found, path: str) -> bool:
+    def _holds_all_of(self, block: RecognisedBlock, path: str) -> bool:
         """Whether a module does nothing outside of a block."""
         assert self._tree is not None
         if path not in self._work:
@@ -191,7 +191,7 @@ class BlockTree:
         return self.view.active.intersection(self._tree.modules[path].nodes) <= block.nodes
 
 
-def _outermost(matcher: Matcher, view: View, plane: Plane) -> list[Found]:
+def _outermost(matcher: Matcher, view: View, plane: Strides) -> list[RecognisedBlock]:
     """The largest blocks that do not overlap and give a map of the image, in the order of the graph."""
     maps = [name for p in view.order for name in view.outputs(p) if plane.is_in(name)]
     found = [block for name in maps for block in matcher.ending_at(name)]

@@ -14,7 +14,7 @@ import onnx
 from onnx import inliner
 
 from ..graph.index import GraphIndex
-from .block import Found
+from .block import RecognisedBlock
 from .graph_view import View
 
 
@@ -52,7 +52,7 @@ class Expanded:
         """Positions of the nodes that count in a node of the file: those of a call, or it alone."""
         return self._working.get(position, frozenset())
 
-    def told(self, block: Found) -> list[Found]:
+    def told(self, block: RecognisedBlock) -> list[RecognisedBlock]:
         """A block in terms of the file; its parts, if it begins or ends within a call."""
         parts = [(name, told) for name, part in block.parts for told in self.told(part)]
         callers = {self._caller[position] for position in block.nodes}

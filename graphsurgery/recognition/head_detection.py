@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .block import Found
+from .block import RecognisedBlock
 from .strides import Stride
 
 _Signature: TypeAlias = tuple[object, frozenset[object]]
@@ -35,10 +35,10 @@ class Unit:
     """whether what it gives leaves the image plane, or the model"""
     sources: tuple[int, ...]
     """places of what it reads"""
-    convolution: Found | None
+    convolution: RecognisedBlock | None
 
 
-def describe(block: Found | None, op: str) -> tuple[object, ...]:
+def describe(block: RecognisedBlock | None, op: str) -> tuple[object, ...]:
     """What a block, or a node that is in none, computes, but for the widths."""
     if block is None:
         return (op,)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from .graph_view import View
-from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Value
+from .pattern import Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value
 
 HALVING = frozenset({"Split", "Slice", "SequenceAt"})
 _DEEP = 3  # nodes behind the one that makes a tensor
@@ -93,7 +93,7 @@ class Lookahead:
                 )
             case Half():
                 return op in HALVING
-            case Beyond():
+            case TokenPath():
                 return not expression.ends or op in expression.ends
         return True
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from .block import Found
+from .block import RecognisedBlock
 from .graph_view import View
 from .halves import Halves
 from .lookahead import Lookahead
-from .pattern import Beyond, Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, Value, occurring_once
-from .strides import Plane
+from .pattern import Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value, occurring_once
+from .strides import Strides
 from .token_paths import made_beyond
 
 _LONGEST = 64  # links of a chain
@@ -43,7 +43,7 @@ class _State(NamedTuple):
     """those that the whole pattern has once: what they stand for need not be known"""
     bound: Mapping[Expression, str]
     nodes: frozenset[int] = frozenset()
-    parts: tuple[tuple[str, Found], ...] = ()
+    parts: tuple[tuple[str, RecognisedBlock], ...] = ()
 
     def take(self, nodes: Set[int]) -> _State:
         return _State(self.once, self.bound, self.nodes | nodes, self.parts)
@@ -53,7 +53,7 @@ class _Match(NamedTuple):
     """What an expression that is a whole pattern stands for, whichever pattern it is."""
 
     nodes: frozenset[int]
-    parts: tuple[tuple[str, Found], ...]
+    parts: tuple[tuple[str, RecognisedBlock], ...]
     entries: tuple[str, ...]
     output: str
 
@@ -61,14 +61,14 @@ class _Match(NamedTuple):
 class Matcher:
     """Matches declared patterns against one graph. What ends at a tensor is found once."""
 
-    def __init__(self, view: View, plane: Plane, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, view: View, plane: Strides, patterns: Sequence[Pattern]) -> None:
         self._view = view
         self._plane = plane
         self._patterns: dict[str, list[Pattern]] = {}
         for pattern in patterns:
             self._patterns.setdefault(pattern.name, []).append(pattern)
         self._alone = [pattern for same in self._patterns.values() for pattern in same if pattern.alone]
-        self._memory: dict[tuple[int, str], tuple[Found, ...]] = {}
+        self._memory: dict[tuple[int, str], tuple[RecognisedBlock, ...]] = {}
         self._matches: dict[tuple[Expression, str], tuple[_Match, ...]] = {}
         self._facts: dict[tuple[object, frozenset[int]], Mapping[str, object]] = {}
         self._once: dict[Expression, Set[Expression]] = {}
@@ -77,7 +77,7 @@ class Matcher:
         self._links: dict[tuple[Chain | Each, int], tuple[Expression, Expression]] = {}
         self._starting: dict[int, list[Pattern]] = {}
 
-    def ending_at(self, root: str) -> Iterator[Found]:
+    def ending_at(self, root: str) -> Iterator[RecognisedBlock]:
         """Every block that can stand alone and ends at a tensor."""
         number, possible = self._lookahead.number(root), self._lookahead.possible_at
         if number not in self._starting:
@@ -85,18 +85,18 @@ class Matcher:
         for pattern in self._starting[number]:
             yield from self._found(pattern, root)
 
-    def _of_types(self, types: Sequence[str], root: str) -> Iterator[Found]:
+    def _of_types(self, types: Sequence[str], root: str) -> Iterator[RecognisedBlock]:
         for name in types:
             for pattern in self._patterns.get(name, ()):
                 yield from self._found(pattern, root)
 
-    def _found(self, pattern: Pattern, root: str) -> tuple[Found, ...]:
+    def _found(self, pattern: Pattern, root: str) -> tuple[RecognisedBlock, ...]:
         key = (id(pattern), root)
         if key not in self._memory:
             if not self._lookahead.possible(pattern.graph, root):
                 return ()
             self._memory[key] = ()  # a pattern does not begin with itself
-            found: dict[frozenset[int], Found] = {}
+            found: dict[frozenset[int], RecognisedBlock] = {}
             for match in self._matching(pattern.graph, root):
                 if match.nodes not in found and (block := self._block(pattern, root, match)) is not None:
                     found[match.nodes] = block
@@ -136,8 +136,8 @@ class Matcher:
         parts = sorted(state.parts, key=lambda part: (max(part[1].nodes), part[0]))
         return _Match(nodes, tuple(parts), tuple(entries), view.outlet(root))
 
-    def _block(self, pattern: Pattern, root: str, match: _Match) -> Found | None:
-        block = Found(
+    def _block(self, pattern: Pattern, root: str, match: _Match) -> RecognisedBlock | None:
+        block = RecognisedBlock(
             type=pattern.name,
             aliases=pattern.aliases,
             entries=match.entries,
@@ -160,7 +160,7 @@ class Matcher:
             self._facts[key] = dict(pattern.facts(self._view, nodes))
         return self._facts[key]
 
-    def _goes_on(self, pattern: Pattern, block: Found) -> bool:
+    def _goes_on(self, pattern: Pattern, block: RecognisedBlock) -> bool:
         """Whether the same pattern also matches further on with this match inside of it."""
         view, pending, known, seen = self._view, [block.root], {block.root}, set[int]()
         while pending and len(seen) < _LONGEST_ACTIVATION:
@@ -203,7 +203,7 @@ class Matcher:
                 return self._chain(expression, tensor, here, 0)
             case Half():
                 return self._half(expression, tensor, here)
-            case Beyond():
+            case TokenPath():
                 return self._beyond(expression, tensor, here)
         return ()
 
@@ -279,7 +279,7 @@ class Matcher:
         source = self._view.inputs(positions[-1])[0]
         return self._solve(half.source, source, state.take(set(positions)))
 
-    def _beyond(self, expression: Beyond, tensor: str, state: _State) -> Sequence[_State]:
+    def _beyond(self, expression: TokenPath, tensor: str, state: _State) -> Sequence[_State]:
         made = made_beyond(self._view, self._plane, tensor)
         if made is None:
             return ()

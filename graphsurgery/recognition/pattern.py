@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from .block import Found
+    from .block import RecognisedBlock
     from .graph_view import View
 
 EITHER_WAY = frozenset({"Add", "Mul", "Max", "Min"})
@@ -73,7 +73,9 @@ class Part(Expression):
     ``where`` looks at the block: ``where=lambda cv: cv.facts["kernel"] == (1, 1)``.
     """
 
-    def __init__(self, name: str, types: Types, source: Expression, where: Callable[[Found], bool] | None = None):
+    def __init__(
+        self, name: str, types: Types, source: Expression, where: Callable[[RecognisedBlock], bool] | None = None
+    ):
         self.name = name
         self.types = (types,) if isinstance(types, str) else tuple(types)
         self.source = source
@@ -115,7 +117,7 @@ class Half(Expression):
         self.index = index
 
 
-class Beyond(Expression):
+class TokenPath(Expression):
     """A tensor made outside of the image plane (on tokens) from nothing but ``source``, which is in it.
 
     ``contains`` names operators of which each group has to occur at least once.
@@ -139,7 +141,7 @@ def occurring_once(graph: Expression) -> set[Expression]:
                 inner = op.operands
             case OneOf() as one:
                 inner = one.choices
-            case Part() | Half() | Beyond() as behind:
+            case Part() | Half() | TokenPath() as behind:
                 inner = (behind.source,)
             case Value():
                 inner = ()
@@ -162,7 +164,7 @@ class Pattern:
     alone: bool = True
     """whether it is reported outside of other patterns; if not, it is only a part of them"""
     facts: Callable[[View, frozenset[int]], Mapping[str, object]] | None = None
-    where: Callable[[Found], bool] | None = None
+    where: Callable[[RecognisedBlock], bool] | None = None
     """a condition on the whole"""
     greedy: bool = False
     """whether a match counts only if it cannot be continued by what is calculated from it alone: a convolution is one

@@ -65,7 +65,7 @@ class _Where:
     """made of the image without any convolution or pooling: preparation"""
 
 
-class Plane:
+class Strides:
     """Strides of the tensors of one model."""
 
     def __init__(self, view: View, shapes: ShapeTable | None = None) -> None:

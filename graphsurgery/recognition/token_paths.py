@@ -1,14 +1,14 @@
-"""Beyond: what makes a tensor outside of the image plane, from one map in it."""
+"""Token paths: subgraphs that leave the feature map for tokens and come from exactly one map."""
 
 from __future__ import annotations
 
 from .graph_view import View
-from .strides import Plane
+from .strides import Strides
 
 _MOST = 500  # nodes
 
 
-def made_beyond(view: View, plane: Plane, tensor: str) -> tuple[set[int], str] | None:
+def made_beyond(view: View, plane: Strides, tensor: str) -> tuple[set[int], str] | None:
     """The nodes between a tensor and the only map in the image plane that it is made from, and that map."""
     taken: set[int] = set()
     sources: set[str] = set()

@@ -17,7 +17,7 @@ from .parser import Block, Operator, Path, Role
 from .text import Text
 
 if TYPE_CHECKING:
-    from ..recognition import BlockTree, Found
+    from ..recognition import BlockTree, RecognisedBlock
 
 Scope = tuple[str, set[int]]
 """how messages call a scope, and the positions of its nodes"""
@@ -37,7 +37,7 @@ class BlockFinder:
         self._of_node = tree.of_node
         self._recognise = blocks
         self._shaped = shaped
-        self._starts: dict[str, dict[int, list[tuple[int, Found]]]] = {}
+        self._starts: dict[str, dict[int, list[tuple[int, RecognisedBlock]]]] = {}
 
     @cached_property
     def _blocks(self) -> BlockTree:
@@ -58,11 +58,11 @@ class BlockFinder:
         return bool(self._blocks.of_type(name))
 
     @cached_property
-    def _labels(self) -> dict[str, Found]:
+    def _labels(self) -> dict[str, RecognisedBlock]:
         """module path -> the largest block that is labelled with it"""
         return {block.path: block for block in self._blocks.everything() if block.path}
 
-    def labelled(self, path: Path) -> list[tuple[str, Found]]:
+    def labelled(self, path: Path) -> list[tuple[str, RecognisedBlock]]:
         """The blocks that a module path names by the names of their weights, where nodes tell no paths."""
         finder = PathFinder({label: Module(label, label) for label in self._labels})
         return [(f"the module {label!r}", self._labels[label]) for label in finder.matches(path)]
@@ -76,7 +76,7 @@ class BlockFinder:
         found = (each for each in self._blocks.everything() if scope is None or self._is_inside(each, scope[1]))
         return [f"{name} ({count})" for name, count in Counter(each.type for each in found).most_common()]
 
-    def find(self, block: Block, scope: Scope | None = None, hint: str = "") -> list[tuple[str, Found]]:
+    def find(self, block: Block, scope: Scope | None = None, hint: str = "") -> list[tuple[str, RecognisedBlock]]:
         """The blocks, or parts of blocks, each with how messages call it. SelectorError if there are none."""
         name = block.type.text
         every = self._all(name, scope)
@@ -92,7 +92,7 @@ class BlockFinder:
         found = [(f"{name}[{number}]", each) for number, each in chosen]
         return self._parts(found, block.steps) if block.steps else found
 
-    def _all(self, name: str, scope: Scope | None) -> list[tuple[int, Found]]:
+    def _all(self, name: str, scope: Scope | None) -> list[tuple[int, RecognisedBlock]]:
         """The blocks of a type in a scope, numbered as in the whole model."""
         numbered = list(enumerate(self._blocks.of_type(name)))
         if scope is None:
@@ -106,7 +106,7 @@ class BlockFinder:
         inside = [item for p in nodes & starts.keys() for item in starts[p] if self._is_inside(item[1], nodes)]
         return sorted(inside, key=lambda item: item[0])
 
-    def _is_inside(self, found: Found, nodes: set[int]) -> bool:
+    def _is_inside(self, found: RecognisedBlock, nodes: set[int]) -> bool:
         """Whether all nodes of a block are among these, those aside of which the model does not tell the module."""
         return all(p in nodes or not self._of_node[p] for p in found.nodes)
 
@@ -117,9 +117,11 @@ class BlockFinder:
             return "there is no convolution in the model, and so nothing to recognise; name a tensor: tensor:NAME"
         return "no block was recognised there"
 
-    def _parts(self, found: Sequence[tuple[str, Found]], steps: Sequence[Text]) -> list[tuple[str, Found]]:
-        inner: list[tuple[str, Found]] = []
-        deepest: tuple[int, str, Found] = (0, *found[0])
+    def _parts(
+        self, found: Sequence[tuple[str, RecognisedBlock]], steps: Sequence[Text]
+    ) -> list[tuple[str, RecognisedBlock]]:
+        inner: list[tuple[str, RecognisedBlock]] = []
+        deepest: tuple[int, str, RecognisedBlock] = (0, *found[0])
         for label, block in found:
             for depth, name, part in _descend(label, block, steps, 0):
                 if depth == len(steps):
@@ -208,7 +210,9 @@ def _range(whose: str, what: str, count: int) -> str:
     return f"{whose} has {count} {what}, so {f'[0] to [{count - 1}]' if count > 1 else 'only [0]'}"
 
 
-def _descend(label: str, block: Found, steps: Sequence[Text], depth: int) -> Iterator[tuple[int, str, Found]]:
+def _descend(
+    label: str, block: RecognisedBlock, steps: Sequence[Text], depth: int
+) -> Iterator[tuple[int, str, RecognisedBlock]]:
     """The block and the parts that the steps from ``depth`` on lead to, each with how many steps lead to it."""
     yield depth, label, block
     for name, part in block.parts:

@@ -14,7 +14,7 @@ from .branches import Beside
 from .text import Text
 
 if TYPE_CHECKING:
-    from ..recognition import Found
+    from ..recognition import RecognisedBlock
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Target:
     tensor: str | None = None
     position: int | None = None
     path: str | None = None
-    block: Found | None = None
+    block: RecognisedBlock | None = None
     is_output: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Names that a template may use: those of the model are taken."""
+"""UniqueNames: allocates names that are not taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Names:
+class UniqueNames:
     """Names that are taken. ``reserve`` gives the wished name, or the first free one with _1, _2 ... behind it."""
 
     taken: set[str] = field(default_factory=set)

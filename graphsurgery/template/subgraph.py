@@ -1,4 +1,4 @@
-"""Emitted: what a template has become."""
+"""Subgraph: the nodes, initializers and output of one lowered block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 
 
 @dataclass
-class Emitted:
+class Subgraph:
     """What a template has become: protobuf messages and where each parameter of the block went."""
 
     nodes: list[onnx.NodeProto]

@@ -19,8 +19,8 @@ from onnx import numpy_helper
 
 from ..errors import BlockError, WeightsError
 from ..feature_map import FeatureMap, float_dtype
-from .names import Names
-from .subgraph import Emitted
+from .names import UniqueNames
+from .subgraph import Subgraph
 
 Array = np.ndarray[Any, Any]
 TARGETS = ("tensorrt", "onnxruntime", "dla")
@@ -58,7 +58,7 @@ class GraphWriter:
         precision: str = "safe",
         weights: Mapping[str, Array] | None = None,
         x: str = "x",
-        names: Names | None = None,
+        names: UniqueNames | None = None,
     ) -> None:
         if opset < OLDEST_OPSET:
             raise BlockError(
@@ -74,7 +74,7 @@ class GraphWriter:
         self._scope = scope
         self._weight_scope = weight_scope
         self._weights = dict(weights or {})
-        self._names = names or Names({x})
+        self._names = names or UniqueNames({x})
         self._nodes: list[gs.Node] = []
         self._constants: dict[str, gs.Constant] = {}
         self._stored: dict[str, dict[str, Any]] = {}
@@ -232,7 +232,7 @@ class GraphWriter:
 
     # ------------------------------------------------------------------ result
 
-    def export(self, output: gs.Variable, *, ir_version: int) -> Emitted:
+    def export(self, output: gs.Variable, *, ir_version: int) -> Subgraph:
         """The subgraph as protobuf messages, in topological order; its output is of the site's type."""
         output = self._in_type(output, self._site.onnx_type)
         graph = gs.Graph(nodes=self._nodes, inputs=[self._input], outputs=[output], opset=self.opset)
@@ -242,7 +242,7 @@ class GraphWriter:
         if ir_version < _CONSTANTS_AS_NODES_BELOW_IR:
             nodes = [self._constant_node(tensor) for tensor in initializers] + nodes
             initializers = []
-        return Emitted(nodes, initializers, output.name, self._stored, self._warnings)
+        return Subgraph(nodes, initializers, output.name, self._stored, self._warnings)
 
     def _constant_node(self, tensor: onnx.TensorProto) -> onnx.NodeProto:
         name = self._names.reserve(f"{self._scope}/Constant")

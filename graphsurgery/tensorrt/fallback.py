@@ -6,7 +6,7 @@ import onnx
 
 from ..feature_map import FeatureMap
 from ..modelfile.model import ModelFile
-from ..template.subgraph import Emitted
+from ..template.subgraph import Subgraph
 from ..template.writer import HALVES
 from .check import findings
 
@@ -15,7 +15,7 @@ DLA, VERSION = "orin", "10"
 
 
 def to_the_gpu(
-    emitted: Emitted, x: str, feature: FeatureMap, *, opset: int, ir_version: int, float32: bool = False
+    emitted: Subgraph, x: str, feature: FeatureMap, *, opset: int, ir_version: int, float32: bool = False
 ) -> str | None:
     """One sentence that names the operators of a block behind the tensor ``x`` that no DLA runs; None for none.
 

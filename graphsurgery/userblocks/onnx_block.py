@@ -11,7 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..blocks.block import Array, Block
-from ..blocks.reference import Yardstick
+from ..blocks.reference import Reference
 from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..template.template import Template
@@ -86,9 +86,9 @@ class OnnxBlock(Block):
 
         return Referee(self._skeleton, self.compared_with(feature).dtype)
 
-    def compared_with(self, feature: FeatureMap) -> Yardstick:
+    def compared_with(self, feature: FeatureMap) -> Reference:
         what = f"{self.file} itself in onnxruntime"
-        return Yardstick(what, what, "onnxruntime", "float64" if feature.dtype == "float64" else "float32")
+        return Reference(what, what, "onnxruntime", "float64" if feature.dtype == "float64" else "float32")
 
 
 def onnx_block(spelled: str, settings: Mapping[str, object]) -> Block:

@@ -17,7 +17,7 @@ import onnx
 from ..blocks.block import Block
 from ..template import residual_gate, weight_folding
 from ..template.residual_gate import GATE_KEY
-from ..template.subgraph import Emitted
+from ..template.subgraph import Subgraph
 from ..template.template import Template
 from ..weights.inserted import block_of
 from .cutout import Cutout, constants, with_constants
@@ -104,7 +104,7 @@ def _vector(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def _emitted(
     block: Block, insertion: Insertion, cutout: Cutout, model: ModelFile, weights: Mapping[str, Array]
-) -> Emitted:
+) -> Subgraph:
     template = Template(
         insertion.feature,
         opset=model.opset,
@@ -120,7 +120,7 @@ def _emitted(
     return template.export(output, ir_version=cutout.model.ir_version)
 
 
-def _constants(emitted: Emitted) -> list[onnx.TensorProto]:
+def _constants(emitted: Subgraph) -> list[onnx.TensorProto]:
     """What a block computes with, in the order in which its template wrote it: initializers or, for IR 3, nodes."""
     return emitted.initializers or [node.attribute[0].t for node in emitted.nodes if node.op_type == "Constant"]
 

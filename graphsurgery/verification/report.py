@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
-from ..blocks.reference import PYTORCH, Yardstick
+from ..blocks.reference import PYTORCH, Reference
 from ..errors import ParityFailed
 from ..runtime.placement import Placement, shares
 from .metrics import Metrics
@@ -105,7 +105,7 @@ class InsertionReport:
     shape: tuple[int | str | None, ...]
     dtype: str
     tolerance: Tolerance
-    compared_with: Yardstick = PYTORCH
+    compared_with: Reference = PYTORCH
     rows: tuple[Row, ...] = ()
     inputs: tuple[str, ...] = ()
     """Names of the inputs that were used."""

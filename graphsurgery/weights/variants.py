@@ -10,7 +10,7 @@ import numpy as np
 from ..blocks.block import Block
 from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
-from ..template.subgraph import Emitted
+from ..template.subgraph import Subgraph
 from ..template.template import Template
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +54,7 @@ def _template(block: Block, arrays: Mapping[str, Array], feature: FeatureMap) ->
     return list(_anonymous(t.export(output, ir_version=_IR_VERSION)))
 
 
-def _anonymous(emitted: Emitted) -> Iterator[object]:
+def _anonymous(emitted: Subgraph) -> Iterator[object]:
     values = {tensor.name: _payload(tensor) for tensor in emitted.initializers}
     numbers: dict[str, int] = {}
     for node in emitted.nodes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, link, pointwise, spatial
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Each, OneOf, Op, Part, Pattern, Value
 
 _x = Value()
@@ -17,7 +17,7 @@ OSA = Pattern(
 )
 
 
-def _entry(conv: Found) -> bool:
+def _entry(conv: RecognisedBlock) -> bool:
     return active(conv) and pointwise(conv)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, unstrided
 from graphsurgery.patterns.detector.conv import is_plain
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Op, Part, Pattern, Value
 
 
-def _usual(conv: Found) -> bool:
+def _usual(conv: RecognisedBlock) -> bool:
     return active(conv) and unstrided(conv) and is_plain(conv)
 
 

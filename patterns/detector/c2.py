@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated
 from graphsurgery.patterns.detector.common import linear, link, pointwise
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Chain, Half, Op, Part, Pattern, Value
 
 _split = Part("cv1", "Conv", Value(), where=pointwise)
@@ -16,7 +16,7 @@ C2 = Pattern(
 )
 
 
-def _bare(conv: Found) -> bool:
+def _bare(conv: RecognisedBlock) -> bool:
     return pointwise(conv) and linear(conv)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, part, pointwise
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Each, Expression, Half, OneOf, Op, Part, Pattern, Value
 
 
@@ -14,7 +14,7 @@ def gathered(item: Link) -> Part:
     return Part("cv2", "Conv", Op("Concat", left, right, Each("m", item, right)), where=pointwise)
 
 
-def _hidden_is_narrow(bottleneck: Found) -> bool:
+def _hidden_is_narrow(bottleneck: RecognisedBlock) -> bool:
     """Whether a Bottleneck has half of its channels between its two convolutions, as in C3k2; C2f's has all of them."""
     inner = part(bottleneck, "cv1").facts
     return inner.get("channels_out") != inner.get("channels_in")

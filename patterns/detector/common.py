@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part
 
 Link = Callable[[Expression, str], Expression]
 
 
-def pointwise(conv: Found) -> bool:
+def pointwise(conv: RecognisedBlock) -> bool:
     """Whether a convolution has a 1x1 kernel and stride 1."""
     return conv.facts.get("kernel") == (1, 1) and conv.facts.get("stride") == (1, 1)
 
 
-def active(conv: Found) -> bool:
+def active(conv: RecognisedBlock) -> bool:
     """Whether a convolution ends with an activation."""
     return conv.facts.get("activation") is not None
 
 
-def linear(conv: Found) -> bool:
+def linear(conv: RecognisedBlock) -> bool:
     """Whether a convolution ends without an activation."""
     return not active(conv)
 
 
-def unstrided(conv: Found) -> bool:
+def unstrided(conv: RecognisedBlock) -> bool:
     """Whether a convolution keeps the size of the map."""
     return conv.facts.get("stride") == (1, 1)
 
 
-def spatial(conv: Found) -> bool:
+def spatial(conv: RecognisedBlock) -> bool:
     """Whether a convolution looks at more than one position."""
     return conv.facts.get("kernel") not in ((1, 1), None)
 
 
-def part(block: Found, name: str) -> Found:
+def part(block: RecognisedBlock, name: str) -> RecognisedBlock:
     """A part by its name."""
     return dict(block.parts)[name]
 
@@ -45,7 +45,7 @@ def link(*types: str) -> Link:
     return lambda previous, name: Part(name, types, previous)
 
 
-def _ends_in_a_gate(conv: Found) -> bool:
+def _ends_in_a_gate(conv: RecognisedBlock) -> bool:
     """Whether onnxruntime has taken the gate into the convolution."""
     return conv.facts.get("activation") in ("sigmoid", "hardsigmoid")
 

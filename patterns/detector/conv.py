@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated, activation_name
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Pattern, Value
 
@@ -72,7 +72,7 @@ def _activation(view: View, convolution: int, nodes: frozenset[int]) -> str | No
     return activation_name(view, nodes) if kinds else None
 
 
-def is_plain(conv: Found) -> bool:
+def is_plain(conv: RecognisedBlock) -> bool:
     """Whether a convolution mixes its channels: no depthwise one."""
     return not conv.facts.get("depthwise")
 

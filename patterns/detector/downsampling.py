@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
 
@@ -18,7 +18,7 @@ def _smooths(view: View, position: int) -> bool:
     return whole and view.integers(position, "strides") in ((), (1, 1))
 
 
-def _strided(conv: Found) -> bool:
+def _strided(conv: RecognisedBlock) -> bool:
     return active(conv) and spatial(conv) and conv.facts.get("stride") == (2, 2)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.spp import keeps_size
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
 
 
-def _dense(conv: Found) -> bool:
+def _dense(conv: RecognisedBlock) -> bool:
     return active(conv) and spatial(conv) and unstrided(conv)
 
 
-def _entry(conv: Found) -> bool:
+def _entry(conv: RecognisedBlock) -> bool:
     return active(conv) and pointwise(conv)
 
 

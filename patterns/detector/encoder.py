@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from graphsurgery.recognition.pattern import Beyond, Pattern, Value
+from graphsurgery.recognition.pattern import Pattern, TokenPath, Value
 
 _MATRIX = ("MatMul", "Gemm", "Einsum", "Attention", "MultiHeadAttention")
 _NORM = ("LayerNormalization", "ReduceMean", "SimplifiedLayerNormalization")
 AIFI = Pattern(
     "AIFI",
     "transformer encoder layer over the positions of a map (RT-DETR: intra-scale feature interaction)",
-    Beyond(
+    TokenPath(
         Value(),
         contains=[("Softmax", "Attention", "MultiHeadAttention"), _MATRIX, _NORM],
         ends=("Reshape", "Transpose"),

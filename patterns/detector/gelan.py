@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, active, pointwise, spatial
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
 
 
-def _usual(conv: Found) -> bool:
+def _usual(conv: RecognisedBlock) -> bool:
     return active(conv) and spatial(conv)
 
 

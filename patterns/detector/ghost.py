@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import gated, linear, link, pointwise, unstrided
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
 
 _primary = Part("cv1", "Conv", Value())
@@ -18,7 +18,7 @@ GHOSTCONV = Pattern(
 )
 
 
-def _bare(conv: Found) -> bool:
+def _bare(conv: RecognisedBlock) -> bool:
     return linear(conv)
 
 

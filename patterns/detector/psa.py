@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import linear, link, pointwise
-from graphsurgery.recognition.pattern import Beyond, Chain, Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition.pattern import Chain, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value
 
 _SOFTMAX = ("Softmax", "Attention", "MultiHeadAttention")
 
@@ -11,11 +11,11 @@ _SOFTMAX = ("Softmax", "Attention", "MultiHeadAttention")
 def _attentive(x: Expression) -> Op:
     """x + proj(attention + positional convolution), then + ffn. Each has its own tokens of the convolution qkv."""
     qkv = Part("attn.qkv", ("Conv",), x, where=pointwise)
-    values = Beyond(qkv)
+    values = TokenPath(qkv)
     position = Part("attn.pe", ("DWConv", "Conv"), values)
     mixed = OneOf(
-        Op("Add", Beyond(qkv, contains=[_SOFTMAX]), position),
-        Op("Add", Beyond(qkv, contains=[_SOFTMAX]), Beyond(position)),
+        Op("Add", TokenPath(qkv, contains=[_SOFTMAX]), position),
+        Op("Add", TokenPath(qkv, contains=[_SOFTMAX]), TokenPath(position)),
     )
     y = Op("Add", x, Part("attn.proj", "Conv", mixed, where=pointwise))
     wide = Part("ffn.0", "Conv", y, where=pointwise)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from graphsurgery.patterns.detector.activations import activated
 from graphsurgery.patterns.detector.common import active, linear, link, part, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.conv import CONV, is_plain
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
 
 
-def _branch(conv: Found) -> bool:
+def _branch(conv: RecognisedBlock) -> bool:
     return linear(conv) and unstrided(conv)
 
 
@@ -31,12 +31,12 @@ REPBOTTLENECK = Pattern(
 )
 
 
-def _is_fused(block: Found) -> bool:
+def _is_fused(block: RecognisedBlock) -> bool:
     """Whether the RepConv is one convolution: then the block is a Bottleneck."""
     return not part(block, "cv1").parts
 
 
-def _fused(conv: Found) -> bool:
+def _fused(conv: RecognisedBlock) -> bool:
     return active(conv) and spatial(conv) and unstrided(conv) and is_plain(conv)
 
 
@@ -45,11 +45,11 @@ FUSED = Pattern(
 )
 
 
-def _entry(conv: Found) -> bool:
+def _entry(conv: RecognisedBlock) -> bool:
     return pointwise(conv) and active(conv)
 
 
-def _widening(conv: Found) -> bool:
+def _widening(conv: RecognisedBlock) -> bool:
     """The last convolution is there only where the width changes; otherwise it is a layer of its own."""
     return _entry(conv) and conv.facts.get("channels_in") != conv.facts.get("channels_out")
 

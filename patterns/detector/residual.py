@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, linear, pointwise, spatial
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
 
 
@@ -38,7 +38,7 @@ BOTTLENECK = Pattern(
 )
 
 
-def _projection(conv: Found) -> bool:
+def _projection(conv: RecognisedBlock) -> bool:
     return pointwise(conv) and linear(conv)
 
 
@@ -56,7 +56,7 @@ INVERTED = Pattern(
 )
 
 
-def _widens(conv: Found) -> bool:
+def _widens(conv: RecognisedBlock) -> bool:
     known, wide = conv.facts.get("channels_in"), conv.facts.get("channels_out")
     return spatial(conv) and active(conv) and isinstance(known, int) and isinstance(wide, int) and wide > known
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.c2f import gathered
 from graphsurgery.patterns.detector.common import active, linear, link, pointwise, unstrided
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.pattern import OneOf, Op, Part, Pattern, Value
 
 
-def _strided(conv: Found) -> bool:
+def _strided(conv: RecognisedBlock) -> bool:
     return linear(conv) and not unstrided(conv)
 
 

@@ -12,7 +12,7 @@ from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition import HeadPattern, Pattern
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.matcher import Matcher
-from graphsurgery.recognition.strides import Plane
+from graphsurgery.recognition.strides import Strides
 from tests.patterns.detector.graphs import graph
 
 PAGE = (Path(__file__).parents[3] / "docs" / "recognition.md").read_text()
@@ -31,5 +31,5 @@ def test_the_example_is_a_pattern() -> None:
     exec(code, scope)
     body = "a = Conv <pads = [1,1,1,1]> (x, w) b = Relu(a) c = Conv <pads = [1,1,1,1]> (b, w) d = Relu(c) y = Add(x, d)"
     view = View(GraphIndex(ModelFile.load(graph(body, w=(8, 8, 3, 3)))))
-    found = list(Matcher(view, Plane(view), [*values(GROUP, Pattern), scope["SHORTCUT"]]).ending_at("y"))
+    found = list(Matcher(view, Strides(view), [*values(GROUP, Pattern), scope["SHORTCUT"]]).ending_at("y"))
     assert "MyBottleneck" in [block.type for block in found]

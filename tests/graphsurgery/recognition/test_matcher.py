@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.recognition.block import Found
+from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.recognition.pattern import Chain, Each, Half, OneOf, Op, Part, Pattern, Value
-from graphsurgery.recognition.strides import Plane
+from graphsurgery.recognition.strides import Strides
 from tests.patterns.detector.graphs import graph
 
 
-def found(pattern: Pattern, body: str, at: str = "y", others: tuple[Pattern, ...] = ()) -> list[Found]:
+def found(pattern: Pattern, body: str, at: str = "y", others: tuple[Pattern, ...] = ()) -> list[RecognisedBlock]:
     view = View(GraphIndex(ModelFile.load(graph(body))))
-    return [b for b in Matcher(view, Plane(view), [pattern, *others]).ending_at(at) if b.type == pattern.name]
+    return [b for b in Matcher(view, Strides(view), [pattern, *others]).ending_at(at) if b.type == pattern.name]
 
 
 RELU = Pattern("Relu", "", Op("Relu", Value()))
@@ -53,7 +53,7 @@ def test_what_patterns_have_in_common_is_matched_once() -> None:
     common = Op("Relu", Value(), where=lambda view, position: asked.append(position) is None)
     patterns = [Pattern(name, "", common) for name in ("P", "Q", "R")]
     view = View(GraphIndex(ModelFile.load(graph("y = Relu(x)"))))
-    assert [block.type for block in Matcher(view, Plane(view), patterns).ending_at("y")] == ["P", "Q", "R"]
+    assert [block.type for block in Matcher(view, Strides(view), patterns).ending_at("y")] == ["P", "Q", "R"]
     assert asked == [0]
 
 
@@ -105,6 +105,6 @@ def test_the_same_pattern_inside_of_itself_is_not_a_part() -> None:
 def test_a_cycle_ends() -> None:
     model = graph("a = Relu(b) b = Sigmoid(a) y = Add(x, b)")
     view = View(GraphIndex(ModelFile.load(model)))
-    matcher = Matcher(view, Plane(view), [RELU])
+    matcher = Matcher(view, Strides(view), [RELU])
     assert not [block for name in ("b", "y") for block in matcher.ending_at(name)]
     assert 0 not in view.order, "nodes of a cycle have no place in the order"

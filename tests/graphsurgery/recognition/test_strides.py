@@ -9,15 +9,15 @@ from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.strides import Plane
+from graphsurgery.recognition.strides import Strides
 from tests.patterns.detector.graphs import graph
 
 CONV = "c = Conv <pads = [1,1,1,1], strides = [2,2]> (x, w)"
 
 
-def plane(body: str, *, shapes: bool = True, **weights: tuple[int, ...]) -> Plane:
+def plane(body: str, *, shapes: bool = True, **weights: tuple[int, ...]) -> Strides:
     index = GraphIndex(ModelFile.load(graph(body, **weights)))
-    return Plane(View(index), ShapeTable(index) if shapes else None)
+    return Strides(View(index), ShapeTable(index) if shapes else None)
 
 
 @pytest.mark.parametrize("shapes", [True, False])
@@ -72,19 +72,19 @@ def test_a_map_of_slices_in_steps() -> None:
         model.graph.initializer.add(name=node.output[0], data_type=7, dims=[len(numbers)], int64_data=numbers)
     del model.graph.node[:4]
     index = GraphIndex(ModelFile.load(model))
-    assert Plane(View(index)).stride("y") == 2
+    assert Strides(View(index)).stride("y") == 2
 
 
 FUSED = "c = Conv <strides = [2,2]> (x, w) d = Conv <strides = [2,2]> (c, p)"
 
 
-def with_inputs(body: str, *, shapes: bool = True, **inputs: tuple[int | str | None, ...]) -> Plane:
+def with_inputs(body: str, *, shapes: bool = True, **inputs: tuple[int | str | None, ...]) -> Strides:
     """A model that sees more than x [1, 8, 64, 64]."""
     model = graph(body, w=(8, 8, 1, 1), p=(8, 8, 1, 1))
     for name, shape in inputs.items():
         model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     index = GraphIndex(ModelFile.load(model))
-    return Plane(View(index), ShapeTable(index) if shapes else None)
+    return Strides(View(index), ShapeTable(index) if shapes else None)
 
 
 def test_an_image_of_another_size_begins_at_a_stride_of_its_own() -> None:

@@ -20,7 +20,7 @@ from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.patterns.modules.ge import GatherExcite
 from graphsurgery.template import nearest_resize
-from graphsurgery.template.names import Names
+from graphsurgery.template.names import UniqueNames
 from graphsurgery.template.template import Template
 
 Pair = tuple[int, int]
@@ -73,7 +73,7 @@ def sweep(
     pairs: Sequence[Pair], opset: int, batch: int | None, how: Callable[..., gs.Variable] = nearest_resize.resize
 ) -> onnx.ModelProto:
     """One model with a resize from h x 1 to H x 1 for each pair: inputs x0, x1 ..., their outputs in the same order."""
-    names = Names()
+    names = UniqueNames()
     nodes, initializers, inputs, outputs = [], [], [], []
     for number, (source, target) in enumerate(pairs):
         x = names.reserve(f"x{number}")

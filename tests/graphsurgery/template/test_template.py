@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.feature_map import FeatureMap, float_dtype
-from graphsurgery.template.names import Names
+from graphsurgery.template.names import UniqueNames
 from graphsurgery.template.template import Template
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -62,7 +62,7 @@ def test_sizes_of_a_feature_map() -> None:
 
 
 def test_names_are_reserved_once() -> None:
-    names = Names({"a", "a_1"})
+    names = UniqueNames({"a", "a_1"})
     assert [names.reserve(wish) for wish in ("a", "a", "b", "b", "b_1")] == ["a_2", "a_3", "b", "b_1", "b_1_1"]
     assert names.taken == {"a", "a_1", "a_2", "a_3", "b", "b_1", "b_1_1"}
 
@@ -84,7 +84,7 @@ def test_nodes_and_tensors_are_called_as_the_torchscript_exporter_calls_them() -
 
 
 def test_names_of_the_model_are_left_alone() -> None:
-    names = Names({"x", "/block/Sigmoid", "/block/Sigmoid_1_output_0", "block.half"})
+    names = UniqueNames({"x", "/block/Sigmoid", "/block/Sigmoid_1_output_0", "block.half"})
     t = template(names=names)
     y = t.add(t.sigmoid(t.x), t.scalar(0.5, "half"))
     emitted = t.export(y, ir_version=8)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import NodeProto, helper, numpy_helper
 
-from graphsurgery.blocks.reference import PYTORCH, Yardstick
+from graphsurgery.blocks.reference import PYTORCH, Reference
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification import Rest, verify
 
@@ -51,7 +51,7 @@ class Insertion:
 class ByHand:
     """What parity asks of a block."""
 
-    def compared_with(self, feature: None) -> Yardstick:
+    def compared_with(self, feature: None) -> Reference:
         return PYTORCH
 
 

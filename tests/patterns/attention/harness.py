@@ -21,7 +21,7 @@ from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template import residual_gate, weight_folding
 from graphsurgery.template.residual_gate import GATE_KEY
-from graphsurgery.template.subgraph import Emitted
+from graphsurgery.template.subgraph import Subgraph
 from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.truth import Truth, truth
@@ -96,7 +96,7 @@ class Built:
     block: Block
     feature: FeatureMap
     model: onnx.ModelProto
-    emitted: Emitted
+    emitted: Subgraph
     lowering: str
 
     @property
