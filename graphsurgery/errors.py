@@ -25,18 +25,66 @@ Each message is one sentence in the user's terms; each class carries the exit co
 A GraphSurgeryWarning is a UserWarning: what was asked for was done, and there is something that the user should know.
 `insert` and `Recipe.apply` issue it through Python's `warnings`, so that ``warnings.simplefilter("error",
 GraphSurgeryWarning)`` makes it an error. The command line prints warnings, and lists those of an insertion in its JSON.
+
+A message that concerns an option names it with :func:`option`: Python users read ``after=`` and ``force=True``, and the
+command line spells the same message with ``--after`` and ``--force``.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 
-class GraphSurgeryError(Exception):
+_OPTION = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
+"""an option in a message: its name and value between characters that no text has"""
+
+
+def option(name: str, value: object = "") -> str:
+    """An option as part of a message; ``name`` is the argument in Python, with underscores.
+
+    >>> str(RequestError(f"it exists already; use {option('force', True)}"))
+    'it exists already; use force=True'
+    """
+    return f"\ue000{name}\ue001{value}\ue002"
+
+
+def spelled(message: str, spell: Callable[[str, str], str]) -> str:
+    """A message with every option in it spelled by ``spell(name, value)``; the value is "" where none is named."""
+    return _OPTION.sub(lambda found: spell(*found.groups()), message)
+
+
+def as_argument(name: str, value: str) -> str:
+    """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``."""
+    return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
+
+
+class _Told:
+    """What errors and warnings have in common: a message in which options may be named."""
+
+    def __init__(self, message: object = "", *, option: str | None = None, candidates: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = str(message)
+        """with options as :func:`option` marks them"""
+        named = _OPTION.search(self.message)
+        self.option = option or (named.group(1) if named else None)
+        """the option that is concerned, as the argument is called in Python; by default the first that is named"""
+        self.candidates = tuple(candidates)
+        """what could have been meant, the nearest first"""
+
+    def __str__(self) -> str:
+        return spelled(self.message, as_argument)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+class GraphSurgeryError(_Told, Exception):
     """Base of all errors of this package; ``exit_code`` is what the command line ends with."""
 
     exit_code = 2
 
 
-class GraphSurgeryWarning(UserWarning):
+class GraphSurgeryWarning(_Told, UserWarning):
     """The work was done, and the user should know something of it."""
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError
+from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError, spelled
 from ..messages import printable
 from .apply import apply
 from .bench import bench
@@ -83,8 +83,8 @@ def _plain_warnings() -> Iterator[None]:
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, GraphSurgeryWarning):
-                _say(f"warning: {printable(str(message))}")
+            if isinstance(message, GraphSurgeryWarning):
+                _say(f"warning: {printable(spelled(message.message, as_flag))}")
             else:
                 usual(message, category, *place, **more)
 
@@ -107,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GraphSurgeryError as error:
-        return _told(str(error), error.exit_code, marked=isinstance(error, SelectorError | SiteError))
+        return _told(
+            spelled(error.message, as_flag), error.exit_code, marked=isinstance(error, SelectorError | SiteError)
+        )
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except BrokenPipeError:
@@ -143,6 +145,12 @@ def _say(text: str) -> None:
             print(f"graphsurgery: {text}", file=sys.stderr)
         except OSError:
             silence(sys.stderr)
+
+
+def as_flag(name: str, value: str) -> str:
+    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``."""
+    words = [f"--{name.replace('_', '-')}", value]
+    return " ".join(words if value not in ("", "True") else words[:1])
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import OutputError
+from ..errors import OutputError, option
 from . import external_data
 from .source import Source
 
@@ -95,7 +95,7 @@ def _checked(path: Path, target: Path, *, force: bool) -> Path:
     if target.exists() and not target.is_file():
         raise OutputError(f"{path} is not a regular file, so it cannot be replaced by one (-o - is standard output)")
     if target.exists() and not force:
-        raise OutputError(f"{path} exists already; use --force to replace it")
+        raise OutputError(f"{path} exists already; use {option('force', True)} to replace it")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(f"{path} cannot be written: no permission in {path.parent}")
     return target
@@ -152,7 +152,8 @@ def _external_copies(model: Writable, folder: Path, *, force: bool) -> Iterator[
             continue
         destination = folder / name
         if destination.exists() and not force:
-            raise OutputError(f"{destination} exists already; use --force to replace it with the model's external data")
+            force_it = f"use {option('force', True)} to replace it with the model's external data"
+            raise OutputError(f"{destination} exists already; {force_it}")
         yield source, destination
 
 

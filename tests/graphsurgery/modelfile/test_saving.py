@@ -87,7 +87,7 @@ def test_a_check_that_fails_leaves_everything(edited: ModelFile, target: Path) -
 
 
 def test_an_existing_file_is_kept_unless_forced(edited: ModelFile, target: Path) -> None:
-    with pytest.raises(OutputError, match=r"m\.onnx exists already; use --force"):
+    with pytest.raises(OutputError, match=r"m\.onnx exists already; use force=True"):
         edited.save(target)
     assert target.read_bytes() == OLD
     edited.save(target, force=True)
