@@ -58,7 +58,7 @@ def as_argument(name: str, value: str) -> str:
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 
-class _Told:
+class _Told(Exception):
     """What errors and warnings have in common: a message in which options may be named."""
 
     def __init__(self, message: object = "", *, option: str | None = None, candidates: Sequence[str] = ()) -> None:
@@ -78,7 +78,7 @@ class _Told:
         return f"{type(self).__name__}({str(self)!r})"
 
 
-class GraphSurgeryError(_Told, Exception):
+class GraphSurgeryError(_Told):
     """Base of all errors of this package; ``exit_code`` is what the command line ends with."""
 
     exit_code = 2
