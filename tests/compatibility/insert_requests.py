@@ -173,11 +173,25 @@ def requests() -> tuple[InsertRequest, ...]:
 
     asked = [_request(row) for row in pairwise(axes, possible)]
     for variant, facts in catalogue.items():
-        own = [i for i, each in enumerate(asked) if each.arguments["module"] == variant]
-        own.sort(key=lambda i: bool(asked[i].arguments["settings"]))  # some settings have lowerings of their own
-        for i, lowering in zip(own, facts["lowerings"] if len(facts["lowerings"]) > 1 else [], strict=False):
-            asked[i] = InsertRequest(asked[i].model, {**asked[i].arguments, "lowering": lowering})
+        if len(facts["lowerings"]) > 1:
+            asked += list(_lowered(asked, variant, facts["lowerings"]))
     return tuple(sorted({each.key: each for each in asked}.values(), key=lambda each: list(MODELS).index(each.model)))
+
+
+def _lowered(asked: list[InsertRequest], variant: str, lowerings: list[str]) -> Iterator[InsertRequest]:
+    """Give requests of a variant its lowerings, one each; those that are left over come as requests of their own.
+
+    Half precision has some lowerings less, and some settings have others: such requests keep the target's own choice.
+    """
+    left = list(lowerings)
+    for i, each in enumerate(asked):
+        plain = not (each.reduced or MODELS[each.model].half or each.arguments["settings"])
+        if left and plain and each.arguments["module"] == variant:
+            asked[i] = InsertRequest(each.model, {**each.arguments, "lowering": left.pop(0)})
+    for lowering in left:
+        place = MODELS["yolov8n simplified"].places["module"]
+        arguments = {"module": variant, **place, "settings": {}, "target": "tensorrt", "precision": "safe"}
+        yield InsertRequest("yolov8n simplified", {**arguments, "lowering": lowering})
 
 
 def _request(row: Mapping[str, str]) -> InsertRequest:

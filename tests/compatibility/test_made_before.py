@@ -48,6 +48,7 @@ def test_the_corpus_is_whole() -> None:
     assert set(INDEX["files"]) == set(ENTRIES)
     assert set(INDEX["calls"]) == set(calls.CALLS)
     assert set(INDEX["commands"]) == set(commands.COMMANDS)
+    assert set(INDEX["requests"]) == {each.key for each in requests() if each.model == corpus.EXAMPLE}
     assert {path.relative_to(corpus.MADE).with_suffix("").as_posix() for path in corpus.MADE.glob("*/*")} == set(KEPT)
     assert all(told["verified"] for told in INDEX["files"].values())
 
