@@ -410,7 +410,8 @@ def insertions_give_modules() -> object:
 
 @call
 def errors_and_their_exit_codes() -> object:
-    known = {name: kind for name, kind in vars(gsx.errors).items() if isinstance(kind, type)}
+    public = {name: kind for name, kind in vars(gsx.errors).items() if not name.startswith("_")}
+    known = {name: kind for name, kind in public.items() if isinstance(kind, type)}
     return {
         name: [[base.__name__ for base in kind.__mro__ if base.__name__ in known], kind.exit_code]
         for name, kind in known.items()

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from tests import models
+from tests import quantised as small
 from tests.compatibility import corpus
-from tests.graphsurgery.quantised import small
 from tests.models import node, value, weight
 
 
