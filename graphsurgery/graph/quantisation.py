@@ -123,9 +123,9 @@ def dequantised(index: GraphIndex, tensor: str) -> Iterator[str]:
         yield from (str(r.output[0]) for r in readers(index, node.output[0]) if r.op_type == DEQUANTISE)
 
 
-def feeding(index: GraphIndex, nodes: Collection[object], operators: Collection[str]) -> set[int]:
+def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str]) -> set[int]:
     """The nodes of these operators in front of some nodes, and of nothing else."""
-    found, pending = set[int](), [position for position in nodes if isinstance(position, int)]
+    found, pending = set[int](), list(nodes)
     while pending:
         for name in index.reads(pending.pop()):
             maker = index.producer.get(name)

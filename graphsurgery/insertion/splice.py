@@ -20,7 +20,7 @@ from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, RecordedSite
 from ..modelfile.wire import rename_inputs, rename_outputs
-from ..selection.branches import Reader
+from ..selection.branches import Consumer, NodeConsumer, OutputConsumer, nodes_of
 from ..selection.sites import Site, SiteFinder
 from ..template import residual_gate, weight_folding
 from ..template.names import UniqueNames
@@ -83,7 +83,7 @@ def ordered(plans: Iterable[Planned]) -> list[Planned]:
 
 def _width(planned: Planned) -> tuple[bool, int]:
     """Those that are to become an output of the model come before all others, because they pass its name on."""
-    return not planned.site.graph_output, -len(planned.site.readers)
+    return not planned.site.graph_output, -len(planned.site.rewired)
 
 
 class Splicer:
@@ -111,8 +111,8 @@ class Splicer:
         }
         """position of a node of an earlier insertion -> its id"""
         self._edit = Edit()
-        self._seen: dict[tuple[str, Reader], str] = {}
-        """tensor of a site and one who reads it -> the tensor that the reader sees after the insertions so far"""
+        self._seen: dict[tuple[str, Consumer], str] = {}
+        """tensor of a site and a consumer of it -> the tensor that the consumer sees after the insertions so far"""
         self._moved: dict[str, str] = {}
         """tensor of a site that is a graph output -> the new name under which its producer makes it"""
         self.done: list[Done] = []
@@ -191,8 +191,9 @@ class Splicer:
             raise SiteError(
                 f"{site.tensor!r} is inside the insertion {owner}; a block goes in front of it or behind it"
             )
-        torn = {self._owners[r] for r in site.readers if r in self._owners} & {
-            self._owners[r] for r in readers if r in self._owners and r not in site.readers
+        rewired = nodes_of(site.rewired)
+        torn = {self._owners[r] for r in rewired if r in self._owners} & {
+            self._owners[r] for r in readers if r in self._owners and r not in rewired
         }
         if torn:
             raise SiteError(
@@ -205,7 +206,7 @@ class Splicer:
         edit, rewired = self._edit, dict[int, dict[bytes, bytes]]()
         for tensor in dict.fromkeys(tensor for tensor, _ in self._seen):
             for position in self._index.consumers.get(tensor, ()):
-                if (name := self._sees(tensor, position)) != tensor:
+                if (name := self._sees(tensor, NodeConsumer(position))) != tensor:
                     rewired.setdefault(position, {})[tensor.encode()] = name.encode()
         for position, names in rewired.items():
             edit.replaced[NODE, position] = rename_inputs(self._model.content(NODE, position), names)
@@ -217,14 +218,14 @@ class Splicer:
         edit.metadata |= dict(done.insertion.to_entry() for done in self.done)
         return self._model.edited(edit)
 
-    def _sees(self, tensor: str, reader: Reader) -> str:
-        """What stands for a tensor of the model now, for one who reads it."""
-        return self._seen.get((tensor, reader)) or self._moved.get(tensor, tensor)
+    def _sees(self, tensor: str, consumer: Consumer) -> str:
+        """What stands for a tensor of the model now, for one of its consumers."""
+        return self._seen.get((tensor, consumer)) or self._moved.get(tensor, tensor)
 
     def _earlier_renamed(self) -> Iterator[Insertion]:
         """Records of earlier insertions next to which something was put now."""
         entering = {
-            (self._owners[position], tensor): self._sees(tensor, position)
+            (self._owners[position], tensor): self._sees(tensor, NodeConsumer(position))
             for tensor in dict.fromkeys(tensor for tensor, _ in self._seen)
             for position in self._index.consumers.get(tensor, ())
             if position in self._owners
@@ -246,7 +247,7 @@ class Splicer:
 
     def _source(self, site: Site) -> str:
         """The tensor that the next block at this site reads."""
-        seen = {self._sees(site.tensor, reader) for reader in _readers(site)}
+        seen = {self._sees(site.tensor, consumer) for consumer in _consumers(site)}
         if len(seen) > 1:
             raise SiteError(
                 f"two insertions at {site.tensor!r} have some of their consumers in common and some not; a block can "
@@ -268,8 +269,8 @@ class Splicer:
         self._edit.nodes[self._position(site)] = [rename_outputs(node, names) for node in nodes]
         insertion = self.done[before].insertion.renamed(output={site.tensor: passed})
         self.done[before] = replace(self.done[before], insertion=insertion)
-        for reader in self.done[before].site.readers:
-            self._seen[site.tensor, reader] = passed
+        for consumer in self.done[before].site.rewired:
+            self._seen[site.tensor, consumer] = passed
         return passed
 
     def _name_output(self, site: Site, emitted: Subgraph) -> str:
@@ -279,8 +280,8 @@ class Splicer:
             for i, name in enumerate(node.output):
                 if name == emitted.output:
                     node.output[i] = final
-        for reader in _readers(site):
-            self._seen[site.tensor, reader] = final
+        for consumer in _consumers(site):
+            self._seen[site.tensor, consumer] = final
         return final
 
     def _declare(self, site: Site, source: str, output: str) -> list[str]:
@@ -336,6 +337,8 @@ def _recorded(site: Site, source: str) -> RecordedSite:
     )
 
 
-def _readers(site: Site) -> frozenset[Reader]:
-    """The readers of a site; a tensor that nothing reads has itself, so that blocks can be chained behind it."""
-    return site.readers or frozenset({site.tensor})
+def _consumers(site: Site) -> frozenset[Consumer]:
+    """The consumers of a site; a tensor that nothing reads has one that stands for them, so that blocks can be chained
+    after it.
+    """
+    return site.rewired or frozenset({OutputConsumer(site.tensor)})

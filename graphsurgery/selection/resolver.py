@@ -17,7 +17,7 @@ from ..graph.shapes import ShapeTable
 from ..messages import closest, listed, shape_text
 from .blocks import BlockFinder, Scope
 from .borders import Edges, Target
-from .branches import Reader
+from .branches import Consumer, OutputConsumer, of_nodes
 from .modules import PathFinder
 from .nested_names import whereabouts
 from .parser import Inside, Named, Operator, Role, Selector, Word, parse
@@ -85,23 +85,23 @@ class Resolver:
                 found.setdefault((place.tensor, frozenset(readers)), (place, readers))
         return sorted(found.values(), key=lambda item: min(item[1]))
 
-    def resolve_readers(self, selector: str) -> set[Reader]:
-        """What a selector names and can read a tensor: positions of nodes, and names of outputs of the model."""
-        found = set[Reader]()
+    def resolve_consumers(self, selector: str) -> set[Consumer]:
+        """What a selector names and can read a tensor: nodes, and outputs of the model."""
+        found = set[Consumer]()
         for part in parse(selector):
             if isinstance(part, Role):
-                found |= self._blocks.region(part)
+                found |= of_nodes(self._blocks.region(part))
                 continue
             for target in self._targets(part):
-                if target.is_output:
-                    found.add(target.tensor or "")
+                if target.is_output and target.tensor is not None:
+                    found.add(OutputConsumer(target.tensor))
                 elif target.tensor is not None:
                     raise target.written.error(
                         f"{target.label} reads nothing; consumers are modules, blocks, node:NAME, op:TYPE and "
                         "output:NAME"
                     )
                 else:
-                    found |= self.edges.nodes(target)
+                    found |= of_nodes(self.edges.nodes(target))
         return found
 
     def shaped(self, name: str, tensor: str) -> str:

@@ -18,7 +18,7 @@ from ..graph.shapes import ShapeTable
 from ..messages import listed, shape_text
 from ..modelfile.model import ModelFile
 from . import quantised_sites
-from .branches import Reader
+from .branches import Consumer, NodeConsumer, OutputConsumer, in_order, of_nodes
 from .consumers import Narrowing
 from .resolver import Place, Resolver
 
@@ -36,7 +36,7 @@ _FAR = 500  # tensors that are looked at for a hint
 
 @dataclass(frozen=True)
 class Site:
-    """One place to insert: a tensor [N, C, H, W] and those of its readers that are to read the block."""
+    """One place to insert: a tensor [N, C, H, W] and those of its consumers that are to read the block."""
 
     tensor: str
     shape: tuple[Dimension, ...]
@@ -55,9 +55,9 @@ class Site:
     position: str = "after"
     """"before" if the path is of the module in front of which the site is, and not of the one behind which"""
     others: tuple[str, ...] = ()
-    """the readers that go on reading the tensor itself"""
-    readers: frozenset[Reader] = field(default=frozenset(), compare=False, repr=False)
-    """positions of the consumers, and the tensor's name for the output of the model"""
+    """the consumers that go on reading the tensor itself"""
+    rewired: frozenset[Consumer] = field(default=frozenset(), compare=False, repr=False)
+    """the consumers that are to read the block"""
 
     @property
     def label(self) -> str:
@@ -74,7 +74,7 @@ class Site:
     def to_json(self) -> dict[str, Any]:
         """Plain data with stable keys."""
         data = asdict(self)
-        del data["position"], data["others"], data["readers"]
+        del data["position"], data["others"], data["rewired"]
         data.update(shape=list(self.shape), consumers=list(self.consumers), warnings=list(self.warnings))
         return data
 
@@ -113,35 +113,35 @@ class SiteFinder:
     def find(self, selectors: Iterable[str], *, position: str = "after", consumers: Sequence[str] = ()) -> list[Site]:
         """The sites behind, or in front of, what the selectors name, each once.
 
-        With ``consumers``, only for the readers of a tensor that these selectors name. SelectorError or SiteError if
+        With ``consumers``, only for the consumers of a tensor that these selectors name. SelectorError or SiteError if
         one of the selectors names nothing. ModelError for a model that no runtime could run: no insertion can make a
         valid one of it.
         """
         validity.check(self.index)
         narrowing = Narrowing(consumers, self._resolver, self.index, self.tree) if consumers else None
-        sites: dict[tuple[str, frozenset[Reader]], Site] = {}
+        sites: dict[tuple[str, frozenset[Consumer]], Site] = {}
         for selector in selectors:
-            for place, readers in self._places(selector, position):
+            for place, chosen in self._places(selector, position):
                 if narrowing:
-                    tensor, readers = narrowing.narrowed(place.tensor)
+                    tensor, chosen = narrowing.narrowed(place.tensor)
                     place = replace(place, tensor=tensor)
                 try:
-                    site = self.site(place, readers, position)
+                    site = self.site(place, chosen, position)
                 except SiteError as error:
                     raise (SiteError(place.written.marked(str(error))) if place.written else error) from None
-                sites.setdefault((site.tensor, site.readers), site)
+                sites.setdefault((site.tensor, site.rewired), site)
         if narrowing:
             narrowing.check()
         return list(sites.values())
 
-    def _places(self, selector: str, position: str) -> list[tuple[Place, set[Reader]]]:
+    def _places(self, selector: str, position: str) -> list[tuple[Place, set[Consumer]]]:
         if position == "before":
-            return [(place, set[Reader](readers)) for place, readers in self._resolver.resolve_before(selector)]
+            return [(place, of_nodes(nodes)) for place, nodes in self._resolver.resolve_before(selector)]
         beside = self._resolver.edges.beside
-        return [(place, beside.readers(place.tensor)) for place in self._resolver.resolve(selector)]
+        return [(place, beside.consumers(place.tensor)) for place in self._resolver.resolve(selector)]
 
-    def site(self, place: Place, readers: set[Reader] | None = None, position: str = "after") -> Site:
-        """The site at a place, for some of the tensor's readers (None: for all). SiteError if no block can be put
+    def site(self, place: Place, consumers: set[Consumer] | None = None, position: str = "after") -> Site:
+        """The site at a place, for some of the tensor's consumers (None: for all). SiteError if no block can be put
         there.
         """
         tensor, index = place.tensor, self.index
@@ -176,8 +176,8 @@ class SiteFinder:
             )
         path = self._path_of(tensor) if place.path is None and position == "after" else place.path
         module = self.tree.modules.get(path) if path else None
-        everyone = self._resolver.edges.beside.readers(tensor)
-        chosen = everyone if readers is None else readers
+        everyone = self._resolver.edges.beside.consumers(tensor)
+        chosen = everyone if consumers is None else consumers
         return Site(
             tensor=tensor,
             shape=shape,
@@ -185,13 +185,18 @@ class SiteFinder:
             path=module.display if module else None,
             type=place.type or (module.type if module else None),
             stride=self._stride(tensor, shape),
-            consumers=tuple(index.label(p) for p in index.consumers.get(tensor, ()) if p in chosen),
-            graph_output=tensor in chosen,
+            consumers=tuple(index.label(p) for p in index.consumers.get(tensor, ()) if NodeConsumer(p) in chosen),
+            graph_output=OutputConsumer(tensor) in chosen,
             warnings=tuple(self._warnings(tensor)),
             position=position,
-            others=tuple(f"output:{r}" if isinstance(r, str) else index.label(r) for r in _ordered(everyone - chosen)),
-            readers=frozenset(chosen),
+            others=tuple(map(self._label, in_order(everyone - chosen))),
+            rewired=frozenset(chosen),
         )
+
+    def _label(self, consumer: Consumer) -> str:
+        if isinstance(consumer, NodeConsumer):
+            return self.index.label(consumer.node_index)
+        return f"output:{consumer.name}"
 
     def _against(self, place: Place) -> str | None:
         """Why no block can be put at a place."""
@@ -290,11 +295,6 @@ class SiteFinder:
 
             if found := objection(self.blocks, tensor):
                 yield found
-
-
-def _ordered(readers: Iterable[Reader]) -> list[Reader]:
-    """Nodes in the order of the file, then outputs."""
-    return sorted(readers, key=lambda reader: (isinstance(reader, str), reader if isinstance(reader, int) else 0))
 
 
 def _times(whole: Dimension, part: Dimension) -> int | None:

@@ -18,7 +18,7 @@ from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from tests import models
-from tests.graphsurgery.test_splice import IDENTITIES, check, graphs, inputs_of, same_outputs
+from tests.graphsurgery.insertion.test_splice import IDENTITIES, check, graphs, inputs_of, same_outputs
 from tests.models import node, value
 
 

@@ -228,7 +228,7 @@ def test_any_text_is_resolved_or_told(text: str) -> None:
     with contextlib.suppress(SelectorError):
         assert DETECTOR._resolver.resolve_before(text)
     with contextlib.suppress(SelectorError):
-        assert DETECTOR._resolver.resolve_readers(text)
+        assert DETECTOR._resolver.resolve_consumers(text)
 
 
 # ---------------------------------------------------------------------- nodes and tensors
