@@ -12,7 +12,8 @@ from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
 
 _WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-_STANDARD = frozenset({"", "ai.onnx"})
+STANDARD = frozenset({"", "ai.onnx"})
+"""how models spell the domain of ONNX's own operators"""
 
 
 class GraphIndex:
@@ -73,7 +74,7 @@ class GraphIndex:
         """The tensors that a node reads, those that its subgraphs capture included."""
         node = self.nodes[position]
         names = set(node.input)
-        if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
+        if node.op_type in _WITH_SUBGRAPHS or node.domain not in STANDARD:
             names.update(_captured(node))
         return names
 
@@ -138,6 +139,6 @@ def _names_in(model: onnx.ModelProto) -> Iterator[str]:
             yield node.name
             yield from node.output
             yield from node.input
-            if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
+            if node.op_type in _WITH_SUBGRAPHS or node.domain not in STANDARD:
                 for attribute in node.attribute:
                     pending += [attribute.g] if attribute.HasField("g") else attribute.graphs

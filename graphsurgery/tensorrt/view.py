@@ -13,14 +13,13 @@ import onnx
 from onnx import numpy_helper
 
 from ..feature_map import Dimension
-from ..graph.index import GraphIndex
+from ..graph.index import STANDARD, GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import inferred, tensor_type
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
 
 Array = np.ndarray[Any, Any]
-STANDARD = frozenset({"", "ai.onnx"})
 _SHAPE_OF = frozenset({"Shape", "Size"})
 
 

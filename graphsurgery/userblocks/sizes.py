@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from ..errors import BlockError
 from ..feature_map import FeatureMap
+from ..graph.shape_constants import Array, evaluate
 from .block_graph import Skeleton
 from .shape_check import Shape, known_shapes, misfit
 
-Array = np.ndarray[Any, Any]
 _ROUNDS = 8
 _LARGEST = 1 << 22
 """Elements of a constant that is worth computing ahead."""
@@ -125,25 +124,8 @@ def _value(
     size = [d for name in node.output for d in shapes.get(name, [])]
     if any(d is not None and d > _LARGEST for d in size):
         return None
-    from onnx.reference import ReferenceEvaluator
-
-    feeds = {name: known[name] for name in node.input if name}
-    inputs = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
-        for n, v in feeds.items()
-    ]
-    outputs = [onnx.helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in node.output if name]
-    alone = onnx.helper.make_model(
-        onnx.helper.make_graph([node], "node", inputs, outputs), opset_imports=list(model.opset_import)
-    )
-    try:
-        results: list[Any] = ReferenceEvaluator(alone).run(None, feeds)  # type: ignore[assignment]
-    except Exception:  # it raises whatever its operators raise; then the node stays
-        return None
-    arrays = [np.asarray(each) for each in results]
-    if any(each.size > _LARGEST for each in arrays):
-        return None
-    return dict(zip([name for name in node.output if name], arrays, strict=True))
+    values = evaluate(node, {name: known[name] for name in node.input if name}, model.opset_import)
+    return None if values is None or any(value.size > _LARGEST for value in values.values()) else values
 
 
 def _without_identities(model: ModelProto) -> ModelProto:

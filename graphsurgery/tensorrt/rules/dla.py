@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ...graph.index import STANDARD
 from ...tensorrt.rule import WARNING, Asked, file_rule, node_rule
 from ...tensorrt.support import dla_support
-from ...tensorrt.view import STANDARD, Origin, View, Visit
+from ...tensorrt.view import Origin, View, Visit
 
 _GPU = "runs on the GPU instead"
 _NO_LAYER = frozenset({"Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear"})

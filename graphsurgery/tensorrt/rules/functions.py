@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ...graph.index import STANDARD
 from ...tensorrt.rule import WARNING, Asked, file_rule, node_rule
-from ...tensorrt.view import STANDARD, View, Visit, overload
+from ...tensorrt.view import View, Visit, overload
 
 _INLINE = "inline the functions before the file is written: onnx.inliner.inline_local_functions"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...graph.index import STANDARD
 from ...tensorrt.rule import NOTE, WARNING, Asked, node_rule
 from ...tensorrt.support import TYPE_NAMES
-from ...tensorrt.view import STANDARD, Origin, Visit
+from ...tensorrt.view import Origin, Visit
 
 _DATA_SLOT = {"Where": 1, "OneHot": 2}
 _OF_OUTPUT = frozenset({"Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
