@@ -9,9 +9,9 @@ import onnx
 
 from ..errors import ModelError
 from ..modelfile.model import ModelFile
+from ..modelfile.subgraphs import reads, subgraphs
 from ..modelfile.wire import text
 
-_WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 STANDARD = frozenset({"", "ai.onnx"})
 """how models spell the domain of ONNX's own operators"""
 
@@ -23,6 +23,7 @@ class GraphIndex:
         self.model = model
         graph = model.structure.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self._reads = [frozenset(reads(node)) for node in self.nodes]
         self.producer: dict[str, int] = {}
         """tensor -> position of the node that makes it"""
         self.consumers: dict[str, list[int]] = {}
@@ -36,9 +37,8 @@ class GraphIndex:
             for name in node.output:
                 if name:
                     self.producer[name] = position
-            for name in self.reads(position):
-                if name:
-                    self.consumers.setdefault(name, []).append(position)
+            for name in self._reads[position]:
+                self.consumers.setdefault(name, []).append(position)
         self._check_names()
 
     def _check_names(self) -> None:
@@ -70,13 +70,9 @@ class GraphIndex:
                 pending += sorted(self.reads(position))
         return list(found)
 
-    def reads(self, position: int) -> set[str]:
+    def reads(self, position: int) -> frozenset[str]:
         """The tensors that a node reads, those that its subgraphs capture included."""
-        node = self.nodes[position]
-        names = set(node.input)
-        if node.op_type in _WITH_SUBGRAPHS or node.domain not in STANDARD:
-            names.update(_captured(node))
-        return names
+        return self._reads[position]
 
     def label(self, position: int) -> str:
         """How messages call a node: its name, or operator and position where it has none."""
@@ -110,20 +106,6 @@ class GraphIndex:
         return set(_names_in(self.model.structure))
 
 
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that the subgraphs of a node take from outside."""
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            defined = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-            defined.update(sparse.values.name for sparse in graph.sparse_initializer)
-            defined.update(name for inner in graph.node for name in inner.output)
-            used = {value.name for value in graph.output}
-            for inner in graph.node:
-                used.update(inner.input)
-                used.update(_captured(inner))
-            yield from used - defined
-
-
 def _names_in(model: onnx.ModelProto) -> Iterator[str]:
     pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     while pending:
@@ -139,6 +121,4 @@ def _names_in(model: onnx.ModelProto) -> Iterator[str]:
             yield node.name
             yield from node.output
             yield from node.input
-            if node.op_type in _WITH_SUBGRAPHS or node.domain not in STANDARD:
-                for attribute in node.attribute:
-                    pending += [attribute.g] if attribute.HasField("g") else attribute.graphs
+            pending += subgraphs(node)

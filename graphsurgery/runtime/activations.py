@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import onnx
 
 from ..errors import CannotRun, NoKernel
 from ..modelfile.fields import INITIALIZER, NODE, Edit
+from ..modelfile.subgraphs import reads
 from .sample_inputs import GraphInput, graph_inputs, image_feeds, random_feeds
 from .session import Session, session
 
@@ -75,7 +75,7 @@ def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
         place = producer.get(waiting.pop())
         if place is not None and place not in used:
             used.add(place)
-            read = set(_reads(graph.node[place])) - needed
+            read = reads(graph.node[place]) - needed
             needed |= read
             waiting += read
     unused: dict[tuple[int, int], bytes | None] = {(NODE, i): None for i in range(len(graph.node)) if i not in used}
@@ -84,13 +84,3 @@ def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
         if tensor.name not in needed and tensor.name not in fed:
             unused[INITIALIZER, place] = None
     return model.edited(Edit(replaced=unused)).with_outputs(tensors)
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those read inside its nested subgraphs included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (value.name for value in graph.output)

@@ -17,6 +17,7 @@ from ..graph.index import STANDARD, GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import inferred, tensor_type
 from ..modelfile.model import ModelFile
+from ..modelfile.subgraphs import reads
 from ..modelfile.wire import text
 
 Array = np.ndarray[Any, Any]
@@ -232,24 +233,13 @@ def _propagate(scope: Scope, nodes: Sequence[onnx.NodeProto]) -> None:
     origins, changed = scope.origins, True
     produced = {name for node in nodes for name in node.output if name}
     origins.update(dict.fromkeys(produced, Origin.CONSTANT))
-    reads = [_reads(node) for node in nodes]
+    read = [reads(node) for node in nodes]
     while changed:
         changed = False
-        for node, names in zip(nodes, reads, strict=True):
-            depends = max((origins.get(name, Origin.DATA) for name in names if name), default=Origin.CONSTANT)
+        for node, names in zip(nodes, read, strict=True):
+            depends = max((origins.get(name, Origin.DATA) for name in names), default=Origin.CONSTANT)
             if node.op_type in _SHAPE_OF and node.domain in STANDARD:
                 depends = min(depends, Origin.SHAPE)
             for name in node.output:
                 if name and origins[name] < depends:
                     origins[name], changed = depends, True
-
-
-def _reads(node: onnx.NodeProto) -> list[str]:
-    """The tensors that a node reads; a node with subgraphs reads everything that they read."""
-    names = list(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            own = {name for inner in graph.node for name in inner.output} | {v.name for v in graph.input}
-            own |= {tensor.name for tensor in graph.initializer}
-            names += [name for inner in graph.node for name in _reads(inner) if name not in own]
-    return names
