@@ -54,6 +54,13 @@ class GraphIndex:
         position = self.producer.get(tensor)
         return position is not None and self.nodes[position].op_type == "Constant"
 
+    def is_activation(self, tensor: str) -> bool:
+        """Whether a tensor depends on an input of the model, not on constants alone."""
+        node_index = self.producer.get(tensor)
+        if node_index is None:
+            return tensor in self.inputs and tensor not in self.initializers
+        return node_index in self.active
+
     def ancestors(self, tensor: str) -> list[int]:
         """Positions of the nodes that a tensor depends on, each behind those that it depends on itself."""
         found: dict[int, None] = {}

@@ -31,21 +31,21 @@ _SAME_TYPE = frozenset(
 """operators that 8-bit graphs use on integers as they are"""
 
 
-def made_by(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
-    """The node that makes a tensor."""
+def producer(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
+    """The node that produces a tensor."""
     position = index.producer.get(tensor)
     return index.nodes[position] if position is not None else None
 
 
-def readers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
+def consumers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The nodes that read the values of a tensor."""
     nodes, positions = index.nodes, index.consumers.get(tensor, ())
     return [nodes[position] for position in positions if nodes[position].op_type not in _SHAPES]
 
 
-def only_reader(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
+def only_consumer(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
     """The one node that reads the values of a tensor which is no output of the model; None where there are more."""
-    found = readers(index, tensor)
+    found = consumers(index, tensor)
     return found[0] if len(found) == 1 and found[0].output and tensor not in index.outputs else None
 
 
@@ -53,11 +53,11 @@ def behind(index: GraphIndex, tensor: str) -> str | None:
     """The tensor through which everything reads this one: behind its pair of QuantizeLinear and DequantizeLinear, or
     behind a Cast to half precision. None where some read it directly, or through another pair.
     """
-    reader = only_reader(index, tensor)
+    reader = only_consumer(index, tensor)
     if reader is None:
         return None
     if reader.op_type == QUANTISE:
-        reader = only_reader(index, reader.output[0])
+        reader = only_consumer(index, reader.output[0])
         return str(reader.output[0]) if reader is not None and reader.op_type == DEQUANTISE else None
     return str(reader.output[0]) if reader.op_type == DEQUANTISE or _narrows(reader) else None
 
@@ -86,7 +86,7 @@ def result(index: GraphIndex, tensor: str, inside: set[int]) -> str:
 def root(index: GraphIndex, tensor: str) -> str:
     """The tensor that this one is another form of: in front of its quantisation and its Casts."""
     for _ in range(len(index.nodes)):  # a file can have a cycle
-        node = made_by(index, tensor)
+        node = producer(index, tensor)
         if node is None or node.op_type not in PASSING or not node.input:
             break
         tensor = str(node.input[0])
@@ -95,7 +95,7 @@ def root(index: GraphIndex, tensor: str) -> str:
 
 def ends_result(index: GraphIndex, tensor: str) -> bool:
     """Whether a tensor that a module gives is its result in its last form: dequantised, or cast to half precision."""
-    node = made_by(index, tensor)
+    node = producer(index, tensor)
     return node is not None and (node.op_type == DEQUANTISE or _narrows(node))
 
 
@@ -110,8 +110,8 @@ def dequantiser(index: GraphIndex, tensor: str) -> int | None:
 def quantisers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The QuantizeLinear nodes that read a tensor, a Cast in between looked through."""
     found = []
-    for node in readers(index, tensor):
-        node = (only_reader(index, node.output[0]) if node.op_type == "Cast" and node.output else None) or node
+    for node in consumers(index, tensor):
+        node = (only_consumer(index, node.output[0]) if node.op_type == "Cast" and node.output else None) or node
         if node.op_type == QUANTISE:
             found.append(node)
     return found
@@ -120,7 +120,7 @@ def quantisers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
 def dequantised(index: GraphIndex, tensor: str) -> Iterator[str]:
     """The tensors that DequantizeLinear nodes make of a float tensor which QuantizeLinear nodes read."""
     for node in quantisers(index, tensor):
-        yield from (str(r.output[0]) for r in readers(index, node.output[0]) if r.op_type == DEQUANTISE)
+        yield from (str(r.output[0]) for r in consumers(index, node.output[0]) if r.op_type == DEQUANTISE)
 
 
 def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str]) -> set[int]:
@@ -142,7 +142,7 @@ def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str
 def holds_integers(index: GraphIndex, tensor: str) -> bool:
     """Whether the operators tell that a tensor holds quantised integers, where its type is not known."""
     for _ in range(len(index.nodes)):  # a file can have a cycle
-        node = made_by(index, tensor)
+        node = producer(index, tensor)
         if node is None:
             return False
         if node.op_type in _SAME_TYPE and node.input:

@@ -95,7 +95,7 @@ def needed(index: GraphIndex, tensor: str, what: str) -> bool:
         return True
     if quantisation.quantisers(index, tensor):
         return False
-    dynamic = any(node.op_type == quantisation.DYNAMIC for node in quantisation.readers(index, tensor))
+    dynamic = any(node.op_type == quantisation.DYNAMIC for node in quantisation.consumers(index, tensor))
     why = "it is quantised when the model runs, with a scale that fits" if dynamic else "it is float in this model"
     raise SiteError(
         f"{what} has no scale to quantise the block's output with: no DequantizeLinear makes it, and no QuantizeLinear "
@@ -131,7 +131,7 @@ def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str
     if len(node.input) > 2 and node.input[2]:
         values = index.model.tensor(node.input[2])
         return values.reshape(scale.shape)
-    maker = quantisation.made_by(index, node.input[0])
+    maker = quantisation.producer(index, node.input[0])
     if maker is None or maker.op_type != quantisation.QUANTISE:
         raise SiteError(f"the integer type of {what} is not in the model, so --qdq cannot use it")
     if len(maker.input) > 2 and maker.input[2] and index.is_constant(maker.input[2]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 
 
@@ -13,6 +15,15 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
             found.append(attribute.g)
         found += attribute.graphs
     return found
+
+
+def nested(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The subgraphs of a node, and those of the nodes in them."""
+    pending = [node]
+    while pending:
+        for graph in subgraphs(pending.pop()):
+            yield graph
+            pending += graph.node
 
 
 def defined(graph: onnx.GraphProto) -> set[str]:

@@ -268,9 +268,9 @@ def told(data: bytes | ModelFile, kind: type[GraphSurgeryError] = SelectorError,
 
 def test_consumers_that_read_nothing_are_told_with_the_readers() -> None:
     assert told(fan(output=True), after="/m.0", consumers="/m.4") == (
-        "--consumers names no reader of 't', which is read by /m.1, /m.2, /m.3, output:t\n  /m.4\n  ^^^^"
+        "consumers= names no consumer of 't', which is read by /m.1, /m.2, /m.3, output:t\n  /m.4\n  ^^^^"
     )
-    assert "'/m.4' and 'op:Relu' name no reader of 't', which is read by" in told(
+    assert "'/m.4' and 'op:Relu' name no consumer of 't', which is read by" in told(
         fan(), after="/m.0", consumers=["/m.4", "op:Relu"]
     )
     assert "/m.4\n  ^^^^" in told(fan(), after="/m.0", consumers=["/m.1", "/m.4"])
@@ -286,9 +286,11 @@ def test_consumers_that_are_tensors() -> None:
 
 
 def test_before_a_tensor_or_what_has_several_entries() -> None:
-    assert "'t' is no module, so there is nothing in front of it; say --after" in told(fan(), before="tensor:t")
+    assert "'t' is no module, so there is nothing in front of it; use after=, with consumers=" in told(
+        fan(), before="tensor:t"
+    )
     assert told(fan(), before="/m.4").startswith(
-        "3 tensors enter the module '/m.4'; name one with --after, and --consumers /m.4 for its readers there: "
+        "3 tensors enter the module '/m.4'; name one with after=, and consumers='/m.4' for its consumers there: "
         "tensor:a [1, 4, 8, 8], tensor:b [1, 4, 8, 8], tensor:c [1, 4, 8, 8]"
     )
     one = insert(fan(), after="tensor:a", consumers="/m.4")
@@ -373,7 +375,7 @@ def _carried_out(model: ModelFile, requests: list[Request]) -> ModelFile:
     try:
         return carry_out(model, requests)[0]
     except (SiteError, SelectorError) as error:
-        if any(words in str(error) for words in ("in common", "stands in front", "names no reader", "part of")):
+        if any(words in str(error) for words in ("in common", "stands in front", "names no consumer", "part of")):
             raise _Apart from None
         raise
 
