@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 from ..errors import SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import quantisation, validity
+from ..graph.module_paths import enclosing
 from ..recognition.advice import objection
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order, of_nodes
@@ -175,8 +175,8 @@ class SiteFinder(Context):
         node_index = self.index.producer.get(tensor)
         if node_index is None or not (innermost := self.tree.of_node[node_index]):
             return None
-        around = accumulate(innermost.split("."), "{}.{}".format)
-        return next((path for path in around if self._resolver.borders.leaving(path) == tensor), innermost)
+        leaving = self._resolver.borders.leaving
+        return next((path for path in enclosing(innermost) if leaving(path) == tensor), innermost)
 
     def _warnings(self, tensor: str) -> Iterator[str]:
         if quantised := quantised_sites.before_quantiser(self.index, tensor):
