@@ -100,6 +100,9 @@ def test_the_end_of_several_paths_is_ambiguous() -> None:
         "/model.4/cv2 [1, 4, 8, 8]"
     )
     assert "conv' is the end of" in told(models.detector(), "conv")
+    two = named("/a/cv2/Relu", "/b/cv2/Relu", "/c/cv20/Relu")
+    assert told(two, "cv2") == "'cv2' is the end of 2 module paths: /a/cv2 [1, 4, 8, 8], /b/cv2 [1, 4, 8, 8]"
+    assert tensors(two, "{a,b}.cv2") == ["t0", "t1"]
 
 
 def test_a_whole_path_is_preferred_to_an_end() -> None:
