@@ -18,17 +18,11 @@ from .index import STANDARD
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Expand", "Reshape", "Split", "Squeeze", "Tile", "Unsqueeze", "Upsample"), (1,)),
     "ConstantOfShape": (0,),
-    "Expand": (1,),
     "Pad": (1, 3),
-    "Reshape": (1,),
     "Resize": (2, 3),
     "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
 }
 """operator -> the inputs on which the shape of its output depends"""
 _OPERATORS = frozenset(

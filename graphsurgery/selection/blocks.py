@@ -13,7 +13,7 @@ from ..messages import closest, listed
 from ..recognition import BlockTree, RecognisedBlock
 from .context import Context, tensor_selectors
 from .modules import PathFinder
-from .parser import Block, Operator, Path, Role
+from .parser import Block, Item, Operator, Path, Role, Subscript
 from .text import Text
 
 Scope = tuple[str, set[int]]
@@ -80,16 +80,20 @@ class BlockFinder:
         if not every:
             hint = f"; modules of the model are {self._context.listed(modules)}" if modules else ""
             raise block.type.error(f"{whose} has no {name}; {self._instead(scope)}{hint}", modules or ())
-        chosen = block.subscript.pick(every) if block.subscript else every
-        if not chosen:
-            assert block.subscript is not None
-            number, last = every[-1]
-            last_one = self._context.shaped(f"{name}[{number}]", last.output)
-            raise block.subscript.written.error(
-                f"{_range(whose, name, len(every))}; the last is {last_one}", [f"{name}[{number}]"]
-            )
-        found = [(f"{name}[{number}]", each) for number, each in chosen]
+        labels = [(f"{name}[{number}]", each) for number, each in every]
+        last = {label: each.output for label, each in labels[-1:]}
+        found = self._picked(block.subscript, labels, f"{whose} has {len(every)} {name}", "is", last)
         return self._parts(found, block.steps) if block.steps else found
+
+    def _picked(
+        self, subscript: Subscript | None, items: list[Item], has: str, verb: str, last: Mapping[str, str]
+    ) -> list[Item]:
+        """The items that a subscript names. SelectorError, with a selector of the last one, if it names none."""
+        chosen = subscript.pick(items) if subscript else items
+        if subscript and not chosen:
+            valid = f"[0] to [{len(items) - 1}]" if len(items) > 1 else "only [0]"
+            raise subscript.written.error(f"{has}, so {valid}; the last {verb} {self._context.listed(last)}", last)
+        return chosen
 
     def _all(self, name: str, scope: Scope | None) -> list[tuple[int, RecognisedBlock]]:
         """The blocks of a type in a scope, numbered as in the whole model."""
@@ -195,23 +199,13 @@ class BlockFinder:
             shown = [f"{other} ({counts[other]})" for other in near]
             has = f"its operators are {listed(shown)}" if shown else "it has no nodes at all"
             raise part.type.error(f"{whose} has no {name} nodes; {has}", (f"op:{other}" for other in near))
-        chosen = part.subscript.pick(nodes) if part.subscript else nodes
-        if not chosen:
-            assert part.subscript is not None
-            last = tensor_selectors(self._index.nodes[nodes[-1]].output[:1])
-            last_one = self._context.listed(last) if last else self._index.label(nodes[-1])
-            has = _range(whose, f"{name} nodes", len(nodes))
-            raise part.subscript.written.error(f"{has}; the last gives {last_one}", last)
-        return chosen
+        last = tensor_selectors(self._index.nodes[nodes[-1]].output[:1]) or {self._index.label(nodes[-1]): ""}
+        return self._picked(part.subscript, nodes, f"{whose} has {len(nodes)} {name} nodes", "gives", last)
 
     def _of_operator(self, name: str, scope: Scope | None) -> list[int]:
         if scope is None:
             return self._operators.get(name, [])
         return sorted(node_index for node_index in scope[1] if self._index.nodes[node_index].op_type == name)
-
-
-def _range(whose: str, what: str, count: int) -> str:
-    return f"{whose} has {count} {what}, so {f'[0] to [{count - 1}]' if count > 1 else 'only [0]'}"
 
 
 def _descend(

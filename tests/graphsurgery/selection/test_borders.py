@@ -84,6 +84,12 @@ def test_what_a_module_gives_itself_does_not_enter_it() -> None:
     assert before(finder, "/m.0").tensor == "x"
 
 
+def test_weights_do_not_enter() -> None:
+    finder = SiteFinder(ModelFile.load(models.detector()))
+    for selector in ("/model.4/cv3", "op:Conv[-1]"):
+        assert before(finder, selector).tensor == "/model.3/cv2/act/Mul_output_0"
+
+
 # ---------------------------------------------------------------------- candidates
 
 

@@ -105,6 +105,12 @@ def test_the_end_of_several_paths_is_ambiguous() -> None:
     assert tensors(two, "{a,b}.cv2") == ["t0", "t1"]
 
 
+def test_the_end_of_a_path_is_whole_steps() -> None:
+    made = named("/m.10/cv1/Relu", "/m.0/cv1/Relu", "/m.20/cv2/Relu")
+    assert tensors(made, "0.cv1") == ["t1"]
+    assert told(made, "0.cv2").startswith("no module of the model matches '0.cv2'")
+
+
 def test_a_whole_path_is_preferred_to_an_end() -> None:
     made = named("/cv2/Relu", "/model.1/cv2/Relu", "/head/Relu")
     assert tensors(made, "cv2") == ["t0"]
