@@ -224,6 +224,18 @@ def test_before_twice_is_a_chain_and_after_the_module_is_not_disturbed() -> None
     restored(edited, fan())
 
 
+def test_before_the_only_consumer_is_on_its_branch_too() -> None:
+    made = models.chain("Relu", "Neg")
+    for proto, name in zip(made.graph.node, ("/m.0/Relu", "/m.1/Neg"), strict=True):
+        proto.name = name
+    first = insert(made, before="/m.1")
+    second = insert(first, before="/m.1", module="nam")
+    assert [each.site.tensor for each in second.insertions()] == ["t0", first.insertions()[0].output_tensor]
+    third = insert(second, after="/m.0", module="nam")
+    assert third.insertions()[-1].site.tensor == "t0"
+    restored(third, made.SerializeToString())
+
+
 def test_what_stands_behind_a_block_for_some_readers_is_on_their_branch() -> None:
     edited = insert(fan(), after="/m.0", consumers="/m.1")
     edited = insert(edited, after="m.0.simam", module="nam")
