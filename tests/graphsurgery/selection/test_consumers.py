@@ -251,6 +251,15 @@ def test_what_stands_behind_a_block_for_some_readers_is_on_their_branch() -> Non
     restored(again, fan())
 
 
+def test_a_block_for_a_branch_with_two_blocks_and_for_another() -> None:
+    edited = insert(fan(), after="/m.0", consumers="/m.1")
+    edited = insert(edited, after="m.0.simam", module="nam")
+    wider = insert(edited, after="/m.0", consumers="/m.[12]")
+    assert seen(wider) == {"A": ["m.0.simam_1", "m.0.simam", "m.0.simam.nam"], "B": ["m.0.simam_1"], "C": []}
+    restored(wider, fan())
+    assert "'t', which is read by /m.1, /m.2, /m.3\n" in told(edited, after="/m.0", consumers="/m.4")
+
+
 def test_a_module_that_holds_the_whole_branch_is_as_before() -> None:
     made = models.ModelProto.FromString(fan())
     for proto in made.graph.node:
