@@ -75,7 +75,7 @@ def _between(kind: str, better: str) -> Objection:
 
 def _before_sum(tree: BlockTree, leaf: RecognisedBlock) -> Objection | None:
     view = tree.view
-    readers = view.readers(leaf.root)
+    readers = view.consumers(leaf.root)
     if leaf.type not in _CONVOLUTIONS or leaf.facts.get("activation") or len(readers) != 1 or view.is_output(leaf.root):
         return None
     if view.op(readers[0]) in _GATES:  # an activation of its own where nothing is multiplied by it
@@ -95,7 +95,7 @@ def _before_sum(tree: BlockTree, leaf: RecognisedBlock) -> Objection | None:
 def _only_tokens(tree: BlockTree, root: str, position: int) -> bool:
     """Whether all that reads a map is off the plane, and in the same block: the qkv of an attention, a head's exits."""
     view, block = tree.view, tree.holding(position)
-    readers = view.readers(root)
+    readers = view.consumers(root)
     return (
         block is not None
         and bool(readers)

@@ -79,7 +79,9 @@ class Anatomy:
         view, plane, found = self._view, self._plane, set[int]()
         for position in reversed(view.order):
             outputs = view.outputs(position)
-            if any(plane.is_in(name) for name in outputs) or any(r in found for n in outputs for r in view.readers(n)):
+            if any(plane.is_in(name) for name in outputs) or any(
+                c in found for n in outputs for c in view.consumers(n)
+            ):
                 found.add(position)
         return found
 
@@ -93,8 +95,8 @@ class Anatomy:
         found = []
         for position in view.order:
             for name in view.outputs(position):
-                leaves = any(r not in self._returns and not self._takes_the_mean(r) for r in view.readers(name))
-                if plane.is_in(name) and (leaves or (view.is_output(name) and not view.readers(name))):
+                leaves = any(r not in self._returns and not self._takes_the_mean(r) for r in view.consumers(name))
+                if plane.is_in(name) and (leaves or (view.is_output(name) and not view.consumers(name))):
                     found.append(name)
         return found
 
@@ -212,7 +214,7 @@ class Anatomy:
         view = self._view
         for position in nodes:
             for name in view.outputs(position):
-                for reader in view.readers(name):
+                for reader in view.consumers(name):
                     if reader not in nodes and reader not in taken and reader in self._returns:
                         return False
         return True
@@ -229,7 +231,7 @@ class Anatomy:
         view, head = self._view, self._head_nodes
         if not head and not self._has_queries:
             return []
-        leaving = {name for name in self._exits if any(reader not in self._returns for reader in view.readers(name))}
+        leaving = {name for name in self._exits if any(reader not in self._returns for reader in view.consumers(name))}
         read = {name for p in head for name in view.inputs(p)} | leaving
         made = {name for p in head for name in view.outputs(p)}
         return sorted(read - made, key=lambda name: self._order.get(view.producer(name) or -1, -1))
@@ -273,7 +275,7 @@ class Anatomy:
                 continue
             nodes, _ = self._extent(position)
             last = max(nodes, key=self._order.__getitem__)
-            readers = {reader for name in self._view.outputs(last) for reader in self._view.readers(name)}
+            readers = {reader for name in self._view.outputs(last) for reader in self._view.consumers(name)}
             if not readers or not readers <= served:
                 continue
             served |= nodes
@@ -300,7 +302,7 @@ class Anatomy:
         view = self._view
         if view.op(position) not in _ENLARGING:
             return False
-        readers = [r for name in view.outputs(position) for r in view.readers(name)]
+        readers = [r for name in view.outputs(position) for r in view.consumers(name)]
         return not readers or any(view.op(reader) not in _GATING for reader in readers)
 
     def _is_projection(self, position: int) -> bool:

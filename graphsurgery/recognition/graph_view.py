@@ -100,7 +100,7 @@ class View:
         """Position of the node that makes a tensor."""
         return self.index.producer.get(root)
 
-    def readers(self, root: str) -> list[int]:
+    def consumers(self, root: str) -> list[int]:
         """Positions of the nodes that read a tensor's values, in order; not those that only ask for its shape."""
         return self._readers.get(root, [])
 
@@ -202,6 +202,15 @@ class View:
         attribute = self.attribute(position, name)
         return int(attribute.i) if attribute is not None else default
 
+    def given(self, position: int, place: int, attribute: str = "") -> tuple[Any, ...]:
+        """The numbers that a node gets by a constant input or, in older opsets, by an attribute; () for none."""
+        node = self.index.nodes[position]
+        if len(node.input) > place and node.input[place]:
+            value = self.constant(node.input[place])
+            return () if value is None else tuple(value.ravel().tolist())
+        found = self.attribute(position, attribute)
+        return (*found.ints, *found.floats) if found is not None else ()
+
     @cached_property
     def order(self) -> list[int]:
         """Positions of the nodes that work on values, each behind those that it reads (files can be unsorted)."""
@@ -211,7 +220,7 @@ class View:
         while ready:
             position = ready.pop()
             found.append(position)
-            for reader in sorted({r for name in self.outputs(position) for r in self.readers(name)}, reverse=True):
+            for reader in sorted({r for name in self.outputs(position) for r in self.consumers(name)}, reverse=True):
                 waiting[reader] -= 1
                 if not waiting[reader]:
                     ready.append(reader)
