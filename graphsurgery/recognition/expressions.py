@@ -124,7 +124,7 @@ class Op(Expression):
     def __init__(
         self, types: Types, *operands: Expression | Rest, first: bool = False, where: Condition | None = None
     ) -> None:
-        self.operators = _group(types)
+        self.operators = group_of(types)
         self.operands = tuple(operand for operand in operands if isinstance(operand, Expression))
         last = operands[-1] if operands else None
         self.rest = last if isinstance(last, Rest) else Rest() if first else None
@@ -240,8 +240,8 @@ class TokenPath(Expression):
 
     def __init__(self, source: Expression, contains: Iterable[Types] = (), ends: Types = ()) -> None:
         self.source = source
-        self.contains = [_group(group) for group in contains]
-        self.operators = _group(ends) or None
+        self.contains = [group_of(group) for group in contains]
+        self.operators = group_of(ends) or None
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
         path = self._path(search, tensor)
@@ -354,5 +354,6 @@ class Each(Rest):
         return states
 
 
-def _group(types: Types) -> frozenset[str]:
+def group_of(types: Types) -> frozenset[str]:
+    """A name or several as a set."""
     return frozenset([types] if isinstance(types, str) else types)

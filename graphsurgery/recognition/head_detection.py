@@ -47,7 +47,7 @@ def describe(block: RecognisedBlock | None, op: str) -> tuple[object, ...]:
     return (block.type, facts.get("kernel"), facts.get("depthwise"), facts.get("activation"), inner)
 
 
-def common(units: Sequence[Unit], strides: int) -> list[Unit]:
+def head_units(units: Sequence[Unit], strides: int) -> list[Unit]:
     """The units that are a head: the same at all strides at which it has exits, and of one width before it branches.
 
     ``strides``: at how many there are exits, with those that something else than the head reads.

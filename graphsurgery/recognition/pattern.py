@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from .block import RecognisedBlock
-from .expressions import Chain, Each, Expression, Half, OneOf, Op, Part, Rest, TokenPath, Types, Value
+from .expressions import Chain, Each, Expression, Half, OneOf, Op, Part, Rest, TokenPath, Types, Value, group_of
 from .graph_view import View
 
 __all__ = ["Chain", "Each", "Expression", "Half", "HeadPattern", "OneOf", "Op", "Part", "Pattern", "Rest"]
@@ -58,6 +58,10 @@ class HeadPattern:
     def names(self) -> tuple[str, ...]:
         """The name and the aliases."""
         return self.name, *self.aliases
+
+    def fits(self, operators: Set[str]) -> bool:
+        """Whether a head of these operators is of this kind."""
+        return all(operators & group_of(group) for group in self.has) and operators.isdisjoint(self.lacks)
 
 
 def __getattr__(name: str) -> Any:
