@@ -52,9 +52,9 @@ class Expanded:
         """Positions of the nodes that count in a node of the file: those of a call, or it alone."""
         return self._working.get(position, frozenset())
 
-    def told(self, block: RecognisedBlock) -> list[RecognisedBlock]:
+    def in_the_file(self, block: RecognisedBlock) -> list[RecognisedBlock]:
         """A block in terms of the file; its parts, if it begins or ends within a call."""
-        parts = [(name, told) for name, part in block.parts for told in self.told(part)]
+        parts = [(name, outer) for name, part in block.parts for outer in self.in_the_file(part)]
         callers = {self._caller[position] for position in block.nodes}
         root = self.named(block.root)
         if root is None or any(self.within(position) - block.nodes for position in callers):

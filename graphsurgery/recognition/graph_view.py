@@ -26,19 +26,9 @@ _PASSING = frozenset(
 )
 """operators whose (first) output is their first input in another form"""
 _SHAPES = frozenset({"Shape", "Size"})
-_SAME = {  # operators of onnxruntime's own domains, and quantised ones -> what they compute
-    "QLinearConv": "Conv",
-    "ConvInteger": "ConvInteger",
-    "QLinearAdd": "Add",
-    "QLinearMul": "Mul",
-    "QLinearSigmoid": "Sigmoid",
-    "QLinearLeakyRelu": "LeakyRelu",
-    "QLinearConcat": "Concat",
-    "QLinearSoftmax": "Softmax",
-    "QLinearMatMul": "MatMul",
-    "QLinearGlobalAveragePool": "GlobalAveragePool",
-    "QLinearAveragePool": "AveragePool",
-    "QLinearReduceMean": "ReduceMean",
+_QUANTISED = "QLinear"
+"""what the names of quantised operators start with, before the name of what they compute"""
+_SAME = {
     "QuickGelu": "Swish",
     "FusedMatMul": "MatMul",
     "FusedGemm": "Gemm",
@@ -49,6 +39,7 @@ _SAME = {  # operators of onnxruntime's own domains, and quantised ones -> what 
     "Upsample": "Resize",
     "Sum": "Add",
 }
+"""operators of older opsets and of onnxruntime's own domain -> what they compute"""
 _WEIGHT = {"QLinearConv": 3}
 """where an operator has its weight, if not second"""
 
@@ -61,7 +52,6 @@ class View:
         self.index = index
         self._known_values = values
         self._roots: dict[str, str] = {}
-        self._named: dict[int, list[str]] = {}
         self._inserted: dict[str, str] = {}
         """what an inserted block gives -> what it reads; blocks that we inserted are looked through, too"""
         self._made_of: dict[str, list[str]] = {}
@@ -102,7 +92,7 @@ class View:
 
     def consumers(self, root: str) -> list[int]:
         """Positions of the nodes that read a tensor's values, in order; not those that only ask for its shape."""
-        return self._readers.get(root, [])
+        return self._consumers.get(root, [])
 
     def is_output(self, root: str) -> bool:
         """Whether the tensor, as it is or passed on, is an output of the model."""
@@ -130,7 +120,7 @@ class View:
     def op(self, position: int) -> str:
         """The operator that a node computes, as ONNX calls it."""
         kind = self.index.nodes[position].op_type
-        return _SAME.get(kind, kind)
+        return _SAME.get(kind) or kind.removeprefix(_QUANTISED)
 
     def passes(self, position: int) -> bool:
         """Whether a node only passes its input on, or belongs to a block that we inserted."""
@@ -142,22 +132,21 @@ class View:
 
     def outputs(self, position: int) -> list[str]:
         """The outputs of a node that have a name."""
-        names = self._named.get(position)
-        if names is None:
-            names = self._named[position] = [name for name in self.index.nodes[position].output if name]
-        return names
+        return self._named_outputs[position]
 
     def clips_at_zero(self, position: int) -> bool:
-        """Whether the output of a node is quantised with 0 as its lowest value."""
+        """Whether the output of a node is quantised to integers with 0 as its lowest value."""
         node, index = self.index.nodes[position], self.index
-        if node.op_type in ("QLinearConv", "QLinearAdd") and len(node.input) > 7:
-            lowest = self.constant(node.input[7])
-            return lowest is not None and int(lowest) == np.iinfo(lowest.dtype).min
-        readers = [index.nodes[p] for name in node.output for p in index.consumers.get(name, ())]
-        if len(readers) != 1 or readers[0].op_type != "QuantizeLinear" or len(readers[0].input) < 3:
+        place = 7
+        if node.op_type not in ("QLinearConv", "QLinearAdd"):
+            consumers = [index.nodes[p] for name in node.output for p in index.consumers.get(name, ())]
+            if len(consumers) != 1 or consumers[0].op_type != quantisation.QUANTISE:
+                return False
+            node, place = consumers[0], 2
+        zero = self.constant(node.input[place]) if len(node.input) > place else None
+        if zero is None or zero.size != 1 or zero.dtype.kind not in "iu":  # the lowest 8-bit float is not 0
             return False
-        lowest = self.constant(readers[0].input[2])
-        return lowest is not None and lowest.size == 1 and int(lowest.ravel()[0]) == np.iinfo(lowest.dtype).min
+        return bool(zero.item() == np.iinfo(zero.dtype).min)
 
     def weight_shape(self, position: int) -> tuple[int, ...] | None:
         """Shape of the weight of a convolution or matrix product; None where it is computed."""
@@ -220,10 +209,10 @@ class View:
         while ready:
             position = ready.pop()
             found.append(position)
-            for reader in sorted({r for name in self.outputs(position) for r in self.consumers(name)}, reverse=True):
-                waiting[reader] -= 1
-                if not waiting[reader]:
-                    ready.append(reader)
+            for consumer in sorted({c for name in self.outputs(position) for c in self.consumers(name)}, reverse=True):
+                waiting[consumer] -= 1
+                if not waiting[consumer]:
+                    ready.append(consumer)
         return found
 
     @cached_property
@@ -274,27 +263,26 @@ class View:
 
     @cached_property
     def _inputs(self) -> dict[int, list[str]]:
-        index = self.index
+        index, known, table = self.index, self._known_values, dict[int, list[str]]()
         images = {name for name in index.inputs if name not in index.initializers}
-        return {
-            position: [
-                self.root(name)
-                for name in _values(index.nodes[position])
-                if name and (name in images or index.producer.get(name) in self._live)
-                if self._known_values is None or name in self._known_values
-            ]
-            for position in self.active
-        }
+        for node_index in self.active:
+            node = index.nodes[node_index]
+            names = node.input[:1] if node.op_type == "ConvInteger" else node.input
+            values = (name for name in names if name in images or index.producer.get(name) in self._live)
+            table[node_index] = [self.root(name) for name in values if known is None or name in known]
+        return table
 
     @cached_property
-    def _readers(self) -> dict[str, list[int]]:
+    def _named_outputs(self) -> list[list[str]]:
+        return [[name for name in node.output if name] for node in self.index.nodes]
+
+    @cached_property
+    def _consumers(self) -> dict[str, list[int]]:
         table: dict[str, list[int]] = {}
         for position in sorted(self.active):
-            for name in dict.fromkeys(self._inputs[position]):
+            captured = self.index.reads(position).difference(self.index.nodes[position].input)
+            for name in dict.fromkeys([*self._inputs[position], *map(self.root, captured)]):
                 table.setdefault(name, []).append(position)
-        for position in self.active:
-            for name in self.index.reads(position) - set(self.index.nodes[position].input):  # captured by a subgraph
-                table.setdefault(self.root(name), []).append(position)
         return table
 
     @cached_property
@@ -306,10 +294,3 @@ class View:
         if position is None or self.index.nodes[position].op_type != "Constant":
             return None
         return next((a.t for a in self.index.nodes[position].attribute if a.name == "value"), None)
-
-
-def _values(node: onnx.NodeProto) -> list[str]:
-    """The inputs of a node that can be values."""
-    if node.op_type == "ConvInteger":
-        return list(node.input[:1])
-    return list(node.input)

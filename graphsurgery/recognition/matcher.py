@@ -65,6 +65,17 @@ class Matcher:
         for pattern in self._starting[number]:
             yield from self._blocks(pattern, root)
 
+    def outermost(self) -> list[RecognisedBlock]:
+        """The largest blocks that do not overlap and produce a feature map, in the order of the graph."""
+        view, taken, chosen = self.view, set[int](), []
+        maps = [name for p in view.order for name in view.outputs(p) if self.strides.is_in(name)]
+        found = [block for name in maps for block in self.ending_at(name)]
+        for block in sorted(found, key=lambda block: -len(block.nodes)):  # stable: earlier patterns and nodes first
+            if taken.isdisjoint(block.nodes):
+                taken |= block.nodes
+                chosen.append(block)
+        return sorted(chosen, key=lambda block: max(view.place[p] for p in block.nodes))
+
     # ------------------------------------------------------------------ what expressions ask (expressions.Search)
 
     @cached_property

@@ -11,7 +11,6 @@ The image is what the first convolution sees: what an input is resized to before
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,33 +20,12 @@ from .input_images import CONVOLUTIONS, POOLS, WHOLE, Images, Size, height_and_w
 from .input_images import Stride as Stride
 
 _OFF = frozenset(
-    {
-        "Reshape",
-        "Transpose",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "GatherElements",
-        "GatherND",
-    }
-    | {
-        "TopK",
-        "NonMaxSuppression",
-        "GridSample",
-        "Attention",
-        "MultiHeadAttention",
-        "ArgMax",
-        "ArgMin",
-        "NonZero",
-        "Expand",
-        "Tile",
-    }
-    | {"If", "Loop", "Scan"}
+    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MatMul", "Gemm", "Einsum", "GatherElements"}
+    | {"GatherND", "TopK", "NonMaxSuppression", "GridSample", "Attention", "MultiHeadAttention", "ArgMax", "ArgMin"}
+    | {"NonZero", "Expand", "Tile", "If", "Loop", "Scan"}
 )
 _MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2"})
+_ONE = Fraction(1)
 _CHANNELS_FIRST = (0, 3, 1, 2)
 _POOLED = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
@@ -208,43 +186,29 @@ class Strides:
             if name in self._where
         )
 
-    def _resized(self, position: int, source: _Where) -> _Where:
-        view, node = self._view, self._view.index.nodes[position]
-        place = 1 if node.op_type == "Upsample" else 2
-        scales = view.constant(node.input[place]) if len(node.input) > place and node.input[place] else None
-        if node.op_type == "Upsample" and len(node.input) == 1:
-            given = view.attribute(position, "scales")
-            floats = list(given.floats) if given is not None else []
-        else:
-            floats = [] if scales is None else [float(scale) for scale in scales.ravel()]
-        if len(floats) == 4 and all(floats):
-            return _moved(
-                source, (1 / Fraction(floats[2]).limit_denominator(64), 1 / Fraction(floats[3]).limit_denominator(64))
-            )
-        shape, size = self._size(view.outputs(position)[0]), self._image
+    def _resized(self, node_index: int, source: _Where) -> _Where:
+        view = self._view
+        scales = view.given(node_index, 1 if view.index.nodes[node_index].op_type == "Upsample" else 2, "scales")
+        if len(scales) == 4 and all(scales):
+            height, width = (1 / Fraction(scale).limit_denominator(64) for scale in scales[2:])
+            return _moved(source, (height, width))
+        shape, size = self._size(view.outputs(node_index)[0]), self._image
         if shape and size and not size[0] % shape[0] and not size[1] % shape[1]:
             return _there(source, (Fraction(size[0], shape[0]), Fraction(size[1], shape[1])))
         return _Where(source.stride, source.made_from, open=True)
 
-    def _sliced(self, position: int, source: _Where) -> _Where:
+    def _sliced(self, node_index: int, source: _Where) -> _Where:
         """A slice in steps thins the map out: the Focus of YOLOv5 and YOLOX."""
-        view, node = self._view, self._view.index.nodes[position]
-        if len(node.input) < 5:
+        axes, steps = self._view.given(node_index, 3), self._view.given(node_index, 4)
+        if not axes or not steps:
             return source
-        axes, steps = view.constant(node.input[3]), view.constant(node.input[4])
-        if axes is None or steps is None:
-            return source
-        factor = {int(a): int(s) for a, s in zip(axes.ravel(), steps.ravel(), strict=False)}
-        return _moved(source, (Fraction(factor.get(2, factor.get(-2, 1))), Fraction(factor.get(3, factor.get(-1, 1)))))
+        factor = {axis % 4: Fraction(step) for axis, step in zip(axes, steps, strict=False)}
+        return _moved(source, (factor.get(2, _ONE), factor.get(3, _ONE)))
 
-    def _over_positions(self, position: int) -> bool:
+    def _over_positions(self, node_index: int) -> bool:
         """Whether a reduction goes over height and width."""
-        view, node = self._view, self._view.index.nodes[position]
-        axes: Iterable[int] = view.integers(position, "axes")
-        if not axes and len(node.input) > 1:
-            given = view.constant(node.input[1])
-            axes = [] if given is None else [int(a) for a in given.ravel()]
-        return bool({2, 3, -1, -2} & set(axes)) or not axes
+        axes = self._view.given(node_index, 1, "axes")
+        return not axes or not {2, 3, -1, -2}.isdisjoint(axes)
 
     # ------------------------------------------------------------------ shapes, where they are known
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Expression, OneOf, Op
+from graphsurgery.recognition import Expression, OneOf, Op, View
 
 _SIMPLE = (
     *("Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "ThresholdedRelu", "Clip"),

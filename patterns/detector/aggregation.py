@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, link, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Each, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 _x = Value()
 _joined = Part("conv_concat", "Conv", Op("Concat", _x, Each("conv_mid", link("Conv"), _x, least=3)), where=pointwise)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, unstrided
 from graphsurgery.patterns.detector.conv import is_plain
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Op, Part, Pattern, Value
+from graphsurgery.recognition import Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _usual(conv: RecognisedBlock) -> bool:

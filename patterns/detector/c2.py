@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated
 from graphsurgery.patterns.detector.common import linear, link, pointwise
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Chain, Half, Op, Part, Pattern, Value
+from graphsurgery.recognition import Chain, Half, Op, Part, Pattern, RecognisedBlock, Value
 
 _split = Part("cv1", "Conv", Value(), where=pointwise)
 _deep = Chain("m", link("Bottleneck"), Half(_split, 0))

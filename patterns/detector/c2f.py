@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, part, pointwise
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Each, Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, Expression, Half, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def gathered(item: Link) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import link, pointwise
-from graphsurgery.recognition.pattern import Chain, Op, Part, Pattern, Value
+from graphsurgery.recognition import Chain, Op, Part, Pattern, Value
 
 _x = Value()
 _deep = Chain("m", link("Bottleneck", "RepBottleneck"), Part("cv1", "Conv", _x, where=pointwise))

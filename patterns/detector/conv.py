@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated, activation_name
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Expression, OneOf, Op, Pattern, Value
+from graphsurgery.recognition import Expression, OneOf, Op, Pattern, RecognisedBlock, Value, View
 
 _CONVOLUTIONS = ("Conv", "ConvInteger", "FusedConv", "NhwcFusedConv")
 _FUSED = "activation"  # attribute of onnxruntime's convolutions

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, linear, pointwise, spatial, unstrided
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import OneOf, Op, Part, Pattern, TokenPath, Value
+from graphsurgery.recognition import OneOf, Op, Part, Pattern, RecognisedBlock, TokenPath, Value
 
 
 def _wide(conv: RecognisedBlock) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, link, pointwise, unstrided
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Chain, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _usual(conv: RecognisedBlock) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, Half, OneOf, Op, Part, Pattern, RecognisedBlock, Value, View
 
 
 def _halves(view: View, position: int) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.spp import keeps_size
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _dense(conv: RecognisedBlock) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, active, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, Half, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _usual(conv: RecognisedBlock) -> bool:

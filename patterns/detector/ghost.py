@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import gated, linear, link, pointwise, unstrided
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Chain, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 _primary = Part("cv1", "Conv", Value())
 _both = Op("Concat", _primary, Part("cv2", "DWConv", _primary, where=unstrided))

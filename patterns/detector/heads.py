@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphsurgery.recognition.pattern import HeadPattern
+from graphsurgery.recognition import HeadPattern
 
 _MATRIX = ("MatMul", "Gemm", "Einsum", "FusedMatMul")
 DECODER = HeadPattern(

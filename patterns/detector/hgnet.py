@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, linear, link, pointwise
-from graphsurgery.recognition.pattern import Each, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, OneOf, Op, Part, Pattern, Value
 
 _x = Value()
 LIGHTCONV = Pattern(

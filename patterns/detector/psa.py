@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import linear, link, pointwise
-from graphsurgery.recognition.pattern import Chain, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value
+from graphsurgery.recognition import Chain, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value
 
 _SOFTMAX = ("Softmax", "Attention", "MultiHeadAttention")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from graphsurgery.patterns.detector.activations import activated
 from graphsurgery.patterns.detector.common import active, linear, link, part, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.conv import CONV, is_plain
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Chain, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _branch(conv: RecognisedBlock) -> bool:

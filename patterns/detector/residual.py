@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, linear, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _resnet(main: Expression, x: Expression) -> OneOf:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import pointwise
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Each, Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, Expression, OneOf, Op, Part, Pattern, Value, View
 
 
 def keeps_size(view: View, position: int) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.c2f import gathered
 from graphsurgery.patterns.detector.common import active, linear, link, pointwise, unstrided
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _strided(conv: RecognisedBlock) -> bool:
