@@ -34,6 +34,7 @@ _LARGEST_PATH = 500
 
 Types: TypeAlias = str | Sequence[str]
 Condition: TypeAlias = Callable[[View, int], bool]
+Test: TypeAlias = Callable[[RecognisedBlock], bool]
 Step: TypeAlias = "Callable[[Expression, str], Expression]"
 Alternatives: TypeAlias = tuple[Any, ...]
 """what ``match`` has to try; empty where an expression is impossible"""
@@ -186,16 +187,14 @@ class OneOf(Expression):
 class Part(Expression):
     """The output of a block of one of these types, which reads ``source``; it becomes a part of that name.
 
-    ``where`` looks at the block: ``where=lambda cv: cv.facts["kernel"] == (1, 1)``.
+    ``where`` looks at the block, with one condition or several: ``where=lambda cv: cv.facts["kernel"] == (1, 1)``.
     """
 
-    def __init__(
-        self, name: str, types: Types, source: Expression, where: Callable[[RecognisedBlock], bool] | None = None
-    ) -> None:
+    def __init__(self, name: str, types: Types, source: Expression, where: Test | Sequence[Test] = ()) -> None:
         self.name = name
         self.types = (types,) if isinstance(types, str) else tuple(types)
         self.source = source
-        self.where = where
+        self.where = (where,) if callable(where) else tuple(where)
 
     def possible(self, search: Search, number: int, entry: Entry | None) -> Alternatives:
         repeated = entry
@@ -209,7 +208,7 @@ class Part(Expression):
         for block in search.blocks(self.types, tensor):
             if not state.nodes.isdisjoint(block.nodes) or len(block.entries) != 1:
                 continue
-            if self.where is None or self.where(block):
+            if all(holds(block) for holds in self.where):
                 parts = (*state.parts, (self.name, block))
                 inner = State(state.bound, state.nodes | block.nodes, parts)
                 states += search.solve(self.source, block.entries[0], inner)

@@ -7,14 +7,6 @@ from graphsurgery.recognition import Expression, OneOf, Op, Pattern, RecognisedB
 
 _CONVOLUTIONS = ("Conv", "ConvInteger", "FusedConv", "NhwcFusedConv")
 _FUSED = "activation"  # attribute of onnxruntime's convolutions
-_GATES = {
-    "Sigmoid": "silu",
-    "HardSigmoid": "hardswish",
-    "Tanh": "mish",
-    "Clip": "hardswish",
-    "Erf": "gelu",
-    "Swish": "silu",
-}
 _NORMALISATION = (
     *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
     *("Reshape", "Transpose"),
@@ -94,4 +86,3 @@ DWCONV = Pattern(
     where=lambda conv: not is_plain(conv),
     greedy=True,
 )
-ANY_CONV = ("Conv", "DWConv")

@@ -16,8 +16,11 @@ def _smooths(view: View, position: int) -> bool:
     return whole and view.integers(position, "strides") in ((), (1, 1))
 
 
-def _strided(conv: RecognisedBlock) -> bool:
-    return active(conv) and spatial(conv) and conv.facts.get("stride") == (2, 2)
+def _halving(conv: RecognisedBlock) -> bool:
+    return conv.facts.get("stride") == (2, 2)
+
+
+_strided = (active, spatial, _halving)
 
 
 def _smoothed(x: Expression) -> Op:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.spp import keeps_size
-from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, RecognisedBlock, Value
+from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, Value
 
-
-def _dense(conv: RecognisedBlock) -> bool:
-    return active(conv) and spatial(conv) and unstrided(conv)
-
-
-def _entry(conv: RecognisedBlock) -> bool:
-    return active(conv) and pointwise(conv)
+_dense = (active, spatial, unstrided)
+_entry = (active, pointwise)
 
 
 def _aggregated(links: int, step: int) -> Part:

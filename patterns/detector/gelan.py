@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, active, pointwise, spatial
-from graphsurgery.recognition import Expression, Half, OneOf, Op, Part, Pattern, RecognisedBlock, Value
+from graphsurgery.recognition import Expression, Half, OneOf, Op, Part, Pattern, Value
 
-
-def _usual(conv: RecognisedBlock) -> bool:
-    return active(conv) and spatial(conv)
+_usual = (active, spatial)
 
 
 def _aggregated(link: Link) -> Part:

@@ -9,7 +9,7 @@ _x = Value()
 LIGHTCONV = Pattern(
     "LightConv",
     "1x1 convolution without activation, then a depthwise one with it (PP-HGNet)",
-    Part("conv2", "DWConv", Part("conv1", "Conv", _x, where=lambda c: pointwise(c) and linear(c)), where=active),
+    Part("conv2", "DWConv", Part("conv1", "Conv", _x, where=(pointwise, linear)), where=active),
 )
 
 _links = Each("m", link("Conv", "LightConv"), _x, least=2)

@@ -19,7 +19,7 @@ def _attentive(x: Expression) -> Op:
     )
     y = Op("Add", x, Part("attn.proj", "Conv", mixed, where=pointwise))
     wide = Part("ffn.0", "Conv", y, where=pointwise)
-    return Op("Add", y, Part("ffn.1", "Conv", wide, where=lambda conv: pointwise(conv) and linear(conv)))
+    return Op("Add", y, Part("ffn.1", "Conv", wide, where=(pointwise, linear)))
 
 
 PSABLOCK = Pattern(

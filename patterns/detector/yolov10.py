@@ -8,13 +8,13 @@ from graphsurgery.recognition import OneOf, Op, Part, Pattern, RecognisedBlock, 
 
 
 def _strided(conv: RecognisedBlock) -> bool:
-    return linear(conv) and not unstrided(conv)
+    return not unstrided(conv)
 
 
 SCDOWN = Pattern(
     "SCDown",
     "1x1 convolution, then a depthwise one with a stride (YOLOv10)",
-    Part("cv2", "DWConv", Part("cv1", "Conv", Value(), where=lambda c: pointwise(c) and active(c)), where=_strided),
+    Part("cv2", "DWConv", Part("cv1", "Conv", Value(), where=(pointwise, active)), where=(linear, _strided)),
 )
 
 _x = Value()
