@@ -84,9 +84,9 @@ class BlockTree:
         roots = map(self._expanded.named, tensors)
         return [self.view.outlet(root) for root in roots if root is not None]  # not what lies within a call
 
-    def role_of(self, position: int) -> str | None:
+    def role_of(self, node_index: int) -> str | None:
         """Whether a node is in the backbone, the neck or the head; None if it works on sizes or constants only."""
-        inside = self._expanded.within(position) if self._expanded else (position,)
+        inside = self._expanded.within(node_index) if self._expanded else (node_index,)
         return next((role for p in sorted(inside, reverse=True) if (role := self._anatomy.of_node(p))), None)
 
     def is_map(self, root: str) -> bool:
@@ -99,23 +99,23 @@ class BlockTree:
 
     @cached_property
     def _owner(self) -> dict[int, RecognisedBlock]:
-        return {position: block for block in self.blocks for position in block.nodes}
+        return {node_index: block for block in self.blocks for node_index in block.nodes}
 
-    def holding(self, position: int) -> RecognisedBlock | None:
+    def holding(self, node_index: int) -> RecognisedBlock | None:
         """The outermost block that a node is in."""
-        return self._owner.get(position)
+        return self._owner.get(node_index)
 
     @cached_property
     def _innermost(self) -> dict[int, RecognisedBlock]:
         table: dict[int, RecognisedBlock] = {}
         for block in self._everything:  # parts before their whole
-            for position in block.nodes:
-                table.setdefault(position, block)
+            for node_index in block.nodes:
+                table.setdefault(node_index, block)
         return table
 
-    def innermost(self, position: int) -> RecognisedBlock | None:
+    def innermost(self, node_index: int) -> RecognisedBlock | None:
         """The smallest block that a node is in."""
-        return self._innermost.get(position)
+        return self._innermost.get(node_index)
 
     @cached_property
     def _selectors(self) -> dict[int, str]:

@@ -24,6 +24,7 @@ from .block import RecognisedBlock
 from .graph_view import View
 from .halves import HALVING, ChannelHalf
 from .strides import Strides
+from .surroundings import Surroundings
 
 EITHER_WAY = frozenset({"Add", "Mul", "Max", "Min"})
 """operators whose two operands may be in any order"""
@@ -64,10 +65,8 @@ class Search(Protocol):
 
     view: View
     strides: Strides
-
-    @property
-    def halves(self) -> Mapping[str, ChannelHalf]:
-        """The tensors of the graph that are halves of others."""
+    halves: dict[str, ChannelHalf]
+    surroundings: Surroundings
 
     def solve(self, expression: Expression, tensor: str, state: State) -> States:
         """All ways in which an expression can stand for a tensor, after what the state has bound already."""
@@ -80,9 +79,6 @@ class Search(Protocol):
 
     def alternatives(self, expression: Expression, number: int, entry: Entry | None) -> Alternatives:
         """``expression.possible``, remembered."""
-
-    def surroundings(self, number: int) -> tuple[str, tuple[int, ...] | None]:
-        """The operator that produces a tensor and the numbers of what it reads; None where that was not looked at."""
 
 
 class Expression(ABC):
@@ -107,7 +103,7 @@ class Value(Expression):
     """Any tensor: what enters a pattern."""
 
     def possible(self, search: Search, number: int, entry: Entry | None) -> Alternatives:
-        if entry is None or search.surroundings(number)[1] is None:
+        if entry is None or search.surroundings[number][1] is None:
             return _AS_IT_IS
         return search.alternatives(entry[0], number, entry[1])
 
@@ -137,7 +133,7 @@ class Op(Expression):
         self._orders = (in_order, turned) if len(places) == 2 and EITHER_WAY & self.operators else (in_order,)
 
     def possible(self, search: Search, number: int, entry: Entry | None) -> Alternatives:
-        _, values = search.surroundings(number)
+        _, values = search.surroundings[number]
         if values is None:
             return self._orders
         count = len(self.operands)
@@ -175,7 +171,7 @@ class OneOf(Expression):
         self._by_operator: dict[str, list[Expression]] = {}
 
     def possible(self, search: Search, number: int, entry: Entry | None) -> Alternatives:
-        op, _ = search.surroundings(number)
+        op, _ = search.surroundings[number]
         if op not in self._by_operator:
             self._by_operator[op] = [c for c in self.choices if c.operators is None or op in c.operators]
         return tuple(choice for choice in self._by_operator[op] if search.alternatives(choice, number, entry))

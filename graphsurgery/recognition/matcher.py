@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import NamedTuple
+from dataclasses import replace
 
 from .block import RecognisedBlock
 from .expressions import Alternatives, Entry, Expression, State, States
 from .graph_view import View
-from .halves import ChannelHalf, find_halves
+from .halves import find_halves
 from .pattern import Pattern
 from .strides import Strides
 from .surroundings import Surroundings
@@ -21,15 +20,6 @@ _ELEMENTWISE = frozenset(
     | {"HardSigmoid", "HardSwish", "Swish", "Gelu", "Mish", "Tanh", "Softplus", "Softsign", "Erf", "Exp", "Log", "Add"}
     | {"Mul", "Div", "Neg", "Abs", "Reciprocal", "Pow", "Max", "Min", "Greater", "GreaterOrEqual", "Where"}
 )
-
-
-class _Match(NamedTuple):
-    """What an expression that is a whole pattern stands for, whichever pattern it is."""
-
-    nodes: frozenset[int]
-    parts: tuple[tuple[str, RecognisedBlock], ...]
-    entries: tuple[str, ...]
-    output: str
 
 
 class Matcher:
@@ -50,20 +40,19 @@ class Matcher:
         for pattern in patterns:
             self._patterns.setdefault(pattern.name, []).append(pattern)
         self._alone = [pattern for same in self._patterns.values() for pattern in same if pattern.alone]
-        self._surroundings = Surroundings(view)
+        self.surroundings = Surroundings(view)
+        self.halves = find_halves(view)
         self._alternatives: dict[tuple[Expression, int, Entry | None], Alternatives] = {}
-        self._starting: dict[int, list[Pattern]] = {}
         self._found: dict[tuple[int, str], tuple[RecognisedBlock, ...]] = {}
-        self._matches: dict[tuple[Expression, str], tuple[_Match, ...]] = {}
+        self._matches: dict[tuple[Expression, str], tuple[RecognisedBlock, ...]] = {}
         self._facts: dict[tuple[object, frozenset[int]], Mapping[str, object]] = {}
 
     def ending_at(self, root: str) -> Iterator[RecognisedBlock]:
         """Every block that can stand alone and ends at a tensor."""
-        number = self._surroundings.number(root)
-        if number not in self._starting:
-            self._starting[number] = [each for each in self._alone if self.alternatives(each.graph, number, None)]
-        for pattern in self._starting[number]:
-            yield from self._blocks(pattern, root)
+        number = self.surroundings.number(root)
+        for pattern in self._alone:
+            if self.alternatives(pattern.graph, number, None):
+                yield from self._blocks(pattern, root)
 
     def outermost(self) -> list[RecognisedBlock]:
         """The largest blocks that do not overlap and produce a feature map, in the order of the graph."""
@@ -78,17 +67,12 @@ class Matcher:
 
     # ------------------------------------------------------------------ what expressions ask (expressions.Search)
 
-    @cached_property
-    def halves(self) -> Mapping[str, ChannelHalf]:
-        """The tensors of the graph that are halves of others."""
-        return find_halves(self.view)
-
     def solve(self, expression: Expression, tensor: str, state: State) -> States:
         """All ways in which an expression can stand for a tensor, after what the state has bound already."""
         bound = state.bound.get(expression)
         if bound is not None:
             return (state,) if bound == tensor else ()
-        alternatives = self.alternatives(expression, self._surroundings.number(tensor), None)
+        alternatives = self.alternatives(expression, self.surroundings.number(tensor), None)
         if not alternatives:
             return ()
         here = State({**state.bound, expression: tensor}, state.nodes, state.parts)
@@ -106,7 +90,7 @@ class Matcher:
     def alternatives(self, expression: Expression, number: int, entry: Entry | None) -> Alternatives:
         """``expression.possible``, remembered."""
         operators = expression.operators
-        if operators is not None and self._surroundings[number][0] not in operators:
+        if operators is not None and self.surroundings[number][0] not in operators:
             return ()
         key = (expression, number, entry)
         found = self._alternatives.get(key)
@@ -114,10 +98,6 @@ class Matcher:
             self._alternatives[key] = (expression,)  # of a pattern that begins with itself: not known to be impossible
             found = self._alternatives[key] = expression.possible(self, number, entry)
         return found
-
-    def surroundings(self, number: int) -> tuple[str, tuple[int, ...] | None]:
-        """The operator that produces a tensor and the numbers of what it reads; None where that was not looked at."""
-        return self._surroundings[number]
 
     # ------------------------------------------------------------------ blocks
 
@@ -130,13 +110,13 @@ class Matcher:
             self._found[key] = ()  # a pattern does not begin with itself
             found: dict[frozenset[int], RecognisedBlock] = {}
             for match in self._matching(pattern.graph, root):
-                if match.nodes not in found and (block := self._block(pattern, root, match)) is not None:
+                if match.nodes not in found and (block := self._block(pattern, match)) is not None:
                     found[match.nodes] = block
             self._found[key] = tuple(found.values())
         return self._found[key]
 
-    def _matching(self, graph: Expression, root: str) -> tuple[_Match, ...]:
-        """What several patterns may have in common: a convolution is a Conv or a DWConv, by its facts."""
+    def _matching(self, graph: Expression, root: str) -> tuple[RecognisedBlock, ...]:
+        """What an expression matches, whichever pattern it is: a convolution is a Conv or a DWConv, by its facts."""
         key = (graph, root)
         if key not in self._matches:
             self._matches[key] = ()
@@ -157,24 +137,16 @@ class Matcher:
                         return False
         return True
 
-    def _match(self, state: State, root: str) -> _Match:
+    def _match(self, state: State, root: str) -> RecognisedBlock:
         view, nodes = self.view, state.nodes
         produced = {name for node_index in nodes for name in view.outputs(node_index)}
         entries = dict.fromkeys(name for p in sorted(nodes) for name in view.inputs(p) if name not in produced)
-        parts = sorted(state.parts, key=lambda part: (max(part[1].nodes), part[0]))
-        return _Match(nodes, tuple(parts), tuple(entries), view.outlet(root))
+        parts = tuple(sorted(state.parts, key=lambda part: (max(part[1].nodes), part[0])))
+        return RecognisedBlock("", (), tuple(entries), view.outlet(root), nodes, parts, root=root)
 
-    def _block(self, pattern: Pattern, root: str, match: _Match) -> RecognisedBlock | None:
-        block = RecognisedBlock(
-            type=pattern.name,
-            aliases=pattern.aliases,
-            entries=match.entries,
-            output=match.output,
-            nodes=match.nodes,
-            parts=match.parts,
-            facts=self._facts_of(pattern, match.nodes),
-            root=root,
-        )
+    def _block(self, pattern: Pattern, match: RecognisedBlock) -> RecognisedBlock | None:
+        facts = self._facts_of(pattern, match.nodes)
+        block = replace(match, type=pattern.name, aliases=pattern.aliases, facts=facts)
         if pattern.where is not None and not pattern.where(block):
             return None
         return None if pattern.greedy and self._continues(pattern, block) else block

@@ -7,7 +7,7 @@ from graphsurgery.recognition import Each, Expression, Half, OneOf, Op, Part, Pa
 
 
 def gathered(item: Link) -> Part:
-    """cv2 over both halves of cv1 and every map of a chain behind the second half."""
+    """cv2 over both halves of cv1 and every map of a chain after the second half."""
     split = Part("cv1", "Conv", Value(), where=pointwise)
     left, right = Half(split, 0), Half(split, 1)
     return Part("cv2", "Conv", Op("Concat", left, right, Each("m", item, right)), where=pointwise)

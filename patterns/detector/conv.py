@@ -13,8 +13,8 @@ _NORMALISATION = (
 )
 
 
-def _image_convolution(view: View, position: int) -> bool:
-    weight = view.weight_shape(position)
+def _image_convolution(view: View, node_index: int) -> bool:
+    weight = view.weight_shape(node_index)
     return weight is None or len(weight) == 4
 
 
@@ -36,19 +36,19 @@ def _normalised(x: Expression) -> OneOf:
 
 
 def _facts(view: View, nodes: frozenset[int]) -> dict[str, object]:
-    position = next(p for p in nodes if view.op(p) in _CONVOLUTIONS)
-    weight = view.weight_shape(position) or ()
-    groups = view.integer(position, "group", 1)
+    node_index = next(p for p in nodes if view.op(p) in _CONVOLUTIONS)
+    weight = view.weight_shape(node_index) or ()
+    groups = view.integer(node_index, "group", 1)
     known = len(weight) == 4
     channels = weight[1] * groups if known else None
     return {
         "kernel": weight[2:] if known else None,
-        "stride": view.integers(position, "strides") or (1, 1),
+        "stride": view.integers(node_index, "strides") or (1, 1),
         "groups": groups,
         "channels_in": channels,
         "channels_out": weight[0] if known else None,
         "depthwise": known and groups > 1 and groups == channels,
-        "activation": _activation(view, position, nodes),
+        "activation": _activation(view, node_index, nodes),
     }
 
 

@@ -6,14 +6,14 @@ from graphsurgery.patterns.detector.common import active, pointwise, spatial
 from graphsurgery.recognition import Expression, Half, OneOf, Op, Part, Pattern, RecognisedBlock, Value, View
 
 
-def _halves(view: View, position: int) -> bool:
-    return view.integers(position, "strides") == (2, 2)
+def _halves(view: View, node_index: int) -> bool:
+    return view.integers(node_index, "strides") == (2, 2)
 
 
-def _smooths(view: View, position: int) -> bool:
+def _smooths(view: View, node_index: int) -> bool:
     """A mean over 2x2 in steps of one."""
-    whole = view.integers(position, "kernel_shape") == (2, 2)
-    return whole and view.integers(position, "strides") in ((), (1, 1))
+    whole = view.integers(node_index, "kernel_shape") == (2, 2)
+    return whole and view.integers(node_index, "strides") in ((), (1, 1))
 
 
 def _halving(conv: RecognisedBlock) -> bool:

@@ -11,7 +11,7 @@ _entry = (active, pointwise)
 
 
 def _aggregated(links: int, step: int) -> Part:
-    """Two 1x1 branches, ``links`` 3x3 convolutions behind the second, every ``step``-th concatenated, last first."""
+    """Two 1x1 branches, ``links`` 3x3 convolutions after the second, every ``step``-th concatenated, last first."""
     x = Value()
     first, second = Part("cv1", "Conv", x, where=_entry), Part("cv2", "Conv", x, where=_entry)
     chain: list[Expression] = [second]

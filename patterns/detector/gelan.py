@@ -9,7 +9,7 @@ _usual = (active, spatial)
 
 
 def _aggregated(link: Link) -> Part:
-    """cv4 over both halves of cv1, and two links behind the second half."""
+    """cv4 over both halves of cv1, and two links after the second half."""
     split = Part("cv1", "Conv", Value(), where=pointwise)
     right = Half(split, 1)
     second = link(right, "cv2")

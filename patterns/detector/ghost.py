@@ -1,4 +1,4 @@
-"""GhostConv, GhostBottleneck and C3Ghost: half of a map made cheaply from the other half (GhostNet)."""
+"""GhostConv, GhostBottleneck and C3Ghost: half of a map computed cheaply from the other half (GhostNet)."""
 
 from __future__ import annotations
 

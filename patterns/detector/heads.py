@@ -1,4 +1,4 @@
-"""Detection heads, told from the operators behind the image plane."""
+"""Detection heads, recognised by the operators downstream of the image plane."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, Recog
 
 
 def _resnet(main: Expression, x: Expression) -> OneOf:
-    """ReLU of a branch added to x, or to x by a convolution (behind a pooling in ResNet-D)."""
+    """ReLU of a branch added to x, or to x by a convolution (after a pooling in ResNet-D)."""
     pooled = OneOf(x, Op("AveragePool", x), Op("AveragePool", Op("Pad", x, first=True)))
     short = Part("downsample", "Conv", pooled, where=linear)
     summed = OneOf(Op("Add", main, x), Op("Add", main, short))
