@@ -72,7 +72,7 @@ class Strides:
         return int(where.stride[0]) if where.stride[0].denominator == 1 else None
 
     def origin(self, root: str) -> Stride | None:
-        """The stride of a tensor in the plane; off it, that of all the maps that it was computed from, if they have one."""
+        """The stride of a tensor in the plane; off it, the one that all maps have that it was computed from."""
         where = self._where.get(root)
         if where is None:
             return None
