@@ -245,7 +245,7 @@ class Outline:
     # ------------------------------------------------------------------ who reads what
 
     def _readers(self, root: str, block: RecognisedBlock | None) -> Iterator[str]:
-        names = dict.fromkeys(self._reader(position, block) for position in self._view.readers(root))
+        names = dict.fromkeys(self._reader(position, block) for position in self._view.consumers(root))
         yield from names
         if self._view.is_output(root):
             yield OUTPUT
