@@ -19,7 +19,8 @@ from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 
 from .activations import gelu
-from .transformer import attend, dense, in_heads, layer_norm, like_map, reshape, transpose, without_separate
+from .norms import token_norm
+from .transformer import attend, dense, in_heads, like_map, reshape, transpose, without_separate
 
 if TYPE_CHECKING:
     import torch
@@ -135,13 +136,13 @@ class AIFI(Block):
         _, first, second = self._names
         eps = float(self.values["ln_eps"] or 0)
         if self._before:
-            n = _as_map(t, layer_norm(t, _as_tokens(t, t.x), "norm1", eps))
+            n = _as_map(t, token_norm(t, _as_tokens(t, t.x), "norm1", eps))
             tokens = _as_tokens(t, t.add(t.x, self._attended(t, n)))
-            inner = layer_norm(t, tokens, "norm2", eps)
+            inner = token_norm(t, tokens, "norm2", eps)
         else:
-            inner = tokens = layer_norm(t, _as_tokens(t, t.add(t.x, self._attended(t, t.x))), "norm1", eps)
+            inner = tokens = token_norm(t, _as_tokens(t, t.add(t.x, self._attended(t, t.x))), "norm1", eps)
         tokens = t.add(tokens, dense(t, gelu(t, dense(t, inner, first)), second))
-        return _as_map(t, tokens if self._before else layer_norm(t, tokens, "norm2", eps))
+        return _as_map(t, tokens if self._before else token_norm(t, tokens, "norm2", eps))
 
     def _attended(self, t: Template, x: gs.Variable) -> gs.Variable:
         """The attention part on a map, its output projection included; a map again."""

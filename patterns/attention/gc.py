@@ -18,7 +18,8 @@ from graphsurgery.template.template import Template
 
 from .hidden import require_hidden, rounded_up
 from .initial import torch_default
-from .parts import layer_norm, linear, softmax_mean
+from .norms import layer_norm
+from .parts import linear, softmax_mean
 from .transformer import softmax
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 
 from .parts import linear
-from .transformer import attend, in_heads, like_map, product, reshape, transpose, wide_constant
+from .transformer import attend, concat, in_heads, like_map, product, reshape, transpose
 
 if TYPE_CHECKING:
     import torch
@@ -121,8 +121,7 @@ class MHSA(Block):
         if not self.values["pos_emb"]:
             return q, k, v, []
         table = (t.values("rel_h_weight") + t.values("rel_w_weight")).reshape(1, self._heads, -1, t.feature.area)
-        position = wide_constant(t, table.transpose(0, 1, 3, 2), "position")
-        return q, k, v, [product(t, position, q)]
+        return q, k, v, [product(t, table.transpose(0, 1, 3, 2), q)]
 
     def _botnet(self, t: Template) -> tuple[gs.Variable, gs.Variable, gs.Variable, list[gs.Variable]]:
         heads, key = self._heads, self._key_dim(t.feature)
@@ -149,13 +148,13 @@ class MHSA(Block):
         grid = reshape(t, q, (0, heads, key, height, width))
         by_row = transpose(t, grid, (0, 1, 3, 4, 2))  # [N, heads, H, W, d]
         by_column = transpose(t, grid, (0, 1, 4, 3, 2))  # [N, heads, W, H, d]
-        rows = product(t, by_row, wide_constant(t, _offsets(t.values(_HEIGHT) * factor, height), _HEIGHT))
-        columns = product(t, by_column, wide_constant(t, _offsets(t.values(_WIDTH) * factor, width), _WIDTH))
-        columns = transpose(t, columns, (0, 1, 3, 2, 4), columns.dtype)
-        both = t.op("Concat", rows, columns, dtype=rows.dtype, axis=4)  # [N, heads, H, W, H + W]
-        both = t.op("Reshape", both, t.integers((0, heads, height * width, height + width), "shape"), dtype=both.dtype)
         spread = np.concatenate([np.kron(np.eye(height), np.ones(width)), np.kron(np.ones(height), np.eye(width))])
-        return product(t, both, wide_constant(t, spread.reshape(1, 1, height + width, -1), "spread"))
+        with t.statistics():
+            rows = product(t, by_row, t.constant(_offsets(t.values(_HEIGHT) * factor, height), _HEIGHT), 5)
+            columns = product(t, by_column, t.constant(_offsets(t.values(_WIDTH) * factor, width), _WIDTH), 5)
+            both = concat(t, [rows, transpose(t, columns, (0, 1, 3, 2, 4))], 4)  # [N, heads, H, W, H + W]
+            both = reshape(t, both, (0, heads, height * width, height + width))
+            return t.op("MatMul", both, t.constant(spread.reshape(1, 1, height + width, -1), "spread"))
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         from graphsurgery.patterns.modules.mhsa import BottleneckAttention, YoloMHSA

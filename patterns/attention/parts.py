@@ -14,10 +14,8 @@ from graphsurgery.blocks.block import Array
 from graphsurgery.template import weight_folding
 from graphsurgery.template.template import Template
 
+from .norms import SMALLEST
 from .transformer import cut
-
-SMALLEST = 2.0**-14
-"""The smallest normal number of float16: what a template divides by is never less."""
 
 
 def conv_bn(
@@ -140,31 +138,6 @@ def moments(t: Template, x: gs.Variable) -> tuple[gs.Variable, gs.Variable]:
         largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), (2, 3)), t.scalar(SMALLEST, "smallest"))
         centred = t.div(centred, largest)
         return middle, t.mul(largest, t.op("Sqrt", t.mean_hw(t.mul(centred, centred))))
-
-
-def layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
-    """LayerNorm over the channels of [N, C, 1, 1], with weight and bias of that prefix."""
-    with t.statistics():
-        return _layer_norm(t, x, prefix, eps)
-
-
-def _layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
-    channels = t.values(f"{prefix}.weight").size
-    if t.supports("LayerNormalization"):
-        weight, bias = (t.weight(f"{prefix}.{part}", (channels, 1, 1)) for part in ("weight", "bias"))
-        return t.op("LayerNormalization", x, weight, bias, axis=1, epsilon=eps)
-    weight, bias = (t.weight(f"{prefix}.{part}", (1, channels, 1, 1)) for part in ("weight", "bias"))
-    centred = t.sub(x, t.reduce("ReduceMean", x, (1,)))
-    if t.dtype == "float16":  # as in deviation()
-        largest = t.reduce("ReduceMax", t.op("Abs", centred), (1,))
-        largest = t.op("Max", largest, t.scalar(SMALLEST, "smallest"))
-        centred, root = t.div(centred, largest), t.div(t.scalar(np.sqrt(eps), "root_eps"), largest)
-        least: gs.Tensor = t.mul(root, root)
-    else:
-        least = t.scalar(eps, "eps")
-    variance = t.reduce("ReduceMean", t.mul(centred, centred), (1,))
-    normal = t.div(centred, t.op("Sqrt", t.add(variance, least)))
-    return t.add(t.mul(normal, weight), bias)
 
 
 def degrees_of_freedom(t: Template) -> float | gs.Variable:

@@ -16,8 +16,9 @@ from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 
-from .parts import layer_norm, linear
-from .transformer import flat, like_map, narrowed, product, reshape, softmax, transpose, wide
+from .norms import layer_norm
+from .parts import linear
+from .transformer import attention, flat, like_map, reshape, softmax, transpose
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,7 @@ class Polarized(Block):
         turned = t.rows(f"{value}.weight", range(half), transposed=True, shape=(t.feature.channels, half, 1, 1))
         row, values = reshape(t, t.conv(pooled, turned), (0, 1, t.feature.channels)), flat(t, x)
         if self.variant == "p":  # logits that grow with the square of x
-            return like_map(t, narrowed(t, softmax(t, product(t, row, values), 3, wide(t))), 1)
+            return like_map(t, attention(t, row, values, rank=3), 1)
         context = t.op("MatMul", row, values)
         bias = t.conv(pooled, t.weight(f"{value}.bias", (1, half, 1, 1)))
         return t.add(like_map(t, context, 1), bias)

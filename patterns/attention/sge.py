@@ -17,7 +17,8 @@ from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 
-from .parts import SMALLEST, degrees_of_freedom
+from .norms import SMALLEST
+from .parts import degrees_of_freedom
 
 if TYPE_CHECKING:
     import torch

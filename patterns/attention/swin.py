@@ -18,7 +18,8 @@ from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 
 from .activations import gelu
-from .transformer import attention, concat, cut, dense, last_axis, layer_norm, reshape, transpose, without_separate
+from .norms import token_norm
+from .transformer import attention, concat, cut, dense, last_axis, reshape, transpose, without_separate
 
 if TYPE_CHECKING:
     import torch
@@ -147,9 +148,9 @@ class SwinBlock(Block):
     def emit(self, t: Template, lowering: str) -> gs.Variable:
         eps = float(self.values["ln_eps"] or 0)
         tokens = transpose(t, t.x, (0, 2, 3, 1))
-        windows = self._into_windows(t, layer_norm(t, tokens, "norm1", eps))
+        windows = self._into_windows(t, token_norm(t, tokens, "norm1", eps))
         z = t.add(tokens, self._back(t, self._attended(t, windows)))
-        z = t.add(z, dense(t, gelu(t, dense(t, layer_norm(t, z, "norm2", eps), "mlp.fc1")), "mlp.fc2"))
+        z = t.add(z, dense(t, gelu(t, dense(t, token_norm(t, z, "norm2", eps), "mlp.fc1")), "mlp.fc2"))
         return transpose(t, z, (0, 3, 1, 2))
 
     def _padded(self, feature: FeatureMap) -> tuple[int, int]:
