@@ -14,26 +14,25 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from graphsurgery.blocks.block import Array
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Template, Variable
 
 
-def transpose(t: Template, x: gs.Variable, order: Sequence[int]) -> gs.Variable:
+def transpose(t: Template, x: Variable, order: Sequence[int]) -> Variable:
     """The axes of x in another order."""
     return t.op("Transpose", x, perm=list(order))
 
 
-def reshape(t: Template, x: gs.Variable, shape: Sequence[int]) -> gs.Variable:
+def reshape(t: Template, x: Variable, shape: Sequence[int]) -> Variable:
     """x in another shape, where 0 keeps an axis as it is and -1 is what is left over."""
     return t.op("Reshape", x, t.integers(shape, "shape"))
 
 
-def concat(t: Template, parts: Sequence[gs.Variable], axis: int) -> gs.Variable:
+def concat(t: Template, parts: Sequence[Variable], axis: int) -> Variable:
     """Several tensors one behind the other along an axis."""
     return t.op("Concat", *parts, axis=axis)
 
 
-def cut(t: Template, x: gs.Variable, axis: int, start: int, stop: int) -> gs.Variable:
+def cut(t: Template, x: Variable, axis: int, start: int, stop: int) -> Variable:
     """The positions [start, stop) of an axis; numbers as attributes or as inputs, as the opset wants it."""
     if t.opset < 10:
         return t.op("Slice", x, axes=[axis], starts=[start], ends=[stop])
@@ -41,7 +40,7 @@ def cut(t: Template, x: gs.Variable, axis: int, start: int, stop: int) -> gs.Var
     return t.op("Slice", x, *bounds)
 
 
-def softmax(t: Template, x: gs.Variable, rank: int) -> gs.Variable:
+def softmax(t: Template, x: Variable, rank: int) -> Variable:
     """Softmax over the last axis, the only one that means the same before and after opset 13; ``rank`` of x."""
     with t.statistics():
         return t.op("Softmax", x, axis=rank - 1)
@@ -54,8 +53,8 @@ def attention(
     *,
     rank: int = 4,
     bias: Array | None = None,
-    added: Sequence[gs.Variable] = (),
-) -> gs.Variable:
+    added: Sequence[Variable] = (),
+) -> Variable:
     """softmax(q k + bias + added) over the keys: q [..., Nq, d], k [..., d, Nk] -> [..., Nq, Nk], of ``rank`` axes.
 
     The scale is part of q. ``bias``: constant; ``added``: further logits, out of ``product``.
@@ -73,7 +72,7 @@ def attention(
     return t.cast(weights)
 
 
-def product(t: Template, a: gs.Tensor | Array, b: gs.Tensor, rank: int = 4) -> gs.Variable:
+def product(t: Template, a: gs.Tensor | Array, b: gs.Tensor, rank: int = 4) -> Variable:
     """Logits: the matrix product of two tensors of ``rank`` axes, of which the first may be a constant's values.
 
     Where they have to be in float16, in units of 256.
@@ -91,9 +90,7 @@ def _unit(t: Template) -> float:
     return 256.0 if t.dtype == "float16" else 1.0
 
 
-def attend(
-    t: Template, q: gs.Variable, k: gs.Variable, v: gs.Variable, *, added: Sequence[gs.Variable] = ()
-) -> gs.Variable:
+def attend(t: Template, q: Variable, k: Variable, v: Variable, *, added: Sequence[Variable] = ()) -> Variable:
     """Attention on heads that lie channels first, [N, heads, d, positions], as convolutions leave them; the result too.
 
     The Transposes of q and v are ones that runtimes take into the matrix products behind them.
@@ -104,12 +101,12 @@ def attend(
     return transpose(t, t.op("MatMul", weights, transpose(t, v, turned)), turned)
 
 
-def flat(t: Template, x: gs.Variable, channels: int | None = None) -> gs.Variable:
+def flat(t: Template, x: Variable, channels: int | None = None) -> Variable:
     """[N, channels, H, W] -> [N, channels, H * W]; ``channels``: those of the site where not given."""
     return reshape(t, x, (0, channels or t.feature.channels, t.feature.area if t.feature.static else -1))
 
 
-def like_map(t: Template, x: gs.Variable, channels: int) -> gs.Variable:
+def like_map(t: Template, x: Variable, channels: int) -> Variable:
     """[N, ..., H * W] -> [N, channels, H, W]; where H and W are dynamic they are read off the site's shape."""
     if t.feature.static:
         return reshape(t, x, (0, channels, *t.feature.size))
@@ -121,12 +118,12 @@ def like_map(t: Template, x: gs.Variable, channels: int) -> gs.Variable:
     return t.op("Reshape", x, shape)
 
 
-def in_heads(t: Template, x: gs.Variable, heads: int, width: int) -> gs.Variable:
+def in_heads(t: Template, x: Variable, heads: int, width: int) -> Variable:
     """[N, heads * width, H, W] -> [N, heads, width, H * W]."""
     return reshape(t, x, (0, heads, width, t.feature.area if t.feature.static else -1))
 
 
-def dense(t: Template, x: gs.Variable, prefix: str, *, bias: bool = True) -> gs.Variable:
+def dense(t: Template, x: Variable, prefix: str, *, bias: bool = True) -> Variable:
     """The linear layer of that prefix on the last of four axes."""
     key = f"{prefix}.weight"
     y = t.op("MatMul", x, t.rows(key, range(t.values(key).shape[0]), transposed=True))
