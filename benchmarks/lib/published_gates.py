@@ -45,11 +45,11 @@ def eca(twin: Any, x: Tensor) -> Tensor:
 def gc(twin: Any, x: Tensor) -> Tensor:
     """The map flattened with one more axis, as mmcv's ContextBlock and timm's GlobalContext have it."""
     batch, channels, height, width = x.shape
-    mask, transform = (twin.get_submodule(name) for name in twin._names)
+    mask = twin.get_submodule(twin._form.mask)
     flat = x.view(batch, channels, height * width).unsqueeze(1)
     weights = torch.softmax(mask(x).view(batch, 1, height * width), 2).unsqueeze(-1)
-    term = transform(torch.matmul(flat, weights).view(batch, channels, 1, 1))
-    return x + term if twin.adds else x * torch.sigmoid(term)
+    term = twin._transformed(torch.matmul(flat, weights).view(batch, channels, 1, 1))
+    return x + term if twin._form.add else x * torch.sigmoid(term)
 
 
 def srm(twin: Any, x: Tensor) -> Tensor:

@@ -38,20 +38,19 @@ def cbam(twin: Any, x: Tensor) -> Tensor:
     if twin._form.max_first:
         planes.reverse()
     gate = twin.get_submodule(twin._form.conv)(torch.cat(planes, dim=1))
-    if twin._form.norm is not None:
-        gate = twin.get_submodule(twin._form.norm)(gate)
+    if twin._form.bn is not None:
+        gate = twin.get_submodule(twin._form.bn)(gate)
     return x * torch.sigmoid(gate)
 
 
 def bam(twin: Any, x: Tensor) -> Tensor:
     """A pooling window of the whole map, and both gates expanded before they meet."""
-    channel, spatial = (twin.get_submodule(name) for name in twin._names)
     if twin.variant == "cv-attention":
         pooled = mean_pool(x).flatten(1)
     else:
         pooled = functional.avg_pool2d(x, x.shape[2], stride=x.shape[2]).flatten(1)
-    by_channel = channel(pooled).unsqueeze(2).unsqueeze(3).expand_as(x)
-    by_position = spatial(x).expand_as(x)
+    by_channel = twin._channel(pooled).unsqueeze(2).unsqueeze(3).expand_as(x)
+    by_position = twin._spatial(x).expand_as(x)
     both = by_channel * by_position if twin.variant == "official" else by_channel + by_position
     return (1 + torch.sigmoid(both)) * x
 
