@@ -45,6 +45,8 @@ class Block(ABC):
     variants: ClassVar[Mapping[str, str]] = {}
     """variant -> one line; the first is what the bare name means"""
     settings: ClassVar[Sequence[Setting]] = ()
+    quadratic: ClassVar[bool] = False
+    """whether time and memory grow with the square of the number of positions"""
     redrawn: ClassVar[bool] = True
     """whether parity compares a fresh block with other weights, too (see parity/drawn.py)"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()

@@ -39,6 +39,7 @@ class AIFI(Block):
     name = "aifi"
     title = "AIFI (RT-DETR encoder layer)"
     demand = 47
+    quadratic = True
     paper = "DETRs Beat YOLOs on Real-time Object Detection, CVPR 2024, arXiv:2304.08069"
     reference = "lyuwenyu/RT-DETR, hybrid_encoder.py; ultralytics/ultralytics, nn/modules/transformer.py"
     formula = "t = LN1(t + attention(q = k = t + pos, v = t)), y = LN2(t + fc2(gelu(fc1(t)))), t: positions as tokens"

@@ -28,6 +28,7 @@ class MHSA(Block):
     name = "mhsa"
     title = "Multi-Head Self-Attention (BoTNet)"
     demand = 46
+    quadratic = True
     paper = "Bottleneck Transformers for Visual Recognition, CVPR 2021, arXiv:2101.11605"
     reference = "the author's gist as in timm, layers/bottleneck_attn.py; yolo: MHSA of the YOLO collections"
     formula = (

@@ -28,6 +28,7 @@ class PSABlock(Block):
     name = "psablock"
     title = "PSABlock (YOLO11)"
     demand = 45
+    quadratic = True
     paper = "none of its own; the attention is that of YOLOv10: Real-Time End-to-End Object Detection, arXiv:2405.14458"
     reference = "ultralytics/ultralytics, nn/modules/block.py, PSABlock"
     formula = (

@@ -37,8 +37,6 @@ PRECISIONS = tuple(precision for precision in ALL if precision != "fp16")
 """fp16 is safe at these sites; at float32 ones see tests/graphsurgery/test_half_islands.py"""
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 one_of_each = pytest.mark.parametrize("block", ONE_OF_EACH, ids=label)
-QUADRATIC = {"aifi", "mhsa", "psablock"}
-"""Blocks with a weight for each pair of positions, for which 80 x 80 is too much."""
 MAGNITUDES = (1.0, 30.0, 200.0)
 """The largest input; the standard deviation is a quarter of it."""
 
@@ -107,7 +105,7 @@ def test_these_checks_see_a_gate_that_varies_wrongly() -> None:
 @every_precision
 @pytest.mark.parametrize("block", [*BLOCKS, *LATER], ids=label)
 def test_float16_on_a_large_map(block: Named, precision: str, magnitude: float) -> None:
-    check(block, precision, magnitude, 40 if block[0].partition("[")[0] in QUADRATIC else 80)
+    check(block, precision, magnitude, 40 if make_block(*block).quadratic else 80)
 
 
 @pytest.mark.long
