@@ -19,6 +19,7 @@ from ..feature_map import FeatureMap
 from ..modelfile.model import ModelFile
 from ..template.subgraph import Subgraph
 from ..template.template import Template
+from ..tensorrt import findings
 
 OPSET, _IR_VERSION = 17, 8
 TENSORRT = ("8.6", "10", "11")
@@ -116,11 +117,14 @@ class Facts:
 
     def tensorrt(self, version: str, dla: str | None = None) -> bool:
         """Whether a version of TensorRT takes it, or that DLA all of it as it is written for one, by the table."""
-        from ..tensorrt import findings
-
         model = self._model(self.site, "dla") if dla else self._here
         found = findings(ModelFile.load(model), version, dla=dla, precision="fp16" if dla else "fp32")
         return not any(each.severity == "error" or (dla and each.severity == "warning") for each in found)
+
+    def left_by_a_dla(self, site: FeatureMap) -> list[str]:
+        """The operators of the block, written for a DLA of Orin at that site, that go to the GPU, by the table."""
+        found = findings(ModelFile.load(self._model(site, "dla")), TENSORRT[1], dla=DLA, precision="fp16")
+        return list(dict.fromkeys(str(each.operator) for each in found if each.rule.startswith("dla-")))
 
     @cached_property
     def _here(self) -> onnx.ModelProto:

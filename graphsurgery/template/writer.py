@@ -25,9 +25,9 @@ from .subgraph import Subgraph
 Array = np.ndarray[Any, Any]
 TARGETS = ("tensorrt", "onnxruntime", "dla")
 PRECISIONS = ("safe", "site", "fp32", "fp16")
-"""At sites in half precision: statistics in float32 between two Casts, every node in the site's type (but where no
-formulation holds there), the whole block in float32 between two Casts. "fp16" is "safe" there, and at a float32 site
-the whole block in float16 between two Casts. Else they are one."""
+"""At sites in half precision: statistics in float32 between two Casts; every node in the site's type; the whole block
+in float32 between two Casts. "fp16" is "safe" there, and at a float32 site the whole block in float16 between two
+Casts. Else they are one."""
 HALVES = ("float16", "bfloat16")
 OLDEST_OPSET = 9
 _CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
@@ -109,6 +109,10 @@ class GraphWriter:
             yield
         finally:
             self._computing = outer
+
+    def cast(self, x: gs.Variable) -> gs.Variable:
+        """``x`` in the element type of here, for what comes out of ``statistics`` and is not read at once."""
+        return self._in_type(x, self.onnx_type)
 
     def _in_type(self, x: gs.Tensor, kind: int) -> gs.Tensor:
         """A floating-point tensor in another floating-point type; one Cast however often it is asked for."""
