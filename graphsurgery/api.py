@@ -109,9 +109,10 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[PlannedInsertion] = []
     for request in requests:
         check(request)
-        userblocks.asked_for(request.module)
-        block = userblocks.make_block(request.module, request.settings)
-        trained = _read(request.weights) if request.weights is not None else None
+    trust = userblocks.Trust.in_blocks(request.module for request in requests)
+    for request in requests:
+        block = userblocks.make_block(request.module, request.settings, trust)
+        trained = _read(request.weights, trust) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         planned = [_planned(request, block, site, trained) for site in sites_of]
@@ -128,10 +129,10 @@ def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, mo
     return to_the_gpu(subgraph, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
 
 
-def _read(spelled: str) -> Checkpoint:
+def _read(spelled: str, trust: userblocks.Trust) -> Checkpoint:
     from . import weights  # the readers cost milliseconds, for those who give a file
 
-    return weights.read(weights.split(spelled)[0])
+    return weights.read(weights.split(spelled)[0], trust)
 
 
 def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:
@@ -159,22 +160,22 @@ def verify(
     seeds: int = 3,
     only: Sequence[str] | None = None,
     original: ModelSource | None = None,
-    trust: Sequence[str] = (),
+    trust: str | Sequence[str] = (),
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on every provider of onnxruntime that is asked for.
 
     ``providers`` are short names ("cpu", "cuda"); None is the CPU, and CUDA where it is there. ``images`` is a folder
     of real images for the activation that arrives at each site, ``seeds`` the number of random inputs of each
     magnitude, ``only`` the ids of the insertions to check, ``original`` the model before them. ``trust`` names the
-    PyTorch modules of your own ("mypkg.blocks:MyAttention") that may be imported for it. A failed comparison is in the
-    report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
+    PyTorch modules of your own ("mypkg.blocks:MyAttention") that may be imported in this call. A failed comparison is
+    in the report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
     was inserted.
     """
     from .verification import verify as compare
 
-    userblocks.trust(trust)
     return compare(
         ModelFile.load(model),
+        trust=userblocks.Trust.in_modules([trust] if isinstance(trust, str) else trust),
         providers=providers,
         images=Path(images) if images is not None else None,
         seeds=seeds,
