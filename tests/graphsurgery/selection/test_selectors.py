@@ -364,6 +364,11 @@ def test_unsorted_nodes() -> None:
     assert tensors(made, "/m.*") == ["t1", "y", "t0"]
 
 
+def test_some_of_several_scopes_may_be_without() -> None:
+    assert tensors(models.detector(), "/model.*//op:MaxPool") == ["/model.3/m/MaxPool_output_0"]
+    assert told(models.detector(), "/model.*//op:Exp").startswith("the module '/model.0' has no Exp nodes; ")
+
+
 # ---------------------------------------------------------------------- no match
 
 
