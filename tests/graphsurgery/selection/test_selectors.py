@@ -415,3 +415,12 @@ def test_selectors_with_nothing_in_them(selector: str) -> None:
 
 def test_an_unknown_kind_is_a_path() -> None:
     assert "no module of the model matches 'module:Conv'" in told(models.detector(), "module:Conv")
+
+
+def test_a_word_that_looks_like_a_type() -> None:
+    """What is wrong with an index counts for types that the model has; for others, what it has instead."""
+    detector = models.detector()
+    assert told(detector, "Conv[0,2]").startswith("[0,2] is no index")
+    assert told(detector, "Foo[0,2]").startswith("the model has no Foo; it has Conv (8)")
+    assert "; modules of the model are /model.2 [1, 16, 8, 8], " in told(detector, "Model.2")
+    assert "modules of the model" not in told(detector, "Conv[20]")
