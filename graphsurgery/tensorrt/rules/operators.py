@@ -24,7 +24,7 @@ _REPLACEMENTS = {
 
 @node_rule("operator", source="operators-11.0", instead="another operator, or a plugin of that name")
 def operator(visit: Visit, options: Options) -> str | None:
-    if not visit.standard or options.support.row(visit.operator) is not None:
+    if not visit.standard or options.support.types(visit.operator) is not None:
         return None
     later = options.support.first_version(visit.operator)
     hint = _REPLACEMENTS.get(visit.operator)
@@ -50,16 +50,14 @@ def plugin(visit: Visit, options: Options) -> str | None:
 
 @node_rule("type", source="operators-11.0", instead="a Cast to a type that the operator is taken in")
 def element_type(visit: Visit, options: Options) -> str | None:
-    row = options.support.row(visit.operator) if visit.standard else None
-    if row is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
+    types = options.support.types(visit.operator) if visit.standard else None
+    if types is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
         return None
     for kind in _kinds(visit):
         name = options.support.type_name(kind) if kind else "FP32"
-        if name not in row.types and kind:
+        if name not in types and kind:
             spelled = TYPE_NAMES.get(kind) or f"ONNX element type {kind}"
-            return (
-                f"TensorRT {options.version} takes {visit.operator} in {', '.join(sorted(row.types))}, not in {spelled}"
-            )
+            return f"TensorRT {options.version} takes {visit.operator} in {', '.join(sorted(types))}, not in {spelled}"
     return None
 
 
