@@ -11,7 +11,8 @@ from ..support import TYPE_NAMES
 from ..view import Origin, Visit
 
 _DATA_SLOT = {"Where": 1, "OneHot": 2}
-_OF_OUTPUT = frozenset({"Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
+_OF_OUTPUT = frozenset({"ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
+_STORES = {"value_float": 1, "value_floats": 1, "value_int": 7, "value_ints": 7}
 _ANY_TYPE = frozenset({"If", "Loop", "Scan"})
 _REPLACEMENTS = {
     "Gelu": "write it as x * 0.5 * (1 + Erf(x / sqrt(2))): opset 19 and earlier have no Gelu",
@@ -68,19 +69,12 @@ def _is_host_only(visit: Visit) -> bool:
 
 def _kinds(visit: Visit) -> list[int]:
     """The element types that the table's column is about: of the data that goes in, or what comes out."""
-    kinds = [] if visit.operator in _OF_OUTPUT else [visit.type(visit.input(_DATA_SLOT.get(visit.operator, 0)))]
-    if visit.operator in _OF_OUTPUT:
-        kinds += [visit.type(name) for name in visit.outputs()]
-    if visit.operator == "Cast":
-        kinds.append(visit.type(visit.input(0)))
     if visit.operator == "Constant":
-        stores = {"value_float": 1, "value_floats": 1, "value_int": 7, "value_ints": 7}
-        kinds = (
-            [visit.node.attribute[0].t.data_type or stores.get(visit.node.attribute[0].name, 0)]
-            if (visit.node.attribute)
-            else []
-        )
-    return kinds
+        return [attribute.t.data_type or _STORES.get(attribute.name, 0) for attribute in visit.node.attribute[:1]]
+    of_input = [visit.type(visit.input(_DATA_SLOT.get(visit.operator, 0)))]
+    if visit.operator not in _OF_OUTPUT:
+        return of_input
+    return [visit.type(name) for name in visit.outputs()] + (of_input if visit.operator == "Cast" else [])
 
 
 @node_rule("float64", source="operators-11.0", instead="export the model in float32", severity=WARNING)
