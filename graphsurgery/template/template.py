@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Template(GraphWriter):
-    """Builds one block's subgraph behind the tensor ``x`` [N, C, H, W], with the block's parameters."""
+    """Builds one block's subgraph after the tensor ``x`` [N, C, H, W], with the block's parameters."""
 
     # ------------------------------------------------------------------ parameters
 
@@ -77,7 +77,7 @@ class Template(GraphWriter):
     ) -> gs.Constant:
         """Some rows (first axis) of the parameter ``key`` as a tensor of their own, times ``factor``.
 
-        ``transposed``: [rows, n] becomes [n, rows], as a MatMul behind the input wants it; ``shape`` comes after that.
+        ``transposed``: [rows, n] becomes [n, rows], as a MatMul after the input wants it; ``shape`` comes after that.
         ``bn``: prefix of a BatchNorm over all rows that is folded in. Every row has to end up in exactly one tensor.
         """
         values = self.values(key)

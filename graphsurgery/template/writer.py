@@ -41,7 +41,7 @@ def computed_in(dtype: str, precision: str) -> str:
 
 
 class GraphWriter:
-    """Writes one block's subgraph behind the tensor ``x`` [N, C, H, W].
+    """Writes one block's subgraph after the tensor ``x`` [N, C, H, W].
 
     ``scope`` names its nodes and tensors (``/model.8/se``), ``weight_scope`` its parameters (``model.8.se``);
     ``weights`` are the block's parameters by official key.
