@@ -118,9 +118,18 @@ class Block(ABC):
         return []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        """Official key -> shape of every parameter and buffer of the PyTorch module that the function depends on.
+        """The parameters and buffers of the PyTorch module that the function depends on.
 
-        In the order of the layers, each BatchNorm after the layer that it normalises: an exporter folds it into that.
+        Returns
+        -------
+        dict[str, tuple[int, ...]]
+            Official key -> shape, in the order of the layers, each BatchNorm after the layer that it normalises: an
+            exporter folds it into that.
+
+        Examples
+        --------
+        >>> block.parameters(FeatureMap(64, 20, 20))
+        {'fc.weight': (64, 64, 1, 1), 'fc.bias': (64,)}
         """
         return {}
 
@@ -166,7 +175,20 @@ class Block(ABC):
 
     @abstractmethod
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        """Write the block after ``t.x`` and return its output, shaped like ``t.x``."""
+        """Write the block.
+
+        Parameters
+        ----------
+        t:
+            The builder; ``t.x`` [N, C, H, W] is the site's tensor, ``t.feature`` describes it.
+        lowering:
+            One of ``lowerings``.
+
+        Returns
+        -------
+        gs.Variable
+            The output, shaped like ``t.x``.
+        """
 
     @abstractmethod
     def module(self, feature: FeatureMap) -> Module:
