@@ -293,3 +293,16 @@ def test_a_template_can_be_given_any_weights_it_does_not_ask_for() -> None:
     subgraph = t.export(t.sigmoid(t.x), ir_version=8)
     assert subgraph.initializers == []
     assert subgraph.stored == {}
+
+
+def test_a_tensor_is_cast_once_however_often_it_is_read() -> None:
+    """Into the statistics and out of them again."""
+    t = Template(FeatureMap(4, 5, 6, "float16", 1), opset=17)
+    with t.statistics():
+        y = t.add(t.mul(t.x, t.x), t.x)
+    subgraph = t.export(t.add(t.mul(t.x, y), y), ir_version=8)
+    assert [node.op_type for node in subgraph.nodes] == ["Cast", "Mul", "Add", "Cast", "Mul", "Add"]
+    assert [node.attribute[0].i for node in subgraph.nodes if node.op_type == "Cast"] == [
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+    ]
