@@ -173,6 +173,10 @@ class Template(GraphWriter):
                 return pooled
         if kind == "ReduceMean" and tuple(axes) == (2, 3) and self.feature.large:
             x, axes = self.reduce(kind, x, (3,)), (2,) if keepdims else (2, 3)
+        return self.plain_reduce(kind, x, axes, keepdims)
+
+    def plain_reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int], keepdims: int = 1) -> gs.Variable:
+        """The same as one operator on every target, for what is no map: tokens, say."""
         as_input_from = 13 if kind == "ReduceSum" else 18
         if self.opset >= as_input_from:
             return self.op(kind, x, self.integers(axes, "axes"), keepdims=keepdims)

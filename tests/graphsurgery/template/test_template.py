@@ -306,3 +306,18 @@ def test_a_tensor_is_cast_once_however_often_it_is_read() -> None:
         TensorProto.FLOAT,
         TensorProto.FLOAT16,
     ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "within"),
+    [
+        *(("safe", "float16", "float32"), ("site", "float16", "float16"), ("fp32", "float16", "float32")),
+        *(("fp16", "float32", "float32"), ("safe", "float64", "float64"), ("safe", "bfloat16", "float32")),
+    ],
+)
+def test_statistics_are_in_the_type_that_the_precision_says(precision: str, dtype: str, within: str) -> None:
+    t = Template(FeatureMap(4, 5, 6, dtype, 1), opset=17, precision=precision)
+    outside = t.dtype
+    with t.statistics():
+        assert t.dtype == within
+    assert t.dtype == outside
