@@ -116,9 +116,9 @@ def template(configuration: int, size: Size, target: str, batch: int = 1) -> byt
     block, place = make_block(name, settings), feature(size, batch)
     t = Template(place, opset=OPSET, target=target, weights=weights(configuration, size))
     output = block.emit(t, block.choose(t, block.lowerings(place, OPSET)))
-    emitted = t.export(output, ir_version=8)
-    values = [onnx.helper.make_tensor_value_info(n, place.onnx_type, [batch, *size]) for n in ("x", emitted.output)]
-    graph = onnx.helper.make_graph(emitted.nodes, "block", values[:1], values[1:], emitted.initializers)
+    subgraph = t.export(output, ir_version=8)
+    values = [onnx.helper.make_tensor_value_info(n, place.onnx_type, [batch, *size]) for n in ("x", subgraph.output)]
+    graph = onnx.helper.make_graph(subgraph.nodes, "block", values[:1], values[1:], subgraph.initializers)
     opset = [onnx.helper.make_opsetid("", OPSET)]
     model: bytes = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
     return model

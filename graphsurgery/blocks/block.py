@@ -1,6 +1,6 @@
 """Block: the base class of everything that can be inserted.
 
-A block is one file with one subclass. It states its paper, formula, hyper-parameters and weights, and emits its
+A block is one file with one subclass. It states its paper, formula, hyper-parameters and weights, and writes its
 template in one or more lowerings.
 """
 
@@ -48,7 +48,7 @@ class Block(ABC):
     quadratic: ClassVar[bool] = False
     """whether time and memory grow with the square of the number of positions"""
     redrawn: ClassVar[bool] = True
-    """whether parity compares a fresh block with other weights, too (see parity/drawn.py)"""
+    """whether parity compares a fresh block with other weights, too (see verification/random_weights.py)"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression for a whole key found in the field, official key as a replacement template)"""
 
@@ -111,16 +111,25 @@ class Block(ABC):
         return FeatureMap(256, 20, 20, batch=1)
 
     def check(self, feature: FeatureMap) -> None:  # noqa: B027 - most blocks work everywhere
-        """Raise BlockError where the block cannot work. Called before anything is emitted."""
+        """Raise BlockError where the block cannot work. Called before anything is written."""
 
     def warnings(self, feature: FeatureMap) -> list[str]:
         """Settings that work and are probably not what is meant."""
         return []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        """Official key -> shape of every parameter and buffer of the PyTorch module that the function depends on.
+        """The parameters and buffers of the PyTorch module that the function depends on.
 
-        In the order of the layers, each BatchNorm behind the layer that it normalises: an exporter folds it into that.
+        Returns
+        -------
+        dict[str, tuple[int, ...]]
+            Official key -> shape, in the order of the layers, each BatchNorm after the layer that it normalises: an
+            exporter folds it into that.
+
+        Examples
+        --------
+        >>> block.parameters(FeatureMap(64, 20, 20))
+        {'fc.weight': (64, 64, 1, 1), 'fc.bias': (64,)}
         """
         return {}
 
@@ -157,16 +166,29 @@ class Block(ABC):
         return arrays
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        """The formulations that can be emitted here, the one with the fewest demands last."""
+        """The lowerings that can be had here, the one with the fewest demands last."""
         return ("default",)
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        """The formulation to use on the template's target, out of those that can be emitted."""
+        """The lowering for the template's target, out of those that can be had."""
         return lowerings[0]
 
     @abstractmethod
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        """Write the block behind ``t.x`` and return its output, shaped like ``t.x``."""
+        """Write the block.
+
+        Parameters
+        ----------
+        t:
+            The builder; ``t.x`` [N, C, H, W] is the site's tensor, ``t.feature`` describes it.
+        lowering:
+            One of ``lowerings``.
+
+        Returns
+        -------
+        gs.Variable
+            The output, shaped like ``t.x``.
+        """
 
     @abstractmethod
     def module(self, feature: FeatureMap) -> Module:

@@ -1,4 +1,4 @@
-"""Residual gate around any block, so that it can be put into a trained network without disturbing it: PyTorch twin.
+"""Residual gate around any block, so that it can be put into a trained network without disturbing it: PyTorch module.
 
     y = x + alpha * (block(x) - x)
 

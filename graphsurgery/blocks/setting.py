@@ -8,6 +8,8 @@ import numpy as np
 
 from ..errors import BlockError
 
+_WORDS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -26,8 +28,24 @@ class Setting:
     required: bool = False
 
     def read(self, value: object, block: str) -> int | float | bool | None:
-        """``value`` (text from a command line, or a Python value) in the setting's type. BlockError if it is not
-        one.
+        """A value in the setting's type.
+
+        Parameters
+        ----------
+        value:
+            Text from a command line, or a Python value.
+        block:
+            The block, for messages.
+
+        Raises
+        ------
+        BlockError
+            If it is not one, or outside of the setting's limits.
+
+        Examples
+        --------
+        >>> Setting("reduction", int, 16, "channels over hidden channels", minimum=1).read("8", "se")
+        8
         """
         if value is None and self.default is None:
             return None
@@ -45,17 +63,7 @@ class Setting:
 
     def _converted(self, value: object) -> int | float | bool | None:
         if self.type is bool:
-            words = {
-                "true": True,
-                "1": True,
-                "yes": True,
-                "on": True,
-                "false": False,
-                "0": False,
-                "no": False,
-                "off": False,
-            }
-            return value if isinstance(value, bool) else words.get(str(value).lower())
+            return value if isinstance(value, bool) else _WORDS.get(str(value).lower())
         if isinstance(value, bool):
             return None
         try:

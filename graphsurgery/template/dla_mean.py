@@ -23,7 +23,7 @@ WINDOW, KERNEL = 8, 32
 
 @dataclass(frozen=True)
 class Step:
-    """``window`` positions of one side become one; ``filled`` zeros stand behind the side before that."""
+    """``window`` positions of one side become one; ``filled`` zeros are appended to the side before that."""
 
     window: int
     filled: int = 0

@@ -12,6 +12,6 @@ GATE_KEY = "alpha"
 
 
 def residual(t: Template, y: gs.Variable) -> gs.Variable:
-    """Write the gate behind the block's output ``y``; alpha is a parameter of the insertion, shape [1]."""
+    """Write the gate after the block's output ``y``; alpha is a parameter of the insertion, shape [1]."""
     step = t.mul(t.sub(y, t.x), t.weight(GATE_KEY, (1, 1, 1, 1)))
     return t.add(t.x, step)

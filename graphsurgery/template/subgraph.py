@@ -10,11 +10,11 @@ import onnx
 
 @dataclass
 class Subgraph:
-    """What a template has become: protobuf messages and where each parameter of the block went."""
+    """A lowered block as protobuf messages, and where each of its parameters went."""
 
     nodes: list[onnx.NodeProto]
     initializers: list[onnx.TensorProto]
     output: str
     stored: dict[str, dict[str, Any]]
-    """parameter key -> how to read it back from the model (see folding.read_back)"""
+    """parameter key -> how to read it back from the model (see weight_folding.read_back)"""
     warnings: list[str]

@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Template(GraphWriter):
-    """Builds one block's subgraph behind the tensor ``x`` [N, C, H, W], with the block's parameters."""
+    """Builds one block's subgraph after the tensor ``x`` [N, C, H, W], with the block's parameters."""
 
     # ------------------------------------------------------------------ parameters
 
@@ -34,7 +34,31 @@ class Template(GraphWriter):
         return key in self._weights
 
     def weight(self, key: str, shape: Sequence[int] | None = None, *, factor: float = 1.0) -> gs.Constant:
-        """Parameter ``key`` in the element type of here, times ``factor``, reshaped if ``shape`` is given."""
+        """A parameter as a constant of the model, which the insertion's record reads it back from.
+
+        Parameters
+        ----------
+        key:
+            Its official key.
+        shape:
+            The shape that the constant is given, [1, C, 1, 1] say; that of the parameter where not given.
+        factor:
+            What its values are multiplied by.
+
+        Returns
+        -------
+        gs.Constant
+            In the element type that nodes compute in now.
+
+        Raises
+        ------
+        WeightsError
+            If that type cannot hold the values.
+
+        Examples
+        --------
+        >>> t.mul(t.x, t.weight("scale", (1, t.feature.channels, 1, 1)))
+        """
         values = self.values(key) * factor
         tensor = self.constant(values.reshape(shape) if shape is not None else values, key)
         self._stored[key] = {"initializer": tensor.name} | ({"factor": factor} if factor != 1 else {})
@@ -53,9 +77,21 @@ class Template(GraphWriter):
     def folded(
         self, key: str, bn: str, eps: float, *, factor: float = 1.0, shape: Sequence[int] | None = None
     ) -> tuple[gs.Constant, Array]:
-        """Weight (tensor) and bias (values) of the convolution ``key`` with the BatchNorm of prefix ``bn`` folded in.
+        """A convolution with its BatchNorm folded in, in float64.
 
-        The weight is multiplied by ``factor`` and given ``shape``, for lowerings that write the convolution otherwise.
+        Parameters
+        ----------
+        key:
+            The convolution's weight, [O, I, kH, kW].
+        bn, eps:
+            Prefix and epsilon of the BatchNorm over its O outputs.
+        factor, shape:
+            What the weight is multiplied by and reshaped to, for lowerings that write the convolution otherwise.
+
+        Returns
+        -------
+        tuple[gs.Constant, Array]
+            The weight, and the values of the bias [O], float64.
         """
         scale, shift = weight_folding.affine(self.values, bn, eps)
         weight = self.values(key)
@@ -75,10 +111,20 @@ class Template(GraphWriter):
         bn: str = "",
         eps: float = 0.0,
     ) -> gs.Constant:
-        """Some rows (first axis) of the parameter ``key`` as a tensor of their own, times ``factor``.
+        """Some rows of a parameter as a constant of their own. Every row has to end up in exactly one.
 
-        ``transposed``: [rows, n] becomes [n, rows], as a MatMul behind the input wants it; ``shape`` comes after that.
-        ``bn``: prefix of a BatchNorm over all rows that is folded in. Every row has to end up in exactly one tensor.
+        Parameters
+        ----------
+        key, rows:
+            The parameter, and numbers along its first axis.
+        shape:
+            The shape that the constant is given.
+        factor:
+            What the values are multiplied by.
+        transposed:
+            Whether [rows, n] becomes [n, rows], as a MatMul with the input on its left wants it; before ``shape``.
+        bn, eps:
+            Prefix and epsilon of a BatchNorm over all rows that is folded in.
         """
         values = self.values(key)
         entry: dict[str, Any] = {"parts": []}
@@ -103,10 +149,23 @@ class Template(GraphWriter):
     # ------------------------------------------------------------------ means, resizes and affine maps
 
     def reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int], keepdims: int = 1) -> gs.Variable:
-        """ReduceMean, ReduceMax ...; the axes as attribute or as input, as the opset wants it.
+        """A reduction, with its axes as attribute or as input, as the opset wants it.
 
         The mean of a large map (FeatureMap.large) is taken along one side and then along the other.
         A DLA has no means, and gets them as poolings or convolutions where the sizes are known.
+
+        Parameters
+        ----------
+        kind:
+            ``"ReduceMean"``, ``"ReduceMax"``, ``"ReduceSum"`` ...
+        axes:
+            From 0 on.
+        keepdims:
+            1: they stay with the size 1; 0: they go.
+
+        Examples
+        --------
+        >>> peak = t.reduce("ReduceMax", t.x, (2, 3))  # [N, C, 1, 1]
         """
         if self.target == "dla" and kind == "ReduceMean" and keepdims:
             pooled = dla_mean.mean(self, x, axes)
@@ -114,6 +173,10 @@ class Template(GraphWriter):
                 return pooled
         if kind == "ReduceMean" and tuple(axes) == (2, 3) and self.feature.large:
             x, axes = self.reduce(kind, x, (3,)), (2,) if keepdims else (2, 3)
+        return self.plain_reduce(kind, x, axes, keepdims)
+
+    def plain_reduce(self, kind: str, x: gs.Tensor, axes: Sequence[int], keepdims: int = 1) -> gs.Variable:
+        """The same as one operator on every target, for what is no map: tokens, say."""
         as_input_from = 13 if kind == "ReduceSum" else 18
         if self.opset >= as_input_from:
             return self.op(kind, x, self.integers(axes, "axes"), keepdims=keepdims)

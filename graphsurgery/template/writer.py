@@ -41,7 +41,7 @@ def computed_in(dtype: str, precision: str) -> str:
 
 
 class GraphWriter:
-    """Writes one block's subgraph behind the tensor ``x`` [N, C, H, W].
+    """Writes one block's subgraph after the tensor ``x`` [N, C, H, W].
 
     ``scope`` names its nodes and tensors (``/model.8/se``), ``weight_scope`` its parameters (``model.8.se``);
     ``weights`` are the block's parameters by official key.
@@ -97,10 +97,17 @@ class GraphWriter:
 
     @contextmanager
     def statistics(self) -> Iterator[None]:
-        """Within it, nodes are for variances, norms and softmaxes, and half precision cannot be trusted with them.
+        """Within it, nodes are for variances, norms, softmaxes and their logits.
 
-        With the precision "safe" they are in float32 at such a site. Tensors are cast where they enter and, by the
-        first node outside that reads them, where they leave.
+        Half precision cannot be trusted with them: with the precision "safe" they are in float32 at such a site.
+        Tensors are cast where they enter and, by the first node outside that reads them, where they leave. With "site"
+        they are in half precision all the same, and a block asks for ``t.dtype`` where float16 needs another form.
+
+        Examples
+        --------
+        >>> with t.statistics():
+        ...     centred = t.sub(t.x, t.mean_hw(t.x))
+        ...     variance = t.mean_hw(t.mul(centred, centred))
         """
         outer = self._computing
         if self.precision in ("safe", "fp16") and outer.dtype in HALVES:
@@ -137,7 +144,20 @@ class GraphWriter:
     # ------------------------------------------------------------------ constants and parameters
 
     def constant(self, values: Array | float, name: str) -> gs.Constant:
-        """A constant in the element type of here. WeightsError if that type cannot hold the values."""
+        """A constant in the element type that nodes compute in now.
+
+        Parameters
+        ----------
+        values:
+            In any element type; they are rounded once, from float64.
+        name:
+            Its name within the block's scope.
+
+        Raises
+        ------
+        WeightsError
+            If the element type cannot hold the values, or they are not finite.
+        """
         wide = np.asarray(values, dtype=np.float64)
         with np.errstate(over="ignore"):
             cast = wide.astype(self._computing.numpy_dtype)
@@ -194,9 +214,24 @@ class GraphWriter:
         return outputs
 
     def op(self, op_type: str, *inputs: gs.Tensor, dtype: int | None = None, **attributes: Any) -> gs.Variable:
-        """One node with one output, in the element type of here unless ``dtype`` says otherwise.
+        """One node with one output.
 
-        Without ``dtype``, inputs that come from within or without ``statistics`` are cast.
+        Parameters
+        ----------
+        op_type:
+            The ONNX operator.
+        inputs:
+            Its inputs, in order. They are cast where they come from within ``statistics`` and this is outside, and vice
+            versa; not where ``dtype`` is given.
+        dtype:
+            Element type of the output as a number of TensorProto.DataType; that which nodes compute in now where not
+            given.
+        attributes:
+            The attributes of the node.
+
+        Examples
+        --------
+        >>> largest = t.op("Max", a, b)
         """
         if dtype is None and op_type != "Cast":
             inputs = tuple(self._in_type(each, self.onnx_type) for each in inputs)

@@ -51,7 +51,7 @@ class AIFI(Block):
     settings = (
         Setting("hidden", int, 1024, "width of the feed-forward part", minimum=1),
         Setting("heads", int, 8, "heads, a divisor of C", minimum=1),
-        Setting("normalize_before", bool, False, "LayerNorm in front of each part instead of behind it"),
+        Setting("normalize_before", bool, False, "LayerNorm before each part instead of after it"),
         Setting("ln_eps", float, 1e-5, "epsilon of the LayerNorms", above=0),
     )
 
@@ -176,7 +176,7 @@ def positions(channels: int, height: int, width: int, *, by_rows: bool) -> Array
 
 
 def _as_tokens(t: Template, x: Variable) -> Variable:
-    """[N, C, H, W] -> [N, 1, H * W, C]; four axes, so that no constant behind it has to be given another rank."""
+    """[N, C, H, W] -> [N, 1, H * W, C]; four axes, so that no constant after it has to be given another rank."""
     return transpose(t, reshape(t, x, (0, 1, t.feature.channels, t.feature.area)), (0, 1, 3, 2))
 
 

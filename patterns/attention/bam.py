@@ -1,4 +1,4 @@
-"""BAM: one gate for channels and one for positions, side by side, joined in front of one sigmoid.
+"""BAM: one gate for channels and one for positions, side by side, joined before one sigmoid.
 
 Park et al., "BAM: Bottleneck Attention Module", BMVC 2018, arXiv:1807.06514.
 """

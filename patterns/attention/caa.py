@@ -49,7 +49,7 @@ class ContextAnchorAttention(Block):
         }
 
     def check(self, feature: FeatureMap) -> None:
-        even = [name for name in ("h_kernel_size", "v_kernel_size") if int(self.values[name] or 1) % 2 == 0]
+        even = [name for name in ("h_kernel_size", "v_kernel_size") if self.integer(name) % 2 == 0]
         if even:
             raise BlockError(f"{even[0]} of caa is odd, not {self.values[even[0]]}: an even one would change the size")
 

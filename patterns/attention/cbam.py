@@ -28,7 +28,7 @@ _NORMALISED = tuple(name for name, form in CBAM_FORMS.items() if form.bn)
 class CBAM(Block):
     """The mlp's second layer is linear, so it is applied once, to the sum of both hidden vectors, with twice its bias.
 
-    The BatchNorm behind the spatial convolution is folded into it.
+    The BatchNorm after the spatial convolution is folded into it.
     """
 
     name = "cbam"
@@ -42,7 +42,7 @@ class CBAM(Block):
     )
     untrained = "times about a quarter (0.15 to 0.4, by the draw of the spatial convolution)"
     variants: ClassVar[dict[str, str]] = {
-        "official": "mlp C -> C/16 -> C with biases; planes max, mean; BatchNorm behind the spatial convolution",
+        "official": "mlp C -> C/16 -> C with biases; planes max, mean; BatchNorm after the spatial convolution",
         "ultralytics": "one C x C layer on the mean alone, no mlp and no max; planes mean, max; no BatchNorm",
         "timm": "mlp without biases; planes mean, max; BatchNorm",
         "yolo-port": "the listing in most YOLO forks: mlp without biases; planes mean, max; no BatchNorm",

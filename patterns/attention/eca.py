@@ -92,7 +92,7 @@ class ECA(Block):
             shift = t.constant(np.full(channels, t.kept("conv.bias")), "conv.bias") if bias else None
             return t.mul(t.x, t.sigmoid(t.conv(means, weight, shift)))
         kernel = self._kernel(t.feature)
-        # onnxruntime computes sixteen channels where there are two axes behind them, and one where there is one
+        # onnxruntime computes sixteen channels where there are two axes after them, and one where there is one
         ones = (1, 1) if t.target == "onnxruntime" else (1, 1, 1)
         row = t.op("Reshape", means, t.integers([0, *ones[1:], channels], "row"))
         weight, pads = t.weight("conv.weight", (*ones, kernel)), [*[0] * (len(ones) - 2), kernel // 2] * 2

@@ -21,7 +21,7 @@ from .widths import require_hidden, rounded_up
 
 
 class GlobalContext(Block):
-    """The bias of the mask's convolution cancels in the softmax and is not emitted."""
+    """The bias of the mask's convolution cancels in the softmax and is left out."""
 
     name = "gc"
     title = "Global Context"

@@ -76,7 +76,7 @@ class GatherExcite(Block):
         return shapes | layer_shapes({"mlp.fc1": (hidden, channels, 1, 1), "mlp.fc2": (channels, hidden, 1, 1)})
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The port in SRM's repository has a bias in front of its BatchNorm: the mean is as much smaller without it."""
+        """The port in SRM's repository has a bias before its BatchNorm: the mean is as much smaller without it."""
         bias, mean = "conv.0.bias", "conv.1.running_mean"
         if not {bias, mean} <= set(arrays):
             return arrays

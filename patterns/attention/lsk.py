@@ -23,7 +23,7 @@ _UNIT = "spatial_gating_unit."
 
 class LSK(Block):
     """The maps a' and b' are never put side by side: mean and maximum over both come from those of each, the mean's
-    half being part of the weights behind it.
+    half being part of the weights after it.
     """
 
     name = "lsk"

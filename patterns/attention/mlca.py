@@ -102,7 +102,7 @@ class MixedLocalChannelAttention(Block):
 
     def _gate(self, t: Template, x: Variable, layer: str, factor: float, shape: Sequence[int]) -> Variable:
         """sigmoid of the convolution of one sequence of all numbers of [N, S, C], times a factor."""
-        one = 1 if t.target == "onnxruntime" else 2  # as in eca, that is faster with one axis behind the channels
+        one = 1 if t.target == "onnxruntime" else 2  # as in eca, that is faster with one axis after the channels
         sequence = t.op("Reshape", x, t.integers([0, *[1] * one, -1], "sequence"))
         weight = t.weight(f"{layer}.weight", (*[1] * (one + 1), -1))
         gate = t.sigmoid(t.conv(sequence, weight, pads=[*[0] * (one - 1), weight.shape[-1] // 2] * 2))

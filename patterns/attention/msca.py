@@ -25,7 +25,7 @@ _KERNELS: dict[str, tuple[int, int]] = {
 
 
 class MultiScaleConvolutionalAttention(Block):
-    """The strip convolutions have biases and pad with zeros, so that none can be joined with the one behind it."""
+    """The strip convolutions have biases and pad with zeros, so that none can be joined with the one after it."""
 
     name = "msca"
     title = "Multi-scale Convolutional Attention (SegNeXt)"

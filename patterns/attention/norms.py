@@ -12,6 +12,7 @@ from graphsurgery.blocks import Array, FeatureMap, Template, Variable
 SMALLEST = 2.0**-14
 """The smallest normal number of float16: what a template divides by is never less."""
 INSTANCE_NORM, STATISTICS = "instance-norm", "statistics"
+_TOKENS = 3  # the axis of their channels
 _LARGE = 4096  # positions; below, the operator was as fast or faster on two cores
 
 
@@ -97,7 +98,9 @@ def token_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
     """
     with t.statistics():
         operator = t.supports("LayerNormalization") and t.dtype != "float64"
-        normal = x if operator else _over_deviation(t, _centred(t, _centred(t, x, 3), 3), 3, eps, "ln_eps")
+        normal = (
+            x if operator else _over_deviation(t, _centred(t, _centred(t, x, _TOKENS), _TOKENS), _TOKENS, eps, "ln_eps")
+        )
         shape = (-1,) if operator else (1, 1, 1, -1)
         weight, bias = (t.constant(t.values(key).reshape(shape), key) for key in (f"{prefix}.weight", f"{prefix}.bias"))
         if operator:
@@ -106,7 +109,11 @@ def token_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
 
 
 def _centred(t: Template, x: Variable, axis: int) -> Variable:
-    return t.sub(x, t.reduce("ReduceMean", x, (axis,)))
+    return t.sub(x, _mean(t, x, axis))
+
+
+def _mean(t: Template, x: Variable, axis: int) -> Variable:
+    return (t.plain_reduce if axis == _TOKENS else t.reduce)("ReduceMean", x, (axis,))
 
 
 def _over_deviation(t: Template, centred: Variable, axis: int, eps: float, name: str) -> Variable:
@@ -121,5 +128,5 @@ def _over_deviation(t: Template, centred: Variable, axis: int, eps: float, name:
         least: gs.Tensor = t.mul(root, root)
     else:
         least = t.scalar(eps, name)
-    variance = t.reduce("ReduceMean", t.mul(centred, centred), (axis,))
+    variance = _mean(t, t.mul(centred, centred), axis)
     return t.div(centred, t.op("Sqrt", t.add(variance, least)))

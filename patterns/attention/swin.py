@@ -192,7 +192,7 @@ class SwinBlock(Block):
             # [N, windows, heads, window^2, width]
             parts.append(transpose(t, reshape(t, y, (0, -1, places, heads, width)), (0, 1, 3, 2, 4)))
         q, k, v = parts
-        k = transpose(t, k, (0, 1, 2, 4, 3))  # one that runtimes take into the product behind it
+        k = transpose(t, k, (0, 1, 2, 4, 3))  # one that runtimes take into the product after it
         o = t.op("MatMul", attention(t, q, k, rank=5, bias=self._bias(t)), v)
         o = reshape(t, transpose(t, o, (0, 1, 3, 2, 4)), (0, -1, places, channels))
         y = dense(t, o, "attn.proj", bias=False)

@@ -28,7 +28,7 @@ def reshape(t: Template, x: Variable, shape: Sequence[int]) -> Variable:
 
 
 def concat(t: Template, parts: Sequence[Variable], axis: int) -> Variable:
-    """Several tensors one behind the other along an axis."""
+    """Several tensors concatenated along an axis."""
     return t.op("Concat", *parts, axis=axis)
 
 
@@ -93,7 +93,7 @@ def _unit(t: Template) -> float:
 def attend(t: Template, q: Variable, k: Variable, v: Variable, *, added: Sequence[Variable] = ()) -> Variable:
     """Attention on heads that lie channels first, [N, heads, d, positions], as convolutions leave them; the result too.
 
-    The Transposes of q and v are ones that runtimes take into the matrix products behind them.
+    The Transposes of q and v are ones that runtimes take into the matrix products after them.
     """
     turned = (0, 1, 3, 2)
     weights = attention(t, transpose(t, q, turned), k, added=added)

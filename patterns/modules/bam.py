@@ -56,8 +56,10 @@ class BAM(nn.Module):
             place(self, bn, nn.BatchNorm1d(hidden))
         place(self, form.channel_last, nn.Linear(hidden, channels))
         for number, (layer, bn) in enumerate((form.reduce, *form.dilated)):
-            dilated = {"kernel_size": 3, "padding": form.dilation, "dilation": form.dilation}
-            conv = nn.Conv2d(hidden, hidden, **dilated) if number else nn.Conv2d(channels, hidden, 1)
+            if number:
+                conv = nn.Conv2d(hidden, hidden, 3, padding=form.dilation, dilation=form.dilation)
+            else:
+                conv = nn.Conv2d(channels, hidden, 1)
             place(self, layer, conv)
             place(self, bn, nn.BatchNorm2d(hidden, eps=bn_eps))
         place(self, form.spatial_last, nn.Conv2d(hidden, 1, 1))

@@ -8,11 +8,11 @@ Source of the formula: PKINet, ``mmrotate/models/backbones/pkinet.py``, ``CAA``.
 ``conv1`` and ``conv2`` are 1x1; ``h_conv`` (1xk) and ``v_conv`` (kx1) are depthwise with biases. The windows of the
 mean count the zeros outside the map: at a corner of a map of ones the mean is 16/49.
 
-    pkinet     1x1 convolutions with biases and nothing behind them: how PKINet builds the class
+    pkinet     1x1 convolutions with biases and nothing after them: how PKINet builds the class
     bn-silu    1x1 convolutions without biases, BatchNorm (eps 1e-3) and SiLU: the class's defaults, and the YOLO ports
 
 - The published class returns the gate; its surroundings multiply. The ports return gate * x, and so does this.
-- With SiLU in front of it, the sigmoid is at least 0.431.
+- With SiLU before it, the sigmoid is at least 0.431.
 - Identity: ``conv2`` with weight 0 and bias 20, or its BatchNorm so.
 """
 
@@ -62,7 +62,7 @@ class ContextAnchorAttention(nn.Module):
 
 
 def _layer(conv: nn.Conv2d, bn_eps: float | None) -> nn.Sequential:
-    """A convolution named ``conv``; with an eps, a BatchNorm ``bn`` and a SiLU behind it."""
+    """A convolution named ``conv``; with an eps, a BatchNorm ``bn`` and a SiLU after it."""
     layer = nn.Sequential()
     layer.add_module("conv", conv)
     if bn_eps is not None:

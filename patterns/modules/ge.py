@@ -18,7 +18,7 @@ H x W by nearest neighbour.
   and 8).
 - timm pads the global convolution, which then yields a map instead of one value, and has no ReLU between the gather's
   BN and ``mlp.fc1``. Both differ from the published prototxts, which are followed here.
-- theta-plus at extents 2, 4 and 8 is published nowhere; it is the global one's excite behind the gather of that extent.
+- theta-plus at extents 2, 4 and 8 is published nowhere; it is the global one's excite after the gather of that extent.
 - Identity: theta: scale 0 and shift 20 in the last BN; theta-plus: ``mlp.fc2.weight`` 0 and ``mlp.fc2.bias`` 20;
   theta-minus has none.
 """

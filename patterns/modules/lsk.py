@@ -60,7 +60,7 @@ class LSK(nn.Module):
 class LSKAttention(nn.Module):
     """The unit between two 1x1 convolutions, with the shortcut, as LSKNet's stages have it.
 
-    ``channels``: C of the map, even. ValueError where it is not. Keys: those of the unit behind
+    ``channels``: C of the map, even. ValueError where it is not. Keys: those of the unit after
     ``spatial_gating_unit.``, ``proj_1.weight`` and ``proj_2.weight`` [C, C, 1, 1], and the ``.bias`` of both.
     """
 

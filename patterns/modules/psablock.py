@@ -7,7 +7,7 @@ of YOLOv10 (arXiv:2405.14458). No paper of its own.
     a = BN(proj(o + BN(pe(v))))        z = x + a        y = z + BN(ffn_1(silu(BN(ffn_0(z)))))
 
 - q, k and v lie interleaved: the first 2 d_k + d_v channels of ``qkv`` are those of the first head, and so on.
-- ``pe`` is a depthwise 3x3 convolution of v as a map, with all heads' channels one behind the other.
+- ``pe`` is a depthwise 3x3 convolution of v as a map, with all heads' channels concatenated.
 - No convolution has a bias while there are BatchNorms. Their eps is 1e-3 in every Ultralytics model, and is not in a
   state_dict. After ``model.fuse()`` there are biases and no BatchNorms: ``fused=True``.
 - Identity (with the shortcut): scale and shift of the BatchNorms of ``proj`` and ``ffn_1`` 0.

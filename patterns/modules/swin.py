@@ -9,7 +9,7 @@ the same authors' detection code, which transformers follows.
 
 - shifted: the map is rolled by half a window up and to the left before it is cut into windows, and back afterwards.
   The mask is -100 (not minus infinity) between places that are no neighbours on the map.
-- A map that the window does not divide is padded with zeros below and to the right, behind LN1. The padding takes part
+- A map that the window does not divide is padded with zeros below and to the right, after LN1. The padding takes part
   in the attention, as in the published code.
 - A map with a side not larger than the window gets one of that side's length, and no shift.
 - ``relative_position_index`` and ``attn_mask`` of the published state_dicts follow from the sizes and are not kept.

@@ -1,4 +1,4 @@
-"""Referees for the PyTorch twins: the same blocks as timm and torchvision have them."""
+"""Referees for the PyTorch modules: the same blocks as timm and torchvision have them."""
 
 from __future__ import annotations
 

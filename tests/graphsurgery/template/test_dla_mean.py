@@ -60,11 +60,11 @@ def built(
     """A model that takes the mean as a DLA is to."""
     feature = FeatureMap(CHANNELS, *size, dtype, 2)
     t = Template(feature, opset=opset, target="dla", x="x")
-    emitted = t.export(t.reduce("ReduceMean", t.x, axes), ir_version=8)
+    subgraph = t.export(t.reduce("ReduceMean", t.x, axes), ir_version=8)
     shape = [2, CHANNELS, *size]
     x = onnx.helper.make_tensor_value_info("x", feature.onnx_type, shape)
-    y = onnx.helper.make_tensor_value_info(emitted.output, feature.onnx_type, None)
-    graph = onnx.helper.make_graph(emitted.nodes, "mean", [x], [y], emitted.initializers)
+    y = onnx.helper.make_tensor_value_info(subgraph.output, feature.onnx_type, None)
+    graph = onnx.helper.make_graph(subgraph.nodes, "mean", [x], [y], subgraph.initializers)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
 
 
@@ -108,8 +108,8 @@ def test_a_tensor_within_the_block_has_its_own_shape() -> None:
     flat = t.op("Reshape", t.x, t.integers([0, 3, -1, 1], "shape"))
     assert t.shape_of(t.x) == (1, 6, 20, 20)
     assert t.shape_of(flat) == (1, 3, 800, 1)
-    emitted = t.export(t.mean_hw(flat), ir_version=8)
-    windows = [onnx.helper.get_node_attr_value(n, "kernel_shape") for n in emitted.nodes if n.op_type == "AveragePool"]
+    subgraph = t.export(t.mean_hw(flat), ir_version=8)
+    windows = [onnx.helper.get_node_attr_value(n, "kernel_shape") for n in subgraph.nodes if n.op_type == "AveragePool"]
     assert windows == [[8, 1], [5, 1], [5, 1], [4, 1]]
     assert t.shape_of(t.op("Reshape", t.x, t.op("Shape", flat, dtype=onnx.TensorProto.INT64))) is not None
 
@@ -117,10 +117,10 @@ def test_a_tensor_within_the_block_has_its_own_shape() -> None:
 @pytest.mark.parametrize("size", [(40, 40), (13, 37)])
 def test_the_sum(size: tuple[int, int]) -> None:
     t = Template(FeatureMap(CHANNELS, *size, "float32", 2), opset=17, x="x")
-    emitted = t.export(dla_mean.total(t, t.x), ir_version=8)
+    subgraph = t.export(dla_mean.total(t, t.x), ir_version=8)
     x = np.random.default_rng(0).standard_normal((2, CHANNELS, *size)).astype(np.float32)
-    ends = [onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", x.shape), (emitted.output, None))]
-    graph = onnx.helper.make_graph(emitted.nodes, "sum", ends[:1], ends[1:], emitted.initializers)
+    ends = [onnx.helper.make_tensor_value_info(n, 1, s) for n, s in (("x", x.shape), (subgraph.output, None))]
+    graph = onnx.helper.make_graph(subgraph.nodes, "sum", ends[:1], ends[1:], subgraph.initializers)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     np.testing.assert_allclose(
         run(model, x), x.astype(np.float64).sum(axis=(2, 3), keepdims=True), rtol=1e-4, atol=1e-3

@@ -78,12 +78,12 @@ def sweep(
     for number, (source, target) in enumerate(pairs):
         x = names.reserve(f"x{number}")
         template = Template(FeatureMap(1, target, 1, batch=batch), opset=opset, x=x, names=names)
-        emitted = template.export(how(template, template.x, (source, 1)), ir_version=8)
-        nodes += emitted.nodes
-        initializers += emitted.initializers
+        subgraph = template.export(how(template, template.x, (source, 1)), ir_version=8)
+        nodes += subgraph.nodes
+        initializers += subgraph.initializers
         size: int | str = "N" if batch is None else batch
         inputs.append(helper.make_tensor_value_info(x, TensorProto.FLOAT, [size, 1, source, 1]))
-        outputs.append(helper.make_tensor_value_info(emitted.output, TensorProto.FLOAT, [size, 1, target, 1]))
+        outputs.append(helper.make_tensor_value_info(subgraph.output, TensorProto.FLOAT, [size, 1, target, 1]))
     graph = helper.make_graph(nodes, "sweep", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
@@ -137,10 +137,10 @@ def test_matrices_for_runtimes_whose_resize_is_slow() -> None:
 def test_matrices_keep_rows_and_columns_apart(size: Pair) -> None:
     site = (13, 21)
     template = Template(FeatureMap(2, *site, batch=1), opset=17, x="x")
-    emitted = template.export(nearest_resize.by_matrices(template, template.x, size), ir_version=8)
+    subgraph = template.export(nearest_resize.by_matrices(template, template.x, size), ir_version=8)
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, *size])]
-    outputs = [helper.make_tensor_value_info(emitted.output, TensorProto.FLOAT, [1, 2, *site])]
-    graph = helper.make_graph(emitted.nodes, "matrices", inputs, outputs, emitted.initializers)
+    outputs = [helper.make_tensor_value_info(subgraph.output, TensorProto.FLOAT, [1, 2, *site])]
+    graph = helper.make_graph(subgraph.nodes, "matrices", inputs, outputs, subgraph.initializers)
     x = np.random.default_rng(1).standard_normal((1, 2, *size)).astype(np.float32)
     (y,) = run(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), {"x": x})
     np.testing.assert_array_equal(y, x[:, :, rule(size[0], site[0])][..., rule(size[1], site[1])])
@@ -160,15 +160,15 @@ def test_a_dynamic_site_takes_the_same_neighbours(opset: int) -> None:
     """There the size comes from the map at the site: one model for all sizes."""
     template = Template(FeatureMap(1, None, None), opset=opset, x="site")
     small = template.mean_hw(template.x)  # any other tensor; its place is taken by the small map
-    emitted = template.export(nearest_resize.resize(template, small, None), ir_version=8)
-    nodes = [node for node in emitted.nodes if node.op_type != "ReduceMean"]
+    subgraph = template.export(nearest_resize.resize(template, small, None), ir_version=8)
+    nodes = [node for node in subgraph.nodes if node.op_type != "ReduceMean"]
     inputs = [
         helper.make_tensor_value_info(small.name, TensorProto.FLOAT, [1, 1, "h", "w"]),
         helper.make_tensor_value_info("site", TensorProto.FLOAT, [1, 1, "H", "W"]),
     ]
-    outputs = [helper.make_tensor_value_info(emitted.output, TensorProto.FLOAT, [1, 1, "H", "W"])]
+    outputs = [helper.make_tensor_value_info(subgraph.output, TensorProto.FLOAT, [1, 1, "H", "W"])]
     read = {name for node in nodes for name in node.input}
-    graph = helper.make_graph(nodes, "dynamic", inputs, outputs, [t for t in emitted.initializers if t.name in read])
+    graph = helper.make_graph(nodes, "dynamic", inputs, outputs, [t for t in subgraph.initializers if t.name in read])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     results = [

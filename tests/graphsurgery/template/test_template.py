@@ -71,24 +71,28 @@ def test_nodes_and_tensors_are_called_as_the_torchscript_exporter_calls_them() -
     t = template(scope="/model.8/se", weight_scope="model.8.se", weights={"fc.weight": np.ones((4, 4, 1, 1))})
     first = t.sigmoid(t.x)
     second = t.sigmoid(t.conv(first, t.weight("fc.weight")))
-    emitted = t.export(second, ir_version=8)
-    assert [node.name for node in emitted.nodes] == ["/model.8/se/Sigmoid", "/model.8/se/Conv", "/model.8/se/Sigmoid_1"]
-    assert [node.output[0] for node in emitted.nodes] == [
+    subgraph = t.export(second, ir_version=8)
+    assert [node.name for node in subgraph.nodes] == [
+        "/model.8/se/Sigmoid",
+        "/model.8/se/Conv",
+        "/model.8/se/Sigmoid_1",
+    ]
+    assert [node.output[0] for node in subgraph.nodes] == [
         "/model.8/se/Sigmoid_output_0",
         "/model.8/se/Conv_output_0",
         "/model.8/se/Sigmoid_1_output_0",
     ]
-    assert [tensor.name for tensor in emitted.initializers] == ["model.8.se.fc.weight"]
-    assert emitted.output == "/model.8/se/Sigmoid_1_output_0"
-    assert emitted.stored == {"fc.weight": {"initializer": "model.8.se.fc.weight"}}
+    assert [tensor.name for tensor in subgraph.initializers] == ["model.8.se.fc.weight"]
+    assert subgraph.output == "/model.8/se/Sigmoid_1_output_0"
+    assert subgraph.stored == {"fc.weight": {"initializer": "model.8.se.fc.weight"}}
 
 
 def test_names_of_the_model_are_left_alone() -> None:
     names = UniqueNames({"x", "/block/Sigmoid", "/block/Sigmoid_1_output_0", "block.half"})
     t = template(names=names)
     y = t.add(t.sigmoid(t.x), t.scalar(0.5, "half"))
-    emitted = t.export(y, ir_version=8)
-    made = [*(n.name for n in emitted.nodes), *(n.output[0] for n in emitted.nodes), emitted.initializers[0].name]
+    subgraph = t.export(y, ir_version=8)
+    made = [*(n.name for n in subgraph.nodes), *(n.output[0] for n in subgraph.nodes), subgraph.initializers[0].name]
     assert made == [
         "/block/Sigmoid_1",
         "/block/Add",
@@ -108,9 +112,9 @@ def test_constants_have_the_type_of_the_site(dtype: str) -> None:
     y = t.x
     for constant in (t.constant(np.ones((1, 4, 1, 1)), "c"), t.scalar(0.1, "s"), t.weight("w", (1, 1, 1, 2))):
         y = t.mul(y, constant)
-    emitted = t.export(y, ir_version=8)
-    assert {tensor.data_type for tensor in emitted.initializers} == {ONNX_TYPES[dtype]}
-    scalar = numpy_helper.to_array(next(tensor for tensor in emitted.initializers if tensor.name.endswith(".s")))
+    subgraph = t.export(y, ir_version=8)
+    assert {tensor.data_type for tensor in subgraph.initializers} == {ONNX_TYPES[dtype]}
+    scalar = numpy_helper.to_array(next(tensor for tensor in subgraph.initializers if tensor.name.endswith(".s")))
     assert scalar.shape == (1, 1, 1, 1)
     assert scalar == np.full(1, 0.1).astype(FeatureMap(1, 1, 1, dtype).numpy_dtype)
 
@@ -157,11 +161,11 @@ def test_folding_happens_in_float64() -> None:
 
 def test_up_to_ir_3_constants_are_nodes_in_front() -> None:
     t = template(opset=9)
-    emitted = t.export(t.mul(t.x, t.scalar(0.5, "half")), ir_version=3)
-    assert [node.op_type for node in emitted.nodes] == ["Constant", "Mul"]
-    assert emitted.initializers == []
-    assert emitted.nodes[0].output[0] == emitted.nodes[1].input[1]
-    assert emitted.nodes[0].name
+    subgraph = t.export(t.mul(t.x, t.scalar(0.5, "half")), ir_version=3)
+    assert [node.op_type for node in subgraph.nodes] == ["Constant", "Mul"]
+    assert subgraph.initializers == []
+    assert subgraph.nodes[0].output[0] == subgraph.nodes[1].input[1]
+    assert subgraph.nodes[0].name
     assert len(t.export(t.x, ir_version=4).initializers) == 1
 
 
@@ -204,13 +208,13 @@ def test_the_mean_is_one_reduction() -> None:
 def test_the_mean_of_a_large_map_is_taken_along_one_side_at_a_time(keepdims: int) -> None:
     """onnxruntime adds up one by one: in one reduction the mean of 0.7 is off by 2e-5."""
     t = Template(FeatureMap(4, 320, 320, "float32", 1), opset=17)
-    emitted = t.export(t.reduce("ReduceMean", t.x, (2, 3), keepdims), ir_version=8)
-    assert [attributes(node)["axes"] for node in emitted.nodes] == [[3], [2] if keepdims else [2, 3]]
+    subgraph = t.export(t.reduce("ReduceMean", t.x, (2, 3), keepdims), ir_version=8)
+    assert [attributes(node)["axes"] for node in subgraph.nodes] == [[3], [2] if keepdims else [2, 3]]
     shape = (1, 4, 1, 1) if keepdims else (1, 4)
     x = helper.make_tensor_value_info(t.x.name, TensorProto.FLOAT, [1, 4, 320, 320])
-    y = helper.make_tensor_value_info(emitted.nodes[-1].output[0], TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info(subgraph.nodes[-1].output[0], TensorProto.FLOAT, shape)
     model = helper.make_model(
-        helper.make_graph(emitted.nodes, "mean", [x], [y]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        helper.make_graph(subgraph.nodes, "mean", [x], [y]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
     )
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {x.name: np.full((1, 4, 320, 320), 0.7, np.float32)})
@@ -257,8 +261,8 @@ def test_an_operator_without_the_type_is_warned_about_once(first: str) -> None:
     for _ in range(2):
         operands = (y, t.scalar(2.0, "two"))
         y = t.op("Div", *(operands if first == "site" else reversed(operands)))
-    emitted = t.export(y, ir_version=8)
-    assert emitted.warnings == ["ONNX has no Div for bfloat16 at opset 12, the model's own"]
+    subgraph = t.export(y, ir_version=8)
+    assert subgraph.warnings == ["ONNX has no Div for bfloat16 at opset 12, the model's own"]
 
 
 def test_an_operator_of_another_type_is_not() -> None:
@@ -272,10 +276,10 @@ def test_an_operator_of_another_type_is_not() -> None:
 def test_a_per_channel_affine_is_one_batch_normalization(dtype: str) -> None:
     scale, shift = np.array([2.0, -1.0, 0.0, 0.5]), np.array([0.0, 1.0, -3.0, 0.25])
     t = template(dtype, opset=15)
-    emitted = t.export(t.per_channel_affine(t.x, scale, shift, "affine"), ir_version=8)
-    (node,) = emitted.nodes
+    subgraph = t.export(t.per_channel_affine(t.x, scale, shift, "affine"), ir_version=8)
+    (node,) = subgraph.nodes
     assert node.op_type == "BatchNormalization"
-    values = [numpy_helper.to_array(tensor).astype(np.float64) for tensor in emitted.initializers]
+    values = [numpy_helper.to_array(tensor).astype(np.float64) for tensor in subgraph.initializers]
     gamma, beta, mean, variance = values
     eps = float(np.float32(attributes(node)["epsilon"]))
     assert eps >= 9.99e-6  # cuDNN takes no less than 1e-5
@@ -286,6 +290,34 @@ def test_a_per_channel_affine_is_one_batch_normalization(dtype: str) -> None:
 
 def test_a_template_can_be_given_any_weights_it_does_not_ask_for() -> None:
     t = template(weights={"unused": np.ones(3)})
-    emitted = t.export(t.sigmoid(t.x), ir_version=8)
-    assert emitted.initializers == []
-    assert emitted.stored == {}
+    subgraph = t.export(t.sigmoid(t.x), ir_version=8)
+    assert subgraph.initializers == []
+    assert subgraph.stored == {}
+
+
+def test_a_tensor_is_cast_once_however_often_it_is_read() -> None:
+    """Into the statistics and out of them again."""
+    t = Template(FeatureMap(4, 5, 6, "float16", 1), opset=17)
+    with t.statistics():
+        y = t.add(t.mul(t.x, t.x), t.x)
+    subgraph = t.export(t.add(t.mul(t.x, y), y), ir_version=8)
+    assert [node.op_type for node in subgraph.nodes] == ["Cast", "Mul", "Add", "Cast", "Mul", "Add"]
+    assert [node.attribute[0].i for node in subgraph.nodes if node.op_type == "Cast"] == [
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "within"),
+    [
+        *(("safe", "float16", "float32"), ("site", "float16", "float16"), ("fp32", "float16", "float32")),
+        *(("fp16", "float32", "float32"), ("safe", "float64", "float64"), ("safe", "bfloat16", "float32")),
+    ],
+)
+def test_statistics_are_in_the_type_that_the_precision_says(precision: str, dtype: str, within: str) -> None:
+    t = Template(FeatureMap(4, 5, 6, dtype, 1), opset=17, precision=precision)
+    outside = t.dtype
+    with t.statistics():
+        assert t.dtype == within
+    assert t.dtype == outside

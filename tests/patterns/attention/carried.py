@@ -37,9 +37,9 @@ def trained(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def assert_is(built: Built, module: torch.nn.Module, *, atol: float = 1e-9) -> None:
-    """Template and twin both give what the other module gives, at two images of different scale.
+    """Template and module both give what the other module gives, at two images of different scale.
 
-    ``atol``: for the twin, whose weights come back out of the float32 of the template.
+    ``atol``: for the module, whose weights come back out of the float32 of the template.
     """
     x = np.random.default_rng(3).standard_normal((2, built.feature.channels, 13, 21)).astype(np.float32)
     x[1] *= 5

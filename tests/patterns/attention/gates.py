@@ -15,10 +15,10 @@ _VISIBLE = 0.01
 
 
 def assert_gate_follows(y: Array, expected: Array, x: Array, what: str = "") -> bool:
-    """No inf or NaN, and y / x varies over channels and positions as the float64 twin's does.
+    """No inf or NaN, and y / x varies over channels and positions as the float64 module's does.
 
-    What is left when the twin's gate is taken off it must vary less than half as much. Gives whether there was anything
-    to see: a gate that does not vary in the twin need not vary.
+    What is left when the module's gate is taken off it must vary less than half as much. Tells whether there was
+    anything to see: a gate that does not vary in the module need not vary.
     """
     assert np.isfinite(y.astype(np.float64)).all(), f"{what}: not finite"
     wide = x.astype(np.float64)

@@ -95,7 +95,7 @@ class Built:
     block: Block
     feature: FeatureMap
     model: onnx.ModelProto
-    emitted: Subgraph
+    subgraph: Subgraph
     lowering: str
 
     @property
@@ -109,11 +109,11 @@ class Built:
     @property
     def operators(self) -> list[str]:
         """Of all nodes in order; a mean that is taken along one side after the other, at a large map, counts once."""
-        maker = {name: node.op_type for node in self.graph.node for name in node.output}
+        producer = {name: node.op_type for node in self.graph.node for name in node.output}
         return [
             node.op_type
             for node in self.graph.node
-            if not (self.feature.large and node.op_type == "ReduceMean" and maker.get(node.input[0]) == "ReduceMean")
+            if not (self.feature.large and node.op_type == "ReduceMean" and producer.get(node.input[0]) == "ReduceMean")
         ]
 
     @property
@@ -126,10 +126,10 @@ class Built:
     def weights(self) -> dict[str, Array]:
         """The block's parameters as the record reads them back from the model, float64."""
         constants, shapes = self.constants, self.block.parameters(self.feature)
-        if GATE_KEY in self.emitted.stored:
+        if GATE_KEY in self.subgraph.stored:
             shapes = {**shapes, GATE_KEY: (1,)}
         return weight_folding.read_back(
-            self.emitted.stored, shapes, lambda name: numpy_helper.to_array(constants[name])
+            self.subgraph.stored, shapes, lambda name: numpy_helper.to_array(constants[name])
         )
 
     @cached_property
@@ -200,9 +200,9 @@ def build(
     if gated:
         output = residual_gate.residual(template, output)
     ir_version = ir_version or helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
-    emitted = template.export(output, ir_version=ir_version)
+    subgraph = template.export(output, ir_version=ir_version)
     for key, values in weights.items():
-        emitted.stored.setdefault(key, weight_folding.keep(np.asarray(values)))
+        subgraph.stored.setdefault(key, weight_folding.keep(np.asarray(values)))
     shape = [
         "N" if feature.batch is None else feature.batch,
         feature.channels,
@@ -210,14 +210,14 @@ def build(
         "W" if feature.width is None else feature.width,
     ]
     graph = helper.make_graph(
-        emitted.nodes,
+        subgraph.nodes,
         "block",
         [helper.make_tensor_value_info("x", feature.onnx_type, shape)],
-        [helper.make_tensor_value_info(emitted.output, feature.onnx_type, shape)],
-        emitted.initializers,
+        [helper.make_tensor_value_info(subgraph.output, feature.onnx_type, shape)],
+        subgraph.initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
-    return Built(block, feature, model, emitted, lowering)
+    return Built(block, feature, model, subgraph, lowering)
 
 
 def random_weights(block: Block, feature: FeatureMap, seed: int = 0) -> dict[str, Array]:

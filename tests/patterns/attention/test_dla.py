@@ -96,7 +96,7 @@ def test_a_resize_stays_where_its_factor_is_whole(spelled: str, extent: int) -> 
 def test_the_sentence_names_what_falls_back(block: Named) -> None:
     feature = feature_map(12, 20, 20)
     built = build(*block, feature, target="dla")
-    said = to_the_gpu(built.emitted, "x", feature, opset=17, ir_version=8)
+    said = to_the_gpu(built.subgraph, "x", feature, opset=17, ir_version=8)
     operators = fallen(built)
     assert (said is None) == (operators == [])
     if said is not None:
@@ -105,11 +105,11 @@ def test_the_sentence_names_what_falls_back(block: Named) -> None:
 
 def test_dynamic_sizes_and_float32_fall_back_as_a_whole() -> None:
     dynamic = feature_map(64, 20, None)
-    said = to_the_gpu(build("se", {}, dynamic, target="dla").emitted, "x", dynamic, opset=17, ir_version=8)
+    said = to_the_gpu(build("se", {}, dynamic, target="dla").subgraph, "x", dynamic, opset=17, ir_version=8)
     assert said == "the whole block falls back to the GPU: the site has dynamic sizes, with which nothing runs on a DLA"
     half = feature_map(64, 20, 20, "float16")
-    emitted = build("se", {}, half, target="dla", precision="fp32").emitted
-    said = to_the_gpu(emitted, "x", half, opset=17, ir_version=8, float32=True)
+    subgraph = build("se", {}, half, target="dla", precision="fp32").subgraph
+    said = to_the_gpu(subgraph, "x", half, opset=17, ir_version=8, float32=True)
     assert said == "the whole block falls back to the GPU: a DLA does not compute in float32"
 
 

@@ -50,7 +50,7 @@ def test_bfloat16_has_a_batch_normalization_from_opset_14_on() -> None:
     feature = feature_map(dtype="bfloat16")
     assert build("nam", feature=feature, opset=13).operators == ["Mul", "Add", "Sigmoid", "Mul"]
     assert build("nam", feature=feature, opset=14).operators == CHANNEL
-    assert build("nam", feature=feature, opset=13).emitted.warnings == []
+    assert build("nam", feature=feature, opset=13).subgraph.warnings == []
 
 
 def test_the_normalisation_is_a_plain_affine_with_an_epsilon_that_cudnn_takes() -> None:

@@ -103,7 +103,7 @@ def test_the_gate_adds_three_nodes(block: Named) -> None:
 @pytest.mark.parametrize("alpha", [1.0, -0.4])
 def test_an_open_gate_agrees_with_its_module(block: Named, alpha: float) -> None:
     built = build(*block, STATIC, gated=True)
-    name = built.emitted.stored[GATE_KEY]["initializer"]
+    name = built.subgraph.stored[GATE_KEY]["initializer"]
     (stored,) = (tensor for tensor in built.graph.initializer if tensor.name == name)
     stored.CopyFrom(helper.make_tensor(name, stored.data_type, stored.dims, [alpha]))
     module = ResidualGate(built.truth.module)

@@ -135,7 +135,7 @@ def agrees(block: Named, dtype: str, opset: int, static: bool, precision: str) -
     for lowering in make_block(*block).lowerings(wide, opset):
         built = build(*block, feature, opset=opset, lowering=lowering, precision=precision)
         assert_types(built)
-        if not built.emitted.warnings:
+        if not built.subgraph.warnings:
             assert_valid(built)
         assert_agrees(built, Stepwise(built.model), few_inputs(feature), rounded=True)
 
@@ -183,7 +183,7 @@ def test_fp32_is_one_island(block: Named) -> None:
     casts = [node for node in built.graph.node if node.op_type == "Cast"]
     assert [node.attribute[0].i for node in casts] == [TensorProto.FLOAT, TensorProto.FLOAT16]
     assert casts[0].input[0] == "x"
-    assert casts[1].output[0] == built.emitted.output
+    assert casts[1].output[0] == built.subgraph.output
     assert sum("x" in node.input for node in built.graph.node) == 1
     assert {t.data_type for t in built.constants.values()} <= {TensorProto.FLOAT, TensorProto.INT64}
     inner = build(*block, STATIC)

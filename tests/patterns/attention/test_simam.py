@@ -76,7 +76,7 @@ def test_lowerings(dtype: str, opset: int, height: int | None, expected: list[st
 def test_bfloat16_before_opset_22_is_valid() -> None:
     for opset in range(13, 22):
         built = build("simam", feature=feature_map(dtype="bfloat16"), opset=opset)
-        assert built.emitted.warnings == []
+        assert built.subgraph.warnings == []
         assert "InstanceNormalization" not in built.operators
 
 
@@ -135,14 +135,14 @@ def sum_form(feature: FeatureMap) -> Built:
     variance = t.mul(total, t.scalar(1 / (feature.area - 1), "share"))
     energy = t.div(square, t.mul(t.add(variance, t.scalar(1e-4, "lambda")), t.scalar(4.0, "four")))
     y = t.mul(t.x, t.sigmoid(t.add(energy, t.scalar(0.5, "half"))))
-    emitted = t.export(y, ir_version=8)
+    subgraph = t.export(y, ir_version=8)
     values = [
         helper.make_tensor_value_info(name, feature.onnx_type, (1, *signal(feature, 1).shape[1:])) for name in "xy"
     ]
-    values[1].name = emitted.output
-    graph = helper.make_graph(emitted.nodes, "sum", values[:1], values[1:], emitted.initializers)
+    values[1].name = subgraph.output
+    graph = helper.make_graph(subgraph.nodes, "sum", values[:1], values[1:], subgraph.initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    return Built(make_block("simam"), feature, model, emitted, "sum")
+    return Built(make_block("simam"), feature, model, subgraph, "sum")
 
 
 SIDES = (80, 160)

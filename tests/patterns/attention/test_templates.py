@@ -56,7 +56,7 @@ def check(built: Built, cases: str = "few") -> None:
     """Everything that holds for every template; its numbers by whatever evaluator has the kernels."""
     dtype = built.feature.dtype
     assert_types(built)
-    if built.emitted.warnings:
+    if built.subgraph.warnings:
         assert dtype == "bfloat16"
         with pytest.raises(onnx.shape_inference.InferenceError):
             assert_valid(built)
@@ -221,7 +221,7 @@ def test_ir_3_has_its_constants_as_nodes(block: Named) -> None:
         if possible(block, feature, 9):
             built = build(*block, feature, opset=9, ir_version=3)
             assert not built.graph.initializer
-            assert list(built.emitted.nodes)[-1].op_type != "Constant"
+            assert list(built.subgraph.nodes)[-1].op_type != "Constant"
             onnx.checker.check_model(built.model, full_check=True)
             assert_agrees(built, Runtime(built.model), few_inputs(feature))
 

@@ -63,7 +63,7 @@ def assert_agrees(
     rounded: bool = False,
     what: str = "",
 ) -> None:
-    """One evaluator against the twin, on all inputs of the site."""
+    """One evaluator against the PyTorch module, on all inputs of the site."""
     factor = trait(built.block.name, "FACTOR", 1.0)
     for name, x in inputs(built.feature) if cases is None else cases:
         label = f"{what} {built.block.spelled}, {built.lowering}, {built.feature}, opset {built.opset}, {name}"
@@ -174,5 +174,5 @@ def assert_types(built: Built) -> None:
     if built.feature.static:
         inferred = onnx.shape_inference.infer_shapes(built.model, strict_mode=True)
         kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
-        made = [name for node in built.graph.node for name in node.output if name != built.emitted.output]
+        made = [name for node in built.graph.node for name in node.output if name != built.subgraph.output]
         assert {kinds[name] for name in made if name not in constants} <= allowed

@@ -1,4 +1,4 @@
-"""What the tests of the PyTorch twins do with a module."""
+"""What the tests of the PyTorch modules do with a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Set-up for the tests of the PyTorch twins."""
+"""Set-up for the tests of the PyTorch modules."""
 
 from __future__ import annotations
 

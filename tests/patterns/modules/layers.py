@@ -1,4 +1,4 @@
-"""Layers in numpy, float64, written from their definitions: what the twins' formulas are checked with."""
+"""Layers in numpy, float64, written from their definitions: what the modules' formulas are checked with."""
 
 from __future__ import annotations
 
