@@ -1,4 +1,4 @@
-"""Print docs/blocks.md."""
+"""Print docs/blocks.md: ``python -m graphsurgery.cards``."""
 
 from __future__ import annotations
 
