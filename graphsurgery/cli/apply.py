@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -30,20 +29,16 @@ def apply(
       after: /model.4
       settings: {extent: 4}
 
-    Further keys of an entry: before, consumers, seed, gate, weights, target, precision, lowering,
-    qdq, qdq_scale, images, as the options of insert.
+    The keys of an entry are the arguments of insert in Python: the options of graphsurgery insert with underscores,
+    and settings for --set.
     """
     from ..recipe import Recipe
     from .files import destination
     from .inserting import Checking, run
 
     place = destination(model, output, force=force, in_place=in_place)
-    requests = Recipe.load(recipe).requests
+    requests = Recipe.load(recipe, images=images).requests
     measuring = any(each.qdq_scale == "images" for each in requests)
     to_verify_with = images if not (no_verify and measuring) else None
     checking = Checking(not no_verify, options.provider_list(providers), to_verify_with, quiet)
-    requests = tuple(
-        replace(each, images=images) if each.qdq_scale == "images" and each.images is None else each
-        for each in requests
-    )
     run(requests, model, place, checking, as_json=as_json)

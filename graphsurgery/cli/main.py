@@ -24,6 +24,7 @@ from .bench import bench
 from .blocks import blocks
 from .diff import diff
 from .insert import insert
+from .options import as_flag
 from .output import STOPPED_READING, silence
 from .remove import remove
 from .sites import sites

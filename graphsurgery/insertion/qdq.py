@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
     from ..modelfile.record import Insertion
 
-KINDS = ("none", "int8")
-SCALES = ("site", "images")
-
 
 @dataclass(frozen=True)
 class Pair:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError, SiteError
+from ..errors import SiteError, option
 from . import qdq
 from .splice import Planned, ordered, spliced
 
@@ -16,19 +16,8 @@ if TYPE_CHECKING:
     from ..selection.sites import SiteFinder
 
 _NOTHING_TO_ADD = (
-    "--qdq adds nothing here: the block stands in front of the QuantizeLinear that its readers have already"
+    f"{option('qdq')} adds nothing here: the block stands in front of the QuantizeLinear that its readers have already"
 )
-
-
-def check(request: Request) -> None:
-    """RequestError for values that do not exist or do not go together."""
-    for option, value, known in (("qdq", request.qdq, qdq.KINDS), ("qdq scale", request.qdq_scale, qdq.SCALES)):
-        if value not in known:
-            raise RequestError(f"there is no {option} {value!r}; it is one of {', '.join(known)}")
-    if request.qdq_scale != "site" and request.qdq == "none":
-        raise RequestError("--qdq-scale says where the scale of --qdq int8 comes from; give --qdq int8 with it")
-    if request.qdq_scale == "images" and request.images is None:
-        raise RequestError("say which images the scale comes from: --images DIR")
 
 
 def paired(planned: Planned, request: Request, finder: SiteFinder) -> tuple[Planned, str | None]:
@@ -43,7 +32,9 @@ def paired(planned: Planned, request: Request, finder: SiteFinder) -> tuple[Plan
         return replace(planned, warnings=(*planned.warnings, _NOTHING_TO_ADD)), None
     pair = qdq.pair_at(finder.index, tensor, label)
     if request.qdq_scale == "images" and pair.scale.size > 1:
-        raise SiteError(f"{label} has a scale for each channel; --qdq-scale images finds one for a whole tensor")
+        raise SiteError(
+            f"{label} has a scale for each channel; {option('qdq_scale', 'images')} finds one for a whole tensor"
+        )
     return replace(planned, pair=pair), request.images if request.qdq_scale == "images" else None
 
 

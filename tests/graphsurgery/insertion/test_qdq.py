@@ -273,7 +273,7 @@ def test_in_front_of_the_pairs_of_its_readers_a_block_needs_none() -> None:
     _, (done,) = insert(small("dedicated"), se("model.1", qdq="int8"))
 
     assert done.insertion.qdq is None
-    assert told(done, "--qdq adds nothing here")
+    assert told(done, " adds nothing here: the block stands")
 
 
 def test_a_scale_that_is_computed_is_refused() -> None:
@@ -311,8 +311,8 @@ def test_scales_by_channel_are_used_and_not_measured(folder: Path) -> None:
     [
         ({"qdq": "int4"}, "there is no qdq 'int4'"),
         ({"qdq": "int8", "qdq_scale": "max"}, "there is no qdq scale 'max'"),
-        ({"qdq_scale": "images", "images": "x"}, "give --qdq int8 with it"),
-        ({"qdq": "int8", "qdq_scale": "images"}, "--images DIR"),
+        ({"qdq_scale": "images", "images": "x"}, "give qdq='int8' with it"),
+        ({"qdq": "int8", "qdq_scale": "images"}, "images=DIR"),
         ({"qdq": "int8", "qdq_scale": "images", "images": "nowhere"}, "image folder nowhere does not exist"),
     ],
 )
@@ -410,7 +410,7 @@ def test_recipes(tmp_path: Path, folder: Path) -> None:
     names = [str(tmp_path / name) for name in ("recipe.yaml", "in.onnx")]
     assert main(["apply", *names, "--images", str(folder), "--no-verify", "-q", "-o", str(tmp_path / "out.onnx")]) == 0
     assert (tmp_path / "out.onnx").read_bytes() == same.to_bytes()
-    with pytest.raises(RecipeError, match="'qdq' in entry 1"):
+    with pytest.raises(RecipeError, match="entry 1 of the recipe: there is no qdq 8"):
         Recipe.from_text("- {module: simam, after: model.1, qdq: 8}")
 
 

@@ -565,7 +565,7 @@ def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
     assert request_script(data) == expected
     (tmp_path / "m.onnx").write_bytes(data)
     code = (
-        "import sys; from pathlib import Path; from tests.graphsurgery import test_splice as t;"
+        "import sys; from pathlib import Path; from tests.graphsurgery.insertion import test_splice as t;"
         "sys.stdout.buffer.write(t.request_script(Path(sys.argv[1]).read_bytes()))"
     )
     for seed in ("1", "77"):
@@ -712,13 +712,13 @@ def test_same_bytes_of_large_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"after": ()}, "say where to put simam: --after SELECTOR"),
+        ({"after": ()}, r"where should simam go\? give after=SELECTOR or before=SELECTOR"),
         ({"after": "/model.2", "gate": "open"}, "there is no gate 'open'; it is one of none, residual"),
         ({"after": "/model.2", "init": "zeros"}, "there is no init 'zeros'; it is one of default, identity"),
-        ({"after": "/model.2", "init": "identity", "weights": "w.npz"}, "not from both: drop --init or --weights"),
+        ({"after": "/model.2", "init": "identity", "weights": "w.npz"}, "not from both: drop init= or weights="),
         (
             {"after": "/model.2", "target": "tpu"},
-            "there is no target 'tpu'; the targets are tensorrt, onnxruntime",
+            "there is no target 'tpu'; it is one of tensorrt, onnxruntime",
         ),
         ({"after": "/model.2", "lowering": "fast"}, "simam has no lowering 'fast' at model.2; it has"),
         (
