@@ -27,7 +27,7 @@ from .tensorrt.fallback import to_the_gpu
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
-    from .tensorrt import Report as TensorRTReport
+    from .tensorrt import TensorRTReport
     from .verification import Report
     from .weights import Checkpoint, Fitted
 

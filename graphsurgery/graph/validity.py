@@ -15,14 +15,14 @@ def check(index: GraphIndex) -> None:
 
 def fault(index: GraphIndex) -> str | None:
     """What is wrong with the main graph, in one sentence: a cycle, a tensor that is made twice or by nobody."""
-    if _in_order(index):
+    if is_in_order(index):
         return None
     said = _made_twice(index) or _made_by_nobody(index) or _cycle(index)
     return f"{index.model.name} is no valid model, and no runtime can run it: {said}" if said else None
 
 
-def _in_order(index: GraphIndex) -> bool:
-    """Whether every tensor is made once and read behind that: then nothing else has to be looked at."""
+def is_in_order(index: GraphIndex) -> bool:
+    """Whether every tensor is produced once and read after that, as the ONNX standard demands."""
     known = {*index.inputs, *index.initializers, ""}
     for position, node in enumerate(index.nodes):
         made = [name for name in node.output if name]

@@ -19,7 +19,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
-class Report:
+class TensorRTReport:
     """What a check found."""
 
     model: str
@@ -96,12 +96,12 @@ def check(
     dla: str | None = None,
     precision: str = "fp32",
     parser: Verdict | None = None,
-) -> Report:
+) -> TensorRTReport:
     """As :func:`findings`, as a report; ``parser`` is the verdict of TensorRT's own parser to set beside it."""
     asked, view = _asked(version, dla, precision), View(model)
     ids = [insertion.id for insertion in model.insertions()]
     found = _found(view, asked)
-    return Report(model.name, asked.version, dla, precision, len(view.visits), found, ids, parser)
+    return TensorRTReport(model.name, asked.version, dla, precision, len(view.visits), found, ids, parser)
 
 
 def _asked(version: str | Version, dla: str | None, precision: str) -> Asked:
