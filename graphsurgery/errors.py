@@ -37,6 +37,7 @@ from collections.abc import Callable, Sequence
 
 _OPTION = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
 """an option in a message: its name and value between characters that no text has"""
+_LITERAL = r"True|False|None|-?\d+(\.\d*)?(e-?\d+)?"
 
 
 def option(name: str, value: object = "") -> str:
@@ -54,7 +55,10 @@ def spelled(message: str, spell: Callable[[str, str], str]) -> str:
 
 
 def as_argument(name: str, value: str) -> str:
-    """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``."""
+    """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'bn_eps': 0.001}``."""
+    setting, equals, number = value.partition("=")
+    if name == "settings" and equals:
+        return f"settings={{{setting!r}: {number if re.fullmatch(_LITERAL, number) else repr(number)}}}"
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 

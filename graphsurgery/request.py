@@ -7,7 +7,7 @@ of a recipe's entries and the arguments of :func:`graphsurgery.insert` derive fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral
 from os import PathLike
@@ -98,9 +98,8 @@ class Request:
         ),
     ] = field(default=(), kw_only=True)
     settings: Annotated[
-        Settings, Argument("A hyper-parameter of the block. May be repeated.", metavar="NAME=VALUE", flags=("--set",))
+        Settings, Argument("A hyper-parameter of the block. May be repeated.", metavar="NAME=VALUE")
     ] = field(default_factory=dict)
-    _: KW_ONLY
     init: Annotated[
         str,
         Argument(

@@ -15,7 +15,7 @@ from .. import entry_points, userblocks
 from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
 from ..errors import as_argument, as_flag, option, spelled
-from ..messages import html_table
+from ..messages import html_table, tracked
 from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
 Kind = TypeVar("Kind")
@@ -222,7 +222,7 @@ def table(blocks: Sequence[type[Block]] | None = None) -> list[tuple[str, ...]]:
 def each_of(blocks: Sequence[type[Block]], what: Callable[[type[Block]], Kind]) -> list[Kind]:
     """``what`` of every block. GraphSurgeryWarning for one that fails when it is tried: it is left out."""
     found = []
-    for block in blocks:
+    for block in tracked(blocks, "blocks"):
         try:
             found.append(what(block))
         except Exception as error:  # whatever the code of other people's packages raises

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
+
 from . import options
+from .several import InsertCommand
 
 
 @options.of_request
@@ -13,13 +16,15 @@ def insert(
     output: options.Output = None,
     force: options.Force = False,
     in_place: options.InPlace = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     no_verify: options.NoVerify = False,
     providers: options.Providers = None,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
     **asked: Any,
 ) -> None:
-    """Put an attention block behind modules of a model, or in front.
+    """Put an attention block after modules of a model, or before them.
 
     The result is compared with PyTorch before it gets its name, where torch and onnxruntime are installed.
 
@@ -31,7 +36,13 @@ def insert(
     from .files import destination
     from .inserting import Checking, run
 
-    place = destination(model, output, force=force, in_place=in_place)
+    request = options.request_of(asked)
+    place = destination(model, output, force=force, in_place=in_place, dry=dry_run)
     images = asked["images"] if not (no_verify and asked["qdq_scale"] == "images") else None
-    checking = Checking(not no_verify, options.provider_list(providers), images, quiet)
-    run([options.request_of(asked)], model, place, checking, as_json=as_json)
+    checking = Checking(not no_verify, options.provider_list(providers), images, as_json, quiet, verbose)
+    run([request], model, place, checking)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command, which says what to do instead where it is given several blocks."""
+    app.command(cls=InsertCommand)(insert)

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from dataclasses import MISSING
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import GraphSurgeryWarning, RequestError, option, spelled
+from ..errors import RequestError, as_flag, option, spelled
 from ..request import Declared, Request, arguments
-
-
-def as_flag(name: str, value: str) -> str:
-    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``."""
-    declared = arguments().get(name)
-    flags = declared.argument.flags if declared else ()
-    flag = flags[0] if flags else f"--{name.replace('_', '-')}"
-    return flag if value in ("", "True") else f"{flag} {value}"
 
 
 def of_request(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,12 +46,6 @@ def request_of(given: dict[str, Any]) -> Request:
     return Request(**{**read, "settings": settings(given["settings"])})
 
 
-def _hush(quiet: bool) -> bool:
-    if quiet:
-        warnings.filterwarnings("ignore", category=GraphSurgeryWarning)  # until main ends
-    return quiet
-
-
 Model = Annotated[
     str | None,
     typer.Argument(metavar="MODEL", help="An ONNX file. Absent or '-': standard input.", show_default=False),
@@ -79,7 +64,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing output
 InPlace = Annotated[bool, typer.Option("--in-place", help="Replace MODEL itself.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.", callback=_hush)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Name everything: nodes, consumers, inputs.")]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not compare the inserted blocks with their PyTorch modules.")

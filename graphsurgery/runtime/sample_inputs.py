@@ -159,7 +159,7 @@ def _picture(path: Path, template: Array, channels_last: bool) -> Array:
         from PIL import Image, ImageOps
     except ImportError:
         raise MissingDependency(
-            "reading images needs Pillow, which is not installed; it comes with pip install 'graphsurgery[images]'"
+            'reading images needs Pillow, which is not installed; it comes with pip install "graphsurgery[images]"'
         ) from None
     shape = template.shape if channels_last else (template.shape[0], *template.shape[2:], template.shape[1])
     try:

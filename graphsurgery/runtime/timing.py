@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ..messages import tracked
+
 _RESAMPLES = 2000
 
 
@@ -110,7 +112,7 @@ def in_turns(
     Every round asks each of them once: in the order given, or with ``rng`` in a new random one each time.
     """
     taken: list[list[float]] = [[] for _ in timers]
-    for turn in range(-warm_up, rounds):
+    for turn in tracked(range(-warm_up, rounds), "rounds"):
         for place in range(len(timers)) if rng is None else rng.permutation(len(timers)):
             measured = timers[place]()
             if turn >= 0:

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InsertionError, ParityFailed
 from ..feature_map import Array, numpy_dtype
 from ..insertion.removal import unchanged
-from ..messages import closest
+from ..messages import closest, tracked
 from ..runtime.activations import Activations, activations
 from ..runtime.providers import imported, versions
 from ..runtime.sample_inputs import image_paths
@@ -88,7 +88,7 @@ def verify(
     arriving = _activations(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], images)
     reports = []
     with _one_thread():
-        for insertion in insertions:
+        for insertion in tracked(insertions, "insertions"):
             cutout = cutouts[insertion.id]
             report = _empty_report(insertion, arriving.failure)
             if isinstance(cutout, Cutout):
