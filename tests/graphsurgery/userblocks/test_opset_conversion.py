@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from graphsurgery.modelfile.model import ModelFile
 from tests import models
 
-from .test_onnxblock import C, H, W, block, is_the_file, put, refused, saved
+from .test_onnx_block import C, H, W, block, is_the_file, put, refused, saved
 
 
 def node(operator: str, inputs: str, *outputs: str, **attributes: Any) -> NodeProto:
