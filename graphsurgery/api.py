@@ -108,9 +108,10 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[tuple[Planned, str | None]] = []
     for request in requests:
         check(request)
-        userblocks.asked_for(request.module)
-        block = userblocks.make_block(request.module, request.settings)
-        trained = _read(request.weights) if request.weights is not None else None
+    trust = userblocks.Trust.in_blocks(request.module for request in requests)
+    for request in requests:
+        block = userblocks.make_block(request.module, request.settings, trust)
+        trained = _read(request.weights, trust) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         plans += [qdq_request.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
@@ -126,10 +127,10 @@ def _gpu_fallback(planned: Planned, emitted: Subgraph, source: str, model: Model
     return to_the_gpu(emitted, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
 
 
-def _read(spelled: str) -> Checkpoint:
+def _read(spelled: str, trust: userblocks.Trust) -> Checkpoint:
     from . import weights  # the readers cost milliseconds, for those who give a file
 
-    return weights.read(weights.split(spelled)[0])
+    return weights.read(weights.split(spelled)[0], trust)
 
 
 def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:
@@ -157,22 +158,22 @@ def verify(
     seeds: int = 3,
     only: Sequence[str] | None = None,
     original: ModelSource | None = None,
-    trust: Sequence[str] = (),
+    trust: str | Sequence[str] = (),
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on every provider of onnxruntime that is asked for.
 
     ``providers`` are short names ("cpu", "cuda"); None is the CPU, and CUDA where it is there. ``images`` is a folder
     of real images for the activation that arrives at each site, ``seeds`` the number of random inputs of each
     magnitude, ``only`` the ids of the insertions to check, ``original`` the model before them. ``trust`` names the
-    PyTorch modules of your own ("mypkg.blocks:MyAttention") that may be imported for it. A failed comparison is in the
-    report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
+    PyTorch modules of your own ("mypkg.blocks:MyAttention") that may be imported in this call. A failed comparison is
+    in the report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
     was inserted.
     """
     from .verification import verify as compare
 
-    userblocks.trust(trust)
     return compare(
         ModelFile.load(model),
+        trust=userblocks.Trust.in_modules([trust] if isinstance(trust, str) else trust),
         providers=providers,
         images=Path(images) if images is not None else None,
         seeds=seeds,

@@ -54,7 +54,10 @@ def spelled(message: str, spell: Callable[[str, str], str]) -> str:
 
 
 def as_argument(name: str, value: str) -> str:
-    """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``."""
+    """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'reduction': 8}``."""
+    if name == "settings" and value:
+        setting, _, given = value.partition("=")
+        return f"{name}={{{setting!r}: {given}}}"
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 

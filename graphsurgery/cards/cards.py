@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from .. import entry_points
 from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
+from ..userblocks import Trust, user_block
 from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
 Kind = TypeVar("Kind")
@@ -38,7 +39,7 @@ def row(facts: Facts) -> tuple[str, ...]:
     data = facts_json(facts)
     answers = (data["identity"], data["static"], data["float16"], *data["tensorrt"].values(), data["dla"])
     return (
-        type(facts.block).name,
+        facts.block.name,
         short_paper(facts.block.paper),
         f"{facts.parameters:,}",
         str(facts.nodes),
@@ -64,12 +65,10 @@ class Card:
     """All about one block; with ``spelled`` of one variant, only that variant's weights and facts."""
 
     def __init__(self, spelled: str) -> None:
-        from .. import userblocks
-
-        own = userblocks.make(spelled, {})
+        own = user_block(spelled, {}, Trust.in_blocks([spelled]))
         made = own or (catalogue_block(spelled) if "[" in spelled else None)
         found = [made] if made is not None else variants(block_class(spelled.strip()))
-        self._block = type(found[0])
+        self._block = found[0]
         self._settings = found[0].hyper_parameters()
         self._needs = [setting.name for setting in self._settings if setting.required]
         self._shown = [] if self._needs else [Facts(each) for each in found]

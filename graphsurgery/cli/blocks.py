@@ -22,7 +22,6 @@ def blocks(
     graphsurgery blocks
     graphsurgery blocks ge
     """
-    from .. import userblocks
     from ..cards.cards import HEADERS, LEGEND, Card, each_of, table
     from ..cards.facts import in_order_of_demand
     from .output import Printer, aside, progress
@@ -30,7 +29,6 @@ def blocks(
     printer = Printer(as_json=as_json)
     if name is not None:
         with aside():
-            userblocks.asked_for(name)
             card = Card(name)
             data, lines = card.to_json(), list(card.lines())
         printer.json(data)

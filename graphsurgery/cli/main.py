@@ -148,8 +148,8 @@ def _say(text: str) -> None:
 
 
 def as_flag(name: str, value: str) -> str:
-    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``."""
-    words = [f"--{name.replace('_', '-')}", value]
+    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``."""
+    words = [f"--{'set' if name == 'settings' else name.replace('_', '-')}", value]
     return " ".join(words if value not in ("", "True") else words[:1])
 
 

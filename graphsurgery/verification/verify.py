@@ -19,6 +19,7 @@ from ..runtime.activations import Activations, activations
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
+from ..userblocks import NO_TRUST, Trust
 from ..weights.inserted import block_of, module_of, module_with
 from .cases import Case, cases
 from .conditioning import Conditioning
@@ -47,6 +48,7 @@ def verify(
     seeds: int = 3,
     only: Sequence[str] | None = None,
     original: ModelFile | None = None,
+    trust: Trust = NO_TRUST,
 ) -> Report:
     """Run every inserted block, cut out as it stands in the file, and compare it with its PyTorch module in float64.
 
@@ -54,6 +56,7 @@ def verify(
     folder of real images for the activation that arrives at each site; None is one random image. ``seeds``: how many
     random inputs per magnitude. ``only``: ids of the insertions to check; None is all. ``original``: the model before
     the insertions, to compare the rest with; without it the rest is checked against the record in the model.
+    ``trust``: the user's own PyTorch modules that may be imported.
 
     A failed comparison is in the report (see Report.require), not an exception. Raises InsertionError where there is
     nothing to verify, MissingProvider and MissingDependency, and RequestError for bad images or an unknown provider.
@@ -74,12 +77,12 @@ def verify(
         else:
             report = replace(report, compared_with=block_of(insertion).compared_with(insertion.feature))
             pair = PairCheck(model, insertion) if insertion.qdq else None
-            subjects = [_subject(insertion, cutout, module_of(insertion, model), names)]
+            subjects = [_subject(insertion, cutout, module_of(insertion, model, trust), names)]
             if insertion.gate == "residual":
-                subjects.append(_opened(insertion, cutout, model, names))
+                subjects.append(_opened(insertion, cutout, module_of(insertion, model, trust), names))
             other = drawn(insertion, cutout, model)
             if other is not None:
-                module = module_with(insertion, other.weights)
+                module = module_with(insertion, other.weights, trust)
                 subjects.append(_subject(insertion, other.cutout, module, names, weights_drawn=True))
             reports.append(_checked(report, insertion, subjects, arriving, seeds, pair))
     return Report(model.name, tuple(reports), _rest(model, original), names, versions)
@@ -153,11 +156,10 @@ def _subject(
     return _Subject(cutout, _Twin(module, judged_as(insertion)), ways, weights_drawn)
 
 
-def _opened(insertion: Insertion, cutout: Cutout, model: ModelFile, providers: Sequence[str]) -> _Subject:
+def _opened(insertion: Insertion, cutout: Cutout, module: torch.nn.Module, providers: Sequence[str]) -> _Subject:
     """The block with its residual gate open. Closed, as it is at the start, the gate would hide any block behind it."""
     import torch
 
-    module = module_of(insertion, model)
     torch.nn.init.ones_(module.get_parameter(GATE_KEY))
     opened = with_constants(cutout, {insertion.stored[GATE_KEY]["initializer"]: np.ones(())})
     return _subject(insertion, opened, module, providers, gate_opened=True)

@@ -16,6 +16,7 @@ from ..modelfile import external_data
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
 from ..template.residual_gate import GATE_KEY
+from ..userblocks import Trust
 from . import exported_names
 from .checkpoint import Checkpoint
 from .exported_graph import Traced
@@ -43,7 +44,7 @@ class _Tensors(Mapping[str, Array]):
         return len(self._readers)
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, trust: Trust) -> Checkpoint:
     """The weights in an ONNX file under every name that they can be asked for.
 
     ``ID.KEY`` for a block that graphsurgery inserted; initializers under their own names, which exporters take from the
@@ -75,7 +76,7 @@ def read(path: Path) -> Checkpoint:
     for insertion in insertions:
         inserted[insertion.id] = (insertion.module, insertion.settings)
         others = {key: value for key, value in readers.items() if not key.startswith(f"{insertion.id}.")}
-        readers = others | _of_insertion(insertion, model)
+        readers = others | _of_insertion(insertion, model, trust)
         epsilons = {key: eps for key, eps in epsilons.items() if not f"{key}.".startswith(f"{insertion.id}.")}
     return Checkpoint(
         path.name,
@@ -93,13 +94,13 @@ _FLOATS = frozenset(
 )
 
 
-def _of_insertion(insertion: Insertion, model: ModelFile) -> dict[str, Callable[[], Array]]:
+def _of_insertion(insertion: Insertion, model: ModelFile, trust: Trust) -> dict[str, Callable[[], Array]]:
     def reader(key: str) -> Callable[[], Array]:
-        return lambda: weights_of(insertion, model)[key]
+        return lambda: weights_of(insertion, model, trust)[key]
 
     try:
         gate = [GATE_KEY] if insertion.gate == "residual" else []
-        keys = [*block_of(insertion).parameters(insertion.feature), *gate]
+        keys = [*block_of(insertion, trust).parameters(insertion.feature), *gate]
     except GraphSurgeryError:  # a block that is not installed here, or a module that may not be imported
         return {}
     return {f"{insertion.id}.{key}": reader(key) for key in keys}

@@ -156,7 +156,7 @@ def _node(step: tuple[str, list[str], str], kind: int) -> NodeProto:
 def make_simam(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelWithInsertions]:
     """:func:`simam`; the rest of such a model is not looked at."""
     monkeypatch.setattr(verify, "block_of", lambda insertion: ByHand())
-    monkeypatch.setattr(verify, "module_of", lambda insertion, model: insertion.make_twin().double().eval())
+    monkeypatch.setattr(verify, "module_of", lambda insertion, model, trust: insertion.make_twin().double().eval())
     monkeypatch.setattr(verify, "_rest", lambda model, original: Rest(True, "not looked at in this test"))
     return simam
 
