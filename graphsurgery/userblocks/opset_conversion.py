@@ -1,9 +1,9 @@
 """A block's graph in another opset: exactly the same function, or not at all.
 
-Most operators that a block is made of have only been given more element types over the years, and ONNX's own converter
-does not go back even over that. So these are taken as they are. Those whose form changed (axes that became an input,
-the sizes of a Split, the axis of a Softmax) are rewritten by the rules below. What is left goes to the converter, node
-by node, so that one that it refuses does not hold up the others.
+To a newer opset, ONNX's own converter raises it. That converter hardly goes back: most operators that a block is made
+of have only been given more element types over the years, and it refuses even those. Here they are taken as they are,
+and those whose form changed (axes that became an input, the sizes of a Split, the axis of a Softmax) follow the rules
+below.
 
 Source of what each version means: https://onnx.ai/onnx/operators/
 """
@@ -19,7 +19,7 @@ import onnx
 from onnx import ModelProto, NodeProto, numpy_helper, version_converter
 
 from ..errors import BlockError
-from .block_graph import BlockGraph, copied
+from .block_graph import BlockGraph, copied, with_nodes
 from .shape_check import Shape, infer, known_shapes
 
 _SAME_SINCE: dict[str, int] = {
@@ -30,7 +30,7 @@ _SAME_SINCE: dict[str, int] = {
     "Concat": 4,
     **dict.fromkeys(("Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "InstanceNormalization", "LeakyRelu"), 6),
     **dict.fromkeys(("Log", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sqrt", "Tanh", "Tile"), 6),
-    **dict.fromkeys(("Add", "And", "Cos", "Div", "Mul", "Or", "PRelu", "Pow", "Sin", "Sub"), 7),
+    **dict.fromkeys(("Add", "And", "Cos", "Div", "Dropout", "Mul", "Or", "PRelu", "Pow", "Sin", "Sub"), 7),
     **dict.fromkeys(("Expand", "Max", "Min", "Sum"), 8),
     **dict.fromkeys(("BatchNormalization", "Cast", "ConstantOfShape", "Erf", "Greater", "Less", "Sign", "Where"), 9),
     "Mod": 10,
@@ -54,17 +54,52 @@ def with_opset(graph: BlockGraph, opset: int) -> BlockGraph:
     """The same function in another opset. BlockError, with the operator, if it cannot be said there."""
     if graph.opset == opset:
         return graph
+    return (_raised if graph.opset < opset else _lowered)(graph, opset)
+
+
+def _raised(graph: BlockGraph, opset: int) -> BlockGraph:
+    """In a newer opset, by ONNX's converter; the constants that it adds are named after the inputs that they are."""
+    try:
+        model = version_converter.convert_version(graph.model, opset)
+    except Exception as error:  # whatever its C++ side raises
+        reason = " ".join(str(error).split()).rpartition("failed: ")[2].replace("$", "")
+        raise _refused(graph, opset, f"cannot be raised to that: {reason[:160]}") from None
+    constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    result = with_nodes(model, (node for node in model.graph.node if node.output[0] not in constants))
+    for node in result.graph.node:
+        for place, name in enumerate(node.input):
+            if name in constants:
+                formal = onnx.defs.get_schema(node.op_type, opset, "").inputs[place].name
+                node.input[place] = f"{node.output[0]}.{formal}"
+                values = numpy_helper.to_array(constants[name])
+                result.graph.initializer.append(numpy_helper.from_array(values, node.input[place]))
+    return BlockGraph(result, graph.label)
+
+
+def _lowered(graph: BlockGraph, opset: int) -> BlockGraph:
+    """In an older opset, node by node, as far as is known here."""
     model = copied(graph.model)
-    inferred = infer(model)
-    change = Change(model, known_shapes(inferred), graph.opset, opset)
+    change = Change(model, known_shapes(infer(model)), graph.opset, opset)
     nodes = []
     for node in graph.model.graph.node:
-        nodes += _taken(node, change) or _converted(node, inferred, change, graph.label)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+        restated = _taken(node, change)
+        if restated is None:
+            since = min(
+                each.since_version for each in onnx.defs.get_all_schemas_with_history() if each.name == node.op_type
+            )
+            why = f" (ONNX has it from opset {since} on)" if since > opset else ""
+            raise _refused(graph, opset, f"its {node.op_type} cannot be said there{why}")
+        nodes += restated
+    model = with_nodes(model, nodes)
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
     return BlockGraph(model, graph.label)
+
+
+def _refused(graph: BlockGraph, opset: int, reason: str) -> BlockError:
+    return BlockError(
+        f"{graph.label} is in opset {graph.opset} and the model in {opset}, and {reason}; export it with opset {opset}"
+    )
 
 
 def _taken(node: NodeProto, change: Change) -> list[NodeProto] | None:
@@ -75,7 +110,7 @@ def _taken(node: NodeProto, change: Change) -> list[NodeProto] | None:
     if rule := RULES.get(node.op_type):
         return rule(node, change)
     since = _SAME_SINCE.get(node.op_type)
-    if before is None or after is None or since is None or min(change.old, change.new) < since:
+    if before is None or after is None or since is None or change.new < since:
         return None
     if len(node.input) > after.max_input:
         return None
@@ -105,57 +140,6 @@ def _is_default(attribute: onnx.AttributeProto, schema: onnx.defs.OpSchema) -> b
     return bool(value == usual)
 
 
-def _converted(node: NodeProto, inferred: ModelProto, change: Change, label: str) -> list[NodeProto]:
-    """What ONNX's converter makes of the node. BlockError if it refuses."""
-    if _schema(node.op_type, change.new) is None:
-        versions = (each for each in onnx.defs.get_all_schemas_with_history() if each.name == node.op_type)
-        reason = f"ONNX has it from opset {min(each.since_version for each in versions)} on"
-    else:
-        try:
-            return _own_names(version_converter.convert_version(_alone(node, inferred), change.new), node, change)
-        except Exception as error:  # whatever its C++ side raises
-            text = " ".join(str(error).split()).rpartition("failed: ")[2].replace("$", "")
-            reason = f"ONNX's converter says: {text[:160]}" if text else "ONNX's converter cannot do it"
-    raise BlockError(
-        f"{label} is in opset {change.old} and the model in {change.new}, and its {node.op_type} cannot be said there "
-        f"({reason}); export it with opset {change.new}"
-    )
-
-
-def _alone(node: NodeProto, inferred: ModelProto) -> ModelProto:
-    """A model of one node, with what is known of its tensors."""
-    graph = inferred.graph
-    constants = [tensor for tensor in graph.initializer if tensor.name in node.input]
-    types = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
-    arriving = dict.fromkeys(name for name in node.input if name and name not in {each.name for each in constants})
-    inputs = [types.get(name, onnx.ValueInfoProto(name=name)) for name in arriving]
-    outputs = [types.get(name, onnx.ValueInfoProto(name=name)) for name in node.output if name]
-    alone = onnx.helper.make_graph([node], "node", inputs, outputs, constants)
-    return onnx.helper.make_model(alone, opset_imports=list(inferred.opset_import), ir_version=inferred.ir_version)
-
-
-def _own_names(made: ModelProto, node: NodeProto, change: Change) -> list[NodeProto]:
-    """The nodes of a converted model, with names that are free in the whole one; its constants go there."""
-    known = {"", *node.input, *node.output}
-    found = []
-    for tensor in made.graph.initializer:
-        if tensor.name not in known:
-            change.model.graph.initializer.append(_renamed(tensor, f"{node.output[0]}.{tensor.name}"))
-    for each in made.graph.node:
-        for names in (each.input, each.output):
-            for place, name in enumerate(names):
-                names[place] = name if name in known else f"{node.output[0]}.{name}"
-        if each.op_type == "Constant":
-            change.model.graph.initializer.append(_renamed(each.attribute[0].t, each.output[0]))
-        else:
-            found.append(each)
-    return found
-
-
-def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    return numpy_helper.from_array(numpy_helper.to_array(tensor), name)
-
-
 # ---------------------------------------------------------------------- rules
 
 _NEGATIVE_SINCE = 11
@@ -166,24 +150,20 @@ _AXES_AS_INPUT = {
     **dict.fromkeys((f"Reduce{kind}" for kind in _SAME_AXES), 18),
 }
 """Operator -> the opset in which its axes became an input."""
-_SPLIT_AS_INPUT, _NUM_OUTPUTS = 13, 18
+_SPLIT_AS_INPUT = 13
 _ONE_AXIS = 13
-"""From here on a Softmax is along its axis; before, along that and all behind it."""
+"""From here on a Softmax is along its axis; before, along that and all after it."""
 _HARDSWISH = 14
 
 
 @dataclass(frozen=True)
 class Change:
-    """From the opset ``old`` to ``new``, in a model that may get more constants; ``shapes``: of its tensors."""
+    """From the opset ``old`` back to ``new``, in a model that may get more constants; ``shapes``: of its tensors."""
 
     model: ModelProto
     shapes: dict[str, Shape]
     old: int
     new: int
-
-    def crosses(self, opset: int) -> bool:
-        """Whether one of the two lies before an opset and the other does not."""
-        return (self.old < opset) != (self.new < opset)
 
     def constant(self, name: str) -> list[int] | None:
         """The whole numbers in a constant; None for what is computed."""
@@ -228,20 +208,17 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 def _with_axes(node: NodeProto, change: Change) -> Restated:
     moved, attributes = _AXES_AS_INPUT[node.op_type], _attributes(node)
-    noop = attributes.pop("noop_with_empty_axes", 0) if change.crosses(moved) else 0
-    axes = change.given(node, 1) if change.old >= moved else attributes.pop("axes", [])
-    if change.old >= moved and change.new >= moved:
+    if change.new >= moved:
         return [node]
+    noop = attributes.pop("noop_with_empty_axes", 0)
+    axes = change.given(node, 1) if change.old >= moved else attributes.pop("axes", [])
     rank = change.rank(node.output[0] if node.op_type == "Unsqueeze" else node.input[0])
     axes = None if axes is None else change.counted(axes, rank)
     if axes is None or (noop and not axes):
         return None
-    inputs = [node.input[0]]
-    if axes and change.new >= moved:
-        inputs.append(change.add(f"{node.output[0]}.axes", axes))
-    elif axes:
+    if axes:
         attributes["axes"] = axes
-    return [onnx.helper.make_node(node.op_type, inputs, node.output, **attributes)]
+    return [onnx.helper.make_node(node.op_type, node.input[:1], node.output, **attributes)]
 
 
 def _split(node: NodeProto, change: Change) -> Restated:
@@ -263,8 +240,6 @@ def _split(node: NodeProto, change: Change) -> Restated:
         inputs.append(change.add(f"{node.output[0]}.split", sizes))
     elif sizes:
         attributes["split"] = sizes
-    elif change.new >= _NUM_OUTPUTS:
-        attributes["num_outputs"] = len(node.output)
     return [onnx.helper.make_node("Split", inputs, node.output, axis=axis[0], **attributes)]
 
 
@@ -273,17 +248,15 @@ def _softmax(node: NodeProto, change: Change) -> Restated:
     if rank is None:
         return None
     axis = _attributes(node).get("axis", -1 if change.old >= _ONE_AXIS else 1) % rank
-    if axis == rank - 1 or not change.crosses(_ONE_AXIS):
+    if axis == rank - 1 or change.new >= _ONE_AXIS or change.old < _ONE_AXIS:
         return [onnx.helper.make_node(node.op_type, node.input, node.output, axis=axis)]
-    if change.new >= _ONE_AXIS:
-        return None
     order = [place for place in range(rank) if place != axis] + [axis]
     back = [order.index(place) for place in range(rank)]
-    last, made = f"{node.output[0]}.last", f"{node.output[0]}.made"
+    last, result = f"{node.output[0]}.last", f"{node.output[0]}.result"
     return [
         onnx.helper.make_node("Transpose", node.input, [last], perm=order),
-        onnx.helper.make_node(node.op_type, [last], [made], axis=rank - 1),
-        onnx.helper.make_node("Transpose", [made], node.output, perm=back),
+        onnx.helper.make_node(node.op_type, [last], [result], axis=rank - 1),
+        onnx.helper.make_node("Transpose", [result], node.output, perm=back),
     ]
 
 
