@@ -28,7 +28,7 @@ class Projection:
 
 
 def projections(graph: Traced, softmax: int) -> list[Projection]:
-    """The layers of q, k and v, or the one of all three, around a softmax; [] if it is no such attention.
+    """The layers of q, k and v around a softmax, one that gives several of them once; [] if it is no such attention.
 
     Two products with the softmax in between; what goes into them comes out of linear layers of the same module.
     """
@@ -39,9 +39,7 @@ def projections(graph: Traced, softmax: int) -> list[Projection]:
         return []
     ends = [*nodes[logits].input, *(name for name in nodes[after].input if name not in nodes[softmax].output)]
     found = [each for name in ends if (each := _projection(graph, name, path)) is not None]
-    if len(found) != 3:
-        return []
-    return found[:1] if len({each.position for each in found}) == 1 else found
+    return list({each.position: each for each in found}.values()) if len(found) == 3 else []
 
 
 def _projection(graph: Traced, name: str, path: str) -> Projection | None:

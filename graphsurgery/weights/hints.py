@@ -32,10 +32,8 @@ def places_hint(block: Block, feature: FeatureMap, whole: Checkpoint) -> str:
     """A clause that names the prefixes in a file under which the block's keys lie; "" if there are none."""
     found = {place for place, arrays in _groups(whole.arrays).items() if keys_fit(block, feature, arrays)}
     found |= {name for name, (module, _) in whole.inserted.items() if module == block.spelled}
-    places = [place for place in found if not any(place.startswith(f"{outer}.") for outer in found)]
-    return (
-        f"; weights that look like {block.spelled} lie under {listed(sorted(places), _MOST, ' and')}" if places else ""
-    )
+    places = sorted(place for place in found if not any(place.startswith(f"{outer}.") for outer in found))
+    return f"; weights that look like {block.spelled} lie under {listed(places, _MOST, ' and')}" if places else ""
 
 
 def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> bool:

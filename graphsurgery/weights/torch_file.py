@@ -29,7 +29,8 @@ _MOST = 12
 def read(path: Path) -> Checkpoint:
     """The weights of a checkpoint: the running average (EMA) where it keeps one, as trainers' own loaders do.
 
-    Modules that were pickled whole are read with :mod:`.inert_unpickler`, which runs nothing. WeightsError if there are none.
+    Modules that were pickled whole are read with :mod:`.inert_unpickler`, which runs nothing. WeightsError if there are
+    none.
     """
     try:
         import torch  # noqa: F401 - for those below
