@@ -58,6 +58,17 @@ class BlockGraph:
         weights = self.model.graph.input[1:]
         return {each.name: tuple(d.dim_value for d in each.type.tensor_type.shape.dim) for each in weights}
 
+    @property
+    def fixed_names(self) -> set[str]:
+        """Tensors that an operator wants in one element type whatever that of the feature map (scales of a Resize)."""
+        found = set()
+        for node in self.model.graph.node:
+            formal = onnx.defs.get_schema(node.op_type, self.opset, "").inputs
+            for place, name in enumerate(node.input):
+                if formal and formal[min(place, len(formal) - 1)].type_str == "tensor(float)":
+                    found.add(name)
+        return found
+
     def check(self, feature: FeatureMap) -> None:
         """BlockError where the graph was made for another feature map."""
         wanted = (feature.batch, feature.channels, feature.height, feature.width)
@@ -116,7 +127,7 @@ def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
     nodes = [node for node in model.graph.node if not any(name in constants for name in node.output)]
     graph.node.extend(_bare(node) for node in sorted_nodes(nodes, {x.name, *constants}, label))
     _check_operators(plain, label)
-    fixed = fixed_names(graph.node, plain)
+    fixed = BlockGraph(plain, label).fixed_names
     weights = {
         name: numpy_helper.to_array(tensor)
         for name, tensor in constants.items()
@@ -151,18 +162,6 @@ def with_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> ModelProto:
     del result.graph.node[:]
     result.graph.node.extend(nodes)
     return result
-
-
-def fixed_names(nodes: Iterable[NodeProto], model: ModelProto) -> set[str]:
-    """Tensors that an operator wants in one element type whatever that of the feature map (scales of a Resize)."""
-    version = BlockGraph(model, "").opset
-    found = set()
-    for node in nodes:
-        formal = onnx.defs.get_schema(node.op_type, version, "").inputs
-        for place, name in enumerate(node.input):
-            if formal and formal[min(place, len(formal) - 1)].type_str == "tensor(float)":
-                found.add(name)
-    return found
 
 
 def sorted_nodes(nodes: Iterable[NodeProto], known: set[str], label: str) -> Iterator[NodeProto]:

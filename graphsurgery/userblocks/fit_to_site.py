@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..messages import shape_text
-from .block_graph import BlockGraph, copied, fixed_names, with_nodes
+from .block_graph import BlockGraph, copied, with_nodes
 from .opset_conversion import with_opset
 from .shape_check import Shape, infer, known_shapes, misfit
 
@@ -178,7 +178,7 @@ def with_dtype(graph: BlockGraph, dtype: str) -> BlockGraph:
     if old == new:
         return graph
     model = copied(graph.model)
-    fixed = fixed_names(model.graph.node, model)
+    fixed = graph.fixed_names
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type == old:
             value.type.tensor_type.elem_type = new

@@ -17,7 +17,7 @@ from ..blocks.reference import Reference
 from ..errors import BlockError
 from ..feature_map import FeatureMap, float_dtype
 from ..template.template import Template
-from .block_graph import BlockGraph, fixed_names, load
+from .block_graph import BlockGraph, load
 from .fit_to_site import fitted
 from .shape_check import infer
 
@@ -118,7 +118,7 @@ def write_graph(t: Template, graph: BlockGraph, weight: Callable[[str], gs.Tenso
     proto = infer(graph.model).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*proto.value_info, *proto.output)}
     tensors: dict[str, gs.Tensor] = {"": gs.Variable.empty(), graph.x.name: t.x}
-    weights, fixed = set(graph.parameters), fixed_names(proto.node, graph.model)
+    weights, fixed = set(graph.parameters), graph.fixed_names
     constants = {tensor.name: tensor for tensor in proto.initializer}
 
     def tensor(name: str) -> gs.Tensor:

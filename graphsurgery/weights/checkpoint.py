@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from ..blocks.block import Array
 from ..errors import WeightsError
 from ..messages import listed
 
-Array = np.ndarray[Any, Any]
-
 _WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
-"""What DataParallel, torch.compile, and trainers that keep a model as an attribute put in front of its keys."""
+"""What DataParallel, torch.compile, and trainers that keep a model as an attribute put before its keys."""
 _AROUND_ALL = ("module.", "_orig_mod.")
 
 
@@ -46,7 +43,7 @@ class Checkpoint:
     def under(self, prefix: str) -> Checkpoint:
         """The part whose keys start with ``prefix.``, without it; "" is everything.
 
-        A wrapper's name in front of every key (``module.``, ``_orig_mod.``, ``model.``) need not be given. WeightsError
+        A wrapper's name before every key (``module.``, ``_orig_mod.``, ``model.``) need not be given. WeightsError
         if nothing lies there, or something that is not numbers.
         """
         starts = self._starts(prefix)

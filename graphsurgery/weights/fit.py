@@ -14,7 +14,7 @@ from ..feature_map import FeatureMap
 from ..messages import listed
 from . import hints, refold, variants
 from .checkpoint import Checkpoint
-from .settings_conflict import check_overruled, settled
+from .settings_conflict import check_overruled, resolve_settings
 
 Array = np.ndarray[Any, Any]
 _IGNORED = "num_batches_tracked"
@@ -57,12 +57,14 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
         block, found = _with_epsilon(block, part, given)
         notes += found
     try:
-        made = _fit(block, feature, part, given)
+        result = _fit(block, feature, part, given)
     except WeightsError as error:
         raise WeightsError(f"{error}{hints.hint(block, feature, part)}") from None
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
-    notes += variants.warned(made.pair, feature, keys, part.name, lambda other: _fit(other, feature, part, {}).pair)
-    return replace(made, warnings=(*notes, *made.warnings))
+    notes += variants.find_others(
+        result.pair, feature, keys, part.name, lambda other: _fit(other, feature, part, {}).pair
+    )
+    return replace(result, warnings=(*notes, *result.warnings))
 
 
 def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) -> Block:
@@ -112,7 +114,7 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
     given = _by_official_key(block, part)
     try:
         inferred = block.settings_from_weights({k: tuple(v.shape) or (1,) for k, (_, v) in given.items()})
-        block = settled(block, feature, inferred, asked, part.name)
+        block = resolve_settings(block, feature, inferred, asked, part.name)
         block.check(feature)
     except BlockError as error:
         raise WeightsError(f"the weights in {part.name} do not fit: {error}") from None

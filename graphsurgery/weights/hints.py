@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import numpy as np
-
-from ..blocks.block import Block
+from ..blocks.block import Array, Block
 from ..blocks.registry import all_blocks
 from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
 from ..messages import listed
 from .checkpoint import Checkpoint
 
-Array = np.ndarray[Any, Any]
 _MOST = 4
 
 
 def hint(block: Block, feature: FeatureMap, part: Checkpoint) -> str:
-    """A clause to put behind "... does not fit"; "" if nothing is found, or the keys fit and only the shapes do not."""
+    """A clause to put after "... does not fit"; "" if nothing is found, or the keys fit and only the shapes do not."""
     if not part.arrays or keys_fit(block, feature, part.arrays):
         return ""
     others = [each for each in _alternatives(block) if keys_fit(each, feature, part.arrays)]

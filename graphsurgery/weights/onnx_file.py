@@ -19,7 +19,7 @@ from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
 from . import exported_names
 from .checkpoint import Checkpoint
-from .exported_graph import Traced
+from .exported_graph import ExportedGraph
 from .inserted import block_of, weights_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read(path: Path, trust: Trust) -> Checkpoint:
 
     ``ID.KEY`` for a block that graphsurgery inserted; initializers under their own names, which exporters take from the
     module (``model.8.attn.fc1.weight``); and, for weights that an exporter folded or renamed (``onnx::Conv_12``), the
-    module path of the node that reads them (see exported.py). Raises WeightsError and ModelError.
+    module path of the node that consumes them (see exported_names.py). Raises WeightsError and ModelError.
     """
     try:
         model = ModelFile.load(path)
@@ -64,7 +64,7 @@ def read(path: Path, trust: Trust) -> Checkpoint:
             name = text(tensor.name) or ""
             readers[name] = lambda name=name: _wide(model.tensor(name))  # type: ignore[misc]
     export = exported_names.Reader(
-        Traced(GraphIndex(model), set(readers), lambda name: _wide(model.tensor(name)))
+        ExportedGraph(GraphIndex(model), set(readers), lambda name: _wide(model.tensor(name)))
     ).read()
     readers |= export.found
     epsilons: dict[str, float] = {}
