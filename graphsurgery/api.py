@@ -142,11 +142,11 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     """Carry out several requests at once, in order; selectors refer to the model as it was given."""
     external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
+    trust = userblocks.Trust.in_blocks(request.module for request in requests)
     plans: list[tuple[Planned, str | None]] = []
     for request in requests:
-        userblocks.asked_for(request.module)
-        block = userblocks.make_block(request.module, request.settings)
-        trained = _read(request.weights) if request.weights is not None else None
+        block = userblocks.make_block(request.module, request.settings, trust)
+        trained = _read(request.weights, trust) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         plans += [qdq_request.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
@@ -162,8 +162,8 @@ def _gpu_fallback(planned: Planned, emitted: Subgraph, source: str, model: Model
     return to_the_gpu(emitted, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
 
 
-def _read(spelled: str) -> Checkpoint:
-    return weights.read(weights.split(spelled)[0])
+def _read(spelled: str, trust: userblocks.Trust) -> Checkpoint:
+    return weights.read(weights.split(spelled)[0], trust)
 
 
 def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:
@@ -252,7 +252,7 @@ def verify(
     seeds: int = 3,
     only: Sequence[str] | None = None,
     original: ModelSource | None = None,
-    trust: Sequence[str] = (),
+    trust: str | Sequence[str] = (),
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
 
@@ -271,7 +271,7 @@ def verify(
     original:
         The model from before the insertions, to compare the rest with.
     trust:
-        PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported for it.
+        PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
 
     Returns
     -------
@@ -291,9 +291,9 @@ def verify(
     >>> verify("yolov8n-simam.onnx", providers=["cpu"]).passed   # doctest: +SKIP
     True
     """
-    userblocks.trust(trust)
     return verification.verify(
         ModelFile.load(model),
+        trust=userblocks.Trust.in_modules([trust] if isinstance(trust, str) else trust),
         providers=providers,
         images=Path(images) if images is not None else None,
         seeds=seeds,

@@ -58,7 +58,7 @@ def as_argument(name: str, value: str) -> str:
     """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'bn_eps': 0.001}``."""
     setting, equals, number = value.partition("=")
     if name == "settings" and equals:
-        return f"settings={{{setting!r}: {number if re.fullmatch(_LITERAL, number) else repr(number)}}}"
+        return f"settings={{{setting!r}: {number if number.isupper() or re.fullmatch(_LITERAL, number) else repr(number)}}}"
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 

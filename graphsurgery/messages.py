@@ -70,10 +70,12 @@ def _begin_alike(first: str, second: str) -> int:
     return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
 
 
-def listed(names: Collection[str], most: int = 6) -> str:
-    """The first few, and how many more there are."""
+def listed(names: Collection[str], most: int = 6, last: str = ",") -> str:
+    """The first few, and how many more there are; ``last`` stands between the last two of a list shown whole."""
     shown = [printable(name) for name in islice(names, most)]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+    if len(names) > most:
+        return f"{', '.join(shown)} and {len(names) - most} more"
+    return f"{last} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def shape_text(shape: Iterable[Dimension]) -> str:

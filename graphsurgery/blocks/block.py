@@ -31,10 +31,10 @@ SATURATED = 40.0
 class Block(ABC):
     """An attention block. Subclasses are registered by lying in a package of the entry-point group."""
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    name: str
+    title: str
     paper: ClassVar[str]
-    reference: ClassVar[str]
+    reference: str
     """the code whose function this is"""
     formula: ClassVar[str]
     untrained: ClassVar[str]

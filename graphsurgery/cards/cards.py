@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
-from .. import entry_points, userblocks
+from .. import entry_points
 from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
 from ..errors import as_argument, as_flag, option, spelled
 from ..messages import html_table, tracked
+from ..userblocks import Trust, user_block
 from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
 Kind = TypeVar("Kind")
@@ -40,7 +41,7 @@ def row(facts: Facts) -> tuple[str, ...]:
     data = facts_json(facts)
     answers = (data["identity"], data["static"], data["float16"], *data["tensorrt"].values(), data["dla"])
     return (
-        type(facts.block).name,
+        facts.block.name,
         short_paper(facts.block.paper),
         f"{facts.parameters:,}",
         str(facts.nodes),
@@ -66,10 +67,10 @@ class Card:
     """All about one block; with the ``name`` of one variant, only that variant's weights and facts."""
 
     def __init__(self, name: str) -> None:
-        own = userblocks.make(name, {})
+        own = user_block(name, {}, Trust.in_blocks([name]))
         one = own or (catalogue_block(name) if "[" in name else None)
         found = [one] if one is not None else variants(block_class(name.strip()))
-        self._block = type(found[0])
+        self._block = found[0]
         self.name = self._block.name
         self._settings = found[0].hyper_parameters()
         self._needs = [setting.name for setting in self._settings if setting.required]
@@ -188,7 +189,6 @@ def block(name: str) -> Card:
     BlockError
         If there is no such block, with the names most like it.
     """
-    userblocks.asked_for(name)
     return Card(name)
 
 

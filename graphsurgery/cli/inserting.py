@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..insertion.splice import Done
     from ..modelfile.model import ModelFile
     from ..request import Request
+    from ..userblocks import Trust
     from ..verification import InsertionReport, Report
 
 _NEEDED = ("torch", "onnxruntime")
@@ -47,14 +48,14 @@ class Checking:
         """The package without which nothing can be verified here; "" if all are there, or verifying was asked for."""
         return "" if self.explicit else next((name for name in _NEEDED if find_spec(name) is None), "")
 
-    def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str]) -> Report:
+    def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str], trust: Trust) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
         from ..insertion.removal import remove, same_bytes
         from ..verification import Rest, verify
 
         with aside():
             images = Path(self.images) if self.images is not None else None
-            report = verify(written, providers=self.providers, images=images, only=ids)
+            report = verify(written, providers=self.providers, images=images, only=ids, trust=trust)
             same = same_bytes(remove(written, ids), before)
         verb = "is" if same else "is not"
         return replace(report, rest=Rest(same, f"without the insertions it {verb} the given model, byte for byte"))
@@ -66,15 +67,17 @@ def run(requests: Sequence[Request], model: str | None, target: Destination, che
     Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
     """
     from ..api import carry_out
+    from ..userblocks import Trust
 
     printer = Printer(as_json=checking.as_json, to_stderr=target.is_standard_output, quiet=checking.quiet)
     before = open_model(model)
     with aside():
         after, done = carry_out(before, requests)
+    trust = Trust.in_blocks(request.module for request in requests)
     outcome = _Outcome(model or DASH, target, done, checking.verbose)
 
     def verified(written: ModelFile) -> None:
-        outcome.report = checking.report(written, before, [each.insertion.id for each in done])
+        outcome.report = checking.report(written, before, [each.insertion.id for each in done], trust)
         if not outcome.report.passed:
             outcome.written = False
             failed = ParityFailed(f"{outcome.reason()}; nothing was written")

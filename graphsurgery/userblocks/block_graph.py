@@ -1,4 +1,4 @@
-"""The graph of a block that a user brings, with its weights apart: what is recorded, copied and run as the referee."""
+"""BlockGraph: the graph of a block that a user brings, without its weights; it is recorded, copied, and run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper
 
 from ..errors import BlockError, ModelError
 from ..feature_map import FeatureMap, float_dtype
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class BlockGraph:
     """A model whose first input is x [N, C, H, W] and whose other inputs are the weights; one output, like x.
 
     Its initializers are the constants that say how to compute (axes, shapes, scalars); no functions, no subgraphs.
@@ -58,6 +58,17 @@ class Skeleton:
         weights = self.model.graph.input[1:]
         return {each.name: tuple(d.dim_value for d in each.type.tensor_type.shape.dim) for each in weights}
 
+    @property
+    def fixed_names(self) -> set[str]:
+        """Tensors that an operator wants in one element type whatever that of the feature map (scales of a Resize)."""
+        found = set()
+        for node in self.model.graph.node:
+            formal = onnx.defs.get_schema(node.op_type, self.opset, "").inputs
+            for place, name in enumerate(node.input):
+                if formal and formal[min(place, len(formal) - 1)].type_str == "tensor(float)":
+                    found.add(name)
+        return found
+
     def check(self, feature: FeatureMap) -> None:
         """BlockError where the graph was made for another feature map."""
         wanted = (feature.batch, feature.channels, feature.height, feature.width)
@@ -78,7 +89,7 @@ class Skeleton:
         return base64.b64encode(zlib.compress(self.model.SerializeToString(deterministic=True), 9)).decode()
 
     @classmethod
-    def from_text(cls, recorded: object, label: str) -> Skeleton:
+    def from_text(cls, recorded: object, label: str) -> BlockGraph:
         """From such a text. BlockError if it is damaged."""
         try:
             model = ModelProto.FromString(zlib.decompress(base64.b64decode(str(recorded))))
@@ -89,7 +100,7 @@ class Skeleton:
         return cls(model, label)
 
 
-def load(path: Path) -> tuple[Skeleton, dict[str, Array]]:
+def load(path: Path) -> tuple[BlockGraph, dict[str, Array]]:
     """The block in an ONNX file, and its weights by name. BlockError if the file is no such block."""
     try:
         file = ModelFile.load(path)
@@ -101,11 +112,9 @@ def load(path: Path) -> tuple[Skeleton, dict[str, Array]]:
     return split(model, path.name)
 
 
-def split(model: ModelProto, label: str) -> tuple[Skeleton, dict[str, Array]]:
-    """A whole model as a skeleton and its weights: the floating-point constants that are not scalars."""
+def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
+    """A whole model as a graph and its weights: the floating-point constants that are not scalars."""
     if model.functions:
-        from onnx import inliner
-
         model = inliner.inline_local_functions(model)
     plain = ModelProto(ir_version=model.ir_version, producer_name="graphsurgery")
     plain.opset_import.extend(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -118,7 +127,7 @@ def split(model: ModelProto, label: str) -> tuple[Skeleton, dict[str, Array]]:
     nodes = [node for node in model.graph.node if not any(name in constants for name in node.output)]
     graph.node.extend(_bare(node) for node in sorted_nodes(nodes, {x.name, *constants}, label))
     _check_operators(plain, label)
-    fixed = fixed_names(graph.node, plain)
+    fixed = BlockGraph(plain, label).fixed_names
     weights = {
         name: numpy_helper.to_array(tensor)
         for name, tensor in constants.items()
@@ -137,19 +146,22 @@ def split(model: ModelProto, label: str) -> tuple[Skeleton, dict[str, Array]]:
     for each in (*graph.input, *graph.output):
         each.doc_string = ""
         del each.metadata_props[:]
-    return Skeleton(plain, label), weights
+    return BlockGraph(plain, label), weights
 
 
-def fixed_names(nodes: Iterable[NodeProto], model: ModelProto) -> set[str]:
-    """Tensors that an operator wants in one element type whatever that of the feature map (scales of a Resize)."""
-    version = Skeleton(model, "").opset
-    found = set()
-    for node in nodes:
-        formal = onnx.defs.get_schema(node.op_type, version, "").inputs
-        for place, name in enumerate(node.input):
-            if formal and formal[min(place, len(formal) - 1)].type_str == "tensor(float)":
-                found.add(name)
-    return found
+def copied(model: ModelProto) -> ModelProto:
+    """A copy to change."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def with_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> ModelProto:
+    """A copy of a model with other nodes."""
+    result = copied(model)
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    return result
 
 
 def sorted_nodes(nodes: Iterable[NodeProto], known: set[str], label: str) -> Iterator[NodeProto]:
@@ -206,7 +218,7 @@ def _check_image(x: onnx.ValueInfoProto, label: str) -> None:
 
 
 def _check_operators(model: ModelProto, label: str) -> None:
-    version = Skeleton(model, label).opset
+    version = BlockGraph(model, label).opset
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
             raise BlockError(

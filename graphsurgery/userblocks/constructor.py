@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..blocks.setting import Setting
-from ..errors import BlockError
+from ..errors import BlockError, option
 
 EPSILON = "bn_eps"
 """What a user gives for every BatchNorm2d, unless the constructor has an argument of that name."""
@@ -33,6 +33,7 @@ class Constructor:
         self._known = {name: each for name, each in parameters.items() if each.kind in kinds}
         self._others = next((name for name, each in parameters.items() if each.kind is each.VAR_KEYWORD), None)
         self._label = label
+        self.found = found
 
     def arguments(self, given: Mapping[str, Any], channels: int) -> dict[str, Any]:
         """All arguments by name. BlockError for one that is unknown or lacking."""
@@ -42,11 +43,12 @@ class Constructor:
         arguments = {name: value for name, value in given.items() if name in self._known or name != EPSILON}
         arguments |= dict.fromkeys(self._channels(given), channels)
         if lacking := [name for name in self._required if name not in arguments]:
-            raise BlockError(f"{self._label} needs {', '.join(lacking)}: give --set {lacking[0]}=VALUE")
+            advice = option("settings", f"{lacking[0]}=VALUE")
+            raise BlockError(f"{self._label} needs {', '.join(lacking)}: use {advice}")
         return arguments
 
     def settings(self) -> Iterator[Setting]:
-        """What ``--set`` takes, as far as the signature tells."""
+        """The hyper-parameters, as far as the signature tells."""
         channels = self._channels({})
         for name, each in self._known.items():
             doc = "the channels of the site, unless it is given" if name in channels else ""

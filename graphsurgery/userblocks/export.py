@@ -103,7 +103,8 @@ def _quietly() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(action="ignore"), _nowhere(1), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), _nowhere(1), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)

@@ -1,34 +1,184 @@
-"""A skeleton made to fit one site: its sizes (see sizes.py), its opset (see opsets.py), its element type."""
+"""A block's graph made to fit one site: its sizes, its opset, its element type."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
 from ..feature_map import FeatureMap
-from .block_graph import Skeleton, fixed_names
+from ..messages import shape_text
+from .block_graph import BlockGraph, copied, with_nodes
 from .opset_conversion import with_opset
-from .sizes import with_sizes
+from .shape_check import Shape, infer, known_shapes, misfit
+
+Array = np.ndarray[Any, Any]
+_ROUNDS = 8
+_LARGEST = 1 << 22
+"""Elements of a constant that is worth computing ahead."""
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+_MOST_COUNTS = 16
 
 
-def fitted(skeleton: Skeleton, feature: FeatureMap, opset: int) -> Skeleton:
+def fitted(graph: BlockGraph, feature: FeatureMap, opset: int) -> BlockGraph:
     """The same function in the model's opset and the site's element type, with what follows from the sizes computed.
 
     BlockError if there is no such form.
     """
-    skeleton.check(feature)
-    return with_dtype(with_opset(with_sizes(skeleton, feature), opset), feature.dtype)
+    graph.check(feature)
+    return with_dtype(with_opset(with_sizes(graph, feature), opset), feature.dtype)
 
 
-def with_dtype(skeleton: Skeleton, dtype: str) -> Skeleton:
+# ---------------------------------------------------------------------- sizes
+
+
+def with_sizes(graph: BlockGraph, feature: FeatureMap) -> BlockGraph:
+    """With the site's sizes, and everything that follows from them and from constants computed.
+
+    BlockError if the graph is then known not to work, or to give another shape.
+    """
+    model = _sized(graph, feature)
+    if reason := misfit(model):
+        raise BlockError(_unfit(graph, feature, reason))
+    if shape := _other_shape(model, feature):
+        raise BlockError(f"a block keeps the shape of its input; {graph.label} makes {shape} of {_shape(feature)}")
+    return BlockGraph(_pruned(model), graph.label)
+
+
+def _sized(graph: BlockGraph, feature: FeatureMap) -> ModelProto:
+    model = copied(graph.model)
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    for dimension, size, name in zip(dimensions, _shape(feature), "NCHW", strict=True):
+        dimension.Clear()
+        if size is None:
+            dimension.dim_param = name
+        else:
+            dimension.dim_value = size
+    for _ in range(_ROUNDS):
+        count = len(model.graph.node)
+        model = _folded(model)
+        if len(model.graph.node) == count:
+            break
+    return model
+
+
+def _shape(feature: FeatureMap) -> Shape:
+    return [feature.batch, feature.channels, feature.height, feature.width]
+
+
+def _other_shape(model: ModelProto, feature: FeatureMap) -> Shape | None:
+    """The shape of the output, if that is known not to be the site's."""
+    shape = known_shapes(infer(model)).get(model.graph.output[0].name)
+    if shape is None:
+        return None
+    pairs = zip(shape, _shape(feature), strict=False)
+    return shape if len(shape) != 4 or any(a != b for a, b in pairs if a is not None and b is not None) else None
+
+
+def _unfit(graph: BlockGraph, feature: FeatureMap, reason: str) -> str:
+    """What to say of a graph that does not fit: the number of channels that it is made for, where its weights tell."""
+    counts = {size for shape in graph.parameters.values() for size in shape} - {feature.channels}
+    fitting = []
+    for count in sorted(counts)[:_MOST_COUNTS]:
+        other = replace(feature, channels=count)
+        model = _sized(graph, other)
+        if not misfit(model) and not _other_shape(model, other):
+            fitting.append(count)
+    if len(fitting) == 1:
+        return f"{feature.label} has {feature.channels} channels; {graph.label} is made for {fitting[0]}"
+    return f"{graph.label} does not work on {feature.label}, {shape_text(_shape(feature))}: {reason}"
+
+
+# ---------------------------------------------------------------------- constants
+
+
+def _folded(model: ModelProto) -> ModelProto:
+    """One pass of computing what is constant."""
+    shapes, opset = known_shapes(infer(model)), BlockGraph(model, "").opset
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    left, computed = [], dict[str, Array]()
+    for node in model.graph.node:
+        values = None if model.graph.output[0].name in node.output else _value(node, known, shapes, opset)
+        if values is None:
+            left.append(node)
+        else:
+            computed |= values
+            known |= values
+    result = with_nodes(model, left)
+    consumed = {name for node in left for name in node.input}
+    tensors = [*model.graph.initializer, *(numpy_helper.from_array(computed[name], name) for name in computed)]
+    del result.graph.initializer[:]
+    result.graph.initializer.extend(tensor for tensor in tensors if tensor.name in consumed)
+    return result
+
+
+def _value(node: NodeProto, known: dict[str, Array], shapes: dict[str, Shape], opset: int) -> dict[str, Array] | None:
+    """What a node gives, if that follows from constants and shapes."""
+    if node.op_type == "Shape":
+        attributes = {each.name: each.i for each in node.attribute}
+        part = shapes.get(node.input[0], [None])[attributes.get("start", 0) : attributes.get("end")]
+        return None if None in part else {node.output[0]: np.array(part, np.int64)}
+    given = [name for name in node.input if name]
+    if node.op_type in _RANDOM or not known.keys() >= set(given):
+        return None
+    if any(size is not None and size > _LARGEST for name in node.output for size in shapes.get(name, [])):
+        return None
+    from onnx.reference import ReferenceEvaluator  # takes 20 ms, for those who bring a graph of their own
+
+    outputs = [name for name in node.output if name]
+    inputs, results = ([onnx.ValueInfoProto(name=name) for name in names] for names in (given, outputs))
+    alone = onnx.helper.make_graph([node], "node", inputs, results)
+    try:
+        values: Any = ReferenceEvaluator(alone, {"": opset}).run(None, {name: known[name] for name in given})
+    except Exception:  # it raises whatever its operators raise; then the node stays
+        return None
+    arrays = [np.asarray(each) for each in values]
+    return None if any(each.size > _LARGEST for each in arrays) else dict(zip(outputs, arrays, strict=True))
+
+
+def _pruned(model: ModelProto) -> ModelProto:
+    """Without the nodes that only pass a tensor on, and those that nothing consumes."""
+    final = model.graph.output[0].name
+    same: dict[str, str] = {}
+    nodes = []
+    for node in copied(model).graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
+        if _passes_on(node) and node.output[0] != final:
+            same[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
+    needed, kept = {final}, []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return with_nodes(model, reversed(kept))
+
+
+def _passes_on(node: NodeProto) -> bool:
+    """Whether a node gives what it gets: an Identity, or a Dropout without a mask that cannot be set to training."""
+    if node.op_type == "Dropout":
+        return not any(node.output[1:]) and not any(node.input[2:])
+    return node.op_type == "Identity"
+
+
+# ---------------------------------------------------------------------- element type
+
+
+def with_dtype(graph: BlockGraph, dtype: str) -> BlockGraph:
     """With every tensor of the feature map's element type in another one. BlockError if an operator lacks it."""
-    old = skeleton.x.type.tensor_type.elem_type
+    old = graph.x.type.tensor_type.elem_type
     new = FeatureMap(1, None, None, dtype).onnx_type
     if old == new:
-        return skeleton
-    model = _copy(skeleton.model)
-    fixed = fixed_names(model.graph.node, model)
+        return graph
+    model = copied(graph.model)
+    fixed = graph.fixed_names
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type == old:
             value.type.tensor_type.elem_type = new
@@ -36,33 +186,27 @@ def with_dtype(skeleton: Skeleton, dtype: str) -> Skeleton:
         if tensor.data_type == old and tensor.name not in fixed:
             tensor.CopyFrom(_cast(tensor, dtype))
     for node in model.graph.node:
-        _check_supported(node, skeleton, dtype)
+        _check_supported(node, graph, dtype)
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype") and attribute.i == old:
                 attribute.i = new
             elif attribute.HasField("t") and attribute.t.data_type == old:
                 attribute.t.CopyFrom(_cast(attribute.t, dtype))
     del model.graph.value_info[:]
-    return Skeleton(model, skeleton.label)
+    return BlockGraph(model, graph.label)
 
 
-def _check_supported(node: NodeProto, skeleton: Skeleton, dtype: str) -> None:
-    schema = onnx.defs.get_schema(node.op_type, skeleton.opset, "")
+def _check_supported(node: NodeProto, graph: BlockGraph, dtype: str) -> None:
+    schema = onnx.defs.get_schema(node.op_type, graph.opset, "")
     name = {"float32": "float", "float64": "double"}.get(dtype, dtype)
     allowed = {kind for constraint in schema.type_constraints for kind in constraint.allowed_type_strs}
     if "tensor(float)" in allowed and f"tensor({name})" not in allowed:
         raise BlockError(
-            f"the site is {dtype}, {skeleton.label} is {skeleton.dtype}, and ONNX has no {node.op_type} for {dtype} at "
-            f"opset {skeleton.opset}"
+            f"the site is {dtype}, {graph.label} is {graph.dtype}, and ONNX has no {node.op_type} for {dtype} at "
+            f"opset {graph.opset}"
         )
 
 
 def _cast(tensor: TensorProto, dtype: str) -> TensorProto:
     values = numpy_helper.to_array(tensor).astype(FeatureMap(1, None, None, dtype).numpy_dtype)
     return numpy_helper.from_array(values, tensor.name)
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copied = ModelProto()
-    copied.CopyFrom(model)
-    return copied

@@ -1,44 +1,72 @@
-"""PyTorch modules that may be imported.
+"""Importing the PyTorch modules that a user names, and those that the record of an insertion names.
 
-The record of an insertion names its module, and importing it runs its code. A model file is not a reason to run code:
-only what the user has named himself, in this process, is imported.
+Importing a module runs its code, and a model file is no reason to run code: a module that a record names is imported
+only where the caller trusts it. That trust ends with the call that it was given to.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import BlockError, MissingDependency
+from ..errors import BlockError, MissingDependency, option
 
 if TYPE_CHECKING:
     import torch
 
-_allowed: set[str] = set()
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
-def allow(spelled: str) -> None:
-    """Let ``package.module:Class`` be imported from now on."""
-    _allowed.add(spelled)
+def is_module(spelled: str) -> bool:
+    """Whether a block's name is that of a PyTorch module, ``package.module:Class``."""
+    return _MODULE.fullmatch(spelled.strip()) is not None
 
 
-def recorded(spelled: str) -> type[torch.nn.Module]:
-    """The class that the record of an insertion names. MissingDependency if it may not, or cannot, be imported."""
-    if spelled not in _allowed:
-        raise MissingDependency(
-            f"{spelled} is a PyTorch module from outside the catalogue, and importing it runs its code; if it is "
-            f"yours, say --trust {spelled}"
-        )
-    try:
-        return load(spelled)
-    except BlockError as error:
-        raise MissingDependency(f"{error}; it is needed to compare the block with it") from None
+@dataclass(frozen=True)
+class Trust:
+    """The PyTorch modules that one call may import, each as ``package.module:Class``; none by default."""
+
+    modules: frozenset[str] = frozenset()
+
+    @classmethod
+    def in_modules(cls, names: Iterable[str]) -> Trust:
+        """Trust in modules that the user lists. BlockError for a name that is not of that form."""
+        modules = frozenset(name.strip() for name in names)
+        if wrong := next((name for name in sorted(modules) if not is_module(name)), None):
+            raise BlockError(f"{wrong!r} does not name a PyTorch module; write it as in mypkg.blocks:MyAttention")
+        return cls(modules)
+
+    @classmethod
+    def in_blocks(cls, names: Iterable[str]) -> Trust:
+        """Trust in the modules among the blocks that the user wants inserted. BlockError if one cannot be imported."""
+        modules = frozenset(name.strip() for name in names if is_module(name))
+        for name in modules:
+            _load(name)
+        return cls(modules)
+
+    def load(self, name: str) -> type[torch.nn.Module]:
+        """The class of that name. MissingDependency if it is not trusted, or cannot be imported."""
+        if name not in self.modules:
+            raise MissingDependency(
+                f"{name} is a PyTorch module from outside the catalogue, and importing it runs its code; if it is "
+                f"yours, use {option('trust', name)}"
+            )
+        try:
+            return _load(name)
+        except BlockError as error:
+            raise MissingDependency(f"{error.message}; it is needed to compare the block with it") from None
 
 
-def load(spelled: str) -> type[torch.nn.Module]:
-    """The class. The current folder is looked into as well, as by ``python -m``. BlockError if it cannot be had."""
+NO_TRUST = Trust()
+
+
+def _load(spelled: str) -> type[torch.nn.Module]:
+    """The class. The current folder is searched as well, as by ``python -m``. BlockError if it cannot be imported."""
     module, _, name = spelled.partition(":")
     try:
         import torch

@@ -1,23 +1,25 @@
-"""A block from an ONNX file: its nodes are copied, its weights are parameters, and its referee is the file itself."""
+"""A block from an ONNX file: its nodes are copied, its weights are parameters, and its reference is the file itself."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
+from onnx import numpy_helper
 
 from ..blocks.block import Array, Block
 from ..blocks.reference import Reference
 from ..errors import BlockError
-from ..feature_map import FeatureMap
+from ..feature_map import FeatureMap, float_dtype
 from ..template.template import Template
-from .block_graph import Skeleton, load
+from .block_graph import BlockGraph, load
 from .fit_to_site import fitted
-from .paste import paste
+from .shape_check import infer
 
 if TYPE_CHECKING:
     import torch
@@ -32,74 +34,108 @@ class OnnxBlock(Block):
     formula = "what the ONNX file computes"
     untrained = "does what its file says"
     redrawn = False  # its weights are those of its file
-    file: ClassVar[str]
-    """name of the file, without its folder"""
 
-    def __init__(self, skeleton: Skeleton, weights: Mapping[str, Array]) -> None:
+    def __init__(self, graph: BlockGraph, weights: Mapping[str, Array]) -> None:
+        self.title = self.reference = graph.label
+        self.name = re.sub(r"\W+", "_", Path(graph.label).stem).strip("_").lower() or "block"
         self.variant = None
-        self._skeleton = skeleton
+        self.values: dict[str, Any] = {_GRAPH: graph.to_text()}
+        self._graph = graph
         self._weights = dict(weights)
-        self.values: dict[str, Any] = {_GRAPH: skeleton.to_text()}
 
     @property
     def spelled(self) -> str:
-        return self.file
+        return self._graph.label
 
     @property
     def has_weights(self) -> bool:
-        return bool(self._skeleton.parameters)
+        return bool(self._graph.parameters)
 
     def with_values(self, **values: object) -> Block:
+        """The block itself, since a graph has no hyper-parameters; the graph of a record does not replace its own."""
+        _check_settings(values, self._graph.label)
         return self
 
     def example(self) -> FeatureMap:
         usual = super().example()
-        batch, channels, height, width = self._skeleton.shape
+        batch, channels, height, width = self._graph.shape
         return FeatureMap(
             channels or usual.channels,
             height or usual.height,
             width or usual.width,
-            self._skeleton.dtype,
+            self._graph.dtype,
             batch or 1,
             usual.label,
         )
 
     def check(self, feature: FeatureMap) -> None:
-        self._skeleton.check(feature)
+        self._graph.check(feature)
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self._skeleton.dtype == feature.dtype:
+        if self._graph.dtype == feature.dtype:
             return []
-        return [f"{self.file} is {self._skeleton.dtype}; it was converted to {feature.dtype}, that of the site"]
+        return [f"{self.spelled} is {self._graph.dtype}; it was converted to {feature.dtype}, that of the site"]
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        return self._skeleton.parameters
+        return self._graph.parameters
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         return dict(self._weights)
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        return paste(t, fitted(self._skeleton, t.feature, t.opset), t.weight)
+        return write_graph(t, self._graph, t.weight)
 
     def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from .onnx_reference import Referee
+        from .onnx_reference import OnnxReference  # imports torch
 
-        return Referee(self._skeleton, self.compared_with(feature).dtype)
+        return OnnxReference(self._graph, self.compared_with(feature).dtype)
 
     def compared_with(self, feature: FeatureMap) -> Reference:
-        what = f"{self.file} itself in onnxruntime"
+        what = f"{self.spelled} itself in onnxruntime"
         return Reference(what, what, "onnxruntime", "float64" if feature.dtype == "float64" else "float32")
 
 
 def onnx_block(spelled: str, settings: Mapping[str, object]) -> Block:
     """The block in the file ``spelled``, or, with the graph in ``settings``, that of a record. Raises BlockError."""
     file = Path(spelled).name
-    extra = [name for name in settings if name != _GRAPH]
-    if extra:
-        raise BlockError(f"{file} is an ONNX file and has no hyper-parameter {extra[0]!r}")
-    name = re.sub(r"\W+", "_", Path(file).stem).strip("_").lower() or "block"
-    texts = {"name": name, "title": file, "reference": file, "file": file}
-    described: type[OnnxBlock] = type("OnnxFile", (OnnxBlock,), texts)
+    _check_settings(settings, file)
     if _GRAPH in settings:
-        return described(Skeleton.from_text(settings[_GRAPH], file), {})
-    return described(*load(Path(spelled)))
+        return OnnxBlock(BlockGraph.from_text(settings[_GRAPH], file), {})
+    return OnnxBlock(*load(Path(spelled)))
+
+
+def _check_settings(names: Iterable[str], file: str) -> None:
+    if extra := [name for name in names if name != _GRAPH]:
+        raise BlockError(f"{file} is an ONNX file and has no hyper-parameter {extra[0]!r}")
+
+
+def write_graph(t: Template, graph: BlockGraph, weight: Callable[[str], gs.Tensor]) -> gs.Variable:
+    """Write a graph, fitted to the site, after ``t.x`` and return its output; ``weight(name)`` gives a weight's tensor.
+
+    BlockError if the graph has no form that fits.
+    """
+    graph = fitted(graph, t.feature, t.opset)
+    proto = infer(graph.model).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*proto.value_info, *proto.output)}
+    tensors: dict[str, gs.Tensor] = {"": gs.Variable.empty(), graph.x.name: t.x}
+    weights, fixed = set(graph.parameters), graph.fixed_names
+    constants = {tensor.name: tensor for tensor in proto.initializer}
+
+    def tensor(name: str) -> gs.Tensor:
+        if name not in tensors:
+            if name in weights:
+                tensors[name] = weight(name)
+            else:
+                values = numpy_helper.to_array(constants[name])
+                own = float_dtype(constants[name].data_type) is None or name in fixed
+                tensors[name] = t.own(values, name) if own else t.constant(values, name)
+        return tensors[name]
+
+    for node in proto.node:
+        attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        types = [kinds.get(name) or t.feature.onnx_type for name in node.output]
+        outputs = t.node(node.op_type, [tensor(name) for name in node.input], types, **attributes)
+        tensors |= {name: output for name, output in zip(node.output, outputs, strict=True) if name}
+    output = tensors[proto.output[0].name]
+    assert isinstance(output, gs.Variable)
+    return t.op("Identity", output) if output is t.x else output

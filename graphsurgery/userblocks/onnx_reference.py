@@ -1,4 +1,4 @@
-"""An ONNX block as a PyTorch module, for parity: onnxruntime runs the graph as in the user's file. Imports torch."""
+"""An ONNX block as a PyTorch module, to compare with: onnxruntime runs the graph of the user's file. Imports torch."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from ..feature_map import FeatureMap
 from ..runtime.session import session
-from .block_graph import Skeleton
+from .block_graph import BlockGraph
 from .fit_to_site import with_dtype
 
 
-class Referee(nn.Module):
+class OnnxReference(nn.Module):
     """The graph before it was fitted to the site, in its own opset; in ``dtype``, float32 or float64.
 
     ``load_state_dict`` takes the weights by the names that they have in the graph.
     """
 
-    def __init__(self, skeleton: Skeleton, dtype: str) -> None:
+    def __init__(self, graph: BlockGraph, dtype: str) -> None:
         super().__init__()
         self._dtype = dtype
-        self._skeleton = with_dtype(skeleton, self._dtype)
-        self._session = session(self._skeleton.model.SerializeToString(), "cpu", optimise=False, threads=1)
+        self._graph = with_dtype(graph, self._dtype)
+        self._session = session(self._graph.model.SerializeToString(), "cpu", optimise=False, threads=1)
         self._weights: dict[str, np.ndarray[Any, Any]] = {}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> _IncompatibleKeys:
         """The weights, by name."""
-        known = self._skeleton.parameters
+        known = self._graph.parameters
         kind = FeatureMap(1, None, None, self._dtype).numpy_dtype
         self._weights = {name: np.asarray(state_dict[name], kind) for name in known if name in state_dict}
         missing = [name for name in known if name not in state_dict]
@@ -42,5 +42,5 @@ class Referee(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W], in the type of x."""
         array = x.numpy().astype(FeatureMap(1, None, None, self._dtype).numpy_dtype)
-        (result,) = self._session.run({self._skeleton.x.name: array, **self._weights})
+        (result,) = self._session.run({self._graph.x.name: array, **self._weights})
         return torch.from_numpy(np.array(result)).to(x.dtype)

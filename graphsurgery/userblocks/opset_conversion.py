@@ -1,20 +1,26 @@
-"""A skeleton in another opset.
+"""A block's graph in another opset: exactly the same function, or not at all.
 
-Most operators that a block is made of have only been given more element types over the years, and ONNX's own converter
-does not go back even over that. So these are taken as they are; those whose form changed are restated (restated.py);
-what is left goes to the converter, node by node, so that one that it refuses does not hold up the others.
+To a newer opset, ONNX's own converter raises it. That converter hardly goes back: most operators that a block is made
+of have only been given more element types over the years, and it refuses even those. Here they are taken as they are,
+and those whose form changed (axes that became an input, the sizes of a Split, the axis of a Softmax) follow the rules
+below.
+
+Source of what each version means: https://onnx.ai/onnx/operators/
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper, version_converter
 
 from ..errors import BlockError
-from .block_graph import Skeleton
-from .restated import RULES, Change
-from .shape_check import known_shapes
-from .sizes import infer
+from .block_graph import BlockGraph, copied, with_nodes
+from .shape_check import Shape, infer, known_shapes
 
 _SAME_SINCE: dict[str, int] = {
     **dict.fromkeys(
@@ -24,7 +30,7 @@ _SAME_SINCE: dict[str, int] = {
     "Concat": 4,
     **dict.fromkeys(("Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "InstanceNormalization", "LeakyRelu"), 6),
     **dict.fromkeys(("Log", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sqrt", "Tanh", "Tile"), 6),
-    **dict.fromkeys(("Add", "And", "Cos", "Div", "Mul", "Or", "PRelu", "Pow", "Sin", "Sub"), 7),
+    **dict.fromkeys(("Add", "And", "Cos", "Div", "Dropout", "Mul", "Or", "PRelu", "Pow", "Sin", "Sub"), 7),
     **dict.fromkeys(("Expand", "Max", "Min", "Sum"), 8),
     **dict.fromkeys(("BatchNormalization", "Cast", "ConstantOfShape", "Erf", "Greater", "Less", "Sign", "Where"), 9),
     "Mod": 10,
@@ -44,22 +50,56 @@ _LATE_VALUES = {
 """What an attribute may say -> the opset from which on it may."""
 
 
-def with_opset(skeleton: Skeleton, opset: int) -> Skeleton:
+def with_opset(graph: BlockGraph, opset: int) -> BlockGraph:
     """The same function in another opset. BlockError, with the operator, if it cannot be said there."""
-    if skeleton.opset == opset:
-        return skeleton
-    model = ModelProto()
-    model.CopyFrom(skeleton.model)
-    inferred = infer(model)
-    change = Change(model, known_shapes(inferred), skeleton.opset, opset)
+    if graph.opset == opset:
+        return graph
+    return (_raised if graph.opset < opset else _lowered)(graph, opset)
+
+
+def _raised(graph: BlockGraph, opset: int) -> BlockGraph:
+    """In a newer opset, by ONNX's converter; the constants that it adds are named after the inputs that they are."""
+    try:
+        model = version_converter.convert_version(graph.model, opset)
+    except Exception as error:  # whatever its C++ side raises
+        reason = " ".join(str(error).split()).rpartition("failed: ")[2].replace("$", "")
+        raise _refused(graph, opset, f"cannot be raised to that: {reason[:160]}") from None
+    constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    result = with_nodes(model, (node for node in model.graph.node if node.output[0] not in constants))
+    for node in result.graph.node:
+        for place, name in enumerate(node.input):
+            if name in constants:
+                formal = onnx.defs.get_schema(node.op_type, opset, "").inputs[place].name
+                node.input[place] = f"{node.output[0]}.{formal}"
+                values = numpy_helper.to_array(constants[name])
+                result.graph.initializer.append(numpy_helper.from_array(values, node.input[place]))
+    return BlockGraph(result, graph.label)
+
+
+def _lowered(graph: BlockGraph, opset: int) -> BlockGraph:
+    """In an older opset, node by node, as far as is known here."""
+    model = copied(graph.model)
+    change = Change(model, known_shapes(infer(model)), graph.opset, opset)
     nodes = []
-    for node in skeleton.model.graph.node:
-        nodes += _taken(node, change) or _converted(node, inferred, change, skeleton.label)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    for node in graph.model.graph.node:
+        restated = _taken(node, change)
+        if restated is None:
+            since = min(
+                each.since_version for each in onnx.defs.get_all_schemas_with_history() if each.name == node.op_type
+            )
+            why = f" (ONNX has it from opset {since} on)" if since > opset else ""
+            raise _refused(graph, opset, f"its {node.op_type} cannot be said there{why}")
+        nodes += restated
+    model = with_nodes(model, nodes)
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
-    return Skeleton(model, skeleton.label)
+    return BlockGraph(model, graph.label)
+
+
+def _refused(graph: BlockGraph, opset: int, reason: str) -> BlockError:
+    return BlockError(
+        f"{graph.label} is in opset {graph.opset} and the model in {opset}, and {reason}; export it with opset {opset}"
+    )
 
 
 def _taken(node: NodeProto, change: Change) -> list[NodeProto] | None:
@@ -70,7 +110,7 @@ def _taken(node: NodeProto, change: Change) -> list[NodeProto] | None:
     if rule := RULES.get(node.op_type):
         return rule(node, change)
     since = _SAME_SINCE.get(node.op_type)
-    if before is None or after is None or since is None or min(change.old, change.new) < since:
+    if before is None or after is None or since is None or change.new < since:
         return None
     if len(node.input) > after.max_input:
         return None
@@ -100,54 +140,151 @@ def _is_default(attribute: onnx.AttributeProto, schema: onnx.defs.OpSchema) -> b
     return bool(value == usual)
 
 
-def _converted(node: NodeProto, inferred: ModelProto, change: Change, label: str) -> list[NodeProto]:
-    """What ONNX's converter makes of the node. BlockError if it refuses."""
-    from onnx import version_converter
+# ---------------------------------------------------------------------- rules
 
-    if _schema(node.op_type, change.new) is None:
-        versions = (each for each in onnx.defs.get_all_schemas_with_history() if each.name == node.op_type)
-        reason = f"ONNX has it from opset {min(each.since_version for each in versions)} on"
-    else:
-        try:
-            return _own_names(version_converter.convert_version(_alone(node, inferred), change.new), node, change)
-        except Exception as error:  # whatever its C++ side raises
-            text = " ".join(str(error).split()).rpartition("failed: ")[2].replace("$", "")
-            reason = f"ONNX's converter says: {text[:160]}" if text else "ONNX's converter cannot do it"
-    raise BlockError(
-        f"{label} is in opset {change.old} and the model in {change.new}, and its {node.op_type} cannot be said there "
-        f"({reason}); export it with opset {change.new}"
-    )
+_NEGATIVE_SINCE = 11
+"""Up to then an axis counts from the front."""
+_SAME_AXES = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+_AXES_AS_INPUT = {
+    **dict.fromkeys(("Squeeze", "Unsqueeze", "ReduceSum"), 13),
+    **dict.fromkeys((f"Reduce{kind}" for kind in _SAME_AXES), 18),
+}
+"""Operator -> the opset in which its axes became an input."""
+_SPLIT_AS_INPUT = 13
+_ONE_AXIS = 13
+"""From here on a Softmax is along its axis; before, along that and all after it."""
+_HARDSWISH = 14
 
 
-def _alone(node: NodeProto, inferred: ModelProto) -> ModelProto:
-    """A model of one node, with what is known of its tensors."""
-    graph = inferred.graph
-    constants = [tensor for tensor in graph.initializer if tensor.name in node.input]
-    types = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
-    arriving = dict.fromkeys(name for name in node.input if name and name not in {each.name for each in constants})
-    inputs = [types.get(name, onnx.ValueInfoProto(name=name)) for name in arriving]
-    outputs = [types.get(name, onnx.ValueInfoProto(name=name)) for name in node.output if name]
-    alone = onnx.helper.make_graph([node], "node", inputs, outputs, constants)
-    return onnx.helper.make_model(alone, opset_imports=list(inferred.opset_import), ir_version=inferred.ir_version)
+@dataclass(frozen=True)
+class Change:
+    """From the opset ``old`` back to ``new``, in a model that may get more constants; ``shapes``: of its tensors."""
+
+    model: ModelProto
+    shapes: dict[str, Shape]
+    old: int
+    new: int
+
+    def constant(self, name: str) -> list[int] | None:
+        """The whole numbers in a constant; None for what is computed."""
+        for tensor in self.model.graph.initializer:
+            if tensor.name == name:
+                return [int(each) for each in numpy_helper.to_array(tensor).ravel()]
+        return None
+
+    def given(self, node: NodeProto, place: int) -> list[int] | None:
+        """The same for an input of a node that may be absent: [] for that."""
+        name = node.input[place] if len(node.input) > place else ""
+        return self.constant(name) if name else []
+
+    def add(self, name: str, values: Sequence[int]) -> str:
+        """A further constant; returns its name."""
+        self.model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def rank(self, name: str) -> int | None:
+        """Number of dimensions of a tensor."""
+        shape = self.shapes.get(name)
+        return None if shape is None else len(shape)
+
+    def counted(self, axes: Sequence[int], rank: int | None) -> list[int] | None:
+        """Axes as the new opset counts them, in order up to then (older inference takes that for granted); None if that
+        takes the unknown number of dimensions.
+        """
+        if self.new >= _NEGATIVE_SINCE:
+            return list(axes)
+        if rank is None:
+            return sorted(axes) if all(axis >= 0 for axis in axes) else None
+        return sorted(axis % rank for axis in axes)
 
 
-def _own_names(made: ModelProto, node: NodeProto, change: Change) -> list[NodeProto]:
-    """The nodes of a converted model, with names that are free in the whole one; its constants go there."""
-    known = {"", *node.input, *node.output}
-    found = []
-    for tensor in made.graph.initializer:
-        if tensor.name not in known:
-            change.model.graph.initializer.append(_renamed(tensor, f"{node.output[0]}.{tensor.name}"))
-    for each in made.graph.node:
-        for names in (each.input, each.output):
-            for place, name in enumerate(names):
-                names[place] = name if name in known else f"{node.output[0]}.{name}"
-        if each.op_type == "Constant":
-            change.model.graph.initializer.append(_renamed(each.attribute[0].t, each.output[0]))
-        else:
-            found.append(each)
-    return found
+Restated = list[NodeProto] | None
+"""what stands for a node in the other opset; None if that is not known here"""
 
 
-def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    return numpy_helper.from_array(numpy_helper.to_array(tensor), name)
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    return {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+
+
+def _with_axes(node: NodeProto, change: Change) -> Restated:
+    moved, attributes = _AXES_AS_INPUT[node.op_type], _attributes(node)
+    if change.new >= moved:
+        return [node]
+    noop = attributes.pop("noop_with_empty_axes", 0)
+    axes = change.given(node, 1) if change.old >= moved else attributes.pop("axes", [])
+    rank = change.rank(node.output[0] if node.op_type == "Unsqueeze" else node.input[0])
+    axes = None if axes is None else change.counted(axes, rank)
+    if axes is None or (noop and not axes):
+        return None
+    if axes:
+        attributes["axes"] = axes
+    return [onnx.helper.make_node(node.op_type, node.input[:1], node.output, **attributes)]
+
+
+def _split(node: NodeProto, change: Change) -> Restated:
+    attributes = _attributes(node)
+    sizes = change.given(node, 1) if change.old >= _SPLIT_AS_INPUT else attributes.pop("split", [])
+    axis = change.counted([attributes.pop("axis", 0)], change.rank(node.input[0]))
+    count = attributes.pop("num_outputs", None)
+    if sizes is None or axis is None:
+        return None
+    if count is not None:  # the last part may be smaller than the others; before, all are of one size
+        shape = change.shapes.get(node.input[0])
+        size = shape[axis[0]] if shape is not None else None
+        if size is None:
+            return None
+        part = -(-size // count)
+        sizes = [part] * (count - 1) + [size - part * (count - 1)] if size % count else []
+    inputs = [node.input[0]]
+    if sizes and change.new >= _SPLIT_AS_INPUT:
+        inputs.append(change.add(f"{node.output[0]}.split", sizes))
+    elif sizes:
+        attributes["split"] = sizes
+    return [onnx.helper.make_node("Split", inputs, node.output, axis=axis[0], **attributes)]
+
+
+def _softmax(node: NodeProto, change: Change) -> Restated:
+    rank = change.rank(node.input[0])
+    if rank is None:
+        return None
+    axis = _attributes(node).get("axis", -1 if change.old >= _ONE_AXIS else 1) % rank
+    if axis == rank - 1 or change.new >= _ONE_AXIS or change.old < _ONE_AXIS:
+        return [onnx.helper.make_node(node.op_type, node.input, node.output, axis=axis)]
+    order = [place for place in range(rank) if place != axis] + [axis]
+    back = [order.index(place) for place in range(rank)]
+    last, result = f"{node.output[0]}.last", f"{node.output[0]}.result"
+    return [
+        onnx.helper.make_node("Transpose", node.input, [last], perm=order),
+        onnx.helper.make_node(node.op_type, [last], [result], axis=rank - 1),
+        onnx.helper.make_node("Transpose", [result], node.output, perm=back),
+    ]
+
+
+def _reshape(node: NodeProto, change: Change) -> Restated:
+    """A 0 copies a size, unless ``allowzero`` is set; without a 0 that says nothing."""
+    attributes = _attributes(node)
+    if attributes.pop("allowzero", 0):
+        wanted = change.constant(node.input[1])
+        if wanted is None or 0 in wanted:
+            return None
+    return [onnx.helper.make_node("Reshape", node.input, node.output, **attributes)]
+
+
+def _hardswish(node: NodeProto, change: Change) -> Restated:
+    """By its definition: x * HardSigmoid(x) with alpha = 1/6 and beta = 1/2."""
+    if change.new >= _HARDSWISH:
+        return [node]
+    gate = f"{node.output[0]}.gate"
+    return [
+        onnx.helper.make_node("HardSigmoid", node.input, [gate], alpha=1 / 6, beta=0.5),
+        onnx.helper.make_node("Mul", [node.input[0], gate], node.output),
+    ]
+
+
+RULES: dict[str, Callable[[NodeProto, Change], Restated]] = {
+    **dict.fromkeys(_AXES_AS_INPUT, _with_axes),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), _softmax),
+    "Split": _split,
+    "Reshape": _reshape,
+    "HardSwish": _hardswish,
+}

@@ -21,12 +21,10 @@ _Shapes = Sequence[Shape | None]
 
 def misfit(model: ModelProto) -> str:
     """Why the nodes of a graph cannot work on the shapes that arrive at them; "" if nothing speaks against it."""
-    del model.graph.value_info[:]
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=True)
+        shapes = known_shapes(infer(model, strict=True))
     except onnx.shape_inference.InferenceError as error:
         return _in_short(str(error))
-    shapes = known_shapes(inferred)
     for node in model.graph.node:
         rule = _RULES.get(node.op_type)
         reason = rule(node, [shapes.get(name) for name in node.input], model) if rule else ""
@@ -35,12 +33,19 @@ def misfit(model: ModelProto) -> str:
     return ""
 
 
+def infer(model: ModelProto, *, strict: bool = False) -> ModelProto:
+    """With shapes and element types of all tensors, as far as ONNX can tell; ``strict``: InferenceError for misfits."""
+    del model.graph.value_info[:]
+    result: ModelProto = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=strict)
+    return result
+
+
 def known_shapes(inferred: ModelProto) -> dict[str, Shape]:
     """The shapes that inference found, by tensor; None for a size that it did not."""
     graph = inferred.graph
     found: dict[str, Shape] = {
         value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.input)
+        for value in (*graph.value_info, *graph.input, *graph.output)
         if value.type.tensor_type.HasField("shape")
     }
     return found | {tensor.name: list(tensor.dims) for tensor in graph.initializer}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,36 +16,38 @@ from ..blocks.state_dict import load_weights
 from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..template.template import Template
-from . import importing
 from .block_graph import split
 from .constructor import EPSILON, Constructor
-from .fit_to_site import fitted
-from .paste import paste
+from .importing import NO_TRUST, Trust
+from .onnx_block import write_graph
 
 if TYPE_CHECKING:
     import torch
 
 
 class TorchBlock(Block):
-    """``values`` are the arguments of the constructor that the user gave.
+    """The block ``package.module:Class``; ``settings`` are the arguments of the constructor that the user gave.
 
-    ``bn_eps``, unless the constructor has an argument of that name, is set on every BatchNorm2d after it.
+    ``bn_eps``, unless the constructor has an argument of that name, is set on every BatchNorm2d after it. The module is
+    imported when the block is first used, and only where ``trust`` names it: MissingDependency otherwise.
     """
 
     paper = "none: a block of the user's own"
     formula = "what the module computes"
     untrained = "does what its initialisation says"
     redrawn = False  # every set of weights is an export of its own, which takes seconds
-    path: ClassVar[str]
-    """package.module:Class"""
 
-    def __init__(self, **values: object) -> None:
+    def __init__(self, path: str, settings: Mapping[str, object], trust: Trust = NO_TRUST) -> None:
+        self.reference = path
+        self.title = path.partition(":")[2]
+        self.name = self.title.lower()
         self.variant = None
-        self.values: dict[str, Any] = {key: _literal(value) for key, value in values.items()}
+        self.values: dict[str, Any] = {key: _literal(value) for key, value in settings.items()}
+        self._trust = trust
 
     @property
     def spelled(self) -> str:
-        return self.path
+        return self.reference
 
     @property
     def has_weights(self) -> bool:
@@ -56,10 +58,10 @@ class TorchBlock(Block):
         return True
 
     def hyper_parameters(self) -> Sequence[Setting]:
-        return list(Constructor(importing.recorded(self.path), self.path).settings())
+        return list(self._constructor().settings())
 
     def with_values(self, **values: object) -> Block:
-        return type(self)(**{**self.values, **values})
+        return TorchBlock(self.spelled, {**self.values, **values}, self._trust)
 
     def check(self, feature: FeatureMap) -> None:
         self.module(feature)
@@ -72,18 +74,18 @@ class TorchBlock(Block):
         return {key: np.array(value.detach().double().numpy()) for key, value in state.items()}
 
     def emit(self, t: Template, lowering: str) -> gs.Variable:
-        from .export import exported
+        from .export import exported  # imports torch
 
         module = self.module(t.feature)
         keys = list(_floats(module))
         load_weights(module, {key: t.values(key) for key in keys})
-        skeleton, constants = split(exported(module, t.feature, t.opset, self.path), self.path)
+        graph, constants = split(exported(module, t.feature, t.opset, self.spelled), self.spelled)
         owner = _owners({key: t.values(key) for key in keys}, constants)
 
         def weight(name: str) -> gs.Tensor:
             return t.weight(owner[name]) if name in owner else t.constant(constants[name], name.replace(":", "_"))
 
-        return paste(t, fitted(skeleton, t.feature, t.opset), weight)
+        return write_graph(t, graph, weight)
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return {key: values for key, values in arrays.items() if values.dtype.kind not in "iub"}
@@ -91,29 +93,24 @@ class TorchBlock(Block):
     def module(self, feature: FeatureMap) -> torch.nn.Module:
         return self._built(feature, 0)
 
+    def _constructor(self) -> Constructor:
+        return Constructor(self._trust.load(self.spelled), self.spelled)
+
     def _built(self, feature: FeatureMap, seed: int) -> torch.nn.Module:
         """The module as its constructor makes it from a seed; torch's own generator is left as it was."""
-        found = importing.recorded(self.path)
-        arguments = Constructor(found, self.path).arguments(self.values, feature.channels)
-        eps = self.values.get(EPSILON) if EPSILON not in arguments else None
+        constructor = self._constructor()
+        arguments = constructor.arguments(self.values, feature.channels)
         try:
             with _seeded(seed):
-                module = found(**arguments).eval()
+                module: torch.nn.Module = constructor.found(**arguments).eval()
         except Exception as error:  # whatever the user's code raises
-            told = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-            raise BlockError(f"{self.path}({told}) fails: {' '.join(str(error).split())}") from None
-        if eps is not None:
+            call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            raise BlockError(f"{self.spelled}({call}) fails: {' '.join(str(error).split())}") from None
+        eps = self.values.get(EPSILON)
+        if eps is not None and EPSILON not in arguments:
             _set_epsilon(module, float(eps))
         module.sharp = True  # type: ignore[assignment]  # so that parity allows for how it multiplies rounding errors
         return module
-
-
-def torch_block(spelled: str, settings: Mapping[str, object]) -> Block:
-    """The block ``package.module:Class``, with arguments of its constructor. Nothing is imported yet."""
-    name = spelled.partition(":")[2]
-    texts = {"name": name.lower(), "title": name, "reference": spelled, "path": spelled}
-    described: type[TorchBlock] = type(name, (TorchBlock,), texts)
-    return described(**settings)
 
 
 def _set_epsilon(module: torch.nn.Module, eps: float) -> None:

@@ -20,6 +20,7 @@ from ..runtime.providers import imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
+from ..userblocks import NO_TRUST, Trust
 from ..weights.inserted import block_of, module_of, module_with
 from .cases import Case, cases
 from .conditioning import Conditioning
@@ -46,6 +47,7 @@ def verify(
     seeds: int = 3,
     only: Sequence[str] | None = None,
     original: ModelFile | None = None,
+    trust: Trust = NO_TRUST,
 ) -> Report:
     """Run every inserted block, cut out as it stands in the file, and compare it with its PyTorch module in float64.
 
@@ -64,6 +66,8 @@ def verify(
     original:
         The model before the insertions, to compare the rest with; without it the rest is checked against the record
         in the model.
+    trust:
+        The user's own PyTorch modules that may be imported.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def verify(
             cutout = cutouts[insertion.id]
             report = _empty_report(insertion, arriving.failure)
             if isinstance(cutout, Cutout):
-                report = _compared(report, model, insertion, cutout, arriving, seeds, names)
+                report = _compared(report, model, insertion, cutout, arriving, seeds, names, trust)
             else:
                 report = replace(report, failure=cutout)
             reports.append(report)
@@ -128,18 +132,20 @@ class _Variant:
             return np.asarray(self.module(torch.from_numpy(array.astype(np.float64))).numpy())
 
 
-def _variants(model: ModelFile, insertion: Insertion, cutout: Cutout, providers: Sequence[str]) -> Iterator[_Variant]:
+def _variants(
+    model: ModelFile, insertion: Insertion, cutout: Cutout, providers: Sequence[str], trust: Trust
+) -> Iterator[_Variant]:
     """The block as it stands in the file, with its residual gate open if it has one, and with random weights."""
-    yield _variant(insertion, cutout, module_of(insertion, model), providers)
+    yield _variant(insertion, cutout, module_of(insertion, model, trust), providers)
     if insertion.gate == "residual":  # closed, as it is at the start, the gate hides the block
         import torch
 
-        module = module_of(insertion, model)
+        module = module_of(insertion, model, trust)
         torch.nn.init.ones_(module.get_parameter(GATE_KEY))
         opened = with_constants(cutout, {insertion.stored[GATE_KEY]["initializer"]: np.ones(())})
         yield _variant(insertion, opened, module, providers, gate_opened=True)
     if (random := draw_weights(insertion, cutout, model)) is not None:
-        module = module_with(insertion, random.weights)
+        module = module_with(insertion, random.weights, trust)
         yield _variant(insertion, random.cutout, module, providers, weights_drawn=True)
 
 
@@ -167,11 +173,12 @@ def _compared(
     arriving: Activations,
     seeds: int,
     providers: Sequence[str],
+    trust: Trust,
 ) -> InsertionReport:
     """The report filled in: every input goes through the PyTorch module once and then every way to run the block."""
     dtype = comparison_dtype(insertion)
     pair = PairCheck(model, insertion) if insertion.qdq else None
-    variants = list(_variants(model, insertion, cutout, providers))
+    variants = list(_variants(model, insertion, cutout, providers, trust))
     own = variants[0]
     # In half precision the model's own run may skip the rounding before the block, so that it gets another input.
     in_place = Runner(Row(provider="cpu", mode=Mode.IN_THE_MODEL, tolerance=TOLERANCES[dtype]))

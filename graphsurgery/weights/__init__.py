@@ -2,10 +2,11 @@
 
     FILE[:PREFIX]      .safetensors, .npz, .pt and its other names (state_dicts and whole checkpoints), .onnx
 
-files.py finds the reader of a file (torchfile, nested and inert; onnxfile, exported, multihead and tracing),
-checkpoint.py is what every reader gives. fitting.py makes a block's parameters of it: with unfolded.py, what an
-exporter folded; with asked.py, what the user asked for; with variants.py, whose keys they are.
-lookalike.py says what a file has instead.
+read.py finds the reader of a file: torch_file.py (with state_dict_search.py and inert_unpickler.py) or onnx_file.py
+(with exported_graph.py, exported_names.py and exported_attention.py). What a reader gives is a Checkpoint. fit.py turns
+it into a block's parameters, with refold.py for what an exporter folded, settings_conflict.py for what the user asked
+for, and variants.py for keys that are another variant's; hints.py says what a file has instead. inserted.py rebuilds
+blocks that are in a model.
 """
 
 from __future__ import annotations

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from ..blocks.block import Array
 from ..errors import WeightsError
-
-Array = np.ndarray[Any, Any]
+from ..messages import listed
 
 _WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
-"""What DataParallel, torch.compile, and trainers that keep a model as an attribute put in front of its keys."""
+"""What DataParallel, torch.compile, and trainers that keep a model as an attribute put before its keys."""
 _AROUND_ALL = ("module.", "_orig_mod.")
 
 
@@ -45,14 +43,15 @@ class Checkpoint:
     def under(self, prefix: str) -> Checkpoint:
         """The part whose keys start with ``prefix.``, without it; "" is everything.
 
-        A wrapper's name in front of every key (``module.``, ``_orig_mod.``, ``model.``) need not be given. WeightsError
+        A wrapper's name before every key (``module.``, ``_orig_mod.``, ``model.``) need not be given. WeightsError
         if nothing lies there, or something that is not numbers.
         """
         starts = self._starts(prefix)
         arrays: Mapping[str, Array] = _without(self.arrays, starts)
         if not arrays and prefix and prefix.strip(".") not in self.inserted:
+            starts = listed(dict.fromkeys(key.rpartition(".")[0] or key for key in self.arrays))
             raise WeightsError(
-                f"{self.name} has no weights under {prefix!r}; its keys start with {_listed(self.arrays)}"
+                f"{self.name} has no weights under {prefix!r}; its keys start with {starts or 'nothing: it is empty'}"
             )
         for key, values in arrays.items():
             if not _is_numeric(values):
@@ -86,11 +85,6 @@ class Checkpoint:
 
 def _without(entries: Mapping[str, Any], start: str) -> dict[str, Any]:
     return {key[len(start) :]: entries[key] for key in entries if key.startswith(start)}
-
-
-def _listed(keys: Iterable[str]) -> str:
-    starts = list(dict.fromkeys(key.rpartition(".")[0] or key for key in keys))
-    return ", ".join(starts[:6]) + (" ..." if len(starts) > 6 else "") if starts else "nothing: it is empty"
 
 
 def _is_numeric(values: Array) -> bool:

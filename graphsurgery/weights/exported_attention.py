@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .exported_graph import RESHAPING, Traced
+from .exported_graph import RESHAPING, ExportedGraph
 
 Array = np.ndarray[Any, Any]
 _ON_THE_WAY = RESHAPING | {"Mul", "Div", "Cast", "Split", "Slice", "Gather"}
@@ -19,7 +19,7 @@ _ON_THE_WAY = RESHAPING | {"Mul", "Div", "Cast", "Split", "Slice", "Gather"}
 class Projection:
     """One of the linear layers that make q, k and v."""
 
-    position: int
+    node_index: int
     biased: bool
     weight: Callable[[], Array]
     """[out, in]"""
@@ -27,33 +27,31 @@ class Projection:
     """zeros where it has none"""
 
 
-def projections(graph: Traced, softmax: int) -> list[Projection]:
-    """The layers of q, k and v, or the one of all three, around a softmax; [] if it is no such attention.
+def projections(graph: ExportedGraph, softmax: int) -> list[Projection]:
+    """The layers of q, k and v around a softmax, one that gives several of them once; [] if it is no such attention.
 
     Two products with the softmax in between; what goes into them comes out of linear layers of the same module.
     """
     path, nodes = graph.tree.of_node[softmax], graph.index.nodes
-    logits = graph.made(nodes[softmax].input[0], ("MatMul",), path, _ON_THE_WAY | {"Add"})
-    after = graph.only_reader(softmax)
+    logits = graph.producer(nodes[softmax].input[0], ("MatMul",), path, _ON_THE_WAY | {"Add"})
+    after = graph.only_consumer(softmax)
     if not path or logits is None or after is None or nodes[after].op_type != "MatMul":
         return []
     ends = [*nodes[logits].input, *(name for name in nodes[after].input if name not in nodes[softmax].output)]
     found = [each for name in ends if (each := _projection(graph, name, path)) is not None]
-    if len(found) != 3:
-        return []
-    return found[:1] if len({each.position for each in found}) == 1 else found
+    return list({each.node_index: each for each in found}.values()) if len(found) == 3 else []
 
 
-def _projection(graph: Traced, name: str, path: str) -> Projection | None:
+def _projection(graph: ExportedGraph, name: str, path: str) -> Projection | None:
     """The linear layer that a tensor comes from, in the module."""
-    added = graph.made(name, ("Add",), path, _ON_THE_WAY)
+    added = graph.producer(name, ("Add",), path, _ON_THE_WAY)
     inputs = list(graph.index.nodes[added].input) if added is not None else [name]
     bias = next((each for each in inputs if graph.source(each)), "")
     rest = next((each for each in inputs if each != bias), "")
-    position = graph.made(rest, ("MatMul", "Gemm"), path, frozenset() if bias else _ON_THE_WAY)
-    if position is None or not (weight := graph.source(graph.index.nodes[position].input[1])):
+    node_index = graph.producer(rest, ("MatMul", "Gemm"), path, frozenset() if bias else _ON_THE_WAY)
+    if node_index is None or not (weight := graph.source(graph.index.nodes[node_index].input[1])):
         return None
-    node = graph.index.nodes[position]
+    node = graph.index.nodes[node_index]
     bias = graph.source(bias or (node.input[2] if len(node.input) > 2 else ""))
     stored = any(each.name == "transB" and each.i for each in node.attribute)
 
@@ -61,5 +59,5 @@ def _projection(graph: Traced, name: str, path: str) -> Projection | None:
         return graph.tensor(weight) if stored else graph.tensor(weight).T
 
     return Projection(
-        position, bool(bias), rows, lambda: graph.tensor(bias) if bias else np.zeros(len(rows()), np.float32)
+        node_index, bool(bias), rows, lambda: graph.tensor(bias) if bias else np.zeros(len(rows()), np.float32)
     )

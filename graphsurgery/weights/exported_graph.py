@@ -1,17 +1,14 @@
-"""A graph that an exporter wrote, as its parameters are looked for in it: modules, initializers, ways between nodes."""
+"""ExportedGraph: a graph that an exporter wrote, with the module of each node and the sources of its tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-
+from ..blocks.block import Array
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
 
-Array = np.ndarray[Any, Any]
 RESHAPING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
 _BY_EXPORTER = re.compile(r".*(::|/).*|[a-z_]+_\d+|getitem|scalar_tensor_default|.+\.weight_bias")
 
@@ -23,7 +20,7 @@ def named_by_exporter(name: str) -> bool:
     return _BY_EXPORTER.fullmatch(name) is not None
 
 
-class Traced:
+class ExportedGraph:
     """The main graph of a model, with the module of each node."""
 
     def __init__(self, index: GraphIndex, floats: set[str], tensor: Callable[[str], Array]) -> None:
@@ -34,28 +31,30 @@ class Traced:
     def source(self, name: str) -> str:
         """The initializer that a tensor is, perhaps through Identity, which stands for one of equal values; else ""."""
         while name not in self.floats:
-            position = self.index.producer.get(name)
-            if position is None or self.index.nodes[position].op_type != "Identity":
+            node_index = self.index.producer.get(name)
+            if node_index is None or self.index.nodes[node_index].op_type != "Identity":
                 return ""
-            name = self.index.nodes[position].input[0]
+            name = self.index.nodes[node_index].input[0]
         return name
 
-    def only_reader(self, position: int) -> int | None:
-        """The position of the one node that reads what a node gives; None if there is none, or several."""
-        readers = [p for name in self.index.nodes[position].output for p in self.index.consumers.get(name, ())]
-        return readers[0] if len(readers) == 1 else None
+    def only_consumer(self, node_index: int) -> int | None:
+        """The one node that consumes what a node produces; None if there is none, or several."""
+        consumers = [
+            each for name in self.index.nodes[node_index].output for each in self.index.consumers.get(name, ())
+        ]
+        return consumers[0] if len(consumers) == 1 else None
 
     def is_constant(self, name: str, value: float) -> bool:
         """Whether a tensor is a constant that holds one value throughout."""
         name = self.source(name) or name
         return self.index.is_constant(name) and bool((self.tensor(name) == value).all())
 
-    def made(self, name: str, operators: tuple[str, ...], path: str, through: frozenset[str]) -> int | None:
-        """The node of some operators that makes a tensor, perhaps by way of others, all of them in one module."""
-        while (position := self.index.producer.get(name)) is not None and self.tree.of_node[position] == path:
-            node = self.index.nodes[position]
+    def producer(self, name: str, operators: tuple[str, ...], path: str, through: frozenset[str]) -> int | None:
+        """The node of some operators that produces a tensor, perhaps by way of others, all of them in one module."""
+        while (node_index := self.index.producer.get(name)) is not None and self.tree.of_node[node_index] == path:
+            node = self.index.nodes[node_index]
             if node.op_type in operators:
-                return position
+                return node_index
             if node.op_type not in through:
                 return None
             name = node.input[0]

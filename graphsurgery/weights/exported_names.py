@@ -1,7 +1,7 @@
 """Which parameter of which module an initializer is, in a graph that an exporter wrote.
 
 Exporters keep the names of most parameters. Those that they compute anew (a weight with a BatchNorm folded into it, a
-transposed one) have names that tell nothing; the node that reads them tells its module instead, by its own name
+transposed one) have names that tell nothing; the node that consumes them tells its module instead, by its own name
 (TorchScript) or by its metadata (dynamo), and the operator tells the parameter.
 """
 
@@ -19,7 +19,7 @@ import onnx
 from ..graph.module_paths import from_name, from_weights
 from ..modelfile.wire import text
 from . import exported_attention
-from .exported_graph import RESHAPING, Traced, named_by_exporter
+from .exported_graph import RESHAPING, ExportedGraph, named_by_exporter
 
 Array = np.ndarray[Any, Any]
 BATCH_NORM = "BatchNormalization"
@@ -54,7 +54,7 @@ class Export:
 class Reader:
     """Reads the modules' parameters out of one graph."""
 
-    def __init__(self, graph: Traced) -> None:
+    def __init__(self, graph: ExportedGraph) -> None:
         self.graph = graph
         self.export = Export()
         self._of: dict[str, str] = {}
@@ -68,29 +68,29 @@ class Reader:
             if (source := self.graph.source(name)) and not named_by_exporter(name):
                 self.export.found[name] = lambda source=source: self.graph.tensor(source)  # type: ignore[misc]
         taken: set[int] = set()
-        for position, node in enumerate(self.graph.index.nodes):
+        for node_index, node in enumerate(self.graph.index.nodes):
             if node.op_type == "Softmax":
-                taken |= self._attention(position)
-        for position, node in enumerate(self.graph.index.nodes):
+                taken |= self._attention(node_index)
+        for node_index, node in enumerate(self.graph.index.nodes):
             if node.op_type == "InstanceNormalization":
-                taken |= self._group_norm(position)
-        for position, node in enumerate(self.graph.index.nodes):
-            if position not in taken:
-                self._layer(position, node)
+                taken |= self._group_norm(node_index)
+        for node_index, node in enumerate(self.graph.index.nodes):
+            if node_index not in taken:
+                self._layer(node_index, node)
         self._repeated()
         self.export.spare |= {name for name in self.graph.floats if named_by_exporter(name)}
         return self.export
 
     # ------------------------------------------------------------------ one node, one layer
 
-    def _layer(self, position: int, node: onnx.NodeProto) -> None:
-        path = self._path(position)
+    def _layer(self, node_index: int, node: onnx.NodeProto) -> None:
+        path = self._path(node_index)
         if not path:
             return
         if node.op_type == "MatMul":  # which of the two is the weight is seen from what is an initializer
             for name in filter(self.graph.source, node.input):
                 self._add(f"{path}.weight", name, transposed=True)
-                self._bias_behind(position, path)
+                self._bias_after(node_index, path)
             return
         plain = node.op_type == "Gemm" and not any(each.name == "transB" and each.i for each in node.attribute)
         for part, name in zip(_INPUTS.get(node.op_type, ()), node.input, strict=False):
@@ -101,11 +101,11 @@ class Reader:
         if node.op_type in _LINEAR and len([name for name in node.input if name]) < 3:
             self.export.unbiased.add(path)
 
-    def _path(self, position: int) -> str:
+    def _path(self, node_index: int) -> str:
         """The module that a node belongs to. Where it is not the layer itself, a weight that kept its name tells the
-        layer: in front of a BatchNorm that was folded, or of a module that uses the weights of one inside it.
+        layer: before a BatchNorm that was folded, or of a module that uses the weights of one inside it.
         """
-        node, path = self.graph.index.nodes[position], self.graph.tree.of_node[position]
+        node, path = self.graph.index.nodes[node_index], self.graph.tree.of_node[node_index]
         if not path:
             return from_weights(node, self.graph.floats)
         if node.op_type not in _LINEAR:
@@ -116,14 +116,14 @@ class Reader:
             return own
         return own if own.startswith(f"{path}.") else path
 
-    def _bias_behind(self, position: int, path: str) -> None:
-        (output,) = self.graph.index.nodes[position].output
-        readers = self.graph.index.consumers.get(output, [])
+    def _bias_after(self, node_index: int, path: str) -> None:
+        (output,) = self.graph.index.nodes[node_index].output
+        consumers = self.graph.index.consumers.get(output, [])
         added = [
-            p for p in readers if self.graph.index.nodes[p].op_type == "Add" and self.graph.tree.of_node[p] == path
+            p for p in consumers if self.graph.index.nodes[p].op_type == "Add" and self.graph.tree.of_node[p] == path
         ]
-        for reader in added if len(readers) == 1 else ():
-            for name in self.graph.index.nodes[reader].input:
+        for consumer in added if len(consumers) == 1 else ():
+            for name in self.graph.index.nodes[consumer].input:
                 self._add(f"{path}.bias", name)
         if not added:
             self.export.unbiased.add(path)
@@ -162,13 +162,13 @@ class Reader:
 
     # ------------------------------------------------------------------ several nodes, one layer
 
-    def _group_norm(self, position: int) -> set[int]:
+    def _group_norm(self, node_index: int) -> set[int]:
         """A GroupNorm: groups normalised with scale 1 and shift 0, then its own scale and shift for every channel."""
-        path, node = self.graph.tree.of_node[position], self.graph.index.nodes[position]
+        path, node = self.graph.tree.of_node[node_index], self.graph.index.nodes[node_index]
         if not path or not self.graph.is_constant(node.input[1], 1.0) or not self.graph.is_constant(node.input[2], 0.0):
             return set()
         parts: dict[str, str] = {}
-        at = self.graph.only_reader(position)
+        at = self.graph.only_consumer(node_index)
         while at is not None and self.graph.tree.of_node[at] == path:
             step = self.graph.index.nodes[at]
             part = {"Mul": "weight", "Add": "bias"}.get(step.op_type)
@@ -179,10 +179,10 @@ class Reader:
                 if not names or part in parts:
                     break
                 parts[part] = names[0]
-            at = self.graph.only_reader(at)
+            at = self.graph.only_consumer(at)
         for part, name in parts.items():
             self._add(f"{path}.{part}", name, flat=True)
-        return {position} if parts else set()
+        return {node_index} if parts else set()
 
     def _attention(self, softmax: int) -> set[int]:
         """A MultiheadAttention, whose q, k and v have a third each of the rows of one parameter."""
@@ -196,7 +196,7 @@ class Reader:
                 self.export.found[key] = lambda parts=parts: np.concatenate([part() for part in parts])  # type: ignore[misc]
         if not any(each.biased for each in layers):  # it may have none, or one of zeros
             self.export.spare.add(f"{path}.in_proj_bias")
-        return {each.position for each in layers}
+        return {each.node_index for each in layers}
 
     # ------------------------------------------------------------------ modules that are called more than once
 
@@ -219,7 +219,7 @@ class Reader:
 
 
 def _first_calls(name: str) -> Iterator[str]:
-    """What a node's module may be called where it is called first: each scope with and without a number behind it."""
+    """What a node's module may be called where it is called first: each scope with and without a number after it."""
     scopes = name.split("/")
     choices = [(scope, _AGAIN.sub("", scope)) if _AGAIN.search(scope) else (scope,) for scope in scopes[:-1]]
     return (from_name("/".join([*choice, scopes[-1]])) for choice in product(*choices) if len(choices) < 12)

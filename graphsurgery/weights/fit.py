@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from ..blocks.block import Block
-from ..errors import BlockError, WeightsError
+from ..errors import BlockError, WeightsError, option
 from ..feature_map import FeatureMap
+from ..messages import listed
 from . import hints, refold, variants
 from .checkpoint import Checkpoint
-from .settings_conflict import check_overruled, settled
+from .settings_conflict import check_overruled, resolve_settings
 
 Array = np.ndarray[Any, Any]
 _IGNORED = "num_batches_tracked"
 _EPSILON = "bn_eps"
 _OF_ULTRALYTICS = 1e-3
+_MOST = 12
 _NOTHING: Mapping[str, object] = {}
 
 
@@ -55,12 +57,14 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
         block, found = _with_epsilon(block, part, given)
         notes += found
     try:
-        made = _fit(block, feature, part, given)
+        result = _fit(block, feature, part, given)
     except WeightsError as error:
         raise WeightsError(f"{error}{hints.hint(block, feature, part)}") from None
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
-    notes += variants.warned(made.pair, feature, keys, part.name, lambda other: _fit(other, feature, part, {}).pair)
-    return replace(made, warnings=(*notes, *made.warnings))
+    notes += variants.find_others(
+        result.pair, feature, keys, part.name, lambda other: _fit(other, feature, part, {}).pair
+    )
+    return replace(result, warnings=(*notes, *result.warnings))
 
 
 def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) -> Block:
@@ -75,25 +79,22 @@ def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) ->
 
 def _with_epsilon(block: Block, part: Checkpoint, given: Mapping[str, object]) -> tuple[Block, list[str]]:
     """The block with the BatchNorm epsilon of the file, if the user gave none; a state_dict does not hold it."""
-    told, current = sorted(set(part.epsilons.values())), block.values.get(_EPSILON)
+    found, current = sorted(set(part.epsilons.values())), block.values.get(_EPSILON)
     if _EPSILON in given or "" in part.inserted:
-        differs = [eps for eps in told if eps != current]
-        note = (
-            f"{_EPSILON} is {current} as asked for; the BatchNorms in {part.name} have {differs[0]:g}"
-            if differs
-            else ""
-        )
-        return block, [note] * bool(note)
-    if len(told) == 1:
-        return block.with_values(**{_EPSILON: told[0]}), [f"{_EPSILON} is {told[0]:g}, read from {part.name}"]
-    if told:
-        listed = ", ".join(f"{eps:g}" for eps in told)
-        raise WeightsError(f"the BatchNorms in {part.name} have the epsilons {listed}; say --set {_EPSILON}=...")
+        differs = [eps for eps in found if eps != current]
+        note = f"{_EPSILON} is {current} as asked for; the BatchNorms in {part.name} have "
+        return block, [f"{note}{eps:g}" for eps in differs[:1]]
+    if len(found) == 1:
+        return block.with_values(**{_EPSILON: found[0]}), [f"{_EPSILON} is {found[0]:g}, read from {part.name}"]
+    if found:
+        values = ", ".join(f"{eps:g}" for eps in found)
+        advice = option("settings", f"{_EPSILON}=VALUE")
+        raise WeightsError(f"the BatchNorms in {part.name} have the epsilons {values}; use {advice}")
     if part.ultralytics and current != _OF_ULTRALYTICS and any(key.endswith("running_var") for key in part.arrays):
-        said = f"{current}, the default" if current is not None else "the module's own"
+        default = f"{current}, the default" if current is not None else "the module's own"
         return block, [
-            f"{_EPSILON} is {said}, since {part.name} does not tell; models built by Ultralytics have "
-            f"{_OF_ULTRALYTICS:g}: --set {_EPSILON}={_OF_ULTRALYTICS:g}"
+            f"{_EPSILON} is {default}, since {part.name} does not tell; models built by Ultralytics have "
+            f"{_OF_ULTRALYTICS:g}: {option('settings', f'{_EPSILON}={_OF_ULTRALYTICS:g}')}"
         ]
     return block, []
 
@@ -113,7 +114,7 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
     given = _by_official_key(block, part)
     try:
         inferred = block.settings_from_weights({k: tuple(v.shape) or (1,) for k, (_, v) in given.items()})
-        block = settled(block, feature, inferred, asked, part.name)
+        block = resolve_settings(block, feature, inferred, asked, part.name)
         block.check(feature)
     except BlockError as error:
         raise WeightsError(f"the weights in {part.name} do not fit: {error}") from None
@@ -128,11 +129,11 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
     extra = [key for official, (key, _) in given.items() if official not in wanted and key not in part.spare]
     if missing or extra:
         folded = part.exported and len(missing) < len(wanted)
-        lacks = f"lacks {_listed(missing)}" + ", which its exporter folded into constants of its own" * folded
-        parts = [lacks] * bool(missing) + [f"has {_listed(extra)}, which the block does not"] * bool(extra)
+        lacks = f"lacks {listed(missing, _MOST)}" + ", which its exporter folded into constants of its own" * folded
+        parts = [lacks] * bool(missing) + [f"has {listed(extra, _MOST)}, which the block does not"] * bool(extra)
         advice = "; take the weights from the checkpoint that was exported" * (folded and bool(missing))
-        told = f"{part.name} does not fit {block.spelled} at {feature.label}: it {' and '.join(parts)}{advice}"
-        raise WeightsError(told)
+        fault = f"{part.name} does not fit {block.spelled} at {feature.label}"
+        raise WeightsError(f"{fault}: it {' and '.join(parts)}{advice}")
     shaped = {key: _shaped(block, feature, *given[key], shape) for key, shape in wanted.items()}
     check_overruled(block, feature, inferred, asked, part.name)
     return Fitted(block, shaped, tuple(notes))
@@ -150,11 +151,6 @@ def _by_official_key(block: Block, part: Checkpoint) -> refold.Given:
             raise WeightsError(f"{part.name} gives {official} twice, as {given[official][0]} and as {key}")
         given[official] = (key, arrays[key])
     return given
-
-
-def _listed(keys: list[str]) -> str:
-    most = 12
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
 def _shaped(block: Block, feature: FeatureMap, key: str, values: Array, shape: tuple[int, ...]) -> Array:

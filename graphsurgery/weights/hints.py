@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import numpy as np
-
-from ..blocks.block import Block
+from ..blocks.block import Array, Block
 from ..blocks.registry import all_blocks
 from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
+from ..messages import listed
 from .checkpoint import Checkpoint
 
-Array = np.ndarray[Any, Any]
 _MOST = 4
 
 
 def hint(block: Block, feature: FeatureMap, part: Checkpoint) -> str:
-    """A clause to put behind "... does not fit"; "" if nothing is found, or the keys fit and only the shapes do not."""
+    """A clause to put after "... does not fit"; "" if nothing is found, or the keys fit and only the shapes do not."""
     if not part.arrays or keys_fit(block, feature, part.arrays):
         return ""
     others = [each for each in _alternatives(block) if keys_fit(each, feature, part.arrays)]
     if others:
-        return f"; its keys look like those of {_listed([each.spelled for each in others], 'or')}"
+        return f"; its keys look like those of {listed([each.spelled for each in others], _MOST, ' or')}"
     return places_hint(block, feature, part.whole or part)
 
 
@@ -31,8 +28,8 @@ def places_hint(block: Block, feature: FeatureMap, whole: Checkpoint) -> str:
     """A clause that names the prefixes in a file under which the block's keys lie; "" if there are none."""
     found = {place for place, arrays in _groups(whole.arrays).items() if keys_fit(block, feature, arrays)}
     found |= {name for name, (module, _) in whole.inserted.items() if module == block.spelled}
-    places = [place for place in found if not any(place.startswith(f"{outer}.") for outer in found)]
-    return f"; weights that look like {block.spelled} lie under {_listed(sorted(places), 'and')}" if places else ""
+    places = sorted(place for place in found if not any(place.startswith(f"{outer}.") for outer in found))
+    return f"; weights that look like {block.spelled} lie under {listed(places, _MOST, ' and')}" if places else ""
 
 
 def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> bool:
@@ -64,9 +61,3 @@ def _groups(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
         for depth in range(1, len(parts)):
             groups.setdefault(".".join(parts[:depth]), {})[".".join(parts[depth:])] = values
     return groups
-
-
-def _listed(names: list[str], word: str) -> str:
-    if len(names) > _MOST:
-        return f"{', '.join(names[:_MOST])} and {len(names) - _MOST} more"
-    return f" {word} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

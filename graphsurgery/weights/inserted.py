@@ -15,7 +15,7 @@ from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion
 from ..template.residual_gate import GATE_KEY
 from ..template.weight_folding import read_back
-from ..userblocks import make_block
+from ..userblocks import NO_TRUST, Trust, make_block
 
 if TYPE_CHECKING:
     import torch
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 Weights = Mapping[str, np.ndarray[Any, Any]]
 
 
-def block_of(insertion: Insertion) -> Block:
+def block_of(insertion: Insertion, trust: Trust = NO_TRUST) -> Block:
     """The block with its hyper-parameters. BlockError if it is not installed here."""
-    return make_block(insertion.module, insertion.settings)
+    return make_block(insertion.module, insertion.settings, trust)
 
 
-def weights_of(insertion: Insertion, model: ModelFile) -> dict[str, np.ndarray[Any, Any]]:
+def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) -> dict[str, np.ndarray[Any, Any]]:
     """The module's parameters by official key, float64, read back from the model as it stands.
 
-    InsertionError if they are no longer where they were put.
+    InsertionError if they are no longer where they were put; MissingDependency for a PyTorch module of the user's own
+    that ``trust`` does not name.
     """
-    shapes = block_of(insertion).parameters(insertion.feature)
+    shapes = block_of(insertion, trust).parameters(insertion.feature)
     if insertion.gate == "residual":
         shapes = {**shapes, GATE_KEY: (1,)}
     try:
@@ -44,14 +45,14 @@ def weights_of(insertion: Insertion, model: ModelFile) -> dict[str, np.ndarray[A
         ) from None
 
 
-def module_of(insertion: Insertion, model: ModelFile) -> torch.nn.Module:
+def module_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) -> torch.nn.Module:
     """The PyTorch module, gate included, with the weights in the model: float64, evaluation mode. Imports torch."""
-    return module_with(insertion, weights_of(insertion, model))
+    return module_with(insertion, weights_of(insertion, model, trust), trust)
 
 
-def module_with(insertion: Insertion, weights: Weights) -> torch.nn.Module:
+def module_with(insertion: Insertion, weights: Weights, trust: Trust = NO_TRUST) -> torch.nn.Module:
     """The same with these weights, as ``weights_of`` gives them."""
-    module = block_of(insertion).module(insertion.feature)
+    module = block_of(insertion, trust).module(insertion.feature)
     own = dict(weights)
     alpha = own.pop(GATE_KEY, None) if insertion.gate == "residual" else None
     load_weights(module, own)

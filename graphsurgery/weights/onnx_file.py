@@ -16,9 +16,10 @@ from ..modelfile import external_data
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
 from ..template.residual_gate import GATE_KEY
+from ..userblocks import Trust
 from . import exported_names
 from .checkpoint import Checkpoint
-from .exported_graph import Traced
+from .exported_graph import ExportedGraph
 from .inserted import block_of, weights_of
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ class _Tensors(Mapping[str, Array]):
         return len(self._readers)
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, trust: Trust) -> Checkpoint:
     """The weights in an ONNX file under every name that they can be asked for.
 
     ``ID.KEY`` for a block that graphsurgery inserted; initializers under their own names, which exporters take from the
     module (``model.8.attn.fc1.weight``); and, for weights that an exporter folded or renamed (``onnx::Conv_12``), the
-    module path of the node that reads them (see exported.py). Raises WeightsError and ModelError.
+    module path of the node that consumes them (see exported_names.py). Raises WeightsError and ModelError.
     """
     try:
         model = ModelFile.load(path)
@@ -63,7 +64,7 @@ def read(path: Path) -> Checkpoint:
             name = text(tensor.name) or ""
             readers[name] = lambda name=name: _wide(model.tensor(name))  # type: ignore[misc]
     export = exported_names.Reader(
-        Traced(GraphIndex(model), set(readers), lambda name: _wide(model.tensor(name)))
+        ExportedGraph(GraphIndex(model), set(readers), lambda name: _wide(model.tensor(name)))
     ).read()
     readers |= export.found
     epsilons: dict[str, float] = {}
@@ -75,7 +76,7 @@ def read(path: Path) -> Checkpoint:
     for insertion in insertions:
         inserted[insertion.id] = (insertion.module, insertion.settings)
         others = {key: value for key, value in readers.items() if not key.startswith(f"{insertion.id}.")}
-        readers = others | _of_insertion(insertion, model)
+        readers = others | _of_insertion(insertion, model, trust)
         epsilons = {key: eps for key, eps in epsilons.items() if not f"{key}.".startswith(f"{insertion.id}.")}
     return Checkpoint(
         path.name,
@@ -93,13 +94,13 @@ _FLOATS = frozenset(
 )
 
 
-def _of_insertion(insertion: Insertion, model: ModelFile) -> dict[str, Callable[[], Array]]:
+def _of_insertion(insertion: Insertion, model: ModelFile, trust: Trust) -> dict[str, Callable[[], Array]]:
     def reader(key: str) -> Callable[[], Array]:
-        return lambda: weights_of(insertion, model)[key]
+        return lambda: weights_of(insertion, model, trust)[key]
 
     try:
         gate = [GATE_KEY] if insertion.gate == "residual" else []
-        keys = [*block_of(insertion).parameters(insertion.feature), *gate]
+        keys = [*block_of(insertion, trust).parameters(insertion.feature), *gate]
     except GraphSurgeryError:  # a block that is not installed here, or a module that may not be imported
         return {}
     return {f"{insertion.id}.{key}": reader(key) for key in keys}

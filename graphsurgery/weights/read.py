@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependency, WeightsError
+from ..userblocks import NO_TRUST, Trust
+from . import onnx_file, torch_file
 from .checkpoint import Checkpoint
 
 Array = np.ndarray[Any, Any]
@@ -23,16 +25,22 @@ def split(spec: str) -> tuple[Path, str]:
     return (Path(name), prefix) if colon and len(name) > 1 else (Path(spec), "")
 
 
-def read(path: Path) -> Checkpoint:
-    """Everything in a file. WeightsError if it cannot be read safely."""
+def read(path: Path, trust: Trust = NO_TRUST) -> Checkpoint:
+    """Everything in a file. WeightsError if it cannot be read safely.
+
+    ``trust``: the user's own PyTorch modules that may be imported, to read the weights of one that was inserted in an
+    ONNX file.
+    """
     if not os.path.isfile(path):
         raise WeightsError(f"{path} is a directory" if os.path.isdir(path) else f"there is no weights file {path}")
     if not os.access(path, os.R_OK):
         raise WeightsError(f"{path} may not be read: no permission")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise WeightsError(f"{path.name} is none of the weights files that are read: {', '.join(_READERS)}")
-    return reader(path)
+    suffix = path.suffix.lower()
+    if suffix == _ONNX:
+        return onnx_file.read(path, trust)
+    if suffix not in _READERS:
+        raise WeightsError(f"{path.name} is none of the weights files that are read: {', '.join([*_READERS, _ONNX])}")
+    return _READERS[suffix](path)
 
 
 def _safetensors(path: Path) -> Checkpoint:
@@ -57,25 +65,13 @@ def _npz(path: Path) -> Checkpoint:
         raise WeightsError(f"{path.name} is not an .npz archive of plain arrays") from None
 
 
-def _torch(path: Path) -> Checkpoint:
-    from . import torch_file
-
-    return torch_file.read(path)
-
-
-def _onnx(path: Path) -> Checkpoint:
-    from . import onnx_file
-
-    return onnx_file.read(path)
-
-
 _READERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".safetensors": _safetensors,
     ".npz": _npz,
-    ".pt": _torch,
-    ".pth": _torch,
-    ".tar": _torch,  # model_best.pth.tar of timm and of torch's own examples: not a tar archive
-    ".ckpt": _torch,
-    ".bin": _torch,
-    ".onnx": _onnx,
+    ".pt": torch_file.read,
+    ".pth": torch_file.read,
+    ".tar": torch_file.read,  # model_best.pth.tar of timm and of torch's own examples: not a tar archive
+    ".ckpt": torch_file.read,
+    ".bin": torch_file.read,
 }
+_ONNX = ".onnx"

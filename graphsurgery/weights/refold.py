@@ -1,6 +1,6 @@
 """What an exporter has folded away, as parameters that give the same function again.
 
-An exporter in evaluation mode multiplies a BatchNorm into the layer in front of it and leaves out a bias of zeros. The
+An exporter in evaluation mode multiplies a BatchNorm into the layer before it and leaves out a bias of zeros. The
 layer that the file has, and a BatchNorm that does nothing but add the folded bias, compute exactly what the file
 computes; what the two were before cannot be known, and need not be.
 """
@@ -26,7 +26,7 @@ _EPSILON_1D = 1e-5
 def unfolded(block: Block, wanted: Shapes, given: Given, unbiased: frozenset[str]) -> Given:
     """The parameters with those of folded BatchNorms, and with biases that were left out, as far as the file tells.
 
-    ``wanted``: the block's parameters in order, each BatchNorm behind its layer. ``unbiased``: official paths of
+    ``wanted``: the block's parameters in order, each BatchNorm after its layer. ``unbiased``: official paths of
     layers without a bias in the file.
     """
     given = dict(given)
@@ -74,13 +74,13 @@ def _path(key: str) -> str:
 
 
 def _is_shortened(short: list[str], whole: list[str]) -> bool:
-    """Whether a path is another one with scopes left out in front of the last."""
+    """Whether a path is another one with scopes left out before the last."""
     steps = iter(whole)
     return short[-1] == whole[-1] and all(scope in steps for scope in short)
 
 
 def notes(wanted: Shapes, before: Given, after: Given, source: str) -> list[str]:
-    """What to tell the user of BatchNorms that were put back."""
+    """Warnings about BatchNorms that were put back."""
     norms = {norm: layer for norm, layer in folded(wanted, before).items() if f"{norm}.weight" in after}
     if not norms:
         return []
@@ -89,9 +89,9 @@ def notes(wanted: Shapes, before: Given, after: Given, source: str) -> list[str]
 
 
 def folded(wanted: Shapes, given: Mapping[str, object]) -> dict[str, str]:
-    """BatchNorms of which the file has nothing -> the layer in front of each, which it has.
+    """BatchNorms of which the file has nothing -> the layer before each, which it has.
 
-    Where two have the same, the order of the parameters is not that of the layers, and neither is told.
+    Where two have the same, the order of the parameters is not that of the layers, and neither is given.
     """
     found: dict[str, str] = {}
     layer = ""
@@ -107,5 +107,5 @@ def folded(wanted: Shapes, given: Mapping[str, object]) -> dict[str, str]:
 
 
 def _epsilon(block: Block, rank: int) -> float:
-    """The epsilon of the BatchNorm behind a layer. One behind a linear layer is a BatchNorm1d, which keeps torch's."""
+    """The epsilon of the BatchNorm after a layer. One after a linear layer is a BatchNorm1d, which keeps torch's."""
     return float(block.values.get("bn_eps") or _EPSILON_1D) if rank == 4 else _EPSILON_1D

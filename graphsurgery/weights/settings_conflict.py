@@ -1,4 +1,4 @@
-"""Hyper-parameters that the user asked for, held against those that the weights were made with."""
+"""Check the user's settings against the shapes of the given weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..feature_map import FeatureMap
 _Value = int | float | bool | None
 
 
-def settled(
+def resolve_settings(
     block: Block, feature: FeatureMap, inferred: Mapping[str, object], given: Mapping[str, object], source: str
 ) -> Block:
     """The block with the hyper-parameters that follow from the weights, and those that the user gave.
@@ -41,8 +41,8 @@ def check_overruled(
         return
     asked = {name: block.values[name] for name in given if block.values.get(name) is not None}
     left_alone = block.with_values(**dict.fromkeys(follows))
-    made, shapes = _shapes(block, feature, {}), _shapes(left_alone, feature, {})
-    differs = [key for key in shapes if shapes[key] != made.get(key)] or ([] if shapes else [*made])
+    resulting, shapes = _shapes(block, feature, {}), _shapes(left_alone, feature, {})
+    differs = [key for key in shapes if shapes[key] != resulting.get(key)] or ([] if shapes else [*resulting])
     for name, value in asked.items():
         for other in _others(value) if differs else ():
             changed = _shapes(left_alone, feature, {name: other})
@@ -66,8 +66,8 @@ def _shapes(block: Block, feature: FeatureMap, values: Mapping[str, _Value]) -> 
 
 
 def _contradiction(source: str, name: str, asked: Mapping[str, _Value], theirs: Mapping[str, _Value]) -> str:
-    told = ", ".join(f"{key}={_spelled(value)}" for key, value in theirs.items())
-    return f"{name}={_spelled(asked[name])} was asked for, and the weights in {source} have {told}; leave {name} out"
+    values = ", ".join(f"{key}={_spelled(value)}" for key, value in theirs.items())
+    return f"{name}={_spelled(asked[name])} was asked for, and the weights in {source} have {values}; leave {name} out"
 
 
 def _spelled(value: _Value) -> str:

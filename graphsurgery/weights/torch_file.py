@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingDependency, WeightsError
+from ..messages import listed
 from . import inert_unpickler, state_dict_search
 from .checkpoint import Checkpoint
 
@@ -28,7 +29,8 @@ _MOST = 12
 def read(path: Path) -> Checkpoint:
     """The weights of a checkpoint: the running average (EMA) where it keeps one, as trainers' own loaders do.
 
-    Modules that were pickled whole are read with :mod:`.inert`, which runs nothing. WeightsError if there are none.
+    Modules that were pickled whole are read with :mod:`.inert_unpickler`, which runs nothing. WeightsError if there are
+    none.
     """
     try:
         import torch  # noqa: F401 - for those below
@@ -57,8 +59,7 @@ def _nothing(name: str, loaded: object, whole: bool) -> str:
     if not isinstance(loaded, Mapping):
         return f"{name} holds a {type(loaded).__name__}, not a state_dict"
     keys = [str(key) for key in loaded]
-    listed = ", ".join(keys[:_MOST]) + (" ..." if len(keys) > _MOST else "")
-    return f"{name} has no weights in it; " + (f"its entries are {listed}" if keys else "it is empty")
+    return f"{name} has no weights in it; " + (f"its entries are {listed(keys, _MOST)}" if keys else "it is empty")
 
 
 def _loaded(path: Path) -> tuple[object, bool]:
@@ -67,7 +68,8 @@ def _loaded(path: Path) -> tuple[object, bool]:
 
     try:
         pickled = _is_checkpoint(path)
-        with warnings.catch_warnings(action="ignore"):  # of old kinds of pickles: they are read, or refused below
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old kinds of pickles: they are read, or refused below
             try:
                 return torch.load(path, map_location="cpu", weights_only=True), False
             except pickle.UnpicklingError:
@@ -77,8 +79,8 @@ def _loaded(path: Path) -> tuple[object, bool]:
     except WeightsError:
         raise
     except Exception as error:  # pickle, zip and torch each have their own; all mean that it is not plain weights
-        told = str(error).lower()
-        would_run = any(word in told for word in ("unsupported global", "reduce", "can only build", "instantiate"))
+        message = str(error).lower()
+        would_run = any(word in message for word in ("unsupported global", "reduce", "can only build", "instantiate"))
         reason = "it would execute code when loaded" if would_run else "it is damaged, or no PyTorch file at all"
         raise WeightsError(
             f"{path.name} is not a file of plain weights ({reason}); save the state_dict() instead"

@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
-from ..blocks.block import Block
+from ..blocks.block import Array, Block
 from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
 from ..template.subgraph import Subgraph
 from ..template.template import Template
 
-Array = np.ndarray[Any, Any]
 _OPSET, _IR_VERSION = 18, 8
-_Made = tuple[Block, Mapping[str, Array]]
+_Fit = tuple[Block, Mapping[str, Array]]
 
 
-def warned(made: _Made, feature: FeatureMap, keys: set[str], source: str, fit: Callable[[Block], _Made]) -> list[str]:
+def find_others(
+    result: _Fit, feature: FeatureMap, keys: set[str], source: str, fit: Callable[[Block], _Fit]
+) -> list[str]:
     """A warning for each other variant whose own keys a file has, if it is another function at the site.
 
-    ``made``: the block and its weights; ``keys``: those in the file, none of them renamed; ``fit`` makes another
-    variant of the same file.
+    ``result``: the block and its weights; ``keys``: those in the file, none of them renamed; ``fit`` fits another
+    variant to the same file.
     """
-    block, arrays = made
+    block, arrays = result
     if keys == set(arrays):
         return []
     return [
@@ -35,7 +34,7 @@ def warned(made: _Made, feature: FeatureMap, keys: set[str], source: str, fit: C
     ]
 
 
-def _others(block: Block, fit: Callable[[Block], _Made]) -> Iterator[_Made]:
+def _others(block: Block, fit: Callable[[Block], _Fit]) -> Iterator[_Fit]:
     for variant in block.variants:
         if variant != block.variant:
             known = type(block)(variant).values
@@ -54,10 +53,10 @@ def _template(block: Block, arrays: Mapping[str, Array], feature: FeatureMap) ->
     return list(_anonymous(t.export(output, ir_version=_IR_VERSION)))
 
 
-def _anonymous(emitted: Subgraph) -> Iterator[object]:
-    values = {tensor.name: _payload(tensor) for tensor in emitted.initializers}
+def _anonymous(subgraph: Subgraph) -> Iterator[object]:
+    values = {tensor.name: _payload(tensor) for tensor in subgraph.initializers}
     numbers: dict[str, int] = {}
-    for node in emitted.nodes:
+    for node in subgraph.nodes:
         names = [*node.input, *node.output]
         new = [values.get(name) for name in names if name not in numbers]
         yield node.op_type, [a.SerializeToString() for a in node.attribute], new

@@ -16,7 +16,7 @@ from graphsurgery.errors import ParityFailed
 from graphsurgery.verification import Verdict, verify
 from tests import models
 
-from .test_onnxblock import block, put, saved
+from .test_onnx_block import block, put, saved
 
 ITSELF = "b.onnx itself in onnxruntime"
 

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from graphsurgery.modelfile.model import ModelFile
 from tests import models
 
-from .test_onnxblock import C, H, W, block, is_the_file, put, refused, saved
+from .test_onnx_block import C, H, W, block, is_the_file, put, refused, saved
 
 
 def node(operator: str, inputs: str, *outputs: str, **attributes: Any) -> NodeProto:
@@ -45,6 +45,21 @@ def operators(edited: ModelFile) -> list[str]:
     (insertion,) = edited.insertions()
     nodes = edited.proto().graph.node
     return [each.op_type for name in insertion.nodes for each in nodes if each.name == name]
+
+
+@pytest.mark.parametrize("opset", [11, 13, 21])
+def test_attributes_that_became_inputs(tmp_path: Path, opset: int) -> None:
+    """Their values are constants that are named after the inputs."""
+    nodes = [
+        node("Clip", "in", "a", min=-0.5, max=0.75),
+        node("Concat", "a in", "b", axis=1),
+        node("Slice", "b", "c", starts=[4], ends=[4 + C], axes=[1]),
+        node("Dropout", "c"),
+    ]
+    edited = inserted(tmp_path, nodes, 9, opset)
+    assert operators(edited)[:3] == ["Clip", "Concat", "Slice"]
+    names = {each.name.removeprefix("model.2.b.") for each in edited.proto().graph.initializer}
+    assert names >= {"a.min", "a.max", "c.starts", "c.ends", "c.axes"}
 
 
 FLAT = [node("Squeeze", "mean axes", "flat"), node("Sigmoid", "flat", "g"), node("Unsqueeze", "g axes", "gate")]

@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from graphsurgery.cli.main import main
 from tests import models
 
-from .test_onnxblock import C, put, refused, saved
+from .test_onnx_block import C, put, refused, saved
 
 OPEN: models.Shape = ("n", "c", "h", "w")
 

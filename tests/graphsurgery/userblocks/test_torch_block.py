@@ -18,9 +18,9 @@ import torch
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.userblocks import importing
-from graphsurgery.verification import verify
-from graphsurgery.weights.inserted import module_of
+from graphsurgery.userblocks import Trust
+from graphsurgery.verification import Report
+from graphsurgery.weights import inserted
 from tests import models
 
 C = 16
@@ -89,11 +89,10 @@ def a_function(c):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The module ``attention_of_mine``, which nobody has allowed to be imported yet."""
+    """The module ``attention_of_mine``."""
     path = tmp_path / "attention_of_mine.py"
     path.write_text(PACKAGE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(importing, "_allowed", set())
     importlib.invalidate_caches()
     yield path
     sys.modules.pop("attention_of_mine", None)
@@ -101,6 +100,19 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def put(name: str, made: Any = None, **arguments: Any) -> ModelFile:
     return graphsurgery.insert(made or models.detector(), f"attention_of_mine:{name}", after="/model.2", **arguments)
+
+
+def modules(edited: ModelFile) -> list[str]:
+    return [insertion.module for insertion in edited.insertions()]
+
+
+def verify(edited: ModelFile) -> Report:
+    return graphsurgery.verify(edited, trust=modules(edited))
+
+
+def module_of(edited: ModelFile) -> torch.nn.Module:
+    (insertion,) = edited.insertions()
+    return inserted.module_of(insertion, edited, Trust.in_modules(modules(edited)))
 
 
 def refused(name: str, **arguments: Any) -> str:
@@ -128,7 +140,7 @@ def test_parity_with_the_module(package: Path, name: str, settings: dict[str, An
     assert (insertion.id, insertion.module) == (f"model.2.{name.lower()}", f"attention_of_mine:{name}")
     assert verify(edited).passed
     assert not {"Shape", "Constant"} & {re.sub(r"_\d+$", "", node.rpartition("/")[2]) for node in insertion.nodes}
-    module = module_of(insertion, edited)
+    module = module_of(edited)
     assert insertion.parameters == sum(v.numel() for v in module.state_dict().values() if v.is_floating_point())
     assert graphsurgery.remove(edited).to_bytes() == made.SerializeToString()
 
@@ -163,12 +175,12 @@ def test_an_opset_that_only_the_newer_exporter_writes(package: Path) -> None:
 def test_arguments_of_the_constructor(package: Path) -> None:
     edited = put("Gate", settings={"reduction": 2})
     assert edited.insertions()[0].settings == {"reduction": 2}
-    assert module_of(edited.insertions()[0], edited).get_parameter("fc1.weight").shape == (C // 2, C, 1, 1)
-    assert module_of(edited.insertions()[0], edited).get_submodule("norm").eps == 1e-3
+    assert module_of(edited).get_parameter("fc1.weight").shape == (C // 2, C, 1, 1)
+    assert module_of(edited).get_submodule("norm").eps == 1e-3
     assert refused("Gate", settings={"ratio": 2}) == (
         "attention_of_mine:Gate has no argument 'ratio'; it has c1, c2, reduction, act"
     )
-    assert refused("Attention") == "attention_of_mine:Attention needs heads: give --set heads=VALUE"
+    assert refused("Attention") == "attention_of_mine:Attention needs heads: use settings={'heads': VALUE}"
     assert "fails" in refused("Gate", settings={"reduction": 0})
     assert refused("Gate", settings={"c1": 8, "c2": 8}).startswith(
         "attention_of_mine:Gate fails on a map [1, 16, 8, 8]:"
@@ -222,7 +234,7 @@ def test_trained_weights(package: Path, tmp_path: Path) -> None:
     x = torch.randn(1, C, 8, 8, dtype=torch.float64)
     with torch.inference_mode():
         assert torch.allclose(
-            module_of(edited.insertions()[0], edited)(x),
+            module_of(edited)(x),
             module.double().eval()(x),
             rtol=1e-6,
         )
@@ -244,7 +256,7 @@ def test_the_epsilon_of_a_checkpoint_of_ultralytics(package: Path, tmp_path: Pat
     x = torch.randn(1, C, 8, 8, dtype=torch.float64)
     with torch.inference_mode():
         assert torch.allclose(
-            module_of(edited.insertions()[0], edited)(x),
+            module_of(edited)(x),
             stage.double().eval().attn(x),
             rtol=1e-6,
         )
@@ -260,26 +272,47 @@ def test_the_residual_gate(package: Path) -> None:
 # ---------------------------------------------------------------------- a model file is no reason to run code
 
 
-def test_a_record_alone_imports_nothing(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_alone_imports_nothing(package: Path) -> None:
     made = models.detector()
     data = put("Gate", made).to_bytes()
-    monkeypatch.setattr(importing, "_allowed", set())
     sys.modules.pop("attention_of_mine")
     trace = Path(f"{package}.imported")
     trace.unlink()
     edited = ModelFile.load(data)
-    with pytest.raises(MissingDependency, match="if it is yours, say --trust attention_of_mine:Gate"):
+    with pytest.raises(MissingDependency, match="if it is yours, use trust='attention_of_mine:Gate'"):
         graphsurgery.verify(edited)
-    assert [each.module for each in edited.insertions()] == ["attention_of_mine:Gate"]
+    assert modules(edited) == ["attention_of_mine:Gate"]
     assert graphsurgery.remove(edited).to_bytes() == made.SerializeToString()
     assert not trace.exists()
     assert graphsurgery.verify(edited, trust=["attention_of_mine:Gate"]).passed
     assert trace.exists()
 
 
-def test_trust_is_for_one_class(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trust_ends_with_the_call(package: Path, tmp_path: Path) -> None:
+    """Neither an insertion, nor a recipe, nor a verification before lets a later call import the module."""
+    entry = "- {module: 'attention_of_mine:Gate', after: /model.2}"
+    edited = graphsurgery.Recipe.from_text(entry).apply(models.detector())
+    for _ in range(2):
+        with pytest.raises(MissingDependency, match="importing it runs its code"):
+            graphsurgery.verify(edited)
+        assert graphsurgery.verify(edited, trust=["attention_of_mine:Gate"]).passed
+
+
+def test_weights_of_a_file_do_not_import_the_module_that_it_names(package: Path, tmp_path: Path) -> None:
+    """The weights of an insertion are read back by a call that names its module, and by no other."""
+    put("Gate").save(tmp_path / "m.onnx")
+    given = f"{tmp_path / 'm.onnx'}:model.2.gate"
+    put("Gate", weights=given)
+    trace = Path(f"{package}.imported")
+    sys.modules.pop("attention_of_mine")
+    trace.unlink()
+    with pytest.raises(GraphSurgeryError, match=r"is attention_of_mine:Gate, not se"):
+        graphsurgery.insert(models.detector(), "se", after="/model.2", weights=given)
+    assert not trace.exists()
+
+
+def test_trust_is_for_one_class(package: Path) -> None:
     edited = put("Gate")
-    monkeypatch.setattr(importing, "_allowed", set())
     with pytest.raises(MissingDependency):
         graphsurgery.verify(edited, trust=["attention_of_mine:Plain"])
     with pytest.raises(BlockError, match="'attention_of_mine' does not name a PyTorch module"):

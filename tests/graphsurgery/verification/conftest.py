@@ -157,7 +157,7 @@ def _node(step: tuple[str, list[str], str], kind: int) -> NodeProto:
 def make_simam(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelWithInsertions]:
     """:func:`simam`; the rest of such a model is not looked at."""
     monkeypatch.setattr(comparison, "block_of", lambda insertion: ByHand())
-    monkeypatch.setattr(comparison, "module_of", lambda insertion, model: insertion.make_twin().double().eval())
+    monkeypatch.setattr(comparison, "module_of", lambda insertion, model, trust: insertion.make_twin().double().eval())
     monkeypatch.setattr(comparison, "_rest", lambda model, original: Rest(True, "not looked at in this test"))
     return simam
 

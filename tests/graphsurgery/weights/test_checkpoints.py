@@ -22,7 +22,7 @@ from onnx import helper
 import graphsurgery
 from graphsurgery import weights
 from graphsurgery.api import carry_out
-from graphsurgery.errors import WeightsError
+from graphsurgery.errors import GraphSurgeryWarning, WeightsError
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.weights.inserted import module_of, weights_of
@@ -73,7 +73,7 @@ def put(file: str | Path, module: str = "nam", **arguments: Any) -> tuple[ModelF
     """The model with the block in it, and the warnings."""
     request = Request(module, ("/model.2",), weights=str(file), **arguments)
     edited, (done,) = carry_out(ModelFile.load(models.detector()), [request])
-    return edited, done.warnings
+    return edited, tuple(str(GraphSurgeryWarning(each)) for each in done.warnings)
 
 
 def agree(edited: ModelFile, module: torch.nn.Module) -> None:
@@ -164,7 +164,7 @@ def test_a_plain_state_dict_does_not_tell_the_epsilon(tmp_path: Path) -> None:
     assert edited.insertions()[0].settings["bn_eps"] == 1e-5
     assert warning == (
         "bn_eps is 1e-05, the default, since w.pt:model.1.attn does not tell; models built by Ultralytics have 0.001: "
-        "--set bn_eps=0.001"
+        "settings={'bn_eps': 0.001}"
     )
     edited, none = put(f"{tmp_path / 'w.pt'}:model.1.attn", settings={"bn_eps": EPS})
     assert none == ()
@@ -180,7 +180,9 @@ def test_epsilons_that_differ(tmp_path: Path) -> None:
     module.Channel_Att.bn2.eps = EPS
     torch.save({"model": detector(module)}, tmp_path / "w.pt")
     message = refused(f"{tmp_path / 'w.pt'}:model.0.attn", "nam[channel+spatial]")
-    assert message == "the BatchNorms in w.pt:model.0.attn have the epsilons 1e-05, 0.001; say --set bn_eps=..."
+    assert message == (
+        "the BatchNorms in w.pt:model.0.attn have the epsilons 1e-05, 0.001; use settings={'bn_eps': VALUE}"
+    )
 
 
 # ---------------------------------------------------------------------- other trainers

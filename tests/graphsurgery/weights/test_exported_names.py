@@ -70,7 +70,8 @@ def trained(block: Block, eps: float | None = None) -> torch.nn.Module:
 
 def export(module: torch.nn.Module, path: Path, *, dynamo: bool) -> Path:
     x = (torch.ones(1, *(SITE.channels, *SITE.size)),)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         if dynamo:
             torch.onnx.export(Attended(module).eval(), x, path, dynamo=True, verbose=False, external_data=False)
         else:
@@ -172,8 +173,8 @@ def test_a_second_call_is_not_another_layer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bias", ["distinct", "shared", "none"])
-@pytest.mark.parametrize("gemm", [False, True])
-def test_q_k_and_v_of_an_attention(tmp_path: Path, bias: str, gemm: bool) -> None:
+@pytest.mark.parametrize("gemm", [None, 0, 1], ids=["MatMul", "Gemm", "Gemm transB"])
+def test_q_k_and_v_of_an_attention(tmp_path: Path, bias: str, gemm: int | None) -> None:
     """As TorchScript writes them, as onnxsim rewrites that, and with biases of zeros shared or left out."""
     block = make_block("aifi[ultralytics]", {"hidden": 32})
     module = trained(block)
@@ -182,27 +183,63 @@ def test_q_k_and_v_of_an_attention(tmp_path: Path, bias: str, gemm: bool) -> Non
             module.ma.in_proj_bias.zero_()
     path = export(module, tmp_path / "a.onnx", dynamo=False)
     model = onnx.load(path)
-    if gemm:
-        to_gemm(model)
+    if gemm is not None:
+        to_gemm(model, gemm)
     if bias == "none":
         without_zeros(model)
     onnx.save(model, path)
     same_function(read(path, block), module)
 
 
-def to_gemm(model: onnx.ModelProto) -> None:
-    """q, k and v as a Gemm each, whose weight is stored transposed; shapes do not matter, nothing runs it."""
+class Mixed(torch.nn.Module):
+    """Attention from x to x, or from its left half to all of it."""
+
+    def __init__(self, crossed: bool) -> None:
+        super().__init__()
+        self.ma, self.crossed = torch.nn.MultiheadAttention(64, 4), crossed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).permute(2, 0, 1)
+        query = tokens[: len(tokens) // 2] if self.crossed else tokens
+        result: torch.Tensor = self.ma(query, tokens, tokens, need_weights=False)[0]
+        return result
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+def test_one_layer_for_several_of_q_k_and_v(tmp_path: Path, crossed: bool) -> None:
+    """PyTorch computes those of one tensor together, splits them along an axis of their own, and exports that."""
+    module = Mixed(crossed).eval()
+    torch.nn.init.normal_(module.ma.in_proj_bias)
+    arrays = weights.read(export(module, tmp_path / "a.onnx", dynamo=False)).arrays
+    assert np.array_equal(arrays["attn.ma.in_proj_weight"], module.ma.in_proj_weight.detach().numpy())
+    assert np.array_equal(arrays["attn.ma.in_proj_bias"], module.ma.in_proj_bias.detach().numpy())
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_linear_layer_as_a_gemm(tmp_path: Path, transposed: int) -> None:
+    """Its weight is [out, in], however the file stores it; square, so that no shape tells."""
+    weight = np.arange(16, dtype=np.float32).reshape(4, 4)
+    stored = onnx.numpy_helper.from_array(weight if transposed else weight.T.copy(), "onnx::Gemm_7")
+    node = helper.make_node("Gemm", ["x", "onnx::Gemm_7"], ["y"], "/attn/fc/Gemm", transB=transposed)
+    model = models.model([node], [models.value("x", (1, 4))], [models.value("y", (1, 4))], [stored])
+    onnx.save(model, tmp_path / "a.onnx")
+    assert np.array_equal(weights.read(tmp_path / "a.onnx").arrays["attn.fc.weight"], weight)
+
+
+def to_gemm(model: onnx.ModelProto, transposed: int) -> None:
+    """q, k and v as a Gemm each; shapes do not matter, nothing runs it."""
     nodes = {output: node for node in model.graph.node for output in node.output}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in list(model.graph.node):
         product = next((nodes[name] for name in node.input if name in nodes), None)
         if node.op_type == "Add" and "/ma/" in node.name and product is not None and product.op_type == "MatMul":
             bias = next(name for name in node.input if name not in nodes)
-            weight = onnx.numpy_helper.to_array(tensors[product.input[1]]).T
+            weight = onnx.numpy_helper.to_array(tensors[product.input[1]])
+            weight = weight.T if transposed else weight
             new = f"{product.name}_weight"
             model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weight), new))
             inputs = [product.input[0], new, bias]
-            node.CopyFrom(helper.make_node("Gemm", inputs, list(node.output), product.name, transB=1))
+            node.CopyFrom(helper.make_node("Gemm", inputs, list(node.output), product.name, transB=transposed))
             model.graph.node.remove(product)
 
 

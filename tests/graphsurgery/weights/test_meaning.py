@@ -12,7 +12,7 @@ import pytest
 from graphsurgery import weights
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.userblocks import make_block
-from tests.graphsurgery.test_weights import C, R, found, put, refused, save, se
+from tests.graphsurgery.weights.test_weights import C, R, found, put, refused, save, se
 
 Array = np.ndarray[Any, Any]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -67,6 +68,21 @@ def refused(file: str | Path, module: str = "se", **arguments: Any) -> str:
 
 
 # ---------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt", ".onnx"])
+def test_float64_is_read_as_float64(tmp_path: Path, suffix: str) -> None:
+    """And inserted as that at a site in float64: no value is rounded to float32 on the way."""
+    exact = {key: values.astype(np.float64) + 0.1 for key, values in se().items()}
+    file = tmp_path / f"w{suffix}"
+    if suffix == ".onnx":
+        tensors = [onnx.numpy_helper.from_array(values, key) for key, values in exact.items()]
+        x, y = (models.value(name, (1,), onnx.TensorProto.DOUBLE) for name in "xy")
+        onnx.save(models.model([onnx.helper.make_node("Neg", ["x"], ["y"])], [x], [y], tensors), file)
+    else:
+        save(file, exact)
+    read = found(put(file, made=models.detector(dtype=np.float64)))
+    assert all(np.array_equal(read[key], exact[key]) for key in exact)
 
 
 @pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.pt", "W.PT", "w.pth", "w.pth.tar", "w.ckpt", "w.bin"])

@@ -1,0 +1,21 @@
+"""What the tool makes otherwise than when the corpus was recorded, on purpose: which results, and why.
+
+Keys are names in index.json ("torchscript/fp16", a call, a command, an insert request), or patterns in which * stands
+for any text. A result that is named here and does not differ is an error, so the list does not outlive its reasons.
+"""
+
+from __future__ import annotations
+
+import re
+
+CHANGED: dict[str, str] = {}
+
+
+def reason(name: str) -> str | None:
+    """Why a result is no longer what was recorded, if that is meant."""
+    return next((why for pattern, why in CHANGED.items() if matches(pattern, name)), None)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern, in which * stands for any text, is that of a name."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
