@@ -17,8 +17,9 @@ from . import userblocks
 from .blocks.block import Array, Block
 from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
 from .feature_map import FeatureMap
-from .insertion import qdq_request, removal
-from .insertion.splice import Done, Planned, spliced
+from .insertion import qdq_planning, removal, splice
+from .insertion.plan import PlannedInsertion
+from .insertion.splice import AppliedInsertion
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .request import Request, of_kind, selectors
@@ -93,7 +94,7 @@ def insert(
     return warned(*carry_out(ModelFile.load(model), [request]))
 
 
-def warned(model: ModelFile, done: Sequence[Done]) -> ModelFile:
+def warned(model: ModelFile, done: Sequence[AppliedInsertion]) -> ModelFile:
     """The model, with what the user should know of the insertions said as warnings of the caller's caller."""
     for each in done:
         for message in each.warnings:
@@ -101,11 +102,11 @@ def warned(model: ModelFile, done: Sequence[Done]) -> ModelFile:
     return model
 
 
-def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[Done]]:
+def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[AppliedInsertion]]:
     """Carry out several requests at once, in order; selectors refer to the model as it was given."""
     external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
-    plans: list[tuple[Planned, str | None]] = []
+    plans: list[PlannedInsertion] = []
     for request in requests:
         check(request)
         userblocks.asked_for(request.module)
@@ -113,17 +114,18 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
         trained = _read(request.weights) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-        plans += [qdq_request.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
-    return spliced(finder, qdq_request.measured(finder, plans), _gpu_fallback)
+        planned = [_planned(request, block, site, trained) for site in sites_of]
+        plans += [qdq_planning.with_pair(each, request, finder) for each in planned]
+    return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 
-def _gpu_fallback(planned: Planned, emitted: Subgraph, source: str, model: ModelFile) -> str | None:
+def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, model: ModelFile) -> str | None:
     """Which operators of a block for a DLA go to the GPU."""
     if planned.target != "dla":
         return None
     opset, ir_version = model.opset, int(model.structure.ir_version)
     float32 = planned.precision == "fp32"
-    return to_the_gpu(emitted, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
+    return to_the_gpu(subgraph, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
 
 
 def _read(spelled: str) -> Checkpoint:
@@ -196,7 +198,7 @@ def check(request: Request) -> None:
     ):
         if value not in known:
             raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
-    qdq_request.check(request)
+    qdq_planning.check(request)
     if request.seed < 0:
         raise RequestError(f"the seed is a whole number from 0 on, not {request.seed}")
     if request.weights is not None and request.init != "default":
@@ -205,7 +207,7 @@ def check(request: Request) -> None:
         )
 
 
-def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> Planned:
+def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:
     if trained is None:
         make = _own(block, site.feature, request)
         return _placed(request, block, site, make, request.init)
@@ -220,8 +222,8 @@ def _placed(
     make: Callable[[np.random.Generator], Mapping[str, Array]],
     init: str,
     told: tuple[str, ...] = (),
-) -> Planned:
-    return Planned(
+) -> PlannedInsertion:
+    return PlannedInsertion(
         block,
         site,
         make,

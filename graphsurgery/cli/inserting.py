@@ -15,7 +15,7 @@ from .files import DASH, Destination, open_model
 from .output import Printer, aside, counted, listed, progress, shown
 
 if TYPE_CHECKING:
-    from ..insertion.splice import Done
+    from ..insertion.splice import AppliedInsertion
     from ..modelfile.model import ModelFile
     from ..request import Request
     from ..verification import InsertionReport, Report
@@ -99,7 +99,7 @@ def run(
 class _Outcome:
     """What was done, as JSON and as text."""
 
-    def __init__(self, model: str, target: Destination, done: Sequence[Done]) -> None:
+    def __init__(self, model: str, target: Destination, done: Sequence[AppliedInsertion]) -> None:
         self._model = model
         self._target = target
         self._done = done
@@ -124,7 +124,7 @@ class _Outcome:
         insertions = [self._insertion_json(done) for done in self._done]
         return {"model": self._model, "output": output, "insertions": insertions}
 
-    def _insertion_json(self, done: Done) -> dict[str, Any]:
+    def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
         return {
             "id": insertion.id,
@@ -163,7 +163,7 @@ class _Outcome:
             yield f"written to {'standard output' if self._target.path is None else self._target.path}"
 
 
-def _insertion_lines(done: Done, report: InsertionReport | None) -> Iterator[str]:
+def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None) -> Iterator[str]:
     insertion, site = done.insertion, done.insertion.site
     kind = f" ({site.type})" if site.type else ""
     yield f"{insertion.id}: {insertion.module} {site.position} {site.path or site.tensor}{kind}"
@@ -205,12 +205,12 @@ def _parity_lines(report: InsertionReport) -> Iterator[str]:
         yield f"parity: the activation that really arrives here was not compared: {report.activation}"
 
 
-def _is_untrained(done: Done) -> bool:
+def _is_untrained(done: AppliedInsertion) -> bool:
     """Whether the model computes something else than before, with nothing trained for it."""
     return done.insertion.init == "default" and done.insertion.gate == "none"
 
 
-def _untrained(done: Sequence[Done]) -> str:
+def _untrained(done: Sequence[AppliedInsertion]) -> str:
     from ..weights.inserted import block_of
 
     effects = {each.insertion.module: block_of(each.insertion).untrained for each in done}

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +18,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
-from ..errors import CannotRun, SiteError
+from ..errors import CannotRun, SiteError, option
 from ..feature_map import FeatureMap
 from ..graph import quantisation
 from ..graph.index import GraphIndex
@@ -27,13 +26,6 @@ from ..modelfile.record import RecordedPair
 from ..template.names import UniqueNames
 from ..template.subgraph import Subgraph
 from ..template.template import Array, Template
-
-if TYPE_CHECKING:
-    from ..modelfile.model import ModelFile
-    from ..modelfile.record import Insertion
-
-KINDS = ("none", "int8")
-SCALES = ("site", "images")
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ def needed(index: GraphIndex, tensor: str, what: str) -> bool:
     why = "it is quantised when the model runs, with a scale that fits" if dynamic else "it is float in this model"
     raise SiteError(
         f"{what} has no scale to quantise the block's output with: no DequantizeLinear makes it, and no QuantizeLinear "
-        f"reads it ({why}); leave out --qdq there"
+        f"reads it ({why}); leave out {option('qdq')} there"
     )
 
 
@@ -109,16 +101,18 @@ def pair_at(index: GraphIndex, tensor: str, what: str) -> Pair:
     assert position is not None
     node = index.nodes[position]
     if not index.is_constant(node.input[1]) or (len(node.input) > 2 and not _is_given(index, node.input[2])):
-        raise SiteError(f"the scale of {what} is computed when the model runs, so --qdq cannot use it")
+        raise SiteError(f"the scale of {what} is computed when the model runs, so {option('qdq')} cannot use it")
     scale = index.model.tensor(node.input[1])
     attributes = tuple(a for a in node.attribute if a.name in ("axis", "block_size"))
     if any(a.name == "block_size" and a.i for a in attributes):
-        raise SiteError(f"{what} is quantised in blocks with a scale each, which --qdq cannot do")
+        raise SiteError(f"{what} is quantised in blocks with a scale each, which {option('qdq')} cannot do")
     if scale.size == 1:
         scale, attributes = scale.reshape(()), ()
     zero_point = _zero_point(index, node, scale, what)
     if zero_point.dtype.kind not in "iu" or zero_point.dtype.itemsize > 2:
-        raise SiteError(f"{what} is held in {zero_point.dtype}, which --qdq cannot do; it does 8 and 16 bit integers")
+        raise SiteError(
+            f"{what} is held in {zero_point.dtype}, which {option('qdq')} cannot do; it does 8 and 16 bit integers"
+        )
     return Pair(scale, zero_point, node.domain, attributes)
 
 
@@ -133,7 +127,7 @@ def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str
         return values.reshape(scale.shape)
     maker = quantisation.producer(index, node.input[0])
     if maker is None or maker.op_type != quantisation.QUANTISE:
-        raise SiteError(f"the integer type of {what} is not in the model, so --qdq cannot use it")
+        raise SiteError(f"the integer type of {what} is not in the model, so {option('qdq')} cannot use it")
     if len(maker.input) > 2 and maker.input[2] and index.is_constant(maker.input[2]):
         return np.zeros(scale.shape, index.model.tensor(maker.input[2]).dtype)
     kinds = [a.i for a in maker.attribute if a.name == "output_dtype" and a.i]
@@ -199,7 +193,7 @@ def becoming_float(index: GraphIndex, tensor: str, consumers: Sequence[str]) -> 
     they, compute = ("they", "compute") if len(consumers) > 1 else ("it", "computes")
     return (
         f"{shown} had a quantised input; behind the block {they} {compute} in float; "
-        "--qdq int8 quantises the block's output, so that nothing changes for what reads it"
+        f"{option('qdq', 'int8')} quantises the block's output, so that nothing changes for what reads it"
     )
 
 
@@ -210,7 +204,8 @@ def clipping(pair: Pair, bounded: bool) -> str | None:
     low, high = pair.range
     return (
         f"the block's output is quantised with the scale of its input, and this block can give more than it gets: what "
-        f"is beyond {low:.3g} ... {high:.3g} is clipped; --qdq-scale images measures the range of its output"
+        f"is beyond {low:.3g} ... {high:.3g} is clipped; "
+        f"{option('qdq_scale', 'images')} measures the range of its output"
     )
 
 
@@ -243,24 +238,3 @@ def attenuates(emitted: Subgraph, x: str) -> bool:
 _KEEP = frozenset(
     {"Cast", "Reshape", "Transpose", "Expand", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Identity", "Tile"}
 )
-
-
-# ---------------------------------------------------------------------- from images
-
-
-def measured(model: ModelFile, insertions: Sequence[Insertion], images: Path) -> dict[str, tuple[float, float]]:
-    """The smallest and the largest value that each of these blocks gives on a folder of images, by id.
-
-    The model runs on onnxruntime's CPU provider. MissingDependency, RequestError (bad images) and CannotRun.
-    """
-    from ..runtime.activations import activations
-
-    wanted = [(each.output_tensor, each.feature.onnx_type) for each in insertions]
-    found = activations(model, wanted, images)
-    if found.failure:
-        raise CannotRun(f"the model does not run here, so that there is no scale from images: {found.failure}")
-    ranges = {}
-    for insertion in insertions:
-        values = [tensors[insertion.output_tensor].astype(np.float64) for _, tensors in found.images]
-        ranges[insertion.id] = (min(float(v.min()) for v in values), max(float(v.max()) for v in values))
-    return ranges

@@ -15,7 +15,7 @@ from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from ..modelfile.model import ModelFile
 from ..modelfile.record import KEY, Insertion
 from ..modelfile.source import Source
-from ..modelfile.wire import rename_inputs, rename_outputs
+from .rewiring import rename_tensors
 
 
 def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
@@ -40,14 +40,13 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
         removed |= mine
     edit = Edit()
     names = _names_after(index, joined)
-    for old in names:
-        for position in index.consumers.get(old, ()):
-            if position not in removed:
-                edit.replaced[NODE, position] = rename_inputs(model.content(NODE, position), _encoded(names))
-    for old in names.keys() - joined.keys():  # a graph output gets its name back from the node that makes it
-        position = index.producer[old]
-        node = edit.replaced.get((NODE, position)) or model.content(NODE, position)
-        edit.replaced[NODE, position] = rename_outputs(node, _encoded(names))
+    inputs: dict[int, dict[str, str]] = {}
+    for old, new in names.items():
+        for node_index in index.consumers.get(old, ()):
+            if node_index not in removed:
+                inputs.setdefault(node_index, {})[old] = new
+    # a graph output gets its name back from the node that produces it
+    rename_tensors(edit, index, inputs, {old: new for old, new in names.items() if old not in joined})
     edit.replaced |= {(NODE, position): None for position in removed}
     _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], {n for i in chosen for n in i.initializers})
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
@@ -94,10 +93,6 @@ def _names_after(index: GraphIndex, joined: Mapping[str, str]) -> dict[str, str]
     names |= kept
     names = {old: kept.get(new, new) for old, new in names.items()}
     return {old: new for old, new in names.items() if old != new}
-
-
-def _encoded(changes: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {old.encode(): new.encode() for old, new in changes.items()}
 
 
 def _drop(edit: Edit, number: int, names: Sequence[str], unwanted: set[str]) -> None:

@@ -52,6 +52,10 @@ class Edit:
     metadata: dict[str, str | None] = field(default_factory=dict)
     """model metadata to set (in place where the key exists, else at the end) or, with None, to drop"""
 
+    def append(self, number: int, message: Any) -> None:
+        """Add a field of the graph after the last one of its number."""
+        self.appended.setdefault(number, []).append(message.SerializeToString())
+
 
 def located(source: Source, f: wire.Field) -> Piece:
     """The field as a piece. One of another wire type than a message's is unknown to protobuf, so it gets no known

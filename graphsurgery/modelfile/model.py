@@ -236,9 +236,9 @@ class ModelFile:
     def with_outputs(self, tensors: Sequence[tuple[str, int]]) -> ModelFile:
         """A copy whose only graph outputs are these tensors, given as (name, element type): to look inside a model."""
         edit = Edit()
-        edit.replaced = {(GRAPH_OUTPUT, i): None for i in range(len(self._positions.get(GRAPH_OUTPUT, [])))}
-        values = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in tensors]
-        edit.appended = {GRAPH_OUTPUT: [value.SerializeToString() for value in values]}
+        edit.replaced = {(GRAPH_OUTPUT, i): None for i in range(len(self.pieces(GRAPH_OUTPUT)))}
+        for name, kind in tensors:
+            edit.append(GRAPH_OUTPUT, onnx.helper.make_tensor_value_info(name, kind, None))
         return self.edited(edit)
 
     # ------------------------------------------------------------------ writing

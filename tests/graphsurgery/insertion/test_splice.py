@@ -565,7 +565,7 @@ def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
     assert request_script(data) == expected
     (tmp_path / "m.onnx").write_bytes(data)
     code = (
-        "import sys; from pathlib import Path; from tests.graphsurgery import test_splice as t;"
+        "import sys; from pathlib import Path; from tests.graphsurgery.insertion import test_splice as t;"
         "sys.stdout.buffer.write(t.request_script(Path(sys.argv[1]).read_bytes()))"
     )
     for seed in ("1", "77"):

@@ -1,0 +1,82 @@
+"""Which planned insertions get a pair of QuantizeLinear and DequantizeLinear after the block, and with which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import CannotRun, RequestError, SiteError, option
+from ..runtime.activations import activations
+from . import qdq
+from .plan import PlannedInsertion, ordered
+from .splice import insert
+
+if TYPE_CHECKING:
+    from ..request import Request
+    from ..selection.sites import SiteFinder
+
+KINDS = ("none", "int8")
+SCALES = ("site", "images")
+
+_NOTHING_TO_ADD = (
+    f"{option('qdq')} adds nothing here: the block stands in front of the QuantizeLinear that its readers have already"
+)
+
+
+def check(request: Request) -> None:
+    """RequestError for values that do not exist or do not go together."""
+    for kind, value, known in (("qdq", request.qdq, KINDS), ("qdq scale", request.qdq_scale, SCALES)):
+        if value not in known:
+            raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
+    if request.qdq_scale != "site" and request.qdq == "none":
+        int8 = option("qdq", "int8")
+        raise RequestError(f"{option('qdq_scale')} says where the scale of {int8} comes from; give {int8} with it")
+    if request.qdq_scale == "images" and request.images is None:
+        raise RequestError(f"say which images the scale comes from: {option('images', 'DIR')}")
+
+
+def with_pair(planned: PlannedInsertion, request: Request, finder: SiteFinder) -> PlannedInsertion:
+    """The insertion with the pair that is asked for. SiteError where nothing is quantised."""
+    if request.qdq == "none":
+        return planned
+    tensor, label = planned.site.tensor, planned.site.label
+    if not qdq.needed(finder.index, tensor, label):
+        return replace(planned, warnings=(*planned.warnings, _NOTHING_TO_ADD))
+    pair = qdq.pair_at(finder.index, tensor, label)
+    if request.qdq_scale != "images":
+        return replace(planned, pair=pair)
+    if pair.scale.size > 1:
+        raise SiteError(
+            f"{label} has a scale for each channel; {option('qdq_scale', 'images')} finds one for a whole tensor"
+        )
+    return replace(planned, pair=pair, images=Path(request.images or ""))
+
+
+def fit_scales(finder: SiteFinder, insertions: Sequence[PlannedInsertion]) -> list[PlannedInsertion]:
+    """The insertions in order, with scales that fit what the blocks give on images where that is asked for.
+
+    For that the blocks are inserted without these pairs, and the model runs on onnxruntime's CPU provider.
+    MissingDependency, RequestError (bad images) and CannotRun.
+    """
+    result = ordered(insertions)
+    folders = dict.fromkeys(each.images for each in result if each.images is not None)
+    if not folders:
+        return result
+    bare = [replace(each, pair=None) if each.images else each for each in result]
+    model, applied = insert(finder, bare)
+    for folder in folders:
+        chosen = {place: applied[place].insertion for place, planned in enumerate(result) if planned.images == folder}
+        found = activations(model, [(each.output_tensor, each.feature.onnx_type) for each in chosen.values()], folder)
+        if found.failure:
+            raise CannotRun(f"the model does not run here, so that there is no scale from images: {found.failure}")
+        for place, insertion in chosen.items():
+            values = [tensors[insertion.output_tensor].astype(np.float64) for _, tensors in found.images]
+            pair = result[place].pair
+            assert pair is not None
+            low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+            result[place] = replace(result[place], pair=pair.fitted(low, high))
+    return result
