@@ -1,10 +1,11 @@
-"""Parts of messages: text from a file made printable, lists cut short, shapes, and the nearest candidates."""
+"""Parts of messages: text from a file made printable, lists cut short, shapes, HTML tables, and the nearest names."""
 
 from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -79,3 +80,32 @@ def shape_text(shape: Iterable[Dimension]) -> str:
 def printable(text: str) -> str:
     """Fit for a terminal and for one line: control characters are spelled out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as HTML for a notebook; every cell is escaped.
+
+    Parameters
+    ----------
+    headers:
+        The titles of the columns.
+    rows:
+        The cells of each row, as many as there are headers; None is an empty cell.
+
+    Returns
+    -------
+    str
+        One ``<table>`` element.
+
+    Examples
+    --------
+    >>> html_table(["a"], [["<1>"]])
+    '<table><thead><tr><th>a</th></tr></thead><tbody><tr><td>&lt;1&gt;</td></tr></tbody></table>'
+    """
+    head = "".join(f"<th>{_html(title)}</th>" for title in headers)
+    body = "".join(f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _html(value: object) -> str:
+    return "" if value is None else escape(printable(str(value)))
