@@ -149,11 +149,6 @@ class View:
         self._copy = inferred(self.structure)
 
     @cached_property
-    def opset(self) -> int | None:
-        """Version of the standard operator set; None if the model imports none."""
-        return next((int(e.version) for e in self.structure.opset_import if e.domain in STANDARD), None)
-
-    @cached_property
     def insertions(self) -> Mapping[str, str]:
         """Node name -> id of the insertion that it belongs to."""
         return {name: each.id for each in self.model.insertions() for name in each.nodes}

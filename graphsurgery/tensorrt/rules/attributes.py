@@ -51,7 +51,7 @@ def layernorm_bias(visit: Visit, asked: Asked) -> str | None:
 
 @node_rule("groupnorm-opset", "GroupNormalization", source="changelog", instead="opset 20 or earlier", before=(10, 9))
 def groupnorm_opset(visit: Visit, asked: Asked) -> str | None:
-    opset = visit.view.opset or 0
+    opset = visit.view.model.standard_opset or 0
     return f"at opset {opset} its scale is per channel, which is read from 10.9 on" if opset >= 21 else None
 
 

@@ -40,11 +40,12 @@ def function_names(view: View, asked: Asked) -> Iterable[str]:
 
 @file_rule("function-opset", source="model-importer", instead=_INLINE, severity=WARNING, since=(9, 0))
 def function_opset(view: View, asked: Asked) -> Iterable[str]:
+    opset = view.model.standard_opset
     for (domain, name, _), function in view.functions.items():
         for entry in function.opset_import:
-            if entry.domain in STANDARD and view.opset not in (None, entry.version):
+            if entry.domain in STANDARD and opset not in (None, entry.version):
                 yield (
-                    f"the function {domain}.{name} is of opset {entry.version} and the model of {view.opset}, "
+                    f"the function {domain}.{name} is of opset {entry.version} and the model of {opset}, "
                     "as which TensorRT reads it"
                 )
 

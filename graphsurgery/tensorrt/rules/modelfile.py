@@ -19,10 +19,10 @@ from ...tensorrt.view import View
     severity=WARNING,
 )
 def opset_range(view: View, asked: Asked) -> Iterable[str]:
-    opsets = asked.support.opsets
-    if view.opset is not None and view.opset not in opsets:
+    opset, opsets = view.model.standard_opset, asked.support.opsets
+    if opset is not None and opset not in opsets:
         yield (
-            f"the model uses opset {view.opset}; the parser's table for TensorRT {asked.version} is stated for opsets "
+            f"the model uses opset {opset}; the parser's table for TensorRT {asked.version} is stated for opsets "
             f"{opsets[0]} to {opsets[-1]}, and operators that changed since may be misread"
         )
 

@@ -100,7 +100,7 @@ def test_a_link_to_the_folder_is_the_folder(source: Path, tmp_path: Path) -> Non
 def test_an_existing_data_file_is_not_overwritten(source: Path, elsewhere: Path) -> None:
     (elsewhere / "model.onnx.data").write_bytes(b"of another model")
     edited = graphsurgery.insert(source, "simam", after="/model.2")
-    with pytest.raises(OutputError, match=r"model\.onnx\.data exists already; use --force"):
+    with pytest.raises(OutputError, match=r"model\.onnx\.data exists already; use force=True"):
         edited.save(elsewhere / "new.onnx")
     assert tree(elsewhere) == {"model.onnx.data": b"of another model"}
     edited.save(elsewhere / "new.onnx", force=True)
