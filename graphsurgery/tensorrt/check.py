@@ -6,16 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
 from ..modelfile.model import ModelFile
-from .rule import ERROR, SEVERITIES, Asked, Finding
-from .support import DLAS, Support, Version
+from .options import Options
+from .rule import ERROR, SEVERITIES, Finding
+from .rules import RULES
+from .support import Version
 from .view import View
 
 if TYPE_CHECKING:
     from .parser import Verdict
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def findings(
     ``version`` is 8.6, 10, 11 or a minor version of the last two, ``dla`` "orin" or None, ``precision`` what the engine
     is to be built in ("fp32", "fp16", "int8"). TensorRT need not be installed. Raises RequestError and ModelError.
     """
-    return _found(View(model), _asked(version, dla, precision))
+    return _found(View(model), Options.of(version, precision=precision, dla=dla))
 
 
 def check(
@@ -98,25 +97,14 @@ def check(
     parser: Verdict | None = None,
 ) -> Report:
     """As :func:`findings`, as a report; ``parser`` is the verdict of TensorRT's own parser to set beside it."""
-    asked, view = _asked(version, dla, precision), View(model)
+    options, view = Options.of(version, precision=precision, dla=dla), View(model)
     ids = [insertion.id for insertion in model.insertions()]
-    found = _found(view, asked)
-    return Report(model.name, asked.version, dla, precision, len(view.visits), found, ids, parser)
+    found = _found(view, options)
+    return Report(model.name, options.version, dla, precision, len(view.visits), found, ids, parser)
 
 
-def _asked(version: str | Version, dla: str | None, precision: str) -> Asked:
-    version = version if isinstance(version, Version) else Version.read(version)
-    if dla is not None and dla not in DLAS:
-        raise RequestError(f"there is no table for the DLA {dla!r}; known: {', '.join(DLAS)}")
-    if precision not in PRECISIONS:
-        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
-    return Asked(Support(version), dla, precision)
-
-
-def _found(view: View, asked: Asked) -> list[Finding]:
-    from .rules import RULES
-
-    found = [f for rule in RULES if rule.holds_for(asked) for f in rule.findings(view, asked)]
+def _found(view: View, options: Options) -> list[Finding]:
+    found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
     return sorted(found, key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
 
 

@@ -17,7 +17,7 @@ from ..modelfile.model import ModelFile
 from ..runtime.quantised_types import halves, is_quantised
 from .precision import autocast_patterns, trtexec_flags, types_of
 from .profiles import Profile, profiles, text
-from .support import Version
+from .support import Version, one_of
 from .view import View
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -66,10 +66,10 @@ def plan(
     use, ``shapes`` what :func:`graphsurgery.tensorrt.profiles.profiles` takes, ``strongly_typed`` lets the file decide
     in 10.x as well. RequestError for what the version does not have.
     """
-    version = version if isinstance(version, Version) else Version.read(version)
-    if precision is not None and precision not in PRECISIONS:
-        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
-    if dla is not None and (10, 7) < version < (11, 4):
+    version = Version.of(version)
+    if precision is not None:
+        one_of("precision", precision, PRECISIONS)
+    if dla is not None and not version.has_dla:
         raise RequestError(f"TensorRT {version} cannot use a DLA; 10.7 was the last 10.x that could")
     result = Plan()
     typed = version.strongly_typed or strongly_typed

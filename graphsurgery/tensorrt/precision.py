@@ -11,7 +11,7 @@ import onnx
 
 from ..errors import InsertionError, RequestError
 from ..modelfile.model import ModelFile
-from .support import TYPE_NAMES
+from .support import TYPE_NAMES, one_of
 from .view import View, Visit
 
 FORMATS = ("autocast", "trtexec")
@@ -127,9 +127,7 @@ def node_list(types: Iterable[NodeType], kind: str) -> str:
     for TensorRT 8.6 and 10 (weakly typed networks), one a line. RequestError for a name that trtexec cannot be given.
     """
     names = [each.node for each in types if each.float32]
-    if kind not in FORMATS:
-        raise RequestError(f"there is no format {kind!r}; it is one of {', '.join(FORMATS)}")
-    lines = autocast_patterns(names) if kind == "autocast" else trtexec_flags(names)
+    lines = autocast_patterns(names) if one_of("format", kind, FORMATS) == "autocast" else trtexec_flags(names)
     return "".join(f"{line}\n" for line in lines)
 
 

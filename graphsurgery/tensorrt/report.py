@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import RequestError
 from ..modelfile.model import ModelFile
+from ..runtime.session import session
 from ..runtime.timing import Difference, Times, in_turns
+from .commands import PRECISIONS
+from .engine import Engine, build, random_feeds, tools
 from .inspector import Layer, became, types
+from .support import one_of
 
 Array = npt.NDArray[Any]
 _WARM_UP, _RUNS = 20, 10
@@ -115,12 +118,8 @@ def build_and_compare(
     ``engine`` is where the built engine is written. Raises EnvironmentLacks without TensorRT, PyTorch with CUDA, or a
     GPU; CheckFailed if the model cannot be built.
     """
-    from ..runtime.session import session
-    from .commands import PRECISIONS
-    from .engine import Engine, build, random_feeds, tools
-
-    if precision is not None and precision not in PRECISIONS:
-        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
+    if precision is not None:
+        one_of("precision", precision, PRECISIONS)
     model = ModelFile.load(path)
     have = tools()
     built = [(each, build(have, each, precision, shapes)) for each in (path, *([baseline] if baseline else []))]

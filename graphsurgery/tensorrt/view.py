@@ -73,6 +73,12 @@ class Visit:
         """Whether it calls a function that the model defines."""
         return (self.node.domain, self.node.op_type, overload(self.node)) in self.view.functions
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the node is, as the fields of a Finding."""
+        own = ("operator", "position", "within", "path", "insertion")
+        return {"node": self.label} | {name: getattr(self, name) for name in own}
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, text as str; ``default`` where the node does not state it."""
         for attribute in self.node.attribute:
