@@ -31,7 +31,7 @@ def dla_availability(view: View, options: Options) -> Iterable[str]:
         yield f"TensorRT {options.version} cannot use a DLA; 10.7 was the last 10.x that could, and 11.4.1 can again"
 
 
-@file_rule("dla-precision", source="dla-limits", instead="--precision fp16 or int8", severity=WARNING, dla=True)
+@file_rule("dla-precision", source="dla-limits", instead="precision fp16 or int8", severity=WARNING, dla=True)
 def dla_precision(view: View, options: Options) -> Iterable[str]:
     if options.precision == "fp32":
         yield "a DLA computes in FP16 and INT8 only"
