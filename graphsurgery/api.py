@@ -115,16 +115,16 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         planned = [_planned(request, block, site, trained) for site in sites_of]
-        plans += [qdq_planning.with_pair(each, request, finder) for each in planned]
+        plans += [qdq_planning.with_pair(each, finder) for each in planned]
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 
 def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, model: ModelFile) -> str | None:
     """Which operators of a block for a DLA go to the GPU."""
-    if planned.target != "dla":
+    if planned.request.target != "dla":
         return None
     opset, ir_version = model.opset, int(model.structure.ir_version)
-    float32 = planned.precision == "fp32"
+    float32 = planned.request.precision == "fp32"
     return to_the_gpu(subgraph, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
 
 
@@ -209,32 +209,9 @@ def check(request: Request) -> None:
 
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:
     if trained is None:
-        make = _own(block, site.feature, request)
-        return _placed(request, block, site, make, request.init)
+        return PlannedInsertion(request, block, site, _own(block, site.feature, request), request.init)
     own = _from_file(request, block, site.feature, trained)
-    return _placed(request, own.block, site, lambda rng: own.arrays, "weights", own.warnings)
-
-
-def _placed(
-    request: Request,
-    block: Block,
-    site: Site,
-    make: Callable[[np.random.Generator], Mapping[str, Array]],
-    init: str,
-    told: tuple[str, ...] = (),
-) -> PlannedInsertion:
-    return PlannedInsertion(
-        block,
-        site,
-        make,
-        request.seed,
-        init,
-        request.gate,
-        request.target,
-        request.lowering,
-        told,
-        request.precision,
-    )
+    return PlannedInsertion(request, own.block, site, lambda rng: own.arrays, "weights", own.warnings)
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.random.Generator], Mapping[str, Array]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..blocks.block import Array, Block
 from ..errors import SiteError
 from ..graph import module_paths
+from ..request import Request
 from ..selection.branches import Beside, Consumer, OutputConsumer, nodes_of
 from ..selection.sites import Site, SiteFinder
 from ..template.names import UniqueNames
@@ -21,22 +21,18 @@ from . import qdq
 class PlannedInsertion:
     """One insertion that is asked for: a block and its weights, at a site."""
 
+    request: Request
+    """where seed, gate, target, lowering and precision stand"""
     block: Block
     site: Site
     weights: Callable[[np.random.Generator], Mapping[str, Array]]
     """makes the weights; the generator that it is given is the insertion's own"""
-    seed: int = 0
-    init: str = "default"
-    gate: str = "none"
-    target: str = "tensorrt"
-    lowering: str | None = None
+    init: str
+    """"default", "identity" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
-    precision: str = "safe"
     pair: qdq.Pair | None = None
     """the QuantizeLinear and DequantizeLinear to put after the block"""
-    images: Path | None = None
-    """the folder of images that the scale of the pair is to be fitted to"""
 
 
 @dataclass

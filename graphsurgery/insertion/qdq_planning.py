@@ -39,21 +39,19 @@ def check(request: Request) -> None:
         raise RequestError(f"say which images the scale comes from: {option('images', 'DIR')}")
 
 
-def with_pair(planned: PlannedInsertion, request: Request, finder: SiteFinder) -> PlannedInsertion:
-    """The insertion with the pair that is asked for. SiteError where nothing is quantised."""
-    if request.qdq == "none":
+def with_pair(planned: PlannedInsertion, finder: SiteFinder) -> PlannedInsertion:
+    """The insertion with the pair that its request asks for. SiteError where nothing is quantised."""
+    if planned.request.qdq == "none":
         return planned
     tensor, label = planned.site.tensor, planned.site.label
     if not qdq.needed(finder.index, tensor, label):
         return replace(planned, warnings=(*planned.warnings, _NOTHING_TO_ADD))
     pair = qdq.pair_at(finder.index, tensor, label)
-    if request.qdq_scale != "images":
-        return replace(planned, pair=pair)
-    if pair.scale.size > 1:
+    if planned.request.qdq_scale == "images" and pair.scale.size > 1:
         raise SiteError(
             f"{label} has a scale for each channel; {option('qdq_scale', 'images')} finds one for a whole tensor"
         )
-    return replace(planned, pair=pair, images=Path(request.images or ""))
+    return replace(planned, pair=pair)
 
 
 def fit_scales(finder: SiteFinder, insertions: Sequence[PlannedInsertion]) -> list[PlannedInsertion]:
@@ -63,18 +61,23 @@ def fit_scales(finder: SiteFinder, insertions: Sequence[PlannedInsertion]) -> li
     MissingDependency, RequestError (bad images) and CannotRun.
     """
     result = ordered(insertions)
-    folders = dict.fromkeys(each.images for each in result if each.images is not None)
+    folders = {
+        place: planned.request.images
+        for place, planned in enumerate(result)
+        if planned.pair and planned.request.qdq_scale == "images"
+    }
     if not folders:
         return result
-    bare = [replace(each, pair=None) if each.images else each for each in result]
+    bare = [replace(planned, pair=None) if place in folders else planned for place, planned in enumerate(result)]
     model, applied = insert(finder, bare)
-    for folder in folders:
-        chosen = {place: applied[place].insertion for place, planned in enumerate(result) if planned.images == folder}
-        found = activations(model, [(each.output_tensor, each.feature.onnx_type) for each in chosen.values()], folder)
+    for folder in dict.fromkeys(folders.values()):
+        chosen = {place: applied[place].insertion for place in folders if folders[place] == folder}
+        tensors = [(each.output_tensor, each.feature.onnx_type) for each in chosen.values()]
+        found = activations(model, tensors, Path(folder or ""))
         if found.failure:
             raise CannotRun(f"the model does not run here, so that there is no scale from images: {found.failure}")
         for place, insertion in chosen.items():
-            values = [tensors[insertion.output_tensor].astype(np.float64) for _, tensors in found.images]
+            values = [given[insertion.output_tensor].astype(np.float64) for _, given in found.images]
             pair = result[place].pair
             assert pair is not None
             low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import onnx
@@ -86,23 +86,23 @@ class _Splice:
 
     def insert(self, step: Step) -> AppliedInsertion:
         """Lower one step and add it to the edit."""
-        planned, site, block = step.insertion, step.insertion.site, step.insertion.block
+        planned, request, site = step.insertion, step.insertion.request, step.insertion.site
         source = self._produced(site.tensor, step.previous)
-        weights = planned.weights(np.random.default_rng([planned.seed, zlib.crc32(step.id.encode())]))
+        weights = planned.weights(np.random.default_rng([request.seed, zlib.crc32(step.id.encode())]))
         template = Template(
             site.feature,
             opset=self._model.opset,
             scope=step.scope,
             weight_scope=step.id,
-            target=planned.target,
-            precision=planned.precision,
+            target=request.target,
+            precision=request.precision,
             weights=weights,
             x=source,
             names=self.plan.names,
         )
-        lowering = _lowering(block, template, planned.lowering)
-        output = block.emit(template, lowering)
-        if planned.gate == "residual":
+        lowering = _lowering(planned.block, template, request.lowering)
+        output = planned.block.emit(template, lowering)
+        if request.gate == "residual":
             output = residual_gate.residual(template, output)
         constants = qdq.constants(template, planned.pair) if planned.pair else None
         subgraph = template.export(output, ir_version=self._ir_version)
@@ -145,27 +145,18 @@ class _Splice:
         weights: Mapping[str, Array],
         pair: RecordedPair | None,
     ) -> Insertion:
-        planned, site, block = step.insertion, step.insertion.site, step.insertion.block
+        planned, request, site = step.insertion, step.insertion.request, step.insertion.site
+        place = {each.name: getattr(site, each.name) for each in fields(RecordedSite)}
         return Insertion(
             id=step.id,
-            module=block.spelled,
-            settings=dict(block.values),
-            gate=planned.gate,
+            module=planned.block.spelled,
+            settings=dict(planned.block.values),
+            gate=request.gate,
             init=planned.init,
-            target=planned.target,
-            precision=planned.precision,
+            target=request.target,
+            precision=request.precision,
             lowering=lowering,
-            site=RecordedSite(
-                path=site.path,
-                type=site.type,
-                tensor=source,
-                shape=site.shape,
-                dtype=site.dtype,
-                stride=site.stride,
-                consumers=site.consumers,
-                position=site.position,
-                others=site.others,
-            ),
+            site=RecordedSite(**place | {"tensor": source}),
             output_tensor=subgraph.output,
             nodes=tuple(node.name for node in subgraph.nodes),
             initializers=tuple(tensor.name for tensor in subgraph.initializers),
