@@ -104,11 +104,7 @@ def resize_count(visit: Visit, options: Options) -> str | None:
 
 
 @node_rule(
-    "attention-form",
-    "Attention",
-    source="operators-10.16",
-    instead="MatMul, scale, Softmax, MatMul",
-    since=(10, 14),
+    "attention-form", "Attention", source="operators-10.16", instead="MatMul, scale, Softmax, MatMul", since=(10, 14)
 )
 def attention_form(visit: Visit, options: Options) -> str | None:
     if visit.input(4) or visit.input(5) or len(visit.outputs()) > 1:
@@ -198,13 +194,7 @@ einsum_before_10 = _einsum("error", (0, 0), (9, 0))
 einsum_before_10_12 = _einsum(WARNING, (9, 0), (10, 12))
 
 
-@node_rule(
-    "pow-exponent",
-    "Pow",
-    source="changelog",
-    instead="an exponent in the type of the base",
-    before=(10, 8),
-)
+@node_rule("pow-exponent", "Pow", source="changelog", instead="an exponent in the type of the base", before=(10, 8))
 def pow_exponent(visit: Visit, options: Options) -> str | None:
     kind = TYPE_NAMES.get(visit.type(visit.input(1)), "")
     base = TYPE_NAMES.get(visit.type(visit.input(0)), "")

@@ -85,25 +85,14 @@ def _kinds(visit: Visit) -> list[int]:
     return kinds
 
 
-@node_rule(
-    "float64",
-    source="operators-11.0",
-    instead="export the model in float32",
-    severity=WARNING,
-)
+@node_rule("float64", source="operators-11.0", instead="export the model in float32", severity=WARNING)
 def float64(visit: Visit, options: Options) -> str | None:
     if "FP64" in {TYPE_NAMES.get(visit.type(name)) for name in visit.outputs()}:
         return "TensorRT has no float64: it is computed in float32, and larger numbers are clamped"
     return None
 
 
-@node_rule(
-    "int64-range",
-    source="operators-8.6",
-    instead="constants within 32 bits",
-    severity=WARNING,
-    before=(9, 0),
-)
+@node_rule("int64-range", source="operators-8.6", instead="constants within 32 bits", severity=WARNING, before=(9, 0))
 def int64_range(visit: Visit, options: Options) -> str | None:
     if visit.standard and visit.operator == "Slice":
         return None  # a start or end past the last element means the last element, clamped or not
