@@ -44,7 +44,7 @@ def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
         if name not in insertions:
             known = f"it has {', '.join(insertions)}" if insertions else "it has none at all"
             raise InsertionError(f"the model has no insertion {name!r}; {known}", candidates=closest(name, insertions))
-    chosen = [insertions[name] for name in dict.fromkeys(ids)] if ids is not None else list(insertions.values())
+    chosen = [insertions[name] for name in ids] if ids is not None else list(insertions.values())
     return _without(model, chosen, list(insertions.values())) if chosen else model
 
 
