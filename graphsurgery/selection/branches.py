@@ -52,13 +52,13 @@ class Branches:
 
     def __init__(self, index: GraphIndex) -> None:
         self._index = index
-        self._owner: dict[int, Insertion] = {}
+        self.owner: dict[int, Insertion] = {}
         """index of a node of any insertion -> the insertion"""
         self._by_source: dict[str, list[Insertion]] = {}
         insertions = index.model.insertions()
         for insertion in insertions:
             for name in insertion.nodes:
-                self._owner.update(dict.fromkeys(index.node_names.get(name, ()), insertion))
+                self.owner.update(dict.fromkeys(index.node_names.get(name, ()), insertion))
             self._by_source.setdefault(insertion.site.tensor, []).append(insertion)
         self._found: dict[str, Insertion] = {}
         pending = [each for each in insertions if each.site.position == "before" or each.site.others]
@@ -79,7 +79,7 @@ class Branches:
         for insertion in self._by_source.get(tensor, ()):
             if insertion.id in self._found:
                 nodes = self._index.consumers.get(tensor, ())
-                yield insertion, of_nodes(n for n in nodes if self._owner.get(n) is insertion)
+                yield insertion, of_nodes(n for n in nodes if self.owner.get(n) is insertion)
 
     def leaves(self, tensor: str) -> set[Consumer]:
         """The consumers of a tensor, and those of the branches in place of the insertions on them."""
@@ -102,13 +102,13 @@ class Branches:
             for insertion in self._found.values()
             if path != insertion.id and not path.startswith(f"{insertion.id}.") and not self._within(insertion, nodes)
         }
-        return {n for n in nodes if n not in self._owner or self._owner[n].id not in outside} if outside else nodes
+        return {n for n in nodes if n not in self.owner or self.owner[n].id not in outside} if outside else nodes
 
     def _within(self, insertion: Insertion, nodes: set[int]) -> bool:
         """Whether the branch that an insertion is on begins and ends among the nodes."""
         source, seen = insertion.site.tensor, {insertion.id}
         while source in self._outputs:
-            upstream = self._owner.get(self._index.producer.get(source, -1))
+            upstream = self.owner.get(self._index.producer.get(source, -1))
             if upstream is None or upstream.id in seen:
                 break
             seen.add(upstream.id)
