@@ -80,10 +80,34 @@ class Report:
 def findings(
     model: ModelFile, version: str | Version = "10", *, dla: str | None = None, precision: str = "fp32"
 ) -> list[Finding]:
-    """Where a model does not comply with what one version of TensorRT demands.
+    """Where a model does not comply with what one version of TensorRT demands. TensorRT need not be installed.
 
-    ``version`` is 8.6, 10, 11 or a minor version of the last two, ``dla`` "orin" or None, ``precision`` what the engine
-    is to be built in ("fp32", "fp16", "int8"). TensorRT need not be installed. Raises RequestError and ModelError.
+    Parameters
+    ----------
+    model:
+        Any model, with insertions or without.
+    version:
+        8.6, 10, 11 or a minor version of the last two.
+    dla:
+        "orin", for what its DLA runs as well; None is the GPU alone.
+    precision:
+        What the engine is to be built in: "fp32", "fp16" or "int8".
+
+    Returns
+    -------
+    list[Finding]
+        Those of the file as a whole, then those of single nodes; the gravest first in each.
+
+    Raises
+    ------
+    RequestError
+        For a version, DLA or precision that there is no table for.
+
+    Examples
+    --------
+    >>> model = ModelFile.load("yolov8n-simam.onnx")  # doctest: +SKIP
+    >>> [finding.rule for finding in findings(model, "11", precision="fp16")]  # doctest: +SKIP
+    ['float16-in-file']
     """
     return _found(View(model), Options.of(version, precision=precision, dla=dla))
 

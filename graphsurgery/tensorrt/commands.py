@@ -60,11 +60,32 @@ def plan(
     shapes: Sequence[str] = (),
     strongly_typed: bool = False,
 ) -> Plan:
-    """The commands that build, time and profile an engine of the model at ``path``.
+    """The commands that build, time and profile an engine of a model.
 
-    ``precision`` is "fp32", "fp16", "bf16" or "int8"; None: what the types in the file ask for. ``dla`` is the core to
-    use, ``shapes`` what :func:`graphsurgery.tensorrt.profiles.profiles` takes, ``strongly_typed`` lets the file decide
-    in 10.x as well. RequestError for what the version does not have.
+    Parameters
+    ----------
+    model, path:
+        The model, and the file that the commands name.
+    version:
+        8.6, 10, 11 or a minor version of the last two.
+    precision:
+        "fp32", "fp16", "bf16" or "int8"; None: what the types in the file ask for.
+    dla:
+        The DLA core to use, from 0 on; None is the GPU.
+    shapes:
+        Sizes of dynamic inputs, as :func:`graphsurgery.tensorrt.profiles.profiles` takes them.
+    strongly_typed:
+        Whether the types in the file decide in 10.x as well.
+
+    Returns
+    -------
+    Plan
+        The commands in the order in which they are run, and notes on them.
+
+    Raises
+    ------
+    RequestError
+        For what the version does not have.
     """
     version = Version.of(version)
     if precision is not None:

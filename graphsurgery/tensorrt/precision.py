@@ -89,13 +89,13 @@ def spelled(kind: int) -> str:
 
 
 def _statistics(visits: Sequence[Visit]) -> set[str]:
-    """The nodes of a block that square, sum or normalise, and those behind them up to the next bounded activation, or
-    the end of a float32 island.
+    """The nodes of a block that square, sum or normalise, and those downstream of them: up to the next bounded
+    activation, or the end of a float32 island.
     """
-    readers: dict[str, list[Visit]] = {}
+    consumers: dict[str, list[Visit]] = {}
     for visit in visits:
         for name in visit.node.input:
-            readers.setdefault(name, []).append(visit)
+            consumers.setdefault(name, []).append(visit)
     pending = [visit for visit in visits if visit.operator in _STATISTICS or _squares(visit)]
     found: set[str] = set()
     while pending:
@@ -105,8 +105,8 @@ def _statistics(visits: Sequence[Visit]) -> set[str]:
         found.add(visit.label)
         if visit.operator in _BOUNDED:
             continue
-        behind = [r for name in visit.outputs() for r in readers.get(name, ())]
-        pending += [r for r in behind if r.operator not in _BOUNDED and not _narrows(r)]
+        downstream = [c for name in visit.outputs() for c in consumers.get(name, ())]
+        pending += [c for c in downstream if c.operator not in _BOUNDED and not _narrows(c)]
     return found
 
 
