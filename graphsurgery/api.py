@@ -14,8 +14,9 @@ from . import tensorrt, userblocks, verification, weights
 from .blocks.block import Array, Block
 from .errors import BlockError, GraphSurgeryWarning, WeightsError, option
 from .feature_map import FeatureMap
-from .insertion import qdq_request, removal
-from .insertion.splice import Done, Planned, spliced
+from .insertion import qdq_planning, removal, splice
+from .insertion.plan import PlannedInsertion
+from .insertion.splice import AppliedInsertion
 from .messages import html_table, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
@@ -130,7 +131,7 @@ def insert(
     return warned(*carry_out(ModelFile.load(model), [request]))
 
 
-def warned(model: ModelFile, done: Sequence[Done]) -> ModelFile:
+def warned(model: ModelFile, done: Sequence[AppliedInsertion]) -> ModelFile:
     """The model, with what the user should know of the insertions said as warnings of the caller's caller."""
     for each in done:
         for message in each.warnings:
@@ -138,28 +139,29 @@ def warned(model: ModelFile, done: Sequence[Done]) -> ModelFile:
     return model
 
 
-def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[Done]]:
+def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[AppliedInsertion]]:
     """Carry out several requests at once, in order; selectors refer to the model as it was given."""
     external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
     trust = userblocks.Trust.in_blocks(request.module for request in requests)
-    plans: list[tuple[Planned, str | None]] = []
+    plans: list[PlannedInsertion] = []
     for request in requests:
         block = userblocks.make_block(request.module, request.settings, trust)
         trained = _read(request.weights, trust) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-        plans += [qdq_request.paired(_planned(request, block, site, trained), request, finder) for site in sites_of]
-    return spliced(finder, qdq_request.measured(finder, plans), _gpu_fallback)
+        planned = [_planned(request, block, site, trained) for site in sites_of]
+        plans += [qdq_planning.with_pair(each, finder) for each in planned]
+    return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 
-def _gpu_fallback(planned: Planned, emitted: Subgraph, source: str, model: ModelFile) -> str | None:
+def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, model: ModelFile) -> str | None:
     """Which operators of a block for a DLA go to the GPU."""
-    if planned.target != "dla":
+    if planned.request.target != "dla":
         return None
     opset, ir_version = model.opset, int(model.structure.ir_version)
-    float32 = planned.precision == "fp32"
-    return to_the_gpu(emitted, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
+    float32 = planned.request.precision == "fp32"
+    return to_the_gpu(subgraph, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
 
 
 def _read(spelled: str, trust: userblocks.Trust) -> Checkpoint:
@@ -337,28 +339,11 @@ def check(
     return tensorrt.check(ModelFile.load(model), version, dla=dla, precision=precision)
 
 
-def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> Planned:
-    planned = Planned(
-        block,
-        site,
-        _own(block, site.feature, request),
-        seed=request.seed,
-        init=request.init,
-        gate=request.gate,
-        target=request.target,
-        lowering=request.lowering,
-        precision=request.precision,
-    )
+def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:
     if trained is None:
-        return planned
-    fitted = _from_file(request, block, site.feature, trained)
-    return replace(
-        planned,
-        block=fitted.block,
-        weights=lambda rng: fitted.arrays,
-        init="weights",
-        warnings=fitted.warnings,
-    )
+        return PlannedInsertion(request, block, site, _own(block, site.feature, request), request.init)
+    own = _from_file(request, block, site.feature, trained)
+    return PlannedInsertion(request, own.block, site, lambda rng: own.arrays, "weights", own.warnings)
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.random.Generator], Mapping[str, Array]]:

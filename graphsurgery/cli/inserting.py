@@ -15,7 +15,7 @@ from .files import DASH, Destination, open_model
 from .output import Printer, aside, counted, shown
 
 if TYPE_CHECKING:
-    from ..insertion.splice import Done
+    from ..insertion.splice import AppliedInsertion
     from ..modelfile.model import ModelFile
     from ..request import Request
     from ..userblocks import Trust
@@ -101,7 +101,7 @@ def run(requests: Sequence[Request], model: str | None, target: Destination, che
 class _Outcome:
     """What was done, as JSON and as text."""
 
-    def __init__(self, model: str, target: Destination, done: Sequence[Done], verbose: bool) -> None:
+    def __init__(self, model: str, target: Destination, done: Sequence[AppliedInsertion], verbose: bool) -> None:
         self._model = model
         self._verbose = verbose
         self._target = target
@@ -127,7 +127,7 @@ class _Outcome:
         insertions = [self._insertion_json(done) for done in self._done]
         return {"model": self._model, "output": output, "insertions": insertions}
 
-    def _insertion_json(self, done: Done) -> dict[str, Any]:
+    def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
         return {
             "id": insertion.id,
@@ -168,7 +168,7 @@ class _Outcome:
             yield self._target.sentence
 
 
-def _insertion_lines(done: Done, report: InsertionReport | None, most: int) -> Iterator[str]:
+def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, most: int) -> Iterator[str]:
     """``most``: how many consumers are named."""
     insertion, site = done.insertion, done.insertion.site
     kind = f" ({site.type})" if site.type else ""
@@ -213,12 +213,12 @@ def _parity_lines(report: InsertionReport) -> Iterator[str]:
         yield f"parity: the activation that really arrives here was not compared: {report.activation}"
 
 
-def _is_untrained(done: Done) -> bool:
+def _is_untrained(done: AppliedInsertion) -> bool:
     """Whether the model computes something else than before, with nothing trained for it."""
     return done.insertion.init == "default" and done.insertion.gate == "none"
 
 
-def _untrained(done: Sequence[Done]) -> str:
+def _untrained(done: Sequence[AppliedInsertion]) -> str:
     from ..weights.inserted import block_of
 
     effects = {each.insertion.module: block_of(each.insertion).untrained for each in done}

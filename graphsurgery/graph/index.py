@@ -1,4 +1,4 @@
-"""GraphIndex: who makes a tensor, who reads it, which names are taken. Built once per model, in one pass."""
+"""GraphIndex: the producer and the consumers of every tensor, and the names that are taken."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ import onnx
 
 from ..errors import ModelError
 from ..modelfile.model import ModelFile
+from ..modelfile.subgraphs import reads, subgraphs
 from ..modelfile.wire import text
 
-_WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-_STANDARD = frozenset({"", "ai.onnx"})
+STANDARD = frozenset({"", "ai.onnx"})
+"""how models spell the domain of ONNX's own operators"""
 
 
 class GraphIndex:
-    """The main graph of a model, indexed by tensor. Nodes are named by their position in the file."""
+    """The main graph of a model, indexed by tensor. A node is named by its index in the file."""
 
     def __init__(self, model: ModelFile) -> None:
         self.model = model
         graph = model.structure.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self._reads = [frozenset(reads(node)) for node in self.nodes]
         self.producer: dict[str, int] = {}
-        """tensor -> position of the node that makes it"""
+        """tensor -> index of the node that produces it"""
         self.consumers: dict[str, list[int]] = {}
-        """tensor -> positions of the nodes that read it, those whose subgraphs capture it included, each once, in
-        order
-        """
+        """tensor -> indexes of the nodes that read it, those whose subgraphs do so included, each once, in order"""
         self.inputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.input}
         self.outputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.output}
         self.initializers: dict[str, int] = {tensor.name: i for i, tensor in enumerate(graph.initializer)}
-        for position, node in enumerate(self.nodes):
+        for node_index, node in enumerate(self.nodes):
             for name in node.output:
                 if name:
-                    self.producer[name] = position
-            for name in self.reads(position):
-                if name:
-                    self.consumers.setdefault(name, []).append(position)
+                    self.producer[name] = node_index
+            for name in self._reads[node_index]:
+                self.consumers.setdefault(name, []).append(node_index)
         self._check_names()
 
     def _check_names(self) -> None:
@@ -50,77 +49,66 @@ class GraphIndex:
         """Whether a tensor is an initializer or the output of a Constant node."""
         if tensor in self.initializers:
             return True
-        position = self.producer.get(tensor)
-        return position is not None and self.nodes[position].op_type == "Constant"
+        node_index = self.producer.get(tensor)
+        return node_index is not None and self.nodes[node_index].op_type == "Constant"
+
+    def is_activation(self, tensor: str) -> bool:
+        """Whether a tensor depends on an input of the model, not on constants alone."""
+        node_index = self.producer.get(tensor)
+        if node_index is None:
+            return tensor in self.inputs and tensor not in self.initializers
+        return node_index in self.active
 
     def ancestors(self, tensor: str) -> list[int]:
-        """Positions of the nodes that a tensor depends on, each behind those that it depends on itself."""
+        """Indexes of the nodes that a tensor depends on, each after those that it depends on itself."""
         found: dict[int, None] = {}
         entered: set[int] = set()
         pending = [tensor]
         while pending:
-            position = self.producer.get(pending[-1])
-            if position is None or position in found:
+            node_index = self.producer.get(pending[-1])
+            if node_index is None or node_index in found:
                 pending.pop()
-            elif position in entered:  # all that it reads has been seen to
-                found[position] = None
+            elif node_index in entered:  # all that it reads has been seen to
+                found[node_index] = None
             else:
-                entered.add(position)
-                pending += sorted(self.reads(position))
+                entered.add(node_index)
+                pending += sorted(self.reads(node_index))
         return list(found)
 
-    def reads(self, position: int) -> set[str]:
+    def reads(self, node_index: int) -> frozenset[str]:
         """The tensors that a node reads, those that its subgraphs capture included."""
-        node = self.nodes[position]
-        names = set(node.input)
-        if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
-            names.update(_captured(node))
-        return names
+        return self._reads[node_index]
 
-    def label(self, position: int) -> str:
-        """How messages call a node: its name, or operator and position where it has none."""
-        node = self.nodes[position]
-        return node.name or f"{node.op_type}#{position}"
+    def label(self, node_index: int) -> str:
+        """How messages call a node: its name, or operator and index where it has none."""
+        node = self.nodes[node_index]
+        return node.name or f"{node.op_type}#{node_index}"
 
     @cached_property
     def active(self) -> set[int]:
-        """Positions of the nodes whose output depends on an input of the model, not on constants alone."""
+        """Indexes of the nodes whose output depends on an input of the model, not on constants alone."""
         found: set[int] = set()
         pending = [name for name in self.inputs if name not in self.initializers]
         while pending:  # in no particular order: some converters leave their nodes unsorted
-            for position in self.consumers.get(pending.pop(), ()):
-                if position not in found:
-                    found.add(position)
-                    pending += self.nodes[position].output
+            for node_index in self.consumers.get(pending.pop(), ()):
+                if node_index not in found:
+                    found.add(node_index)
+                    pending += self.nodes[node_index].output
         return found
 
     @cached_property
     def node_names(self) -> dict[str, list[int]]:
-        """node name -> positions; blank names are left out, duplicate names have several."""
+        """node name -> node indexes; blank names are left out, duplicate names have several."""
         table: dict[str, list[int]] = {}
-        for position, node in enumerate(self.nodes):
+        for node_index, node in enumerate(self.nodes):
             if node.name:
-                table.setdefault(node.name, []).append(position)
+                table.setdefault(node.name, []).append(node_index)
         return table
 
     @cached_property
     def names(self) -> set[str]:
         """Every name in the model, of nodes and of tensors, subgraphs and functions included."""
         return set(_names_in(self.model.structure))
-
-
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that the subgraphs of a node take from outside."""
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            defined = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-            defined.update(sparse.values.name for sparse in graph.sparse_initializer)
-            defined.update(name for inner in graph.node for name in inner.output)
-            used = {value.name for value in graph.output}
-            for inner in graph.node:
-                used.update(inner.input)
-                used.update(_captured(inner))
-            yield from used - defined
 
 
 def _names_in(model: onnx.ModelProto) -> Iterator[str]:
@@ -138,6 +126,4 @@ def _names_in(model: onnx.ModelProto) -> Iterator[str]:
             yield node.name
             yield from node.output
             yield from node.input
-            if node.op_type in _WITH_SUBGRAPHS or node.domain not in _STANDARD:
-                for attribute in node.attribute:
-                    pending += [attribute.g] if attribute.HasField("g") else attribute.graphs
+            pending += subgraphs(node)

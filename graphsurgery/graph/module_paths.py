@@ -3,8 +3,7 @@
 A path is kept in the dotted form of ``torch.nn.Module.named_modules()``: ``model.8.cv2.act``. It is read from
 
 * node metadata of the dynamo exporter (``pkg.torch.onnx.name_scopes``, or ``namespace``), whose innermost entries
-can be relative
-  to the one before;
+  can be relative to the one before;
 * node names of the TorchScript exporter: ``/model.8/cv2/act/Mul``, where nested containers repeat themselves
   (``/layer1/layer1.0/conv1/Conv`` is ``layer1.0.conv1``).
 """
@@ -16,7 +15,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
 import onnx
 
@@ -120,9 +119,7 @@ def describe(node: onnx.NodeProto, path: str, *, like: onnx.NodeProto | None) ->
     """
     if like is None or not any(entry.key == _SCOPES for entry in like.metadata_props):
         return
-    tokens = path.split(".")
-    scopes = ["", *(".".join(tokens[:count]) for count in range(1, len(tokens) + 1)), node.op_type.lower()]
-    node.metadata_props.add(key=_SCOPES, value=str(scopes))
+    node.metadata_props.add(key=_SCOPES, value=str(["", *enclosing(path), node.op_type.lower()]))
 
 
 def _strings(text: str | None) -> list[str] | None:
@@ -130,14 +127,18 @@ def _strings(text: str | None) -> list[str] | None:
         return None
     try:
         value = ast.literal_eval(text)
-    except (
-        ValueError,
-        SyntaxError,
-        MemoryError,
-        RecursionError,
-    ):  # the last two: nested too deep to be a list of names
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: nested too deep to be names
         return None
     return [str(item) for item in value] if isinstance(value, list | tuple) else None
+
+
+def enclosing(path: str) -> list[str]:
+    """The paths of the modules around a module, the outermost first, and its own.
+
+    >>> enclosing("model.8.cv1")
+    ['model', 'model.8', 'model.8.cv1']
+    """
+    return list(accumulate(path.split("."), "{}.{}".format)) if path else []
 
 
 def common_path(paths: list[str]) -> str:
@@ -154,24 +155,19 @@ class ModuleTree:
         self.of_node: list[str] = []
         """dotted path of each node, "" where the model does not tell"""
         spelled: dict[str, str] = {}
-        stories = [from_metadata(node) if node.metadata_props else None for node in index.nodes]
-        self.of_node = [
-            told[0] if told and told[0] else from_name(node.name)
-            for node, told in zip(index.nodes, stories, strict=True)
-        ]
+        stated = [from_metadata(node) if node.metadata_props else None for node in index.nodes]
+        for node, metadata in zip(index.nodes, stated, strict=True):
+            self.of_node.append((metadata[0] if metadata else "") or from_name(node.name))
         self._place_strays(index)
-        for position, (node, told) in enumerate(zip(index.nodes, stories, strict=True)):
-            path = self.of_node[position]
-            if not told and path and path not in spelled:
+        for node_index, (node, metadata) in enumerate(zip(index.nodes, stated, strict=True)):
+            path = self.of_node[node_index]
+            if not metadata and path and path not in spelled:
                 self._spell(node.name, spelled)
-            tokens = path.split(".") if path else []
-            for count in range(1, len(tokens) + 1):
-                prefix = ".".join(tokens[:count])
-                module = self.modules.get(prefix)
-                if module is None:
-                    module = self.modules[prefix] = Module(prefix, spelled.get(prefix, prefix))
-                module.nodes.append(position)
-            for prefix, kind in told[1] if told else ():
+            for prefix in enclosing(path):
+                if prefix not in self.modules:
+                    self.modules[prefix] = Module(prefix, spelled.get(prefix, prefix))
+                self.modules[prefix].nodes.append(node_index)
+            for prefix, kind in metadata[1] if metadata else ():
                 if prefix in self.modules and self.modules[prefix].type is None:
                     self.modules[prefix].type = kind.rpartition(".")[2]
 
@@ -179,16 +175,17 @@ class ModuleTree:
         """Nodes that an optimiser left without name and metadata belong to the module that all around them belongs
         to.
         """
-        for position, node in enumerate(index.nodes):
-            if self.of_node[position] or "/" in node.name or position not in index.active:
+        for node_index, node in enumerate(index.nodes):
+            if self.of_node[node_index] or "/" in node.name or node_index not in index.active:
                 continue
-            before = [index.producer[name] for name in node.input if name in index.producer]
-            after = [reader for name in node.output for reader in index.consumers.get(name, ())]
-            around = [
-                [self.of_node[p] for p in side if p in index.active and self.of_node[p]] for side in (before, after)
-            ]
-            if all(around):
-                self.of_node[position] = common_path([path for side in around for path in side])
+            producers = [index.producer[name] for name in node.input if name in index.producer]
+            consumers = [consumer for name in node.output for consumer in index.consumers.get(name, ())]
+            upstream, downstream = (
+                [self.of_node[n] for n in side if n in index.active and self.of_node[n]]
+                for side in (producers, consumers)
+            )
+            if upstream and downstream:
+                self.of_node[node_index] = common_path(upstream + downstream)
 
     @staticmethod
     def _spell(name: str, spelled: dict[str, str]) -> None:

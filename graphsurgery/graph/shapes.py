@@ -43,13 +43,16 @@ class ShapeTable:
         """The nodes that a tensor depends on, as a model of their own."""
         part = onnx.ModelProto(ir_version=self._model.ir_version, opset_import=self._model.opset_import)
         part.functions.extend(self._model.functions)
-        positions = self._index.ancestors(tensor)
-        graph, wanted = self._model.graph, {name for position in positions for name in self._index.reads(position)}
-        part.graph.node.extend(self._index.nodes[position] for position in positions)
+        node_indexes = self._index.ancestors(tensor)
+        graph, wanted = (
+            self._model.graph,
+            {name for node_index in node_indexes for name in self._index.reads(node_index)},
+        )
+        part.graph.node.extend(self._index.nodes[node_index] for node_index in node_indexes)
         part.graph.input.extend(value for value in graph.input if value.name in wanted)
         part.graph.initializer.extend(weight for weight in graph.initializer if weight.name in wanted)
-        made = wanted | {tensor}
-        part.graph.value_info.extend(value for value in (*graph.value_info, *graph.output) if value.name in made)
+        known = wanted | {tensor}
+        part.graph.value_info.extend(value for value in (*graph.value_info, *graph.output) if value.name in known)
         return part
 
     @staticmethod

@@ -1,5 +1,4 @@
-"""The pair of QuantizeLinear and DequantizeLinear behind a block, so that what reads the block keeps its quantised
-input.
+"""QuantizeLinear and DequantizeLinear after a block, so that the consumers of the block keep their quantised input.
 
 The pair has the integer type of the site's own DequantizeLinear, and its scale and zero point, or such as fit what the
 block gave on images. The inside of the block stays in floats of the site's type: how its inner tensors would have to be
@@ -10,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,18 +17,15 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
-from ..errors import CannotRun, SiteError
+from ..errors import CannotRun, SiteError, option
 from ..feature_map import FeatureMap
 from ..graph import quantisation
 from ..graph.index import GraphIndex
+from ..messages import listed
 from ..modelfile.record import RecordedPair
 from ..template.names import UniqueNames
 from ..template.subgraph import Subgraph
 from ..template.template import Array, Template
-
-if TYPE_CHECKING:
-    from ..modelfile.model import ModelFile
-    from ..modelfile.record import Insertion
 
 
 @dataclass(frozen=True)
@@ -92,30 +87,32 @@ def needed(index: GraphIndex, tensor: str, what: str) -> bool:
         return True
     if quantisation.quantisers(index, tensor):
         return False
-    dynamic = any(node.op_type == quantisation.DYNAMIC for node in quantisation.readers(index, tensor))
+    dynamic = any(node.op_type == quantisation.DYNAMIC for node in quantisation.consumers(index, tensor))
     why = "it is quantised when the model runs, with a scale that fits" if dynamic else "it is float in this model"
     raise SiteError(
         f"{what} has no scale to quantise the block's output with: no DequantizeLinear makes it, and no QuantizeLinear "
-        f"reads it ({why}); leave out --qdq there"
+        f"reads it ({why}); leave out {option('qdq')} there"
     )
 
 
 def pair_at(index: GraphIndex, tensor: str, what: str) -> Pair:
     """The pair that a tensor comes through, read from the file. SiteError where its scale is computed."""
-    position = quantisation.dequantiser(index, tensor)
-    assert position is not None
-    node = index.nodes[position]
+    node_index = quantisation.dequantiser(index, tensor)
+    assert node_index is not None
+    node = index.nodes[node_index]
     if not index.is_constant(node.input[1]) or (len(node.input) > 2 and not _is_given(index, node.input[2])):
-        raise SiteError(f"the scale of {what} is computed when the model runs, so --qdq cannot use it")
+        raise SiteError(f"the scale of {what} is computed when the model runs, so {option('qdq')} cannot use it")
     scale = index.model.tensor(node.input[1])
     attributes = tuple(a for a in node.attribute if a.name in ("axis", "block_size"))
     if any(a.name == "block_size" and a.i for a in attributes):
-        raise SiteError(f"{what} is quantised in blocks with a scale each, which --qdq cannot do")
+        raise SiteError(f"{what} is quantised in blocks with a scale each, which {option('qdq')} cannot do")
     if scale.size == 1:
         scale, attributes = scale.reshape(()), ()
     zero_point = _zero_point(index, node, scale, what)
     if zero_point.dtype.kind not in "iu" or zero_point.dtype.itemsize > 2:
-        raise SiteError(f"{what} is held in {zero_point.dtype}, which --qdq cannot do; it does 8 and 16 bit integers")
+        raise SiteError(
+            f"{what} is held in {zero_point.dtype}, which {option('qdq')} cannot do; it does 8 and 16 bit integers"
+        )
     return Pair(scale, zero_point, node.domain, attributes)
 
 
@@ -128,12 +125,12 @@ def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str
     if len(node.input) > 2 and node.input[2]:
         values = index.model.tensor(node.input[2])
         return values.reshape(scale.shape)
-    maker = quantisation.made_by(index, node.input[0])
-    if maker is None or maker.op_type != quantisation.QUANTISE:
-        raise SiteError(f"the integer type of {what} is not in the model, so --qdq cannot use it")
-    if len(maker.input) > 2 and maker.input[2] and index.is_constant(maker.input[2]):
-        return np.zeros(scale.shape, index.model.tensor(maker.input[2]).dtype)
-    kinds = [a.i for a in maker.attribute if a.name == "output_dtype" and a.i]
+    producer = quantisation.producer(index, node.input[0])
+    if producer is None or producer.op_type != quantisation.QUANTISE:
+        raise SiteError(f"the integer type of {what} is not in the model, so {option('qdq')} cannot use it")
+    if len(producer.input) > 2 and producer.input[2] and index.is_constant(producer.input[2]):
+        return np.zeros(scale.shape, index.model.tensor(producer.input[2]).dtype)
+    kinds = [a.i for a in producer.attribute if a.name == "output_dtype" and a.i]
     kind = onnx.helper.tensor_dtype_to_np_dtype(kinds[0]) if kinds else np.dtype(np.uint8)
     return np.zeros(scale.shape, kind)
 
@@ -150,18 +147,18 @@ class Constants:
 
 
 def constants(t: Template, pair: Pair) -> Constants:
-    """Add the constants of a pair to the template of the block in front of it."""
+    """Add the constants of a pair to the template of the block before it."""
     return Constants(t.own(pair.scale, "qdq.scale"), t.own(pair.zero_point, "qdq.zero_point"))
 
 
 def append(
-    emitted: Subgraph, pair: Pair, given: Constants, feature: FeatureMap, names: UniqueNames, scope: str
+    subgraph: Subgraph, pair: Pair, given: Constants, feature: FeatureMap, names: UniqueNames, scope: str
 ) -> RecordedPair:
-    """Put the pair behind a block that was emitted; its last tensor becomes the output. Gives the record of the pair.
+    """Put the pair after a lowered block; its last tensor becomes the output. Returns the record of the pair.
 
     Where the scale has another float type than the site, as in half-precision models of old opsets, Casts go around.
     """
-    inner, nodes = emitted.output, list[onnx.NodeProto]()
+    inner, nodes = subgraph.output, list[onnx.NodeProto]()
 
     def add(op_type: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
         name = names.reserve(f"{scope}/{op_type}")
@@ -178,86 +175,64 @@ def append(
         nodes[-1].attribute.extend(pair.axis)
     if casts:
         value = add("Cast", [value], to=feature.onnx_type)
-    emitted.nodes.extend(nodes)
-    emitted.output = value
+    subgraph.nodes.extend(nodes)
+    subgraph.output = value
     return RecordedPair(
         pair.type, pair.scale_from, inner, given.scale.name, given.zero_point.name, tuple(node.name for node in nodes)
     )
 
 
-# ---------------------------------------------------------------------- what to say of it
+# ---------------------------------------------------------------------- warnings
 
 
 def becoming_float(index: GraphIndex, tensor: str, consumers: Sequence[str]) -> str | None:
-    """What to say of the readers of a tensor that is dequantised for them, where the block has no pair behind it."""
+    """A warning about the consumers of a tensor that is dequantised for them, where no pair follows the block."""
     if quantisation.dequantiser(index, tensor) is None or not consumers:
         return None
-    shown = ", ".join(consumers[:3]) + (f" and {len(consumers) - 3} more" if len(consumers) > 3 else "")
     they, compute = ("they", "compute") if len(consumers) > 1 else ("it", "computes")
     return (
-        f"{shown} had a quantised input; behind the block {they} {compute} in float; "
-        "--qdq int8 quantises the block's output, so that nothing changes for what reads it"
+        f"{listed(consumers, 3)} had a quantised input; behind the block {they} {compute} in float; "
+        f"{option('qdq', 'int8')} quantises the block's output, so that nothing changes for what reads it"
     )
 
 
 def clipping(pair: Pair, bounded: bool) -> str | None:
-    """What to say of values beyond the range of a pair that has the site's scale."""
+    """A warning about values beyond the range of a pair that has the site's scale."""
     if bounded or pair.scale_from != "site":
         return None
     low, high = pair.range
     return (
         f"the block's output is quantised with the scale of its input, and this block can give more than it gets: what "
-        f"is beyond {low:.3g} ... {high:.3g} is clipped; --qdq-scale images measures the range of its output"
+        f"is beyond {low:.3g} ... {high:.3g} is clipped; "
+        f"{option('qdq_scale', 'images')} measures the range of its output"
     )
 
 
-def attenuates(emitted: Subgraph, x: str) -> bool:
+def attenuates(subgraph: Subgraph, x: str) -> bool:
     """Whether a block's nodes show that it gives x times numbers from 0 to 1, so that its range is within that of x."""
-    makers = {name: node for node in emitted.nodes for name in node.output}
+    producers = {name: node for node in subgraph.nodes for name in node.output}
 
-    def is_gate(name: str, depth: int = 0) -> bool:
-        node = makers.get(name)
-        if node is None or depth > len(makers):
-            return False
-        if node.op_type in ("Sigmoid", "HardSigmoid", "Softmax"):
-            return True
+    def is_gate(name: str) -> bool:
+        node = producers.get(name)
+        if node is None or node.op_type in _GATES:
+            return node is not None
         if node.op_type in ("Mul", "Concat", "Min"):
-            return all(is_gate(each, depth + 1) for each in node.input)
-        return node.op_type in _KEEP and is_gate(node.input[0], depth + 1)
+            return all(is_gate(each) for each in node.input)
+        return node.op_type in _KEEP and is_gate(node.input[0])
 
-    def is_within(name: str, depth: int = 0) -> bool:
-        node = makers.get(name)
-        if node is None or depth > len(makers):
+    def is_within(name: str) -> bool:
+        node = producers.get(name)
+        if node is None:
             return name == x
         if node.op_type == "Mul":
             first, second = node.input
-            return any(is_within(a, depth + 1) and is_gate(b) for a, b in ((first, second), (second, first)))
-        return node.op_type in ("Identity", "Cast") and is_within(node.input[0], depth + 1)
+            return any(is_within(a) and is_gate(b) for a, b in ((first, second), (second, first)))
+        return node.op_type in ("Identity", "Cast") and is_within(node.input[0])
 
-    return is_within(emitted.output)
+    return is_within(subgraph.output)
 
 
+_GATES = frozenset({"Sigmoid", "HardSigmoid", "Softmax"})
 _KEEP = frozenset(
     {"Cast", "Reshape", "Transpose", "Expand", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Identity", "Tile"}
 )
-
-
-# ---------------------------------------------------------------------- from images
-
-
-def measured(model: ModelFile, insertions: Sequence[Insertion], images: Path) -> dict[str, tuple[float, float]]:
-    """The smallest and the largest value that each of these blocks gives on a folder of images, by id.
-
-    The model runs on onnxruntime's CPU provider. MissingDependency, RequestError (bad images) and CannotRun.
-    """
-    from ..runtime.activations import activations
-
-    wanted = [(each.output_tensor, each.feature.onnx_type) for each in insertions]
-    found = activations(model, wanted, images)
-    if found.failure:
-        raise CannotRun(f"the model does not run here, so that there is no scale from images: {found.failure}")
-    ranges = {}
-    for insertion in insertions:
-        values = [tensors[insertion.output_tensor].astype(np.float64) for _, tensors in found.images]
-        ranges[insertion.id] = (min(float(v.min()) for v in values), max(float(v.max()) for v in values))
-    return ranges

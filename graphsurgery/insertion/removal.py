@@ -1,7 +1,7 @@
 """Remove insertions, and prove that the rest of a model is what it was.
 
 A removal looks at the graph as it is, not at old bytes: it finds a block's nodes by name, joins what they stood
-between, and takes what was added and the record away. However many insertions go, it is one edit.
+between, and drops what was added, the record too. However many insertions go, it is one edit.
 """
 
 from __future__ import annotations
@@ -11,44 +11,62 @@ from dataclasses import dataclass, replace
 
 from ..errors import InsertionError, ModelError
 from ..graph.index import GraphIndex
+from ..messages import closest
 from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from ..modelfile.model import ModelFile
 from ..modelfile.record import KEY, Insertion
 from ..modelfile.source import Source
-from ..modelfile.wire import rename_inputs, rename_outputs
+from .rewiring import rename_tensors
 
 
 def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
-    """The model without these insertions (all of them, if None). InsertionError if one is not there or was altered."""
+    """Take insertions out of a model.
+
+    Parameters
+    ----------
+    model:
+        A model with insertions; it stays as it is.
+    ids:
+        Which ones, in any order; None is all.
+
+    Returns
+    -------
+    ModelFile
+        The model without them: with the bytes of the original file once all are gone.
+
+    Raises
+    ------
+    InsertionError
+        If one is not there, or another tool has changed its nodes.
+    """
     insertions = {insertion.id: insertion for insertion in model.insertions()}
     for name in ids or ():
         if name not in insertions:
             known = f"it has {', '.join(insertions)}" if insertions else "it has none at all"
-            raise InsertionError(f"the model has no insertion {name!r}; {known}")
-    chosen = [insertions[name] for name in dict.fromkeys(ids)] if ids is not None else list(insertions.values())
+            raise InsertionError(f"the model has no insertion {name!r}; {known}", candidates=closest(name, insertions))
+    chosen = [insertions[name] for name in ids] if ids is not None else list(insertions.values())
     return _without(model, chosen, list(insertions.values())) if chosen else model
 
 
 def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
     index, graph = GraphIndex(model), model.structure.graph
     removed: set[int] = set()
-    joined: dict[str, str] = {}  # what a removed block gave -> what it read
+    joined: dict[str, str] = {}  # the output of a removed block -> its input
     for insertion in chosen:
-        mine = _positions(index, insertion)
+        mine = _nodes(index, insertion)
         source, output = _boundary(index, mine, insertion)
         joined[output] = source
         removed |= mine
     edit = Edit()
     names = _names_after(index, joined)
-    for old in names:
-        for position in index.consumers.get(old, ()):
-            if position not in removed:
-                edit.replaced[NODE, position] = rename_inputs(model.content(NODE, position), _encoded(names))
-    for old in names.keys() - joined.keys():  # a graph output gets its name back from the node that makes it
-        position = index.producer[old]
-        node = edit.replaced.get((NODE, position)) or model.content(NODE, position)
-        edit.replaced[NODE, position] = rename_outputs(node, _encoded(names))
-    edit.replaced |= {(NODE, position): None for position in removed}
+    inputs: dict[int, dict[str, str]] = {}
+    for old, new in names.items():
+        for node_index in index.consumers.get(old, ()):
+            if node_index not in removed:
+                inputs.setdefault(node_index, {})[old] = new
+    # a graph output gets its name back from the node that produces it
+    rename_tensors(edit, index, inputs, {old: new for old, new in names.items() if old not in joined})
+    edit.replaced |= {(NODE, node_index): None for node_index in removed}
     _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], {n for i in chosen for n in i.initializers})
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
     others = [other for other in every if KEY + other.id not in edit.metadata]
@@ -77,8 +95,8 @@ def _records_after(others: Sequence[Insertion], names: Mapping[str, str], declar
 def _names_after(index: GraphIndex, joined: Mapping[str, str]) -> dict[str, str]:
     """New names of tensors once the blocks are gone, given what each of them joined (output -> source).
 
-    Whoever read a block's output reads what the block read; but a name that is an output of the model stays, and what
-    the block read takes it over.
+    The consumers of a block's output read its source instead; but the name of an output of the model stays, and the
+    source takes it over.
     """
     names, kept = dict[str, str](), dict[str, str]()
     for output, source in joined.items():
@@ -96,36 +114,29 @@ def _names_after(index: GraphIndex, joined: Mapping[str, str]) -> dict[str, str]
     return {old: new for old, new in names.items() if old != new}
 
 
-def _encoded(changes: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {old.encode(): new.encode() for old, new in changes.items()}
-
-
 def _drop(edit: Edit, number: int, names: Sequence[str], unwanted: set[str]) -> None:
     edit.replaced |= {(number, position): None for position, name in enumerate(names) if name in unwanted}
 
 
-def _positions(index: GraphIndex, insertion: Insertion) -> set[int]:
+def _nodes(index: GraphIndex, insertion: Insertion) -> set[int]:
+    """The node indexes of an insertion. InsertionError if another tool has removed or doubled one of them."""
     found = [index.node_names.get(name, []) for name in insertion.nodes]
-    if any(len(positions) != 1 for positions in found):
+    if any(len(node_indexes) != 1 for node_indexes in found):
         raise InsertionError(
             f"{insertion.id} cannot be taken out: another tool has changed its nodes since it was inserted; "
             "go back to the file from before"
         )
-    return {positions[0] for positions in found}
+    return {node_indexes[0] for node_indexes in found}
 
 
 def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[str, str]:
-    """The tensor that the block reads and the one that it gives, as the graph is now."""
-    made = {name for position in mine for name in index.nodes[position].output}
-    read = {name for position in mine for name in index.nodes[position].input if name}
-    sources = [name for name in read - made if not index.is_constant(name)]
-    outputs = [
-        name
-        for name in made
-        if name in index.outputs or any(reader not in mine for reader in index.consumers.get(name, ()))
-    ]
+    """The tensor that the block reads and the one that it produces, as the graph is now."""
+    produced = {name for node_index in mine for name in index.nodes[node_index].output}
+    read = {name for node_index in mine for name in index.nodes[node_index].input if name}
+    sources = [name for name in read - produced if not index.is_constant(name)]
+    outputs = [name for name in produced if name in index.outputs or not mine.issuperset(index.consumers.get(name, ()))]
     if not outputs:  # a block that nothing reads: its last tensor
-        outputs = [name for name in made if name not in index.consumers]
+        outputs = [name for name in produced if name not in index.consumers]
     if len(sources) != 1 or len(outputs) != 1:
         raise InsertionError(
             f"{insertion.id} cannot be taken out: another tool has joined it with the graph around it; "

@@ -1,56 +1,33 @@
-"""Insert: with removal.py the only place where a model's graph is changed.
-
-Insertions are planned against one index of the model and carried out as one edit, however many there are.
-"""
+"""Insert blocks: lower each step of a plan and carry all of them out as one edit of the model file."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 import onnx
 
 from ..blocks.block import Array, Block
-from ..errors import BlockError, SiteError
+from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..graph import module_paths
-from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from ..modelfile.fields import INITIALIZER, VALUE_INFO, Edit
 from ..modelfile.model import ModelFile
-from ..modelfile.record import Insertion, RecordedSite
-from ..modelfile.wire import rename_inputs, rename_outputs
-from ..selection.branches import Reader
+from ..modelfile.record import Insertion, RecordedPair, RecordedSite
+from ..selection.branches import NodeConsumer
 from ..selection.sites import Site, SiteFinder
 from ..template import residual_gate, weight_folding
-from ..template.names import UniqueNames
 from ..template.subgraph import Subgraph
 from ..template.template import Template
 from . import qdq
+from .plan import Plan, PlannedInsertion, Step
+from .rewiring import rename_tensors
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One insertion that is asked for: a block and its weights, at a site."""
-
-    block: Block
-    site: Site
-    weights: Callable[[np.random.Generator], Mapping[str, Array]]
-    """makes the weights; the generator it is given is the insertion's own"""
-    seed: int = 0
-    init: str = "default"
-    gate: str = "none"
-    target: str = "tensorrt"
-    lowering: str | None = None
-    warnings: tuple[str, ...] = ()
-    """what the user should know of how the block was made"""
-    precision: str = "safe"
-    pair: qdq.Pair | None = None
-    """the QuantizeLinear and DequantizeLinear to put behind the block"""
-
-
-@dataclass(frozen=True)
-class Done:
+class AppliedInsertion:
     """One insertion that was made: its record, and what the user should know of it."""
 
     insertion: Insertion
@@ -58,264 +35,178 @@ class Done:
     warnings: tuple[str, ...]
 
 
-Inspection = Callable[[Planned, Subgraph, str, ModelFile], str | None]
-"""What somebody above the engine has to say of a block as it was written behind a tensor of a model, if anything."""
+SubgraphCheck = Callable[[PlannedInsertion, Subgraph, str, ModelFile], str | None]
+"""Gives a warning, or None, about the subgraph of a block that reads a tensor of this name in a model: so what lies
+above the engine can look at every block that is written."""
 
 
-def ordered(plans: Iterable[Planned]) -> list[Planned]:
-    """The plans in an order in which they can be carried out.
+def insert(
+    finder: SiteFinder, insertions: Iterable[PlannedInsertion], check: SubgraphCheck | None = None
+) -> tuple[ModelFile, list[AppliedInsertion]]:
+    """Insert blocks into a model.
 
-    Of blocks at one tensor, one for more of its readers comes first, and so stands nearer to the tensor; those for the
-    same readers stay in the order in which they are given.
+    Parameters
+    ----------
+    finder:
+        The model, indexed; it stays as it is.
+    insertions:
+        What to insert, in any order (see :func:`graphsurgery.insertion.plan.ordered`).
+    check:
+        Called with each block's subgraph; what it returns is added to the warnings.
+
+    Returns
+    -------
+    tuple[ModelFile, list[AppliedInsertion]]
+        The new model, and what was inserted, in the order in which it was.
+
+    Raises
+    ------
+    BlockError, SiteError, WeightsError
+        If one of the insertions cannot be made.
     """
-    plans = list(plans)
-    at: dict[str, list[int]] = {}
-    for place, planned in enumerate(plans):
-        at.setdefault(planned.site.tensor, []).append(place)
-    result = list(plans)
-    for places in at.values():
-        wide_first = sorted((plans[place] for place in places), key=_width)
-        for place, planned in zip(places, wide_first, strict=True):
-            result[place] = planned
-    return result
+    splice = _Splice(finder, Plan(finder, insertions), check)
+    applied = [splice.insert(step) for step in splice.plan.steps]
+    return splice.result([each.insertion for each in applied]), applied
 
 
-def _width(planned: Planned) -> tuple[bool, int]:
-    """Those that are to become an output of the model come before all others, because they pass its name on."""
-    return not planned.site.graph_output, -len(planned.site.readers)
+class _Splice:
+    """Lowers the steps of a plan, one after the other, into one edit."""
 
-
-class Splicer:
-    """Carries out insertions on one model.
-
-    Blocks for the same readers of a tensor are chained in the order in which they are given; blocks for some of its
-    readers stand behind those for more of them, which have to be given first (see ``ordered``).
-    """
-
-    def __init__(self, finder: SiteFinder, inspect: Inspection | None = None) -> None:
-        self._finder = finder
-        self._inspect = inspect
+    def __init__(self, finder: SiteFinder, plan: Plan, check: SubgraphCheck | None) -> None:
+        self.plan = plan
+        self._check = check
         self._model = finder.model
         self._index = finder.index
         self._ir_version = int(self._model.structure.ir_version)
-        self._names = UniqueNames(set(self._index.names))
-        self._earlier = self._model.insertions()
-        self._ids = UniqueNames({*finder.tree.modules, *(insertion.id for insertion in self._earlier)})
-        self._original = self._earlier[0].original if self._earlier else self._model.digest()
-        self._owners = {
-            position: earlier.id
-            for earlier in self._earlier
-            for name in earlier.nodes
-            for position in self._index.node_names.get(name, ())
-        }
-        """position of a node of an earlier insertion -> its id"""
+        self._original = plan.earlier[0].original if plan.earlier else self._model.digest()
         self._edit = Edit()
-        self._seen: dict[tuple[str, Reader], str] = {}
-        """tensor of a site and one who reads it -> the tensor that the reader sees after the insertions so far"""
-        self._moved: dict[str, str] = {}
-        """tensor of a site that is a graph output -> the new name under which its producer makes it"""
-        self.done: list[Done] = []
+        self._outputs: list[str] = []
+        """of each step so far, the name of its output"""
 
-    def insert(self, planned: Planned) -> None:
-        """Plan one insertion. BlockError, SiteError or WeightsError if it cannot be made."""
-        site, block, feature = planned.site, planned.block, planned.site.feature
-        block.check(feature)
-        self._check_free(site)
-        scope, name = self._scope(site, block)
-        weights = planned.weights(np.random.default_rng([planned.seed, zlib.crc32(name.encode())]))
-        source = self._source(site)
+    def insert(self, step: Step) -> AppliedInsertion:
+        """Lower one step and add it to the edit."""
+        planned, request, site = step.insertion, step.insertion.request, step.insertion.site
+        source = self._produced(site.tensor, step.previous)
+        weights = planned.weights(np.random.default_rng([request.seed, zlib.crc32(step.id.encode())]))
         template = Template(
-            feature,
+            site.feature,
             opset=self._model.opset,
-            scope=scope,
-            weight_scope=name,
-            target=planned.target,
-            precision=planned.precision,
+            scope=step.scope,
+            weight_scope=step.id,
+            target=request.target,
+            precision=request.precision,
             weights=weights,
             x=source,
-            names=self._names,
+            names=self.plan.names,
         )
-        lowering = _lowering(block, template, planned.lowering)
-        output = block.emit(template, lowering)
-        if planned.gate == "residual":
+        lowering = _lowering(planned.block, template, request.lowering)
+        output = planned.block.emit(template, lowering)
+        if request.gate == "residual":
             output = residual_gate.residual(template, output)
-        given = qdq.constants(template, planned.pair) if planned.pair else None
-        emitted = template.export(output, ir_version=self._ir_version)
-        told = self._told(planned, emitted, source, template.feature)
+        constants = qdq.constants(template, planned.pair) if planned.pair else None
+        subgraph = template.export(output, ir_version=self._ir_version)
+        warnings = self._warnings(planned, subgraph, source, template.feature)
         pair = None
-        if planned.pair and given:
-            pair = qdq.append(emitted, planned.pair, given, feature, self._names, scope)
-        final = self._name_output(site, emitted)
-        insertion = Insertion(
-            id=name,
-            module=block.spelled,
-            settings=dict(block.values),
-            gate=planned.gate,
-            init=planned.init,
-            target=planned.target,
-            precision=planned.precision,
-            lowering=lowering,
-            site=_recorded(site, source),
-            output_tensor=final,
-            nodes=tuple(node.name for node in emitted.nodes),
-            initializers=tuple(tensor.name for tensor in emitted.initializers),
-            value_info=tuple(self._declare(site, source, final)),
-            parameters=sum(int(np.size(values)) for values in weights.values()),
-            stored={key: emitted.stored.get(key) or weight_folding.keep(np.asarray(v)) for key, v in weights.items()},
-            original=self._original,
-            qdq=pair,
-        )
-        self._place(site, insertion, emitted)
-        self.done.append(Done(insertion, site, told))
+        if planned.pair and constants:
+            pair = qdq.append(subgraph, planned.pair, constants, site.feature, self.plan.names, step.scope)
+        if step.output:
+            _name_output(subgraph, step.output)
+        self._outputs.append(subgraph.output)
+        declared = source if site.graph_output else subgraph.output
+        record = self._record(step, lowering, source, declared, subgraph, weights, pair)
+        self._add(site, record, subgraph)
+        return AppliedInsertion(record, site, warnings)
 
-    def _told(self, planned: Planned, emitted: Subgraph, source: str, feature: FeatureMap) -> tuple[str, ...]:
+    def _produced(self, tensor: str, step: int | None) -> str:
+        """The output of a step; None: the tensor of the site itself, by the name that it has in the end."""
+        return self.plan.moved.get(tensor, tensor) if step is None else self._outputs[step]
+
+    def _warnings(
+        self, planned: PlannedInsertion, subgraph: Subgraph, source: str, feature: FeatureMap
+    ) -> tuple[str, ...]:
         """What the user should know of an insertion; ``feature``: the site as the block was computed for it."""
         site, block = planned.site, planned.block
         if planned.pair:
-            readers = qdq.clipping(planned.pair, qdq.attenuates(emitted, source))
+            quantised = qdq.clipping(planned.pair, qdq.attenuates(subgraph, source))
         else:
-            readers = qdq.becoming_float(self._index, site.tensor, site.consumers)
-        told = (*site.warnings, *planned.warnings, *block.warnings(feature), *emitted.warnings)
-        inspected = self._inspect(planned, emitted, source, self._model) if self._inspect else None
-        return (*told, *(warning for warning in (readers, inspected) if warning))
+            quantised = qdq.becoming_float(self._index, site.tensor, site.consumers)
+        checked = self._check(planned, subgraph, source, self._model) if self._check else None
+        given = (*site.warnings, *planned.warnings, *block.warnings(feature), *subgraph.warnings)
+        return (*given, *(warning for warning in (quantised, checked) if warning))
 
-    def _check_free(self, site: Site) -> None:
-        if site.graph_output and site.tensor in self._index.inputs:
-            raise SiteError(
-                f"{site.tensor!r} is an input and an output of the model at once; there is no node to insert behind"
-            )
-        position, readers = self._index.producer.get(site.tensor), self._index.consumers.get(site.tensor, ())
-        owner = self._owners.get(position) if position is not None else None
-        if owner and readers and not site.graph_output and all(self._owners.get(r) == owner for r in readers):
-            raise SiteError(
-                f"{site.tensor!r} is inside the insertion {owner}; a block goes in front of it or behind it"
-            )
-        torn = {self._owners[r] for r in site.readers if r in self._owners} & {
-            self._owners[r] for r in readers if r in self._owners and r not in site.readers
-        }
-        if torn:
-            raise SiteError(
-                f"some of the nodes that read {site.tensor!r} are a part of the insertion {min(torn)}; "
-                "a block goes in front of the whole insertion or behind it"
-            )
+    def _record(
+        self,
+        step: Step,
+        lowering: str,
+        source: str,
+        declared: str,
+        subgraph: Subgraph,
+        weights: Mapping[str, Array],
+        pair: RecordedPair | None,
+    ) -> Insertion:
+        planned, request, site = step.insertion, step.insertion.request, step.insertion.site
+        place = {each.name: getattr(site, each.name) for each in fields(RecordedSite)}
+        return Insertion(
+            id=step.id,
+            module=planned.block.spelled,
+            settings=dict(planned.block.values),
+            gate=request.gate,
+            init=planned.init,
+            target=request.target,
+            precision=request.precision,
+            lowering=lowering,
+            site=RecordedSite(**place | {"tensor": source}),
+            output_tensor=subgraph.output,
+            nodes=tuple(node.name for node in subgraph.nodes),
+            initializers=tuple(tensor.name for tensor in subgraph.initializers),
+            value_info=(declared,),
+            parameters=sum(int(np.size(values)) for values in weights.values()),
+            stored={key: subgraph.stored.get(key) or weight_folding.keep(np.asarray(v)) for key, v in weights.items()},
+            original=self._original,
+            qdq=pair,
+        )
 
-    def result(self) -> ModelFile:
-        """The model with every planned insertion in it."""
-        edit, rewired = self._edit, dict[int, dict[bytes, bytes]]()
-        for tensor in dict.fromkeys(tensor for tensor, _ in self._seen):
-            for position in self._index.consumers.get(tensor, ()):
-                if (name := self._sees(tensor, position)) != tensor:
-                    rewired.setdefault(position, {})[tensor.encode()] = name.encode()
-        for position, names in rewired.items():
-            edit.replaced[NODE, position] = rename_inputs(self._model.content(NODE, position), names)
-        for tensor, moved in self._moved.items():
-            position = self._index.producer[tensor]
-            node = edit.replaced.get((NODE, position)) or self._model.content(NODE, position)
-            edit.replaced[NODE, position] = rename_outputs(node, {tensor.encode(): moved.encode()})
-        edit.metadata = dict(record.to_entry() for record in self._earlier_renamed())
-        edit.metadata |= dict(done.insertion.to_entry() for done in self.done)
-        return self._model.edited(edit)
+    def _add(self, site: Site, record: Insertion, subgraph: Subgraph) -> None:
+        """Add nodes, initializers and declared shapes to the edit; the nodes right after the producer of the site."""
+        producer = self._index.producer.get(site.tensor)
+        neighbour = None if producer is None else self._index.nodes[producer]
+        for node in subgraph.nodes:
+            module_paths.describe(node, record.id, like=neighbour)
+        at = 0 if producer is None else producer + 1
+        self._edit.nodes.setdefault(at, []).extend(n.SerializeToString(deterministic=True) for n in subgraph.nodes)
+        for name in record.value_info:
+            value = onnx.helper.make_tensor_value_info(name, site.feature.onnx_type, list(site.shape))
+            self._edit.append(VALUE_INFO, value)
+        for tensor in subgraph.initializers:
+            self._edit.append(INITIALIZER, tensor)
 
-    def _sees(self, tensor: str, reader: Reader) -> str:
-        """What stands for a tensor of the model now, for one who reads it."""
-        return self._seen.get((tensor, reader)) or self._moved.get(tensor, tensor)
-
-    def _earlier_renamed(self) -> Iterator[Insertion]:
-        """Records of earlier insertions next to which something was put now."""
-        entering = {
-            (self._owners[position], tensor): self._sees(tensor, position)
-            for tensor in dict.fromkeys(tensor for tensor, _ in self._seen)
-            for position in self._index.consumers.get(tensor, ())
-            if position in self._owners
-        }
-        for earlier in self._earlier:
-            tensor = earlier.site.tensor
-            site = {tensor: entering.get((earlier.id, tensor), tensor)}
-            renamed = earlier.renamed(site=site, output=self._moved)
+    def result(self, records: Iterable[Insertion]) -> ModelFile:
+        """The model with every step in it, consumers rewired."""
+        inputs: dict[int, dict[str, str]] = {}
+        entering: dict[tuple[str, str], str] = {}
+        for tensor in dict.fromkeys(tensor for tensor, _ in self.plan.last):
+            for node_index in self._index.consumers.get(tensor, ()):
+                name = self._produced(tensor, self.plan.last.get((tensor, NodeConsumer(node_index))))
+                if name != tensor:
+                    inputs.setdefault(node_index, {})[tensor] = name
+                    entering[self.plan.owners.get(node_index, ""), tensor] = name
+        rename_tensors(self._edit, self._index, inputs, self.plan.moved)
+        for earlier in self.plan.earlier:  # what an earlier block reads or gives may have another name now
+            site = {earlier.site.tensor: entering.get((earlier.id, earlier.site.tensor), earlier.site.tensor)}
+            renamed = earlier.renamed(site=site, output=self.plan.moved)
             if renamed != earlier:
-                yield renamed
-
-    def _scope(self, site: Site, block: Block) -> tuple[str, str]:
-        """How the new module is called among the nodes (/model.8/simam) and, free in this model, as an id
-        (model.8.simam).
-        """
-        path = (site.path or "").strip("/")
-        name = self._ids.reserve(".".join(part for part in (module_paths.join(path.split("/")), block.name) if part))
-        return "/" + "/".join(part for part in (path, name.rpartition(".")[2]) if part), name
-
-    def _source(self, site: Site) -> str:
-        """The tensor that the next block at this site reads."""
-        seen = {self._sees(site.tensor, reader) for reader in _readers(site)}
-        if len(seen) > 1:
-            raise SiteError(
-                f"two insertions at {site.tensor!r} have some of their consumers in common and some not; a block can "
-                "only stand in front of all consumers of another one, or behind it in front of some of them"
-            )
-        return self._passed_on(site) if site.graph_output else seen.pop()
-
-    def _passed_on(self, site: Site) -> str:
-        """The tensor that the next block reads which gives an output of the model: under a new name, for the block gets
-        the name of the output.
-        """
-        passed = self._names.reserve(f"{site.tensor}_before")
-        if site.tensor not in self._moved:
-            self._moved[site.tensor] = passed
-            return passed
-        # the block before this one gave the output its name; hand the name on
-        before = max(i for i, done in enumerate(self.done) if done.site.tensor == site.tensor)
-        nodes, names = self._edit.nodes[self._position(site)], {site.tensor.encode(): passed.encode()}
-        self._edit.nodes[self._position(site)] = [rename_outputs(node, names) for node in nodes]
-        insertion = self.done[before].insertion.renamed(output={site.tensor: passed})
-        self.done[before] = replace(self.done[before], insertion=insertion)
-        for reader in self.done[before].site.readers:
-            self._seen[site.tensor, reader] = passed
-        return passed
-
-    def _name_output(self, site: Site, emitted: Subgraph) -> str:
-        """Give the block's output its final name: the site's own where that is an output of the model."""
-        final = site.tensor if site.graph_output else emitted.output
-        for node in emitted.nodes if site.graph_output else ():
-            for i, name in enumerate(node.output):
-                if name == emitted.output:
-                    node.output[i] = final
-        for reader in _readers(site):
-            self._seen[site.tensor, reader] = final
-        return final
-
-    def _declare(self, site: Site, source: str, output: str) -> list[str]:
-        """Declare the shapes of the tensors that the insertion adds around the block; returns their names."""
-        new = [name for name in (source, output) if name not in self._index.producer and name not in self._index.inputs]
-        known = {n for done in self.done for n in done.insertion.value_info}
-        new = [name for name in new if name not in self._index.outputs and name not in known]
-        values = [onnx.helper.make_tensor_value_info(name, site.feature.onnx_type, list(site.shape)) for name in new]
-        self._edit.appended.setdefault(VALUE_INFO, []).extend(value.SerializeToString() for value in values)
-        return new
-
-    def _position(self, site: Site) -> int:
-        """Where nodes that read the site's tensor may stand: right behind the node that makes it."""
-        return self._index.producer.get(site.tensor, -1) + 1
-
-    def _place(self, site: Site, insertion: Insertion, emitted: Subgraph) -> None:
-        for node in emitted.nodes:
-            module_paths.describe(node, insertion.id, like=self._neighbour(site))
-        nodes = [node.SerializeToString(deterministic=True) for node in emitted.nodes]
-        self._edit.nodes.setdefault(self._position(site), []).extend(nodes)
-        tensors = [tensor.SerializeToString() for tensor in emitted.initializers]
-        self._edit.appended.setdefault(INITIALIZER, []).extend(tensors)
-
-    def _neighbour(self, site: Site) -> onnx.NodeProto | None:
-        position = self._index.producer.get(site.tensor)
-        return None if position is None else self._index.nodes[position]
+                self._edit.metadata.update([renamed.to_entry()])
+        self._edit.metadata.update(record.to_entry() for record in records)
+        return self._model.edited(self._edit)
 
 
-def spliced(
-    finder: SiteFinder, plans: Iterable[Planned], inspect: Inspection | None = None
-) -> tuple[ModelFile, list[Done]]:
-    """The model with all these insertions, and what was done, in the order in which it was (see ``ordered``)."""
-    splicer = Splicer(finder, inspect)
-    for planned in ordered(plans):
-        splicer.insert(planned)
-    return splicer.result(), splicer.done
+def _name_output(subgraph: Subgraph, name: str) -> None:
+    """Rename the output of a subgraph."""
+    for node in subgraph.nodes:
+        for i, output in enumerate(node.output):
+            if output == subgraph.output:
+                node.output[i] = name
+    subgraph.output = name
 
 
 def _lowering(block: Block, t: Template, wanted: str | None) -> str:
@@ -325,14 +216,3 @@ def _lowering(block: Block, t: Template, wanted: str | None) -> str:
     if wanted not in known:
         raise BlockError(f"{block.spelled} has no lowering {wanted!r} at {t.feature.label}; it has {', '.join(known)}")
     return wanted
-
-
-def _recorded(site: Site, source: str) -> RecordedSite:
-    return RecordedSite(
-        site.path, site.type, source, site.shape, site.dtype, site.stride, site.consumers, site.position, site.others
-    )
-
-
-def _readers(site: Site) -> frozenset[Reader]:
-    """The readers of a site; a tensor that nothing reads has itself, so that blocks can be chained behind it."""
-    return site.readers or frozenset({site.tensor})

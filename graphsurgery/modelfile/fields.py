@@ -1,10 +1,10 @@
-"""Pieces: the fields of a model as ranges of bytes, and the edits that replace, add and drop them."""
+"""Pieces: the fields of a model as ranges of bytes; Edit: what is to be replaced, added and dropped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import onnx
 
@@ -17,6 +17,9 @@ NODE = number_of(onnx.GraphProto, "node")
 INITIALIZER = number_of(onnx.GraphProto, "initializer")
 VALUE_INFO = number_of(onnx.GraphProto, "value_info")
 GRAPH_OUTPUT = number_of(onnx.GraphProto, "output")
+
+Range: TypeAlias = tuple[Source, int, int]
+"""bytes [start, end) of a source"""
 
 
 class Piece(NamedTuple):
@@ -46,11 +49,15 @@ class Edit:
     replaced: dict[tuple[int, int], bytes | None] = field(default_factory=dict)
     """(field number of the graph, position) -> new content, or None to drop it"""
     nodes: dict[int, list[bytes]] = field(default_factory=dict)
-    """nodes to put in front of the node at this position (the number of nodes: at the end)"""
+    """nodes to put before the node at this position (the number of nodes: at the end)"""
     appended: dict[int, list[bytes]] = field(default_factory=dict)
-    """field number of the graph -> contents to add behind the last field of that number"""
+    """field number of the graph -> contents to add after the last field of that number"""
     metadata: dict[str, str | None] = field(default_factory=dict)
     """model metadata to set (in place where the key exists, else at the end) or, with None, to drop"""
+
+    def append(self, number: int, message: Any) -> None:
+        """Add a field of the graph after the last one of its number."""
+        self.appended.setdefault(number, []).append(message.SerializeToString())
 
 
 def located(source: Source, f: wire.Field) -> Piece:
@@ -68,16 +75,12 @@ def replaced(piece: Piece, content: bytes) -> Piece:
 
 
 def metadata(key: str, value: str) -> Piece:
+    """A new entry of the model's metadata."""
     return Piece.of(METADATA, onnx.StringStringEntryProto(key=key, value=value).SerializeToString())
 
 
-def new_pieces(contents: Mapping[int, Iterable[bytes]]) -> Iterator[tuple[int, list[Piece]]]:
-    for number, items in contents.items():
-        yield number, [Piece.of(number, content) for content in items]
-
-
 def end_of(pieces: Sequence[Piece], number: int) -> int:
-    """Where a new field of this number belongs: behind the last of its kind, else where protobuf would write it."""
+    """Where a new field of this number belongs: after the last of its kind, else where protobuf would write it."""
     later = 0
     for place in range(len(pieces), 0, -1):
         if pieces[place - 1].number == number:
@@ -87,20 +90,28 @@ def end_of(pieces: Sequence[Piece], number: int) -> int:
     return later
 
 
-def slim_pieces(pieces: Sequence[Piece], descriptor: Any) -> Iterator[bytes]:
-    """The fields without payload; a run of small neighbours is read at once."""
-    run: tuple[Source, int, int] | None = None
+def slim(piece: Piece, descriptor: Any) -> Piece:
+    """A field of a message of this kind without payload: the piece itself where it is small."""
+    declared = descriptor.fields_by_number.get(piece.number)
+    if piece.end - piece.body <= wire.PAYLOAD_LIMIT or declared is None or declared.message_type is None:
+        return piece
+    return Piece.of(piece.number, wire.slim(piece.source, declared.message_type, piece.body, piece.end))
+
+
+def ranges(pieces: Iterable[Piece]) -> Iterator[Range]:
+    """The bytes of pieces in order, neighbouring ranges of one source joined into one."""
+    joined: Range | None = None
     for piece in pieces:
-        declared = descriptor.fields_by_number.get(piece.number)
-        large = (
-            piece.end - piece.body > wire.PAYLOAD_LIMIT and declared is not None and declared.message_type is not None
-        )
-        if run and (large or run[0] is not piece.source or run[2] != piece.start):
-            yield run[0].read(run[1], run[2])
-            run = None
-        if large:
-            yield wire.delimited(piece.number, wire.slim(piece.source, declared.message_type, piece.body, piece.end))
-        else:
-            run = (piece.source, run[1] if run else piece.start, piece.end)
-    if run:
-        yield run[0].read(run[1], run[2])
+        if joined and joined[0] is piece.source and joined[2] == piece.start:
+            joined = (piece.source, joined[1], piece.end)
+            continue
+        if joined:
+            yield joined
+        joined = (piece.source, piece.start, piece.end)
+    if joined:
+        yield joined
+
+
+def read(pieces: Iterable[Piece]) -> bytes:
+    """The bytes of pieces in order."""
+    return b"".join(source.read(start, end) for source, start, end in ranges(pieces))

@@ -11,28 +11,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
 
-from ..errors import ModelError
-from . import external_data, saving, wire
-from .fields import (
-    GRAPH_OUTPUT,
-    INITIALIZER,
-    METADATA,
-    NODE,
-    Edit,
-    Piece,
-    end_of,
-    located,
-    metadata,
-    new_pieces,
-    replaced,
-    slim_pieces,
-)
+from ..errors import InsertionError, ModelError
+from . import external_data, fields, saving, summary, wire
+from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
 from .record import Insertion, read_insertions
 from .source import BytesSource, FileSource, Source
 from .wire import number_of
@@ -52,24 +40,61 @@ _TOO_LARGE = (
 
 
 class ModelFile:
-    """An ONNX model: structure in memory, payload by reference. Immutable: every edit gives a new one."""
+    """An ONNX model: its structure in memory, its weights where they are. Every edit gives a new one.
+
+    Made by :meth:`load` and by the functions that edit a model, not by calling the class.
+
+    Attributes
+    ----------
+    name:
+        How messages call the model: the name of its file, or "the model".
+    folder:
+        Where relative paths of external data start; None for a model that came from memory.
+
+    Examples
+    --------
+    >>> import graphsurgery as gsx
+    >>> model = gsx.insert("yolov8n.onnx", "simam", after="/model.8")  # doctest: +SKIP
+    >>> model  # doctest: +SKIP
+    <ModelFile yolov8n.onnx: opset 17, IR version 8, 238 nodes, 12.8 MB, insertions: model.8.simam>
+    >>> model.save("yolov8n-simam.onnx")  # doctest: +SKIP
+    PosixPath('yolov8n-simam.onnx')
+    """
 
     def __init__(self, model: Sequence[Piece], graph: Sequence[Piece], folder: Path | None, name: str) -> None:
         self._model = model
         self._graph = graph
         self.folder = folder
-        """Where relative paths of external data start; None if the model came from memory."""
         self.name = name
-        """How messages call the model."""
 
     # ------------------------------------------------------------------ loading
 
     @classmethod
     def load(cls, source: ModelSource, *, folder: str | Path | None = None) -> ModelFile:
-        """Open a path, bytes, a ModelProto or an onnx-graphsurgeon Graph.
+        """Open a model. Its weights are not read.
 
-        ``folder`` says where external data lies when ``source`` is not a path. Raises ModelError if it is not an
-        ONNX model.
+        Parameters
+        ----------
+        source:
+            A path, bytes, an ``onnx.ModelProto`` or an onnx-graphsurgeon ``Graph``; a ``ModelFile`` comes back as
+            it is.
+        folder:
+            Where external data lies; None is the folder of the file, and no folder for a model in memory.
+
+        Returns
+        -------
+        ModelFile
+            The model. A file stays open until the model is no longer used.
+
+        Raises
+        ------
+        ModelError
+            If the file cannot be read, is not an ONNX model, or holds 2 GB or more.
+
+        Examples
+        --------
+        >>> ModelFile.load(onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => () {}'))
+        <ModelFile the model: opset 17, IR version 8, 0 nodes, 30 B>
         """
         if isinstance(source, ModelFile):
             return source
@@ -94,18 +119,18 @@ class ModelFile:
 
     @classmethod
     def from_source(cls, source: Source, *, folder: Path | None, name: str = "the model") -> ModelFile:
-        """Open the bytes of a source. Raises ModelError."""
+        """Open the bytes of a source under a name for messages. ModelError as for :meth:`load`."""
         if source.size == 0:
             raise ModelError(f"{name} is empty")
         if source.size > PROTOBUF_LIMIT:
             raise ModelError(_TOO_LARGE.format(name=name).replace("would hold", "holds"))
         try:
-            fields = wire.scan(source, 0, source.size)
-            graphs = [f for f in fields if f.number == _GRAPH]
+            found = wire.scan(source, 0, source.size)
+            graphs = [f for f in found if f.number == _GRAPH]
             if len(graphs) != 1 or graphs[0].kind != wire.LENGTH_DELIMITED:
                 raise wire.WireError("it has no graph" if not graphs else "its graph is stored in several parts")
-            graph = [located(source, f) for f in wire.scan(source, graphs[0].body, graphs[0].end)]
-            model = cls([located(source, f) for f in fields], graph, folder, name)
+            graph = [fields.located(source, f) for f in wire.scan(source, graphs[0].body, graphs[0].end)]
+            model = cls([fields.located(source, f) for f in found], graph, folder, name)
             model._check_header()
         except (wire.WireError, EOFError) as error:
             raise ModelError(_explain(source, name, str(error))) from None
@@ -127,30 +152,29 @@ class ModelFile:
 
     @cached_property
     def _structure_bytes(self) -> bytes:
-        return b"".join(self._slim_fields())
-
-    def _slim_fields(self) -> Iterator[bytes]:
-        model, graph = onnx.ModelProto.DESCRIPTOR, onnx.GraphProto.DESCRIPTOR
-        for piece in self._model:
-            if piece.number == _GRAPH:
-                content = b"".join(slim_pieces(self._graph, graph))
-                yield wire.delimited(_GRAPH, content)
-            else:
-                yield from slim_pieces([piece], model)
+        graph = fields.read(fields.slim(piece, onnx.GraphProto.DESCRIPTOR) for piece in self._graph)
+        return fields.read(
+            Piece.of(_GRAPH, graph) if piece.number == _GRAPH else fields.slim(piece, onnx.ModelProto.DESCRIPTOR)
+            for piece in self._model
+        )
 
     @cached_property
     def structure(self) -> onnx.ModelProto:
-        """The model without the payload of its tensors, to read: tensors over 1 kB have no data here."""
+        """The model as a protobuf message without payload, to look at: tensors over 1 kB have no data in it."""
         model: onnx.ModelProto = onnx.ModelProto.FromString(self._structure_bytes)
         return model
 
+    @cached_property
+    def standard_opset(self) -> int | None:
+        """Version of the standard operator set; None if the model does not import it."""
+        return next((int(e.version) for e in self.structure.opset_import if e.domain in ("", "ai.onnx")), None)
+
     @property
     def opset(self) -> int:
-        """Version of the default operator set; ModelError if the model imports none."""
-        for entry in self.structure.opset_import:
-            if entry.domain in ("", "ai.onnx"):
-                return int(entry.version)
-        raise ModelError(f"{self.name} does not import the standard ONNX operator set")
+        """Version of the standard operator set. ModelError if the model does not import it."""
+        if self.standard_opset is None:
+            raise ModelError(f"{self.name} does not import the standard ONNX operator set")
+        return self.standard_opset
 
     @cached_property
     def external_data(self) -> tuple[str, ...]:
@@ -158,11 +182,32 @@ class ModelFile:
         return tuple(external_data.locations(self.structure))
 
     def digest(self) -> str:
-        """SHA-256 over the structure and the size of the file: equal before an insertion and after its removal."""
+        """SHA-256, in hexadecimal, over the structure and the size of the file.
+
+        Equal before an insertion and after its removal. Weights over 1 kB are not read for it.
+        """
         return hashlib.sha256(self._structure_bytes + b"%d" % self.size).hexdigest()
 
     def tensor(self, name: str) -> np.ndarray[Any, Any]:
-        """The value of one initializer or Constant, read from its place. KeyError if there is none of that name."""
+        """Read the value of one weight.
+
+        Parameters
+        ----------
+        name:
+            Of an initializer, or of the output of a Constant node, of the main graph.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the shape and the element type of the tensor; ml_dtypes has the types that numpy lacks (bfloat16 ...).
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        ExternalDataError
+            If it lies in a file beside the model that cannot be read.
+        """
         number, position = self._constants[name]
         content = self.content(number, position)
         if number == INITIALIZER:
@@ -193,7 +238,18 @@ class ModelFile:
         return table
 
     def insertions(self) -> list[Insertion]:
-        """What graphsurgery has put into this model, oldest first."""
+        """What graphsurgery has inserted into this model, oldest first.
+
+        Returns
+        -------
+        list[Insertion]
+            One for each block, with its ``id``, settings, site, and the names of its nodes and weights.
+
+        Raises
+        ------
+        InsertionError
+            If a record in the metadata is damaged, or was written by a later version.
+        """
         return read_insertions(self.structure)
 
     # ------------------------------------------------------------------ editing
@@ -211,11 +267,11 @@ class ModelFile:
             if key not in edit.replaced:
                 graph.append(piece)
             elif (content := edit.replaced[key]) is not None:
-                graph.append(replaced(piece, content))
-        last = [Piece.of(NODE, content) for content in edit.nodes.get(counts.get(NODE, 0), [])]
-        for number, pieces in ((NODE, last), *new_pieces(edit.appended)):
-            place = end_of(graph, number)
-            graph[place:place] = pieces
+                graph.append(fields.replaced(piece, content))
+        last = edit.nodes.get(counts.get(NODE, 0), [])
+        for number, contents in ((NODE, last), *edit.appended.items()):
+            place = fields.end_of(graph, number)
+            graph[place:place] = [Piece.of(number, content) for content in contents]
         result = ModelFile(self._with_metadata(edit.metadata), graph, self.folder, self.name)
         result.__dict__["external_data"] = self.external_data  # no edit adds or drops any: no need to look again
         return result
@@ -228,17 +284,17 @@ class ModelFile:
             if entry is None or entry.key not in left:
                 pieces.append(piece)
             elif (value := left.pop(entry.key)) is not None:
-                pieces.append(metadata(entry.key, value))
-        place = end_of(pieces, METADATA)
-        pieces[place:place] = [metadata(key, value) for key, value in left.items() if value is not None]
+                pieces.append(fields.metadata(entry.key, value))
+        place = fields.end_of(pieces, METADATA)
+        pieces[place:place] = [fields.metadata(key, value) for key, value in left.items() if value is not None]
         return pieces
 
     def with_outputs(self, tensors: Sequence[tuple[str, int]]) -> ModelFile:
         """A copy whose only graph outputs are these tensors, given as (name, element type): to look inside a model."""
         edit = Edit()
-        edit.replaced = {(GRAPH_OUTPUT, i): None for i in range(len(self._positions.get(GRAPH_OUTPUT, [])))}
-        values = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in tensors]
-        edit.appended = {GRAPH_OUTPUT: [value.SerializeToString() for value in values]}
+        edit.replaced = {(GRAPH_OUTPUT, i): None for i in range(len(self.pieces(GRAPH_OUTPUT)))}
+        for name, kind in tensors:
+            edit.append(GRAPH_OUTPUT, onnx.helper.make_tensor_value_info(name, kind, None))
         return self.edited(edit)
 
     # ------------------------------------------------------------------ writing
@@ -248,21 +304,12 @@ class ModelFile:
         """Bytes of the saved model, without external data."""
         return sum(end - start for _, start, end in self.ranges())
 
-    def ranges(self) -> Iterator[tuple[Source, int, int]]:
+    def ranges(self) -> Iterator[fields.Range]:
         """The saved model as ranges of sources, in order, neighbouring ranges joined. ModelError at 2 GB or more."""
-        fields = (*(p for p in self._model if p.number != _GRAPH), *self._graph)
-        if sum(p.end - p.start for p in fields) > PROTOBUF_LIMIT:
+        parts = (*(p for p in self._model if p.number != _GRAPH), *self._graph)
+        if sum(p.end - p.start for p in parts) > PROTOBUF_LIMIT:
             raise ModelError(_TOO_LARGE.format(name=self.name))
-        open_range: tuple[Source, int, int] | None = None
-        for piece in self._all_pieces():
-            if open_range and open_range[0] is piece.source and open_range[2] == piece.start:
-                open_range = (piece.source, open_range[1], piece.end)
-                continue
-            if open_range:
-                yield open_range
-            open_range = (piece.source, piece.start, piece.end)
-        if open_range:
-            yield open_range
+        return fields.ranges(self._all_pieces())
 
     def _all_pieces(self) -> Iterator[Piece]:
         for piece in self._model:
@@ -279,17 +326,58 @@ class ModelFile:
             yield from self._graph
 
     def to_bytes(self) -> bytes:
-        """The model as one bytes object, as ``save`` would write it."""
+        """The model as one bytes object, weights included, as :meth:`save` writes it. ModelError at 2 GB or more."""
         return b"".join(source.read(start, end) for source, start, end in self.ranges())
 
     def proto(self) -> onnx.ModelProto:
-        """The model as an onnx.ModelProto, weights included (external data is left external)."""
+        """The model as an ``onnx.ModelProto``, weights included; external data stays external. ModelError as above."""
         model: onnx.ModelProto = onnx.ModelProto.FromString(self.to_bytes())
         return model
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the model, whole or not at all. See :func:`graphsurgery.modelfile.saving.save`."""
+        """Write the model, whole or not at all: to a temporary file beside the target, which is then renamed.
+
+        Parameters
+        ----------
+        path:
+            Where to. In another folder than the model's own, external data is copied along.
+        force:
+            Whether files that exist already may be replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            ``path``.
+
+        Raises
+        ------
+        OutputError
+            If it exists already (unless ``force``), cannot be written, or is the model's own external data.
+        ExternalDataError
+            If external data is not there to be copied.
+        """
         return saving.save(self, Path(path), force=force)
+
+    # ------------------------------------------------------------------ showing
+
+    def __repr__(self) -> str:
+        inserted = ", ".join(insertion.id for insertion in self._readable_insertions())
+        return f"<ModelFile {self.name}: {self._in_short()}{f', insertions: {inserted}' if inserted else ''}>"
+
+    def _repr_html_(self) -> str:
+        title = f"<p><b>{escape(self.name)}</b>: {self._in_short()}</p>"
+        return title + summary.insertion_table(self._readable_insertions())
+
+    def _in_short(self) -> str:
+        size = sum(piece.end - piece.start for piece in self._all_pieces())
+        return summary.in_short(self.structure, self.standard_opset, size)
+
+    def _readable_insertions(self) -> list[Insertion]:
+        """The insertions, to be shown; none where a record is damaged."""
+        try:
+            return self.insertions()
+        except InsertionError:
+            return []
 
 
 def _open(path: Path) -> Source:

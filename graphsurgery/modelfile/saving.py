@@ -1,4 +1,4 @@
-"""Writing a model: whole or not at all, with its external data."""
+"""Write a model, whole or not at all, with its external data."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import OutputError, option
 from . import external_data
-from .source import Source
+from .source import BytesSource, Source
 
 
 class Writable(Protocol):
@@ -53,12 +54,12 @@ def staged(model: Writable, path: Path, *, force: bool = False) -> Iterator[Path
     target = check_target(path, force=force)
     _keep_external_data(model, target)
     moves: list[tuple[Path, Path]] = []
-    made: list[Path] = []
+    new_folders: list[Path] = []
     done = False
     try:
-        with _told_as_output_error(path):
+        with _as_output_error(path):
             for source, destination in _external_copies(model, target.parent, force=force):
-                made += _make_folders(destination.parent)
+                new_folders += _make_folders(destination.parent)
                 copy = _temporary(destination)
                 moves.append((copy, destination))
                 shutil.copyfile(source, copy)
@@ -68,7 +69,7 @@ def staged(model: Writable, path: Path, *, force: bool = False) -> Iterator[Path
             if target.exists():
                 shutil.copymode(target, temporary)
         yield temporary
-        with _told_as_output_error(path):
+        with _as_output_error(path):
             for copy, destination in moves:
                 os.replace(copy, destination)
         done = True
@@ -76,14 +77,14 @@ def staged(model: Writable, path: Path, *, force: bool = False) -> Iterator[Path
         for copy, _ in moves:
             with contextlib.suppress(FileNotFoundError):
                 copy.unlink()
-        for new in () if done else reversed(made):
+        for folder in () if done else reversed(new_folders):
             with contextlib.suppress(OSError):
-                new.rmdir()
+                folder.rmdir()
 
 
 def check_target(path: Path, *, force: bool) -> Path:
     """The file that would be written, links followed. OutputError if it must not be."""
-    with _told_as_output_error(path):
+    with _as_output_error(path):
         return _checked(path, Path(os.path.realpath(path)), force=force)
 
 
@@ -103,23 +104,25 @@ def _checked(path: Path, target: Path, *, force: bool) -> Path:
 
 def write_stream(model: Writable, descriptor: int) -> None:
     """Write ``model`` to an open descriptor, standard output say. OutputError if that fails."""
-    with _told_as_output_error(Path("standard output")):
-        for source, start, end in model.ranges():
-            source.copy(start, end, descriptor)
+    with _as_output_error(Path("standard output")):
+        _copy(model, descriptor)
 
 
 def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
     """Write a file that is no model, whole or not at all. OutputError as for models."""
-    target = check_target(path, force=force)
-    temporary = _temporary(target)
-    try:
-        with _told_as_output_error(path):
-            temporary.write_bytes(data)
-            if target.exists():
-                shutil.copymode(target, temporary)
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save(_Content(data), path, force=force)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The content of a file as it is written."""
+
+    data: bytes
+    folder: Path | None = None
+    external_data: tuple[str, ...] = ()
+
+    def ranges(self) -> Iterator[tuple[Source, int, int]]:
+        yield BytesSource(self.data), 0, len(self.data)
 
 
 def _keep_external_data(model: Writable, target: Path) -> None:
@@ -168,14 +171,19 @@ def _temporary(target: Path) -> Path:
 def _write(model: Writable, path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        for source, start, end in model.ranges():
-            source.copy(start, end, descriptor)
+        _copy(model, descriptor)
     finally:
         os.close(descriptor)
 
 
+def _copy(model: Writable, descriptor: int) -> None:
+    for source, start, end in model.ranges():
+        source.copy(start, end, descriptor)
+
+
 @contextmanager
-def _told_as_output_error(path: Path) -> Iterator[None]:
+def _as_output_error(path: Path) -> Iterator[None]:
+    """Raise OutputError, in the user's terms, for an OSError."""
     try:
         yield
     except EOFError:

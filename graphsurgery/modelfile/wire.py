@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import onnx
 
 from .source import BytesSource, Source
+from .subgraphs import defined
 
 LENGTH_DELIMITED = 2
 _GROUP, _GROUP_END = 3, 4
@@ -228,11 +229,8 @@ def rename_outputs(node: bytes, names: Mapping[bytes, bytes]) -> bytes:
 
 def _rename_captures(graph: bytes, names: Mapping[bytes, bytes]) -> bytes:
     """A subgraph whose captures of outer tensors are renamed; names that it defines itself are its own."""
-    own = onnx.GraphProto.FromString(graph)
-    defined = {value.name for value in own.input} | {tensor.name for tensor in own.initializer}
-    defined.update(sparse.values.name for sparse in own.sparse_initializer)
-    defined.update(name for node in own.node for name in node.output)
-    outer = {old: new for old, new in names.items() if old.decode() not in defined}
+    own = defined(onnx.GraphProto.FromString(graph))
+    outer = {old: new for old, new in names.items() if old.decode() not in own}
     if not outer:
         return graph
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
-
 from ..errors import CannotRun, NoKernel
 from ..feature_map import Array
 from ..modelfile.fields import INITIALIZER, NODE, Edit
+from ..modelfile.subgraphs import reads
 from .sample_inputs import graph_inputs, image_feeds, random_feeds
 from .session import session
 
@@ -66,7 +65,7 @@ def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
         node_index = producer.get(waiting.pop())
         if node_index is not None and node_index not in used:
             used.add(node_index)
-            read = set(_reads(graph.node[node_index])) - needed
+            read = reads(graph.node[node_index]) - needed
             needed |= read
             waiting += read
     unused: dict[tuple[int, int], bytes | None] = {(NODE, i): None for i in range(len(graph.node)) if i not in used}
@@ -75,13 +74,3 @@ def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
         if tensor.name not in needed and tensor.name not in fed:
             unused[INITIALIZER, i] = None
     return model.edited(Edit(replaced=unused)).with_outputs(tensors)
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those read inside its nested subgraphs included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (value.name for value in graph.output)

@@ -1,54 +1,44 @@
-"""BlockFinder: the recognised blocks, roles and operators that selectors name, and the errors where there are none."""
+"""BlockFinder: the recognised blocks, the roles and the operators that selectors name."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ..errors import SelectorError
-from ..graph.index import GraphIndex
-from ..graph.module_paths import Module, ModuleTree
+from ..graph.module_paths import Module
 from ..messages import closest, listed
+from ..recognition import BlockTree, RecognisedBlock
+from .context import Context, tensor_selectors
 from .modules import PathFinder
-from .parser import Block, Operator, Path, Role
+from .parser import Block, Item, Operator, Path, Role, Subscript
 from .text import Text
 
-if TYPE_CHECKING:
-    from ..recognition import BlockTree, RecognisedBlock
-
 Scope = tuple[str, set[int]]
-"""how messages call a scope, and the positions of its nodes"""
+"""how messages call a scope, and the indexes of its nodes"""
 
 
 class BlockFinder:
     """Looks up what is recognised by structure. Recognition runs when it is first asked for."""
 
-    def __init__(
-        self,
-        index: GraphIndex,
-        tree: ModuleTree,
-        blocks: Callable[[], BlockTree],
-        shaped: Callable[[str, str], str],
-    ) -> None:
-        self._index = index
-        self._of_node = tree.of_node
-        self._recognise = blocks
-        self._shaped = shaped
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._index = context.index
+        self._of_node = context.tree.of_node
         self._starts: dict[str, dict[int, list[tuple[int, RecognisedBlock]]]] = {}
 
-    @cached_property
+    @property
     def _blocks(self) -> BlockTree:
-        return self._recognise()
+        return self._context.blocks
 
     @cached_property
-    def _positions(self) -> dict[str, list[int]]:
-        """operator -> positions of its nodes"""
+    def _operators(self) -> dict[str, list[int]]:
+        """operator -> indexes of its nodes"""
         table: dict[str, list[int]] = {}
-        for position, node in enumerate(self._index.nodes):
-            table.setdefault(node.op_type, []).append(position)
+        for node_index, node in enumerate(self._index.nodes):
+            table.setdefault(node.op_type, []).append(node_index)
         return table
 
     # ------------------------------------------------------------------ blocks
@@ -64,7 +54,8 @@ class BlockFinder:
 
     def labelled(self, path: Path) -> list[tuple[str, RecognisedBlock]]:
         """The blocks that a module path names by the names of their weights, where nodes tell no paths."""
-        finder = PathFinder({label: Module(label, label) for label in self._labels})
+        modules = {label: Module(label, label) for label in self._labels}
+        finder = PathFinder(self._context, modules, lambda label: self._labels[label].output)
         return [(f"the module {label!r}", self._labels[label]) for label in finder.matches(path)]
 
     def type_like(self, name: str) -> str | None:
@@ -76,21 +67,33 @@ class BlockFinder:
         found = (each for each in self._blocks.everything() if scope is None or self._is_inside(each, scope[1]))
         return [f"{name} ({count})" for name, count in Counter(each.type for each in found).most_common()]
 
-    def find(self, block: Block, scope: Scope | None = None, hint: str = "") -> list[tuple[str, RecognisedBlock]]:
-        """The blocks, or parts of blocks, each with how messages call it. SelectorError if there are none."""
+    def find(
+        self, block: Block, scope: Scope | None = None, modules: Mapping[str, str] | None = None
+    ) -> list[tuple[str, RecognisedBlock]]:
+        """The blocks, or parts of blocks, each with how messages call it. SelectorError if there are none.
+
+        ``modules``: those of the model that could have been meant, each with the tensor that leaves it.
+        """
         name = block.type.text
         every = self._all(name, scope)
         whose = scope[0] if scope else "the model"
         if not every:
-            raise block.type.error(f"{whose} has no {name}; {self._instead(scope)}{hint}")
-        chosen = block.subscript.pick(every) if block.subscript else every
-        if not chosen:
-            assert block.subscript is not None
-            number, last = every[-1]
-            last_one = self._shaped(f"{name}[{number}]", last.output)
-            raise block.subscript.written.error(f"{_range(whose, name, len(every))}; the last is {last_one}")
-        found = [(f"{name}[{number}]", each) for number, each in chosen]
+            hint = f"; modules of the model are {self._context.listed(modules)}" if modules else ""
+            raise block.type.error(f"{whose} has no {name}; {self._instead(scope)}{hint}", modules or ())
+        labels = [(f"{name}[{number}]", each) for number, each in every]
+        last = {label: each.output for label, each in labels[-1:]}
+        found = self._picked(block.subscript, labels, f"{whose} has {len(every)} {name}", "is", last)
         return self._parts(found, block.steps) if block.steps else found
+
+    def _picked(
+        self, subscript: Subscript | None, items: list[Item], has: str, verb: str, last: Mapping[str, str]
+    ) -> list[Item]:
+        """The items that a subscript names. SelectorError, with a selector of the last one, if it names none."""
+        chosen = subscript.pick(items) if subscript else items
+        if subscript and not chosen:
+            valid = f"[0] to [{len(items) - 1}]" if len(items) > 1 else "only [0]"
+            raise subscript.written.error(f"{has}, so {valid}; the last {verb} {self._context.listed(last)}", last)
+        return chosen
 
     def _all(self, name: str, scope: Scope | None) -> list[tuple[int, RecognisedBlock]]:
         """The blocks of a type in a scope, numbered as in the whole model."""
@@ -100,20 +103,20 @@ class BlockFinder:
         if name not in self._starts:
             table = self._starts[name] = {}
             for number, found in numbered:
-                start = min((p for p in found.nodes if self._of_node[p]), default=min(found.nodes))
+                start = min((n for n in found.nodes if self._of_node[n]), default=min(found.nodes))
                 table.setdefault(start, []).append((number, found))
         nodes, starts = scope[1], self._starts[name]
-        inside = [item for p in nodes & starts.keys() for item in starts[p] if self._is_inside(item[1], nodes)]
+        inside = [item for n in nodes & starts.keys() for item in starts[n] if self._is_inside(item[1], nodes)]
         return sorted(inside, key=lambda item: item[0])
 
     def _is_inside(self, found: RecognisedBlock, nodes: set[int]) -> bool:
         """Whether all nodes of a block are among these, those aside of which the model does not tell the module."""
-        return all(p in nodes or not self._of_node[p] for p in found.nodes)
+        return all(n in nodes or not self._of_node[n] for n in found.nodes)
 
     def _instead(self, scope: Scope | None) -> str:
         if types := self.counted(scope):
             return f"it has {listed(types, 12)}"
-        if not {"Conv", "QLinearConv", "ConvInteger", "FusedConv"} & self._positions.keys():
+        if not {"Conv", "QLinearConv", "ConvInteger", "FusedConv"} & self._operators.keys():
             return "there is no convolution in the model, and so nothing to recognise; name a tensor: tensor:NAME"
         return "no block was recognised there"
 
@@ -132,10 +135,11 @@ class BlockFinder:
             return inner
         depth, label, block = deepest
         rest = steps[depth].joined(*steps[depth + 1 :])
-        parts = [self._shaped(name, part.output) for name, part in block.parts]
-        has = f"has no part {'.'.join(step.text for step in steps[depth:])!r}"
+        missing = ".".join(step.text for step in steps[depth:])
+        parts = {name: part.output for name, part in block.parts}
+        has = f"it has the parts {self._context.listed(parts, 12)}" if parts else "it has no parts"
         raise rest.error(
-            f"{label} ({block.type}) {has}; {f'it has the parts {listed(parts, 12)}' if parts else 'it has no parts'}"
+            f"{label} ({block.type}) has no part {missing!r}; {has}", (f"{label}.{name}" for name in parts)
         )
 
     # ------------------------------------------------------------------ roles
@@ -153,10 +157,11 @@ class BlockFinder:
         for block in self._blocks.blocks:
             if block.role:
                 regions.setdefault(block.role, set()).update(block.nodes)
-        nodes = {p for name in regions if fnmatchcase(name, part.name.text) for p in regions[name]}
+        nodes = {n for name in regions if fnmatchcase(name, part.name.text) for n in regions[name]}
         if not nodes:
             has = f"; the parts of this model that read something are {', '.join(regions)}" if regions else ""
-            raise part.name.error(f"role:{part.name.text} does not name a part of the model such as role:neck{has}")
+            sentence = f"role:{part.name.text} does not name a part of the model such as role:neck{has}"
+            raise part.name.error(sentence, (f"role:{name}" for name in regions))
         return nodes
 
     def _roles(self, part: Role) -> list[str]:
@@ -165,7 +170,8 @@ class BlockFinder:
             near = closest(part.name.text, self._blocks.ROLES, cutoff=0.6)
             hint = f"; the nearest are {listed(near)}" if near else ""
             raise part.name.error(
-                f"there is no role {part.name.text!r}{hint}; the roles are {', '.join(self._blocks.ROLES)}"
+                f"there is no role {part.name.text!r}{hint}; the roles are {', '.join(self._blocks.ROLES)}",
+                (f"role:{name}" for name in near),
             )
         return names
 
@@ -176,38 +182,30 @@ class BlockFinder:
         if not present:
             why = self._instead(None)
         has = f"; it has {', '.join(present)}" if present else ""
-        return part.name.error(f"the model has no {name}{': ' if why else ''}{why}{has}")
+        sentence = f"the model has no {name}{': ' if why else ''}{why}{has}"
+        return part.name.error(sentence, (f"role:{other}" for other in present))
 
     # ------------------------------------------------------------------ operators
 
     def operators(self, part: Operator, scope: Scope | None = None) -> list[int]:
-        """Positions of the nodes of an operator. SelectorError if there are none."""
+        """Indexes of the nodes of an operator. SelectorError if there are none."""
         name, whose = part.type.text, scope[0] if scope else "the model"
-        positions = self._of_operator(name, scope)
-        if not positions:
-            counts = {other: len(self._of_operator(other, scope)) for other in self._positions}
-            most = sorted((other for other in counts if counts[other]), key=lambda other: -counts[other])
-            near = [other for other in closest(name, most, cutoff=0.6) if counts[other]]
-            shown = [f"{other} ({counts[other]})" for other in dict.fromkeys([*near, *most])]
+        nodes = self._of_operator(name, scope)
+        if not nodes:
+            inside = sorted(scope[1]) if scope else range(len(self._index.nodes))
+            counts = Counter(self._index.nodes[node_index].op_type for node_index in inside)
+            most = [other for other, _ in counts.most_common()]
+            near = list(dict.fromkeys([*closest(name, most, cutoff=0.6), *most]))
+            shown = [f"{other} ({counts[other]})" for other in near]
             has = f"its operators are {listed(shown)}" if shown else "it has no nodes at all"
-            raise part.type.error(f"{whose} has no {name} nodes; {has}")
-        chosen = part.subscript.pick(positions) if part.subscript else positions
-        if not chosen:
-            assert part.subscript is not None
-            last = next(iter(self._index.nodes[positions[-1]].output), "")
-            last_one = self._shaped(f"tensor:{last}", last) if last else self._index.label(positions[-1])
-            has = _range(whose, f"{name} nodes", len(positions))
-            raise part.subscript.written.error(f"{has}; the last gives {last_one}")
-        return chosen
+            raise part.type.error(f"{whose} has no {name} nodes; {has}", (f"op:{other}" for other in near))
+        last = tensor_selectors(self._index.nodes[nodes[-1]].output[:1]) or {self._index.label(nodes[-1]): ""}
+        return self._picked(part.subscript, nodes, f"{whose} has {len(nodes)} {name} nodes", "gives", last)
 
     def _of_operator(self, name: str, scope: Scope | None) -> list[int]:
         if scope is None:
-            return self._positions.get(name, [])
-        return sorted(position for position in scope[1] if self._index.nodes[position].op_type == name)
-
-
-def _range(whose: str, what: str, count: int) -> str:
-    return f"{whose} has {count} {what}, so {f'[0] to [{count - 1}]' if count > 1 else 'only [0]'}"
+            return self._operators.get(name, [])
+        return sorted(node_index for node_index in scope[1] if self._index.nodes[node_index].op_type == name)
 
 
 def _descend(

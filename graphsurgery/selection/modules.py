@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
 from ..graph.module_paths import Module, join
-from ..messages import closest, listed
+from ..messages import closest
+from .context import Context
 from .parser import Path
 
 
 class PathFinder:
     """Looks paths up among the modules of one model."""
 
-    def __init__(self, modules: Mapping[str, Module], shaped: Callable[[str], str] | None = None) -> None:
-        """``shaped`` spells a dotted path for a message, with the shape of what leaves the module."""
+    def __init__(self, context: Context, modules: Mapping[str, Module], leaving: Callable[[str], str]) -> None:
+        """``leaving`` gives the tensor that leaves a module, for messages."""
+        self._context = context
         self._modules = modules
-        self._shaped = shaped or self._spelled
+        self._leaving = leaving
 
     @cached_property
     def _steps(self) -> dict[str, list[str]]:
@@ -41,22 +43,25 @@ class PathFinder:
             return [dotted]
         ends = [p for p in self._by_last_step.get(path.steps[-1], ()) if p.endswith(f".{dotted}")]
         if len(ends) > 1:
-            each = [self._shaped(end) for end in ends]
-            raise path.written.error(f"{dotted!r} is the end of {len(ends)} module paths: {listed(each)}")
+            each = self._candidates(ends)
+            sentence = f"{dotted!r} is the end of {len(ends)} module paths: {self._context.listed(each)}"
+            raise path.written.error(sentence, each)
         return ends
 
-    def _spelled(self, path: str) -> str:
-        """A path as the model's own names spell it."""
-        return self._modules[path].display
+    def _candidates(self, paths: Iterable[str]) -> dict[str, str]:
+        """Modules as the model's own names spell them, each with the tensor that leaves it."""
+        return {self._modules[path].display: self._leaving(path) for path in paths}
 
-    def nearest(self, path: Path, *, cutoff: float = 0.0) -> list[str]:
-        """The dotted paths that are most like it; below the cutoff, only those of as many steps."""
+    def nearest(self, path: Path, *, cutoff: float = 0.0) -> dict[str, str]:
+        """The modules whose paths are most like it, each with the tensor that leaves it; without a cutoff, those of as
+        many steps too.
+        """
         wanted = ".".join(path.steps)
         near = closest(wanted, self._modules, cutoff=max(cutoff, 0.4))
         if len(near) < 4 and not cutoff:
             siblings = (p for p in self._modules if p.count(".") == wanted.count(".") and p not in near)
             near += closest(wanted, siblings, count=4 - len(near), cutoff=0.0)
-        return near
+        return self._candidates(near)
 
     def known(self, path: Path) -> int:
         """How many characters of the path as it is written lead to modules that there are."""

@@ -1,49 +1,37 @@
-"""Where in nested graphs and local functions a name is that the main graph does not have."""
+"""Where in subgraphs and local functions a name is that the main graph does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable
 
 import onnx
 
-from ..graph.index import GraphIndex
-from ..messages import listed
+from ..modelfile.subgraphs import nested
+from .context import Context, tensor_selectors
 
 _BODIES = {"If": "branches", "Loop": "body", "Scan": "body", "SequenceMap": "body"}
 
 
-def whereabouts(index: GraphIndex, name: str, *, of_node: bool, shaped: Callable[[str, str], str]) -> str:
-    """The end of a sentence on a tensor or node that lies in a body or in a local function; "" if it does not."""
-    for position, node in enumerate(index.nodes):
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute) and any(
-            name in _names(graph.node, of_node) for graph in _graphs(node)
-        ):
-            what = f"the {_BODIES.get(node.op_type, 'body')} of the node {index.label(position)!r} ({node.op_type})"
-            return f": it is inside {what}, where no block can be put; {_address(node, shaped)}"
+def whereabouts(context: Context, name: str, *, of_node: bool) -> str:
+    """The end of a sentence on a tensor or node that is inside a subgraph or a local function; "" if it is not."""
+
+    def found(graph: onnx.GraphProto | onnx.FunctionProto) -> bool:
+        return any(name == node.name if of_node else name in node.output for node in graph.node)
+
+    def sentence(place: str, nodes: Iterable[onnx.NodeProto]) -> str:
+        outputs = next((tensor_selectors(node.output) for node in nodes), None)
+        said = "the main graph does not call it"
+        if outputs is not None:
+            said = f"what the node puts out can be named: {context.listed(outputs)}"
+        return f": it is inside {place}, where no block can be put; {said}"
+
+    index = context.index
+    for node_index, node in enumerate(index.nodes):
+        if any(map(found, nested(node))):
+            body = _BODIES.get(node.op_type, "body")
+            return sentence(f"the {body} of the node {index.label(node_index)!r} ({node.op_type})", [node])
     for function in index.model.structure.functions:
-        if name in _names(function.node, of_node):
-            calls = [n for n in index.nodes if (n.op_type, n.domain) == (function.name, function.domain)]
-            address = _address(calls[0], shaped) if calls else "the main graph does not call it"
-            return f": it is inside the local function {function.name!r}, where no block can be put; {address}"
+        if found(function):
+            calls = (n for n in index.nodes if (n.op_type, n.domain) == (function.name, function.domain))
+            return sentence(f"the local function {function.name!r}", calls)
     return ""
-
-
-def _address(node: onnx.NodeProto, shaped: Callable[[str, str], str]) -> str:
-    outputs = listed([shaped(f"tensor:{name}", name) for name in node.output if name])
-    return f"what the node puts out can be named: {outputs}"
-
-
-def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of a node, and those of the nodes in them."""
-    pending = [node]
-    while pending:
-        for attribute in pending.pop().attribute:
-            for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                yield graph
-                pending += graph.node
-
-
-def _names(nodes: Sequence[onnx.NodeProto], of_node: bool) -> set[str]:
-    if of_node:
-        return {node.name for node in nodes}
-    return {name for node in nodes for name in node.output}

@@ -158,11 +158,10 @@ def _parsed(text: Text) -> Selector:
             raise text.error("role: needs the name of a role behind it, such as role:p5")
         return Role(name)
     first, *inner = text.split("//")
-    if not inner:
-        return _scope(first)
-    found = _typed(inner[0], text, _scope(first) if first.text else None)
-    for segment in inner[1:]:
+    found: Word | Operator | Inside | None = _scope(first) if first.text or not inner else None
+    for segment in inner:
         found = _typed(segment, text, found)
+    assert found is not None
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,9 +52,9 @@ class Text:
             start = stop + len(separator)
         return [*found, self.part(start)]
 
-    def error(self, sentence: str) -> SelectorError:
-        """The error that says this of the piece."""
-        return SelectorError(self.marked(sentence))
+    def error(self, sentence: str, candidates: Iterable[str] = ()) -> SelectorError:
+        """The error that says this of the piece; ``candidates`` are selectors that could have been meant."""
+        return SelectorError(self.marked(sentence), candidates=tuple(candidates))
 
     def marked(self, sentence: str) -> str:
         """The sentence, and below it the selector with this piece marked."""

@@ -6,16 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
 from ..modelfile.model import ModelFile
-from .rule import ERROR, SEVERITIES, Asked, Finding
-from .support import DLAS, Support, Version
+from .options import Options
+from .rule import ERROR, SEVERITIES, Finding
+from .rules import RULES
+from .support import Version
 from .view import View
 
 if TYPE_CHECKING:
     from .parser import Verdict
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,36 @@ class TensorRTReport:
 def findings(
     model: ModelFile, version: str | Version = "10", *, dla: str | None = None, precision: str = "fp32"
 ) -> list[Finding]:
-    """Where a model does not comply with what one version of TensorRT demands.
+    """Where a model does not comply with what one version of TensorRT demands. TensorRT need not be installed.
 
-    ``version`` is 8.6, 10, 11 or a minor version of the last two, ``dla`` "orin" or None, ``precision`` what the engine
-    is to be built in ("fp32", "fp16", "int8"). TensorRT need not be installed. Raises RequestError and ModelError.
+    Parameters
+    ----------
+    model:
+        Any model, with insertions or without.
+    version:
+        8.6, 10, 11 or a minor version of the last two.
+    dla:
+        "orin", for what its DLA runs as well; None is the GPU alone.
+    precision:
+        What the engine is to be built in: "fp32", "fp16" or "int8".
+
+    Returns
+    -------
+    list[Finding]
+        Those of the file as a whole, then those of single nodes; the gravest first in each.
+
+    Raises
+    ------
+    RequestError
+        For a version, DLA or precision that there is no table for.
+
+    Examples
+    --------
+    >>> model = ModelFile.load("yolov8n-simam.onnx")  # doctest: +SKIP
+    >>> [finding.rule for finding in findings(model, "11", precision="fp16")]  # doctest: +SKIP
+    ['float16-in-file']
     """
-    return _found(View(model), _asked(version, dla, precision))
+    return _found(View(model), Options.of(version, precision=precision, dla=dla))
 
 
 def check(
@@ -98,25 +121,14 @@ def check(
     parser: Verdict | None = None,
 ) -> TensorRTReport:
     """As :func:`findings`, as a report; ``parser`` is the verdict of TensorRT's own parser to set beside it."""
-    asked, view = _asked(version, dla, precision), View(model)
+    options, view = Options.of(version, precision=precision, dla=dla), View(model)
     ids = [insertion.id for insertion in model.insertions()]
-    found = _found(view, asked)
-    return TensorRTReport(model.name, asked.version, dla, precision, len(view.visits), found, ids, parser)
+    found = _found(view, options)
+    return TensorRTReport(model.name, options.version, dla, precision, len(view.visits), found, ids, parser)
 
 
-def _asked(version: str | Version, dla: str | None, precision: str) -> Asked:
-    version = version if isinstance(version, Version) else Version.read(version)
-    if dla is not None and dla not in DLAS:
-        raise RequestError(f"there is no table for the DLA {dla!r}; known: {', '.join(DLAS)}")
-    if precision not in PRECISIONS:
-        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
-    return Asked(Support(version), dla, precision)
-
-
-def _found(view: View, asked: Asked) -> list[Finding]:
-    from .rules import RULES
-
-    found = [f for rule in RULES if rule.holds_for(asked) for f in rule.findings(view, asked)]
+def _found(view: View, options: Options) -> list[Finding]:
+    found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
     return sorted(found, key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import RequestError, option
 from ..modelfile.model import ModelFile
-from ..runtime.quantised_types import halves, is_quantised
+from ..runtime.quantised_types import element_types, halves, is_quantised
 from .precision import autocast_patterns, trtexec_flags, types_of
 from .profiles import Profile, profiles, text
-from .support import Version
+from .support import Version, one_of
 from .view import View
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -60,16 +60,37 @@ def plan(
     shapes: Sequence[str] = (),
     strongly_typed: bool = False,
 ) -> Plan:
-    """The commands that build, time and profile an engine of the model at ``path``.
+    """The commands that build, time and profile an engine of a model.
 
-    ``precision`` is "fp32", "fp16", "bf16" or "int8"; None: what the types in the file ask for. ``dla`` is the core to
-    use, ``shapes`` what :func:`graphsurgery.tensorrt.profiles.profiles` takes, ``strongly_typed`` lets the file decide
-    in 10.x as well. RequestError for what the version does not have.
+    Parameters
+    ----------
+    model, path:
+        The model, and the file that the commands name.
+    version:
+        8.6, 10, 11 or a minor version of the last two.
+    precision:
+        "fp32", "fp16", "bf16" or "int8"; None: what the types in the file ask for.
+    dla:
+        The DLA core to use, from 0 on; None is the GPU.
+    shapes:
+        Sizes of dynamic inputs, as :func:`graphsurgery.tensorrt.profiles.profiles` takes them.
+    strongly_typed:
+        Whether the types in the file decide in 10.x as well.
+
+    Returns
+    -------
+    Plan
+        The commands in the order in which they are run, and notes on them.
+
+    Raises
+    ------
+    RequestError
+        For what the version does not have.
     """
-    version = version if isinstance(version, Version) else Version.read(version)
-    if precision is not None and precision not in PRECISIONS:
-        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
-    if dla is not None and (10, 7) < version < (11, 4):
+    version = Version.of(version)
+    if precision is not None:
+        one_of("precision", precision, PRECISIONS)
+    if dla is not None and not version.has_dla:
         raise RequestError(f"TensorRT {version} cannot use a DLA; 10.7 was the last 10.x that could")
     result = Plan()
     typed = version.strongly_typed or strongly_typed
@@ -102,19 +123,26 @@ def _trtexec(purpose: str, *arguments: str) -> Command:
     return Command(purpose, ["trtexec", *arguments])
 
 
+def builder_types(model: ModelFile, precision: str | None) -> set[str]:
+    """The types that a builder before TensorRT 11 has to be allowed, beside float32: "fp16", "bf16" and "int8".
+
+    Those of the file and that of ``precision``; with INT8, FP16 for what has no form in INT8.
+    """
+    types = element_types(model.structure) | ({precision} if precision not in (None, "fp32") else set())
+    return types | ({"fp16"} if "int8" in types else set())
+
+
 def _weak(model: ModelFile, version: Version, precision: str | None, dla: int | None, result: Plan) -> list[str]:
     """Precision flags of 8.6 and 10.x, where the builder may choose narrower types than the file has."""
-    narrow, quantised = halves(model.structure), is_quantised(model.structure)
-    wanted = {"int8": ["int8", "fp16"]}.get(precision or "", [precision] if precision not in (None, "fp32") else [])
-    found = sorted({*wanted, *narrow, *({"int8", "fp16"} if quantised else ())})
+    found = sorted(builder_types(model, precision))
     if precision == "fp32" and found:
         result.notes.append(f"the file has {' and '.join(found)} in it, which takes the flags whatever is asked for")
     if "bf16" in found and version.major < 10:
         raise RequestError("TensorRT 8.6 has no bfloat16")
-    if "int8" in found and not quantised:
+    if "int8" in found and not is_quantised(model.structure):
         result.notes.append("without Q/DQ nodes trtexec makes INT8 ranges up: add --calib=FILE, or quantise the model")
     if dla is not None and not set(found) & {"fp16", "int8"}:
-        raise RequestError("a DLA computes in FP16 and INT8 only; give --precision fp16 or int8")
+        raise RequestError(f"a DLA computes in FP16 and INT8 only; give {option('precision', 'fp16')} or int8")
     flags = [f"--{name}" for name in found]
     if found:
         flags += trtexec_flags([each.node for each in types_of(View(model)) if each.float32])
@@ -125,7 +153,7 @@ def _converted(model: ModelFile, path: Path, precision: str | None, version: Ver
     """The file to build where the file decides: itself, or what ModelOpt makes of it first."""
     structure = model.structure
     if precision is None or precision == "fp32":
-        if precision == "fp32" and (halves(structure) or is_quantised(structure)):
+        if precision == "fp32" and element_types(structure):
             result.notes.append("the file is not in float32, and the file decides")
         return path
     target = path.with_suffix(f".{precision}.onnx")

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from ..errors import CheckFailed, EnvironmentLacks, MissingDependency, RequestError
 from ..modelfile.model import ModelFile
-from ..runtime.quantised_types import halves, is_quantised
+from ..runtime.sample_inputs import graph_inputs
+from .commands import builder_types
 from .inspector import Layer, layers
 from .parser import builder, major, network, tensorrt
-from .profiles import Profile, model_inputs, profiles
+from .profiles import profiles
 
 Array = npt.NDArray[Any]
 _TORCH_TYPES = {
@@ -60,10 +61,8 @@ def tools() -> Tools:
         raise MissingDependency("PyTorch is not installed, which holds the memory of an engine's tensors") from None
     if not torch.cuda.is_available():
         raise EnvironmentLacks("PyTorch finds no CUDA device here, which an engine needs")
-    logger, made = builder(trt)
-    if hasattr(trt, "init_libnvinfer_plugins"):
-        trt.init_libnvinfer_plugins(logger, "")
-    return Tools(trt, logger, made, torch)
+    logger, ready = builder(trt)
+    return Tools(trt, logger, ready, torch)
 
 
 def build(have: Tools, path: Path, precision: str | None, shapes: Sequence[str]) -> bytes:
@@ -97,10 +96,7 @@ def build(have: Tools, path: Path, precision: str | None, shapes: Sequence[str])
 
 def _flags(model: ModelFile, precision: str | None, version: int) -> set[str]:
     """The builder flags, by the names of the commands; none from TensorRT 11 on, where the file decides."""
-    if version >= 11:
-        return set()
-    wanted = {"int8", "fp16"} if precision == "int8" or is_quantised(model.structure) else {precision or "fp32"}
-    return (wanted | halves(model.structure)) & set(_FLAGS)
+    return builder_types(model, precision) if version < 11 else set()
 
 
 class Engine:
@@ -166,14 +162,6 @@ class Engine:
 
 def random_feeds(model: ModelFile, shapes: Sequence[str] = (), seed: int = 0) -> dict[str, Array]:
     """One array of random numbers from 0 to 1 for each input, in its own type; of its usual size if that is dynamic."""
-    from onnx import helper
-
-    ranges: dict[str, Profile] = {each.name: each for each in profiles(model, shapes)}
-    kinds = {value.name: value.type.tensor_type.elem_type for value in model.structure.graph.input}
+    usual = {each.name: each.usual for each in profiles(model, shapes)}
     rng = np.random.default_rng(seed)
-    feeds = {}
-    for name, shape in model_inputs(model).items():
-        sizes = ranges[name].usual if name in ranges else tuple(int(d) for d in shape or () if isinstance(d, int))
-        dtype = helper.tensor_dtype_to_np_dtype(kinds[name])
-        feeds[name] = rng.random(sizes).astype(dtype)
-    return feeds
+    return {i.name: rng.random(usual.get(i.name, i.concrete(1))).astype(i.dtype) for i in graph_inputs(model.structure)}

@@ -1,4 +1,4 @@
-"""What an engine is made of, read from the JSON of TensorRT's engine inspector (or of trtexec --exportLayerInfo).
+"""The layers of an engine, read from the JSON of TensorRT's engine inspector (or of trtexec --exportLayerInfo).
 
 8.6 and 10.x give each tensor a "Format/Datatype"; 11 has "Format" and "Datatype" apart, and calls the engine's inputs
 and outputs "I/O Tensors" instead of "Bindings". Without detailed profiling verbosity a layer is its name alone.
@@ -36,7 +36,7 @@ class Layer:
     runs_in: tuple[str, ...]
     """types of its inputs and outputs, each once; empty where the engine does not tell"""
     nodes: tuple[str, ...]
-    """names of the ONNX nodes that it was made of, as far as it tells"""
+    """names of the ONNX nodes that it was made from, as far as the engine says"""
 
     def to_json(self) -> dict[str, Any]:
         """Keys as in docs/tensorrt.md."""
@@ -57,9 +57,9 @@ def _layer(entry: Mapping[str, Any] | str) -> Layer:
         return Layer(entry, None, (), _in_name(entry))
     tensors = [*entry.get("Inputs", ()), *entry.get("Outputs", ())]
     kinds = [kind for tensor in tensors if (kind := _type(tensor)) is not None]
-    told = _ONNX_LAYER.findall(str(entry.get("Metadata") or ""))
+    stated = _ONNX_LAYER.findall(str(entry.get("Metadata") or ""))
     name = str(entry["Name"])
-    return Layer(name, entry.get("LayerType"), tuple(dict.fromkeys(kinds)), tuple(told) or _in_name(name))
+    return Layer(name, entry.get("LayerType"), tuple(dict.fromkeys(kinds)), tuple(stated) or _in_name(name))
 
 
 def _type(tensor: Mapping[str, Any] | str) -> str | None:

@@ -56,25 +56,27 @@ def tensorrt() -> Any:
 
 
 def builder(trt: Any) -> tuple[Any, Any]:
-    """(logger, builder). EnvironmentLacks where there is no GPU for it, or no driver of its version."""
-    logger = trt.Logger(trt.Logger.ERROR)
+    """(logger, builder), plugins loaded. EnvironmentLacks where there is no GPU, or no driver of its version."""
+    logger, no_gpu = trt.Logger(trt.Logger.ERROR), f"TensorRT {trt.__version__} finds no GPU that it can use here"
     try:
-        made = trt.Builder(logger)
+        ready = trt.Builder(logger)
     except Exception as error:  # pybind11 turns a failed CUDA start into one of several exceptions
-        raise EnvironmentLacks(f"TensorRT {trt.__version__} finds no GPU that it can use here: {error}") from None
-    if not made:
-        raise EnvironmentLacks(f"TensorRT {trt.__version__} finds no GPU that it can use here")
-    return logger, made
+        raise EnvironmentLacks(f"{no_gpu}: {error}") from None
+    if not ready:
+        raise EnvironmentLacks(no_gpu)
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")
+    return logger, ready
 
 
-def network(trt: Any, made: Any, *, strongly_typed: bool = False) -> Any:
+def network(trt: Any, ready: Any, *, strongly_typed: bool = False) -> Any:
     """An empty network: explicit batch in 8.x, where it is a flag; strongly typed from 10 on if asked for."""
     flags, known = 0, trt.NetworkDefinitionCreationFlag
     if major(trt) < 10:
         flags |= 1 << int(known.EXPLICIT_BATCH)
     elif strongly_typed and major(trt) == 10:
         flags |= 1 << int(known.STRONGLY_TYPED)
-    return made.create_network(flags)
+    return ready.create_network(flags)
 
 
 def major(trt: Any) -> int:
@@ -89,14 +91,12 @@ def verdict(model: ModelFile, *, required: bool = False) -> Verdict | None:
     """
     try:
         trt = tensorrt()
-        logger, made = builder(trt)
+        logger, ready = builder(trt)
     except EnvironmentLacks:
         if required:
             raise
         return None
-    if hasattr(trt, "init_libnvinfer_plugins"):
-        trt.init_libnvinfer_plugins(logger, "")
-    definition = network(trt, made)
+    definition = network(trt, ready)
     parser = trt.OnnxParser(definition, logger)
     arguments: list[Any] = [model.to_bytes()]
     if model.external_data and model.folder is not None:

@@ -11,7 +11,7 @@ import onnx
 
 from ..errors import InsertionError, RequestError
 from ..modelfile.model import ModelFile
-from .support import TYPE_NAMES
+from .support import TYPE_NAMES, one_of
 from .view import View, Visit
 
 FORMATS = ("autocast", "trtexec")
@@ -89,13 +89,13 @@ def spelled(kind: int) -> str:
 
 
 def _statistics(visits: Sequence[Visit]) -> set[str]:
-    """The nodes of a block that square, sum or normalise, and those behind them up to the next bounded activation, or
-    the end of a float32 island.
+    """The nodes of a block that square, sum or normalise, and those downstream of them: up to the next bounded
+    activation, or the end of a float32 island.
     """
-    readers: dict[str, list[Visit]] = {}
+    consumers: dict[str, list[Visit]] = {}
     for visit in visits:
         for name in visit.node.input:
-            readers.setdefault(name, []).append(visit)
+            consumers.setdefault(name, []).append(visit)
     pending = [visit for visit in visits if visit.operator in _STATISTICS or _squares(visit)]
     found: set[str] = set()
     while pending:
@@ -105,8 +105,8 @@ def _statistics(visits: Sequence[Visit]) -> set[str]:
         found.add(visit.label)
         if visit.operator in _BOUNDED:
             continue
-        behind = [r for name in visit.outputs() for r in readers.get(name, ())]
-        pending += [r for r in behind if r.operator not in _BOUNDED and not _narrows(r)]
+        downstream = [c for name in visit.outputs() for c in consumers.get(name, ())]
+        pending += [c for c in downstream if c.operator not in _BOUNDED and not _narrows(c)]
     return found
 
 
@@ -127,9 +127,7 @@ def node_list(types: Iterable[NodeType], kind: str) -> str:
     for TensorRT 8.6 and 10 (weakly typed networks), one a line. RequestError for a name that trtexec cannot be given.
     """
     names = [each.node for each in types if each.float32]
-    if kind not in FORMATS:
-        raise RequestError(f"there is no format {kind!r}; it is one of {', '.join(FORMATS)}")
-    lines = autocast_patterns(names) if kind == "autocast" else trtexec_flags(names)
+    lines = autocast_patterns(names) if one_of("format", kind, FORMATS) == "autocast" else trtexec_flags(names)
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import RequestError
+from ..errors import RequestError, option
 from ..feature_map import Dimension
 from ..graph.index import GraphIndex
 from ..graph.shapes import tensor_type
+from ..messages import closest
 from ..modelfile.model import ModelFile
 
 Shape: TypeAlias = tuple[int, ...]
@@ -64,10 +65,12 @@ def _read(given: str, shapes: dict[str, tuple[Dimension, ...] | None]) -> tuple[
         read = []
     if not colon or len(read) not in (1, 3) or any(size < 1 for shape in read for size in shape):
         raise RequestError(
-            f"--shapes takes NAME:1x3x640x640, or NAME:MIN,USUAL,MAX with three such shapes, not {given!r}"
+            f"{option('shapes')} takes NAME:1x3x640x640, or NAME:MIN,USUAL,MAX with three such shapes, not {given!r}"
         )
     if name not in shapes:
-        raise RequestError(f"the model has no input {name!r}; it has {', '.join(shapes)}")
+        raise RequestError(
+            f"the model has no input {name!r}; it has {', '.join(shapes)}", candidates=closest(name, shapes)
+        )
     smallest, usual, largest = read if len(read) == 3 else read * 3
     _check(name, shapes[name], (smallest, usual, largest))
     return name, Profile(name, smallest, usual, largest)
@@ -91,7 +94,8 @@ def _chosen(name: str, shape: tuple[Dimension, ...] | None) -> Profile:
     image = shape is not None and len(shape) == 4
     if shape is None or not set(free) <= ({0, 2, 3} if image else {0}):
         raise RequestError(
-            f"the input {name} has the shape {_spelled(shape)}; say which sizes it has: --shapes {name}:MIN,USUAL,MAX"
+            f"the input {name} has the shape {_spelled(shape)}; say which sizes it has: "
+            f"{option('shapes', f'{name}:MIN,USUAL,MAX')}"
         )
     smallest, usual, largest = (
         tuple(size if isinstance(size, int) else (_BATCH if i == 0 else _SIDE)[k] for i, size in enumerate(shape))

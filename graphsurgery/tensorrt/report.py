@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import RequestError
 from ..modelfile.model import ModelFile
+from ..runtime.session import session
 from ..runtime.timing import Difference, Times, in_turns
+from .commands import PRECISIONS
+from .engine import Engine, build, random_feeds, tools
 from .inspector import Layer, became, types
+from .support import one_of
 
 Array = npt.NDArray[Any]
 _WARM_UP, _RUNS = 20, 10
@@ -87,8 +90,8 @@ class BuildReport:
         """The report as text."""
         yield ", ".join(f"{name} {value}" for name, value in self.environment.items())
         for each in self.agreements:
-            judged = "agrees with" if each.agrees else "does not agree with"
-            yield f"{each.output} {judged} onnxruntime: largest error {each.largest_error:.3g} ({each.relative:.2%})"
+            verdict = "agrees with" if each.agrees else "does not agree with"
+            yield f"{each.output} {verdict} onnxruntime: largest error {each.largest_error:.3g} ({each.relative:.2%})"
         yield f"{self.model}: {Times.of(self.rounds)}"
         if self.baseline:
             yield f"baseline: {Times.of(self.baseline)}; {Difference.of(self.baseline, self.rounds)}"
@@ -110,17 +113,35 @@ def build_and_compare(
     rounds: int = 30,
     engine: Path | None = None,
 ) -> BuildReport:
-    """Build the model at ``path`` (and the baseline), run both in turns, and compare the outputs with onnxruntime's.
+    """Build a model with TensorRT, time it, and compare its outputs with onnxruntime's.
 
-    ``engine`` is where the built engine is written. Raises EnvironmentLacks without TensorRT, PyTorch with CUDA, or a
-    GPU; CheckFailed if the model cannot be built.
+    Parameters
+    ----------
+    path, baseline:
+        The model, and another one that is run in turns with it to compare the times.
+    precision:
+        "fp32", "fp16", "bf16" or "int8", before TensorRT 11; None: what the types in the file ask for.
+    shapes:
+        Sizes of dynamic inputs, as :func:`graphsurgery.tensorrt.profiles.profiles` takes them.
+    rounds:
+        How many times ten runs are timed, in milliseconds a run.
+    engine:
+        The file that the built engine is written to.
+
+    Returns
+    -------
+    BuildReport
+        Times, agreement of every output, and the layers that the inserted blocks became.
+
+    Raises
+    ------
+    EnvironmentLacks
+        Without TensorRT, PyTorch with CUDA, or a GPU.
+    CheckFailed
+        If the model cannot be built.
     """
-    from ..runtime.session import session
-    from .commands import PRECISIONS
-    from .engine import Engine, build, random_feeds, tools
-
-    if precision is not None and precision not in PRECISIONS:
-        raise RequestError(f"there is no precision {precision!r}; it is one of {', '.join(PRECISIONS)}")
+    if precision is not None:
+        one_of("precision", precision, PRECISIONS)
     model = ModelFile.load(path)
     have = tools()
     built = [(each, build(have, each, precision, shapes)) for each in (path, *([baseline] if baseline else []))]

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from .support import Support, Version, source
+from .options import Options
+from .support import source
 from .view import View, Visit
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
 """error: the model is refused, or computes something else; warning: it is built, perhaps not as it was meant; note: it
 is built, and there is something to know."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a check is made for."""
-
-    support: Support
-    dla: str | None
-    precision: str
-    """"fp32", "fp16" or "int8" """
-
-    @property
-    def version(self) -> Version:
-        return self.support.version
 
 
 @dataclass(frozen=True)
@@ -38,16 +28,16 @@ class Finding:
     sentence: str
     source: str
     instead: str
-    node: str | None
+    node: str | None = None
     """name of the node, or operator and position where it has none; None: the model as a whole"""
-    operator: str | None
-    position: int | None
+    operator: str | None = None
+    position: int | None = None
     """position of the node, or of the node around it, in the main graph"""
-    within: str | None
+    within: str | None = None
     """the subgraph or the local function that the node is in, if it is not in the main graph"""
-    path: str | None
+    path: str | None = None
     """module path of the node"""
-    insertion: str | None
+    insertion: str | None = None
     """id of the insertion that the node belongs to"""
 
     def to_json(self) -> dict[str, Any]:
@@ -55,17 +45,31 @@ class Finding:
         return dict(vars(self))
 
 
-NodeCheck: TypeAlias = Callable[[Visit, Asked], str | None]
-FileCheck: TypeAlias = Callable[[View, Asked], Iterable[str]]
+NodeCheck: TypeAlias = Callable[[Visit, Options], str | None]
+FileCheck: TypeAlias = Callable[[View, Options], Iterable[str]]
 
 
-@dataclass(frozen=True)
+class _Explained(TypedDict):
+    source: str
+    """key of the table's sources"""
+    instead: str
+
+
+class Terms(_Explained, total=False):
+    """What a rule is declared with, beside its check."""
+
+    severity: str
+    since: tuple[int, int]
+    before: tuple[int, int]
+    dla: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """One demand of TensorRT. ``since`` and ``before`` bound the versions that it holds for."""
 
     id: str
     source: str
-    """key of the table's sources"""
     instead: str
     severity: str = ERROR
     operators: frozenset[str] | None = None
@@ -76,72 +80,34 @@ class Rule:
     node: NodeCheck | None = None
     file: FileCheck | None = None
 
-    def holds_for(self, asked: Asked) -> bool:
+    def holds_for(self, options: Options) -> bool:
         """Whether the rule is one of the version and the device that are asked for."""
-        return self.since <= asked.version < self.before and (not self.dla or asked.dla is not None)
+        return self.since <= options.version < self.before and (not self.dla or options.dla is not None)
 
-    def findings(self, view: View, asked: Asked) -> Iterable[Finding]:
+    def findings(self, view: View, options: Options) -> Iterable[Finding]:
         """Where a model does not comply."""
         if self.file is not None:
-            for sentence in self.file(view, asked):
-                yield self._finding(sentence, None)
+            for sentence in self.file(view, options):
+                yield self._finding(sentence)
         if self.node is not None:
             for visit in view.visits:
                 if self.operators is None or (visit.standard and visit.operator in self.operators):
-                    wrong = self.node(visit, asked)
+                    wrong = self.node(visit, options)
                     if wrong is not None:
-                        yield self._finding(wrong, visit)
+                        yield self._finding(wrong, **visit.place)
 
-    def _finding(self, sentence: str, visit: Visit | None) -> Finding:
-        return Finding(
-            self.id,
-            self.severity,
-            sentence,
-            source(self.source),
-            self.instead,
-            visit.label if visit else None,
-            visit.operator if visit else None,
-            visit.position if visit else None,
-            visit.within if visit else None,
-            visit.path if visit else None,
-            visit.insertion if visit else None,
-        )
+    def _finding(self, sentence: str, **place: Any) -> Finding:
+        return Finding(self.id, self.severity, sentence, source(self.source), self.instead, **place)
 
 
-def node_rule(
-    id: str,
-    *operators: str,
-    source: str,
-    instead: str,
-    severity: str = ERROR,
-    since: tuple[int, int] = (0, 0),
-    before: tuple[int, int] = (99, 0),
-    dla: bool = False,
-) -> Callable[[NodeCheck], Rule]:
+def node_rule(id: str, *operators: str, **terms: Unpack[Terms]) -> Callable[[NodeCheck], Rule]:
     """Make a rule of a function from a node to the sentence that says what is wrong with it, or None.
 
     It is about ``operators`` of the standard set; without any, about every node.
     """
-
-    def made(check: NodeCheck) -> Rule:
-        return Rule(id, source, instead, severity, frozenset(operators) or None, since, before, dla, node=check)
-
-    return made
+    return lambda check: Rule(id=id, operators=frozenset(operators) or None, node=check, **terms)
 
 
-def file_rule(
-    id: str,
-    *,
-    source: str,
-    instead: str,
-    severity: str = ERROR,
-    since: tuple[int, int] = (0, 0),
-    before: tuple[int, int] = (99, 0),
-    dla: bool = False,
-) -> Callable[[FileCheck], Rule]:
+def file_rule(id: str, **terms: Unpack[Terms]) -> Callable[[FileCheck], Rule]:
     """Make a rule of a function from a model to the sentences that say what is wrong with it as a whole."""
-
-    def made(check: FileCheck) -> Rule:
-        return Rule(id, source, instead, severity, None, since, before, dla, file=check)
-
-    return made
+    return lambda check: Rule(id=id, file=check, **terms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -34,6 +34,13 @@ TYPE_NAMES: dict[int, str] = {
 """ONNX element types as the table calls them; FP64 and, up to 8.6, INT64 are converted before anything else."""
 
 
+def one_of(kind: str, value: str, known: Sequence[str]) -> str:
+    """The value itself. RequestError if it is not among those that are known."""
+    if value not in known:
+        raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}", candidates=known)
+    return value
+
+
 class Version(NamedTuple):
     """A version of TensorRT, as far as the table tells them apart. ``10`` means what every 10.x takes."""
 
@@ -41,8 +48,10 @@ class Version(NamedTuple):
     minor: int
 
     @classmethod
-    def read(cls, text: str) -> Version:
+    def of(cls, text: str | Version) -> Version:
         """``8.6``, ``10``, ``11`` or a minor version of the last two. RequestError for anything else."""
+        if isinstance(text, Version):
+            return text
         parts = text.strip().split(".")
         if all(part.isdecimal() for part in parts) and 1 <= len(parts) <= 4:
             major, minor = int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
@@ -57,6 +66,11 @@ class Version(NamedTuple):
     def strongly_typed(self) -> bool:
         """Whether the types of the file decide in which types the engine runs."""
         return self.major >= 11
+
+    @property
+    def has_dla(self) -> bool:
+        """Whether engines may run on a DLA: 10.7 was the last 10.x that could, and 11.4.1 can again."""
+        return not (10, 7) < self < (11, 4)
 
 
 @dataclass(frozen=True)

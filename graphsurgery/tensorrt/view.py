@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -13,14 +13,14 @@ import onnx
 from onnx import numpy_helper
 
 from ..feature_map import Dimension
-from ..graph.index import GraphIndex
+from ..graph.index import STANDARD, GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import inferred, tensor_type
 from ..modelfile.model import ModelFile
+from ..modelfile.subgraphs import reads
 from ..modelfile.wire import text
 
 Array = np.ndarray[Any, Any]
-STANDARD = frozenset({"", "ai.onnx"})
 _SHAPE_OF = frozenset({"Shape", "Size"})
 
 
@@ -72,6 +72,12 @@ class Visit:
     def is_call(self) -> bool:
         """Whether it calls a function that the model defines."""
         return (self.node.domain, self.node.op_type, overload(self.node)) in self.view.functions
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the node is, as the fields of a Finding."""
+        own = ("operator", "position", "within", "path", "insertion")
+        return {"node": self.label} | {name: getattr(self, name) for name in own}
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, text as str; ``default`` where the node does not state it."""
@@ -149,11 +155,6 @@ class View:
         self._copy = inferred(self.structure)
 
     @cached_property
-    def opset(self) -> int | None:
-        """Version of the standard operator set; None if the model imports none."""
-        return next((int(e.version) for e in self.structure.opset_import if e.domain in STANDARD), None)
-
-    @cached_property
     def insertions(self) -> Mapping[str, str]:
         """Node name -> id of the insertion that it belongs to."""
         return {name: each.id for each in self.model.insertions() for name in each.nodes}
@@ -186,8 +187,7 @@ class View:
                 _add(scope, graph, graph_copy)
                 within = f"{attribute.name} of {outer.label}" + (f", in {outer.within}" if outer.within else "")
                 for i, node in enumerate(graph.node):
-                    label = node.name or f"{node.op_type}#{i}"
-                    visit = Visit(node, scope, label, outer.position, within, outer.path, outer.insertion, self)
+                    visit = replace(outer, node=node, scope=scope, label=_label(node, i), within=within)
                     yield visit
                     yield from self._subgraphs(visit, graph_copy.node[i] if graph_copy else None)
 
@@ -196,17 +196,27 @@ class View:
         within = f"the function {function.domain}.{function.name}".replace(" .", " ")
         scope.origins.update(dict.fromkeys(function.input, Origin.DATA))
         _propagate(scope, function.node)
+        scope.values.update(_constants(function.node))
         for i, node in enumerate(function.node):
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                scope.values[node.output[0]] = node.attribute[0].t
-            visit = Visit(node, scope, node.name or f"{node.op_type}#{i}", None, within, None, None, self)
+            visit = Visit(node, scope, _label(node, i), None, within, None, None, self)
             yield visit
             yield from self._subgraphs(visit, None)
 
 
+def _label(node: onnx.NodeProto, node_index: int) -> str:
+    return node.name or f"{node.op_type}#{node_index}"
+
+
+def _constants(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """The outputs of Constant nodes that hold a tensor, and the tensors."""
+    for node in nodes:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            yield node.output[0], node.attribute[0].t
+
+
 def _add(scope: Scope, graph: onnx.GraphProto, copied: onnx.GraphProto | None) -> None:
     """Add a graph's own tensors to the scope that its nodes see; ``copied`` is the graph with its shapes inferred."""
-    for each in (copied, graph):  # what the model states, behind what was inferred
+    for each in (copied, graph):  # what the model states, over what was inferred
         if each is None:
             continue
         for value in (*each.value_info, *each.input, *each.output):
@@ -214,14 +224,9 @@ def _add(scope: Scope, graph: onnx.GraphProto, copied: onnx.GraphProto | None) -
             known = scope.types.get(value.name, (0, None)) if each is graph else (0, None)
             scope.types[value.name] = (known[0] or kind, known[1] if known[1] is not None else shape)
     initializers = [*(copied.initializer if copied else ()), *graph.initializer]
-    for tensor in initializers:
-        scope.types[tensor.name] = (tensor.data_type, tuple(tensor.dims))
-        scope.values[tensor.name] = tensor
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            tensor = node.attribute[0].t
-            scope.types[node.output[0]] = (tensor.data_type, tuple(tensor.dims))
-            scope.values[node.output[0]] = tensor
+    for name, tensor in (*((each.name, each) for each in initializers), *_constants(graph.node)):
+        scope.types[name] = (tensor.data_type, tuple(tensor.dims))
+        scope.values[name] = tensor
     constants = {tensor.name for tensor in initializers}
     scope.origins.update(dict.fromkeys(constants, Origin.CONSTANT))
     scope.origins.update({v.name: Origin.DATA for v in graph.input if v.name not in constants})
@@ -233,24 +238,13 @@ def _propagate(scope: Scope, nodes: Sequence[onnx.NodeProto]) -> None:
     origins, changed = scope.origins, True
     produced = {name for node in nodes for name in node.output if name}
     origins.update(dict.fromkeys(produced, Origin.CONSTANT))
-    reads = [_reads(node) for node in nodes]
+    read = [reads(node) for node in nodes]
     while changed:
         changed = False
-        for node, names in zip(nodes, reads, strict=True):
-            depends = max((origins.get(name, Origin.DATA) for name in names if name), default=Origin.CONSTANT)
+        for node, names in zip(nodes, read, strict=True):
+            depends = max((origins.get(name, Origin.DATA) for name in names), default=Origin.CONSTANT)
             if node.op_type in _SHAPE_OF and node.domain in STANDARD:
                 depends = min(depends, Origin.SHAPE)
             for name in node.output:
                 if name and origins[name] < depends:
                     origins[name], changed = depends, True
-
-
-def _reads(node: onnx.NodeProto) -> list[str]:
-    """The tensors that a node reads; a node with subgraphs reads everything that they read."""
-    names = list(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            own = {name for inner in graph.node for name in inner.output} | {v.name for v in graph.input}
-            own |= {tensor.name for tensor in graph.initializer}
-            names += [name for inner in graph.node for name in _reads(inner) if name not in own]
-    return names

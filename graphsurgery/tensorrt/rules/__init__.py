@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from ...tensorrt.rule import Rule
+from ..rule import Rule
 from . import attributes, constants, dla, functions, modelfile, operators, precision, shapes
 
 _MODULES: Sequence[ModuleType] = (modelfile, operators, functions, attributes, constants, shapes, precision, dla)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...tensorrt.rule import Asked, Rule, node_rule
-from ...tensorrt.view import Origin, Visit
+from ..options import Options
+from ..rule import Rule, node_rule
+from ..view import Origin, Visit
 
 _REDUCTIONS = tuple(
     f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -14,7 +15,7 @@ def _constant(id: str, slot: int, what: str, *operators: str, source: str, befor
     """The rule that an input is an initializer, a Constant, or computed from those alone."""
 
     @node_rule(id, *operators, source=source, instead=f"{what} as a constant", before=before)
-    def check(visit: Visit, asked: Asked) -> str | None:
+    def check(visit: Visit, options: Options) -> str | None:
         name = visit.input(slot)
         if name and visit.origin(name) is not Origin.CONSTANT:
             return f"its {what} are computed by the model, and have to be constant"
@@ -33,13 +34,13 @@ stft_window = _constant("stft-window", 2, "window values", "STFT", source="opera
 
 
 @node_rule("onehot-depth", "OneHot", source="operators-10.0", instead="depth as a constant")
-def onehot_depth(visit: Visit, asked: Asked) -> str | None:
+def onehot_depth(visit: Visit, options: Options) -> str | None:
     # known when the engine is built: a constant, or a shape
     return "its depth is computed from data" if visit.origin(visit.input(1)) is Origin.DATA else None
 
 
 @node_rule("topk-k", "TopK", source="operators-10.0", instead="fewer elements, or several TopK nodes on parts")
-def topk_k(visit: Visit, asked: Asked) -> str | None:
+def topk_k(visit: Visit, options: Options) -> str | None:
     value = visit.value(1)
     if value is None or value.size != 1 or int(value.ravel()[0]) < 3840:
         return None

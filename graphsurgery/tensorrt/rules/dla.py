@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from ...tensorrt.rule import WARNING, Asked, file_rule, node_rule
-from ...tensorrt.support import dla_support
-from ...tensorrt.view import STANDARD, Origin, View, Visit
+from ...graph.index import STANDARD
+from ..options import Options
+from ..rule import WARNING, NodeCheck, Rule, file_rule, node_rule
+from ..support import dla_support
+from ..view import Origin, View, Visit
 
 _GPU = "runs on the GPU instead"
 _NO_LAYER = frozenset({"Cast", "Constant", "DequantizeLinear", "Identity", "QuantizeLinear"})
 _LARGEST_BATCH, _LARGEST_SIZE = 4096, 8192
+
+
+def _dla_rule(id: str, *operators: str, instead: str, source: str = "dla-limits") -> Callable[[NodeCheck], Rule]:
+    """A rule about nodes, with a warning, for engines that run on a DLA."""
+    return node_rule(id, *operators, source=source, instead=instead, severity=WARNING, dla=True)
 
 
 def _runs(visit: Visit) -> bool:
@@ -19,19 +26,19 @@ def _runs(visit: Visit) -> bool:
 
 
 @file_rule("dla-availability", source="dla-availability", instead="TensorRT 8.6, 10.0 to 10.7, or 11.4.1", dla=True)
-def dla_availability(view: View, asked: Asked) -> Iterable[str]:
-    if (10, 7) < asked.version < (11, 4):
-        yield f"TensorRT {asked.version} cannot use a DLA; 10.7 was the last 10.x that could, and 11.4.1 can again"
+def dla_availability(view: View, options: Options) -> Iterable[str]:
+    if not options.version.has_dla:
+        yield f"TensorRT {options.version} cannot use a DLA; 10.7 was the last 10.x that could, and 11.4.1 can again"
 
 
-@file_rule("dla-precision", source="dla-limits", instead="--precision fp16 or int8", severity=WARNING, dla=True)
-def dla_precision(view: View, asked: Asked) -> Iterable[str]:
-    if asked.precision == "fp32":
+@file_rule("dla-precision", source="dla-limits", instead="precision fp16 or int8", severity=WARNING, dla=True)
+def dla_precision(view: View, options: Options) -> Iterable[str]:
+    if options.precision == "fp32":
         yield "a DLA computes in FP16 and INT8 only"
 
 
 @file_rule("dla-dynamic", source="dla-limits", instead="an export with fixed sizes", severity=WARNING, dla=True)
-def dla_dynamic(view: View, asked: Asked) -> Iterable[str]:
+def dla_dynamic(view: View, options: Options) -> Iterable[str]:
     for name, value in view.index.inputs.items():
         if name not in view.index.initializers:
             sizes = [d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -39,12 +46,12 @@ def dla_dynamic(view: View, asked: Asked) -> Iterable[str]:
                 yield f"the input {name} has dynamic sizes, with which nothing runs on a DLA"
 
 
-@node_rule("dla-operator", source="dla-operators", instead="an operator that runs there", severity=WARNING, dla=True)
-def dla_operator(visit: Visit, asked: Asked) -> str | None:
-    if not _runs(visit) or asked.dla is None:
+@_dla_rule("dla-operator", source="dla-operators", instead="an operator that runs there")
+def dla_operator(visit: Visit, options: Options) -> str | None:
+    if not _runs(visit) or options.dla is None:
         return None
-    how = dla_support(asked.dla).get(visit.operator, "no") if visit.node.domain in STANDARD else "no"
-    if how.startswith("native") and not (">=" in how and asked.version < (9, 0)):
+    how = dla_support(options.dla).get(visit.operator, "no") if visit.node.domain in STANDARD else "no"
+    if how.startswith("native") and not (">=" in how and options.version < (9, 0)):
         return None
     if how.startswith("native"):
         return f"{visit.operator} {_GPU} before {how.partition('>= ')[2].rstrip(')')}"
@@ -53,8 +60,8 @@ def dla_operator(visit: Visit, asked: Asked) -> str | None:
     return f"{visit.operator} {_GPU}"
 
 
-@node_rule("dla-sizes", source="dla-limits", instead="smaller tensors", severity=WARNING, dla=True)
-def dla_sizes(visit: Visit, asked: Asked) -> str | None:
+@_dla_rule("dla-sizes", instead="smaller tensors")
+def dla_sizes(visit: Visit, options: Options) -> str | None:
     if not _runs(visit):
         return None
     for name in visit.outputs():
@@ -68,10 +75,8 @@ def _outside(values: Sequence[int], low: int, high: int) -> bool:
     return any(not low <= value <= high for value in values)
 
 
-@node_rule(
-    "dla-convolution", "Conv", source="dla-limits", instead="a smaller kernel, or two", severity=WARNING, dla=True
-)
-def dla_convolution(visit: Visit, asked: Asked) -> str | None:
+@_dla_rule("dla-convolution", "Conv", instead="a smaller kernel, or two")
+def dla_convolution(visit: Visit, options: Options) -> str | None:
     kernel = visit.attribute("kernel_shape") or (visit.shape(visit.input(1)) or ())[2:]
     kernel = [size for size in kernel if isinstance(size, int)]
     if len(kernel) != 2:
@@ -85,16 +90,10 @@ def dla_convolution(visit: Visit, asked: Asked) -> str | None:
     return None
 
 
-@node_rule(
-    "dla-pool",
-    "AveragePool",
-    "MaxPool",
-    source="dla-limits",
-    instead="a chain of pools with windows up to 8 that tile the map exactly",
-    severity=WARNING,
-    dla=True,
+@_dla_rule(
+    "dla-pool", "AveragePool", "MaxPool", instead="a chain of pools with windows up to 8 that tile the map exactly"
 )
-def dla_pool(visit: Visit, asked: Asked) -> str | None:
+def dla_pool(visit: Visit, options: Options) -> str | None:
     window = visit.attribute("kernel_shape", ())
     if len(window) != 2 or _outside(window, 1, 8):
         return f"a window of {list(window)} {_GPU}: up to 8 x 8 fit"
@@ -103,18 +102,16 @@ def dla_pool(visit: Visit, asked: Asked) -> str | None:
     return None
 
 
-@node_rule("dla-concat", "Concat", source="dla-limits", instead="Concat over channels", severity=WARNING, dla=True)
-def dla_concat(visit: Visit, asked: Asked) -> str | None:
+@_dla_rule("dla-concat", "Concat", instead="Concat over channels")
+def dla_concat(visit: Visit, options: Options) -> str | None:
     if not _runs(visit):
         return None
     axis, rank = visit.attribute("axis", 1), visit.rank()
     return None if axis == 1 or (rank and axis % rank == 1) else f"Concat over axis {axis} {_GPU}: only channels fit"
 
 
-@node_rule(
-    "dla-slice", "Slice", "Split", source="dla-limits", instead="steps of 1 on a 4-D map", severity=WARNING, dla=True
-)
-def dla_slice(visit: Visit, asked: Asked) -> str | None:
+@_dla_rule("dla-slice", "Slice", "Split", instead="steps of 1 on a 4-D map")
+def dla_slice(visit: Visit, options: Options) -> str | None:
     if not _runs(visit):
         return None
     if visit.rank() not in (None, 4):
@@ -128,15 +125,8 @@ def dla_slice(visit: Visit, asked: Asked) -> str | None:
     return None
 
 
-@node_rule(
-    "dla-resize",
-    "Resize",
-    source="dla-limits",
-    instead="nearest, asymmetric, floor, whole scales",
-    severity=WARNING,
-    dla=True,
-)
-def dla_resize(visit: Visit, asked: Asked) -> str | None:
+@_dla_rule("dla-resize", "Resize", instead="nearest, asymmetric, floor, whole scales")
+def dla_resize(visit: Visit, options: Options) -> str | None:
     mode = visit.attribute("mode", "nearest")
     scales = visit.value(2)
     if scales is None or scales.size != 4:
@@ -158,8 +148,8 @@ def dla_resize(visit: Visit, asked: Asked) -> str | None:
     return None
 
 
-@node_rule("dla-softmax", "Softmax", source="dla-limits", instead="a shorter axis", severity=WARNING, dla=True)
-def dla_softmax(visit: Visit, asked: Asked) -> str | None:
+@_dla_rule("dla-softmax", "Softmax", instead="a shorter axis")
+def dla_softmax(visit: Visit, options: Options) -> str | None:
     shape, axis = visit.shape(visit.input(0)) or (), visit.attribute("axis", -1)
     if not shape or not -len(shape) <= axis < len(shape):
         return None
@@ -168,10 +158,8 @@ def dla_softmax(visit: Visit, asked: Asked) -> str | None:
     return f"a Softmax over {size} values {_GPU}: up to {limit} fit" if isinstance(size, int) and size > limit else None
 
 
-@node_rule(
-    "dla-product", "MatMul", "Gemm", source="dla-operators", instead="a 1x1 convolution", severity=WARNING, dla=True
-)
-def dla_product(visit: Visit, asked: Asked) -> str | None:
+@_dla_rule("dla-product", "MatMul", "Gemm", source="dla-operators", instead="a 1x1 convolution")
+def dla_product(visit: Visit, options: Options) -> str | None:
     if _runs(visit) and visit.origin(visit.input(1)) is not Origin.CONSTANT:
         return f"a product of two computed tensors {_GPU}"
     return None

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...tensorrt.rule import WARNING, Asked, file_rule, node_rule
-from ...tensorrt.view import STANDARD, View, Visit, overload
+from ...graph.index import STANDARD
+from ..options import Options
+from ..rule import WARNING, file_rule, node_rule
+from ..view import View, Visit, overload
 
 _INLINE = "inline the functions before the file is written: onnx.inliner.inline_local_functions"
 
 
 @node_rule("local-function", source="model-importer", instead=_INLINE, before=(9, 0))
-def local_function(visit: Visit, asked: Asked) -> str | None:
+def local_function(visit: Visit, options: Options) -> str | None:
     if visit.is_call:
-        return f"TensorRT {asked.version} does not know local functions; the call of {visit.operator} is refused"
+        return f"TensorRT {options.version} does not know local functions; the call of {visit.operator} is refused"
     return None
 
 
 @node_rule("function-inputs", source="model-importer", instead=_INLINE, since=(9, 0))
-def function_inputs(visit: Visit, asked: Asked) -> str | None:
+def function_inputs(visit: Visit, options: Options) -> str | None:
     if not visit.is_call:
         return None
     function = visit.view.functions[(visit.node.domain, visit.node.op_type, overload(visit.node))]
@@ -31,25 +33,26 @@ def function_inputs(visit: Visit, asked: Asked) -> str | None:
 
 
 @file_rule("function-names", source="model-importer", instead=_INLINE, since=(9, 0))
-def function_names(view: View, asked: Asked) -> Iterable[str]:
+def function_names(view: View, options: Options) -> Iterable[str]:
     names = [name for _, name, _ in view.functions]
     for name in dict.fromkeys(n for n in names if names.count(n) > 1):
         yield f"{names.count(name)} functions are called {name}; TensorRT tells functions apart by name alone"
 
 
 @file_rule("function-opset", source="model-importer", instead=_INLINE, severity=WARNING, since=(9, 0))
-def function_opset(view: View, asked: Asked) -> Iterable[str]:
+def function_opset(view: View, options: Options) -> Iterable[str]:
+    opset = view.model.standard_opset
     for (domain, name, _), function in view.functions.items():
         for entry in function.opset_import:
-            if entry.domain in STANDARD and view.opset not in (None, entry.version):
+            if entry.domain in STANDARD and opset not in (None, entry.version):
                 yield (
-                    f"the function {domain}.{name} is of opset {entry.version} and the model of {view.opset}, "
+                    f"the function {domain}.{name} is of opset {entry.version} and the model of {opset}, "
                     "as which TensorRT reads it"
                 )
 
 
 @node_rule("function-shadowing", source="model-importer", instead=_INLINE, since=(9, 0), before=(10, 8))
-def function_shadowing(visit: Visit, asked: Asked) -> str | None:
+def function_shadowing(visit: Visit, options: Options) -> str | None:
     if not visit.is_call:
         return None
     function = visit.view.functions[(visit.node.domain, visit.node.op_type, overload(visit.node))]

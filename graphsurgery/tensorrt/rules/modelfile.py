@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from onnx import helper
 
 from ...runtime.quantised_types import is_quantised
-from ...tensorrt.rule import NOTE, WARNING, Asked, file_rule
-from ...tensorrt.support import TYPE_NAMES
-from ...tensorrt.view import View
+from ..options import Options
+from ..rule import NOTE, WARNING, file_rule
+from ..support import TYPE_NAMES
+from ..view import View
 
 
 @file_rule(
@@ -18,11 +19,11 @@ from ...tensorrt.view import View
     instead="export with an opset inside the range; 17 is read by every version from 8.6 on",
     severity=WARNING,
 )
-def opset_range(view: View, asked: Asked) -> Iterable[str]:
-    opsets = asked.support.opsets
-    if view.opset is not None and view.opset not in opsets:
+def opset_range(view: View, options: Options) -> Iterable[str]:
+    opset, opsets = view.model.standard_opset, options.support.opsets
+    if opset is not None and opset not in opsets:
         yield (
-            f"the model uses opset {view.opset}; the parser's table for TensorRT {asked.version} is stated for opsets "
+            f"the model uses opset {opset}; the parser's table for TensorRT {options.version} is stated for opsets "
             f"{opsets[0]} to {opsets[-1]}, and operators that changed since may be misread"
         )
 
@@ -33,12 +34,12 @@ def opset_range(view: View, asked: Asked) -> Iterable[str]:
     instead="nothing, as long as the model builds; onnx.version_converter and the exporters can write an older one",
     severity=NOTE,
 )
-def ir_version(view: View, asked: Asked) -> Iterable[str]:
-    newest = helper.find_min_ir_version_for([helper.make_opsetid("", asked.support.opsets[-1])])
+def ir_version(view: View, options: Options) -> Iterable[str]:
+    newest = helper.find_min_ir_version_for([helper.make_opsetid("", options.support.opsets[-1])])
     if view.structure.ir_version > newest:
         yield (
-            f"the file is of IR version {view.structure.ir_version}, and opset {asked.support.opsets[-1]}, the last "
-            f"one that TensorRT {asked.version} is stated for, came with {newest}; the parser does not look at it"
+            f"the file is of IR version {view.structure.ir_version}, and opset {options.support.opsets[-1]}, the last "
+            f"one that TensorRT {options.version} is stated for, came with {newest}; the parser does not look at it"
         )
 
 
@@ -48,7 +49,7 @@ def ir_version(view: View, asked: Asked) -> Iterable[str]:
     instead="give the engine a range of sizes: graphsurgery tensorrt command prints the flags",
     severity=NOTE,
 )
-def dynamic_input(view: View, asked: Asked) -> Iterable[str]:
+def dynamic_input(view: View, options: Options) -> Iterable[str]:
     for name, value in view.index.inputs.items():
         if name in view.index.initializers:
             continue
@@ -65,10 +66,10 @@ def dynamic_input(view: View, asked: Asked) -> Iterable[str]:
     severity=WARNING,
     since=(11, 0),
 )
-def float16_in_file(view: View, asked: Asked) -> Iterable[str]:
+def float16_in_file(view: View, options: Options) -> Iterable[str]:
     kinds = {TYPE_NAMES.get(v.type(name)) for v in view.visits for name in v.outputs()}
-    if asked.precision == "fp16" and kinds.isdisjoint({"FP16", "BF16"}):
-        yield f"TensorRT {asked.version} runs what the file says, and the file has no float16 in it"
+    if options.precision == "fp16" and kinds.isdisjoint({"FP16", "BF16"}):
+        yield f"TensorRT {options.version} runs what the file says, and the file has no float16 in it"
 
 
 @file_rule(
@@ -78,9 +79,9 @@ def float16_in_file(view: View, asked: Asked) -> Iterable[str]:
     severity=WARNING,
     since=(11, 0),
 )
-def int8_in_file(view: View, asked: Asked) -> Iterable[str]:
-    if asked.precision == "int8" and not is_quantised(view.structure):
-        yield f"TensorRT {asked.version} has INT8 behind QuantizeLinear nodes only, and the file has none"
+def int8_in_file(view: View, options: Options) -> Iterable[str]:
+    if options.precision == "int8" and not is_quantised(view.structure):
+        yield f"TensorRT {options.version} has INT8 behind QuantizeLinear nodes only, and the file has none"
 
 
 @file_rule(
@@ -90,6 +91,6 @@ def int8_in_file(view: View, asked: Asked) -> Iterable[str]:
     severity=WARNING,
     before=(11, 0),
 )
-def int8_calibration(view: View, asked: Asked) -> Iterable[str]:
-    if asked.precision == "int8" and not is_quantised(view.structure):
+def int8_calibration(view: View, options: Options) -> Iterable[str]:
+    if options.precision == "int8" and not is_quantised(view.structure):
         yield "the file has no QuantizeLinear nodes, so that INT8 takes a calibrator or a calibration cache"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...tensorrt.rule import NOTE, WARNING, Asked, node_rule
-from ...tensorrt.support import TYPE_NAMES
-from ...tensorrt.view import STANDARD, Origin, Visit
+from ...graph.index import STANDARD
+from ..options import Options
+from ..rule import NOTE, WARNING, node_rule
+from ..support import TYPE_NAMES
+from ..view import Origin, Visit
 
 _DATA_SLOT = {"Where": 1, "OneHot": 2}
 _OF_OUTPUT = frozenset({"Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
@@ -21,17 +23,17 @@ _REPLACEMENTS = {
 
 
 @node_rule("operator", source="operators-11.0", instead="another operator, or a plugin of that name")
-def operator(visit: Visit, asked: Asked) -> str | None:
-    if not visit.standard or asked.support.row(visit.operator) is not None:
+def operator(visit: Visit, options: Options) -> str | None:
+    if not visit.standard or options.support.row(visit.operator) is not None:
         return None
-    later = asked.support.first_version(visit.operator)
+    later = options.support.first_version(visit.operator)
     hint = _REPLACEMENTS.get(visit.operator)
-    known = f"before {later}" if later else f"{asked.version}"
+    known = f"before {later}" if later else f"{options.version}"
     return f"TensorRT {known} has no importer for {visit.operator}" + (f"; {hint}" if hint else "")
 
 
 @node_rule("custom-operator", source="model-importer", instead="operators of the standard set")
-def custom_operator(visit: Visit, asked: Asked) -> str | None:
+def custom_operator(visit: Visit, options: Options) -> str | None:
     if visit.node.domain in STANDARD or visit.is_call or visit.operator.endswith("_TRT"):
         return None
     return f"{visit.node.domain}.{visit.operator} is no standard operator; TensorRT takes a plugin of that name only"
@@ -40,23 +42,23 @@ def custom_operator(visit: Visit, asked: Asked) -> str | None:
 @node_rule(
     "plugin", source="model-importer", instead="nothing, if the plugin library is loaded where it runs", severity=NOTE
 )
-def plugin(visit: Visit, asked: Asked) -> str | None:
+def plugin(visit: Visit, options: Options) -> str | None:
     if visit.node.domain in STANDARD or visit.is_call or not visit.operator.endswith("_TRT"):
         return None
     return f"{visit.operator} is a plugin of TensorRT's own library (initLibNvInferPlugins)"
 
 
 @node_rule("type", source="operators-11.0", instead="a Cast to a type that the operator is taken in")
-def element_type(visit: Visit, asked: Asked) -> str | None:
-    row = asked.support.row(visit.operator) if visit.standard else None
+def element_type(visit: Visit, options: Options) -> str | None:
+    row = options.support.row(visit.operator) if visit.standard else None
     if row is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
         return None
     for kind in _kinds(visit):
-        name = asked.support.type_name(kind) if kind else "FP32"
+        name = options.support.type_name(kind) if kind else "FP32"
         if name not in row.types and kind:
             spelled = TYPE_NAMES.get(kind) or f"ONNX element type {kind}"
             return (
-                f"TensorRT {asked.version} takes {visit.operator} in {', '.join(sorted(row.types))}, not in {spelled}"
+                f"TensorRT {options.version} takes {visit.operator} in {', '.join(sorted(row.types))}, not in {spelled}"
             )
     return None
 
@@ -83,26 +85,15 @@ def _kinds(visit: Visit) -> list[int]:
     return kinds
 
 
-@node_rule(
-    "float64",
-    source="operators-11.0",
-    instead="export the model in float32",
-    severity=WARNING,
-)
-def float64(visit: Visit, asked: Asked) -> str | None:
+@node_rule("float64", source="operators-11.0", instead="export the model in float32", severity=WARNING)
+def float64(visit: Visit, options: Options) -> str | None:
     if "FP64" in {TYPE_NAMES.get(visit.type(name)) for name in visit.outputs()}:
         return "TensorRT has no float64: it is computed in float32, and larger numbers are clamped"
     return None
 
 
-@node_rule(
-    "int64-range",
-    source="operators-8.6",
-    instead="constants within 32 bits",
-    severity=WARNING,
-    before=(9, 0),
-)
-def int64_range(visit: Visit, asked: Asked) -> str | None:
+@node_rule("int64-range", source="operators-8.6", instead="constants within 32 bits", severity=WARNING, before=(9, 0))
+def int64_range(visit: Visit, options: Options) -> str | None:
     if visit.standard and visit.operator == "Slice":
         return None  # a start or end past the last element means the last element, clamped or not
     limits = np.iinfo(np.int32)
@@ -111,5 +102,5 @@ def int64_range(visit: Visit, asked: Asked) -> str | None:
             continue
         value = visit.value(slot)
         if value is not None and value.size and (value.min() < limits.min or value.max() > limits.max):
-            return f"the constant {name} is outside of 32 bits; TensorRT {asked.version} clamps it"
+            return f"the constant {name} is outside of 32 bits; TensorRT {options.version} clamps it"
     return None

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx import TensorProto
 
-from ...tensorrt.rule import WARNING, Asked, node_rule
-from ...tensorrt.view import Origin, Visit
+from ..options import Options
+from ..rule import WARNING, NodeCheck, Rule, node_rule
+from ..view import Origin, Visit
 
 LARGEST = 65504.0
 _SMALLEST_NORMAL = 2.0**-14
 _SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
-def _in_float16(visit: Visit, asked: Asked, slot: int = 0) -> bool:
+def _float16_rule(id: str, *operators: str, instead: str) -> Callable[[NodeCheck], Rule]:
+    """A rule about nodes, with a warning."""
+    return node_rule(id, *operators, source="float16", instead=instead, severity=WARNING)
+
+
+def _in_float16(visit: Visit, options: Options, slot: int = 0) -> bool:
     """Whether a node runs in float16: by the file, or because the builder may choose it."""
     if visit.own_origin is not Origin.DATA:
         return False
     kind = visit.type(visit.input(slot))
-    may = asked.precision != "fp32" and not asked.version.strongly_typed
+    may = options.precision != "fp32" and not options.version.strongly_typed
     return bool(kind == TensorProto.FLOAT16 or (may and kind == TensorProto.FLOAT))
 
 
-@node_rule(
-    "float16-sum",
-    *_SUMS,
-    source="float16",
-    instead="a mean in its place, a Cast to float32 around it, or --layerPrecisions",
-    severity=WARNING,
-)
-def float16_sum(visit: Visit, asked: Asked) -> str | None:
-    if not _in_float16(visit, asked):
+@_float16_rule("float16-sum", *_SUMS, instead="a mean in its place, a Cast to float32 around it, or --layerPrecisions")
+def float16_sum(visit: Visit, options: Options) -> str | None:
+    if not _in_float16(visit, options):
         return None
     square = visit.operator in ("ReduceL2", "ReduceSumSquare") or _is_square(visit)
     count = _summed(visit)
@@ -40,32 +42,23 @@ def float16_sum(visit: Visit, asked: Asked) -> str | None:
     return f"it sums {what} in float16, whose largest number is 65504"
 
 
-@node_rule(
-    "float16-square",
-    "Pow",
-    source="float16",
-    instead="a Cast to float32 around it, or a division by the largest magnitude before it",
-    severity=WARNING,
+@_float16_rule(
+    "float16-square", "Pow", instead="a Cast to float32 around it, or a division by the largest magnitude before it"
 )
-def float16_square(visit: Visit, asked: Asked) -> str | None:
+def float16_square(visit: Visit, options: Options) -> str | None:
     exponent = visit.value(1)
-    if exponent is None or not _in_float16(visit, asked) or float(np.max(exponent)) < 2:
+    if exponent is None or not _in_float16(visit, options) or float(np.max(exponent)) < 2:
         return None
     return f"it raises to the power of {float(np.max(exponent)):g} in float16: 256 squared is infinite there"
 
 
-@node_rule(
-    "float16-constant",
-    source="float16",
-    instead="numbers that float16 can hold",
-    severity=WARNING,
-)
-def float16_constant(visit: Visit, asked: Asked) -> str | None:
+@_float16_rule("float16-constant", instead="numbers that float16 can hold")
+def float16_constant(visit: Visit, options: Options) -> str | None:
     for slot, name in enumerate(visit.node.input):
         if (
             visit.type(name) != TensorProto.FLOAT
             or name not in visit.scope.values
-            or not _in_float16(visit, asked, slot)
+            or not _in_float16(visit, options, slot)
         ):
             continue
         value = visit.value(slot)
@@ -74,18 +67,11 @@ def float16_constant(visit: Visit, asked: Asked) -> str | None:
     return None
 
 
-@node_rule(
-    "float16-epsilon",
-    "Add",
-    "Max",
-    source="float16",
-    instead="an epsilon of 1e-4 or more, or a Cast to float32 around it",
-    severity=WARNING,
-)
-def float16_epsilon(visit: Visit, asked: Asked) -> str | None:
+@_float16_rule("float16-epsilon", "Add", "Max", instead="an epsilon of 1e-4 or more, or a Cast to float32 around it")
+def float16_epsilon(visit: Visit, options: Options) -> str | None:
     for slot in (0, 1):
         value = visit.value(slot)
-        if value is None or value.size != 1 or not _in_float16(visit, asked, slot):
+        if value is None or value.size != 1 or not _in_float16(visit, options, slot):
             continue
         size = abs(float(value.ravel()[0]))
         if 0 < size < _SMALLEST_NORMAL:

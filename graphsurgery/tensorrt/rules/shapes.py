@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...tensorrt.rule import WARNING, Asked, node_rule
-from ...tensorrt.view import Origin, Visit
+from ..options import Options
+from ..rule import WARNING, node_rule
+from ..view import Origin, Visit
 
 _SHAPE_SLOTS = {
     "ConstantOfShape": (0,),
@@ -18,7 +19,7 @@ _SHAPE_SLOTS = {
 
 
 @node_rule("gridsample-rank", "GridSample", source="operators-10.0", instead="a 4-D input", since=(9, 0))
-def gridsample_rank(visit: Visit, asked: Asked) -> str | None:
+def gridsample_rank(visit: Visit, options: Options) -> str | None:
     rank = visit.rank()
     return f"its input is of rank {rank}; only 4 is taken" if rank not in (None, 4) else None
 
@@ -26,7 +27,7 @@ def gridsample_rank(visit: Visit, asked: Asked) -> str | None:
 @node_rule(
     "attention-rank", "Attention", source="operators-10.16", instead="4-D queries, keys and values", since=(10, 14)
 )
-def attention_rank(visit: Visit, asked: Asked) -> str | None:
+def attention_rank(visit: Visit, options: Options) -> str | None:
     ranks = {visit.rank(slot) for slot in range(3)} - {None}
     if len(ranks) > 1 or not ranks <= {3, 4}:
         return (
@@ -36,13 +37,13 @@ def attention_rank(visit: Visit, asked: Asked) -> str | None:
 
 
 @node_rule("deformconv-rank", "DeformConv", source="operators-10.0", instead="one or two spatial axes")
-def deformconv_rank(visit: Visit, asked: Asked) -> str | None:
+def deformconv_rank(visit: Visit, options: Options) -> str | None:
     rank = visit.rank()
     return f"its input is of rank {rank}; 3 and 4 are taken" if rank not in (None, 3, 4) else None
 
 
 @node_rule("tensorscatter-form", "TensorScatter", source="operators-10.16", instead="4-D data, axis -2")
-def tensorscatter_form(visit: Visit, asked: Asked) -> str | None:
+def tensorscatter_form(visit: Visit, options: Options) -> str | None:
     rank, axis = visit.rank(), visit.attribute("axis", -2)
     if rank not in (None, 4) or axis not in (-2, 2):
         return f"its data is of rank {rank or '?'} and its axis {axis}; only rank 4 and axis -2 are taken"
@@ -50,13 +51,13 @@ def tensorscatter_form(visit: Visit, asked: Asked) -> str | None:
 
 
 @node_rule("eyelike-static", "EyeLike", source="operators-10.0", instead="a constant matrix", since=(9, 0))
-def eyelike_static(visit: Visit, asked: Asked) -> str | None:
+def eyelike_static(visit: Visit, options: Options) -> str | None:
     shape = visit.shape(visit.input(0))
     return None if shape and all(isinstance(d, int) for d in shape) else "its size is not known before the model runs"
 
 
 @node_rule("hardmax-static", "Hardmax", source="operators-10.0", instead="ArgMax and Equal", since=(9, 0))
-def hardmax_static(visit: Visit, asked: Asked) -> str | None:
+def hardmax_static(visit: Visit, options: Options) -> str | None:
     shape = visit.shape(visit.input(0))
     axis = visit.attribute("axis", -1)
     if shape and -len(shape) <= axis < len(shape) and isinstance(shape[axis], int):
@@ -65,7 +66,7 @@ def hardmax_static(visit: Visit, asked: Asked) -> str | None:
 
 
 @node_rule("if-outputs", "If", source="operators-10.0", instead="outputs of other names and equal ranks")
-def if_outputs(visit: Visit, asked: Asked) -> str | None:
+def if_outputs(visit: Visit, options: Options) -> str | None:
     then, other = visit.attribute("then_branch"), visit.attribute("else_branch")
     if then is None or other is None:
         return None
@@ -74,13 +75,13 @@ def if_outputs(visit: Visit, asked: Asked) -> str | None:
             return f"both of its branches call an output {a.name}"
         shapes = [v.type.tensor_type for v in (a, b)]
         ranks = {len(t.shape.dim) for t in shapes if t.HasField("shape")}
-        if len(ranks) > 1 and asked.version >= (9, 0):
+        if len(ranks) > 1 and options.version >= (9, 0):
             return f"its branches give outputs of the ranks {sorted(ranks)} in the same place"
     return None
 
 
 @node_rule("loop-length", "Loop", source="operators-10.0", instead="a constant number of turns", since=(9, 0))
-def loop_length(visit: Visit, asked: Asked) -> str | None:
+def loop_length(visit: Visit, options: Options) -> str | None:
     body = visit.attribute("body")
     carried = max(len(visit.node.input) - 2, 0)
     if body is None or len(visit.node.output) <= carried:
@@ -99,7 +100,7 @@ def loop_length(visit: Visit, asked: Asked) -> str | None:
     instead="TopK with a fixed number, or the same work behind the engine",
     severity=WARNING,
 )
-def data_dependent_shape(visit: Visit, asked: Asked) -> str | None:
+def data_dependent_shape(visit: Visit, options: Options) -> str | None:
     if visit.own_origin is not Origin.DATA:
         return None
     return "the size of its output depends on the data: slow, and the memory for it is not known beforehand"
@@ -112,7 +113,7 @@ def data_dependent_shape(visit: Visit, asked: Asked) -> str | None:
     instead="a constant, or something computed from shapes",
     severity=WARNING,
 )
-def shape_from_data(visit: Visit, asked: Asked) -> str | None:
+def shape_from_data(visit: Visit, options: Options) -> str | None:
     for slot in _SHAPE_SLOTS[visit.operator]:
         name = visit.input(slot)
         if name and visit.origin(name) is Origin.DATA:

@@ -124,7 +124,7 @@ def test_in_front_of_a_module(cli: Any) -> None:
         (("-b", "/model.5", "--consumers", "/model.5"), "--consumers goes with --after"),
         (
             ("-a", "/model.4", "--consumers", "/model.8"),
-            "--consumers names no reader of '/model.4/cv2/act/Mul_output_0'",
+            "--consumers names no consumer of '/model.4/cv2/act/Mul_output_0'",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""--qdq int8: QuantizeLinear and DequantizeLinear behind a block."""
+"""qdq="int8": QuantizeLinear and DequantizeLinear after a block."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from onnx import helper, numpy_helper
 
 import graphsurgery
 from graphsurgery.api import carry_out, verify
-from graphsurgery.errors import CannotRun, RecipeError, RequestError, SiteError
+from graphsurgery.errors import CannotRun, GraphSurgeryWarning, RecipeError, RequestError, SiteError
 from graphsurgery.graph.quantisation import dequantiser
 from graphsurgery.insertion import removal
 from graphsurgery.insertion.qdq import Pair
-from graphsurgery.insertion.splice import Done
+from graphsurgery.insertion.splice import AppliedInsertion
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request
@@ -52,7 +52,7 @@ def small(kind: str) -> ModelFile:
     return ModelFile.load(quantised(fork(), kind))
 
 
-def insert(before: ModelFile, *requests: Request) -> tuple[ModelFile, list[Done]]:
+def insert(before: ModelFile, *requests: Request) -> tuple[ModelFile, list[AppliedInsertion]]:
     """Insert, and prove that the result is valid, agrees with PyTorch, and can be undone byte for byte."""
     after, done = carry_out(before, list(requests))
     report = verify(after, original=before, seeds=1)
@@ -103,7 +103,7 @@ def test_without_a_pair_the_readers_become_float_and_that_is_said(kind: str) -> 
     assert done.insertion.qdq is None
     (warning,) = done.warnings
     assert f"{READER}, /model.3/Concat had a quantised input" in warning
-    assert "--qdq int8" in warning
+    assert told(done, "qdq='int8'")
 
 
 def test_onnxruntime_computes_the_readers_in_integers_as_before(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def folder(tmp_path: Path) -> Path:
     return where
 
 
-def told(done: Done, text: str) -> bool:
-    return any(text in warning for warning in done.warnings)
+def told(done: AppliedInsertion, text: str) -> bool:
+    return any(text in str(GraphSurgeryWarning(warning)) for warning in done.warnings)
 
 
 def test_what_can_exceed_its_input_is_said_to_be_clipped() -> None:
@@ -211,7 +211,7 @@ def test_what_can_exceed_its_input_is_said_to_be_clipped() -> None:
 
     _, (done,) = carry_out(small("symmetric"), [Request("lsk", after=("model.1",), gate="residual", qdq="int8")])
     assert told(done, "clipped")
-    assert told(done, "--qdq-scale images")
+    assert told(done, "qdq_scale='images'")
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "uint8", "int16"])
@@ -265,7 +265,7 @@ def test_scales_from_images_of_several_blocks_at_once(folder: Path) -> None:
 
 def test_float_places_are_refused() -> None:
     for model in (ModelFile.load(fork()), small("dynamic")):
-        with pytest.raises(SiteError, match=r"model\.1 has no scale .*leave out --qdq there"):
+        with pytest.raises(SiteError, match=r"model\.1 has no scale .*leave out qdq= there"):
             carry_out(model, [se("model.1", qdq="int8")])
 
 
@@ -273,7 +273,7 @@ def test_in_front_of_the_pairs_of_its_readers_a_block_needs_none() -> None:
     _, (done,) = insert(small("dedicated"), se("model.1", qdq="int8"))
 
     assert done.insertion.qdq is None
-    assert told(done, " adds nothing here: the block stands")
+    assert told(done, "qdq= adds nothing here")
 
 
 def test_a_scale_that_is_computed_is_refused() -> None:

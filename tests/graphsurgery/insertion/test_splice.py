@@ -259,6 +259,25 @@ def test_a_graph_output_keeps_its_name_and_its_readers_see_the_block() -> None:
     assert graphsurgery.remove(edited.to_bytes()).to_bytes() == data
 
 
+def test_a_block_that_becomes_an_output_comes_before_one_for_more_consumers() -> None:
+    made = models.model(
+        [node("Relu", ["x"], ["a"], "/m.0/R"), *(node("Neg", ["a"], [f"y{i}"], f"/m.{i}/N") for i in (1, 2))],
+        [value("x")],
+        [value("a"), value("y1"), value("y2")],
+    )
+    requests = [
+        Request("nam", ("tensor:a",), consumers=("/m.1", "/m.2")),
+        Request("simam", ("tensor:a",), consumers=("output:a",)),
+    ]
+    edited, done = carry_out(ModelFile.load(made), requests)
+    check(ModelFile.load(made), edited)
+    output, others = (each.insertion for each in done)
+    assert (output.module, output.site.tensor, output.output_tensor) == ("simam", "a_before", "a")
+    assert (others.module, others.site.tensor) == ("nam[channel]", "a_before")
+    assert inputs_of(edited, "/m.1/N") == inputs_of(edited, "/m.2/N") == [others.output_tensor]
+    assert graphsurgery.remove(edited.to_bytes()).to_bytes() == made.SerializeToString()
+
+
 def test_a_chain_at_a_graph_output_in_one_call_and_in_several() -> None:
     data = models.detector().SerializeToString()
     once, _ = carry_out(

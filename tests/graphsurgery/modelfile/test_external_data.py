@@ -95,12 +95,15 @@ def test_a_link_to_the_folder_is_the_folder(source: Path, tmp_path: Path) -> Non
     (tmp_path / "same").symlink_to(source.parent)
     graphsurgery.insert(source, "simam", after="/model.2").save(tmp_path / "same" / "new.onnx")
     assert sorted(os.listdir(source.parent)) == ["model.onnx", "model.onnx.data", "new.onnx"]
+    linked = tmp_path / "same" / "model.onnx"
+    graphsurgery.insert(linked, "simam", after="/model.2").save(source.with_name("newer.onnx"))
+    assert sorted(os.listdir(source.parent)) == ["model.onnx", "model.onnx.data", "new.onnx", "newer.onnx"]
 
 
 def test_an_existing_data_file_is_not_overwritten(source: Path, elsewhere: Path) -> None:
     (elsewhere / "model.onnx.data").write_bytes(b"of another model")
     edited = graphsurgery.insert(source, "simam", after="/model.2")
-    with pytest.raises(OutputError, match=r"model\.onnx\.data exists already; use --force"):
+    with pytest.raises(OutputError, match=r"model\.onnx\.data exists already; use force=True"):
         edited.save(elsewhere / "new.onnx")
     assert tree(elsewhere) == {"model.onnx.data": b"of another model"}
     edited.save(elsewhere / "new.onnx", force=True)
@@ -115,6 +118,16 @@ def test_the_model_does_not_take_the_place_of_its_data(source: Path, elsewhere: 
             edited.save(folder / "model.onnx.data", force=True)
     assert tree(source.parent) == before
     assert tree(elsewhere) == {}
+
+
+def test_the_model_does_not_take_the_place_of_its_data_in_a_folder_below(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    source = models.external(tmp_path, "weights/w.bin")
+    edited = graphsurgery.insert(source, "simam", after="/model.2")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match=r"w\.bin is the model's external data"):
+        edited.save(tmp_path / "weights" / "w.bin", force=True)
+    assert tree(tmp_path) == before
 
 
 def test_a_failure_while_copying_leaves_nothing(tmp_path: Path, elsewhere: Path) -> None:

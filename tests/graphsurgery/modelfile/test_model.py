@@ -577,3 +577,41 @@ def test_the_graph_is_one_message() -> None:
     """The tests' own reading of the wire format agrees with protobuf's."""
     data = models.kitchen_sink().SerializeToString()
     assert GraphProto.FromString(models.graph_of(data)) == models.kitchen_sink().graph
+
+
+# ---------------------------------------------------------------------- shown to a person
+
+
+def test_how_a_model_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "<b>.onnx"
+    path.write_bytes(models.detector().SerializeToString())
+    model = graphsurgery.insert(path, "se", after="/model.2", settings={"reduction": 2})
+    size = f"{model.size / 1000:.1f} kB"
+    nodes = len(model.structure.graph.node)
+    assert repr(model) == f"<ModelFile <b>.onnx: opset 17, IR version 8, {nodes} nodes, {size}, insertions: model.2.se>"
+    (insertion,) = model.insertions()
+    html = model._repr_html_()
+    assert html.startswith(f"<p><b>&lt;b&gt;.onnx</b>: opset 17, IR version 8, {nodes} nodes, {size}</p><table>")
+    cells = (insertion.id, "se", insertion.site.tensor, "[1, 16, 8, 8]", "float32", insertion.parameters)
+    assert f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" in html
+
+
+def test_a_model_without_insertions_is_shown_without_a_table() -> None:
+    assert "<table" not in ModelFile.load(models.chain("Relu"))._repr_html_()
+
+
+def test_what_is_wrong_with_a_model_does_not_keep_it_from_being_shown() -> None:
+    proto = models.chain("Relu")
+    proto.opset_import[0].domain = "com.example"
+    proto.metadata_props.add(key="graphsurgery.insertion.a", value="{}")
+    shown = repr(ModelFile.load(proto))
+    assert shown.startswith("<ModelFile the model: opset unknown, IR version 8, 1 node, ")
+    assert shown.endswith(" B>")
+
+
+def test_showing_a_model_reads_no_payload(tmp_path: Path, count: list[int]) -> None:
+    model = ModelFile.load(models.sparse_file(tmp_path / "big.onnx", 1_200_000_000))
+    loaded = sum(count)
+    assert "1.2 GB" in repr(model)
+    assert "1.2 GB" in model._repr_html_()
+    assert sum(count) - loaded < 1000

@@ -18,7 +18,7 @@ from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from tests import models
-from tests.graphsurgery.test_splice import IDENTITIES, check, graphs, inputs_of, same_outputs
+from tests.graphsurgery.insertion.test_splice import IDENTITIES, check, graphs, inputs_of, same_outputs
 from tests.models import node, value
 
 
@@ -224,6 +224,18 @@ def test_before_twice_is_a_chain_and_after_the_module_is_not_disturbed() -> None
     restored(edited, fan())
 
 
+def test_before_the_only_consumer_is_on_its_branch_too() -> None:
+    made = models.chain("Relu", "Neg")
+    for proto, name in zip(made.graph.node, ("/m.0/Relu", "/m.1/Neg"), strict=True):
+        proto.name = name
+    first = insert(made, before="/m.1")
+    second = insert(first, before="/m.1", module="nam")
+    assert [each.site.tensor for each in second.insertions()] == ["t0", first.insertions()[0].output_tensor]
+    third = insert(second, after="/m.0", module="nam")
+    assert third.insertions()[-1].site.tensor == "t0"
+    restored(third, made.SerializeToString())
+
+
 def test_what_stands_behind_a_block_for_some_readers_is_on_their_branch() -> None:
     edited = insert(fan(), after="/m.0", consumers="/m.1")
     edited = insert(edited, after="m.0.simam", module="nam")
@@ -237,6 +249,15 @@ def test_what_stands_behind_a_block_for_some_readers_is_on_their_branch() -> Non
         "C": ["m.0.nam"],
     }
     restored(again, fan())
+
+
+def test_a_block_for_a_branch_with_two_blocks_and_for_another() -> None:
+    edited = insert(fan(), after="/m.0", consumers="/m.1")
+    edited = insert(edited, after="m.0.simam", module="nam")
+    wider = insert(edited, after="/m.0", consumers="/m.[12]")
+    assert seen(wider) == {"A": ["m.0.simam_1", "m.0.simam", "m.0.simam.nam"], "B": ["m.0.simam_1"], "C": []}
+    restored(wider, fan())
+    assert "'t', which is read by /m.1, /m.2, /m.3\n" in told(edited, after="/m.0", consumers="/m.4")
 
 
 def test_a_module_that_holds_the_whole_branch_is_as_before() -> None:
@@ -268,9 +289,9 @@ def told(data: bytes | ModelFile, kind: type[GraphSurgeryError] = SelectorError,
 
 def test_consumers_that_read_nothing_are_told_with_the_readers() -> None:
     assert told(fan(output=True), after="/m.0", consumers="/m.4") == (
-        "--consumers names no reader of 't', which is read by /m.1, /m.2, /m.3, output:t\n  /m.4\n  ^^^^"
+        "consumers= names no consumer of 't', which is read by /m.1, /m.2, /m.3, output:t\n  /m.4\n  ^^^^"
     )
-    assert "'/m.4' and 'op:Relu' name no reader of 't', which is read by" in told(
+    assert "'/m.4' and 'op:Relu' name no consumer of 't', which is read by" in told(
         fan(), after="/m.0", consumers=["/m.4", "op:Relu"]
     )
     assert "/m.4\n  ^^^^" in told(fan(), after="/m.0", consumers=["/m.1", "/m.4"])
@@ -286,9 +307,11 @@ def test_consumers_that_are_tensors() -> None:
 
 
 def test_before_a_tensor_or_what_has_several_entries() -> None:
-    assert "'t' is no module, so there is nothing in front of it; say --after" in told(fan(), before="tensor:t")
+    assert "'t' is no module, so there is nothing in front of it; use after=, with consumers=" in told(
+        fan(), before="tensor:t"
+    )
     assert told(fan(), before="/m.4").startswith(
-        "3 tensors enter the module '/m.4'; name one with --after, and --consumers /m.4 for its readers there: "
+        "3 tensors enter the module '/m.4'; name one with after=, and consumers='/m.4' for its consumers there: "
         "tensor:a [1, 4, 8, 8], tensor:b [1, 4, 8, 8], tensor:c [1, 4, 8, 8]"
     )
     one = insert(fan(), after="tensor:a", consumers="/m.4")
@@ -373,7 +396,7 @@ def _carried_out(model: ModelFile, requests: list[Request]) -> ModelFile:
     try:
         return carry_out(model, requests)[0]
     except (SiteError, SelectorError) as error:
-        if any(words in str(error) for words in ("in common", "stands in front", "names no reader", "part of")):
+        if any(words in str(error) for words in ("in common", "stands in front", "names no consumer", "part of")):
             raise _Apart from None
         raise
 

@@ -100,6 +100,15 @@ def test_the_end_of_several_paths_is_ambiguous() -> None:
         "/model.4/cv2 [1, 4, 8, 8]"
     )
     assert "conv' is the end of" in told(models.detector(), "conv")
+    two = named("/a/cv2/Relu", "/b/cv2/Relu", "/c/cv20/Relu")
+    assert told(two, "cv2") == "'cv2' is the end of 2 module paths: /a/cv2 [1, 4, 8, 8], /b/cv2 [1, 4, 8, 8]"
+    assert tensors(two, "{a,b}.cv2") == ["t0", "t1"]
+
+
+def test_the_end_of_a_path_is_whole_steps() -> None:
+    made = named("/m.10/cv1/Relu", "/m.0/cv1/Relu", "/m.20/cv2/Relu")
+    assert tensors(made, "0.cv1") == ["t1"]
+    assert told(made, "0.cv2").startswith("no module of the model matches '0.cv2'")
 
 
 def test_a_whole_path_is_preferred_to_an_end() -> None:
@@ -228,7 +237,7 @@ def test_any_text_is_resolved_or_told(text: str) -> None:
     with contextlib.suppress(SelectorError):
         assert DETECTOR._resolver.resolve_before(text)
     with contextlib.suppress(SelectorError):
-        assert DETECTOR._resolver.resolve_readers(text)
+        assert DETECTOR._resolver.resolve_consumers(text)
 
 
 # ---------------------------------------------------------------------- nodes and tensors

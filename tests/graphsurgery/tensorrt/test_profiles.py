@@ -38,9 +38,9 @@ def test_sizes_are_taken_as_given() -> None:
         (("N", 3, 64, 64), "y:1x3x64x64", "no input 'y'; it has x"),
         (("N", 3, 64, 64), "x:2x3x64x64,1x3x64x64,4x3x64x64", "have to grow"),
         (("N", 3, 64, 64), "x:1x3x64x64,2x3x64x64", "three such shapes"),
-        (("N", 3, 64, 64), "1x3x64x64", "--shapes takes NAME"),
-        (("N", 3, 64, 64), "x:ax3x64x64", "--shapes takes NAME"),
-        (("N", 3, 64, 64), "x:0x3x64x64", "--shapes takes NAME"),
+        (("N", 3, 64, 64), "1x3x64x64", "shapes= takes NAME"),
+        (("N", 3, 64, 64), "x:ax3x64x64", "shapes= takes NAME"),
+        (("N", 3, 64, 64), "x:0x3x64x64", "shapes= takes NAME"),
     ],
 )
 def test_sizes_that_do_not_do(shape: tuple[int | str, ...], given: str, said: str) -> None:
@@ -50,7 +50,7 @@ def test_sizes_that_do_not_do(shape: tuple[int | str, ...], given: str, said: st
 
 @pytest.mark.parametrize("shape", [("N", "C", 64, 64), (1, "T"), (1, 2, "T")])
 def test_sizes_that_cannot_be_chosen(shape: tuple[int | str, ...]) -> None:
-    with pytest.raises(RequestError, match="say which sizes it has: --shapes x:MIN,USUAL,MAX"):
+    with pytest.raises(RequestError, match="say which sizes it has: shapes='x:MIN,USUAL,MAX'"):
         of(shape)
 
 

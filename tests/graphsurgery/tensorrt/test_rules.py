@@ -6,9 +6,10 @@ import pytest
 
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt import Version, findings
-from graphsurgery.tensorrt.rule import SEVERITIES, Asked
+from graphsurgery.tensorrt.options import Options
+from graphsurgery.tensorrt.rule import SEVERITIES
 from graphsurgery.tensorrt.rules import RULES
-from graphsurgery.tensorrt.support import Support, operators, source
+from graphsurgery.tensorrt.support import operators, source
 from tests.graphsurgery.tensorrt.cases import CASES, Case
 from tests.models import chain
 
@@ -43,9 +44,9 @@ def test_every_rule_is_complete() -> None:
         assert rule.instead, rule.id
         assert rule.severity in SEVERITIES, rule.id
         assert (rule.node is None) != (rule.file is None), rule.id
-        assert any(
-            rule.holds_for(Asked(Support(Version(*v)), "orin", "fp32")) for v in ((8, 6), (10, 0), (10, 14), (11, 0))
-        ), rule.id
+        assert any(rule.holds_for(Options.of(Version(*v), dla="orin")) for v in ((8, 6), (10, 0), (10, 14), (11, 0))), (
+            rule.id
+        )
 
 
 # Restrictions in words for which there is nothing in the file to look at.

@@ -9,7 +9,7 @@ from graphsurgery.tensorrt.support import TYPE_NAMES, Support, Version, dla_supp
 
 
 def support(text: str) -> Support:
-    return Support(Version.read(text))
+    return Support(Version.of(text))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_table_names_real_operators_and_types() -> None:
 
 
 def test_versions_are_spelled_as_they_are_asked_for() -> None:
-    assert [str(Version.read(text)) for text in ("8.6", "8.6.1", "10", "10.9.0", "11.1")] == [
+    assert [str(Version.of(text)) for text in ("8.6", "8.6.1", "10", "10.9.0", "11.1")] == [
         "8.6",
         "8.6",
         "10",
