@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .plan import PlannedInsertion
 from .removal import remove
-from .splice import Done, Planned, spliced
+from .splice import AppliedInsertion, insert
 
-__all__ = ["Done", "Planned", "remove", "spliced"]
+__all__ = ["AppliedInsertion", "PlannedInsertion", "insert", "remove"]
