@@ -56,9 +56,10 @@ def spelled(message: str, spell: Callable[[str, str], str]) -> str:
 
 def as_argument(name: str, value: str) -> str:
     """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'bn_eps': 0.001}``."""
-    setting, equals, number = value.partition("=")
+    setting, equals, given = value.partition("=")
     if name == "settings" and equals:
-        return f"settings={{{setting!r}: {number if re.fullmatch(_LITERAL, number) else repr(number)}}}"
+        plain = given.isupper() or re.fullmatch(_LITERAL, given)
+        return f"settings={{{setting!r}: {given if plain else repr(given)}}}"
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 
