@@ -126,8 +126,8 @@ def _is_given(index: GraphIndex, name: str) -> bool:
 def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str) -> Array:
     """The zero point of a DequantizeLinear; where it has none, zeros of the type that its QuantizeLinear gives."""
     if len(node.input) > 2 and node.input[2]:
-        values = index.model.tensor(node.input[2])
-        return values.reshape(scale.shape)
+        values: Array = index.model.tensor(node.input[2]).reshape(scale.shape)
+        return values
     maker = quantisation.made_by(index, node.input[0])
     if maker is None or maker.op_type != quantisation.QUANTISE:
         raise SiteError(f"the integer type of {what} is not in the model, so --qdq cannot use it")
