@@ -20,9 +20,9 @@ INITS = ("default", "identity")
 GATES = ("none", "residual")
 TARGETS = ("tensorrt", "onnxruntime", "dla")
 PRECISIONS = ("safe", "site", "fp32", "fp16")
-"""At sites in half precision: statistics in float32 between two Casts, every node in the site's type (but where no
-formulation holds there), the whole block in float32 between two Casts. "fp16" is "safe" there, and at a float32 site
-the whole block in float16 between two Casts. Else they are one."""
+"""At sites in half precision: statistics in float32 between two Casts; every node in the site's type; the whole block
+in float32 between two Casts. "fp16" is "safe" there, and at a float32 site the whole block in float16 between two
+Casts. Else they are one."""
 QDQ_KINDS = ("none", "int8")
 QDQ_SCALES = ("site", "images")
 

@@ -1,4 +1,4 @@
-"""The benchmark for a GPU: what it does on a machine without one, and all of it but the provider on the CPU."""
+"""The benchmarks: what is timed, and the one for a GPU, on a machine without one and with its provider left out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from benchmarks.lib import blocks
+from benchmarks.lib.published import published
 from graphsurgery.runtime.session import usable
 
 PARTS = ("parity", "templates", "models")
@@ -43,3 +47,22 @@ def test_everything_but_the_provider_on_the_cpu(tmp_path: Path) -> None:
     assert set(table["table"]["simam"]["256x20x20"]["microseconds"]) >= {"template", "own torchscript", "control"}
     assert kept["models"]["models"][0]["providers"][0]["difference"]["verdict"]
     assert all(each["machine"]["processor"] for each in kept.values())
+
+
+@pytest.mark.parametrize("configuration", range(len(blocks.CONFIGURATIONS)), ids=blocks.label)
+def test_a_published_form_gives_what_the_module_gives(configuration: int) -> None:
+    assert blocks.sizes_of(configuration, blocks.SIZES)
+    size = blocks.sizes_of(configuration, [(64, 16, 16), *blocks.SIZES])[0]
+    module = blocks.module(configuration, size)
+    for form in blocks.forms(configuration):
+        if form == "published":
+            other = published(blocks.CONFIGURATIONS[configuration][0], module).eval()
+            x = torch.from_numpy(np.random.default_rng(1).standard_normal((2, *size)).astype(np.float32))
+            with torch.no_grad():
+                torch.testing.assert_close(other(x), module(x), rtol=2e-3, atol=2e-4)
+
+
+def test_forms_that_do_not_differ_are_timed_once() -> None:
+    names = [name for name, _ in blocks.CONFIGURATIONS]
+    assert [blocks.forms(names.index(name)) for name in ("lska", "sk[timm]")] == [("own",)] * 2
+    assert blocks.forms(names.index("sk")) == ("published", "own")

@@ -18,11 +18,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("__main__", "cli", "__init__", "recipe", "api", "cards"),
+    *("__main__", "cli", "__init__", "recipe", "api", "cards", "block"),
     *("sweep", "bench", "outline", "diff", "tensorrt", "torch", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),
-    *("request", "entry_points", "messages", "feature_map", "errors", "_version"),
+    *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "_version"),
 ]
 """folders and files of graphsurgery/ from the top down: each imports only what stands after it"""
 AT_THE_ROOT = 12

@@ -77,7 +77,7 @@ def test_the_table_of_blocks_is_current() -> None:
         f"| `{block.name}` | {block.title} | {', '.join(f'`{variant}`' for variant in block.variants)} |"
         for block in in_order_of_demand()
     ]
-    shown = README.partition("| block | name | variants |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    shown = README.partition("| block | name | variants |\n|---|---|---|\n")[2].partition("\n<!-- end -->")[0]
     assert shown.splitlines() == [row.replace("|  |", "| |") for row in rows]
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import math
 from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from graphsurgery.blocks.registry import all_blocks
+from graphsurgery.blocks import Block, BlockError
 from graphsurgery.blocks.state_dict import load_weights
+from graphsurgery.cards.facts import in_order_of_demand
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
@@ -19,15 +24,12 @@ Size = tuple[int, int, int]
 
 OPSET = 17
 SIZES = ((64, 80, 80), (128, 40, 40), (256, 20, 20))
-_TWICE_POSITIONS = ("aifi", "mhsa", "psablock")
-"""Blocks with a number for each pair of positions, which is gigabytes on the largest map."""
+_QUADRATIC_UP_TO = 1600
+"""positions: a number for each pair of them is gigabytes on the largest map"""
 _SETTINGS: dict[str, dict[str, object]] = {"shuffle": {"groups": 8}}
 """Settings other than the defaults: the default of 64 groups does not go with 64 channels."""
-_PUBLISHED_AS_OURS = (
-    *("a2", "caa", "ge", "lska", "msca", "psablock", "scsa"),
-    *("cbam[timm]", "coordatt[timm]", "ela[timm]", "sk[timm]"),
-)
-"""Blocks, and variants of others, whose published code computes them as our modules do."""
+_PUBLISHED_AS_OURS = ("cbam[timm]", "coordatt[timm]", "ela[timm]", "sk[timm]")
+"""Variants whose published code computes them as our modules do, unlike that of the other variants."""
 
 
 def _configurations() -> Iterator[tuple[str, dict[str, object]]]:
@@ -38,10 +40,10 @@ def _configurations() -> Iterator[tuple[str, dict[str, object]]]:
     for variant in ("theta-minus", "theta", "theta-plus"):
         for extent in (0, 2, 4, 8):
             yield f"ge[{variant}]", {"extent": extent}
-    for name, kind in sorted(all_blocks().items(), key=lambda item: item[1].demand):
-        if name not in ("simam", "se", "ge"):
+    for kind in in_order_of_demand():
+        if kind.name not in ("simam", "se", "ge"):
             for count, variant in enumerate(kind.variants or ("",)):
-                yield f"{name}[{variant}]" if count else name, _SETTINGS.get(name, {})
+                yield f"{kind.name}[{variant}]" if count else kind.name, _SETTINGS.get(kind.name, {})
 
 
 CONFIGURATIONS = tuple(_configurations())
@@ -49,14 +51,31 @@ CONFIGURATIONS = tuple(_configurations())
 
 def sizes_of(configuration: int, sizes: Sequence[Size]) -> list[Size]:
     """The sizes at which a configuration is timed."""
-    block = CONFIGURATIONS[configuration][0].split("[")[0]
-    return [size for size in sizes if size[1] * size[2] <= 1600 or block not in _TWICE_POSITIONS]
+    block = make_block(*CONFIGURATIONS[configuration])
+    most = _QUADRATIC_UP_TO if block.quadratic else math.inf
+    return [size for size in sizes if feature(size).area <= most and _possible(block, feature(size))]
+
+
+def _possible(block: Block, site: FeatureMap) -> bool:
+    try:
+        block.check(site)
+    except BlockError:
+        return False
+    return True
 
 
 def forms(configuration: int) -> tuple[str, ...]:
-    """The forms of a module that differ, "published" (see published.py) and "own"."""
+    """The forms of a module that differ, "own" and, where published.py has another one of the block, "published"."""
     name = CONFIGURATIONS[configuration][0]
-    return ("own",) if {name, name.split("[")[0]} & set(_PUBLISHED_AS_OURS) else ("published", "own")
+    differs = name.split("[")[0] in _with_published_form() and name not in _PUBLISHED_AS_OURS
+    return ("published", "own") if differs else ("own",)
+
+
+@cache
+def _with_published_form() -> frozenset[str]:
+    """The functions of published_*.py, each named after a block; read off the source, since they import torch."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in Path(__file__).parent.glob("published_*.py"))
+    return frozenset(node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
 def label(configuration: int) -> str:

@@ -18,110 +18,110 @@ def mean_pool(x: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(x, 1)
 
 
-def se(twin: Any, x: Tensor) -> Tensor:
+def se(own: Any, x: Tensor) -> Tensor:
     """With the linear layers that most detectors copy (its authors published Caffe)."""
     batch, channels = x.shape[:2]
-    hidden = torch.relu(_linear(mean_pool(x).view(batch, channels), twin.fc1))
-    gate = torch.sigmoid(_linear(hidden, twin.fc2)).view(batch, channels, 1, 1)
+    hidden = torch.relu(_linear(mean_pool(x).view(batch, channels), own.fc1))
+    gate = torch.sigmoid(_linear(hidden, own.fc2)).view(batch, channels, 1, 1)
     return x * gate.expand_as(x)
 
 
-def ese(twin: Any, x: Tensor) -> Tensor:
+def ese(own: Any, x: Tensor) -> Tensor:
     """CenterMask's: the hard sigmoid as a relu6."""
-    return x * (functional.relu6(twin.fc(mean_pool(x)) + 3) / 6)
+    return x * (functional.relu6(own.fc(mean_pool(x)) + 3) / 6)
 
 
-def eca(twin: Any, x: Tensor) -> Tensor:
+def eca(own: Any, x: Tensor) -> Tensor:
     """The channels turned into a sequence and back; timm's ring as timm has it."""
-    side = twin.conv.kernel_size[0] // 2
-    if twin.circular:
+    side = own.conv.kernel_size[0] // 2
+    if own.circular:
         sequence = functional.pad(x.mean((2, 3)).view(x.shape[0], 1, -1), (side, side), mode="circular")
-        return x * twin.conv(sequence).view(x.shape[0], -1, 1, 1).sigmoid().expand_as(x)
+        return x * own.conv(sequence).view(x.shape[0], -1, 1, 1).sigmoid().expand_as(x)
     sequence = mean_pool(x).squeeze(-1).transpose(-1, -2)
-    gate = functional.conv1d(sequence, twin.conv.weight, twin.conv.bias, padding=side)
+    gate = functional.conv1d(sequence, own.conv.weight, own.conv.bias, padding=side)
     return x * torch.sigmoid(gate.transpose(-1, -2).unsqueeze(-1)).expand_as(x)
 
 
-def gc(twin: Any, x: Tensor) -> Tensor:
+def gc(own: Any, x: Tensor) -> Tensor:
     """The map flattened with one more axis, as mmcv's ContextBlock and timm's GlobalContext have it."""
     batch, channels, height, width = x.shape
-    mask, transform = (twin.get_submodule(name) for name in twin._names)
+    mask = own.get_submodule(own._form.mask)
     flat = x.view(batch, channels, height * width).unsqueeze(1)
     weights = torch.softmax(mask(x).view(batch, 1, height * width), 2).unsqueeze(-1)
-    term = transform(torch.matmul(flat, weights).view(batch, channels, 1, 1))
-    return x + term if twin.adds else x * torch.sigmoid(term)
+    term = own._transformed(torch.matmul(flat, weights).view(batch, channels, 1, 1))
+    return x + term if own._form.add else x * torch.sigmoid(term)
 
 
-def srm(twin: Any, x: Tensor) -> Tensor:
+def srm(own: Any, x: Tensor) -> Tensor:
     """torch.std, and both statistics side by side."""
     batch, channels = x.shape[:2]
     flat = x.view(batch, channels, -1)
     statistics = torch.cat((flat.mean(dim=2, keepdim=True), flat.std(dim=2, keepdim=True)), dim=2)
-    style = torch.sum(statistics * twin.cfc[None], dim=2)[:, :, None, None]
-    return x * torch.sigmoid(twin.bn(style))
+    style = torch.sum(statistics * own.cfc[None], dim=2)[:, :, None, None]
+    return x * torch.sigmoid(own.bn(style))
 
 
-def lct(twin: Any, x: Tensor) -> Tensor:
+def lct(own: Any, x: Tensor) -> Tensor:
     """The variance as the mean of squares less the square of the mean."""
     batch, channels = x.shape[:2]
-    groups = mean_pool(x).view(batch, twin.groups, -1)
+    groups = mean_pool(x).view(batch, own.groups, -1)
     mean = groups.mean(dim=2, keepdim=True)
     variance = (groups**2).mean(dim=2, keepdim=True) - mean**2
-    normal = ((groups - mean) / torch.sqrt(variance + twin.eps)).view(batch, channels, 1, 1)
-    gate = twin.w.view(1, -1, 1, 1) * normal + twin.b.view(1, -1, 1, 1)
+    normal = ((groups - mean) / torch.sqrt(variance + own.eps)).view(batch, channels, 1, 1)
+    gate = own.w.view(1, -1, 1, 1) * normal + own.b.view(1, -1, 1, 1)
     return x * torch.sigmoid(gate)
 
 
-def nam(twin: Any, x: Tensor) -> Tensor:
+def nam(own: Any, x: Tensor) -> Tensor:
     """The weights are multiplied on with the channels last; so is the spatial part of the forks."""
-    norm = twin.Channel_Att.bn2
+    norm = own.Channel_Att.bn2
     last = norm(x).permute(0, 2, 3, 1).contiguous()
     y = torch.sigmoid(torch.mul(_shares(norm), last).permute(0, 3, 1, 2).contiguous()) * x
-    if twin.Spatial_Att is None:
+    if own.Spatial_Att is None:
         return y
-    norm = twin.Spatial_Att.bn2
+    norm = own.Spatial_Att.bn2
     batch, channels, height, width = y.shape
     positions = y.permute(0, 2, 3, 1).reshape(batch, height * width, 1, channels)
     gate = norm(positions) * _shares(norm).reshape(1, -1, 1, 1)
     return y * torch.sigmoid(gate.reshape(batch, height, width, channels).permute(0, 3, 1, 2))
 
 
-def coordatt(twin: Any, x: Tensor) -> Tensor:
+def coordatt(own: Any, x: Tensor) -> Tensor:
     """Pooling layers, turned columns, both joined, and relu6 for the hard swish; timm's is the module itself."""
     height, width = x.shape[2:]
     rows = functional.adaptive_avg_pool2d(x, (None, 1))
     columns = functional.adaptive_avg_pool2d(x, (1, None)).permute(0, 1, 3, 2)
-    hidden = twin.bn1(twin.conv1(torch.cat([rows, columns], dim=2)))
+    hidden = own.bn1(own.conv1(torch.cat([rows, columns], dim=2)))
     hidden = hidden * (functional.relu6(hidden + 3) / 6)
     rows, columns = torch.split(hidden, [height, width], dim=2)
-    return x * twin.conv_w(columns.permute(0, 1, 3, 2)).sigmoid() * twin.conv_h(rows).sigmoid()
+    return x * own.conv_w(columns.permute(0, 1, 3, 2)).sigmoid() * own.conv_h(rows).sigmoid()
 
 
-def ela(twin: Any, x: Tensor) -> Tensor:
+def ela(own: Any, x: Tensor) -> Tensor:
     """Strips as sequences, turned into maps by views."""
     batch, channels, height, width = x.shape
     rows = torch.mean(x, dim=3, keepdim=True).view(batch, channels, height)
     columns = torch.mean(x, dim=2, keepdim=True).view(batch, channels, width)
-    rows = torch.sigmoid(twin.gn(twin.conv(rows))).view(batch, channels, height, 1)
-    columns = torch.sigmoid(twin.gn(twin.conv(columns))).view(batch, channels, 1, width)
+    rows = torch.sigmoid(own.gn(own.conv(rows))).view(batch, channels, height, 1)
+    columns = torch.sigmoid(own.gn(own.conv(columns))).view(batch, channels, 1, width)
     return x * rows * columns
 
 
-def mlca(twin: Any, x: Tensor) -> Tensor:
+def mlca(own: Any, x: Tensor) -> Tensor:
     """A pooling layer down to the cells. The way up is the module's own: exporters know no pooling that enlarges."""
     from graphsurgery.patterns.modules.mlca import _adaptive_means
 
     batch, channels, height, width = x.shape
-    size = twin.local_size
+    size = own.local_size
     cells = functional.adaptive_avg_pool2d(x, size)
     whole = mean_pool(cells)
     local = cells.view(batch, channels, -1).transpose(-1, -2).reshape(batch, 1, -1)
     whole = whole.view(batch, channels, -1).transpose(-1, -2)
-    local, whole = twin.conv_local(local), twin.conv(whole)
+    local, whole = own.conv_local(local), own.conv(whole)
     local = local.reshape(batch, size * size, channels).transpose(-1, -2).reshape(batch, channels, size, size)
     whole = whole.transpose(-1, -2).unsqueeze(-1)
     whole = whole.sigmoid().expand(batch, channels, size, size)
-    gate = whole * (1 - twin.local_weight) + local.sigmoid() * twin.local_weight
+    gate = whole * (1 - own.local_weight) + local.sigmoid() * own.local_weight
     return x * _adaptive_means(gate, height, width)
 
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def aifi(twin: Any, x: Tensor) -> Tensor:
+def aifi(own: Any, x: Tensor) -> Tensor:
     """Positions computed on the way, which the exporter may or may not fold, and nn.MultiheadAttention."""
     channels, height, width = x.shape[1:]
     tokens = x.flatten(2).permute(0, 2, 1)
-    position = _sines(height, width, channels, by_rows=twin._names[0] == "ma").to(x)
+    position = _sines(height, width, channels, by_rows=own._names[0] == "ma").to(x)
     placed = tokens + position
-    tokens = twin.norm1(tokens + twin.get_submodule(twin._names[0])(placed, placed, value=tokens)[0])
-    tokens = twin.norm2(tokens + twin._feed_forward(tokens))
+    tokens = own.norm1(tokens + own.get_submodule(own._names[0])(placed, placed, value=tokens)[0])
+    tokens = own.norm2(tokens + own._feed_forward(tokens))
     return tokens.permute(0, 2, 1).view([-1, channels, height, width]).contiguous()
 
 
@@ -34,23 +34,23 @@ def _sines(height: int, width: int, channels: int, *, by_rows: bool) -> Tensor:
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], 1)[None]
 
 
-def mhsa(twin: Any, x: Tensor) -> Tensor:
+def mhsa(own: Any, x: Tensor) -> Tensor:
     """timm's bottleneck attention with its position logits by padding and reshaping, or the YOLO port's."""
     batch, channels, height, width = x.shape
-    if not hasattr(twin, "qkv"):
-        q, k, v = (layer(x).view(batch, twin.heads, -1, height * width) for layer in (twin.query, twin.key, twin.value))
+    if not hasattr(own, "qkv"):
+        q, k, v = (layer(x).view(batch, own.heads, -1, height * width) for layer in (own.query, own.key, own.value))
         weights = torch.softmax(torch.matmul(q.permute(0, 1, 3, 2), k), dim=-1)
         return torch.matmul(v, weights.permute(0, 1, 3, 2)).view(batch, channels, height, width)
-    heads, keys = twin.heads, twin.heads * twin.key_dim
-    q, k, v = torch.split(twin.qkv(x), [keys, keys, channels], dim=1)
-    q = q.reshape(batch * heads, twin.key_dim, -1).transpose(-1, -2)
-    k = k.reshape(batch * heads, twin.key_dim, -1)
+    heads, keys = own.heads, own.heads * own.key_dim
+    q, k, v = torch.split(own.qkv(x), [keys, keys, channels], dim=1)
+    q = q.reshape(batch * heads, own.key_dim, -1).transpose(-1, -2)
+    k = k.reshape(batch * heads, own.key_dim, -1)
     v = v.reshape(batch * heads, channels // heads, -1).transpose(-1, -2)
     grid = q.reshape(batch * heads, height, width, -1)
-    by_column = _relative(grid, twin.pos_embed.width_rel, (0, 1, 3, 2, 4))
-    by_row = _relative(grid.transpose(1, 2), twin.pos_embed.height_rel, (0, 3, 1, 4, 2))
+    by_column = _relative(grid, own.pos_embed.width_rel, (0, 1, 3, 2, 4))
+    by_row = _relative(grid.transpose(1, 2), own.pos_embed.height_rel, (0, 3, 1, 4, 2))
     position = (by_row + by_column).reshape(batch * heads, height * width, height * width)
-    logits = (q @ k) * twin.key_dim**-0.5 + position
+    logits = (q @ k) * own.key_dim**-0.5 + position
     return (logits.softmax(dim=-1) @ v).transpose(-1, -2).reshape(batch, channels, height, width)
 
 
@@ -67,24 +67,24 @@ def _relative(q: Tensor, table: Tensor, order: tuple[int, ...]) -> Tensor:
     return whole.permute(order)
 
 
-def swin(twin: Any, x: Tensor) -> Tensor:
+def swin(own: Any, x: Tensor) -> Tensor:
     """Tokens, windows folded into the batch, torch.roll, the bias gathered from its table."""
     batch, channels, height, width = x.shape
     tokens = x.flatten(2).transpose(1, 2)
-    z = twin.norm1(tokens).view(batch, height, width, channels)
-    (tall, wide), shift, window = twin.padded, twin.shift, twin.window
+    z = own.norm1(tokens).view(batch, height, width, channels)
+    (tall, wide), shift, window = own.padded, own.shift, own.window
     z = functional.pad(z, (0, 0, 0, wide - width, 0, tall - height))
     if shift:
         z = torch.roll(z, shifts=(-shift, -shift), dims=(1, 2))
     z = z.view(batch, tall // window, window, wide // window, window, channels)
     z = z.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, window * window, channels)
-    z = _in_windows(twin.attn, z)
+    z = _in_windows(own.attn, z)
     z = z.view(batch, tall // window, wide // window, window, window, channels)
     z = z.permute(0, 1, 3, 2, 4, 5).contiguous().view(batch, tall, wide, channels)
     if shift:
         z = torch.roll(z, shifts=(shift, shift), dims=(1, 2))
     tokens = tokens + z[:, :height, :width, :].reshape(batch, height * width, channels)
-    tokens = tokens + twin.mlp(twin.norm2(tokens))
+    tokens = tokens + own.mlp(own.norm2(tokens))
     return tokens.transpose(1, 2).reshape(batch, channels, height, width)
 
 

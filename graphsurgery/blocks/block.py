@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..errors import BlockError
+from ..errors import BlockError, option
 from ..feature_map import FeatureMap
 from ..template.template import Template
+from .initial_weights import Array as Array
+from .initial_weights import torch_default
 from .reference import PYTORCH, Reference
 from .setting import Setting as Setting
 
 if TYPE_CHECKING:
-    import torch
-
-Array = np.ndarray[Any, Any]
-SATURATED = 40.0
-"""Its sigmoid is exactly 1 in every element type; float64 needs 37 for that, float32 17."""
+    from torch.nn import Module as Module
+else:
+    Module = Any
 
 
 class Block(ABC):
@@ -39,11 +39,14 @@ class Block(ABC):
     formula: ClassVar[str]
     untrained: ClassVar[str]
     """what a block fresh from its initialisation does to the scale of x, in words"""
-    demand: ClassVar[int] = 100
-    """place in the order of how often people ask for the block, 1 first; the table of blocks is in this order"""
+    demand: ClassVar[float] = 100
+    """how soon the block comes in tables: those first that people ask for most. Blocks of one demand come by name, so a
+    new one takes that of a block that is asked for as much"""
     variants: ClassVar[Mapping[str, str]] = {}
     """variant -> one line; the first is what the bare name means"""
     settings: ClassVar[Sequence[Setting]] = ()
+    quadratic: ClassVar[bool] = False
+    """whether time and memory grow with the square of the number of positions"""
     redrawn: ClassVar[bool] = True
     """whether parity compares a fresh block with other weights, too (see parity/drawn.py)"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
@@ -81,6 +84,18 @@ class Block(ABC):
         """Whether the epsilon of its BatchNorms is a hyper-parameter, ``bn_eps``."""
         return "bn_eps" in self.values
 
+    def integer(self, name: str) -> int:
+        """A hyper-parameter as a whole number; 0 where it has no value, or the variant does not have it."""
+        return int(self.values.get(name) or 0)
+
+    def number(self, name: str) -> float:
+        """A hyper-parameter as a number; 0 likewise."""
+        return float(self.values.get(name) or 0)
+
+    def flag(self, name: str) -> bool:
+        """A hyper-parameter as true or false; false likewise."""
+        return bool(self.values.get(name))
+
     def with_values(self, **values: object) -> Block:
         """The same block with other hyper-parameters."""
         return type(self)(self.variant, **{**self.values, **values})
@@ -110,12 +125,25 @@ class Block(ABC):
         return {}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        """The module's own initialisation."""
-        return {}
+        """The module's own initialisation; unless a block has another, that of torch's layers (see torch_default)."""
+        try:
+            return torch_default(self.parameters(feature), rng)
+        except KeyError as missing:
+            what = f"{self.spelled} has to say in initial() what its parameters begin with, {missing} for one"
+            raise BlockError(what) from None
+
+    def with_constants(self, feature: FeatureMap, constants: Mapping[str, float]) -> dict[str, Array]:
+        """Initial weights, but for parameters (key -> number) that have one value throughout: an identity, say."""
+        values = self.initial(feature, np.random.default_rng(0))
+        return values | {key: np.full_like(values[key], number) for key, number in constants.items()}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         """Parameters with which the block gives x back bit by bit. BlockError where there are none."""
-        raise BlockError(f"{self.spelled} has no setting that leaves its input as it is; use --gate residual instead")
+        raise self.no_identity("has no setting that leaves its input as it is")
+
+    def no_identity(self, why: str) -> BlockError:
+        """The error of ``identity`` where there is none; ``why``: a predicate, of which the block is the subject."""
+        return BlockError(f"{self.spelled} {why}; use {option('gate', 'residual')} instead")
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         """Hyper-parameters that follow from the shapes of given weights (official keys), a hidden width say."""
@@ -141,7 +169,7 @@ class Block(ABC):
         """Write the block behind ``t.x`` and return its output, shaped like ``t.x``."""
 
     @abstractmethod
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
+    def module(self, feature: FeatureMap) -> Module:
         """The PyTorch module with the same parameters and the same function, freshly initialised. Imports torch."""
 
     def compared_with(self, feature: FeatureMap) -> Reference:

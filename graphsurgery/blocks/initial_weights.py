@@ -1,4 +1,4 @@
-"""Initial weights that layers have in PyTorch, for blocks to begin with."""
+"""Shapes of the parameters that layers have in PyTorch, and the weights that they begin with."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-
-def uniform_fan_in(rng: np.random.Generator, shape: Sequence[int], fan_in: int) -> Array:
-    """torch's default for convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
-    bound = 1.0 / np.sqrt(fan_in)
-    return rng.uniform(-bound, bound, size=tuple(shape)).astype(np.float32)
+SATURATED = 40.0
+"""Its sigmoid is exactly 1 in every element type; float64 needs 37 for that, float32 17."""
 
 
-def layer_values(rng: np.random.Generator, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """torch's default for all convolutions and linear layers in ``shapes``: a bias has the fan-in of its weight."""
-    fan_in = {key.removesuffix("weight"): int(np.prod(shape[1:])) for key, shape in shapes.items() if len(shape) > 1}
-    return {key: uniform_fan_in(rng, shape, fan_in[key[: key.rfind(".") + 1]]) for key, shape in shapes.items()}
+def layer_shapes(layers: Mapping[str, tuple[int, ...]], *, bias: bool = True) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of convolutions, linear layers and normalisations, each with its bias.
+
+    Parameters
+    ----------
+    layers:
+        Prefix -> shape of the weight, whose first axis is that of the bias.
+    bias:
+        Whether they have biases.
+
+    Examples
+    --------
+    >>> layer_shapes({"fc": (4, 8)})
+    {'fc.weight': (4, 8), 'fc.bias': (4,)}
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for prefix, shape in layers.items():
+        shapes |= {f"{prefix}.weight": shape} | ({f"{prefix}.bias": shape[:1]} if bias else {})
+    return shapes
 
 
 def bn_shapes(prefix: str, count: int) -> dict[str, tuple[int, ...]]:
@@ -27,7 +39,37 @@ def bn_shapes(prefix: str, count: int) -> dict[str, tuple[int, ...]]:
     return {f"{prefix}.{part}": (count,) for part in ("weight", "bias", "running_mean", "running_var")}
 
 
-def bn_values(prefix: str, count: int, weight: float = 1.0, bias: float = 0.0) -> dict[str, Array]:
-    """A fresh BatchNorm: running mean 0, running variance 1."""
-    values = {"weight": weight, "bias": bias, "running_mean": 0.0, "running_var": 1.0}
-    return {f"{prefix}.{part}": np.full(count, value, np.float32) for part, value in values.items()}
+def uniform_fan_in(rng: np.random.Generator, shape: Sequence[int], fan_in: int) -> Array:
+    """torch's default for convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
+    bound = 1.0 / np.sqrt(fan_in)
+    return rng.uniform(-bound, bound, size=tuple(shape)).astype(np.float32)
+
+
+def torch_default(shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, Array]:
+    """What torch's constructors give: convolutions and linear layers uniform by fan-in, normalisations 1 and 0.
+
+    Parameters
+    ----------
+    shapes:
+        Key -> shape, with ``<layer>.weight`` for every layer: of rank 1 for a normalisation.
+    rng:
+        Draws the values of the layers, in the order of ``shapes``.
+
+    Returns
+    -------
+    dict[str, Array]
+        Key -> float32 values.
+
+    Raises
+    ------
+    KeyError
+        For a parameter that belongs to no layer.
+    """
+    values: dict[str, Array] = {}
+    for key, shape in shapes.items():
+        weight = shapes[f"{key.rpartition('.')[0]}.weight"]
+        if len(weight) > 1:
+            values[key] = uniform_fan_in(rng, shape, int(np.prod(weight[1:])))
+        else:
+            values[key] = np.full(shape, float(key.endswith((".weight", ".running_var"))), np.float32)
+    return values

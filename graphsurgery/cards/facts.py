@@ -121,6 +121,11 @@ class Facts:
         found = findings(ModelFile.load(model), version, dla=dla, precision="fp16" if dla else "fp32")
         return not any(each.severity == "error" or (dla and each.severity == "warning") for each in found)
 
+    def left_by_a_dla(self, site: FeatureMap) -> list[str]:
+        """The operators of the block, written for a DLA of Orin at that site, that go to the GPU, by the table."""
+        found = findings(ModelFile.load(self._model(site, "dla")), TENSORRT[1], dla=DLA, precision="fp16")
+        return list(dict.fromkeys(str(each.operator) for each in found if each.rule.startswith("dla-")))
+
     @cached_property
     def _here(self) -> onnx.ModelProto:
         return self._model(self.site)

@@ -217,7 +217,7 @@ class Outline:
     # ------------------------------------------------------------------ consumers
 
     def _readers(self, root: str, block: RecognisedBlock | None) -> Iterator[str]:
-        yield from dict.fromkeys(self._reader(node_index, block) for node_index in self._view.readers(root))
+        yield from dict.fromkeys(self._reader(node_index, block) for node_index in self._view.consumers(root))
         if self._view.is_output(root):
             yield OUTPUT
 

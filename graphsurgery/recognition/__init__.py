@@ -1,9 +1,11 @@
-"""Recognition: the blocks of a detector, found by structure."""
+"""Recognition: the blocks of a detector, found by structure, and the language in which their patterns are declared."""
 
 from __future__ import annotations
 
 from .block import RecognisedBlock
 from .blocktree import BlockTree, recognise
-from .pattern import HeadPattern, Pattern
+from .graph_view import View
+from .pattern import Chain, Each, Expression, Half, HeadPattern, OneOf, Op, Part, Pattern, Rest, TokenPath, Value
 
-__all__ = ["BlockTree", "HeadPattern", "Pattern", "RecognisedBlock", "recognise"]
+__all__ = ["BlockTree", "Chain", "Each", "Expression", "Half", "HeadPattern", "OneOf", "Op", "Part", "Pattern"]
+__all__ += ["RecognisedBlock", "Rest", "TokenPath", "Value", "View", "recognise"]

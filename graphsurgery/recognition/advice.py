@@ -35,10 +35,10 @@ def examine(tree: BlockTree, tensor: str) -> Objection | None:
         better = view.outlet(root)
         hint = f"; use tensor:{better} behind the DequantizeLinear" if better != tensor else ""
         return Objection("quantised integers", f"this holds quantised integers, and a block computes in floats{hint}")
-    position = view.producer(root)
-    leaf = tree.innermost(position) if position is not None else None
+    node_index = view.producer(root)
+    leaf = tree.innermost(node_index) if node_index is not None else None
     if leaf is not None and root != leaf.root and not leaf.parts and leaf.type in _CONVOLUTIONS:
-        return _inside(tree, leaf)
+        return _between("activation" if leaf.facts.get("activation") else "normalisation", _name(tree, leaf))
     if not tree.is_map(root):
         return Objection(
             "not a map",
@@ -46,7 +46,7 @@ def examine(tree: BlockTree, tensor: str) -> Objection | None:
         )
     if leaf is not None and root == leaf.root and (found := _before_sum(tree, leaf)):
         return found
-    if position is not None and _only_tokens(tree, root, position):
+    if node_index is not None and _only_tokens(tree, root, node_index):
         return Objection(
             "read as tokens only",
             "this is read only as tokens, by the attention or the decoding that it is a part of; "
@@ -56,13 +56,9 @@ def examine(tree: BlockTree, tensor: str) -> Objection | None:
 
 
 def _holds_integers(tree: BlockTree, tensor: str) -> bool:
-    position = tree.view.producer(tensor)
-    op = tree.view.index.nodes[position].op_type if position is not None else ""
+    node_index = tree.view.producer(tensor)
+    op = tree.view.index.nodes[node_index].op_type if node_index is not None else ""
     return op in _INTEGERS or op.startswith("QLinear")
-
-
-def _inside(tree: BlockTree, leaf: RecognisedBlock) -> Objection:
-    return _between("activation" if leaf.facts.get("activation") else "normalisation", _name(tree, leaf))
 
 
 def _between(kind: str, better: str) -> Objection:
@@ -74,16 +70,15 @@ def _between(kind: str, better: str) -> Objection:
 
 
 def _before_sum(tree: BlockTree, leaf: RecognisedBlock) -> Objection | None:
-    view = tree.view
-    readers = view.readers(leaf.root)
-    if leaf.type not in _CONVOLUTIONS or leaf.facts.get("activation") or len(readers) != 1 or view.is_output(leaf.root):
+    view, consumers = tree.view, tree.view.consumers(leaf.root)
+    bare = leaf.type in _CONVOLUTIONS and not leaf.facts.get("activation")
+    if not bare or len(consumers) != 1 or view.is_output(leaf.root):
         return None
-    if view.op(readers[0]) in _GATES:  # an activation of its own where nothing is multiplied by it
-        behind = f"tensor:{view.outlet(view.outputs(readers[0])[0])}"
-        return _between("activation", behind)
-    if view.op(readers[0]) != "Add" or len(view.inputs(readers[0])) < 2:
+    if view.op(consumers[0]) in _GATES:  # an activation of its own where nothing is multiplied by it
+        return _between("activation", f"tensor:{view.outlet(view.outputs(consumers[0])[0])}")
+    if view.op(consumers[0]) != "Add" or len(view.inputs(consumers[0])) < 2:
         return None
-    around = tree.innermost(readers[0])
+    around = tree.innermost(consumers[0])
     hint = f"; use {_name(tree, around)} to insert behind the sum" if around is not None else ""
     return Objection(
         "before the sum",
@@ -92,28 +87,26 @@ def _before_sum(tree: BlockTree, leaf: RecognisedBlock) -> Objection | None:
     )
 
 
-def _only_tokens(tree: BlockTree, root: str, position: int) -> bool:
-    """Whether all that reads a map is off the plane, and in the same block: the qkv of an attention, a head's exits."""
-    view, block = tree.view, tree.holding(position)
-    readers = view.readers(root)
+def _only_tokens(tree: BlockTree, root: str, node_index: int) -> bool:
+    """Whether all consumers of a map are off the plane and in the same block: an attention's qkv, a head's exits."""
+    view, block = tree.view, tree.holding(node_index)
+    consumers = view.consumers(root)
     return (
         block is not None
-        and bool(readers)
+        and bool(consumers)
         and all(
-            p in block.nodes and not any(tree.is_map(name) for name in view.outputs(p)) and not _pools(tree, p)
-            for p in readers
+            p in block.nodes
+            and not any(tree.is_map(name) for name in view.outputs(p))
+            and not view.op(p).startswith(("Global", "Reduce"))  # a gate's mean
+            for p in consumers
         )
     )
 
 
-def _pools(tree: BlockTree, position: int) -> bool:
-    return tree.view.op(position).startswith(("Global", "Reduce"))
-
-
 def _sandwiched(tree: BlockTree, tensor: str, root: str) -> Objection | None:
     index, better = tree.view.index, tree.view.outlet(root)
-    readers = {index.nodes[p].op_type for p in index.consumers.get(tensor, ())} - {"Shape", "Size"}
-    if better == tensor or readers != {"QuantizeLinear"}:
+    consumers = {index.nodes[p].op_type for p in index.consumers.get(tensor, ())} - {"Shape", "Size"}
+    if better == tensor or consumers != {"QuantizeLinear"}:
         return None
     return Objection(
         "before quantisation",

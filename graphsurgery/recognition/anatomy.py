@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 from .block import RecognisedBlock
 from .graph_view import View
-from .head_detection import Unit, common, describe
+from .head_detection import Unit, describe, head_units
 from .pattern import HeadPattern
 from .strides import Strides
 
@@ -17,7 +18,8 @@ ROLES = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "before-sppf", "after-sppf", 
 _PYRAMID = re.compile(r"p([1-7])")
 _POOLING = ("SPPF", "SPP")
 _TOWER = ("Conv", "DWConv", "LightConv", "Concat", "RepConv")
-"""blocks that a head consists of in front of its exits from the image plane"""
+"""blocks that a head consists of upstream of its exits from the image plane"""
+_NOT_IN_A_TOWER = frozenset({"Resize", "MaxPool", "AveragePool"})
 _ENCODERS = ("AIFI",)
 _ENLARGING = frozenset({"Resize", "ConvTranspose", "DepthToSpace"})
 _CHOOSING = frozenset({"TopK", "GridSample"})
@@ -29,22 +31,36 @@ _NO_STAGE = frozenset(
 """nodes that end no stage: they prepare what comes next"""
 
 
+class _Extent(NamedTuple):
+    """A recognised block, or a single node that is in none."""
+
+    block: RecognisedBlock | None
+    nodes: frozenset[int]
+    entries: Sequence[str]
+    last: int
+    """the last of its nodes, in the order of the graph"""
+
+    def fact(self, name: str) -> object:
+        return self.block.facts.get(name) if self.block is not None else None
+
+
 class Anatomy:
-    """What belongs where, in one model. Works on units: recognised blocks, and single nodes that are in none."""
+    """What belongs where, in one model."""
 
     def __init__(
-        self, view: View, plane: Strides, blocks: Sequence[RecognisedBlock], heads: Sequence[HeadPattern]
+        self, view: View, strides: Strides, blocks: Sequence[RecognisedBlock], heads: Sequence[HeadPattern]
     ) -> None:
         self._view = view
-        self._plane = plane
-        self._order = view.place
-        self._unit: dict[int, RecognisedBlock] = {}
-        for block in blocks:
-            self._unit.update(dict.fromkeys(block.nodes, block))
-        self._found = list(blocks)
+        self._strides = strides
+        self._found = blocks
         self._heads = heads
-        head = self._head_nodes
-        head = head | self._behind(head)
+        self._extents = {p: _Extent(None, frozenset({p}), view.inputs(p), p) for p in view.active}
+        for block in blocks:
+            extent = _Extent(block, block.nodes, block.entries, max(block.nodes, key=view.place.__getitem__))
+            self._extents.update(dict.fromkeys(block.nodes, extent))
+        head = self._towers
+        if self._feeding:
+            head = head | (view.active - self._upstream_of_maps)  # the decoding
         neck = self._neck_nodes(head)
         self._role_of = {p: "head" if p in head else "neck" if p in neck else "backbone" for p in view.active}
         self.blocks = [
@@ -53,7 +69,7 @@ class Anatomy:
         ]
 
     def role(self, name: str) -> list[str]:
-        """The tensors of a role, in the order of the graph."""
+        """The tensors of a role, in the order of the graph. KeyError for a role that does not exist."""
         if name not in ROLES:
             raise KeyError(name)
         if match := _PYRAMID.fullmatch(name):
@@ -67,274 +83,244 @@ class Anatomy:
             return [block.output for block in pools]
         return [self._view.outlet(entry) for block in pools for entry in block.entries]
 
-    def of_node(self, position: int) -> str | None:
+    def of_node(self, node_index: int) -> str | None:
         """backbone, neck or head; None for nodes that work on sizes or constants only."""
-        return self._role_of.get(position)
+        return self._role_of.get(node_index)
 
     # ------------------------------------------------------------------ the head
 
     @cached_property
-    def _returns(self) -> set[int]:
-        """Positions of the nodes with something in the image plane behind them."""
-        view, plane, found = self._view, self._plane, set[int]()
-        for position in reversed(view.order):
-            outputs = view.outputs(position)
-            if any(plane.is_in(name) for name in outputs) or any(r in found for n in outputs for r in view.readers(n)):
-                found.add(position)
+    def _upstream_of_maps(self) -> set[int]:
+        """The nodes that produce a feature map, or have one downstream."""
+        view, found = self._view, set[int]()
+        for node_index in reversed(view.order):
+            for name in view.outputs(node_index):
+                if self._strides.is_in(name) or not found.isdisjoint(view.consumers(name)):
+                    found.add(node_index)
         return found
 
+    def _is_left_at(self, tensor: str, *, for_means: bool) -> bool:
+        """Whether nodes consume a tensor that never lead back to the image plane."""
+        view = self._view
+        return any(
+            consumer not in self._upstream_of_maps
+            and (for_means or not any(self._strides.is_pooled(name) for name in view.outputs(consumer)))
+            for consumer in view.consumers(tensor)
+        )
+
     @cached_property
-    def _exits(self) -> list[str]:
-        """Tensors in the plane that are read by what never comes back into it, or that are outputs of the model.
+    def _exits(self) -> dict[str, None]:
+        """Feature maps that are consumed by what never leads back to the image plane, or are outputs of the model.
 
         A mean over the whole map is the exit of a classifier, and none of these.
         """
-        view, plane = self._view, self._plane
-        found = []
-        for position in view.order:
-            for name in view.outputs(position):
-                leaves = any(r not in self._returns and not self._takes_the_mean(r) for r in view.readers(name))
-                if plane.is_in(name) and (leaves or (view.is_output(name) and not view.readers(name))):
-                    found.append(name)
-        return found
+        view = self._view
+        maps = (name for p in view.order for name in view.outputs(p) if self._strides.is_in(name))
+        return {
+            name: None
+            for name in maps
+            if self._is_left_at(name, for_means=False) or (view.is_output(name) and not view.consumers(name))
+        }
 
     @cached_property
-    def _leaving(self) -> frozenset[str]:
-        return frozenset(self._exits)
-
-    def _takes_the_mean(self, position: int) -> bool:
-        return any(self._plane.is_pooled(name) for name in self._view.outputs(position))
+    def _exit_strides(self) -> int:
+        """At how many strides there are exits."""
+        return len({self._strides.origin(name) for name in self._exits})
 
     @cached_property
-    def _head_nodes(self) -> set[int]:
-        """Nodes in the plane in front of the exits that serve nothing else: the towers of a head."""
-        if len(self._exits) < 2 and not self._many_maps:
+    def _towers(self) -> set[int]:
+        """The nodes upstream of the exits that serve nothing else."""
+        view = self._view
+        if len(self._exits) < 2 and not any(view.op(p) == "Resize" for p in view.active):
             return set()
-        units = [self._tower_unit(position) for position in sorted(self._serving_exits, key=self._order.__getitem__)]
-        strides = len({self._plane.origin(name) for name in self._exits})
-        head = {position for unit in common(units, strides) for position in unit.nodes}
-        made = {name for p in head for name in self._view.outputs(p)}
-        feeding = {name for p in head for name in self._view.inputs(p)} - made
+        candidates = sorted(self._serving_exits, key=view.place.__getitem__)
+        units = head_units([self._unit(self._extents[p]) for p in candidates], self._exit_strides)
+        head = {node_index for unit in units for node_index in unit.nodes}
+        produced, feeding = self._borders(head)
         for root in self._exits:
-            if root not in made:
+            if root not in produced:
                 head |= self._side_branch(root, head, feeding)
         return head
+
+    def _borders(self, nodes: Set[int]) -> tuple[set[str], set[str]]:
+        """What nodes produce, and what they consume that others produce."""
+        produced = {name for p in nodes for name in self._view.outputs(p)}
+        return produced, {name for p in nodes for name in self._view.inputs(p)} - produced
 
     @cached_property
     def _has_queries(self) -> bool:
         """Whether a decoder reads maps of several strides as they are, without a convolution of its own."""
-        strides = {self._plane.origin(name) for name in self._exits}
-        chosen = {self._view.op(p) for p in self._view.active if p not in self._returns} & _CHOOSING
-        return len(strides) > 1 and bool(chosen)
+        decoding = self._view.active - self._upstream_of_maps
+        return self._exit_strides > 1 and any(self._view.op(p) in _CHOOSING for p in decoding)
 
     @cached_property
     def _serving_exits(self) -> set[int]:
-        """The last nodes of all units in front of the exits that could be in a tower and serve nothing else."""
+        """The last nodes of all blocks and single nodes upstream of the exits that serve nothing else."""
         taken: set[int] = set()
         found: set[int] = set()
         pending = list(self._exits)
         while pending:
-            root = pending.pop()
-            position = self._view.producer(root)
-            if position is None or position not in self._view.active or position in taken:
+            extent = self._extents.get(self._producer(pending.pop()))
+            if extent is None or not taken.isdisjoint(extent.nodes):
                 continue
-            nodes, entries = self._extent(position)
-            if not self._in_tower(position) or not self._serves_only(nodes, taken):
-                continue
-            taken |= nodes
-            found.add(max(nodes, key=self._order.__getitem__))
-            pending += entries
+            if self._can_be_in_a_tower(extent) and self._serves_only(extent.nodes, taken):
+                taken |= extent.nodes
+                found.add(extent.last)
+                pending += extent.entries
         return found
 
-    def _tower_unit(self, position: int) -> Unit:
-        view, block = self._view, self._unit.get(position)
-        nodes, entries = self._extent(position)
-        sources = (view.producer(name) for name in entries)
+    def _unit(self, extent: _Extent) -> Unit:
+        view = self._view
+        outputs = view.outputs(extent.last)
+        sources = [self._producer(name) for name in extent.entries]
         return Unit(
-            place=self._order[position],
-            nodes=nodes,
-            kind=describe(block, view.op(position)),
-            level=self._plane.origin(view.outputs(position)[0]),
-            leaves=not self._leaving.isdisjoint(view.outputs(position)),
-            sources=tuple(self._last(source) for source in sources if source is not None),
-            convolution=block,
+            place=view.place[extent.last],
+            nodes=extent.nodes,
+            kind=describe(extent.block, view.op(extent.last)),
+            level=self._strides.origin(outputs[0]),
+            leaves=not self._exits.keys().isdisjoint(outputs),
+            sources=tuple(view.place[self._extents[p].last] for p in sources if p in view.place),
+            convolution=extent.block,
         )
 
-    def _last(self, position: int) -> int:
-        """The place of the last node of the unit that a node is in."""
-        block = self._unit.get(position)
-        return max(self._order.get(p, -1) for p in (block.nodes if block is not None else (position,)))
-
     def _side_branch(self, root: str, head: set[int], feeding: Set[str]) -> set[int]:
-        """What makes a tensor from nothing but the maps that the head reads, without thinning them out: masks."""
-        view, taken, pending = self._view, set[int](), [root]
+        """What computes a tensor from nothing but the maps that the head reads, none of them finer: masks."""
+        taken, pending = set[int](), [root]
         while pending:
             name = pending.pop()
-            position = view.producer(name)
-            if name in feeding or position in taken:
+            node_index = self._producer(name)
+            if name in feeding or node_index in taken:
                 continue
-            if position is None or position not in view.active:
+            extent, stride = self._extents.get(node_index), self._strides.origin(name)
+            if extent is None or stride is None:
                 return set()
-            nodes, entries = self._extent(position)
-            strides = [self._plane.origin(entry) for entry in entries]
-            here = self._plane.origin(name)
-            if here is None or any(stride is None or stride < here for stride in strides):
+            sources = [self._strides.origin(entry) for entry in extent.entries]
+            if any(source is None or source < stride for source in sources):
                 return set()
-            taken |= nodes
-            pending += entries
-        return taken if self._serves_only(frozenset(taken), head) else set()
+            taken |= extent.nodes
+            pending += extent.entries
+        return taken if self._serves_only(taken, head) else set()
 
-    @property
-    def _many_maps(self) -> bool:
-        return any(self._view.op(p) == "Resize" for p in self._view.active)
-
-    def _extent(self, position: int) -> tuple[frozenset[int], Sequence[str]]:
-        """A unit's nodes and what enters it."""
-        block = self._unit.get(position)
-        if block is not None:
-            return block.nodes, block.entries
-        return frozenset({position}), self._view.inputs(position)
-
-    def _in_tower(self, position: int) -> bool:
-        block = self._unit.get(position)
+    def _can_be_in_a_tower(self, extent: _Extent) -> bool:
+        view, block = self._view, extent.block
+        op = view.op(extent.last)
         if block is None:
-            sums = self._view.op(position) == "Add" and len(self._view.inputs(position)) > 1
-            return not sums and self._view.op(position) not in ("Resize", "MaxPool", "AveragePool")
-        if (
-            block.type == "InvertedResidual"
-        ):  # what a tower of YOLO11 looks like: 1x1, depthwise, and the last 1x1 without activation
-            last = self._view.producer(block.root)
-            return not self._view.is_output(block.root) and (last is None or self._view.op(last) != "Add")
-        return block.type in _TOWER and block.facts.get("stride", (1, 1)) == (1, 1)
+            return op not in _NOT_IN_A_TOWER and (op != "Add" or len(extent.entries) < 2)
+        if block.type == "InvertedResidual":
+            # what a tower of YOLO11 looks like: 1x1, depthwise, and the last 1x1 without activation
+            return not view.is_output(block.root) and op != "Add"
+        return block.type in _TOWER and extent.fact("stride") in (None, (1, 1))
 
-    def _serves_only(self, nodes: frozenset[int], taken: set[int]) -> bool:
-        """Whether all that reads these nodes is the head."""
+    def _serves_only(self, nodes: Set[int], others: Set[int]) -> bool:
+        """Whether all that consumes what nodes produce is among them or others, or downstream of all maps."""
         view = self._view
-        for position in nodes:
-            for name in view.outputs(position):
-                for reader in view.readers(name):
-                    if reader not in nodes and reader not in taken and reader in self._returns:
-                        return False
-        return True
-
-    def _behind(self, head: set[int]) -> set[int]:
-        """Nodes behind the exits of the towers, off the plane."""
-        if not head and not self._feeding:
-            return set()
-        return {position for position in self._view.active if position not in self._returns} - head
+        consumers = {consumer for p in nodes for name in view.outputs(p) for consumer in view.consumers(name)}
+        return (consumers & self._upstream_of_maps) - nodes <= others
 
     @cached_property
     def _feeding(self) -> list[str]:
         """The maps that the head reads, in the order of the graph."""
-        view, head = self._view, self._head_nodes
-        if not head and not self._has_queries:
+        if not self._towers and not self._has_queries:
             return []
-        leaving = {name for name in self._exits if any(reader not in self._returns for reader in view.readers(name))}
-        read = {name for p in head for name in view.inputs(p)} | leaving
-        made = {name for p in head for name in view.outputs(p)}
-        return sorted(read - made, key=lambda name: self._order.get(view.producer(name) or -1, -1))
+        produced, read = self._borders(self._towers)
+        read |= {name for name in self._exits if self._is_left_at(name, for_means=True)} - produced
+        return sorted(read, key=lambda name: (self._place(name), name))
 
-    def _detection_head(self, nodes: set[int]) -> Iterator[RecognisedBlock]:
-        if not self._feeding:
+    def _detection_head(self, nodes: Set[int]) -> Iterator[RecognisedBlock]:
+        view, inner = self._view, [block for block in self._found if block.nodes <= nodes]
+        # without a convolution of its own, only what shows a decoder makes it a head
+        if not self._feeding or not (inner or self._has_queries):
             return
-        bare = not any(block.nodes <= nodes for block in self._found)  # then only what tells a decoder makes it a head
-        kinds = {self._view.op(position) for position in nodes}
-        for pattern in self._heads if not bare or self._has_queries else ():
-            groups = [{group} if isinstance(group, str) else set(group) for group in pattern.has]
-            if all(kinds & group for group in groups) and not kinds & set(pattern.lacks):
-                outputs = [name for p in nodes for name in self._view.outputs(p) if self._view.is_output(name)]
-                last = max(outputs, key=lambda name: self._order.get(self._view.producer(name) or -1, -1), default="")
-                inner = [leaf for block in self._found if block.nodes <= nodes for leaf in _leaves(block)]
-                parts = tuple((f"tower.{i}", block) for i, block in enumerate(inner))
-                entries = tuple(self._feeding)
-                yield RecognisedBlock(
-                    pattern.name,
-                    pattern.aliases,
-                    entries,
-                    last,
-                    frozenset(nodes),
-                    parts,
-                    facts=pattern.facts,
-                    root=last,
-                    role="head",
-                )
-                return
+        kinds = {view.op(node_index) for node_index in nodes}
+        pattern = next((pattern for pattern in self._heads if pattern.fits(kinds)), None)
+        if pattern is not None:
+            outputs = [name for p in nodes for name in view.outputs(p) if view.is_output(name)]
+            last = max(outputs, key=self._place, default="")
+            leaves = [leaf for block in inner for leaf in block.everything() if not leaf.parts]
+            yield RecognisedBlock(
+                type=pattern.name,
+                aliases=pattern.aliases,
+                entries=tuple(self._feeding),
+                output=last,
+                nodes=frozenset(nodes),
+                parts=tuple((f"tower.{i}", leaf) for i, leaf in enumerate(leaves)),
+                facts=pattern.facts,
+                root=last,
+                role="head",
+            )
+
+    def _producer(self, tensor: str) -> int:
+        """The index of the node that produces a tensor; -1 for an input of the model."""
+        node_index = self._view.producer(tensor)
+        return -1 if node_index is None else node_index
+
+    def _place(self, tensor: str) -> int:
+        """The place in the order of the graph of the node that produces a tensor."""
+        return self._view.place.get(self._producer(tensor), -1)
 
     # ------------------------------------------------------------------ the neck
 
-    def _neck_nodes(self, head: set[int]) -> set[int]:
-        """What is behind an enlarged map or an encoder layer and not the head, and what leads only there."""
+    def _neck_nodes(self, head: Set[int]) -> set[int]:
+        """What is downstream of an enlarged map or an encoder layer and not the head, and what leads only there."""
         if not self._exits:
             return set()  # a classifier
-        neck = self._behind_enlarged(head, set())
+        view = self._view
+        neck = self._downstream_of_enlarged(head, set())
         served = head | neck
-        for position in reversed(self._view.order) if neck else ():
-            if position in served:
+        for node_index in reversed(view.order) if neck else ():
+            if node_index in served:
                 continue
-            nodes, _ = self._extent(position)
-            last = max(nodes, key=self._order.__getitem__)
-            readers = {reader for name in self._view.outputs(last) for reader in self._view.readers(name)}
-            if not readers or not readers <= served:
+            extent = self._extents[node_index]
+            consumers = {consumer for name in view.outputs(extent.last) for consumer in view.consumers(name)}
+            if not consumers or not consumers <= served:
                 continue
-            served |= nodes
-            if self._is_projection(position) and (readers <= head | neck or self._is_lateral(position, readers & neck)):
-                neck |= nodes
-        return self._behind_enlarged(head, neck)
+            served |= extent.nodes
+            # maps outside the neck may hang on a projection, if it begins an FPN
+            lateral = bool(consumers & neck) and extent.fact("activation") is None
+            if self._is_projection(extent) and (lateral or consumers <= head | neck):
+                neck |= extent.nodes
+        return self._downstream_of_enlarged(head, neck)
 
-    def _behind_enlarged(self, head: set[int], neck: set[int]) -> set[int]:
-        """A neck, and all that is behind it or behind what makes the network's maps larger."""
+    def _downstream_of_enlarged(self, head: Set[int], neck: Set[int]) -> set[int]:
+        """A neck, and all that is downstream of it or of what makes the network's maps larger."""
         view, found, convolved = self._view, set(neck), set[int]()
-        for position in view.order:
-            block = self._unit.get(position)
-            sources = {view.producer(name) for name in view.inputs(position)}
-            if (block is not None and block.facts.get("kernel")) or sources & convolved or (block and block.parts):
-                convolved.add(position)
-            starts = self._enlarges(position) and bool(sources & convolved)
+        for node_index in view.order:
+            extent = self._extents[node_index]
+            block = extent.block
+            sources = {view.producer(name) for name in view.inputs(node_index)}
+            if sources & convolved or extent.fact("kernel") or (block is not None and block.parts):
+                convolved.add(node_index)
+            starts = self._enlarges(node_index) and bool(sources & convolved)
             starts = starts or (block is not None and block.type in _ENCODERS)
-            if position not in head and (starts or sources & found):
-                found |= block.nodes if block is not None else {position}
+            if node_index not in head and (starts or sources & found):
+                found |= extent.nodes
         return found
 
-    def _enlarges(self, position: int) -> bool:
+    def _enlarges(self, node_index: int) -> bool:
         """Whether a node makes a map larger, other than for a gate."""
         view = self._view
-        if view.op(position) not in _ENLARGING:
-            return False
-        readers = [r for name in view.outputs(position) for r in view.readers(name)]
-        return not readers or any(view.op(reader) not in _GATING for reader in readers)
+        consumers = [consumer for name in view.outputs(node_index) for consumer in view.consumers(name)]
+        gates = bool(consumers) and all(view.op(consumer) in _GATING for consumer in consumers)
+        return view.op(node_index) in _ENLARGING and not gates
 
-    def _is_projection(self, position: int) -> bool:
-        block = self._unit.get(position)
-        facts = block.facts if block is not None and block.type == "Conv" else {}
-        return facts.get("kernel") == (1, 1) and facts.get("stride") == (1, 1)
-
-    def _is_lateral(self, position: int, in_neck: Set[int]) -> bool:
-        """Whether a projection is the beginning of an FPN, though maps that are not in the neck yet hang on it."""
-        return bool(in_neck) and self._unit[position].facts.get("activation") is None
+    @staticmethod
+    def _is_projection(extent: _Extent) -> bool:
+        conv = extent.block is not None and extent.block.type == "Conv"
+        return conv and extent.fact("kernel") == (1, 1) and extent.fact("stride") == (1, 1)
 
     # ------------------------------------------------------------------ the stages
 
     @cached_property
     def _stages(self) -> dict[int, list[str]]:
         """Stride -> the deepest tensor of the backbone at that stride."""
-        view, plane, deepest = self._view, self._plane, dict[int, str]()
-        for position in view.order:
-            nodes, _ = self._extent(position)
-            last = max(nodes, key=self._order.__getitem__)
-            if position != last or self._role_of.get(position) != "backbone":
+        view, deepest = self._view, dict[int, str]()
+        for node_index in view.order:
+            extent = self._extents[node_index]
+            prepares = extent.block is None and view.op(node_index) in _NO_STAGE
+            if node_index != extent.last or prepares or self._role_of[node_index] != "backbone":
                 continue
-            if position not in self._unit and view.op(position) in _NO_STAGE:
-                continue
-            for name in view.outputs(position):
-                stride = plane.stride(name)
+            for name in view.outputs(node_index):
+                stride = self._strides.stride(name)
                 if stride is not None:
                     deepest[stride] = name
         return {stride: [view.outlet(name)] for stride, name in deepest.items() if stride > 1}
-
-
-def _leaves(block: RecognisedBlock) -> Iterator[RecognisedBlock]:
-    """The convolutions of a tower, however they were grouped."""
-    if not block.parts:
-        yield block
-    for _, part in block.parts:
-        yield from _leaves(part)

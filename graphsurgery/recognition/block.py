@@ -1,4 +1,4 @@
-"""Found: one recognised block, and BlockTree: all of a model's."""
+"""RecognisedBlock: one recognised block of a model, with its parts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class RecognisedBlock:
     entries: tuple[str, ...]
     """the activations that enter it"""
     output: str
-    """the tensor that leaves it; behind the DequantizeLinear in a quantised model"""
+    """the tensor that leaves it; downstream of the DequantizeLinear in a quantised model"""
     nodes: frozenset[int]
-    """positions of its nodes in the main graph"""
+    """indices of its nodes in the main graph"""
     parts: tuple[tuple[str, RecognisedBlock], ...] = ()
-    """named inner blocks, in the order of the graph: ("cv1", Found), ("m.0", Found)"""
+    """named inner blocks, in the order of the graph: ("cv1", block), ("m.0", block)"""
     path: str | None = None
-    """dotted module path where the model's names tell it"""
+    """dotted module path where the model's names show it"""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """what a pattern tells of itself: kernel, stride, channels_in, channels_out, groups, activation of a convolution"""
+    """what a pattern knows of itself: kernel, stride, channels_in, channels_out, groups, activation of a convolution"""
     root: str = ""
     """the tensor that leaves it, before what only passes it on"""
     role: str | None = None

@@ -38,20 +38,13 @@ class BlockTree:
         """the model as it is in the file"""
         self._seen = self._expanded.inside if self._expanded else self.view
         """the same with its calls of local functions written out"""
-        self._plane = Strides(self._seen, ShapeTable(self._seen.index) if self._expanded else shapes)
+        self._strides = Strides(self._seen, ShapeTable(self._seen.index) if self._expanded else shapes)
         self._tree = tree
-        self._work: dict[str, int] = {}
-        """module path -> how many active nodes are in it"""
-        patterns = values(_GROUP, Pattern)
-        heads = values(_GROUP, HeadPattern)
-        names = [*(pattern.names for pattern in patterns), *(head.names for head in heads)]
-        self.known_types = list(dict.fromkeys(name for each in names for name in each))
-        """names of every pattern that is installed, found here or not"""
-        outermost = _outermost(Matcher(self._seen, self._plane, patterns), self._seen, self._plane)
-        self._anatomy = Anatomy(self._seen, self._plane, outermost, heads)
+        outermost = Matcher(self._seen, self._strides, values(_GROUP, Pattern)).outermost()
+        self._anatomy = Anatomy(self._seen, self._strides, outermost, values(_GROUP, HeadPattern))
         found = self._anatomy.blocks
         if self._expanded is not None:
-            found = [told for block in found for told in self._expanded.told(block)]
+            found = [block for inside in found for block in self._expanded.in_the_file(inside)]
         self.blocks: tuple[RecognisedBlock, ...] = tuple(self._labelled(block) for block in found)
         """outermost blocks, in the order of the graph"""
 
@@ -63,9 +56,8 @@ class BlockTree:
     def _everything(self) -> list[RecognisedBlock]:
         place = self.view.place
         found = [inner for block in self.blocks for inner in block.everything()]
-        return sorted(
-            found, key=lambda block: max(place.get(p, -1) for p in block.nodes)
-        )  # parts stay before their whole
+        # parts stay before their whole
+        return sorted(found, key=lambda block: max(place.get(p, -1) for p in block.nodes))
 
     @cached_property
     def _by_type(self) -> dict[str, list[RecognisedBlock]]:
@@ -92,38 +84,38 @@ class BlockTree:
         roots = map(self._expanded.named, tensors)
         return [self.view.outlet(root) for root in roots if root is not None]  # not what lies within a call
 
-    def role_of(self, position: int) -> str | None:
+    def role_of(self, node_index: int) -> str | None:
         """Whether a node is in the backbone, the neck or the head; None if it works on sizes or constants only."""
-        inside = self._expanded.within(position) if self._expanded else (position,)
+        inside = self._expanded.within(node_index) if self._expanded else (node_index,)
         return next((role for p in sorted(inside, reverse=True) if (role := self._anatomy.of_node(p))), None)
 
     def is_map(self, root: str) -> bool:
         """Whether a tensor is a map of the image, with a place of the image for each of its positions."""
-        return self._plane.is_in(self._seen.root(root))
+        return self._strides.is_in(self._seen.root(root))
 
     def stride(self, root: str) -> int | None:
         """Image height over the height of a map, the same in width; None where it is neither."""
-        return self._plane.stride(self._seen.root(root))
+        return self._strides.stride(self._seen.root(root))
 
     @cached_property
     def _owner(self) -> dict[int, RecognisedBlock]:
-        return {position: block for block in self.blocks for position in block.nodes}
+        return {node_index: block for block in self.blocks for node_index in block.nodes}
 
-    def holding(self, position: int) -> RecognisedBlock | None:
+    def holding(self, node_index: int) -> RecognisedBlock | None:
         """The outermost block that a node is in."""
-        return self._owner.get(position)
+        return self._owner.get(node_index)
 
     @cached_property
     def _innermost(self) -> dict[int, RecognisedBlock]:
         table: dict[int, RecognisedBlock] = {}
         for block in self._everything:  # parts before their whole
-            for position in block.nodes:
-                table.setdefault(position, block)
+            for node_index in block.nodes:
+                table.setdefault(node_index, block)
         return table
 
-    def innermost(self, position: int) -> RecognisedBlock | None:
+    def innermost(self, node_index: int) -> RecognisedBlock | None:
         """The smallest block that a node is in."""
-        return self._innermost.get(position)
+        return self._innermost.get(node_index)
 
     @cached_property
     def _selectors(self) -> dict[int, str]:
@@ -143,18 +135,6 @@ class BlockTree:
         module = self._tree.modules.get(block.path) if self._tree is not None and block.path else None
         return module.display if module is not None else block.path
 
-    @cached_property
-    def _leaving(self) -> dict[str, list[RecognisedBlock]]:
-        table: dict[str, list[RecognisedBlock]] = {}
-        for block in self._everything:
-            for tensor in dict.fromkeys((block.output, block.root)):
-                table.setdefault(tensor, []).insert(0, block)
-        return table
-
-    def leaving_by(self, tensor: str) -> list[RecognisedBlock]:
-        """The blocks that a tensor leaves, the outermost first."""
-        return self._leaving.get(tensor, [])
-
     # ------------------------------------------------------------------ labels
 
     def _labelled(self, block: RecognisedBlock) -> RecognisedBlock:
@@ -165,10 +145,10 @@ class BlockTree:
         """The module that a block is, as far as its nodes tell: the innermost around all, or one with nothing else."""
         if self._tree is None:
             return None
-        told = [path for p in block.nodes if (path := self._tree.of_node[p])]
-        if not told:
+        paths = [path for p in block.nodes if (path := self._tree.of_node[p])]
+        if not paths:
             return self._path_by_weights(block)
-        tokens = common_path(told).split(".")
+        tokens = common_path(paths).split(".")
         # an item of a list or Sequential is named by its number, even where the list has no other
         while len(tokens) > 1 and not tokens[-1].isdigit() and self._holds_all_of(block, ".".join(tokens[:-1])):
             tokens.pop()
@@ -176,29 +156,13 @@ class BlockTree:
 
     def _path_by_weights(self, block: RecognisedBlock) -> str | None:
         index = self.view.index
-        told = [path for p in block.nodes if (path := from_weights(index.nodes[p], index.initializers))]
-        path = common_path(told)
+        paths = [path for p in block.nodes if (path := from_weights(index.nodes[p], index.initializers))]
+        path = common_path(paths)
         # of one convolution with its activation: the module that holds both, which its weights do not name
-        return (path.removesuffix(".conv") if len(told) == 1 else path) or None
+        return (path.removesuffix(".conv") if len(paths) == 1 else path) or None
 
     def _holds_all_of(self, block: RecognisedBlock, path: str) -> bool:
         """Whether a module does nothing outside of a block."""
         assert self._tree is not None
-        if path not in self._work:
-            self._work[path] = sum(p in self.view.active for p in self._tree.modules[path].nodes)
-        if self._work[path] > len(block.nodes):
-            return False
-        return self.view.active.intersection(self._tree.modules[path].nodes) <= block.nodes
-
-
-def _outermost(matcher: Matcher, view: View, plane: Strides) -> list[RecognisedBlock]:
-    """The largest blocks that do not overlap and give a map of the image, in the order of the graph."""
-    maps = [name for p in view.order for name in view.outputs(p) if plane.is_in(name)]
-    found = [block for name in maps for block in matcher.ending_at(name)]
-    taken: set[int] = set()
-    chosen = []
-    for block in sorted(found, key=lambda block: -len(block.nodes)):  # stable: earlier patterns and nodes first
-        if taken.isdisjoint(block.nodes):
-            taken |= block.nodes
-            chosen.append(block)
-    return sorted(chosen, key=lambda block: max(view.place[p] for p in block.nodes))
+        active = self.view.active
+        return all(p in block.nodes for p in self._tree.modules[path].nodes if p in active)

@@ -1,4 +1,4 @@
-"""Models whose modules are calls of local functions: seen with the calls written out, and told in terms of the calls.
+"""Models whose modules are calls of local functions: seen with the calls inlined, and reported in terms of the calls.
 
 What lies within one call cannot be named in the file, so a block counts only if it consists of whole calls and nodes.
 """
@@ -21,7 +21,7 @@ from .graph_view import View
 class Expanded:
     """A model, and its graph with the calls written out.
 
-    ``caller``: position of a node there -> of the node in the file that it belongs to.
+    ``caller``: index of a node there -> of the node in the file that it belongs to.
     """
 
     def __init__(self, index: GraphIndex, written_out: onnx.ModelProto, caller: Mapping[int, int]) -> None:
@@ -30,7 +30,7 @@ class Expanded:
         self.inside = View(GraphIndex(model))
         """with the calls written out"""
         self.file = View(index, values=self.inside.values)
-        """as the file is; of what a call gives, only the inside of it tells what is a value and what a size"""
+        """as the file is; of what a call gives, only its body shows what is a value and what a size"""
         self._caller = caller
         self._named: dict[str, str] = {}
         for name in (*index.inputs, *(name for node in index.nodes for name in node.output if name)):
@@ -42,22 +42,22 @@ class Expanded:
 
     @cached_property
     def _working(self) -> dict[int, frozenset[int]]:
-        """Position in the file -> positions of the nodes that count; the others of a call compute sizes."""
+        """Node index in the file -> indices of the nodes that count; the others of a call compute sizes."""
         table: dict[int, set[int]] = {}
-        for position in self.inside.active:
-            table.setdefault(self._caller[position], set()).add(position)
-        return {position: frozenset(nodes) for position, nodes in table.items()}
+        for node_index in self.inside.active:
+            table.setdefault(self._caller[node_index], set()).add(node_index)
+        return {node_index: frozenset(nodes) for node_index, nodes in table.items()}
 
-    def within(self, position: int) -> frozenset[int]:
-        """Positions of the nodes that count in a node of the file: those of a call, or it alone."""
-        return self._working.get(position, frozenset())
+    def within(self, node_index: int) -> frozenset[int]:
+        """Indices of the nodes that count in a node of the file: those of a call, or it alone."""
+        return self._working.get(node_index, frozenset())
 
-    def told(self, block: RecognisedBlock) -> list[RecognisedBlock]:
+    def in_the_file(self, block: RecognisedBlock) -> list[RecognisedBlock]:
         """A block in terms of the file; its parts, if it begins or ends within a call."""
-        parts = [(name, told) for name, part in block.parts for told in self.told(part)]
-        callers = {self._caller[position] for position in block.nodes}
+        parts = [(name, outer) for name, part in block.parts for outer in self.in_the_file(part)]
+        callers = {self._caller[node_index] for node_index in block.nodes}
         root = self.named(block.root)
-        if root is None or any(self.within(position) - block.nodes for position in callers):
+        if root is None or any(self.within(node_index) - block.nodes for node_index in callers):
             return [part for _, part in parts]
         roots = {self.named(part.root) for _, part in block.parts}
         return [
@@ -91,11 +91,11 @@ def expand(index: GraphIndex) -> Expanded | None:
 def _callers(before: Sequence[onnx.NodeProto], after: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, int]]:
     """Which node each written-out node comes from: they keep the order, and the outputs of a call keep their names."""
     nodes = iter(enumerate(after))
-    for position, node in enumerate(before):
+    for node_index, node in enumerate(before):
         awaited = {name for name in node.output if name}
         while awaited:
             found = next(nodes, None)
             if found is None:
                 return
             awaited.difference_update(found[1].output)
-            yield found[0], position
+            yield found[0], node_index

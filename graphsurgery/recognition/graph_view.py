@@ -1,10 +1,10 @@
-"""View: a graph as a detector's author would draw it, whatever wrote the file.
+"""View: a graph as the author of a detector would draw it, whichever exporter wrote the file.
 
 Nodes that only pass a value on (Identity, casts, quantisation and its inverse, changes of memory layout) are looked
 through, and so are the blocks that we inserted; operators of quantised and optimised graphs stand under the name of the
 operator that they compute; sizes and indices that are computed from shapes count as constants.
 
-Tensors are meant by their *root*: the tensor at the front of a run of such nodes.
+Tensors are meant by their *root*: the tensor upstream of a run of such nodes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,9 @@ _PASSING = frozenset(
 )
 """operators whose (first) output is their first input in another form"""
 _SHAPES = frozenset({"Shape", "Size"})
-_SAME = {  # operators of onnxruntime's own domains, and quantised ones -> what they compute
-    "QLinearConv": "Conv",
-    "ConvInteger": "ConvInteger",
-    "QLinearAdd": "Add",
-    "QLinearMul": "Mul",
-    "QLinearSigmoid": "Sigmoid",
-    "QLinearLeakyRelu": "LeakyRelu",
-    "QLinearConcat": "Concat",
-    "QLinearSoftmax": "Softmax",
-    "QLinearMatMul": "MatMul",
-    "QLinearGlobalAveragePool": "GlobalAveragePool",
-    "QLinearAveragePool": "AveragePool",
-    "QLinearReduceMean": "ReduceMean",
+_QUANTISED = "QLinear"
+"""what the names of quantised operators start with, before the name of what they compute"""
+_SAME = {
     "QuickGelu": "Swish",
     "FusedMatMul": "MatMul",
     "FusedGemm": "Gemm",
@@ -49,6 +39,7 @@ _SAME = {  # operators of onnxruntime's own domains, and quantised ones -> what 
     "Upsample": "Resize",
     "Sum": "Add",
 }
+"""operators of older opsets and of onnxruntime's own domain -> what they compute"""
 _WEIGHT = {"QLinearConv": 3}
 """where an operator has its weight, if not second"""
 
@@ -61,21 +52,20 @@ class View:
         self.index = index
         self._known_values = values
         self._roots: dict[str, str] = {}
-        self._named: dict[int, list[str]] = {}
         self._inserted: dict[str, str] = {}
-        """what an inserted block gives -> what it reads; blocks that we inserted are looked through, too"""
-        self._made_of: dict[str, list[str]] = {}
+        """output of an inserted block -> its input; blocks that we inserted are looked through, too"""
+        self._inserted_after: dict[str, list[str]] = {}
         """the other way round"""
         self._hidden: set[int] = set()
         for insertion in index.model.insertions():
             self._hidden.update(p for name in insertion.nodes for p in index.node_names.get(name, ()))
             self._inserted[insertion.output_tensor] = insertion.site.tensor
-            self._made_of.setdefault(insertion.site.tensor, []).append(insertion.output_tensor)
+            self._inserted_after.setdefault(insertion.site.tensor, []).append(insertion.output_tensor)
 
     # ------------------------------------------------------------------ tensors
 
     def root(self, tensor: str) -> str:
-        """The tensor at the front of the nodes that only pass this one on."""
+        """The tensor upstream of the nodes that only pass this one on."""
         known = self._roots.get(tensor)
         if known is not None:
             return known
@@ -91,77 +81,78 @@ class View:
         return root
 
     def _passed(self, tensor: str) -> str | None:
-        """What a node that only passes something on made this tensor from."""
-        position = self.index.producer.get(tensor)
-        node = self.index.nodes[position] if position is not None else None
+        """What a node that only passes something on produced this tensor from."""
+        node_index = self.index.producer.get(tensor)
+        node = self.index.nodes[node_index] if node_index is not None else None
         return node.input[0] or None if node is not None and node.op_type in _PASSING and node.input else None
 
     def producer(self, root: str) -> int | None:
-        """Position of the node that makes a tensor."""
+        """Index of the node that produces a tensor."""
         return self.index.producer.get(root)
 
-    def readers(self, root: str) -> list[int]:
-        """Positions of the nodes that read a tensor's values, in order; not those that only ask for its shape."""
-        return self._readers.get(root, [])
+    def consumers(self, root: str) -> list[int]:
+        """Indices of the nodes that consume a tensor's values, in order; not those that only ask for its shape."""
+        return self._consumers.get(root, [])
 
     def is_output(self, root: str) -> bool:
         """Whether the tensor, as it is or passed on, is an output of the model."""
         return root in self._outputs
 
     def outlet(self, root: str) -> str:
-        """The tensor in the file behind which a block stands for this one: behind what is inserted there already, and
-        behind what it is quantised or cast by where all readers see it through that (see quantisation.behind).
+        """The tensor in the file after which a block is inserted for this one.
+
+        After what is inserted there already, and after what it is quantised or cast by where all consumers see it
+        through that (see quantisation.behind).
         """
         tensor = root
         while True:
-            inserted, through = self._behind_insertion(tensor), quantisation.behind(self.index, tensor)
+            inserted, through = self._after_insertion(tensor), quantisation.behind(self.index, tensor)
             if inserted is None and through is None:
                 return tensor
             tensor = inserted or through or tensor
 
-    def _behind_insertion(self, tensor: str) -> str | None:
-        """What an inserted block makes of a tensor that nobody else reads."""
-        made = self._made_of.get(tensor, ())
-        readers = self.index.consumers.get(tensor, ())
-        return made[0] if len(made) == 1 and all(reader in self._hidden for reader in readers) else None
+    def _after_insertion(self, tensor: str) -> str | None:
+        """The output of a block that is inserted at a tensor and is its only consumer."""
+        outputs = self._inserted_after.get(tensor, ())
+        consumers = self.index.consumers.get(tensor, ())
+        return outputs[0] if len(outputs) == 1 and all(consumer in self._hidden for consumer in consumers) else None
 
     # ------------------------------------------------------------------ nodes
 
-    def op(self, position: int) -> str:
+    def op(self, node_index: int) -> str:
         """The operator that a node computes, as ONNX calls it."""
-        kind = self.index.nodes[position].op_type
-        return _SAME.get(kind, kind)
+        kind = self.index.nodes[node_index].op_type
+        return _SAME.get(kind) or kind.removeprefix(_QUANTISED)
 
-    def passes(self, position: int) -> bool:
+    def passes(self, node_index: int) -> bool:
         """Whether a node only passes its input on, or belongs to a block that we inserted."""
-        return position in self._hidden or self.index.nodes[position].op_type in _PASSING
+        return node_index in self._hidden or self.index.nodes[node_index].op_type in _PASSING
 
-    def inputs(self, position: int) -> list[str]:
+    def inputs(self, node_index: int) -> list[str]:
         """The roots of the values that a node reads: no weights, no sizes, no quantisation parameters."""
-        return self._inputs[position]
+        return self._inputs[node_index]
 
-    def outputs(self, position: int) -> list[str]:
+    def outputs(self, node_index: int) -> list[str]:
         """The outputs of a node that have a name."""
-        names = self._named.get(position)
-        if names is None:
-            names = self._named[position] = [name for name in self.index.nodes[position].output if name]
-        return names
+        return self._named_outputs[node_index]
 
-    def clips_at_zero(self, position: int) -> bool:
-        """Whether the output of a node is quantised with 0 as its lowest value."""
-        node, index = self.index.nodes[position], self.index
-        if node.op_type in ("QLinearConv", "QLinearAdd") and len(node.input) > 7:
-            lowest = self.constant(node.input[7])
-            return lowest is not None and int(lowest) == np.iinfo(lowest.dtype).min
-        readers = [index.nodes[p] for name in node.output for p in index.consumers.get(name, ())]
-        if len(readers) != 1 or readers[0].op_type != "QuantizeLinear" or len(readers[0].input) < 3:
+    def clips_at_zero(self, node_index: int) -> bool:
+        """Whether the output of a node is quantised to integers with 0 as its lowest value."""
+        node, index = self.index.nodes[node_index], self.index
+        place = 7
+        if node.op_type not in ("QLinearConv", "QLinearAdd"):
+            consumers = [index.nodes[p] for name in node.output for p in index.consumers.get(name, ())]
+            if len(consumers) != 1 or consumers[0].op_type != quantisation.QUANTISE:
+                return False
+            node, place = consumers[0], 2
+        zero = self.constant(node.input[place]) if len(node.input) > place else None
+        if zero is None or zero.size != 1 or zero.dtype.kind not in "iu":  # the lowest 8-bit float is not 0
             return False
-        lowest = self.constant(readers[0].input[2])
-        return lowest is not None and lowest.size == 1 and int(lowest.ravel()[0]) == np.iinfo(lowest.dtype).min
+        return bool(zero.item() == np.iinfo(zero.dtype).min)
 
-    def weight_shape(self, position: int) -> tuple[int, ...] | None:
+    def weight_shape(self, node_index: int) -> tuple[int, ...] | None:
         """Shape of the weight of a convolution or matrix product; None where it is computed."""
-        node = self.index.nodes[position]
+        node = self.index.nodes[node_index]
         place = _WEIGHT.get(node.op_type, 1)
         return self.constant_shape(node.input[place]) if len(node.input) > place else None
 
@@ -188,46 +179,57 @@ class View:
         except Exception:  # a payload that is not there: then its values are not known
             return None
 
-    def attribute(self, position: int, name: str) -> onnx.AttributeProto | None:
+    def attribute(self, node_index: int, name: str) -> onnx.AttributeProto | None:
         """An attribute of a node."""
-        return next((a for a in self.index.nodes[position].attribute if a.name == name), None)
+        return next((a for a in self.index.nodes[node_index].attribute if a.name == name), None)
 
-    def integers(self, position: int, name: str) -> tuple[int, ...]:
+    def integers(self, node_index: int, name: str) -> tuple[int, ...]:
         """A list attribute of a node; () where it is not given."""
-        attribute = self.attribute(position, name)
+        attribute = self.attribute(node_index, name)
         return tuple(attribute.ints) if attribute is not None else ()
 
-    def integer(self, position: int, name: str, default: int) -> int:
+    def integer(self, node_index: int, name: str, default: int) -> int:
         """An integer attribute of a node."""
-        attribute = self.attribute(position, name)
+        attribute = self.attribute(node_index, name)
         return int(attribute.i) if attribute is not None else default
+
+    def given(self, node_index: int, place: int, attribute: str = "") -> tuple[Any, ...]:
+        """The numbers that a node gets by a constant input or, in older opsets, by an attribute; () for none."""
+        node = self.index.nodes[node_index]
+        if len(node.input) > place and node.input[place]:
+            value = self.constant(node.input[place])
+            return () if value is None else tuple(value.ravel().tolist())
+        found = self.attribute(node_index, attribute)
+        return (*found.ints, *found.floats) if found is not None else ()
 
     @cached_property
     def order(self) -> list[int]:
-        """Positions of the nodes that work on values, each behind those that it reads (files can be unsorted)."""
+        """Indices of the nodes that work on values, each after those that it reads (files can be unsorted)."""
         waiting = {p: len({self.producer(name) for name in self._inputs[p]} & self.active) for p in self.active}
         ready = sorted((p for p, count in waiting.items() if not count), reverse=True)
         found = []
         while ready:
-            position = ready.pop()
-            found.append(position)
-            for reader in sorted({r for name in self.outputs(position) for r in self.readers(name)}, reverse=True):
-                waiting[reader] -= 1
-                if not waiting[reader]:
-                    ready.append(reader)
+            node_index = ready.pop()
+            found.append(node_index)
+            for consumer in sorted(
+                {c for name in self.outputs(node_index) for c in self.consumers(name)}, reverse=True
+            ):
+                waiting[consumer] -= 1
+                if not waiting[consumer]:
+                    ready.append(consumer)
         return found
 
     @cached_property
     def place(self) -> dict[int, int]:
-        """Position of a node -> its place in ``order``."""
-        return {position: place for place, position in enumerate(self.order)}
+        """Index of a node -> its place in ``order``."""
+        return {node_index: place for place, node_index in enumerate(self.order)}
 
     @cached_property
     def active(self) -> set[int]:
-        """Positions of the nodes whose values depend on an input of the model, other than through shapes alone, and of
+        """Indices of the nodes whose values depend on an input of the model, other than through shapes alone, and of
         whose values an output does; not those that only pass values on.
         """
-        return {position for position in self._live & self._used if not self.passes(position)}
+        return {node_index for node_index in self._live & self._used if not self.passes(node_index)}
 
     # ------------------------------------------------------------------ built once
 
@@ -236,56 +238,55 @@ class View:
         index, found = self.index, set[int]()
         pending = [name for name in index.inputs if name not in index.initializers]
         while pending:
-            for position in index.consumers.get(pending.pop(), ()):
-                if position not in found and index.nodes[position].op_type not in _SHAPES:
-                    found.add(position)
-                    node = index.nodes[position]  # the scale of a dynamic quantisation is a parameter, not a value
+            for node_index in index.consumers.get(pending.pop(), ()):
+                if node_index not in found and index.nodes[node_index].op_type not in _SHAPES:
+                    found.add(node_index)
+                    node = index.nodes[node_index]  # the scale of a dynamic quantisation is a parameter, not a value
                     outputs = node.output[:1] if node.op_type == "DynamicQuantizeLinear" else node.output
                     pending += [name for name in outputs if self._known_values is None or name in self._known_values]
         return found
 
     @cached_property
     def _used(self) -> set[int]:
-        """Positions of the nodes that an output of the model depends on; of all where it has none."""
+        """Indices of the nodes that an output of the model depends on; of all where it has none."""
         index, found = self.index, set[int]()
         pending = list(index.outputs) or list(index.producer)
         while pending:
-            position = index.producer.get(pending.pop())
-            if position is not None and position not in found:
-                found.add(position)
-                pending += index.reads(position)
+            node_index = index.producer.get(pending.pop())
+            if node_index is not None and node_index not in found:
+                found.add(node_index)
+                pending += index.reads(node_index)
         return found
 
     @cached_property
     def values(self) -> set[str]:
         """The tensors whose values depend on an input of the model, other than through shapes alone."""
         return {name for name in self.index.inputs if name not in self.index.initializers}.union(
-            name for position in self._live for name in self.index.nodes[position].output if name
+            name for node_index in self._live for name in self.index.nodes[node_index].output if name
         )
 
     @cached_property
     def _inputs(self) -> dict[int, list[str]]:
-        index = self.index
+        index, known, table = self.index, self._known_values, dict[int, list[str]]()
         images = {name for name in index.inputs if name not in index.initializers}
-        return {
-            position: [
-                self.root(name)
-                for name in _values(index.nodes[position])
-                if name and (name in images or index.producer.get(name) in self._live)
-                if self._known_values is None or name in self._known_values
-            ]
-            for position in self.active
-        }
+        for node_index in self.active:
+            node = index.nodes[node_index]
+            names = node.input[:1] if node.op_type == "ConvInteger" else node.input
+            values = (name for name in names if name in images or index.producer.get(name) in self._live)
+            table[node_index] = [self.root(name) for name in values if known is None or name in known]
+        return table
 
     @cached_property
-    def _readers(self) -> dict[str, list[int]]:
+    def _named_outputs(self) -> list[list[str]]:
+        return [[name for name in node.output if name] for node in self.index.nodes]
+
+    @cached_property
+    def _consumers(self) -> dict[str, list[int]]:
         table: dict[str, list[int]] = {}
-        for position in sorted(self.active):
-            for name in dict.fromkeys(self._inputs[position]):
-                table.setdefault(name, []).append(position)
-        for position in self.active:
-            for name in self.index.reads(position) - set(self.index.nodes[position].input):  # captured by a subgraph
-                table.setdefault(self.root(name), []).append(position)
+        for node_index in sorted(self.active):
+            captured = self.index.reads(node_index).difference(self.index.nodes[node_index].input)
+            for name in dict.fromkeys([*self._inputs[node_index], *map(self.root, captured)]):
+                table.setdefault(name, []).append(node_index)
         return table
 
     @cached_property
@@ -293,14 +294,7 @@ class View:
         return {self.root(name) for name in self.index.outputs}
 
     def _constant_node(self, tensor: str) -> onnx.TensorProto | None:
-        position = self.index.producer.get(tensor)
-        if position is None or self.index.nodes[position].op_type != "Constant":
+        node_index = self.index.producer.get(tensor)
+        if node_index is None or self.index.nodes[node_index].op_type != "Constant":
             return None
-        return next((a.t for a in self.index.nodes[position].attribute if a.name == "value"), None)
-
-
-def _values(node: onnx.NodeProto) -> list[str]:
-    """The inputs of a node that can be values."""
-    if node.op_type == "ConvInteger":
-        return list(node.input[:1])
-    return list(node.input)
+        return next((a.t for a in self.index.nodes[node_index].attribute if a.name == "value"), None)

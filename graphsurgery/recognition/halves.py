@@ -1,73 +1,77 @@
-"""Halves: which nodes take the first or the second half of the channels out of a tensor, by Split or by Slice."""
+"""Halves: the tensors that are the first or the second half of another one's channels, by Split or by Slice."""
 
 from __future__ import annotations
 
+from typing import NamedTuple, TypeAlias
+
 from .graph_view import View
 
+HALVING = frozenset({"Split", "Slice", "SequenceAt"})
+"""operators that produce halves"""
+_CHANNELS = (1, -3)
+_TO_THE_END = 2**31 - 1
+"""the smallest of the numbers that exporters write for it, besides -1"""
 
-class Halves:
-    """The halves of the tensors of one graph."""
+_Limit: TypeAlias = int | str | None
+"""where a Slice starts or ends; the name of the tensor where that is computed"""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._ends: dict[str, set[int | str | None]] = {}
-        """tensor -> where the Slices end that take its first channels"""
 
-    def taken_by(self, tensor: str, index: int) -> tuple[int, ...]:
-        """Positions of the nodes that make a tensor by taking this half out of another, the one that reads it last."""
-        view, position = self._view, self._view.producer(tensor)
-        if position is None or position not in view.active or len(view.inputs(position)) != 1:
-            return ()
-        node = view.index.nodes[position]
-        if node.op_type == "Split":
-            outputs = view.outputs(position)
-            right = len(outputs) == 2 and outputs.index(tensor) == index and self._are_equal(position)
-            return (position,) if right and view.integer(position, "axis", 0) in (1, -3) else ()
-        if node.op_type == "Slice":
-            return (position,) if self._is_half(position, index) else ()
-        if node.op_type == "SequenceAt":  # torch's exporter before it has optimised
-            split, place = view.producer(view.inputs(position)[0]), view.constant(node.input[1])
-            if split is None or view.op(split) != "SplitToSequence" or view.integer(split, "axis", 0) != 1:
-                return ()
-            return (position, split) if place is not None and int(place) == index else ()
-        return ()
+class ChannelHalf(NamedTuple):
+    """Where a half was taken from."""
 
-    def _are_equal(self, position: int) -> bool:
-        """Whether the parts of a Split into two have one size."""
-        view, node = self._view, self._view.index.nodes[position]
-        given = view.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
-        sizes = view.integers(position, "split") if given is None else tuple(int(size) for size in given.ravel())
-        return len(set(sizes)) <= 1
+    source: str
+    which: int
+    """0: the first half, 1: the second one"""
+    nodes: frozenset[int]
+    """indices of the nodes that take it"""
 
-    def _is_half(self, position: int, index: int) -> bool:
-        """Whether a Slice takes the first (0) or the second (1) half of the channels: from where another one ends."""
-        axes, first, last = self._slice(position)
-        if axes not in ((1,), (-3,)) or (first == 0) != (index == 0):
-            return False
-        if index == 0:
-            return True
-        view = self._view
-        if isinstance(first, int) and isinstance(last, int) and last not in (2 * first, -1) and last < 2**31 - 1:
-            return False
-        source = view.inputs(position)[0]
-        if source not in self._ends:
-            slices = [self._slice(r) for r in view.readers(source) if view.index.nodes[r].op_type == "Slice"]
-            self._ends[source] = {end for _, start, end in slices if start == 0}
-        return first in self._ends[source]
 
-    def _slice(self, position: int) -> tuple[tuple[int, ...], int | str | None, int | str | None]:
-        """(axes, start, end) of a Slice along one axis without steps; the name of the tensor where one is computed."""
-        view, node = self._view, self._view.index.nodes[position]
-        if len(node.input) < 3:  # before opset 10
-            starts, ends = view.integers(position, "starts"), view.integers(position, "ends")
-            return view.integers(position, "axes"), starts[0] if starts else None, ends[0] if ends else None
-        axes = view.constant(node.input[3]) if len(node.input) > 3 and node.input[3] else None
-        steps = view.constant(node.input[4]) if len(node.input) > 4 and node.input[4] else None
-        if axes is None or (steps is not None and (steps != 1).any()):
-            return (), None, None
-        return tuple(int(axis) for axis in axes.ravel()), self._limit(node.input[1]), self._limit(node.input[2])
+def find_halves(view: View) -> dict[str, ChannelHalf]:
+    """All halves in a graph, by tensor."""
+    found: dict[str, ChannelHalf] = {}
+    slices: list[tuple[int, str, _Limit, _Limit]] = []
+    for node_index in view.order:
+        outputs, sources = view.outputs(node_index), view.inputs(node_index)
+        if len(sources) != 1 or not outputs:
+            continue
+        match view.op(node_index):
+            case "Split" if len(outputs) == 2 and view.integer(node_index, "axis", 0) in _CHANNELS:
+                if len(set(view.given(node_index, 1, "split"))) <= 1:
+                    nodes = frozenset({node_index})
+                    found |= {name: ChannelHalf(sources[0], index, nodes) for index, name in enumerate(outputs)}
+            case "SequenceAt":  # torch's exporter before it has optimised
+                split, places = view.producer(sources[0]), view.given(node_index, 1)
+                if not places or split is None or view.op(split) != "SplitToSequence" or not view.inputs(split):
+                    continue
+                if view.integer(split, "axis", 0) == 1:
+                    nodes = frozenset({node_index, split})
+                    found[outputs[0]] = ChannelHalf(view.inputs(split)[0], int(places[0]), nodes)
+            case "Slice" if _takes_channels(view, node_index):
+                limits = (_limit(view, node_index, 1, "starts"), _limit(view, node_index, 2, "ends"))
+                slices.append((node_index, sources[0], *limits))
+    firsts = {(source, end) for _, source, start, end in slices if start == 0}
+    for node_index, source, start, end in slices:
+        if start == 0 or ((source, start) in firsts and _ends_with_the_channels(start, end)):
+            half = ChannelHalf(source, int(start != 0), frozenset({node_index}))
+            found[view.outputs(node_index)[0]] = half
+    return found
 
-    def _limit(self, name: str) -> int | str:
-        """The value of a limit; its tensor's name where it is computed."""
-        value = self._view.constant(name)
-        return self._view.root(name) if value is None or not value.size else int(value.ravel()[0])
+
+def _takes_channels(view: View, node_index: int) -> bool:
+    """Whether a Slice goes along the channels alone, without steps."""
+    axes, steps = view.given(node_index, 3, "axes"), view.given(node_index, 4)
+    return len(axes) == 1 and axes[0] in _CHANNELS and set(steps) <= {1}
+
+
+def _ends_with_the_channels(start: _Limit, end: _Limit) -> bool:
+    """Whether a Slice from the middle can go to the end, as far as its limits are known."""
+    if not isinstance(start, int) or not isinstance(end, int):
+        return True
+    return end in (2 * start, -1) or end >= _TO_THE_END
+
+
+def _limit(view: View, node_index: int, place: int, attribute: str) -> _Limit:
+    given, node = view.given(node_index, place, attribute), view.index.nodes[node_index]
+    if given:
+        return int(given[0])
+    return view.root(node.input[place]) if len(node.input) > place else None

@@ -1,7 +1,7 @@
-"""Towers: where a head begins, told from what it has in common at all of its strides.
+"""Head detection: where a head begins, from what it has in common at all of its strides.
 
-A head does the same on every map that it reads: behind each of them stand the same operators, up to the widths; on the
-smallest one, it may do with less. What a neck does last on one map (the convolutions of YOLOv3 behind the last
+A head does the same on every map that it reads: downstream of each are the same operators, up to the widths; on the
+smallest one, it may do with less. What a neck does last on one map (the convolutions of YOLOv3 after the last
 Upsample, the smoothing of an FPN) also serves nothing but the head, but it differs from stride to stride, or every path
 goes through it.
 """
@@ -32,7 +32,7 @@ class Unit:
     level: Stride | None
     """the stride of the maps that it works on"""
     leaves: bool
-    """whether what it gives leaves the image plane, or the model"""
+    """whether its output leaves the image plane, or the model"""
     sources: tuple[int, ...]
     """places of what it reads"""
     convolution: RecognisedBlock | None
@@ -47,17 +47,17 @@ def describe(block: RecognisedBlock | None, op: str) -> tuple[object, ...]:
     return (block.type, facts.get("kernel"), facts.get("depthwise"), facts.get("activation"), inner)
 
 
-def common(units: Sequence[Unit], strides: int) -> list[Unit]:
+def head_units(units: Sequence[Unit], strides: int) -> list[Unit]:
     """The units that are a head: the same at all strides at which it has exits, and of one width before it branches.
 
     ``strides``: at how many there are exits, with those that something else than the head reads.
     """
     by_place = {unit.place: unit for unit in units}
-    readers: dict[int, list[int]] = defaultdict(list)
+    consumers: dict[int, list[int]] = defaultdict(list)
     for unit in units:
         for source in set(unit.sources):
-            readers[source].append(unit.place)
-    signatures = _signatures(by_place, readers)
+            consumers[source].append(unit.place)
+    signatures = _signatures(by_place, consumers)
     levels: dict[int, set[Stride | None]] = defaultdict(set)
     widths: dict[int, set[object]] = defaultdict(set)
     for unit in units:
@@ -69,16 +69,16 @@ def common(units: Sequence[Unit], strides: int) -> list[Unit]:
         return []
     necks = {place for level in main for place in _bottlenecks([u for u in units if u.level == level])}
     kept: dict[int, bool] = {}
-    """place -> whether a convolution stands there or behind it"""
+    """place -> whether a convolution stands there or downstream of it"""
     for place in sorted(by_place, reverse=True):
         unit, signature = by_place[place], signatures[place]
-        if not main <= levels[signature] or not all(reader in kept for reader in readers[place]):
+        if not main <= levels[signature] or not all(consumer in kept for consumer in consumers[place]):
             continue
-        behind = any(kept[reader] for reader in readers[place])
+        downstream = any(kept[consumer] for consumer in consumers[place])
         stem = unit.convolution is not None and unit.convolution.facts.get("activation") is not None
         stem = stem and len(main) > 1 and len(widths[signature]) == 1
-        if place not in necks or unit.leaves or not behind or stem:
-            kept[place] = behind or unit.convolution is not None
+        if place not in necks or unit.leaves or not downstream or stem:
+            kept[place] = downstream or unit.convolution is not None
     kept |= {unit.place: True for unit in units if unit.level not in main and _predicts(unit)}
     return [unit for unit in units if unit.place in kept]
 
@@ -88,13 +88,13 @@ def _predicts(unit: Unit) -> bool:
     return unit.leaves and unit.convolution is not None and unit.convolution.facts.get("activation") is None
 
 
-def _signatures(units: Mapping[int, Unit], readers: Mapping[int, Collection[int]]) -> dict[int, int]:
-    """A number for each unit, the same where the unit and all that is behind it compute the same."""
+def _signatures(units: Mapping[int, Unit], consumers: Mapping[int, Collection[int]]) -> dict[int, int]:
+    """A number for each unit, the same where the unit and all that is downstream of it compute the same."""
     known: dict[_Signature, int] = {}
     found: dict[int, int] = {}
     for place in sorted(units, reverse=True):
-        behind = frozenset(found[reader] for reader in readers.get(place, ()))
-        key: _Signature = ((units[place].kind, units[place].leaves), behind)
+        downstream = frozenset(found[consumer] for consumer in consumers.get(place, ()))
+        key: _Signature = ((units[place].kind, units[place].leaves), downstream)
         found[place] = known.setdefault(key, len(known))
     return found
 

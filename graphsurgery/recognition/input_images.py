@@ -2,7 +2,7 @@
 
 An image is an input, or what an input is resized to before the first convolution. The largest that a convolution or
 pooling begins at is the reference, at stride 1; one of half its height and width begins at stride 2, as if it had been
-made from it. Where a size is not known, an image counts as one of the size of the reference.
+computed from it. Where a size is not known, an image counts as one of the size of the reference.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ class Images:
         sizes = {name: _image_size(declared.get(name)) for name in self.inputs}
         begun: set[str] = set()
         resized: set[str] = set()
-        made_from = {name: frozenset({name}) for name in self.inputs}
-        """what is made without a convolution or pooling -> the images that it is made from"""
-        for position in view.order:
-            read = view.inputs(position)
-            if not read or any(name not in made_from for name in read):
+        images_of = {name: frozenset({name}) for name in self.inputs}
+        """what is computed without a convolution or pooling -> the images that it is computed from"""
+        for node_index in view.order:
+            read = view.inputs(node_index)
+            if not read or any(name not in images_of for name in read):
                 continue
-            images = frozenset[str]().union(*(made_from[name] for name in read))
-            if view.op(position) in _BEGINNINGS:
+            images = frozenset[str]().union(*(images_of[name] for name in read))
+            if view.op(node_index) in _BEGINNINGS:
                 begun |= images
-            elif view.op(position) == "Resize":
+            elif view.op(node_index) == "Resize":
                 resized |= images
-                for name in view.outputs(position):
-                    made_from[name] = frozenset({name})
+                for name in view.outputs(node_index):
+                    images_of[name] = frozenset({name})
                     sizes[name] = _image_size(shapes.lookup(name)[1]) if shapes is not None else None
             else:
-                made_from.update(dict.fromkeys(view.outputs(position), images))
+                images_of.update(dict.fromkeys(view.outputs(node_index), images))
         known = {name: size for name, size in sizes.items() if size is not None}
         largest = max((size for name, size in known.items() if name in begun), key=_area, default=None)
         self.reference = largest if begun else next(iter(known.values()), None)

@@ -1,299 +1,177 @@
-"""The matcher: finds the blocks that end at a tensor."""
+"""The matcher: finds the blocks that end at a tensor. How an expression matches, its class knows (expressions.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from .block import RecognisedBlock
+from .expressions import Alternatives, Entry, Expression, State, States
 from .graph_view import View
-from .halves import Halves
-from .lookahead import Lookahead
-from .pattern import Chain, Each, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value, occurring_once
+from .halves import find_halves
+from .pattern import Pattern
 from .strides import Strides
-from .token_paths import made_beyond
+from .surroundings import Surroundings
 
-_LONGEST = 64  # links of a chain
-_LONGEST_ACTIVATION = 16  # nodes
+_LONGEST_ACTIVATION = 16
+"""nodes"""
 _ELEMENTWISE = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "ThresholdedRelu", "Clip", "BatchNormalization"}
-    | {"Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Gelu", "Mish", "Tanh", "Softplus", "Softsign", "Erf", "Exp"}
-    | {
-        "Log",
-        "Add",
-        "Mul",
-        "Div",
-        "Neg",
-        "Abs",
-        "Reciprocal",
-        "Pow",
-        "Max",
-        "Min",
-        "Greater",
-        "GreaterOrEqual",
-        "Where",
-    }
+    {"Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "ThresholdedRelu", "Clip", "BatchNormalization", "Sigmoid"}
+    | {"HardSigmoid", "HardSwish", "Swish", "Gelu", "Mish", "Tanh", "Softplus", "Softsign", "Erf", "Exp", "Log", "Add"}
+    | {"Mul", "Div", "Neg", "Abs", "Reciprocal", "Pow", "Max", "Min", "Greater", "GreaterOrEqual", "Where"}
 )
 
 
-class _State(NamedTuple):
-    """A partial match: which tensor each expression stands for, the nodes taken so far, the parts found."""
-
-    once: Set[Expression]
-    """those that the whole pattern has once: what they stand for need not be known"""
-    bound: Mapping[Expression, str]
-    nodes: frozenset[int] = frozenset()
-    parts: tuple[tuple[str, RecognisedBlock], ...] = ()
-
-    def take(self, nodes: Set[int]) -> _State:
-        return _State(self.once, self.bound, self.nodes | nodes, self.parts)
-
-
-class _Match(NamedTuple):
-    """What an expression that is a whole pattern stands for, whichever pattern it is."""
-
-    nodes: frozenset[int]
-    parts: tuple[tuple[str, RecognisedBlock], ...]
-    entries: tuple[str, ...]
-    output: str
-
-
 class Matcher:
-    """Matches declared patterns against one graph. What ends at a tensor is found once."""
+    """Matches declared patterns against one graph. What ends at a tensor is found once.
 
-    def __init__(self, view: View, plane: Strides, patterns: Sequence[Pattern]) -> None:
-        self._view = view
-        self._plane = plane
+    Parameters
+    ----------
+    view, strides:
+        The graph, and which of its tensors are feature maps.
+    patterns:
+        What to look for; ``Part`` names them by their types.
+    """
+
+    def __init__(self, view: View, strides: Strides, patterns: Sequence[Pattern]) -> None:
+        self.view = view
+        self.strides = strides
         self._patterns: dict[str, list[Pattern]] = {}
         for pattern in patterns:
             self._patterns.setdefault(pattern.name, []).append(pattern)
         self._alone = [pattern for same in self._patterns.values() for pattern in same if pattern.alone]
-        self._memory: dict[tuple[int, str], tuple[RecognisedBlock, ...]] = {}
-        self._matches: dict[tuple[Expression, str], tuple[_Match, ...]] = {}
+        self.surroundings = Surroundings(view)
+        self.halves = find_halves(view)
+        self._alternatives: dict[tuple[Expression, int, Entry | None], Alternatives] = {}
+        self._found: dict[tuple[int, str], tuple[RecognisedBlock, ...]] = {}
+        self._matches: dict[tuple[Expression, str], tuple[RecognisedBlock, ...]] = {}
         self._facts: dict[tuple[object, frozenset[int]], Mapping[str, object]] = {}
-        self._once: dict[Expression, Set[Expression]] = {}
-        self._lookahead = Lookahead(view, self._patterns)
-        self._halves = Halves(view)
-        self._links: dict[tuple[Chain | Each, int], tuple[Expression, Expression]] = {}
-        self._starting: dict[int, list[Pattern]] = {}
 
     def ending_at(self, root: str) -> Iterator[RecognisedBlock]:
         """Every block that can stand alone and ends at a tensor."""
-        number, possible = self._lookahead.number(root), self._lookahead.possible_at
-        if number not in self._starting:
-            self._starting[number] = [pattern for pattern in self._alone if possible(pattern.graph, number)]
-        for pattern in self._starting[number]:
-            yield from self._found(pattern, root)
+        number = self.surroundings.number(root)
+        for pattern in self._alone:
+            if self.alternatives(pattern.graph, number, None):
+                yield from self._blocks(pattern, root)
 
-    def _of_types(self, types: Sequence[str], root: str) -> Iterator[RecognisedBlock]:
-        for name in types:
-            for pattern in self._patterns.get(name, ()):
-                yield from self._found(pattern, root)
+    def outermost(self) -> list[RecognisedBlock]:
+        """The largest blocks that do not overlap and produce a feature map, in the order of the graph."""
+        view, taken, chosen = self.view, set[int](), []
+        maps = [name for p in view.order for name in view.outputs(p) if self.strides.is_in(name)]
+        found = [block for name in maps for block in self.ending_at(name)]
+        for block in sorted(found, key=lambda block: -len(block.nodes)):  # stable: earlier patterns and nodes first
+            if taken.isdisjoint(block.nodes):
+                taken |= block.nodes
+                chosen.append(block)
+        return sorted(chosen, key=lambda block: max(view.place[p] for p in block.nodes))
 
-    def _found(self, pattern: Pattern, root: str) -> tuple[RecognisedBlock, ...]:
+    # ------------------------------------------------------------------ what expressions ask (expressions.Search)
+
+    def solve(self, expression: Expression, tensor: str, state: State) -> States:
+        """All ways in which an expression can stand for a tensor, after what the state has bound already."""
+        bound = state.bound.get(expression)
+        if bound is not None:
+            return (state,) if bound == tensor else ()
+        alternatives = self.alternatives(expression, self.surroundings.number(tensor), None)
+        if not alternatives:
+            return ()
+        here = State({**state.bound, expression: tensor}, state.nodes, state.parts)
+        return expression.match(self, tensor, here, alternatives)
+
+    def blocks(self, types: Sequence[str], tensor: str) -> Iterator[RecognisedBlock]:
+        """The blocks of these types that end at a tensor."""
+        for pattern in self._of_types(types):
+            yield from self._blocks(pattern, tensor)
+
+    def graphs(self, types: Sequence[str]) -> Iterator[Expression]:
+        """The expressions of all patterns of these types."""
+        return (pattern.graph for pattern in self._of_types(types))
+
+    def alternatives(self, expression: Expression, number: int, entry: Entry | None) -> Alternatives:
+        """``expression.possible``, remembered."""
+        operators = expression.operators
+        if operators is not None and self.surroundings[number][0] not in operators:
+            return ()
+        key = (expression, number, entry)
+        found = self._alternatives.get(key)
+        if found is None:
+            self._alternatives[key] = (expression,)  # of a pattern that begins with itself: not known to be impossible
+            found = self._alternatives[key] = expression.possible(self, number, entry)
+        return found
+
+    # ------------------------------------------------------------------ blocks
+
+    def _of_types(self, types: Sequence[str]) -> Iterator[Pattern]:
+        return (pattern for name in types for pattern in self._patterns.get(name, ()))
+
+    def _blocks(self, pattern: Pattern, root: str) -> tuple[RecognisedBlock, ...]:
         key = (id(pattern), root)
-        if key not in self._memory:
-            if not self._lookahead.possible(pattern.graph, root):
-                return ()
-            self._memory[key] = ()  # a pattern does not begin with itself
+        if key not in self._found:
+            self._found[key] = ()  # a pattern does not begin with itself
             found: dict[frozenset[int], RecognisedBlock] = {}
             for match in self._matching(pattern.graph, root):
-                if match.nodes not in found and (block := self._block(pattern, root, match)) is not None:
+                if match.nodes not in found and (block := self._block(pattern, match)) is not None:
                     found[match.nodes] = block
-            self._memory[key] = tuple(found.values())
-        return self._memory[key]
+            self._found[key] = tuple(found.values())
+        return self._found[key]
 
-    def _matching(self, graph: Expression, root: str) -> tuple[_Match, ...]:
-        """What several patterns may have in common: a convolution is a Conv or a DWConv, by its facts."""
+    def _matching(self, graph: Expression, root: str) -> tuple[RecognisedBlock, ...]:
+        """What an expression matches, whichever pattern it is: a convolution is a Conv or a DWConv, by its facts."""
         key = (graph, root)
         if key not in self._matches:
             self._matches[key] = ()
-            if graph not in self._once:
-                self._once[graph] = occurring_once(graph)
-            states = self._solve(graph, root, _State(self._once[graph], {}))
-            if len(states) > 1:
-                states = list(
-                    {(s.nodes, tuple((name, id(part)) for name, part in s.parts)): s for s in states}.values()
-                )
-            self._matches[key] = tuple(self._match(s, root) for s in states if self._is_closed(s.nodes, root))
+            states = self.solve(graph, root, State())
+            distinct = {(s.nodes, tuple((name, id(part)) for name, part in s.parts)): s for s in states}
+            closed = (state for state in distinct.values() if self._is_closed(state.nodes, root))
+            self._matches[key] = tuple(self._match(state, root) for state in closed)
         return self._matches[key]
 
     def _is_closed(self, nodes: frozenset[int], root: str) -> bool:
-        """Whether nobody else reads what is inside of a match."""
-        view = self._view
-        for position in nodes:
-            for name in view.outputs(position):
+        """Whether every value inside a match, its output apart, is consumed only by matched nodes."""
+        view = self.view
+        for node_index in nodes:
+            for name in view.outputs(node_index):
                 if name != root:
-                    readers = view.readers(name)
-                    if len(readers) > len(nodes) or view.is_output(name) or not nodes.issuperset(readers):
+                    consumers = view.consumers(name)
+                    if len(consumers) > len(nodes) or view.is_output(name) or not nodes.issuperset(consumers):
                         return False
         return True
 
-    def _match(self, state: _State, root: str) -> _Match:
-        view, nodes = self._view, state.nodes
-        made = {name for position in nodes for name in view.outputs(position)}
-        entries = dict.fromkeys(name for p in sorted(nodes) for name in view.inputs(p) if name not in made)
-        parts = sorted(state.parts, key=lambda part: (max(part[1].nodes), part[0]))
-        return _Match(nodes, tuple(parts), tuple(entries), view.outlet(root))
+    def _match(self, state: State, root: str) -> RecognisedBlock:
+        view, nodes = self.view, state.nodes
+        produced = {name for node_index in nodes for name in view.outputs(node_index)}
+        entries = dict.fromkeys(name for p in sorted(nodes) for name in view.inputs(p) if name not in produced)
+        parts = tuple(sorted(state.parts, key=lambda part: (max(part[1].nodes), part[0])))
+        return RecognisedBlock("", (), tuple(entries), view.outlet(root), nodes, parts, root=root)
 
-    def _block(self, pattern: Pattern, root: str, match: _Match) -> RecognisedBlock | None:
-        block = RecognisedBlock(
-            type=pattern.name,
-            aliases=pattern.aliases,
-            entries=match.entries,
-            output=match.output,
-            nodes=match.nodes,
-            parts=match.parts,
-            facts=self._told(pattern, match.nodes),
-            root=root,
-        )
+    def _block(self, pattern: Pattern, match: RecognisedBlock) -> RecognisedBlock | None:
+        facts = self._facts_of(pattern, match.nodes)
+        block = replace(match, type=pattern.name, aliases=pattern.aliases, facts=facts)
         if pattern.where is not None and not pattern.where(block):
             return None
-        return None if pattern.greedy and self._goes_on(pattern, block) else block
+        return None if pattern.greedy and self._continues(pattern, block) else block
 
-    def _told(self, pattern: Pattern, nodes: frozenset[int]) -> Mapping[str, object]:
-        """The facts of a match."""
+    def _facts_of(self, pattern: Pattern, nodes: frozenset[int]) -> Mapping[str, object]:
         if pattern.facts is None:
             return {}
         key = (pattern.facts, nodes)
         if key not in self._facts:
-            self._facts[key] = dict(pattern.facts(self._view, nodes))
+            self._facts[key] = dict(pattern.facts(self.view, nodes))
         return self._facts[key]
 
-    def _goes_on(self, pattern: Pattern, block: RecognisedBlock) -> bool:
-        """Whether the same pattern also matches further on with this match inside of it."""
-        view, pending, known, seen = self._view, [block.root], {block.root}, set[int]()
+    def _continues(self, pattern: Pattern, block: RecognisedBlock) -> bool:
+        """Whether the same pattern also matches further downstream with this match inside it."""
+        view, pending, known, seen = self.view, [block.root], {block.root}, set[int]()
         while pending and len(seen) < _LONGEST_ACTIVATION:
-            for reader in view.readers(pending.pop()):
-                if reader in seen or view.op(reader) not in _ELEMENTWISE or not known.issuperset(view.inputs(reader)):
+            for consumer in view.consumers(pending.pop()):
+                if consumer in seen or view.op(consumer) not in _ELEMENTWISE:
                     continue
-                seen.add(reader)
-                for name in view.outputs(reader):
-                    if any(longer.nodes > block.nodes for longer in self._found(pattern, name)):
+                if not known.issuperset(view.inputs(consumer)):
+                    continue
+                seen.add(consumer)
+                for name in view.outputs(consumer):
+                    if any(longer.nodes > block.nodes for longer in self._blocks(pattern, name)):
                         return True
                     known.add(name)
                     pending.append(name)
         return False
-
-    # ------------------------------------------------------------------ expressions
-
-    def _solve(self, expression: Expression, tensor: str, state: _State) -> Sequence[_State]:
-        """All ways in which an expression can stand for a tensor."""
-        single = expression in state.once
-        if not single:
-            bound = state.bound.get(expression)
-            if bound is not None:
-                return (state,) if bound == tensor else ()
-        if not self._lookahead.possible(expression, tensor):
-            return ()
-        here = state
-        if not single:
-            here = _State(state.once, {**state.bound, expression: tensor}, state.nodes, state.parts)
-        match expression:
-            case Op():
-                return self._op(expression, tensor, here)
-            case OneOf():
-                choices = self._lookahead.choices(expression, tensor)
-                return [inner for choice in choices for inner in self._solve(choice, tensor, here)]
-            case Value():
-                return (here,)
-            case Part():
-                return self._part(expression, tensor, here)
-            case Chain():
-                return self._chain(expression, tensor, here, 0)
-            case Half():
-                return self._half(expression, tensor, here)
-            case TokenPath():
-                return self._beyond(expression, tensor, here)
-        return ()
-
-    def _op(self, expression: Op, tensor: str, state: _State) -> Sequence[_State]:
-        view, position = self._view, self._view.producer(tensor)
-        if position is None or (expression.where is not None and not expression.where(view, position)):
-            return ()
-        state, values, rest = state.take({position}), view.inputs(position), expression.rest
-        if rest is None:
-            orders = self._lookahead.orders(expression, tensor)
-            return [inner for order in orders for inner in self._operands(expression, values[::order], state)]
-        states, count = self._operands(expression, values, state), len(expression.operands)
-        if isinstance(rest, Each):
-            return [inner for outer in states for inner in self._each(rest, values[count:], outer)]
-        return states
-
-    def _operands(self, expression: Op, values: Sequence[str], state: _State) -> Sequence[_State]:
-        """Operands against values, one by one."""
-        states: Sequence[_State] = (state,)
-        for place in expression.places:
-            operand, value = expression.operands[place], values[place]
-            states = [inner for outer in states for inner in self._solve(operand, value, outer)]
-        return states
-
-    def _each(self, each: Each, values: Sequence[str], state: _State) -> Sequence[_State]:
-        if len(values) < each.least:
-            return ()
-        states, previous = [state], each.start
-        for count, value in enumerate(values):
-            if (each, count) not in self._links:
-                self._links[each, count] = (previous, each.step(previous, f"{each.name}.{count}"))
-            _, link = self._links[each, count]
-            states = [inner for outer in states for inner in self._solve(link, value, outer)]
-            if not states:
-                break
-            previous = link
-        return states
-
-    def _part(self, expression: Part, tensor: str, state: _State) -> Sequence[_State]:
-        states: list[_State] = []
-        for found in self._of_types(expression.types, tensor):
-            if (
-                state.nodes.isdisjoint(found.nodes)
-                and len(found.entries) == 1
-                and (expression.where is None or expression.where(found))
-            ):
-                parts = (*state.parts, (expression.name, found))
-                inner = _State(state.once, state.bound, state.nodes | found.nodes, parts)
-                states += self._solve(expression.source, found.entries[0], inner)
-        return states
-
-    def _chain(self, chain: Chain, tensor: str, state: _State, links: int) -> Sequence[_State]:
-        """From the end of a chain backwards; the links get their numbers when its beginning is found."""
-        states: list[_State] = []
-        if links >= chain.least:
-            for inner in self._solve(chain.source, tensor, state):
-                named = ((_numbered(name, chain.name, links), part) for name, part in inner.parts)
-                states.append(inner._replace(parts=tuple(named)))
-        if links >= _LONGEST:
-            return states
-        if (chain, links) not in self._links:
-            source = Value()
-            self._links[chain, links] = (source, chain.step(source, f"{chain.name}.~{links}"))
-        before, link = self._links[chain, links]
-        for inner in self._solve(link, tensor, state):
-            states += self._chain(chain, inner.bound[before], inner, links + 1)
-        return states
-
-    def _half(self, half: Half, tensor: str, state: _State) -> Sequence[_State]:
-        positions = self._halves.taken_by(tensor, half.index)
-        if not positions:
-            return ()
-        source = self._view.inputs(positions[-1])[0]
-        return self._solve(half.source, source, state.take(set(positions)))
-
-    def _beyond(self, expression: TokenPath, tensor: str, state: _State) -> Sequence[_State]:
-        made = made_beyond(self._view, self._plane, tensor)
-        if made is None:
-            return ()
-        nodes, source = made
-        kinds = {self._view.op(position) for position in nodes}
-        if not all(kinds & group for group in expression.contains):
-            return ()
-        return self._solve(expression.source, source, state.take(nodes))
-
-
-def _numbered(name: str, chain: str, links: int) -> str:
-    """A part's name with its number counted from the front: links are found from the back."""
-    prefix = f"{chain}.~"
-    if not name.startswith(prefix):
-        return name
-    number, dot, inner = name.removeprefix(prefix).partition(".")
-    return f"{chain}.{links - 1 - int(number)}{dot}{inner}"

@@ -1,155 +1,18 @@
-"""The language in which detector patterns are declared: expressions over the tensors of a graph, read from the output.
-
-An expression stands for one tensor. The same Python object used twice stands for the same tensor twice, so that a graph
-with branches is written as it is drawn:
-
-    x = Value()
-    y = Part("cv1", "Conv", x)
-    bottleneck = Op("Add", x, Part("cv2", "Conv", y))
-
-Operators are named as ONNX names them; quantised and fused ones count as what they compute, and weights, sizes and
-quantisation parameters are no operands (view.py).
-"""
+"""The language in which detector patterns are declared: a pattern is a named expression over the tensors of a graph."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any
 
-if TYPE_CHECKING:
-    from .block import RecognisedBlock
-    from .graph_view import View
+from .block import RecognisedBlock
+from .expressions import Chain, Each, Expression, Half, OneOf, Op, Part, Rest, TokenPath, Types, Value, group_of
+from .graph_view import View
 
-EITHER_WAY = frozenset({"Add", "Mul", "Max", "Min"})
-"""operators whose two operands may be in any order"""
-
-Types: TypeAlias = str | Sequence[str]
-Condition: TypeAlias = Callable[["View", int], bool]
-
-
-class Expression:
-    """Stands for one tensor."""
-
-
-class Value(Expression):
-    """Any tensor: what enters a pattern."""
-
-
-class Op(Expression):
-    """The output of one node of one of these operators.
-
-    Its operands match in order (in any order for Add, Mul, Max and Min), all of them; with ``first`` only the first is
-    looked at. The last operand can be an Each, which takes the rest. ``where`` looks at the node.
-    """
-
-    def __init__(
-        self, types: Types, *operands: Expression | Each | Rest, first: bool = False, where: Condition | None = None
-    ):
-        self.types = frozenset([types] if isinstance(types, str) else types)
-        self.operands = tuple(operand for operand in operands if isinstance(operand, Expression))
-        """those that stand for one tensor"""
-        last = operands[-1] if operands else None
-        self.rest = last if isinstance(last, Each | Rest) else None
-        self.places = sorted(range(len(self.operands)), key=lambda place: isinstance(self.operands[place], Chain))
-        """the order in which they are looked at: chains last, when the others have told where they begin"""
-        self.first = first
-        self.turns = len(self.operands) == 2 and not self.rest and bool(EITHER_WAY & self.types)
-        """whether the two operands may be the other way round"""
-        self.where = where
-
-
-class OneOf(Expression):
-    """The first of several forms that matches, or any of them where what is around decides."""
-
-    def __init__(self, *choices: Expression) -> None:
-        self.choices = choices
-
-
-class Part(Expression):
-    """The output of a block of one of these types, which reads ``source``; it becomes a part of that name.
-
-    ``where`` looks at the block: ``where=lambda cv: cv.facts["kernel"] == (1, 1)``.
-    """
-
-    def __init__(
-        self, name: str, types: Types, source: Expression, where: Callable[[RecognisedBlock], bool] | None = None
-    ):
-        self.name = name
-        self.types = (types,) if isinstance(types, str) else tuple(types)
-        self.source = source
-        self.where = where
-
-
-class Chain(Expression):
-    """The end of a chain of ``least`` or more links behind ``source``; ``step(previous, name)`` gives a tensor's link.
-
-    ``name`` is the prefix that the link's parts get: "m.0", "m.1" and so on.
-    """
-
-    def __init__(self, name: str, step: Callable[[Expression, str], Expression], source: Expression, least: int = 1):
-        self.name = name
-        self.step = step
-        self.source = source
-        self.least = least
-
-
-class Each:
-    """All tensors along such a chain, as the last operands of a concatenation; ``start`` is in front of the first."""
-
-    def __init__(self, name: str, step: Callable[[Expression, str], Expression], start: Expression, least: int = 1):
-        self.name = name
-        self.step = step
-        self.start = start
-        self.least = least
-
-
-class Rest:
-    """Any further operands, as the last one."""
-
-
-class Half(Expression):
-    """The first (0) or second (1) half of a tensor's channels, by Split or by Slice."""
-
-    def __init__(self, source: Expression, index: int) -> None:
-        self.source = source
-        self.index = index
-
-
-class TokenPath(Expression):
-    """A tensor made outside of the image plane (on tokens) from nothing but ``source``, which is in it.
-
-    ``contains`` names operators of which each group has to occur at least once.
-    """
-
-    def __init__(self, source: Expression, contains: Iterable[Types] = (), ends: Types = ()) -> None:
-        self.source = source
-        self.contains = [frozenset([group] if isinstance(group, str) else group) for group in contains]
-        self.ends = frozenset([ends] if isinstance(ends, str) else ends)
-
-
-def occurring_once(graph: Expression) -> set[Expression]:
-    """The expressions in a pattern that can meet only one tensor; none where steps may name any of them again."""
-    times: Counter[Expression] = Counter([graph])
-    pending = [graph]
-    while pending:
-        match pending.pop():
-            case Op() as op:
-                if isinstance(op.rest, Each):
-                    return set()
-                inner = op.operands
-            case OneOf() as one:
-                inner = one.choices
-            case Part() | Half() | TokenPath() as behind:
-                inner = (behind.source,)
-            case Value():
-                inner = ()
-            case _:
-                return set()
-        pending += [expression for expression in dict.fromkeys(inner) if expression not in times]
-        times.update(inner)
-    return {expression for expression, count in times.items() if count == 1}
+__all__ = ["Chain", "Each", "Expression", "Half", "HeadPattern", "OneOf", "Op", "Part", "Pattern", "Rest"]
+__all__ += ["TokenPath", "Types", "Value"]
 
 
 @dataclass(frozen=True)
@@ -160,10 +23,12 @@ class Pattern:
     about: str
     """one line: what it is, and whose name it is"""
     graph: Expression
+    """the block, written from its output"""
     aliases: tuple[str, ...] = ()
     alone: bool = True
     """whether it is reported outside of other patterns; if not, it is only a part of them"""
     facts: Callable[[View, frozenset[int]], Mapping[str, object]] | None = None
+    """what it says of the nodes that it matched"""
     where: Callable[[RecognisedBlock], bool] | None = None
     """a condition on the whole"""
     greedy: bool = False
@@ -179,7 +44,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class HeadPattern:
-    """A kind of detection head, told from the operators behind the image plane."""
+    """A kind of detection head, recognised by the operators downstream of the image plane."""
 
     name: str
     about: str
@@ -193,3 +58,14 @@ class HeadPattern:
     def names(self) -> tuple[str, ...]:
         """The name and the aliases."""
         return self.name, *self.aliases
+
+    def fits(self, operators: Set[str]) -> bool:
+        """Whether a head of these operators is of this kind."""
+        return all(operators & group_of(group) for group in self.has) and operators.isdisjoint(self.lacks)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Beyond":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("Beyond is now called TokenPath", DeprecationWarning, stacklevel=2)
+    return TokenPath

@@ -1,9 +1,9 @@
-"""Plane: which tensors are maps of the image, and at which stride, from the operators on the way and known shapes.
+"""Strides: which tensors are feature maps, and at which stride, from the operators on the way and known shapes.
 
 A tensor is *in* the plane if every position of it belongs to a place of the image (convolutions, pooling, resizing and
 elementwise operators keep it there); it is *off* it on tokens, anchors or channels (Reshape, Transpose, MatMul, a mean
 over all positions ...). A tensor off the plane comes back when a convolution, a pooling or a Resize reads it and all
-that it was made from had one stride, or when it is given the shape of a map (the end of a GroupNormalization).
+that it was computed from had one stride, or when it is given the shape of a map (the end of a GroupNormalization).
 
 The image is what the first convolution sees: what an input is resized to before that has stride 1 (images.py).
 """
@@ -11,7 +11,6 @@ The image is what the first convolution sees: what an input is resized to before
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,48 +20,27 @@ from .input_images import CONVOLUTIONS, POOLS, WHOLE, Images, Size, height_and_w
 from .input_images import Stride as Stride
 
 _OFF = frozenset(
-    {
-        "Reshape",
-        "Transpose",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "GatherElements",
-        "GatherND",
-    }
-    | {
-        "TopK",
-        "NonMaxSuppression",
-        "GridSample",
-        "Attention",
-        "MultiHeadAttention",
-        "ArgMax",
-        "ArgMin",
-        "NonZero",
-        "Expand",
-        "Tile",
-    }
-    | {"If", "Loop", "Scan"}
+    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MatMul", "Gemm", "Einsum", "GatherElements"}
+    | {"GatherND", "TopK", "NonMaxSuppression", "GridSample", "Attention", "MultiHeadAttention", "ArgMax", "ArgMin"}
+    | {"NonZero", "Expand", "Tile", "If", "Loop", "Scan"}
 )
 _MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2"})
+_ONE = Fraction(1)
 _CHANNELS_FIRST = (0, 3, 1, 2)
 _POOLED = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
 
 @dataclass(frozen=True)
 class _Where:
-    """Where a tensor is: in the plane at a stride, or off it, made from maps of these strides."""
+    """Where a tensor is: in the plane at a stride, or off it, computed from maps of these strides."""
 
     stride: Stride | None
-    made_from: frozenset[Stride]
+    origins: frozenset[Stride]
     pooled: bool = False
     open: bool = False
-    """in the plane at a stride that only what it meets will tell: the result of a Resize to computed sizes"""
+    """in the plane at a stride that only what it joins shows: the result of a Resize to computed sizes"""
     raw: bool = False
-    """made of the image without any convolution or pooling: preparation"""
+    """computed from the image without any convolution or pooling: preparation"""
 
 
 class Strides:
@@ -76,9 +54,9 @@ class Strides:
         self._image = self._images.reference
         for name in self._images.inputs:
             self._where[name] = self._beginning(name)
-        for position in view.order:
-            there = self._after(position)
-            for name in view.outputs(position):
+        for node_index in view.order:
+            there = self._after(node_index)
+            for name in view.outputs(node_index):
                 self._where[name] = there
 
     def is_in(self, root: str) -> bool:
@@ -94,66 +72,65 @@ class Strides:
         return int(where.stride[0]) if where.stride[0].denominator == 1 else None
 
     def origin(self, root: str) -> Stride | None:
-        """The stride of a tensor in the plane, or of the maps that one off the plane was made from, if all have one."""
+        """The stride of a tensor in the plane; off it, the one that all maps have that it was computed from."""
         where = self._where.get(root)
         if where is None:
             return None
-        return where.stride or (next(iter(where.made_from)) if len(where.made_from) == 1 else None)
+        return where.stride or (next(iter(where.origins)) if len(where.origins) == 1 else None)
 
     def is_pooled(self, root: str) -> bool:
-        """Whether a tensor was made by a mean or maximum over a whole map."""
+        """Whether a tensor was produced by a mean or maximum over a whole map."""
         where = self._where.get(root)
         return where is not None and where.stride is None and where.pooled
 
     def _beginning(self, image: str) -> _Where:
-        """Where an input is, or what one is resized to in front of the network."""
+        """Where an input is, or what one is resized to before the first convolution."""
         stride = self._images.stride(image)
         return _Where(stride, frozenset({stride or WHOLE}), raw=True)
 
     # ------------------------------------------------------------------ one node
 
-    def _after(self, position: int) -> _Where:
-        view, op = self._view, self._view.op(position)
-        before = [self._where[name] for name in view.inputs(position) if name in self._where]
-        made_from = frozenset().union(*(where.made_from for where in before)) if before else frozenset[Stride]()
+    def _after(self, node_index: int) -> _Where:
+        view, op = self._view, self._view.op(node_index)
+        before = [self._where[name] for name in view.inputs(node_index) if name in self._where]
+        origins = frozenset[Stride]().union(*(where.origins for where in before))
         raw = bool(before) and all(where.raw for where in before)
-        off = _Where(None, made_from, pooled=any(where.pooled for where in before), raw=raw)
-        if op in ("Reshape", "Transpose") and (there := self._restored(position, off)) is not None:
+        off = _Where(None, origins, pooled=any(where.pooled for where in before), raw=raw)
+        if op in ("Reshape", "Transpose") and (there := self._restored(node_index, off)) is not None:
             return there
         if not before or op in _OFF or (off.pooled and not any(where.stride for where in before)):
             return off
-        if op in _POOLED or (op in _MEANS and self._over_positions(position)):
-            return _Where(None, made_from, pooled=True)
+        if op in _POOLED or (op in _MEANS and self._over_positions(node_index)):
+            return _Where(None, origins, pooled=True)
         if op in CONVOLUTIONS | POOLS | {"ConvTranspose"}:
-            return self._strided(position, op, view.inputs(position)[0], off)
-        if op == "Resize" and self._is_back(view.inputs(position)[0]):
-            source = self._where[view.inputs(position)[0]]
-            return self._beginning(view.outputs(position)[0]) if raw else self._resized(position, source)
+            return self._strided(node_index, op, view.inputs(node_index)[0], off)
+        if op == "Resize" and self._is_back(view.inputs(node_index)[0]):
+            source = self._where[view.inputs(node_index)[0]]
+            return self._beginning(view.outputs(node_index)[0]) if raw else self._resized(node_index, source)
         maps = [where for where in before if where.stride is not None]
         if not maps:
             return off
-        if op == "Gather" and view.integer(position, "axis", 0) not in (1, -3):
+        if op == "Gather" and view.integer(node_index, "axis", 0) not in (1, -3):
             return off
         if op == "Slice":
-            return self._sliced(position, maps[0])
+            return self._sliced(node_index, maps[0])
         if op in ("SpaceToDepth", "DepthToSpace"):
-            size = Fraction(view.integer(position, "blocksize", 1))
+            size = Fraction(view.integer(node_index, "blocksize", 1))
             return _moved(maps[0], (size, size) if op == "SpaceToDepth" else (1 / size, 1 / size))
         settled = {where.stride for where in maps if not where.open}
         if len(settled) > 1:
             return off
-        if op == "Concat" and (view.integer(position, "axis", 1) not in (1, -3) or not self._all_maps(position)):
+        if op == "Concat" and (view.integer(node_index, "axis", 1) not in (1, -3) or not self._all_maps(node_index)):
             return off
         return next((where for where in maps if not where.open), maps[0])
 
-    def _strided(self, position: int, op: str, root: str, off: _Where) -> _Where:
+    def _strided(self, node_index: int, op: str, root: str, off: _Where) -> _Where:
         view = self._view
-        weight = view.weight_shape(position) if op not in POOLS else None
-        if (weight is not None and len(weight) != 4) or (
-            op in POOLS and len(view.integers(position, "kernel_shape")) != 2
-        ):
+        weight = view.weight_shape(node_index)
+        kernel = view.integers(node_index, "kernel_shape") if op in POOLS else weight and weight[2:]
+        if kernel is not None and len(kernel) != 2:
             return off
-        steps = view.integers(position, "strides") or (1, 1)
+        steps = view.integers(node_index, "strides") or (1, 1)
         factor = (Fraction(steps[0]), Fraction(steps[1]))
         if op == "ConvTranspose":
             factor = (1 / factor[0], 1 / factor[1])
@@ -166,33 +143,31 @@ class Strides:
             return False
         if source.stride is not None:
             return True
-        if len(source.made_from) != 1 or (source.pooled and not self._is_large(root)):
+        if len(source.origins) != 1 or (source.pooled and not self._is_large(root)):
             return False
-        (stride,) = source.made_from
-        if not self._is_map(root, stride):
-            regular = self._regular(root)
-            if regular is None:
-                return False
-            stride = regular
-        self._where[root] = _there(source, stride)
-        return True
+        (stride,) = source.origins
+        there = stride if self._is_map(root, stride) else self._regular(root)
+        if there is not None:
+            self._where[root] = _there(source, there)
+        return there is not None
 
-    def _restored(self, position: int, off: _Where) -> _Where | None:
+    def _restored(self, node_index: int, off: _Where) -> _Where | None:
         """Where a tensor is that has left the plane and is given the shape of a map again; None if it is not."""
-        view, node = self._view, self._view.index.nodes[position]
-        source = self._where.get(view.inputs(position)[0]) if view.inputs(position) else None
-        if source is None or source.stride is not None or len(off.made_from) != 1:
+        view, node = self._view, self._view.index.nodes[node_index]
+        source = self._where.get(view.inputs(node_index)[0]) if view.inputs(node_index) else None
+        if source is None or source.stride is not None or len(off.origins) != 1:
             return None
-        asked = view.index.producer.get(node.input[1]) if len(node.input) > 1 else None
-        if asked is not None and view.index.nodes[asked].op_type == "Shape":
-            like = self._where.get(view.root(view.index.nodes[asked].input[0]))
+        shape = view.producer(node.input[1]) if len(node.input) > 1 else None
+        if shape is not None and view.op(shape) == "Shape":
+            like = self._where.get(view.root(view.index.nodes[shape].input[0]))
             return like if like is not None and like.stride is not None and not off.pooled else None
-        maker = view.producer(view.inputs(position)[0])
-        normalises = maker is not None and view.op(maker) == "InstanceNormalization"  # a GroupNormalization's last part
-        if not normalises and view.integers(position, "perm") != _CHANNELS_FIRST:
+        producer = view.producer(view.inputs(node_index)[0])
+        # the last part of a GroupNormalization
+        normalises = producer is not None and view.op(producer) == "InstanceNormalization"
+        if not normalises and view.integers(node_index, "perm") != _CHANNELS_FIRST:
             return None
-        (stride,) = off.made_from
-        name = view.outputs(position)[0]
+        (stride,) = off.origins
+        name = view.outputs(node_index)[0]
         return _there(off, stride) if self._is_large(name) and self._is_map(name, stride) else None
 
     def _is_large(self, root: str) -> bool:
@@ -200,51 +175,37 @@ class Strides:
         size = self._size(root)
         return size is not None and self._image is not None and min(size) > 1
 
-    def _all_maps(self, position: int) -> bool:
+    def _all_maps(self, node_index: int) -> bool:
         """Whether all that a Concat joins is in the plane, or of the known size of a map."""
         return all(
             self._where[name].stride is not None or (self._is_large(name) and self._is_back(name))
-            for name in self._view.inputs(position)
+            for name in self._view.inputs(node_index)
             if name in self._where
         )
 
-    def _resized(self, position: int, source: _Where) -> _Where:
-        view, node = self._view, self._view.index.nodes[position]
-        place = 1 if node.op_type == "Upsample" else 2
-        scales = view.constant(node.input[place]) if len(node.input) > place and node.input[place] else None
-        if node.op_type == "Upsample" and len(node.input) == 1:
-            given = view.attribute(position, "scales")
-            floats = list(given.floats) if given is not None else []
-        else:
-            floats = [] if scales is None else [float(scale) for scale in scales.ravel()]
-        if len(floats) == 4 and all(floats):
-            return _moved(
-                source, (1 / Fraction(floats[2]).limit_denominator(64), 1 / Fraction(floats[3]).limit_denominator(64))
-            )
-        shape, size = self._size(view.outputs(position)[0]), self._image
+    def _resized(self, node_index: int, source: _Where) -> _Where:
+        view = self._view
+        scales = view.given(node_index, 1 if view.index.nodes[node_index].op_type == "Upsample" else 2, "scales")
+        if len(scales) == 4 and all(scales):
+            height, width = (1 / Fraction(scale).limit_denominator(64) for scale in scales[2:])
+            return _moved(source, (height, width))
+        shape, size = self._size(view.outputs(node_index)[0]), self._image
         if shape and size and not size[0] % shape[0] and not size[1] % shape[1]:
             return _there(source, (Fraction(size[0], shape[0]), Fraction(size[1], shape[1])))
-        return _Where(source.stride, source.made_from, open=True)
+        return _Where(source.stride, source.origins, open=True)
 
-    def _sliced(self, position: int, source: _Where) -> _Where:
+    def _sliced(self, node_index: int, source: _Where) -> _Where:
         """A slice in steps thins the map out: the Focus of YOLOv5 and YOLOX."""
-        view, node = self._view, self._view.index.nodes[position]
-        if len(node.input) < 5:
+        axes, steps = self._view.given(node_index, 3), self._view.given(node_index, 4)
+        if not axes or not steps:
             return source
-        axes, steps = view.constant(node.input[3]), view.constant(node.input[4])
-        if axes is None or steps is None:
-            return source
-        factor = {int(a): int(s) for a, s in zip(axes.ravel(), steps.ravel(), strict=False)}
-        return _moved(source, (Fraction(factor.get(2, factor.get(-2, 1))), Fraction(factor.get(3, factor.get(-1, 1)))))
+        factor = {axis % 4: Fraction(step) for axis, step in zip(axes, steps, strict=False)}
+        return _moved(source, (factor.get(2, _ONE), factor.get(3, _ONE)))
 
-    def _over_positions(self, position: int) -> bool:
+    def _over_positions(self, node_index: int) -> bool:
         """Whether a reduction goes over height and width."""
-        view, node = self._view, self._view.index.nodes[position]
-        axes: Iterable[int] = view.integers(position, "axes")
-        if not axes and len(node.input) > 1:
-            given = view.constant(node.input[1])
-            axes = [] if given is None else [int(a) for a in given.ravel()]
-        return bool({2, 3, -1, -2} & set(axes)) or not axes
+        axes = self._view.given(node_index, 1, "axes")
+        return not axes or not {2, 3, -1, -2}.isdisjoint(axes)
 
     # ------------------------------------------------------------------ shapes, where they are known
 

@@ -105,6 +105,10 @@ class GraphWriter:
         finally:
             self._computing = outer
 
+    def cast(self, x: gs.Variable) -> gs.Variable:
+        """``x`` in the element type of here, for what comes out of ``statistics`` and is not read at once."""
+        return self._in_type(x, self.onnx_type)
+
     def _in_type(self, x: gs.Tensor, kind: int) -> gs.Tensor:
         """A floating-point tensor in another floating-point type; one Cast however often it is asked for."""
         if isinstance(x, gs.Constant) or x.dtype == kind or float_dtype(x.dtype or 0) is None:

@@ -6,21 +6,12 @@ Chen et al., "A2-Nets: Double Attention Networks", NeurIPS 2018, arXiv:1810.1157
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_graphsurgeon as gs
+from graphsurgery.blocks import Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.blocks.initial_weights import layer_values
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
-
-from .parts import linear
+from .layers import linear
 from .transformer import flat, like_map, softmax, transpose
-
-if TYPE_CHECKING:
-    import torch
 
 
 class DoubleAttention(Block):
@@ -46,25 +37,20 @@ class DoubleAttention(Block):
 
     @property
     def _widths(self) -> tuple[int, int]:
-        return int(self.values["c_m"] or 0), int(self.values["c_n"] or 0)
+        return self.integer("c_m"), self.integer("c_n")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, (c_m, c_n) = feature.channels, self._widths
         outputs = {"convA": c_m, "convB": c_n, "convV": c_n}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer, count in outputs.items():
-            shapes |= {f"{layer}.weight": (count, channels, 1, 1), f"{layer}.bias": (count,)}
-        return shapes | {"conv_reconstruct.weight": (channels, c_m, 1, 1), "conv_reconstruct.bias": (channels,)}
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return layer_values(rng, self.parameters(feature))
+        layers = {layer: (count, channels, 1, 1) for layer, count in outputs.items()}
+        return layer_shapes(layers | {"conv_reconstruct": (channels, c_m, 1, 1)})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if not {"convA.weight", "convB.weight"} <= set(shapes):
             return {}
         return {"c_m": shapes["convA.weight"][0], "c_n": shapes["convB.weight"][0]}
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         channels, (c_m, c_n) = t.feature.channels, self._widths
         x = flat(t, t.x)
         # the bias of convB is the same at every position, and the softmax does not see it
@@ -81,8 +67,8 @@ class DoubleAttention(Block):
         bias = bias + t.values("conv_reconstruct.bias")
         return t.add(y, t.constant(bias.reshape(1, -1, 1, 1), "conv_reconstruct.bias"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.a2 import DoubleAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import a2
 
         c_m, c_n = self._widths
-        return Module(feature.channels, c_m=c_m, c_n=c_n)
+        return a2.DoubleAttention(feature.channels, c_m=c_m, c_n=c_n)

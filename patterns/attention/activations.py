@@ -7,15 +7,15 @@ import math
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Template, Variable
 
 
-def silu(t: Template, x: gs.Tensor) -> gs.Variable:
+def silu(t: Template, x: gs.Tensor) -> Variable:
     """x * sigmoid(x)."""
     return t.mul(x, t.sigmoid(x))
 
 
-def hard_sigmoid(t: Template, x: gs.Tensor) -> gs.Variable:
+def hard_sigmoid(t: Template, x: gs.Tensor) -> Variable:
     """relu6(x + 3) / 6, as torch and timm have it; ONNX's operator has another slope by default."""
     if t.target == "dla":  # which has no HardSigmoid
         return clip(t, t.add(t.mul(x, t.scalar(1 / 6, "sixth")), t.scalar(0.5, "half")), 0.0, 1.0)
@@ -25,12 +25,12 @@ def hard_sigmoid(t: Template, x: gs.Tensor) -> gs.Variable:
     return t.mul(clip(t, t.add(x, t.scalar(3.0, "three")), 0.0, 6.0), t.scalar(1 / 6, "sixth"))
 
 
-def hard_swish(t: Template, x: gs.Tensor) -> gs.Variable:
+def hard_swish(t: Template, x: gs.Tensor) -> Variable:
     """x * relu6(x + 3) / 6. Not ONNX's HardSwish: it comes with opset 14, and runtimes take it apart again."""
     return t.mul(x, hard_sigmoid(t, x))
 
 
-def gelu(t: Template, x: gs.Tensor) -> gs.Variable:
+def gelu(t: Template, x: gs.Tensor) -> Variable:
     """x / 2 * (1 + erf(x / sqrt 2)). Not ONNX's Gelu: TensorRT 8.6 lacks it; onnxruntime makes its own of this form."""
     shape = () if t.target == "onnxruntime" else (1, 1, 1, 1)  # its fusion looks for scalars
     root, one, half = (
@@ -40,7 +40,7 @@ def gelu(t: Template, x: gs.Tensor) -> gs.Variable:
     return t.mul(t.mul(x, t.add(t.op("Erf", t.div(x, root)), one)), half)
 
 
-def clip(t: Template, x: gs.Tensor, low: float, high: float) -> gs.Variable:
+def clip(t: Template, x: gs.Tensor, low: float, high: float) -> Variable:
     """x between two numbers; they are attributes or inputs, as the opset wants them."""
     if t.opset < 11:
         return t.op("Clip", x, min=low, max=high)

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.blocks.initial_weights import layer_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
+from ..forms import AIFI_LAYERS
 from .activations import gelu
-from .transformer import attend, dense, in_heads, layer_norm, like_map, reshape, transpose, without_separate
+from .norms import token_norm
+from .transformer import attend, dense, in_heads, like_map, reshape, transpose, without_separate
+from .widths import require_divisor
 
-if TYPE_CHECKING:
-    import torch
-
-_NAMES = {"rtdetr": ("self_attn", "linear1", "linear2"), "ultralytics": ("ma", "fc1", "fc2")}
 _IN_TRANSFORMERS = {
     r"self_attn_layer_norm\.": "norm1.",
     r"final_layer_norm\.": "norm2.",
@@ -44,6 +39,7 @@ class AIFI(Block):
     name = "aifi"
     title = "AIFI (RT-DETR encoder layer)"
     demand = 47
+    quadratic = True
     paper = "DETRs Beat YOLOs on Real-time Object Detection, CVPR 2024, arXiv:2304.08069"
     reference = "lyuwenyu/RT-DETR, hybrid_encoder.py; ultralytics/ultralytics, nn/modules/transformer.py"
     formula = "t = LN1(t + attention(q = k = t + pos, v = t)), y = LN2(t + fc2(gelu(fc1(t)))), t: positions as tokens"
@@ -61,16 +57,12 @@ class AIFI(Block):
 
     @property
     def _names(self) -> tuple[str, str, str]:
-        return _NAMES[str(self.variant)]
-
-    @property
-    def _before(self) -> bool:
-        return bool(self.values["normalize_before"])
+        return AIFI_LAYERS[str(self.variant)]
 
     def official_key(self, key: str) -> str:
         for theirs, ours in _IN_TRANSFORMERS.items():
             key = re.sub(f"^{theirs}", ours, key)
-        for names in _NAMES.values():
+        for names in AIFI_LAYERS.values():
             for theirs, ours in zip(names, self._names, strict=True):
                 if key.startswith(f"{theirs}."):
                     return ours + key[len(theirs) :]
@@ -83,9 +75,7 @@ class AIFI(Block):
         return without_separate(arrays, separate, "qkv", lambda match: f"{match[1]}.in_proj_{match[3]}")
 
     def check(self, feature: FeatureMap) -> None:
-        heads = int(self.values["heads"] or 0)
-        if feature.channels % heads:
-            raise BlockError(f"{feature.label} has {feature.channels} channels, which {heads} heads do not divide")
+        require_divisor(feature, self.integer("heads"), "heads")
         if feature.channels % 4:
             raise BlockError(
                 f"aifi codes positions in four parts of the channels, and {feature.label} has {feature.channels}, "
@@ -95,57 +85,49 @@ class AIFI(Block):
             raise BlockError(f"aifi codes the position on the map, and {feature.label} has a dynamic height or width")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, int(self.values["hidden"] or 0)
+        channels, hidden = feature.channels, self.integer("hidden")
         attention, first, second = self._names
-        shapes: dict[str, tuple[int, ...]] = {
+        layers = {f"{attention}.out_proj": (channels, channels), first: (hidden, channels), second: (channels, hidden)}
+        return {
             f"{attention}.in_proj_weight": (3 * channels, channels),
             f"{attention}.in_proj_bias": (3 * channels,),
+            **layer_shapes({**layers, "norm1": (channels,), "norm2": (channels,)}),
         }
-        layers = {f"{attention}.out_proj": (channels, channels), first: (hidden, channels), second: (channels, hidden)}
-        for layer, shape in (*layers.items(), ("norm1", (channels,)), ("norm2", (channels,))):
-            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
-        return shapes
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         shapes, attention = self.parameters(feature), self._names[0]
-        values = layer_values(rng, {key: s for key, s in shapes.items() if "norm" not in key and "in_proj" not in key})
+        weight, bias = f"{attention}.in_proj_weight", f"{attention}.in_proj_bias"
+        layers = torch_default({key: shape for key, shape in shapes.items() if "in_proj" not in key}, rng)
         bound = np.sqrt(6 / (4 * feature.channels))  # torch's MultiheadAttention: Xavier over q, k and v together
-        shape = shapes[f"{attention}.in_proj_weight"]
-        values[f"{attention}.in_proj_weight"] = rng.uniform(-bound, bound, shape).astype(np.float32)
-        values[f"{attention}.out_proj.bias"] = np.zeros(feature.channels, np.float32)
-        for key, shape in shapes.items():
-            if key not in values:
-                values[key] = np.full(shape, float(key.endswith("weight")), np.float32)
+        values = layers | {weight: rng.uniform(-bound, bound, shapes[weight]).astype(np.float32)}
+        values |= {key: np.zeros(shapes[key], np.float32) for key in (bias, f"{attention}.out_proj.bias")}
         return {key: values[key] for key in shapes}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        if not self._before:
+        if not self.flag("normalize_before"):
             return super().identity(feature)
-        values, (attention, _, second) = self.initial(feature, np.random.default_rng(0)), self._names
-        for layer in (f"{attention}.out_proj", second):
-            for part in ("weight", "bias"):
-                values[f"{layer}.{part}"] = np.zeros_like(values[f"{layer}.{part}"])
-        return values
+        layers = (f"{self._names[0]}.out_proj", self._names[2])
+        return self.with_constants(feature, {f"{layer}.{part}": 0.0 for layer in layers for part in ("weight", "bias")})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         hidden = shapes.get(f"{self._names[1]}.weight")
         return {"hidden": hidden[0]} if hidden else {}
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         _, first, second = self._names
-        eps = float(self.values["ln_eps"] or 0)
-        if self._before:
-            n = _as_map(t, layer_norm(t, _as_tokens(t, t.x), "norm1", eps))
+        eps = self.number("ln_eps")
+        if self.flag("normalize_before"):
+            n = _as_map(t, token_norm(t, _as_tokens(t, t.x), "norm1", eps))
             tokens = _as_tokens(t, t.add(t.x, self._attended(t, n)))
-            inner = layer_norm(t, tokens, "norm2", eps)
+            inner = token_norm(t, tokens, "norm2", eps)
         else:
-            inner = tokens = layer_norm(t, _as_tokens(t, t.add(t.x, self._attended(t, t.x))), "norm1", eps)
+            inner = tokens = token_norm(t, _as_tokens(t, t.add(t.x, self._attended(t, t.x))), "norm1", eps)
         tokens = t.add(tokens, dense(t, gelu(t, dense(t, inner, first)), second))
-        return _as_map(t, tokens if self._before else layer_norm(t, tokens, "norm2", eps))
+        return _as_map(t, tokens if self.flag("normalize_before") else token_norm(t, tokens, "norm2", eps))
 
-    def _attended(self, t: Template, x: gs.Variable) -> gs.Variable:
+    def _attended(self, t: Template, x: Variable) -> Variable:
         """The attention part on a map, its output projection included; a map again."""
-        channels, heads, name = t.feature.channels, int(self.values["heads"] or 0), self._names[0]
+        channels, heads, name = t.feature.channels, self.integer("heads"), self._names[0]
         scale = (channels // heads) ** -0.5
         weights = t.values(f"{name}.in_proj_weight")
         biases = t.values(f"{name}.in_proj_bias").reshape(3, channels)
@@ -166,17 +148,17 @@ class AIFI(Block):
         out = t.weight(f"{name}.out_proj.weight", (channels, channels, 1, 1))
         return t.conv(o, out, t.constant(bias, f"{name}.out_proj.bias"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.aifi import AIFI as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import aifi
 
-        return Module(
+        return aifi.AIFI(
             feature.channels,
             feature.size,
-            hidden=int(self.values["hidden"] or 0),
-            heads=int(self.values["heads"] or 0),
-            before=self._before,
+            hidden=self.integer("hidden"),
+            heads=self.integer("heads"),
+            before=self.flag("normalize_before"),
             variant=str(self.variant),
-            ln_eps=float(self.values["ln_eps"] or 0),
+            ln_eps=self.number("ln_eps"),
         )
 
 
@@ -193,10 +175,10 @@ def positions(channels: int, height: int, width: int, *, by_rows: bool) -> Array
     return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)]).reshape(channels, height, width)
 
 
-def _as_tokens(t: Template, x: gs.Variable) -> gs.Variable:
+def _as_tokens(t: Template, x: Variable) -> Variable:
     """[N, C, H, W] -> [N, 1, H * W, C]; four axes, so that no constant behind it has to be given another rank."""
     return transpose(t, reshape(t, x, (0, 1, t.feature.channels, t.feature.area)), (0, 1, 3, 2))
 
 
-def _as_map(t: Template, tokens: gs.Variable) -> gs.Variable:
+def _as_map(t: Template, tokens: Variable) -> Variable:
     return like_map(t, transpose(t, tokens, (0, 1, 3, 2)), t.feature.channels)

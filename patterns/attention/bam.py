@@ -6,63 +6,16 @@ Park et al., "BAM: Bottleneck Attention Module", BMVC 2018, arXiv:1807.06514.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import numpy as np
-import onnx_graphsurgeon as gs
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
-
-from .hidden import hidden_width, require_hidden
-from .initial import torch_default
-from .parts import conv_bn, folded_conv, folded_values, linear
-
-if TYPE_CHECKING:
-    import torch
+from ..forms import BAM_FORMS, BamForm
+from .layers import conv_bn, folded_conv, folded_values, linear
+from .widths import hidden_width, require_hidden
 
 _LINEAR_BN_EPS = 1e-5  # of the BatchNorm1d, which Ultralytics does not touch
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How a source has it: (prefix of the layer, prefix of its BatchNorm) in order, and the last layers."""
-
-    channel: tuple[tuple[str, str], ...]
-    channel_last: str
-    reduce: tuple[str, str]
-    dilated: tuple[tuple[str, str], ...]
-    spatial_last: str
-    dilation: int
-    product: bool
-
-
-_C, _S = "channel_att.gate_c.gate_c", "spatial_att.gate_s.gate_s"
-_OFFICIAL = _Form(
-    ((f"{_C}_fc_0", f"{_C}_bn_1"),),
-    f"{_C}_fc_final",
-    (f"{_S}_conv_reduce0", f"{_S}_bn_reduce0"),
-    tuple((f"{_S}_conv_di_{i}", f"{_S}_bn_di_{i}") for i in range(2)),
-    f"{_S}_conv_final",
-    dilation=4,
-    product=True,
-)
-_FORMS = {
-    "official": _OFFICIAL,
-    "paper": _Form(**{**vars(_OFFICIAL), "product": False}),
-    "cv-attention": _Form(
-        tuple((f"ca.ca.fc{i}", f"ca.ca.bn{i}") for i in range(3)),
-        "ca.ca.last_fc",
-        ("sa.sa.conv_reduce1", "sa.sa.bn_reduce1"),
-        tuple((f"sa.sa.conv_{i}", f"sa.sa.bn_{i}") for i in range(3)),
-        "sa.sa.last_conv",
-        dilation=2,
-        product=False,
-    ),
-}
 
 
 class BAM(Block):
@@ -93,8 +46,8 @@ class BAM(Block):
     )
 
     @property
-    def _form(self) -> _Form:
-        return _FORMS[str(self.variant)]
+    def _form(self) -> BamForm:
+        return BAM_FORMS[str(self.variant)]
 
     def check(self, feature: FeatureMap) -> None:
         require_hidden(hidden_width(self, feature), self.values["reduction"], feature)
@@ -102,29 +55,20 @@ class BAM(Block):
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         form, channels, hidden = self._form, feature.channels, hidden_width(self, feature)
         shapes: dict[str, tuple[int, ...]] = {}
-        width = channels
-        for layer, bn in form.channel:
-            shapes |= {f"{layer}.weight": (hidden, width), f"{layer}.bias": (hidden,), **bn_shapes(bn, hidden)}
-            width = hidden
-        shapes |= {f"{form.channel_last}.weight": (channels, hidden), f"{form.channel_last}.bias": (channels,)}
-        sizes = [(channels, 1), *[(hidden, 3)] * len(form.dilated)]
-        for (layer, bn), (width, kernel) in zip((form.reduce, *form.dilated), sizes, strict=True):
-            shapes |= {f"{layer}.weight": (hidden, width, kernel, kernel), f"{layer}.bias": (hidden,)}
-            shapes |= bn_shapes(bn, hidden)
-        return shapes | {f"{form.spatial_last}.weight": (1, hidden, 1, 1), f"{form.spatial_last}.bias": (1,)}
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
+        for number, (layer, bn) in enumerate(form.channel):
+            shapes |= layer_shapes({layer: (hidden, hidden if number else channels)}) | bn_shapes(bn, hidden)
+        shapes |= layer_shapes({form.channel_last: (channels, hidden)})
+        for number, (layer, bn) in enumerate((form.reduce, *form.dilated)):
+            shape = (hidden, hidden, 3, 3) if number else (hidden, channels, 1, 1)
+            shapes |= layer_shapes({layer: shape}) | bn_shapes(bn, hidden)
+        return shapes | layer_shapes({form.spatial_last: (1, hidden, 1, 1)})
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         """The argument of the sigmoid at -40 everywhere: 1 plus that is 1 in every type."""
-        values = self.initial(feature, np.random.default_rng(0))
-        for prefix, bias in ((self._form.channel_last, -SATURATED), (self._form.spatial_last, 1.0)):
-            values[f"{prefix}.weight"] = np.zeros_like(values[f"{prefix}.weight"])
-            values[f"{prefix}.bias"] = np.full_like(
-                values[f"{prefix}.bias"], bias if self._form.product else -SATURATED
-            )
-        return values
+        channel, spatial = self._form.channel_last, self._form.spatial_last
+        bias = 1.0 if self._form.product else -SATURATED
+        values = {f"{channel}.weight": 0.0, f"{channel}.bias": -SATURATED, f"{spatial}.weight": 0.0}
+        return self.with_constants(feature, values | {f"{spatial}.bias": bias})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         key = f"{self._form.reduce[0]}.weight"
@@ -138,9 +82,9 @@ class BAM(Block):
         # onnxruntime reorders the whole map for a convolution, and computes sixteen channels where there are fewer
         return lowerings[-1] if t.target == "onnxruntime" else "convolution"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
-        form, eps, product = self._form, float(self.values["bn_eps"] or 0), lowering == "product"
-        channel: gs.Variable = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if product else 1)
+    def emit(self, t: Template, lowering: str) -> Variable:
+        form, eps, product = self._form, self.number("bn_eps"), lowering == "product"
+        channel: Variable = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if product else 1)
         for layer, bn in form.channel:
             outputs, inputs = t.values(f"{layer}.weight").shape
             if product:
@@ -165,7 +109,7 @@ class BAM(Block):
             return t.mul(t.x, t.add(gate, t.scalar(1.0, "one")))
         return t.add(t.x, t.mul(t.x, gate))
 
-    def _reduced(self, t: Template, eps: float) -> gs.Variable:
+    def _reduced(self, t: Template, eps: float) -> Variable:
         """The first convolution of the spatial part as a product with the map's rows."""
         hidden, channels = hidden_width(self, t.feature), t.feature.channels
         weight, bias = folded_values(t, *self._form.reduce, eps, shape=(1, hidden, channels))
@@ -173,9 +117,7 @@ class BAM(Block):
         y = t.op("Reshape", t.op("MatMul", weight, rows), t.integers([0, hidden, *t.feature.size], "map"))
         return t.add(y, t.constant(bias.reshape(1, -1, 1, 1), f"{self._form.reduce[0]}.bias"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.bam import BAM as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import bam
 
-        return Module(
-            feature.channels, hidden_width(self, feature), str(self.variant), float(self.values["bn_eps"] or 0)
-        )
+        return bam.BAM(feature.channels, hidden_width(self, feature), str(self.variant), self.number("bn_eps"))

@@ -6,22 +6,13 @@ Cai et al., "Poly Kernel Inception Network for Remote Sensing Detection", CVPR 2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import numpy as np
-import onnx_graphsurgeon as gs
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention.activations import silu
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.parts import conv_bn, linear
-from graphsurgery.template.template import Template
-
-if TYPE_CHECKING:
-    import torch
+from .activations import silu
+from .layers import conv_bn, linear
 
 
 class ContextAnchorAttention(Block):
@@ -53,8 +44,8 @@ class ContextAnchorAttention(Block):
     @property
     def _kernels(self) -> dict[str, tuple[int, int]]:
         return {
-            "h_conv": (1, int(self.values["h_kernel_size"] or 1)),
-            "v_conv": (int(self.values["v_kernel_size"] or 1), 1),
+            "h_conv": (1, self.integer("h_kernel_size")),
+            "v_conv": (self.integer("v_kernel_size"), 1),
         }
 
     def check(self, feature: FeatureMap) -> None:
@@ -65,22 +56,14 @@ class ContextAnchorAttention(Block):
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
         for layer in ("conv1", "conv2"):
-            shapes[f"{layer}.conv.weight"] = (channels, channels, 1, 1)
-            shapes |= bn_shapes(f"{layer}.bn", channels) if self._norm else {f"{layer}.conv.bias": (channels,)}
-        for layer, kernel in self._kernels.items():
-            shapes |= {f"{layer}.conv.weight": (channels, 1, *kernel), f"{layer}.conv.bias": (channels,)}
-        return shapes
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
+            shapes |= layer_shapes({f"{layer}.conv": (channels, channels, 1, 1)}, bias=not self._norm)
+            shapes |= bn_shapes(f"{layer}.bn", channels) if self._norm else {}
+        strips = {f"{layer}.conv": (channels, 1, *kernel) for layer, kernel in self._kernels.items()}
+        return shapes | layer_shapes(strips)
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
-        if self._norm:
-            return values | bn_values("conv2.bn", feature.channels, 0.0, SATURATED)
-        values["conv2.conv.weight"] = np.zeros_like(values["conv2.conv.weight"])
-        values["conv2.conv.bias"] = np.full_like(values["conv2.conv.bias"], SATURATED)
-        return values
+        last = "conv2.bn" if self._norm else "conv2.conv"
+        return self.with_constants(feature, {f"{last}.weight": 0.0, f"{last}.bias": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -89,7 +72,7 @@ class ContextAnchorAttention(Block):
                 found[name] = max(shape[2:])
         return found
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         # as torch, the mean counts the padding
         y = t.op("AveragePool", t.x, kernel_shape=[7, 7], strides=[1, 1], pads=[3] * 4, count_include_pad=1)
         y = self._pointwise(t, y, "conv1")
@@ -99,13 +82,15 @@ class ContextAnchorAttention(Block):
             y = t.conv(y, weight, bias, pads=pads, group=t.feature.channels)
         return t.mul(t.x, t.sigmoid(self._pointwise(t, y, "conv2")))
 
-    def _pointwise(self, t: Template, x: gs.Variable, layer: str) -> gs.Variable:
+    def _pointwise(self, t: Template, x: Variable, layer: str) -> Variable:
         if not self._norm:
             return linear(t, x, f"{layer}.conv")
-        return silu(t, conv_bn(t, x, f"{layer}.conv", f"{layer}.bn", float(self.values["bn_eps"] or 0)))
+        return silu(t, conv_bn(t, x, f"{layer}.conv", f"{layer}.bn", self.number("bn_eps")))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.caa import ContextAnchorAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import caa
 
-        kernels = int(self.values["h_kernel_size"] or 1), int(self.values["v_kernel_size"] or 1)
-        return Module(feature.channels, str(self.variant), *kernels, bn_eps=float(self.values.get("bn_eps") or 1e-3))
+        kernels = self.integer("h_kernel_size"), self.integer("v_kernel_size")
+        return caa.ContextAnchorAttention(
+            feature.channels, str(self.variant), *kernels, bn_eps=float(self.values.get("bn_eps") or 1e-3)
+        )

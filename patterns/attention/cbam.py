@@ -6,60 +6,23 @@ Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.template import weight_folding
-from graphsurgery.template.template import Template
 
-from . import products
-from .hidden import hidden_width, require_hidden, rounded_up
-from .initial import torch_default
-from .parts import channel_planes, channel_planes_by_rows, conv_bn
-
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How a source has it: prefixes of its layers, and which of them have biases."""
-
-    layers: tuple[str, ...]
-    conv: str
-    bn: str | None = None
-    linear: bool = False
-    bias: bool = False
-    conv_bias: bool = False
-    planes: tuple[str, str] = ("ReduceMean", "ReduceMax")
-
+from ..forms import CBAM_FORMS, CbamForm
+from . import onnxruntime_forms
+from .layers import channel_planes, channel_planes_by_rows, conv_bn
+from .widths import hidden_width, require_hidden, rounded_up
 
 _EXTERNAL = 49
 """The kernel that sets External-Attention's block apart from cv-attention's, which has the same keys."""
-_MAX_FIRST = ("ReduceMax", "ReduceMean")
-_FORMS = {
-    "official": _Form(
-        ("ChannelGate.mlp.1", "ChannelGate.mlp.3"),
-        "SpatialGate.spatial.conv",
-        "SpatialGate.spatial.bn",
-        linear=True,
-        bias=True,
-        planes=_MAX_FIRST,
-    ),
-    "ultralytics": _Form(("channel_attention.fc",), "spatial_attention.cv1", bias=True),
-    "timm": _Form(("channel.fc1", "channel.fc2"), "spatial.conv.conv", "spatial.conv.bn"),
-    "yolo-port": _Form(("channel_attention.fc1", "channel_attention.fc2"), "spatial_attention.conv1"),
-    "cv-attention": _Form(("ca.se.0", "ca.se.2"), "sa.conv", conv_bias=True, planes=_MAX_FIRST),
-}
-_BOTTLENECK = tuple(name for name, form in _FORMS.items() if len(form.layers) == 2)
-_NORMALISED = tuple(name for name, form in _FORMS.items() if form.bn)
+_BOTTLENECK = tuple(name for name, form in CBAM_FORMS.items() if len(form.layers) == 2)
+_NORMALISED = tuple(name for name, form in CBAM_FORMS.items() if form.bn)
 
 
 class CBAM(Block):
@@ -107,16 +70,8 @@ class CBAM(Block):
     )
 
     @property
-    def _form(self) -> _Form:
-        return _FORMS[str(self.variant)]
-
-    @property
-    def _kernel(self) -> int:
-        return int(self.values["kernel"] or 7)
-
-    @property
-    def _eps(self) -> float:
-        return float(self.values.get("bn_eps") or 0)
+    def _form(self) -> CbamForm:
+        return CBAM_FORMS[str(self.variant)]
 
     def official_key(self, key: str) -> str:
         """The aliases but for keys that are the variant's own: sa.conv.weight has another meaning in each."""
@@ -125,19 +80,21 @@ class CBAM(Block):
 
     def _hidden(self, feature: FeatureMap) -> int:
         if self.variant == "timm" and not self.values["hidden"]:
-            return rounded_up(feature.channels, int(self.values["reduction"] or 1))
+            return rounded_up(feature.channels, self.integer("reduction"))
         return hidden_width(self, feature)
 
     def check(self, feature: FeatureMap) -> None:
-        if self._kernel % 2 == 0:
-            raise BlockError(f"kernel of cbam is odd, not {self._kernel}: another would change the size of the map")
-        if self.variant == "ultralytics" and self._kernel not in (3, 7):
-            raise BlockError(f"kernel of cbam[ultralytics] is one of 3, 7, not {self._kernel}")
+        if self.integer("kernel") % 2 == 0:
+            raise BlockError(
+                f"kernel of cbam is odd, not {self.integer('kernel')}: another would change the size of the map"
+            )
+        if self.variant == "ultralytics" and self.integer("kernel") not in (3, 7):
+            raise BlockError(f"kernel of cbam[ultralytics] is one of 3, 7, not {self.integer('kernel')}")
         if len(self._form.layers) == 2:
             require_hidden(self._hidden(feature), self.values["reduction"], feature)
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self.variant != "cv-attention" or self._kernel != _EXTERNAL:
+        if self.variant != "cv-attention" or self.integer("kernel") != _EXTERNAL:
             return []
         return [
             f"a kernel of {_EXTERNAL} is that of External-Attention's CBAMBlock, which adds its input to the result; "
@@ -152,25 +109,18 @@ class CBAM(Block):
             shapes[f"{prefix}.weight"] = (outputs, inputs) if form.linear else (outputs, inputs, 1, 1)
             if form.bias:
                 shapes[f"{prefix}.bias"] = (outputs,)
-        shapes[f"{form.conv}.weight"] = (1, 2, self._kernel, self._kernel)
+        shapes[f"{form.conv}.weight"] = (1, 2, self.integer("kernel"), self.integer("kernel"))
         if form.conv_bias:
             shapes[f"{form.conv}.bias"] = (1,)
         return shapes | bn_shapes(form.bn, 1) if form.bn else shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         form = self._form
         if not (form.bias and form.bn):
-            raise BlockError(
-                f"{self.spelled} has a gate without a bias and cannot leave its input as it is; use --gate residual"
-            )
-        values = self.initial(feature, np.random.default_rng(0))
-        last = form.layers[-1]
-        values[f"{last}.weight"] = np.zeros_like(values[f"{last}.weight"])
-        values[f"{last}.bias"] = np.full_like(values[f"{last}.bias"], SATURATED)
-        return values | bn_values(form.bn, 1, 0.0, SATURATED)
+            raise self.no_identity("has a gate without a bias and cannot leave its input as it is")
+        open_gates = dict.fromkeys((form.layers[-1], form.bn), SATURATED)
+        weights = {f"{layer}.weight": 0.0 for layer in open_gates}
+        return self.with_constants(feature, weights | {f"{layer}.bias": SATURATED for layer in open_gates})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         form, found = self._form, dict[str, object]()
@@ -192,15 +142,16 @@ class CBAM(Block):
         """For onnxruntime the one that reads the map along its rows, or else the one that reorders no map."""
         return lowerings[-1] if t.target == "onnxruntime" else "convolution"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         gemm = lowering != "convolution" and self._gemm_possible(t.opset)
         x = t.mul(t.x, t.sigmoid(self._channel_logits(t, gemm=gemm)))
         form, planes = self._form, channel_planes_by_rows if lowering == "rows" else channel_planes
-        pooled, padding = planes(t, x, form.planes), {"pads": [self._kernel // 2] * 4}
-        if lowering == "rows" and products.in_steps(t.feature.size):
-            return t.mul(x, products.gate_in_steps(t, pooled, *self._spatial_weights(t), form.conv))
+        kinds = ("ReduceMax", "ReduceMean") if form.max_first else ("ReduceMean", "ReduceMax")
+        pooled, padding = planes(t, x, kinds), {"pads": [self.integer("kernel") // 2] * 4}
+        if lowering == "rows" and onnxruntime_forms.in_steps(t.feature.size):
+            return t.mul(x, onnxruntime_forms.gate_in_steps(t, pooled, *self._spatial_weights(t), form.conv))
         if form.bn:
-            return t.mul(x, t.sigmoid(conv_bn(t, pooled, form.conv, form.bn, self._eps, **padding)))
+            return t.mul(x, t.sigmoid(conv_bn(t, pooled, form.conv, form.bn, self.number("bn_eps"), **padding)))
         bias = t.weight(f"{form.conv}.bias") if form.conv_bias else None
         return t.mul(x, t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), bias, **padding)))
 
@@ -209,15 +160,15 @@ class CBAM(Block):
         form = self._form
         weight = t.values(f"{form.conv}.weight")
         if form.bn:
-            scale, shift = weight_folding.affine(t.values, form.bn, self._eps)
+            scale, shift = weight_folding.affine(t.values, form.bn, self.number("bn_eps"))
             return weight * scale.reshape(-1, 1, 1, 1), shift
         return weight, t.values(f"{form.conv}.bias") if form.conv_bias else np.zeros(1)
 
-    def _channel_logits(self, t: Template, *, gemm: bool) -> gs.Variable:
+    def _channel_logits(self, t: Template, *, gemm: bool) -> Variable:
         """[N, C, 1, 1]. The sigmoid is left to the caller."""
         form, keep = self._form, 0 if gemm else 1
 
-        def layer(number: int, *inputs: gs.Variable, bias_factor: float = 1.0) -> list[gs.Variable]:
+        def layer(number: int, *inputs: Variable, bias_factor: float = 1.0) -> list[Variable]:
             prefix = form.layers[number]
             outputs, width = t.values(f"{prefix}.weight").shape[:2]
             weights = [t.weight(f"{prefix}.weight", (outputs, width) if gemm else (outputs, width, 1, 1))]
@@ -233,8 +184,10 @@ class CBAM(Block):
             (logits,) = layer(1, t.add(means, largest), bias_factor=2.0)
         return t.op("Reshape", logits, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else logits
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.cbam import CBAM as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import cbam
 
         hidden = self._hidden(feature) if len(self._form.layers) == 2 else None
-        return Module(feature.channels, str(self.variant), hidden, self._kernel, self._eps or 1e-5)
+        return cbam.CBAM(
+            feature.channels, str(self.variant), hidden, self.integer("kernel"), self.number("bn_eps") or 1e-5
+        )

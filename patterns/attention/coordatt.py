@@ -6,23 +6,14 @@ Hou et al., "Coordinate Attention for Efficient Mobile Network Design", CVPR 202
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import numpy as np
-import onnx_graphsurgeon as gs
-
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention import products
-from graphsurgery.patterns.attention.activations import hard_swish
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.parts import folded_conv, linear
-from graphsurgery.template.template import Template
 
-if TYPE_CHECKING:
-    import torch
+from . import onnxruntime_forms
+from .activations import hard_swish
+from .layers import folded_conv, linear
 
 
 class CoordinateAttention(Block):
@@ -61,10 +52,10 @@ class CoordinateAttention(Block):
 
     def _hidden(self, feature: FeatureMap) -> int:
         if self.values["hidden"]:
-            return int(self.values["hidden"])
+            return self.integer("hidden")
         if self.variant == "timm":
             return max(8, int(feature.channels / 24 + 4) // 8 * 8)
-        return max(8, feature.channels // int(self.values["reduction"] or 1))
+        return max(8, feature.channels // self.integer("reduction"))
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self._hidden(feature)
@@ -75,43 +66,37 @@ class CoordinateAttention(Block):
             shapes |= {"conv1.bias": (hidden,), "conv_h.bias": (channels,), "conv_w.bias": (channels,)}
         return shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if not self._bias:
-            raise BlockError(f"{self.spelled} has no biases and cannot leave its input as it is; use --gate residual")
-        values = self.initial(feature, np.random.default_rng(0))
-        for gate in ("conv_h", "conv_w"):
-            values[f"{gate}.weight"] = np.zeros_like(values[f"{gate}.weight"])
-            values[f"{gate}.bias"] = np.full_like(values[f"{gate}.bias"], SATURATED)
-        return values
+            raise self.no_identity("has no biases and cannot leave its input as it is")
+        values = {"conv_h.weight": 0.0, "conv_w.weight": 0.0, "conv_h.bias": SATURATED, "conv_w.bias": SATURATED}
+        return self.with_constants(feature, values)
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"hidden": shapes["conv1.weight"][0]} if "conv1.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return products.with_crossed(("gates",))
+        return onnxruntime_forms.with_crossed(("gates",))
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return products.crossed_where_faster(t, lowerings[0])
+        return onnxruntime_forms.crossed_where_faster(t, lowerings[0])
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
-        shared = folded_conv(t, "conv1", "bn1", float(self.values["bn_eps"] or 0))
+    def emit(self, t: Template, lowering: str) -> Variable:
+        shared = folded_conv(t, "conv1", "bn1", self.number("bn_eps"))
         gates = []
         for axis, gate in ((3, "conv_h"), (2, "conv_w")):
-            hidden = hard_swish(t, t.conv(products.strip_mean(t, axis), *shared))
+            hidden = hard_swish(t, t.conv(onnxruntime_forms.strip_mean(t, axis), *shared))
             gates.append(t.sigmoid(linear(t, hidden, gate, bias=self._bias)))
-        y = products.gated(t, t.x, gates[0], gates[1], lowering)
+        y = onnxruntime_forms.gated(t, t.x, gates[0], gates[1], lowering)
         return t.add(y, t.x) if self.values.get("skip") else y
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.coordatt import CoordinateAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import coordatt
 
-        return Module(
+        return coordatt.CoordinateAttention(
             feature.channels,
             self._hidden(feature),
             bias=self._bias,
-            skip=bool(self.values.get("skip")),
-            bn_eps=float(self.values["bn_eps"] or 0),
+            skip=self.flag("skip"),
+            bn_eps=self.number("bn_eps"),
         )

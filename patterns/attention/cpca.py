@@ -6,24 +6,14 @@ Huang et al., "Channel Prior Convolutional Attention for Medical Image Segmentat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_graphsurgeon as gs
+from graphsurgery.blocks import Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.blocks.initial_weights import layer_values
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
-
+from ..forms import CPCA_STRIPS
 from .activations import gelu
-from .hidden import hidden_width, require_hidden
-from .parts import branched, depthwise
-
-if TYPE_CHECKING:
-    import torch
-
-_STRIPS = (7, 11, 21)
+from .layers import branched, depthwise
+from .widths import hidden_width, require_hidden
 
 
 class CPCA(Block):
@@ -49,26 +39,19 @@ class CPCA(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, hidden_width(self, feature)
-        weights: dict[str, tuple[int, ...]] = {
+        layers = {
             "ca.fc1": (hidden, channels, 1, 1),
             "ca.fc2": (channels, hidden, 1, 1),
             "dconv5_5": (channels, 1, 5, 5),
         }
-        for k in _STRIPS:
-            weights |= {f"dconv1_{k}": (channels, 1, 1, k), f"dconv{k}_1": (channels, 1, k, 1)}
-        weights["conv"] = (channels, channels, 1, 1)
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer, shape in weights.items():
-            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
-        return shapes
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return layer_values(rng, self.parameters(feature))
+        for k in CPCA_STRIPS:
+            layers |= {f"dconv1_{k}": (channels, 1, 1, k), f"dconv{k}_1": (channels, 1, k, 1)}
+        return layer_shapes(layers | {"conv": (channels, channels, 1, 1)})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"hidden": shapes["ca.fc1.weight"][0]} if "ca.fc1.weight" in shapes else {}
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         shared = {
             layer: (t.weight(f"{layer}.weight"), t.weight(f"{layer}.bias")) for layer in ("conv", "ca.fc1", "ca.fc2")
         }
@@ -77,10 +60,10 @@ class CPCA(Block):
         for pooled in (t.mean_hw(u), t.reduce("ReduceMax", u, (2, 3))):
             gates.append(t.sigmoid(t.conv(t.relu(t.conv(pooled, *shared["ca.fc1"])), *shared["ca.fc2"])))
         v = t.mul(u, t.add(*gates))
-        total = branched(t, depthwise(t, v, "dconv5_5"), [(f"dconv1_{k}", f"dconv{k}_1") for k in _STRIPS])
+        total = branched(t, depthwise(t, v, "dconv5_5"), [(f"dconv1_{k}", f"dconv{k}_1") for k in CPCA_STRIPS])
         return t.conv(t.mul(t.conv(total, *shared["conv"]), v), *shared["conv"])
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.cpca import CPCA as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import cpca
 
-        return Module(feature.channels, hidden_width(self, feature))
+        return cpca.CPCA(feature.channels, hidden_width(self, feature))

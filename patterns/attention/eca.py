@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import log2
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
-
-from .initial import torch_default
-
-if TYPE_CHECKING:
-    import torch
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
 
 _BAND_UP_TO = 1024  # channels: a band matrix of more would put more than 4 MB of zeros into the model
 
@@ -72,16 +63,10 @@ class ECA(Block):
         shapes: dict[str, tuple[int, ...]] = {"conv.weight": (1, 1, self._kernel(feature))}
         return shapes | {"conv.bias": (1,)} if self.values["bias"] else shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        if not self.values["bias"]:
-            raise BlockError(
-                "eca without a bias cannot leave its input as it is (it can only halve it); use --gate residual"
-            )
-        weight = np.zeros((1, 1, self._kernel(feature)), np.float32)
-        return {"conv.weight": weight, "conv.bias": np.full(1, SATURATED, np.float32)}
+        if not self.flag("bias"):
+            raise self.no_identity("has no bias and cannot leave its input as it is (it can only halve it)")
+        return self.with_constants(feature, {"conv.weight": 0.0, "conv.bias": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if "conv.weight" not in shapes:
@@ -99,9 +84,9 @@ class ECA(Block):
             return "row"
         return "band"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         means, channels = t.mean_hw(t.x), t.feature.channels
-        bias = bool(self.values["bias"])
+        bias = self.flag("bias")
         if lowering == "band":
             weight = t.constant(self._band(t), "conv.weight")
             shift = t.constant(np.full(channels, t.kept("conv.bias")), "conv.bias") if bias else None
@@ -128,8 +113,8 @@ class ECA(Block):
                 band[rows[inside], columns[inside]] = value
         return band.reshape(channels, channels, 1, 1)
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.eca import ECA as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import eca
 
         circular = self.variant == "timm-ceca"
-        return Module(self._kernel(feature), bias=bool(self.values["bias"]), circular=circular)
+        return eca.ECA(self._kernel(feature), bias=self.flag("bias"), circular=circular)

@@ -7,21 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import numpy as np
-import onnx_graphsurgeon as gs
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention import norms, products
-from graphsurgery.patterns.attention.activations import silu
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.template.template import Template
-
-if TYPE_CHECKING:
-    import torch
+from . import norms, onnxruntime_forms
+from .activations import silu
 
 _EPS = 1e-5
 
@@ -118,29 +109,24 @@ class EfficientLocalAttention(Block):
             shapes |= {f"{norm}.weight": (channels,), f"{norm}.bias": (channels,)}
         return shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        if self.values.get("skip"):
+        if self.flag("skip"):
             return super().identity(feature)
-        values = self.initial(feature, np.random.default_rng(0))
-        for _, norm in self._layers.values():
-            values[f"{norm}.weight"] = np.zeros_like(values[f"{norm}.weight"])
-            values[f"{norm}.bias"] = np.full_like(values[f"{norm}.bias"], SATURATED)
-        return values
+        norms_of = [norm for _, norm in self._layers.values()]
+        shifts = {f"{norm}.bias": SATURATED for norm in norms_of}
+        return self.with_constants(feature, shifts | {f"{norm}.weight": 0.0 for norm in norms_of})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         shape = shapes.get(f"{self._layers['h'][0]}.weight", ())
         return {"kernel_size": max(shape[2:])} if len(shape) > 2 else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return products.with_crossed(norms.lowerings(feature, opset))
+        return onnxruntime_forms.with_crossed(norms.lowerings(feature, opset))
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return products.crossed_where_faster(t, lowerings[0])
+        return onnxruntime_forms.crossed_where_faster(t, lowerings[0])
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         gates, norm_form = [], lowering.split("+")[0]
         biased = self.variant == "cv-attention"
         bias = t.weight("conv.bias") if biased else None
@@ -148,25 +134,25 @@ class EfficientLocalAttention(Block):
             axis = 2 if side == "h" else 3
             outputs, width = t.values(f"{conv}.weight").shape[:2]
             # for onnxruntime rows lie along the last axis, where its grouped convolutions are five times as fast
-            turned = side == "h" and lowering.endswith(products.CROSSED)
+            turned = side == "h" and lowering.endswith(onnxruntime_forms.CROSSED)
             strip = (self._kernel, 1) if side == "h" and not turned else (1, self._kernel)
             weight = t.weight(f"{conv}.weight", (outputs, width, *strip))
             pads = [strip[0] // 2, strip[1] // 2] * 2
-            context = products.strip_mean(t, 5 - axis)
+            context = onnxruntime_forms.strip_mean(t, 5 - axis)
             if turned:
                 context = t.op("Reshape", context, t.integers([0, t.feature.channels, 1, -1], "row"))
             context = t.conv(context, weight, bias, pads=pads, group=t.feature.channels // width)
             gamma, beta = t.values(f"{norm}.weight"), t.values(f"{norm}.bias")
             context = norms.group_norm(t, context, self._norm_groups, gamma, beta, _EPS, norm_form, axis)
             gates.append(t.sigmoid(silu(t, context) if self.variant == "timm" else context))
-        y = products.gated(t, t.x, gates[0], gates[1], lowering)
+        y = onnxruntime_forms.gated(t, t.x, gates[0], gates[1], lowering)
         return t.add(y, t.x) if self.values.get("skip") else y
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
+    def module(self, feature: FeatureMap) -> Module:
         from graphsurgery.patterns.modules import ela
 
         if self.variant == "timm":
-            skip = bool(self.values.get("skip"))
+            skip = self.flag("skip")
             return ela.SeparateLocalAttention(feature.channels, self._kernel, self._norm_groups, skip=skip)
         return ela.EfficientLocalAttention(
             feature.channels,

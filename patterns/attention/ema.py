@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention import norms, products
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.transformer import softmax
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
-if TYPE_CHECKING:
-    import torch
+from . import norms, onnxruntime_forms
+from .transformer import softmax
 
 _EPS = 1e-5
 _RUNNING_AVERAGE = re.compile(r"decay|momentum|tau|beta|warmup|(num_)?updates?|shadow.*|(.*\.)?ema(_model)?\..*")
@@ -63,7 +58,7 @@ class EfficientMultiscaleAttention(Block):
 
     def _groups(self, feature: FeatureMap) -> int:
         given = self.values["group_channels"]
-        return feature.channels // int(given) if given else int(self.values["factor"] or 1)
+        return feature.channels // int(given) if given else self.integer("factor")
 
     def _width(self, feature: FeatureMap) -> int:
         return int(self.values["group_channels"] or feature.channels // self._groups(feature))
@@ -83,23 +78,11 @@ class EfficientMultiscaleAttention(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         k = self._width(feature)
-        return {
-            "conv1x1.weight": (k, k, 1, 1),
-            "conv1x1.bias": (k,),
-            "conv3x3.weight": (k, k, 3, 3),
-            "conv3x3.bias": (k,),
-            "gn.weight": (k,),
-            "gn.bias": (k,),
-        }
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
+        return layer_shapes({"conv1x1": (k, k, 1, 1), "conv3x3": (k, k, 3, 3), "gn": (k,)})
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
-        for key, value in {"conv3x3.weight": 0, "conv3x3.bias": SATURATED, "gn.weight": 0, "gn.bias": 0}.items():
-            values[key] = np.full_like(values[key], value)
-        return values
+        values = {"conv3x3.weight": 0.0, "conv3x3.bias": SATURATED, "gn.weight": 0.0, "gn.bias": 0.0}
+        return self.with_constants(feature, values)
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if any(_RUNNING_AVERAGE.fullmatch(key) for key in shapes):
@@ -107,21 +90,21 @@ class EfficientMultiscaleAttention(Block):
         return {"group_channels": shapes["conv1x1.weight"][0]} if "conv1x1.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return products.with_crossed(norms.of_maps(feature, opset))
+        return onnxruntime_forms.with_crossed(norms.of_maps(feature, opset))
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return products.crossed_where_faster(t, norms.choose(t, products.uncrossed(lowerings)))
+        return onnxruntime_forms.crossed_where_faster(t, norms.choose(t, onnxruntime_forms.uncrossed(lowerings)))
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         groups, k = self._groups(t.feature), self._width(t.feature)
-        column_means = products.strip_mean(t, 2)
+        column_means = onnxruntime_forms.strip_mean(t, 2)
         means = t.op("Reshape", self._means(t, column_means), t.integers([0, groups, 1, k], "row_shape"))
         p2 = softmax(t, means, 4)
         gated = self._gated(t, column_means, lowering)
         if not t.feature.static:
             return self._by_convolutions(t, gated, p2, lowering)
 
-        def split(x: gs.Tensor, channels: int) -> gs.Variable:
+        def split(x: gs.Tensor, channels: int) -> Variable:
             return t.op("Reshape", x, t.integers([0, groups, channels, t.feature.area], "group_shape"))
 
         normal, scale, shift = self._normal(t, gated, p2, lowering.split("+")[0])
@@ -131,7 +114,7 @@ class EfficientMultiscaleAttention(Block):
         y = t.mul(split(t.x, k), gate)
         return t.op("Reshape", y, t.integers([0, t.feature.channels, *t.feature.size], "shape"))
 
-    def _by_convolutions(self, t: Template, gated: gs.Variable, p2: gs.Variable, lowering: str) -> gs.Variable:
+    def _by_convolutions(self, t: Template, gated: Variable, p2: Variable, lowering: str) -> Variable:
         """The end of the block where height and width are not known: sums over a group, and copies to its channels, by
         1x1 convolutions with ones.
         """
@@ -144,7 +127,7 @@ class EfficientMultiscaleAttention(Block):
         gate = t.sigmoid(t.add(logits, shift) if shift else logits)
         return t.mul(t.x, t.conv(gate, t.constant(np.ones((channels, 1, 1, 1)), "copy"), group=groups))
 
-    def _mixed(self, t: Template, lowering: str) -> gs.Variable:
+    def _mixed(self, t: Template, lowering: str) -> Variable:
         """sum over a group's channels of p1 * conv3x3: [N, G, H, W].
 
         onnxruntime copies each channel nine times for a grouped convolution; for the same one transposed only the sums.
@@ -153,23 +136,23 @@ class EfficientMultiscaleAttention(Block):
         p1 /= p1.sum()
         groups, kernel = self._groups(t.feature), np.tensordot(p1, t.values("conv3x3.weight"), 1)
         bias = t.constant(np.full(groups, p1 @ t.values("conv3x3.bias")), "conv3x3.mixed_bias")
-        if lowering.endswith(products.CROSSED):
+        if lowering.endswith(onnxruntime_forms.CROSSED):
             turned = t.constant(_repeat(kernel[:, None, ::-1, ::-1], groups), "conv3x3.mixed_weight")
             attributes: dict[str, Any] = {"kernel_shape": [3, 3], "group": groups, "pads": [1, 1, 1, 1]}
             return t.op("ConvTranspose", t.x, turned, bias, **attributes)
         weight = t.constant(_repeat(kernel[None], groups), "conv3x3.mixed_weight")
         return t.conv(t.x, weight, bias, group=groups, pads=[1, 1, 1, 1])
 
-    def _gated(self, t: Template, column_means: gs.Variable, lowering: str) -> gs.Variable:
+    def _gated(self, t: Template, column_means: Variable, lowering: str) -> Variable:
         """g * sigmoid(conv1x1(mean over W)) * sigmoid(conv1x1(mean over H)): [N, C, H, W]."""
         groups = self._groups(t.feature)
         weight = t.constant(_repeat(t.kept("conv1x1.weight"), groups), "conv1x1.weight")
         bias = t.constant(_repeat(t.kept("conv1x1.bias"), groups), "conv1x1.bias")
-        strips = (products.strip_mean(t, 3), column_means)
+        strips = (onnxruntime_forms.strip_mean(t, 3), column_means)
         rows, columns = (t.sigmoid(t.conv(strip, weight, bias, group=groups)) for strip in strips)
-        return products.gated(t, t.x, rows, columns, lowering)
+        return onnxruntime_forms.gated(t, t.x, rows, columns, lowering)
 
-    def _means(self, t: Template, column_means: gs.Variable) -> gs.Variable:
+    def _means(self, t: Template, column_means: Variable) -> Variable:
         """Mean over H and W of conv3x3: [N, C, 1, 1]."""
         groups, kernel = self._groups(t.feature), t.values("conv3x3.weight")
         bias = t.constant(_repeat(t.values("conv3x3.bias"), groups), "conv3x3.bias")
@@ -185,8 +168,8 @@ class EfficientMultiscaleAttention(Block):
         return t.reduce("ReduceMean", t.conv(strip, weight, bias, group=groups, pads=[0, 1, 0, 1]), (3,))
 
     def _normal(
-        self, t: Template, gated: gs.Variable, p2: gs.Variable, lowering: str
-    ) -> tuple[gs.Variable, gs.Variable | None, gs.Variable | None]:
+        self, t: Template, gated: Variable, p2: Variable, lowering: str
+    ) -> tuple[Variable, Variable | None, Variable | None]:
         """(z, s, b) with sum over a group's channels of p2 * GroupNorm(gated) = sum of p2 * s * z, plus b.
 
         z is [N, C, H, W], s [N, C, 1, 1], b [N, G, 1, 1]; the latter two are None where z is the GroupNorm itself.
@@ -199,10 +182,10 @@ class EfficientMultiscaleAttention(Block):
         scale = t.div(t.constant(gamma.reshape(1, -1, 1, 1), "gn.weight"), deviation)
         return centred, scale, t.op("MatMul", p2, t.constant(beta.reshape(1, 1, k, 1), "gn.bias"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.ema import EfficientMultiscaleAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import ema
 
-        return Module(feature.channels, self._groups(feature))
+        return ema.EfficientMultiscaleAttention(feature.channels, self._groups(feature))
 
 
 def _repeat(values: Array, groups: int) -> Array:

@@ -6,20 +6,11 @@ Lee and Park, "CenterMask: Real-Time Anchor-Free Instance Segmentation", CVPR 20
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_graphsurgeon as gs
-
-from graphsurgery.blocks.block import Array, Block
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Block, FeatureMap, Module, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
 from .activations import clip
-from .initial import torch_default
-
-if TYPE_CHECKING:
-    import torch
 
 _OPEN = 6.0  # the hard sigmoid is 1 from 3 on
 
@@ -37,15 +28,10 @@ class EffectiveSqueezeExcite(Block):
     aliases = ((r"(?:conv|fc1)\.(weight|bias)", r"fc.\1"),)
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        return {"fc.weight": (feature.channels, feature.channels, 1, 1), "fc.bias": (feature.channels,)}
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
+        return layer_shapes({"fc": (feature.channels, feature.channels, 1, 1)})
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        channels = feature.channels
-        weight = np.zeros((channels, channels, 1, 1), np.float32)
-        return {"fc.weight": weight, "fc.bias": np.full(channels, _OPEN, np.float32)}
+        return self.with_constants(feature, {"fc.weight": 0.0, "fc.bias": _OPEN})
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         return ("convolution", "gemm")
@@ -54,7 +40,7 @@ class EffectiveSqueezeExcite(Block):
         # as for se: onnxruntime reorders no map for a matrix product
         return "gemm" if t.target == "onnxruntime" else "convolution"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         channels, gemm = t.feature.channels, lowering == "gemm"
         squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if gemm else 1)
         weight = t.weight("fc.weight", (channels, channels) if gemm else None, factor=1 / 6)
@@ -63,7 +49,7 @@ class EffectiveSqueezeExcite(Block):
         gate = clip(t, gate, 0.0, 1.0)
         return t.mul(t.x, t.op("Reshape", gate, t.integers([0, channels, 1, 1], "shape")) if gemm else gate)
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.ese import EffectiveSqueezeExcite as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import ese
 
-        return Module(feature.channels)
+        return ese.EffectiveSqueezeExcite(feature.channels)

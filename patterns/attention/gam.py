@@ -7,26 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention import shuffling
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.parts import conv_bn, linear
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
-from .hidden import require_hidden
+from ..forms import GAM_SHUFFLE
+from . import shuffling
+from .layers import conv_bn, linear
+from .widths import require_hidden
 
-if TYPE_CHECKING:
-    import torch
-
-_SHUFFLED = 4
 _MANY = 10e6
 
 
@@ -55,19 +47,20 @@ class GlobalAttention(Block):
         return self.variant == "yolo-grouped"
 
     @property
-    def _reduction(self) -> int:
-        return int(self.values["reduction"] or 1)
+    def _sigmoid(self) -> bool:
+        """Whether the channel part ends in one."""
+        return self.variant == "cv-attention"
 
     def _hidden(self, feature: FeatureMap) -> int:
-        return feature.channels // self._reduction
+        return feature.channels // self.integer("reduction")
 
     def check(self, feature: FeatureMap) -> None:
-        channels, hidden = feature.channels, self._hidden(feature)
-        require_hidden(hidden, self._reduction, feature)
-        if self._grouped and (channels % self._reduction or hidden % self._reduction or channels % _SHUFFLED):
+        channels, hidden, reduction = feature.channels, self._hidden(feature), self.integer("reduction")
+        require_hidden(hidden, reduction, feature)
+        if self._grouped and (channels % reduction or hidden % reduction or channels % GAM_SHUFFLE):
             raise BlockError(
-                f"{self.spelled} splits {channels} and {hidden} channels into {self._reduction} groups and shuffles "
-                f"{_SHUFFLED}; {feature.label} needs a multiple of {np.lcm(self._reduction**2, _SHUFFLED)} channels"
+                f"{self.spelled} splits {channels} and {hidden} channels into {reduction} groups and shuffles "
+                f"{GAM_SHUFFLE}; {feature.label} needs a multiple of {np.lcm(reduction**2, GAM_SHUFFLE)} channels"
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
@@ -79,28 +72,18 @@ class GlobalAttention(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self._hidden(feature)
-        groups = self._reduction if self._grouped else 1
-        shapes: dict[str, tuple[int, ...]] = {}
-        sizes = (("0", hidden, channels), ("2", channels, hidden)), (("0", hidden, channels), ("3", channels, hidden))
-        for layer, outputs, inputs in sizes[0]:
-            shapes[f"channel_attention.{layer}.weight"] = (outputs, inputs)
-            shapes[f"channel_attention.{layer}.bias"] = (outputs,)
-        for layer, outputs, inputs in sizes[1]:
-            shapes[f"spatial_attention.{layer}.weight"] = (outputs, inputs // groups, 7, 7)
-            shapes[f"spatial_attention.{layer}.bias"] = (outputs,)
-            shapes |= bn_shapes(f"spatial_attention.{int(layer) + 1}", outputs)
+        groups = self.integer("reduction") if self._grouped else 1
+        shapes = layer_shapes({"channel_attention.0": (hidden, channels), "channel_attention.2": (channels, hidden)})
+        for layer, outputs, inputs in ((0, hidden, channels), (3, channels, hidden)):
+            shapes |= layer_shapes({f"spatial_attention.{layer}": (outputs, inputs // groups, 7, 7)})
+            shapes |= bn_shapes(f"spatial_attention.{layer + 1}", outputs)
         return shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
-        last = "channel_attention.2"
-        values[f"{last}.weight"] = np.zeros_like(values[f"{last}.weight"])
-        gate = SATURATED if self.variant == "cv-attention" else 1.0
-        values[f"{last}.bias"] = np.full_like(values[f"{last}.bias"], gate)
-        return values | bn_values("spatial_attention.4", feature.channels, 0.0, SATURATED)
+        gate = {"channel_attention.2.weight": 0.0, "channel_attention.2.bias": SATURATED if self._sigmoid else 1.0}
+        return self.with_constants(
+            feature, gate | {"spatial_attention.4.weight": 0.0, "spatial_attention.4.bias": SATURATED}
+        )
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         first = shapes.get("channel_attention.0.weight", ())
@@ -112,19 +95,19 @@ class GlobalAttention(Block):
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         return shuffling.choose(t, lowerings)
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         gate = linear(t, t.relu(linear(t, t.x, "channel_attention.0")), "channel_attention.2")
-        z = t.mul(t.x, t.sigmoid(gate) if self.variant == "cv-attention" else gate)
-        eps, groups = float(self.values["bn_eps"] or 0), self._reduction if self._grouped else 1
+        z = t.mul(t.x, t.sigmoid(gate) if self._sigmoid else gate)
+        eps, groups = self.number("bn_eps"), self.integer("reduction") if self._grouped else 1
         spatial = z
         for layer in (0, 3):
             conv, bn = f"spatial_attention.{layer}", f"spatial_attention.{layer + 1}"
             spatial = conv_bn(t, spatial, conv, bn, eps, pads=[3, 3, 3, 3], group=groups)
             spatial = t.relu(spatial) if layer == 0 else t.sigmoid(spatial)
-        return t.mul(z, shuffling.shuffle(t, spatial, _SHUFFLED, lowering) if self._grouped else spatial)
+        return t.mul(z, shuffling.shuffle(t, spatial, GAM_SHUFFLE, lowering) if self._grouped else spatial)
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.gam import GlobalAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import gam
 
-        eps = float(self.values["bn_eps"] or 0)
-        return Module(feature.channels, str(self.variant), self._reduction, bn_eps=eps)
+        eps = self.number("bn_eps")
+        return gam.GlobalAttention(feature.channels, str(self.variant), self.integer("reduction"), bn_eps=eps)

@@ -6,53 +6,18 @@ Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
-from .hidden import require_hidden, rounded_up
-from .initial import torch_default
-from .parts import layer_norm, linear, softmax_mean
+from ..forms import GC_FORMS, GcForm
+from .layers import linear, softmax_mean
+from .norms import layer_norm
 from .transformer import softmax
-
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How a source has it: prefixes of its layers, and what is left to a default there."""
-
-    mask: str
-    fc1: str
-    norm: str
-    fc2: str
-    add: bool
-    reduction: int
-    eps: float
-    norm_rank: int
-
-
-def _official(branch: str, *, add: bool) -> _Form:
-    return _Form("conv_mask", f"{branch}.0", f"{branch}.1", f"{branch}.3", add, 16, 1e-5, 3)
-
-
-def _timm(branch: str, *, add: bool) -> _Form:
-    return _Form("conv_attn", f"{branch}.fc1", f"{branch}.norm", f"{branch}.fc2", add, 8, 1e-6, 1)
-
-
-_FORMS = {
-    "official": _official("channel_add_conv", add=True),
-    "official-mul": _official("channel_mul_conv", add=False),
-    "timm": _timm("mlp_scale", add=False),
-    "timm-add": _timm("mlp_add", add=True),
-}
+from .widths import require_hidden, rounded_up
 
 
 class GlobalContext(Block):
@@ -79,8 +44,8 @@ class GlobalContext(Block):
     )
 
     @property
-    def _form(self) -> _Form:
-        return _FORMS[str(self.variant)]
+    def _form(self) -> GcForm:
+        return GC_FORMS[str(self.variant)]
 
     @property
     def _reduction(self) -> int:
@@ -88,8 +53,8 @@ class GlobalContext(Block):
 
     def _hidden(self, feature: FeatureMap) -> int:
         if self.values["hidden"]:
-            return int(self.values["hidden"])
-        if str(self.variant).startswith("timm"):
+            return self.integer("hidden")
+        if self._form.timm:
             return rounded_up(feature.channels, self._reduction)
         return feature.channels // self._reduction
 
@@ -103,16 +68,12 @@ class GlobalContext(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         form, channels, hidden = self._form, feature.channels, self._hidden(feature)
-        norm = (hidden, 1, 1)[: form.norm_rank]
+        norm = form.norm_shape(hidden)
         return {
-            f"{form.mask}.weight": (1, channels, 1, 1),
-            f"{form.mask}.bias": (1,),
-            f"{form.fc1}.weight": (hidden, channels, 1, 1),
-            f"{form.fc1}.bias": (hidden,),
+            **layer_shapes({form.mask: (1, channels, 1, 1), form.fc1: (hidden, channels, 1, 1)}),
             f"{form.norm}.weight": norm,
             f"{form.norm}.bias": norm,
-            f"{form.fc2}.weight": (channels, hidden, 1, 1),
-            f"{form.fc2}.bias": (channels,),
+            **layer_shapes({form.fc2: (channels, hidden, 1, 1)}),
         }
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
@@ -120,22 +81,17 @@ class GlobalContext(Block):
         values = torch_default(shapes, rng)
         mask = shapes[f"{form.mask}.weight"]
         values[f"{form.mask}.weight"] = rng.normal(0.0, np.sqrt(2 / mask[1]), mask).astype(np.float32)
-        for part, start in (("weight", 1.0), ("bias", 0.0)):
-            key = f"{form.norm}.{part}"
-            values[key] = np.full(shapes[key], start, np.float32)
-        zero: list[str] = []
-        if form.norm_rank == 3:
-            zero = [f"{form.mask}.bias", f"{form.fc2}.weight", f"{form.fc2}.bias"]
+        values[f"{form.norm}.weight"] = np.ones_like(values[f"{form.norm}.weight"])
+        zero = [f"{form.norm}.bias"]
+        if not form.timm:
+            zero += [f"{form.mask}.bias", f"{form.fc2}.weight", f"{form.fc2}.bias"]
         elif form.add:
-            zero = [f"{form.fc2}.weight"]
-        return values | {key: np.zeros(shapes[key], np.float32) for key in zero}
+            zero += [f"{form.fc2}.weight"]
+        return values | {key: np.zeros_like(values[key]) for key in zero}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
-        weight, bias = f"{self._form.fc2}.weight", f"{self._form.fc2}.bias"
-        values[weight] = np.zeros_like(values[weight])
-        values[bias] = np.full_like(values[bias], 0.0 if self._form.add else SATURATED)
-        return values
+        bias = 0.0 if self._form.add else SATURATED
+        return self.with_constants(feature, {f"{self._form.fc2}.weight": 0.0, f"{self._form.fc2}.bias": bias})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         key = f"{self._form.fc1}.weight"
@@ -148,17 +104,17 @@ class GlobalContext(Block):
         # onnxruntime reorders the map for a convolution and writes a product of its size for the means
         return lowerings[-1] if t.target == "onnxruntime" else "means"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         form = self._form
         context = self._by_matmul(t) if lowering == "matmul" else self._by_means(t)
         hidden = t.relu(layer_norm(t, linear(t, context, form.fc1), form.norm, form.eps))
         context = linear(t, hidden, form.fc2)
         return t.add(t.x, context) if form.add else t.mul(t.x, t.sigmoid(context))
 
-    def _by_means(self, t: Template) -> gs.Variable:
+    def _by_means(self, t: Template) -> Variable:
         return softmax_mean(t, linear(t, t.x, self._form.mask, bias=False))
 
-    def _by_matmul(self, t: Template) -> gs.Variable:
+    def _by_matmul(self, t: Template) -> Variable:
         """Logits and pooling as matrix products on [N, C, M] with M = H*W."""
         channels, positions = t.feature.channels, t.feature.area if t.feature.static else -1
         flat = t.op("Reshape", t.x, t.integers([0, channels, positions], "flat"))
@@ -166,7 +122,7 @@ class GlobalContext(Block):
         weights = t.op("Reshape", softmax(t, logits, 3), t.integers([0, positions, 1], "weights"))
         return t.op("Reshape", t.op("MatMul", flat, weights), t.integers([0, channels, 1, 1], "context"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.gc import GlobalContext as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import gc
 
-        return Module(feature.channels, self._hidden(feature), str(self.variant))
+        return gc.GlobalContext(feature.channels, self._hidden(feature), str(self.variant))

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, log2
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values, uniform_fan_in
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes, torch_default
 from graphsurgery.template import dla_mean, nearest_resize
-from graphsurgery.template.template import Template
 
 from .se import excite
-
-if TYPE_CHECKING:
-    import torch
 
 
 class GatherExcite(Block):
@@ -55,25 +48,17 @@ class GatherExcite(Block):
     aliases = ((r"conv\.0\.weight", "gather.conv1.weight"), (r"conv\.1\.(\w+)", r"gather.norm1.\1"))
 
     @property
-    def _extent(self) -> int:
-        return int(self.values["extent"] or 0)
-
-    @property
-    def _eps(self) -> float:
-        return float(self.values.get("bn_eps") or 0)
-
-    @property
     def _stages(self) -> int:
         """Depthwise convolutions of the gather: none, one over the whole map, or one for each halving."""
         if self.variant == "theta-minus":
             return 0
-        return int(log2(self._extent)) if self._extent else 1
+        return int(log2(self.integer("extent"))) if self.integer("extent") else 1
 
     def _hidden(self, feature: FeatureMap) -> int:
         return int(self.values.get("hidden") or max(1, int(feature.channels / 16 + 0.5)))
 
     def check(self, feature: FeatureMap) -> None:
-        if self._stages and not self._extent and not feature.static:
+        if self._stages and not self.integer("extent") and not feature.static:
             raise BlockError(
                 f"{self.spelled} with extent 0 has a convolution as large as the map, "
                 f"and {feature.label} has a dynamic height or width; give an extent of 2, 4 or 8"
@@ -82,14 +67,13 @@ class GatherExcite(Block):
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
         for stage in range(1, self._stages + 1):
-            kernel = (3, 3) if self._extent else feature.size
+            kernel = (3, 3) if self.integer("extent") else feature.size
             shapes[f"gather.conv{stage}.weight"] = (channels, 1, *kernel)
             shapes |= bn_shapes(f"gather.norm{stage}", channels)
-        if self.variant == "theta-plus":
-            hidden = self._hidden(feature)
-            shapes |= {"mlp.fc1.weight": (hidden, channels, 1, 1), "mlp.fc1.bias": (hidden,)}
-            shapes |= {"mlp.fc2.weight": (channels, hidden, 1, 1), "mlp.fc2.bias": (channels,)}
-        return shapes
+        if self.variant != "theta-plus":
+            return shapes
+        hidden = self._hidden(feature)
+        return shapes | layer_shapes({"mlp.fc1": (hidden, channels, 1, 1), "mlp.fc2": (channels, hidden, 1, 1)})
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """The port in SRM's repository has a bias in front of its BatchNorm: the mean is as much smaller without it."""
@@ -101,26 +85,19 @@ class GatherExcite(Block):
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         values: dict[str, Array] = {}
-        for key, shape in self.parameters(feature).items():
+        shapes = self.parameters(feature)
+        for key, shape in shapes.items():
             if key.startswith("mlp"):  # the prototxt's filler: Gaussian of deviation 0.01, biases 0
-                deviation = 0.01 if key.endswith("weight") else 0.0
-                values[key] = rng.normal(0.0, deviation, size=shape).astype(np.float32)
+                values[key] = rng.normal(0.0, 0.01 if key.endswith("weight") else 0.0, size=shape).astype(np.float32)
             elif "conv" in key:
-                values[key] = uniform_fan_in(rng, shape, shape[2] * shape[3])
-        for stage in range(1, self._stages + 1):
-            values |= bn_values(f"gather.norm{stage}", feature.channels)
-        return values
+                values |= torch_default({key: shape}, rng)
+        return values | torch_default({key: shape for key, shape in shapes.items() if ".norm" in key}, rng)
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if self.variant == "theta-minus":
             return super().identity(feature)
-        values = self.initial(feature, np.random.default_rng(0))
-        if self.variant == "theta-plus":
-            values["mlp.fc2.weight"] = np.zeros_like(values["mlp.fc2.weight"])
-            values["mlp.fc2.bias"] = np.full_like(values["mlp.fc2.bias"], SATURATED)
-        else:
-            values |= bn_values(f"gather.norm{self._stages}", feature.channels, 0.0, SATURATED)
-        return values
+        last = "mlp.fc2" if self.variant == "theta-plus" else f"gather.norm{self._stages}"
+        return self.with_constants(feature, {f"{last}.weight": 0.0, f"{last}.bias": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         known = self.variant == "theta-plus" and "mlp.fc1.weight" in shapes
@@ -128,7 +105,7 @@ class GatherExcite(Block):
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """How the map is gathered where that takes a convolution as large as the map, or how the gate is resized."""
-        if self._extent:
+        if self.integer("extent"):
             return ("resize", "matrices") if feature.static else ("resize",)
         if not self._stages:
             return ("mean",)
@@ -145,13 +122,13 @@ class GatherExcite(Block):
             wanted = "sums" if t.feature.static and max(t.feature.size) > dla_mean.KERNEL else "convolution"
             return wanted if wanted in lowerings else lowerings[0]
         if t.target == "onnxruntime" and t.feature.dtype == "float32":
-            if self._extent == 8 and "matrices" in lowerings:
+            if self.integer("extent") == 8 and "matrices" in lowerings:
                 return "matrices"
             if "convolution" in lowerings:
                 return "convolution"
         return lowerings[0]
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         whole = lowering in ("product", "sums")
         gathered, size = self._whole_map(t, lowering) if whole else self._gather(t)
         if self.variant == "theta-plus":
@@ -159,19 +136,21 @@ class GatherExcite(Block):
         gate = t.sigmoid(gathered)
         if lowering == "matrices" and size is not None:
             return t.mul(t.x, nearest_resize.by_matrices(t, gate, size))
-        return t.mul(t.x, t.resize_nearest(gate, size) if self._extent else gate)
+        return t.mul(t.x, t.resize_nearest(gate, size) if self.integer("extent") else gate)
 
-    def _whole_map(self, t: Template, lowering: str) -> tuple[gs.Variable, None]:
+    def _whole_map(self, t: Template, lowering: str) -> tuple[Variable, None]:
         """The convolution over the whole map as the mean of a product with its weight times H*W, or as a sum."""
         factor, shape = t.feature.area if lowering == "product" else 1.0, (1, t.feature.channels, *t.feature.size)
-        weight, shift = t.folded("gather.conv1.weight", "gather.norm1", self._eps, factor=factor, shape=shape)
+        weight, shift = t.folded(
+            "gather.conv1.weight", "gather.norm1", self.number("bn_eps"), factor=factor, shape=shape
+        )
         bias = t.constant(shift.reshape(1, -1, 1, 1), "gather.conv1.bias")
         weighted = t.mul(t.x, weight)
         return t.add(t.mean_hw(weighted) if lowering == "product" else dla_mean.total(t, weighted), bias), None
 
-    def _gather(self, t: Template) -> tuple[gs.Variable, tuple[int, int] | None]:
+    def _gather(self, t: Template) -> tuple[Variable, tuple[int, int] | None]:
         """The gathered map and its (height, width), None where those are dynamic."""
-        extent, size = self._extent, t.feature.size if t.feature.static else None
+        extent, size = self.integer("extent"), t.feature.size if t.feature.static else None
         small = (-(-size[0] // extent), -(-size[1] // extent)) if size and extent else size
         if self.variant == "theta-minus":
             if not extent:
@@ -188,33 +167,33 @@ class GatherExcite(Block):
                 pads=[border] * 4,
                 count_include_pad=0,
             ), small
-        x: gs.Variable = t.x
+        x: Variable = t.x
         for stage in range(1, self._stages + 1):
-            weight, shift = t.folded(f"gather.conv{stage}.weight", f"gather.norm{stage}", self._eps)
+            weight, shift = t.folded(f"gather.conv{stage}.weight", f"gather.norm{stage}", self.number("bn_eps"))
             bias = t.constant(shift, f"gather.conv{stage}.bias")
             shape = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
             x = t.conv(t.relu(x) if stage > 1 else x, weight, bias, group=t.feature.channels, **shape)
         return x, small
 
-    def _averaged(self, t: Template, window: int, border: int, size: tuple[int, int]) -> gs.Variable:
+    def _averaged(self, t: Template, window: int, border: int, size: tuple[int, int]) -> Variable:
         """The same means as a convolution, times what is to be made up for where it counts padding."""
         channels, share = t.feature.channels, 2.0 ** -ceil(2 * log2(window))
         kernel = t.constant(np.full((channels, 1, window, window), share), "pool")
-        total = t.conv(t.x, kernel, strides=[self._extent] * 2, pads=[border] * 4, group=channels)
+        total = t.conv(t.x, kernel, strides=[self.integer("extent")] * 2, pads=[border] * 4, group=channels)
         counts = []
         for side, count in zip(t.feature.size, size, strict=True):
-            first = np.arange(count) * self._extent - border
+            first = np.arange(count) * self.integer("extent") - border
             counts.append(np.minimum(first + window, side) - np.maximum(first, 0))
         return t.mul(total, t.constant(1 / (share * np.outer(*counts)[None, None]), "positions"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.ge import GatherExcite as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import ge
 
-        return Module(
+        return ge.GatherExcite(
             feature.channels,
             variant=str(self.variant),
-            extent=self._extent,
+            extent=self.integer("extent"),
             size=feature.size if feature.static else None,
             hidden=self._hidden(feature) if self.variant == "theta-plus" else None,
-            bn_eps=self._eps,
+            bn_eps=self.number("bn_eps"),
         )

@@ -6,20 +6,13 @@ Ruan et al., "Linear Context Transform Block", AAAI 2020, arXiv:1909.03834.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
 
 from . import norms
-
-if TYPE_CHECKING:
-    import torch
+from .widths import require_divisor
 
 
 class LinearContextTransform(Block):
@@ -38,19 +31,14 @@ class LinearContextTransform(Block):
     )
     aliases = ((r"(?:gn|norm)\.weight|weight", "w"), (r"(?:gn|norm)\.bias|bias", "b"))
 
-    @property
-    def _groups(self) -> int:
-        return int(self.values["groups"] or 1)
-
     def check(self, feature: FeatureMap) -> None:
-        if feature.channels % self._groups:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels, which {self._groups} groups do not divide"
-            )
+        require_divisor(feature, self.integer("groups"), "groups")
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if feature.channels == self._groups:
-            return [f"with one channel to a group (groups={self._groups}) the gate does not depend on the input"]
+        if feature.channels == self.integer("groups"):
+            return [
+                f"with one channel to a group (groups={self.integer('groups')}) the gate does not depend on the input"
+            ]
         return []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
@@ -60,7 +48,7 @@ class LinearContextTransform(Block):
         return {"w": np.ones(feature.channels, np.float32), "b": np.zeros(feature.channels, np.float32)}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        return {"w": np.zeros(feature.channels, np.float32), "b": np.full(feature.channels, SATURATED, np.float32)}
+        return self.with_constants(feature, {"w": 0.0, "b": SATURATED})
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         return norms.lowerings(feature, opset)
@@ -68,13 +56,13 @@ class LinearContextTransform(Block):
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         return norms.choose(t, lowerings)
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
-        eps = float(self.values["eps"] or 0)
+    def emit(self, t: Template, lowering: str) -> Variable:
+        eps = self.number("eps")
         weight, bias = t.values("w"), t.values("b")
-        normal = norms.group_norm(t, t.mean_hw(t.x), self._groups, weight, bias, eps, lowering, side=2)
+        normal = norms.group_norm(t, t.mean_hw(t.x), self.integer("groups"), weight, bias, eps, lowering, side=2)
         return t.mul(t.x, t.sigmoid(normal))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.lct import LinearContextTransform as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import lct
 
-        return Module(feature.channels, self._groups, eps=float(self.values["eps"] or 0))
+        return lct.LinearContextTransform(feature.channels, self.integer("groups"), eps=self.number("eps"))

@@ -6,24 +6,17 @@ Li et al., "Large Selective Kernel Network for Remote Sensing Object Detection",
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block
-from graphsurgery.blocks.initial_weights import layer_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
-from . import products
+from . import onnxruntime_forms
 from .activations import gelu
-from .parts import depthwise, largest_plane_by_rows, linear, mean_plane_by_rows
+from .layers import depthwise, largest_plane_by_rows, linear, mean_plane_by_rows
 from .transformer import concat
-
-if TYPE_CHECKING:
-    import torch
 
 _UNIT = "spatial_gating_unit."
 
@@ -70,30 +63,21 @@ class LSK(Block):
         if self.variant == "attention":
             square = (channels, channels, 1, 1)
             weights = {"proj_1": square, **weights, "proj_2": square}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer, shape in weights.items():
-            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
-        return shapes
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return layer_values(rng, self.parameters(feature))
+        return layer_shapes(weights)
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
         layer, bias = ("proj_2", 0.0) if self.variant == "attention" else ("conv", 1.0)
-        values[f"{layer}.weight"] = np.zeros_like(values[f"{layer}.weight"])
-        values[f"{layer}.bias"] = np.full_like(values[f"{layer}.bias"], bias)
-        return values
+        return self.with_constants(feature, {f"{layer}.weight": 0.0, f"{layer}.bias": bias})
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        """In steps: for onnxruntime, at sites that products.gate_in_steps can be put on."""
-        possible = feature.static and feature.dtype == "float32" and products.in_steps(feature.size)
+        """In steps: for onnxruntime, at sites that onnxruntime_forms.gate_in_steps can be put on."""
+        possible = feature.static and feature.dtype == "float32" and onnxruntime_forms.in_steps(feature.size)
         return ("planes", "steps") if possible else ("planes",)
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         return lowerings[-1] if t.target == "onnxruntime" else "planes"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         if self.variant == "unit":
             return self._unit(t, t.x, lowering)
         # the unit's output grows with the square of x: float16 takes it smaller, and proj_2 larger
@@ -101,7 +85,7 @@ class LSK(Block):
         inner = self._unit(t, gelu(t, linear(t, t.x, "proj_1")), lowering, factor)
         return t.add(t.x, t.conv(inner, t.weight("proj_2.weight", factor=1 / factor), t.weight("proj_2.bias")))
 
-    def _unit(self, t: Template, x: gs.Variable, lowering: str, factor: float = 1.0) -> gs.Variable:
+    def _unit(self, t: Template, x: Variable, lowering: str, factor: float = 1.0) -> Variable:
         """The gating unit, times a factor."""
         prefix, in_steps = self._prefix, lowering == "steps"
         near = depthwise(t, x, f"{prefix}conv0")
@@ -120,18 +104,18 @@ class LSK(Block):
         weight = t.weight(f"{prefix}conv.weight", factor=factor)
         return t.mul(x, t.conv(mixed, weight, t.weight(f"{prefix}conv.bias", factor=factor)))
 
-    def _selected(self, t: Template, pooled: gs.Variable, row: int, *, in_steps: bool) -> gs.Variable:
+    def _selected(self, t: Template, pooled: Variable, row: int, *, in_steps: bool) -> Variable:
         """One of the two selection maps, [N, 1, H, W]: a convolution of its own is cheaper than a Split."""
         name = f"{self._prefix}conv_squeeze"
         weight = t.values(f"{name}.weight")[row : row + 1]
         mean, largest = weight[:, :1] / 2, weight[:, 1:]
         kernel, bias = np.concatenate([mean, mean, largest], axis=1), t.values(f"{name}.bias")[row : row + 1]
         if in_steps:
-            return products.gate_in_steps(t, pooled, kernel, bias, name)
+            return onnxruntime_forms.gate_in_steps(t, pooled, kernel, bias, name)
         weight, shift = t.constant(kernel, f"{name}.weight"), t.constant(bias, f"{name}.bias")
         return t.sigmoid(t.conv(pooled, weight, shift, pads=[3] * 4))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
+    def module(self, feature: FeatureMap) -> Module:
         from graphsurgery.patterns.modules.lsk import LSK as Unit
         from graphsurgery.patterns.modules.lsk import LSKAttention
 

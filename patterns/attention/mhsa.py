@@ -6,22 +6,16 @@ Srinivas et al., "Bottleneck Transformers for Visual Recognition", CVPR 2021, ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.blocks.initial_weights import layer_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
-from .parts import linear
-from .transformer import attend, in_heads, like_map, product, reshape, transpose, wide_constant
-
-if TYPE_CHECKING:
-    import torch
+from .layers import linear
+from .transformer import attend, concat, in_heads, like_map, product, reshape, transpose
+from .widths import require_divisor
 
 _HEIGHT, _WIDTH = "pos_embed.height_rel", "pos_embed.width_rel"
 
@@ -34,6 +28,7 @@ class MHSA(Block):
     name = "mhsa"
     title = "Multi-Head Self-Attention (BoTNet)"
     demand = 46
+    quadratic = True
     paper = "Bottleneck Transformers for Visual Recognition, CVPR 2021, arXiv:2101.11605"
     reference = "the author's gist as in timm, layers/bottleneck_attn.py; yolo: MHSA of the YOLO collections"
     formula = (
@@ -55,33 +50,24 @@ class MHSA(Block):
         ),
     )
 
-    @property
-    def _heads(self) -> int:
-        return int(self.values["heads"] or 0)
-
     def _key_dim(self, feature: FeatureMap) -> int:
-        return int(self.values.get("key_dim") or feature.channels // self._heads)
+        return int(self.values.get("key_dim") or feature.channels // self.integer("heads"))
 
     def check(self, feature: FeatureMap) -> None:
-        if feature.channels % self._heads:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels, which {self._heads} heads do not divide"
-            )
+        require_divisor(feature, self.integer("heads"), "heads")
         if not feature.static and (self.variant == "botnet" or self.values["pos_emb"]):
             raise BlockError(
                 f"{self.spelled} has one weight per row and column, and {feature.label} has a dynamic height or width"
             )
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, heads, shapes = feature.channels, self._heads, dict[str, tuple[int, ...]]()
+        channels, heads, shapes = feature.channels, self.integer("heads"), dict[str, tuple[int, ...]]()
         if self.variant == "yolo":
             width = channels // heads
             if self.values["pos_emb"]:
                 shapes["rel_h_weight"] = (1, heads, width, 1, feature.size[1])
                 shapes["rel_w_weight"] = (1, heads, width, feature.size[0], 1)
-            for layer in ("query", "key", "value"):
-                shapes |= {f"{layer}.weight": (channels, channels, 1, 1), f"{layer}.bias": (channels,)}
-            return shapes
+            return shapes | layer_shapes(dict.fromkeys(("query", "key", "value"), (channels, channels, 1, 1)))
         key = self._key_dim(feature)
         shapes["qkv.weight"] = (2 * heads * key + channels, channels, 1, 1)
         if self.values["qkv_bias"]:
@@ -90,8 +76,7 @@ class MHSA(Block):
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         shapes = self.parameters(feature)
-        layers = {key: shape for key, shape in shapes.items() if "rel" not in key}
-        values = layer_values(rng, layers)
+        values = torch_default({key: shape for key, shape in shapes.items() if "rel" not in key}, rng)
         for key, shape in shapes.items():
             if self.variant == "botnet" and key != "qkv.bias":
                 # normal, cut off at 2, and as wide as one over the root of the fan-in
@@ -109,23 +94,24 @@ class MHSA(Block):
         (outputs, channels), key = shapes["qkv.weight"][:2], shapes[_HEIGHT][1]
         return {"key_dim": key, "heads": max(1, (outputs - channels) // (2 * key)), "qkv_bias": "qkv.bias" in shapes}
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         q, k, v, added = self._yolo(t) if self.variant == "yolo" else self._botnet(t)
         return like_map(t, attend(t, q, k, v, added=added), t.feature.channels)
 
-    def _yolo(self, t: Template) -> tuple[gs.Variable, gs.Variable, gs.Variable, list[gs.Variable]]:
+    def _yolo(self, t: Template) -> tuple[Variable, Variable, Variable, list[Variable]]:
         q, k, v = (
-            in_heads(t, linear(t, t.x, layer), self._heads, self._key_dim(t.feature))
+            in_heads(t, linear(t, t.x, layer), self.integer("heads"), self._key_dim(t.feature))
             for layer in ("query", "key", "value")
         )
         if not self.values["pos_emb"]:
             return q, k, v, []
-        table = (t.values("rel_h_weight") + t.values("rel_w_weight")).reshape(1, self._heads, -1, t.feature.area)
-        position = wide_constant(t, table.transpose(0, 1, 3, 2), "position")
-        return q, k, v, [product(t, position, q)]
+        table = (t.values("rel_h_weight") + t.values("rel_w_weight")).reshape(
+            1, self.integer("heads"), -1, t.feature.area
+        )
+        return q, k, v, [product(t, table.transpose(0, 1, 3, 2), q)]
 
-    def _botnet(self, t: Template) -> tuple[gs.Variable, gs.Variable, gs.Variable, list[gs.Variable]]:
-        heads, key = self._heads, self._key_dim(t.feature)
+    def _botnet(self, t: Template) -> tuple[Variable, Variable, Variable, list[Variable]]:
+        heads, key = self.integer("heads"), self._key_dim(t.feature)
         scale, keys = key**-0.5, heads * key
         q, k, v = (
             in_heads(t, self._projected(t, start, stop, factor), heads, (stop - start) // heads)
@@ -138,37 +124,37 @@ class MHSA(Block):
         undone = 1.0 if self.values["scale_pos_embed"] else 1 / scale  # the scale that is part of q
         return q, k, v, [self._relative(t, q, undone)]
 
-    def _projected(self, t: Template, start: int, stop: int, factor: float) -> gs.Variable:
+    def _projected(self, t: Template, start: int, stop: int, factor: float) -> Variable:
         weight = t.rows("qkv.weight", range(start, stop), factor=factor)
         bias = t.constant(t.values("qkv.bias")[start:stop] * factor, "qkv.bias") if self.values["qkv_bias"] else None
         return t.conv(t.x, weight, bias)
 
-    def _relative(self, t: Template, q: gs.Variable, factor: float) -> gs.Variable:
+    def _relative(self, t: Template, q: Variable, factor: float) -> Variable:
         """The position terms [N, heads, HW, HW] of the scaled queries [N, heads, d, HW]."""
-        (height, width), heads, key = t.feature.size, self._heads, self._key_dim(t.feature)
+        (height, width), heads, key = t.feature.size, self.integer("heads"), self._key_dim(t.feature)
         grid = reshape(t, q, (0, heads, key, height, width))
         by_row = transpose(t, grid, (0, 1, 3, 4, 2))  # [N, heads, H, W, d]
         by_column = transpose(t, grid, (0, 1, 4, 3, 2))  # [N, heads, W, H, d]
-        rows = product(t, by_row, wide_constant(t, _offsets(t.values(_HEIGHT) * factor, height), _HEIGHT))
-        columns = product(t, by_column, wide_constant(t, _offsets(t.values(_WIDTH) * factor, width), _WIDTH))
-        columns = transpose(t, columns, (0, 1, 3, 2, 4), columns.dtype)
-        both = t.op("Concat", rows, columns, dtype=rows.dtype, axis=4)  # [N, heads, H, W, H + W]
-        both = t.op("Reshape", both, t.integers((0, heads, height * width, height + width), "shape"), dtype=both.dtype)
         spread = np.concatenate([np.kron(np.eye(height), np.ones(width)), np.kron(np.ones(height), np.eye(width))])
-        return product(t, both, wide_constant(t, spread.reshape(1, 1, height + width, -1), "spread"))
+        with t.statistics():
+            rows = product(t, by_row, t.constant(_offsets(t.values(_HEIGHT) * factor, height), _HEIGHT), 5)
+            columns = product(t, by_column, t.constant(_offsets(t.values(_WIDTH) * factor, width), _WIDTH), 5)
+            both = concat(t, [rows, transpose(t, columns, (0, 1, 3, 2, 4))], 4)  # [N, heads, H, W, H + W]
+            both = reshape(t, both, (0, heads, height * width, height + width))
+            return t.op("MatMul", both, t.constant(spread.reshape(1, 1, height + width, -1), "spread"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
+    def module(self, feature: FeatureMap) -> Module:
         from graphsurgery.patterns.modules.mhsa import BottleneckAttention, YoloMHSA
 
         if self.variant == "yolo":
-            return YoloMHSA(feature.channels, self._heads, feature.size if self.values["pos_emb"] else None)
+            return YoloMHSA(feature.channels, self.integer("heads"), feature.size if self.values["pos_emb"] else None)
         return BottleneckAttention(
             feature.channels,
             feature.size,
-            heads=self._heads,
+            heads=self.integer("heads"),
             key_dim=self._key_dim(feature),
-            bias=bool(self.values["qkv_bias"]),
-            scale_pos_embed=bool(self.values["scale_pos_embed"]),
+            bias=self.flag("qkv_bias"),
+            scale_pos_embed=self.flag("scale_pos_embed"),
         )
 
 

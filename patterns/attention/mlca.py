@@ -8,19 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import log2
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.template.template import Template
-
-if TYPE_CHECKING:
-    import torch
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
 
 _SMALL = 1600  # positions; beyond, the matrices of one product take more than half a megabyte
 
@@ -46,32 +38,21 @@ class MixedLocalChannelAttention(Block):
 
     def _kernel(self, feature: FeatureMap) -> int:
         if self.values["kernel_size"]:
-            return int(self.values["kernel_size"])
+            return self.integer("kernel_size")
         k = int(abs(log2(feature.channels) + 1) / 2)
         return k if k % 2 else k + 1
-
-    @property
-    def _cells(self) -> int:
-        return int(self.values["local_size"] or 1)
-
-    @property
-    def _share(self) -> float:
-        return float(self.values["local_weight"] or 0)
 
     def check(self, feature: FeatureMap) -> None:
         if not feature.static:
             raise BlockError(f"mlca has fixed cells, and {feature.label} has a dynamic height or width")
         if self._kernel(feature) % 2 == 0:
             raise BlockError(f"kernel_size of mlca is odd, not {self._kernel(feature)}")
-        if self._share > 1:
-            raise BlockError(f"local_weight of mlca is a share from 0 to 1, not {self._share:g}")
+        if self.number("local_weight") > 1:
+            raise BlockError(f"local_weight of mlca is a share from 0 to 1, not {self.number('local_weight'):g}")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         kernel = self._kernel(feature)
         return {"conv.weight": (1, 1, kernel), "conv_local.weight": (1, 1, kernel)}
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"kernel_size": max(shapes["conv.weight"])} if "conv.weight" in shapes else {}
@@ -82,24 +63,24 @@ class MixedLocalChannelAttention(Block):
         """
         if not feature.static:
             return ("sides",)
-        equal = all(side % self._cells == 0 for side in feature.size)
+        equal = all(side % self.integer("local_size") == 0 for side in feature.size)
         return [*(["positions"] if feature.area <= _SMALL else []), *(["cells"] if equal else []), "sides"]
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         fixed = [form for form in lowerings if form != "cells"]
         return "cells" if t.target == "onnxruntime" and "cells" in lowerings else fixed[0]
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
-        grid = [0, t.feature.channels, self._cells, self._cells]
-        flat = [0, t.feature.channels, self._cells**2]
-        down = [_means(side, self._cells) for side in t.feature.size]
-        up = [_means(self._cells, side) for side in t.feature.size]
+    def emit(self, t: Template, lowering: str) -> Variable:
+        grid = [0, t.feature.channels, self.integer("local_size"), self.integer("local_size")]
+        flat = [0, t.feature.channels, self.integer("local_size") ** 2]
+        down = [_means(side, self.integer("local_size")) for side in t.feature.size]
+        up = [_means(self.integer("local_size"), side) for side in t.feature.size]
         up[1] = up[1] / 2  # so that equal shares, the default, need no product; halves round nothing
         if lowering == "positions":
             row = t.op("Reshape", t.x, t.integers([*flat[:2], t.feature.area], "positions"))
             cells = t.op("MatMul", row, _rank(t, np.kron(*down).T, 3, "cells"))
         elif lowering == "cells":
-            sides = [side // self._cells for side in t.feature.size]
+            sides = [side // self.integer("local_size") for side in t.feature.size]
             pooled = t.op("AveragePool", t.x, kernel_shape=sides, strides=sides)
             cells = t.op("Reshape", pooled, t.integers(flat, "flat"))
         else:
@@ -107,9 +88,11 @@ class MixedLocalChannelAttention(Block):
 
         by_cell = t.op("Transpose", cells, perm=[0, 2, 1])
         whole = t.reduce("ReduceMean", by_cell, (1,))
-        local = self._gate(t, by_cell, "conv_local", 2 * self._share, [0, self._cells**2, -1])
+        local = self._gate(
+            t, by_cell, "conv_local", 2 * self.number("local_weight"), [0, self.integer("local_size") ** 2, -1]
+        )
         local = t.op("Transpose", local, perm=[0, 2, 1])
-        whole = self._gate(t, whole, "conv", 2 * (1 - self._share), [0, -1, 1])
+        whole = self._gate(t, whole, "conv", 2 * (1 - self.number("local_weight")), [0, -1, 1])
         gate = t.add(local, whole)
 
         if lowering == "positions":
@@ -117,7 +100,7 @@ class MixedLocalChannelAttention(Block):
             return t.mul(t.x, t.op("Reshape", wide, t.integers([*flat[:2], *t.feature.size], "map")))
         return t.mul(t.x, _both_sides(t, t.op("Reshape", gate, t.integers(grid, "grid")), up, "spread"))
 
-    def _gate(self, t: Template, x: gs.Variable, layer: str, factor: float, shape: Sequence[int]) -> gs.Variable:
+    def _gate(self, t: Template, x: Variable, layer: str, factor: float, shape: Sequence[int]) -> Variable:
         """sigmoid of the convolution of one sequence of all numbers of [N, S, C], times a factor."""
         one = 1 if t.target == "onnxruntime" else 2  # as in eca, that is faster with one axis behind the channels
         sequence = t.op("Reshape", x, t.integers([0, *[1] * one, -1], "sequence"))
@@ -127,10 +110,12 @@ class MixedLocalChannelAttention(Block):
             gate = t.mul(gate, t.constant(np.full([1] * (one + 2), factor), "share"))
         return t.op("Reshape", gate, t.integers(shape, "by_cell"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.mlca import MixedLocalChannelAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import mlca
 
-        return Module(self._kernel(feature), self._cells, self._share)
+        return mlca.MixedLocalChannelAttention(
+            self._kernel(feature), self.integer("local_size"), self.number("local_weight")
+        )
 
 
 def _means(source: int, target: int) -> Array:
@@ -142,7 +127,7 @@ def _means(source: int, target: int) -> Array:
     return matrix
 
 
-def _both_sides(t: Template, x: gs.Variable, matrices: list[Array], name: str) -> gs.Variable:
+def _both_sides(t: Template, x: Variable, matrices: list[Array], name: str) -> Variable:
     """rows @ (x @ columns^T) on [N, C, h, w]: onnxruntime makes one product of the inner ones."""
     rows, columns = matrices
     wide = t.op("MatMul", x, _rank(t, columns.T, 4, f"{name}.columns"))

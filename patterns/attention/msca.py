@@ -6,20 +6,12 @@ arXiv:2209.08575.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-import numpy as np
-import onnx_graphsurgeon as gs
+from graphsurgery.blocks import Array, Block, FeatureMap, Module, Template, Variable
 
-from graphsurgery.blocks.block import Array, Block
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention.activations import gelu
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.parts import branched, depthwise, linear
-from graphsurgery.template.template import Template
-
-if TYPE_CHECKING:
-    import torch
+from .activations import gelu
+from .layers import branched, depthwise, linear
 
 _KERNELS: dict[str, tuple[int, int]] = {
     "conv0": (5, 5),
@@ -65,28 +57,23 @@ class MultiScaleConvolutionalAttention(Block):
             shapes[f"{self._prefix if layer == 'conv3' else ''}{layer}.weight"] = (channels, channels, 1, 1)
         return shapes | {f"{key.removesuffix('weight')}bias": (channels,) for key in shapes}
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
         # the wrapper's unit passes on what it gets, so that proj_2 has something to learn from
-        known = {f"{self._prefix}conv3.weight": 0.0, f"{self._prefix}conv3.bias": 1.0}
-        if self.variant == "wrapper":
-            known |= {"proj_2.weight": 0.0, "proj_2.bias": 0.0}
-        return values | {key: np.full_like(values[key], value) for key, value in known.items()}
+        values = {f"{self._prefix}conv3.weight": 0.0, f"{self._prefix}conv3.bias": 1.0}
+        wrapper = {"proj_2.weight": 0.0, "proj_2.bias": 0.0} if self.variant == "wrapper" else {}
+        return self.with_constants(feature, values | wrapper)
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         if self.variant == "unit":
             return self._unit(t, t.x)
         return t.add(t.x, linear(t, self._unit(t, gelu(t, linear(t, t.x, "proj_1"))), "proj_2"))
 
-    def _unit(self, t: Template, x: gs.Variable) -> gs.Variable:
+    def _unit(self, t: Template, x: Variable) -> Variable:
         branches = [(f"{self._prefix}conv{n}_1", f"{self._prefix}conv{n}_2") for n in range(3)]
         total = branched(t, depthwise(t, x, f"{self._prefix}conv0"), branches)
         return t.mul(x, linear(t, total, f"{self._prefix}conv3"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
+    def module(self, feature: FeatureMap) -> Module:
         from graphsurgery.patterns.modules.msca import AttentionModule, SpatialAttention
 
         return (SpatialAttention if self.variant == "wrapper" else AttentionModule)(feature.channels)

@@ -5,20 +5,14 @@ Liu et al., "NAM: Normalization-based Attention Module", arXiv:2111.12419.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
-from graphsurgery.errors import BlockError, WeightsError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes
+from graphsurgery.errors import WeightsError
 from graphsurgery.template.weight_folding import affine
-
-if TYPE_CHECKING:
-    import torch
 
 _CHANNEL, _SPATIAL = "Channel_Att.bn2", "Spatial_Att.bn2"
 # Any positive scale gives the weights 1/C; a small one keeps the gate at 1 for inputs down to -3000 * C.
@@ -63,17 +57,13 @@ class NAM(Block):
         shapes = bn_shapes(_CHANNEL, feature.channels)
         return shapes | bn_shapes(_SPATIAL, feature.area) if self._spatial else shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        values = bn_values(_CHANNEL, feature.channels)
-        return values | bn_values(_SPATIAL, feature.area) if self._spatial else values
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = bn_values(_CHANNEL, feature.channels, _IDENTITY_SCALE, SATURATED * feature.channels)
+        values = {f"{_CHANNEL}.weight": _IDENTITY_SCALE, f"{_CHANNEL}.bias": SATURATED * feature.channels}
         if self._spatial:
-            values |= bn_values(_SPATIAL, feature.area, _IDENTITY_SCALE, SATURATED * feature.area)
-        return values
+            values |= {f"{_SPATIAL}.weight": _IDENTITY_SCALE, f"{_SPATIAL}.bias": SATURATED * feature.area}
+        return self.with_constants(feature, values)
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         scale, shift = self._folded(t, _CHANNEL)
         y = t.mul(t.x, t.sigmoid(t.per_channel_affine(t.x, scale, shift, "affine")))
         if not self._spatial:
@@ -83,15 +73,15 @@ class NAM(Block):
         return t.mul(y, t.sigmoid(z))
 
     def _folded(self, t: Template, bn: str) -> tuple[Array, Array]:
-        scale, shift = affine(t.values, bn, float(self.values["bn_eps"] or 0))
+        scale, shift = affine(t.values, bn, self.number("bn_eps"))
         gamma = np.abs(t.values(f"{bn}.weight"))
         if gamma.sum() == 0:
             raise WeightsError(f"all of {bn}.weight is 0, and nam divides by its sum")
         weight = gamma / gamma.sum()
         return weight * scale, weight * shift
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.nam import NAM as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import nam
 
         size = feature.size if self._spatial else None
-        return Module(feature.channels, variant=str(self.variant), size=size, bn_eps=float(self.values["bn_eps"] or 0))
+        return nam.NAM(feature.channels, variant=str(self.variant), size=size, bn_eps=self.number("bn_eps"))

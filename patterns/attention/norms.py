@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, FeatureMap, Template, Variable
 
+SMALLEST = 2.0**-14
+"""The smallest normal number of float16: what a template divides by is never less."""
 INSTANCE_NORM, STATISTICS = "instance-norm", "statistics"
 _LARGE = 4096  # positions; below, the operator was as fast or faster on two cores
 
@@ -43,7 +43,7 @@ def choose(t: Template, forms: Sequence[str]) -> str:
     return forms[-1] if t.target == "onnxruntime" and large else forms[0]
 
 
-def instance_norm(t: Template, x: gs.Tensor, weight: Array, bias: Array, eps: float, lowering: str) -> gs.Variable:
+def instance_norm(t: Template, x: gs.Tensor, weight: Array, bias: Array, eps: float, lowering: str) -> Variable:
     """x [N, C, h, w] normalised over h and w (population variance), times weight [C], plus bias [C]."""
     with t.statistics():  # TensorRT 11 computes the operator in the type of its input
         if lowering == INSTANCE_NORM:
@@ -54,9 +54,7 @@ def instance_norm(t: Template, x: gs.Tensor, weight: Array, bias: Array, eps: fl
         return t.add(normal, t.constant(bias.reshape(shape), "shift")) if bias.any() else normal
 
 
-def statistics(
-    t: Template, x: gs.Tensor, eps: float, mean: gs.Variable | None = None
-) -> tuple[gs.Variable, gs.Variable]:
+def statistics(t: Template, x: gs.Tensor, eps: float, mean: Variable | None = None) -> tuple[Variable, Variable]:
     """(x - mean, sqrt(variance + eps)) over h and w of [N, C, h, w]; the latter [N, C, 1, 1]."""
     with t.statistics():
         centred = t.sub(x, mean or t.mean_hw(x))
@@ -66,7 +64,7 @@ def statistics(
 
 def group_norm(
     t: Template, x: gs.Tensor, groups: int, weight: Array, bias: Array, eps: float, lowering: str, side: int
-) -> gs.Variable:
+) -> Variable:
     """GroupNorm of a strip, [N, C, h, 1] (``side`` 2) or [N, C, 1, w] (``side`` 3), with weight and bias [C].
 
     The strip is a map of ``groups`` channels for an instance normalisation. ONNX's own operator has its parameters per
@@ -77,3 +75,51 @@ def group_norm(
     normal = instance_norm(t, flat, np.ones(groups), np.zeros(groups), eps, lowering)
     shape = [0, channels, -1, 1] if side == 2 else [0, channels, 1, -1]
     return t.per_channel_affine(t.op("Reshape", normal, t.integers(shape, "strip")), weight, bias, "affine")
+
+
+def layer_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
+    """LayerNorm over the channels of [N, C, 1, 1], with weight and bias of that prefix."""
+    with t.statistics():
+        operator = t.supports("LayerNormalization")
+        shape = (-1, 1, 1) if operator else (1, -1, 1, 1)
+        weight, bias = (t.weight(f"{prefix}.{part}", shape) for part in ("weight", "bias"))
+        if operator:
+            return t.op("LayerNormalization", x, weight, bias, axis=1, epsilon=eps)
+        return t.add(t.mul(_over_deviation(t, _centred(t, x, 1), 1, eps, "eps"), weight), bias)
+
+
+def token_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
+    """LayerNorm over the channels of tokens, the last of four axes, with weight and bias of that prefix.
+
+    As one operator from opset 17 on; not in float64, since its epsilon is an attribute in float32. Before, what is left
+    of the mean of many channels after one subtraction is subtracted as well: where all channels are equal, nothing but
+    that would be normalised.
+    """
+    with t.statistics():
+        operator = t.supports("LayerNormalization") and t.dtype != "float64"
+        normal = x if operator else _over_deviation(t, _centred(t, _centred(t, x, 3), 3), 3, eps, "ln_eps")
+        shape = (-1,) if operator else (1, 1, 1, -1)
+        weight, bias = (t.constant(t.values(key).reshape(shape), key) for key in (f"{prefix}.weight", f"{prefix}.bias"))
+        if operator:
+            return t.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+        return t.add(t.mul(normal, weight), bias)
+
+
+def _centred(t: Template, x: Variable, axis: int) -> Variable:
+    return t.sub(x, t.reduce("ReduceMean", x, (axis,)))
+
+
+def _over_deviation(t: Template, centred: Variable, axis: int, eps: float, name: str) -> Variable:
+    """Deviations from the mean over sqrt(variance + eps) along an axis.
+
+    In float16 they are divided by the largest first, and the root of epsilon with them, so that no square leaves it.
+    """
+    if t.dtype == "float16":
+        largest = t.reduce("ReduceMax", t.op("Abs", centred), (axis,))
+        largest = t.op("Max", largest, t.scalar(SMALLEST, "smallest"))
+        centred, root = t.div(centred, largest), t.div(t.scalar(np.sqrt(eps), "root_eps"), largest)
+        least: gs.Tensor = t.mul(root, root)
+    else:
+        least = t.scalar(eps, name)
+    variance = t.reduce("ReduceMean", t.mul(centred, centred), (axis,))
+    return t.div(centred, t.op("Sqrt", t.add(variance, least)))

@@ -5,22 +5,16 @@ Liu et al., "Polarized Self-Attention: Towards High-quality Pixel-wise Regressio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block
-from graphsurgery.blocks.initial_weights import layer_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
-from .parts import layer_norm, linear
-from .transformer import flat, like_map, narrowed, product, reshape, softmax, transpose, wide
-
-if TYPE_CHECKING:
-    import torch
+from .layers import linear
+from .norms import layer_norm
+from .transformer import attention, flat, like_map, reshape, softmax, transpose
 
 _LN_EPS = 1e-5
 _RIGHT, _LEFT = ("conv_q_right", "conv_v_right"), ("conv_q_left", "conv_v_left")
@@ -72,37 +66,31 @@ class Polarized(Block):
         channels, half = feature.channels, feature.channels // 2
         one, down, up = (1, channels, 1, 1), (half, channels, 1, 1), (channels, half, 1, 1)
         if self._external:
-            weights = {"ch_wv": down, "ch_wq": one, "ch_wz": up, "ln": (channels,), "sp_wv": down, "sp_wq": down}
-            shapes: dict[str, tuple[int, ...]] = {}
-            for layer, shape in weights.items():
-                shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
-            return shapes
-        shapes = {"conv_q_right.weight": one, "conv_v_right.weight": down}
+            layers = {"ch_wv": down, "ch_wq": one, "ch_wz": up, "ln": (channels,), "sp_wv": down, "sp_wq": down}
+            return layer_shapes(layers)
+        shapes: dict[str, tuple[int, ...]] = {"conv_q_right.weight": one, "conv_v_right.weight": down}
         if self.variant == "s":
             eighth = half // 4
-            shapes |= {"conv_up.0.weight": (eighth, half, 1, 1), "conv_up.0.bias": (eighth,)}
+            shapes |= layer_shapes({"conv_up.0": (eighth, half, 1, 1)})
             shapes |= {"conv_up.1.weight": (eighth, 1, 1), "conv_up.1.bias": (eighth, 1, 1)}
-            shapes |= {"conv_up.3.weight": (channels, eighth, 1, 1), "conv_up.3.bias": (channels,)}
+            shapes |= layer_shapes({"conv_up.3": (channels, eighth, 1, 1)})
         else:
             shapes["conv_up.weight"] = up
         return shapes | {"conv_q_left.weight": down, "conv_v_left.weight": down}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        shapes = self.parameters(feature)
-        norm = "ln" if self._external else "conv_up.1"
-        values = layer_values(rng, {key: shape for key, shape in shapes.items() if key.rpartition(".")[0] != norm})
-        for part, number in (("weight", 1.0), ("bias", 0.0)):
-            if f"{norm}.{part}" in shapes:
-                values[f"{norm}.{part}"] = np.full(shapes[f"{norm}.{part}"], number, np.float32)
-        return {key: values[key] for key in shapes}
+        shapes, norm = self.parameters(feature), ("ln.", "conv_up.1.")
+        values = torch_default({key: shape for key, shape in shapes.items() if not key.startswith(norm)}, rng)
+        fresh = {key: np.full(shape, float(key.endswith("weight")), np.float32) for key, shape in shapes.items()}
+        return fresh | values
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         by_channel = t.mul(t.x, t.sigmoid(self._channel(t, t.x)))
         if str(self.variant).endswith("p"):
             return t.add(by_channel, t.mul(t.x, t.sigmoid(self._spatial(t, t.x))))
         return t.mul(by_channel, t.sigmoid(self._spatial(t, by_channel)))
 
-    def _channel(self, t: Template, x: gs.Variable) -> gs.Variable:
+    def _channel(self, t: Template, x: Variable) -> Variable:
         """What the channel gate is the sigmoid of, [N, C, 1, 1]."""
         query, value = _CHANNEL if self._external else _RIGHT
         # the bias of the query is the same at every position, and the softmax does not see it
@@ -116,7 +104,7 @@ class Polarized(Block):
         hidden = t.relu(layer_norm(t, linear(t, context, "conv_up.0"), "conv_up.1", _LN_EPS))
         return linear(t, hidden, "conv_up.3")
 
-    def _spatial(self, t: Template, x: gs.Variable) -> gs.Variable:
+    def _spatial(self, t: Template, x: Variable) -> Variable:
         """What the spatial gate is the sigmoid of, [N, 1, H, W]."""
         query, value = _SPATIAL if self._external else _LEFT
         half = t.feature.channels // 2
@@ -129,12 +117,12 @@ class Polarized(Block):
         turned = t.rows(f"{value}.weight", range(half), transposed=True, shape=(t.feature.channels, half, 1, 1))
         row, values = reshape(t, t.conv(pooled, turned), (0, 1, t.feature.channels)), flat(t, x)
         if self.variant == "p":  # logits that grow with the square of x
-            return like_map(t, narrowed(t, softmax(t, product(t, row, values), 3, wide(t))), 1)
+            return like_map(t, attention(t, row, values, rank=3), 1)
         context = t.op("MatMul", row, values)
         bias = t.conv(pooled, t.weight(f"{value}.bias", (1, half, 1, 1)))
         return t.add(like_map(t, context, 1), bias)
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.polarized import Polarized as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import polarized
 
-        return Module(feature.channels, variant=str(self.variant))
+        return polarized.Polarized(feature.channels, variant=str(self.variant))

@@ -6,23 +6,15 @@ The block inside C2PSA; its attention is that of YOLOv10 (arXiv:2405.14458), and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import onnx_graphsurgeon as gs
-
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values, layer_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 from graphsurgery.template import weight_folding
-from graphsurgery.template.template import Template
 
 from .activations import silu
 from .transformer import attend, in_heads, like_map
-
-if TYPE_CHECKING:
-    import torch
+from .widths import require_divisor
 
 _LAYERS = ("attn.qkv", "attn.proj", "attn.pe", "ffn.0", "ffn.1")
 
@@ -36,6 +28,7 @@ class PSABlock(Block):
     name = "psablock"
     title = "PSABlock (YOLO11)"
     demand = 45
+    quadratic = True
     paper = "none of its own; the attention is that of YOLOv10: Real-Time End-to-End Object Detection, arXiv:2405.14458"
     reference = "ultralytics/ultralytics, nn/modules/block.py, PSABlock"
     formula = (
@@ -57,16 +50,11 @@ class PSABlock(Block):
     def _widths(self, feature: FeatureMap) -> tuple[int, int]:
         """Channels of a head's keys and of its values."""
         value = feature.channels // self._heads(feature)
-        return int(value * float(self.values["attn_ratio"] or 0)), value
-
-    @property
-    def _fused(self) -> bool:
-        return bool(self.values["fused"])
+        return int(value * self.number("attn_ratio")), value
 
     def check(self, feature: FeatureMap) -> None:
         heads = self._heads(feature)
-        if feature.channels % heads:
-            raise BlockError(f"{feature.label} has {feature.channels} channels, which {heads} heads do not divide")
+        require_divisor(feature, heads, "heads")
         if self._widths(feature)[0] < 1:
             raise BlockError(
                 f"{feature.label} has {feature.channels} channels; with {heads} heads and an attn_ratio of "
@@ -80,45 +68,32 @@ class PSABlock(Block):
         weights += [(2 * channels, channels, 1, 1), (channels, 2 * channels, 1, 1)]
         shapes: dict[str, tuple[int, ...]] = {}
         for layer, shape in zip(_LAYERS, weights, strict=True):
-            shapes[f"{layer}.conv.weight"] = shape
-            shapes |= {f"{layer}.conv.bias": shape[:1]} if self._fused else bn_shapes(f"{layer}.bn", shape[0])
+            shapes |= layer_shapes({f"{layer}.conv": shape}, bias=self.flag("fused"))
+            shapes |= {} if self.flag("fused") else bn_shapes(f"{layer}.bn", shape[0])
         return shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        shapes = self.parameters(feature)
-        values = layer_values(rng, {key: shape for key, shape in shapes.items() if ".conv." in key})
-        for layer in _LAYERS if not self._fused else ():
-            values |= bn_values(f"{layer}.bn", shapes[f"{layer}.conv.weight"][0])
-        return {key: values[key] for key in shapes}
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        if not self.values["shortcut"]:
-            raise BlockError("psablock without the shortcut cannot leave its input as it is; use --gate residual")
-        values = self.initial(feature, np.random.default_rng(0))
-        for layer in ("attn.proj", "ffn.1"):
-            if self._fused:
-                for part in ("weight", "bias"):
-                    values[f"{layer}.conv.{part}"] = np.zeros_like(values[f"{layer}.conv.{part}"])
-            else:
-                values |= bn_values(f"{layer}.bn", feature.channels, 0.0, 0.0)
-        return values
+        if not self.flag("shortcut"):
+            raise self.no_identity("without the shortcut cannot leave its input as it is")
+        layers = [f"{layer}.{'conv' if self.flag('fused') else 'bn'}" for layer in ("attn.proj", "ffn.1")]
+        return self.with_constants(feature, {f"{layer}.{part}": 0.0 for layer in layers for part in ("weight", "bias")})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"fused": "attn.qkv.conv.bias" in shapes} if "attn.qkv.conv.weight" in shapes else {}
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         z = self._shortcut(t, t.x, self._attended(t))
         hidden = silu(t, self._conv(t, z, "ffn.0"))
         return self._shortcut(t, z, self._conv(t, hidden, "ffn.1"))
 
-    def _shortcut(self, t: Template, x: gs.Variable, y: gs.Variable) -> gs.Variable:
+    def _shortcut(self, t: Template, x: Variable, y: Variable) -> Variable:
         return t.add(x, y) if self.values["shortcut"] else y
 
-    def _attended(self, t: Template) -> gs.Variable:
+    def _attended(self, t: Template) -> Variable:
         heads, (key, value) = self._heads(t.feature), self._widths(t.feature)
         first = [head * (2 * key + value) for head in range(heads)]
         ranges = {"q": (0, key), "k": (key, 2 * key), "v": (2 * key, 2 * key + value)}
-        parts: dict[str, gs.Variable] = {}
+        parts: dict[str, Variable] = {}
         for name, (start, stop) in ranges.items():
             rows = [row for offset in first for row in range(offset + start, offset + stop)]
             parts[name] = self._conv(t, t.x, "attn.qkv", rows=rows, factor=key**-0.5 if name == "q" else 1.0)
@@ -130,31 +105,31 @@ class PSABlock(Block):
     def _conv(
         self,
         t: Template,
-        x: gs.Variable,
+        x: Variable,
         layer: str,
         *,
         rows: Sequence[int] | None = None,
         factor: float = 1.0,
         **attributes: Any,
-    ) -> gs.Variable:
+    ) -> Variable:
         """A convolution with its BatchNorm, or some of its output channels times a factor."""
-        key, bn, eps = f"{layer}.conv.weight", f"{layer}.bn", float(self.values["bn_eps"] or 0)
-        bias = t.values(f"{layer}.conv.bias") if self._fused else weight_folding.affine(t.values, bn, eps)[1]
+        key, bn, eps = f"{layer}.conv.weight", f"{layer}.bn", self.number("bn_eps")
+        bias = t.values(f"{layer}.conv.bias") if self.flag("fused") else weight_folding.affine(t.values, bn, eps)[1]
         if rows is not None:
-            weight = t.rows(key, rows, factor=factor, bn="" if self._fused else bn, eps=eps)
+            weight = t.rows(key, rows, factor=factor, bn="" if self.flag("fused") else bn, eps=eps)
             return t.conv(x, weight, t.constant(bias[list(rows)] * factor, f"{layer}.conv.bias"), **attributes)
-        if self._fused:
+        if self.flag("fused"):
             return t.conv(x, t.weight(key), t.weight(f"{layer}.conv.bias"), **attributes)
         return t.conv(x, t.folded(key, bn, eps)[0], t.constant(bias, f"{layer}.conv.bias"), **attributes)
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.psablock import PSABlock as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import psablock
 
-        return Module(
+        return psablock.PSABlock(
             feature.channels,
             self._heads(feature),
-            attn_ratio=float(self.values["attn_ratio"] or 0),
-            shortcut=bool(self.values["shortcut"]),
-            bn_eps=float(self.values["bn_eps"] or 0),
-            fused=self._fused,
+            attn_ratio=self.number("attn_ratio"),
+            shortcut=self.flag("shortcut"),
+            bn_eps=self.number("bn_eps"),
+            fused=self.flag("fused"),
         )

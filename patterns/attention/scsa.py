@@ -7,21 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention import norms, products
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.transformer import softmax
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
-if TYPE_CHECKING:
-    import torch
+from . import norms, onnxruntime_forms
+from .transformer import softmax
 
 _EPS = 1e-5
 _QUARTERS = {"local_dwc": 3, "global_dwc_s": 5, "global_dwc_m": 7, "global_dwc_l": 9}
@@ -52,11 +45,8 @@ class SpatialChannelSynergisticAttention(Block):
         Setting("qkv_bias", bool, False, "whether q, k and v have biases"),
     )
 
-    def _setting(self, name: str) -> int:
-        return int(self.values[name] or 0)
-
     def check(self, feature: FeatureMap) -> None:
-        channels, heads, window = feature.channels, self._setting("head_num"), self._setting("window_size")
+        channels, heads, window = feature.channels, self.integer("head_num"), self.integer("window_size")
         for parts, what in ((4, "four quarters"), (heads, f"{heads} heads")):
             if channels % parts:
                 raise BlockError(f"{feature.label} has {channels} channels, which do not make {what}")
@@ -68,47 +58,37 @@ class SpatialChannelSynergisticAttention(Block):
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        window = self._setting("window_size")
+        window = self.integer("window_size")
         if feature.static:
             return []
         return [f"scsa averages windows of {window} x {window}: a smaller map has none, and the result is no number"]
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
-        for layer, kernel in _QUARTERS.items():
-            shapes |= {f"{layer}.weight": (channels // 4, 1, kernel), f"{layer}.bias": (channels // 4,)}
-        for layer in ("norm_h", "norm_w", "norm"):
-            shapes |= {f"{layer}.weight": (channels,), f"{layer}.bias": (channels,)}
-        for layer in "qkv":
-            shapes[f"{layer}.weight"] = (channels, 1, 1, 1)
-            if self.values["qkv_bias"]:
-                shapes[f"{layer}.bias"] = (channels,)
-        return shapes
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
+        channels = feature.channels
+        layers: dict[str, tuple[int, ...]] = {key: (channels // 4, 1, k) for key, k in _QUARTERS.items()}
+        layers |= dict.fromkeys(("norm_h", "norm_w", "norm"), (channels,))
+        per_channel = dict.fromkeys("qkv", (channels, 1, 1, 1))
+        return layer_shapes(layers) | layer_shapes(per_channel, bias=self.flag("qkv_bias"))
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
         known: dict[str, float] = {"v.weight": 1, "q.weight": 0, "k.weight": 0}  # no logit leaves float16
         for layer in ("norm_h", "norm_w", "norm"):
             known |= {f"{layer}.weight": 0, f"{layer}.bias": SATURATED}
-        if self.values["qkv_bias"]:
-            known |= {"q.bias": 0, "k.bias": 0, "v.bias": 0}
-        return values | {key: np.full_like(values[key], value) for key, value in known.items()}
+        biases = {"q.bias": 0, "k.bias": 0, "v.bias": 0} if self.flag("qkv_bias") else {}
+        return self.with_constants(feature, known | biases)
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"qkv_bias": "q.bias" in shapes} if "q.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return products.with_crossed(norms.lowerings(feature, opset))
+        return onnxruntime_forms.with_crossed(norms.lowerings(feature, opset))
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return products.crossed_where_faster(t, lowerings[0])
+        return onnxruntime_forms.crossed_where_faster(t, lowerings[0])
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         norm_form = lowering.split("+")[0]
-        channels, window = t.feature.channels, self._setting("window_size")
+        channels, window = t.feature.channels, self.integer("window_size")
         kernel = np.concatenate([_widened(t.kept(f"{layer}.weight")) for layer in _QUARTERS])
         bias = t.constant(np.concatenate([t.kept(f"{layer}.bias") for layer in _QUARTERS]), "dwc.bias")
         gates = []
@@ -116,17 +96,17 @@ class SpatialChannelSynergisticAttention(Block):
             shape = (_WIDEST, 1) if side == 2 else (1, _WIDEST)
             pads = [shape[0] // 2, shape[1] // 2] * 2
             weight = t.constant(kernel.reshape(channels, 1, *shape), "dwc.weight")
-            strip = t.conv(products.strip_mean(t, 5 - side), weight, bias, pads=pads, group=channels)
+            strip = t.conv(onnxruntime_forms.strip_mean(t, 5 - side), weight, bias, pads=pads, group=channels)
             gamma, beta = t.values(f"{norm}.weight"), t.values(f"{norm}.bias")
             strip = norms.group_norm(t, strip, 4, gamma, beta, _EPS, norm_form, side)
             gates.append(t.sigmoid(strip))
-        z = products.gated(t, t.x, gates[0], gates[1], lowering)
+        z = onnxruntime_forms.gated(t, t.x, gates[0], gates[1], lowering)
         pooled = t.op("AveragePool", z, kernel_shape=[window] * 2, strides=[window] * 2)
         return t.mul(z, self._among_channels(t, pooled, norm_form))
 
-    def _among_channels(self, t: Template, pooled: gs.Variable, lowering: str) -> gs.Variable:
+    def _among_channels(self, t: Template, pooled: Variable, lowering: str) -> Variable:
         """The gate of the channel attention: [N, C, h, w] -> [N, C, 1, 1]."""
-        channels, heads = t.feature.channels, self._setting("head_num")
+        channels, heads = t.feature.channels, self.integer("head_num")
         flat = t.op("Reshape", pooled, t.integers([0, 1, -1, 1], "flat"))
         normal = norms.instance_norm(t, flat, np.ones(1), np.zeros(1), _EPS, lowering)
         normal = t.op("Reshape", normal, t.integers([0, heads, channels // heads, -1], "heads"))
@@ -136,24 +116,24 @@ class SpatialChannelSynergisticAttention(Block):
         attended = t.op("MatMul", softmax(t, t.op("MatMul", query, key), 4), value)
         return t.sigmoid(t.op("Reshape", attended, t.integers([0, channels, 1, 1], "gate")))
 
-    def _projected(self, t: Template, layer: str, normal: gs.Variable, factor: float = 1.0) -> gs.Variable:
+    def _projected(self, t: Template, layer: str, normal: Variable, factor: float = 1.0) -> Variable:
         """The norm's affine and the layer's number per channel in one, on [N, heads, d, *]."""
         weight = t.values(f"{layer}.weight").reshape(-1) * factor
         scale, shift = weight * t.values("norm.weight"), weight * t.values("norm.bias")
         if self.values["qkv_bias"]:
             shift = shift + t.values(f"{layer}.bias") * factor
-        shape = (1, self._setting("head_num"), -1, 1)
+        shape = (1, self.integer("head_num"), -1, 1)
         scaled = t.mul(normal, t.constant(scale.reshape(shape), f"{layer}.scale"))
         return t.add(scaled, t.constant(shift.reshape(shape), f"{layer}.shift"))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.scsa import SpatialChannelSynergisticAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import scsa
 
-        return Module(
+        return scsa.SpatialChannelSynergisticAttention(
             feature.channels,
-            self._setting("head_num"),
-            window_size=self._setting("window_size"),
-            qkv_bias=bool(self.values["qkv_bias"]),
+            self.integer("head_num"),
+            window_size=self.integer("window_size"),
+            qkv_bias=self.flag("qkv_bias"),
         )
 
 

@@ -6,21 +6,10 @@ Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_graphsurgeon as gs
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import uniform_fan_in
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
-
-from .hidden import hidden_width, require_hidden
-
-if TYPE_CHECKING:
-    import torch
+from .widths import hidden_width, require_hidden
 
 
 class SqueezeExcite(Block):
@@ -56,19 +45,10 @@ class SqueezeExcite(Block):
             shapes |= {"fc1.bias": (hidden,), "fc2.bias": (channels,)}
         return shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        fan_in = {"fc1": feature.channels, "fc2": hidden_width(self, feature)}
-        return {key: uniform_fan_in(rng, shape, fan_in[key[:3]]) for key, shape in self.parameters(feature).items()}
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        if not self.values["bias"]:
-            raise BlockError(
-                "se without biases cannot leave its input as it is (it can only halve it); use --gate residual"
-            )
-        values = self.initial(feature, np.random.default_rng(0))
-        values["fc2.weight"] = np.zeros_like(values["fc2.weight"])
-        values["fc2.bias"] = np.full_like(values["fc2.bias"], SATURATED)
-        return values
+        if not self.flag("bias"):
+            raise self.no_identity("has no biases and cannot leave its input as it is (it can only halve it)")
+        return self.with_constants(feature, {"fc2.weight": 0.0, "fc2.bias": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if "fc1.weight" not in shapes:
@@ -83,8 +63,8 @@ class SqueezeExcite(Block):
         # onnxruntime takes the activations into its matrix products, and reorders no map for them
         return "gemm" if t.target == "onnxruntime" and "gemm" in lowerings else "convolution"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
-        bias = bool(self.values["bias"])
+    def emit(self, t: Template, lowering: str) -> Variable:
+        bias = self.flag("bias")
         if lowering == "convolution":
             return t.mul(t.x, t.sigmoid(excite(t, t.mean_hw(t.x), "", bias=bias)))
         channels, hidden = t.feature.channels, hidden_width(self, t.feature)
@@ -95,16 +75,16 @@ class SqueezeExcite(Block):
             squeezed = t.relu(squeezed) if layer == "fc1" else t.sigmoid(squeezed)
         return t.mul(t.x, t.op("Reshape", squeezed, t.integers([0, channels, 1, 1], "shape")))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.se import SqueezeExcite as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import se
 
-        return Module(feature.channels, hidden_width(self, feature), bias=bool(self.values["bias"]))
+        return se.SqueezeExcite(feature.channels, hidden_width(self, feature), bias=self.flag("bias"))
 
 
-def excite(t: Template, squeezed: gs.Variable, prefix: str, *, bias: bool = True) -> gs.Variable:
+def excite(t: Template, squeezed: Variable, prefix: str, *, bias: bool = True) -> Variable:
     """fc2(relu(fc1(squeezed))) with the parameters ``prefix + fc1.weight`` and so on."""
 
-    def layer(x: gs.Variable, name: str) -> gs.Variable:
+    def layer(x: Variable, name: str) -> Variable:
         weight = t.weight(f"{prefix}{name}.weight")
         return t.conv(x, weight, t.weight(f"{prefix}{name}.bias") if bias else None)
 

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
 
-from .parts import SMALLEST, degrees_of_freedom
-
-if TYPE_CHECKING:
-    import torch
+from .layers import degrees_of_freedom
+from .norms import SMALLEST
+from .widths import require_divisor, require_positions
 
 _EPS = 1e-5
 
@@ -44,30 +39,19 @@ class SpatialGroupEnhance(Block):
     untrained = "times 0.731 (ports that start with bias 0: 0.5)"
     settings = (Setting("groups", int, 64, "groups of channels; divides the channels; ports mostly have 8", minimum=1),)
 
-    @property
-    def _groups(self) -> int:
-        return int(self.values["groups"] or 1)
-
     def check(self, feature: FeatureMap) -> None:
-        if feature.channels % self._groups:
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels, which {self._groups} groups do not divide"
-            )
-        if feature.static and feature.area == 1:
-            raise BlockError(
-                f"sge needs more than one position, and {feature.label} is 1 x 1: its deviation would be 0/0"
-            )
+        require_divisor(feature, self.integer("groups"), "groups")
+        require_positions(self, feature, "its deviation")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        return {"weight": (1, self._groups, 1, 1), "bias": (1, self._groups, 1, 1)}
+        return {"weight": (1, self.integer("groups"), 1, 1), "bias": (1, self.integer("groups"), 1, 1)}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        shape = (1, self._groups, 1, 1)
+        shape = (1, self.integer("groups"), 1, 1)
         return {"weight": np.zeros(shape, np.float32), "bias": np.ones(shape, np.float32)}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        shape = (1, self._groups, 1, 1)
-        return {"weight": np.zeros(shape, np.float32), "bias": np.full(shape, SATURATED, np.float32)}
+        return self.with_constants(feature, {"weight": 0.0, "bias": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"groups": int(np.prod(shapes["weight"]))} if "weight" in shapes else {}
@@ -75,12 +59,16 @@ class SpatialGroupEnhance(Block):
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         return ("maps",) if feature.large else ("matmul", "maps")
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         return self._by_matmul(t) if lowering == "matmul" else self._by_maps(t)
 
-    def _by_matmul(self, t: Template) -> gs.Variable:
+    def _by_matmul(self, t: Template) -> Variable:
         """On [N, G, C/G, M] with M = H*W."""
-        channels, groups, count = t.feature.channels, self._groups, t.feature.channels // self._groups
+        channels, groups, count = (
+            t.feature.channels,
+            self.integer("groups"),
+            t.feature.channels // self.integer("groups"),
+        )
         grouped = t.op("Reshape", t.x, t.integers([0, groups, count, t.feature.area], "groups"))
         vector = t.op("Reshape", t.mean_hw(t.x), t.integers([0, groups, 1, count], "vector"))
         with t.statistics():
@@ -88,28 +76,28 @@ class SpatialGroupEnhance(Block):
             gate = self._gate(t, t.op("MatMul", vector, grouped), eps, lambda x: t.reduce("ReduceMean", x, (3,)))
         return t.op("Reshape", t.mul(grouped, gate), t.integers([0, channels, *t.feature.size], "map"))
 
-    def _by_maps(self, t: Template) -> gs.Variable:
+    def _by_maps(self, t: Template) -> Variable:
         """On [N, G, H, W], to which and from which a convolution leads: no shape has to be known."""
-        channels, groups = t.feature.channels, self._groups
+        channels, groups = t.feature.channels, self.integer("groups")
         with t.statistics():
             vector, eps = self._scaled(t, t.mean_hw(t.x), 1)
             total = t.constant(np.ones((groups, channels // groups, 1, 1)), "total")
             gate = self._gate(t, t.conv(t.mul(t.x, vector), total, group=groups), eps, t.mean_hw)
         return t.mul(t.x, t.conv(gate, t.constant(np.ones((channels, 1, 1, 1)), "repeat"), group=groups))
 
-    def _scaled(self, t: Template, vector: gs.Variable, axis: int) -> tuple[gs.Variable, gs.Tensor]:
+    def _scaled(self, t: Template, vector: Variable, axis: int) -> tuple[Variable, gs.Tensor]:
         """(mean vector, epsilon), in float16 both divided by C/G times the largest mean along the axis."""
         if t.dtype != "float16":
             return vector, t.scalar(_EPS, "eps")
-        count = t.feature.channels // self._groups
+        count = t.feature.channels // self.integer("groups")
         largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", vector), (axis,)), t.scalar(SMALLEST, "smallest"))
         # by two factors, neither of which float16 would round away
         eps = t.mul(t.div(t.scalar(1e-2, "eps.left"), largest), t.scalar(1e2 * _EPS / count, "eps.right"))
         return t.div(vector, t.mul(largest, t.scalar(count, "count"))), eps
 
     def _gate(
-        self, t: Template, likeness: gs.Variable, eps: gs.Tensor, average: Callable[[gs.Variable], gs.Variable]
-    ) -> gs.Variable:
+        self, t: Template, likeness: Variable, eps: gs.Tensor, average: Callable[[Variable], Variable]
+    ) -> Variable:
         """sigmoid(weight * normalised likeness + bias), shaped as the likeness; ``average`` is over the positions."""
         centred = t.sub(likeness, average(likeness))
         # again: where the likeness is constant, the rounding of its mean would be all there is, and count
@@ -132,7 +120,7 @@ class SpatialGroupEnhance(Block):
             return t.sigmoid(t.add(t.mul(t.div(centred, spread), t.weight("weight")), t.weight("bias")))
         return t.sigmoid(t.add(t.mul(centred, t.div(t.weight("weight"), spread)), t.weight("bias")))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.sge import SpatialGroupEnhance as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import sge
 
-        return Module(feature.channels, self._groups)
+        return sge.SpatialGroupEnhance(feature.channels, self.integer("groups"))

@@ -6,19 +6,13 @@ Zhang and Yang, "SA-Net: Shuffle Attention for Deep Convolutional Neural Network
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention import norms, shuffling
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
-if TYPE_CHECKING:
-    import torch
+from . import norms, shuffling
 
 _EPS = 1e-5
 _HALVES = "halves"
@@ -46,7 +40,7 @@ class ShuffleAttention(Block):
     )
 
     def _half(self, feature: FeatureMap) -> int:
-        return int(self.values["half"] or feature.channels // (2 * int(self.values["groups"] or 1)))
+        return int(self.values["half"] or feature.channels // (2 * self.integer("groups")))
 
     def check(self, feature: FeatureMap) -> None:
         half, groups = self.values["half"], self.values["groups"]
@@ -56,8 +50,7 @@ class ShuffleAttention(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         half = self._half(feature)
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PARTS, (1, half, 1, 1))
-        return shapes | {"gn.weight": (half,), "gn.bias": (half,)}
+        return dict.fromkeys(_PARTS, (1, half, 1, 1)) | layer_shapes({"gn": (half,)})
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         ones = ("cbias", "sbias", "gn.weight")
@@ -77,7 +70,7 @@ class ShuffleAttention(Block):
         normal, ends = (list(dict.fromkeys(part)) for part in zip(*(f.split("+") for f in lowerings), strict=True))
         return f"{norms.choose(t, normal)}+{_HALVES if t.target == 'onnxruntime' else ends[0]}"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         norm, shuffled = lowering.split("+")
         if shuffled == _HALVES:
             return self._by_halves(t, norm)
@@ -93,7 +86,7 @@ class ShuffleAttention(Block):
             logits = t.add(t.mul(centred, t.div(t.constant(scale, "scale"), deviation)), moved)
         return shuffling.shuffle(t, t.mul(t.x, t.sigmoid(logits)), 2, shuffled)
 
-    def _by_halves(self, t: Template, norm: str) -> gs.Variable:
+    def _by_halves(self, t: Template, norm: str) -> Variable:
         """First and second halves of all groups apart, each with its gate; then both in the order of the shuffle.
 
         With an even number of groups that order has as long runs of first halves as of second ones, in turn.
@@ -128,7 +121,7 @@ class ShuffleAttention(Block):
         scale, from_mean, shift = (np.tile(np.concatenate(pair), groups).reshape(1, -1, 1, 1) for pair in halves)
         return scale, from_mean, shift
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.shuffle import ShuffleAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import shuffle
 
-        return Module(feature.channels, feature.channels // (2 * self._half(feature)))
+        return shuffle.ShuffleAttention(feature.channels, feature.channels // (2 * self._half(feature)))

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import FeatureMap, Template, Variable
 
 TRANSPOSE, GATHER = "transpose", "gather"
 
@@ -23,7 +21,7 @@ def choose(t: Template, forms: Sequence[str]) -> str:
     return forms[-1] if t.target == "onnxruntime" else forms[0]
 
 
-def shuffle(t: Template, x: gs.Variable, groups: int, lowering: str) -> gs.Variable:
+def shuffle(t: Template, x: Variable, groups: int, lowering: str) -> Variable:
     """x [N, C, H, W] with its channels shuffled."""
     channels = t.feature.channels
     if lowering == GATHER:

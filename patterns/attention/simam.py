@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Block, FeatureMap, Module, Setting, Template, Variable
 
 from . import norms
-from .parts import degrees_of_freedom
-
-if TYPE_CHECKING:
-    import torch
+from .layers import degrees_of_freedom
+from .widths import require_positions
 
 # Smallest deviation that the float16 form divides by: its square, 2.4e-4, is still a normal float16 number.
 _SMALLEST_DEVIATION = 2.0**-6
@@ -48,13 +42,10 @@ class SimAM(Block):
     )
 
     def check(self, feature: FeatureMap) -> None:
-        if feature.static and feature.area == 1:
-            raise BlockError(
-                f"simam needs more than one position, and {feature.label} is 1 x 1: its energy would be 0/0"
-            )
+        require_positions(self, feature, "its energy")
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        e_lambda = float(self.values["e_lambda"] or 0)
+        e_lambda = self.number("e_lambda")
         if e_lambda < 1:
             return []
         return [
@@ -76,33 +67,33 @@ class SimAM(Block):
         # onnxruntime's InstanceNormalization runs on one core; measured, the mean form is as fast or faster on two
         return lowerings[-1] if t.target == "onnxruntime" and t.feature.dtype == "float32" else lowerings[0]
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         if lowering == "scaled-mean":
             return t.mul(t.x, self._gate(t, self._scaled_mean(t)))
         with t.statistics():
             gate = self._gate(t, self._instance_norm(t) if lowering == norms.INSTANCE_NORM else self._mean(t))
         return t.mul(t.x, gate)
 
-    def _gate(self, t: Template, energy: gs.Variable) -> gs.Variable:
+    def _gate(self, t: Template, energy: Variable) -> Variable:
         return t.sigmoid(t.add(energy, t.scalar(0.5, "half")))
 
-    def _instance_norm(self, t: Template) -> gs.Variable:
+    def _instance_norm(self, t: Template) -> Variable:
         """E - 1/2 as the square of one InstanceNormalization of scale sqrt(k)/2 and epsilon lambda k."""
         k = (t.feature.area - 1) / t.feature.area
         scale = t.constant(np.full(t.feature.channels, math.sqrt(k) / 2), "scale")
         bias = t.constant(np.zeros(t.feature.channels), "bias")
-        normal = t.op("InstanceNormalization", t.x, scale, bias, epsilon=float(self.values["e_lambda"] or 0) * k)
+        normal = t.op("InstanceNormalization", t.x, scale, bias, epsilon=self.number("e_lambda") * k)
         return t.mul(normal, normal)
 
-    def _mean(self, t: Template) -> gs.Variable:
+    def _mean(self, t: Template) -> Variable:
         deviation = t.sub(t.x, t.mean_hw(t.x))
         square = t.mul(deviation, deviation)
         variance = t.mean_hw(square)
         k = degrees_of_freedom(t)
-        regularised = t.add(variance, _times(t, k, float(self.values["e_lambda"] or 0), "e_lambda"))
+        regularised = t.add(variance, _times(t, k, self.number("e_lambda"), "e_lambda"))
         return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
 
-    def _scaled_mean(self, t: Template) -> gs.Variable:
+    def _scaled_mean(self, t: Template) -> Variable:
         """The mean form on deviations divided by the largest of their channel, so that no square leaves float16."""
         deviation = t.sub(t.x, t.mean_hw(t.x))
         largest = t.reduce("ReduceMax", t.op("Abs", deviation), (2, 3))
@@ -111,19 +102,17 @@ class SimAM(Block):
         square = t.mul(deviation, deviation)
         variance = t.mean_hw(square)
         k = degrees_of_freedom(t)
-        root = t.div(t.scalar(math.sqrt(float(self.values["e_lambda"] or 0)), "root_lambda"), largest)
+        root = t.div(t.scalar(math.sqrt(self.number("e_lambda")), "root_lambda"), largest)
         regularised = t.add(variance, _times(t, k, 1.0, "one", t.mul(root, root)))
         return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.simam import SimAM as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import simam
 
-        return Module(e_lambda=float(self.values["e_lambda"] or 0))
+        return simam.SimAM(e_lambda=self.number("e_lambda"))
 
 
-def _times(
-    t: Template, k: float | gs.Variable, factor: float, name: str, tensor: gs.Variable | None = None
-) -> gs.Tensor:
+def _times(t: Template, k: float | Variable, factor: float, name: str, tensor: Variable | None = None) -> gs.Tensor:
     """k * factor * tensor, with as much of it folded into one constant as is known."""
     if isinstance(k, float):
         known = t.scalar(k * factor, name)

@@ -7,23 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
-from .initial import torch_default
-from .parts import conv_bn, linear
+from .layers import conv_bn, linear
 from .transformer import cut, softmax
-
-if TYPE_CHECKING:
-    import torch
+from .widths import require_divisor
 
 _MANY = 10_000_000
 
@@ -89,10 +82,6 @@ class SelectiveKernel(Block):
         return _PATHS[str(self.variant)]
 
     @property
-    def _eps(self) -> float:
-        return float(self.values["bn_eps"] or 0)
-
-    @property
     def _split(self) -> bool:
         return self.variant == "timm"
 
@@ -103,7 +92,7 @@ class SelectiveKernel(Block):
     def _hidden(self, feature: FeatureMap) -> int:
         channels = feature.channels
         if self.values["hidden"]:
-            return int(self.values["hidden"])
+            return self.integer("hidden")
         if self.variant == "external-attention":
             return max(32, channels // 16)
         if self.variant == "official":
@@ -112,13 +101,13 @@ class SelectiveKernel(Block):
         return rounded + 8 if rounded < 0.9 * channels / 16 else rounded
 
     def check(self, feature: FeatureMap) -> None:
-        channels, groups = feature.channels, max(self._groups(path) for path in self._paths)
-        if channels % groups:
-            raise BlockError(f"{feature.label} has {channels} channels, which {groups} groups do not divide")
-        if self._split and channels % 2:
-            raise BlockError(f"{feature.label} has {channels} channels, and sk[timm] halves them")
+        require_divisor(feature, max(self._groups(path) for path in self._paths), "groups")
+        if self._split and feature.channels % 2:
+            raise BlockError(f"{feature.label} has {feature.channels} channels, and sk[timm] halves them")
         if self._hidden(feature) < 1:
-            raise BlockError(f"{feature.label} has {channels} channels; a sixteenth of them is none: give hidden")
+            raise BlockError(
+                f"{feature.label} has {feature.channels} channels; a sixteenth of them is none: give hidden"
+            )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
         count = sum(int(np.prod(shape)) for shape in self.parameters(feature).values())
@@ -131,21 +120,15 @@ class SelectiveKernel(Block):
         shapes: dict[str, tuple[int, ...]] = {}
         for path in self._paths:
             width = channels // (2 if self._split else self._groups(path))
-            shapes[f"{path.conv}.weight"] = (channels, width, path.kernel, path.kernel)
-            if self.variant == "external-attention":
-                shapes[f"{path.conv}.bias"] = (channels,)
+            shape = (channels, width, path.kernel, path.kernel)
+            shapes |= layer_shapes({path.conv: shape}, bias=self.variant == "external-attention")
             shapes |= bn_shapes(path.bn, channels)
         if self.variant == "external-attention":
-            shapes |= {"fc.weight": (hidden, channels), "fc.bias": (hidden,)}
-            for i in range(len(self._paths)):
-                shapes |= {f"fcs.{i}.weight": (channels, hidden), f"fcs.{i}.bias": (channels,)}
-            return shapes
+            heads = {f"fcs.{i}": (channels, hidden) for i in range(len(self._paths))}
+            return shapes | layer_shapes({"fc": (hidden, channels), **heads})
         reduce, bn, select = _REDUCE[str(self.variant)]
         shapes[f"{reduce}.weight"] = (hidden, channels, 1, 1)
         return shapes | bn_shapes(bn, hidden) | {f"{select}.weight": (2 * channels, hidden, 1, 1)}
-
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -157,7 +140,7 @@ class SelectiveKernel(Block):
             found["groups"] = grouped[0] // grouped[1]
         return found
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         maps = [self._path(t, number, path) for number, path in enumerate(self._paths)]
         squeezed = t.mean_hw(maps[0])
         for other in maps[1:]:
@@ -171,7 +154,7 @@ class SelectiveKernel(Block):
             y = t.add(y, t.mul(other, share))
         return y
 
-    def _path(self, t: Template, number: int, path: _Path) -> gs.Variable:
+    def _path(self, t: Template, number: int, path: _Path) -> Variable:
         half = t.feature.channels // 2
         x = cut(t, t.x, 1, number * half, (number + 1) * half) if self._split else t.x
         border = path.kernel // 2 * path.dilation
@@ -180,28 +163,30 @@ class SelectiveKernel(Block):
             x,
             path.conv,
             path.bn,
-            self._eps,
+            self.number("bn_eps"),
             dilations=[path.dilation] * 2,
             pads=[border] * 4,
             group=self._groups(path),
         )
         return t.relu(maps)
 
-    def _share_of_first(self, t: Template, squeezed: gs.Variable) -> gs.Variable:
+    def _share_of_first(self, t: Template, squeezed: Variable) -> Variable:
         reduce, bn, select = _REDUCE[str(self.variant)]
-        hidden = t.relu(conv_bn(t, squeezed, reduce, bn, self._eps))
+        hidden = t.relu(conv_bn(t, squeezed, reduce, bn, self.number("bn_eps")))
         first, second = np.split(t.values(f"{select}.weight"), 2)
         return t.sigmoid(t.conv(hidden, t.constant(first - second, f"{select}.weight")))
 
-    def _shares(self, t: Template, squeezed: gs.Variable) -> list[gs.Variable]:
+    def _shares(self, t: Template, squeezed: Variable) -> list[Variable]:
         hidden = linear(t, squeezed, "fc")
         logits = [linear(t, hidden, f"fcs.{i}") for i in range(len(self._paths))]
         # along the last axis a softmax is the same in every opset
         shares = softmax(t, t.op("Concat", *logits, axis=3), 4)
         return [cut(t, shares, 3, i, i + 1) for i in range(len(logits))]
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.sk import SelectiveKernel as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import sk
 
         groups = max(self._groups(path) for path in self._paths)
-        return Module(feature.channels, self._hidden(feature), str(self.variant), groups, self._eps)
+        return sk.SelectiveKernel(
+            feature.channels, self._hidden(feature), str(self.variant), groups, self.number("bn_eps")
+        )

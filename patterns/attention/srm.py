@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, torch_default
 from graphsurgery.template.weight_folding import affine
 
-from .parts import degrees_of_freedom, moments
-
-if TYPE_CHECKING:
-    import torch
+from .layers import degrees_of_freedom, moments
+from .widths import require_positions
 
 
 class StyleRecalibration(Block):
@@ -40,10 +33,7 @@ class StyleRecalibration(Block):
     )
 
     def check(self, feature: FeatureMap) -> None:
-        if feature.static and feature.area == 1:
-            raise BlockError(
-                f"srm needs more than one position, and {feature.label} is 1 x 1: its deviation would be 0/0"
-            )
+        require_positions(self, feature, "its deviation")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         return {"cfc": (feature.channels, 2), **bn_shapes("bn", feature.channels)}
@@ -56,16 +46,14 @@ class StyleRecalibration(Block):
         return {"cfc" if key == layer else key: v[:, 0] if key == layer else v for key, v in arrays.items()}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return {"cfc": np.zeros((feature.channels, 2), np.float32), **bn_values("bn", feature.channels)}
+        bn = bn_shapes("bn", feature.channels)
+        return {"cfc": np.zeros((feature.channels, 2), np.float32), **torch_default(bn, rng)}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        return {
-            "cfc": np.zeros((feature.channels, 2), np.float32),
-            **bn_values("bn", feature.channels, 1.0, SATURATED),
-        }
+        return self.with_constants(feature, {"bn.bias": SATURATED})
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
-        scale, shift = affine(t.values, "bn", float(self.values["bn_eps"] or 0))
+    def emit(self, t: Template, lowering: str) -> Variable:
+        scale, shift = affine(t.values, "bn", self.number("bn_eps"))
         of_mean, of_deviation = (t.values("cfc") * scale[:, None]).T
         mean, deviation = moments(t, t.x)
         freedom = degrees_of_freedom(t)
@@ -80,7 +68,7 @@ class StyleRecalibration(Block):
         logits = t.add(t.add(*weighted), t.constant(shift.reshape(1, -1, 1, 1), "bn.bias"))
         return t.mul(t.x, t.sigmoid(logits))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.srm import StyleRecalibration as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import srm
 
-        return Module(feature.channels, bn_eps=float(self.values["bn_eps"] or 0))
+        return srm.StyleRecalibration(feature.channels, bn_eps=self.number("bn_eps"))

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array, Block, Setting
-from graphsurgery.errors import BlockError
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
+from ..forms import SWIN_OUTSIDE
 from .activations import gelu
-from .transformer import attention, concat, cut, dense, last_axis, layer_norm, reshape, transpose, without_separate
+from .norms import token_norm
+from .transformer import attention, concat, cut, dense, last_axis, reshape, transpose, without_separate
+from .widths import require_divisor
 
-if TYPE_CHECKING:
-    import torch
-
-_OUTSIDE = -100.0
 _TABLE = "attn.relative_position_bias_table"
 _FOLLOWS = r"attn_mask|attn\.mask|(attn|attention\.(self|relative_position_bias))\.relative_position_index"
 """buffers of published state_dicts that follow from the sizes"""
@@ -66,11 +62,11 @@ class SwinBlock(Block):
         return int(self.values["heads"] or max(feature.channels // 32, 1))
 
     def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values["hidden"] or feature.channels * float(self.values["mlp_ratio"] or 0))
+        return int(self.values["hidden"] or feature.channels * self.number("mlp_ratio"))
 
     def _window(self, feature: FeatureMap) -> tuple[int, int]:
         """(window, shift) in force: on a small map the window is the map's shorter side, and there is no shift."""
-        window = int(self.values["window"] or 0)
+        window = self.integer("window")
         if min(feature.size) <= window:
             return min(feature.size), 0
         return window, window // 2 if self.variant == "shifted" else 0
@@ -78,10 +74,7 @@ class SwinBlock(Block):
     def check(self, feature: FeatureMap) -> None:
         if not feature.static:
             raise BlockError(f"swin cuts the map into windows, and {feature.label} has a dynamic height or width")
-        if feature.channels % self._heads(feature):
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels, which {self._heads(feature)} heads do not divide"
-            )
+        require_divisor(feature, self._heads(feature), "heads")
         if self._hidden(feature) < 1:
             raise BlockError(f"an mlp_ratio of {self.values['mlp_ratio']} leaves no hidden channel at {feature.label}")
 
@@ -99,16 +92,14 @@ class SwinBlock(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self._hidden(feature)
-        shapes: dict[str, tuple[int, ...]] = {"norm1.weight": (channels,), "norm1.bias": (channels,)}
-        shapes[_TABLE] = ((2 * self._window(feature)[0] - 1) ** 2, self._heads(feature))
-        shapes["attn.qkv.weight"] = (3 * channels, channels)
-        if self.values["qkv_bias"]:
-            shapes["attn.qkv.bias"] = (3 * channels,)
         layers = {"attn.proj": (channels, channels), "norm2": (channels,)}
         layers |= {"mlp.fc1": (hidden, channels), "mlp.fc2": (channels, hidden)}
-        for layer, shape in layers.items():
-            shapes |= {f"{layer}.weight": shape, f"{layer}.bias": shape[:1]}
-        return shapes
+        return {
+            **layer_shapes({"norm1": (channels,)}),
+            _TABLE: ((2 * self._window(feature)[0] - 1) ** 2, self._heads(feature)),
+            **layer_shapes({"attn.qkv": (3 * channels, channels)}, bias=self.flag("qkv_bias")),
+            **layer_shapes(layers),
+        }
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         values = {}
@@ -120,11 +111,8 @@ class SwinBlock(Block):
         return values
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
-        for layer in ("attn.proj", "mlp.fc2"):
-            for part in ("weight", "bias"):
-                values[f"{layer}.{part}"] = np.zeros_like(values[f"{layer}.{part}"])
-        return values
+        layers = ("attn.proj", "mlp.fc2")
+        return self.with_constants(feature, {f"{layer}.{part}": 0.0 for layer in layers for part in ("weight", "bias")})
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         kept = {key: values for key, values in arrays.items() if not re.fullmatch(_FOLLOWS, key)}
@@ -144,12 +132,12 @@ class SwinBlock(Block):
 
     # ------------------------------------------------------------------ the template
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
-        eps = float(self.values["ln_eps"] or 0)
+    def emit(self, t: Template, lowering: str) -> Variable:
+        eps = self.number("ln_eps")
         tokens = transpose(t, t.x, (0, 2, 3, 1))
-        windows = self._into_windows(t, layer_norm(t, tokens, "norm1", eps))
+        windows = self._into_windows(t, token_norm(t, tokens, "norm1", eps))
         z = t.add(tokens, self._back(t, self._attended(t, windows)))
-        z = t.add(z, dense(t, gelu(t, dense(t, layer_norm(t, z, "norm2", eps), "mlp.fc1")), "mlp.fc2"))
+        z = t.add(z, dense(t, gelu(t, dense(t, token_norm(t, z, "norm2", eps), "mlp.fc1")), "mlp.fc2"))
         return transpose(t, z, (0, 3, 1, 2))
 
     def _padded(self, feature: FeatureMap) -> tuple[int, int]:
@@ -157,7 +145,7 @@ class SwinBlock(Block):
         height, width = (-(-side // window) * window for side in feature.size)
         return height, width
 
-    def _into_windows(self, t: Template, z: gs.Variable) -> gs.Variable:
+    def _into_windows(self, t: Template, z: Variable) -> Variable:
         """[N, H, W, C], padded and rolled, as [N, windows, window^2, C]."""
         window, shift = self._window(t.feature)
         (height, width), (tall, wide) = t.feature.size, self._padded(t.feature)
@@ -169,7 +157,7 @@ class SwinBlock(Block):
         z = reshape(t, z, (0, tall // window, window, wide // window, window, t.feature.channels))
         return reshape(t, transpose(t, z, (0, 1, 3, 2, 4, 5)), (0, -1, window * window, t.feature.channels))
 
-    def _back(self, t: Template, z: gs.Variable) -> gs.Variable:
+    def _back(self, t: Template, z: Variable) -> Variable:
         """What _into_windows does undone."""
         window, shift = self._window(t.feature)
         (height, width), (tall, wide) = t.feature.size, self._padded(t.feature)
@@ -191,7 +179,7 @@ class SwinBlock(Block):
         ordered: Array = values.transpose(0, 2, 1, 3).reshape(-1, window * window)
         return ordered
 
-    def _attended(self, t: Template, tokens: gs.Variable) -> gs.Variable:
+    def _attended(self, t: Template, tokens: Variable) -> Variable:
         """Attention within the windows and the output projection, [N, windows, window^2, C]."""
         channels, heads = t.feature.channels, self._heads(t.feature)
         width, places = channels // heads, self._window(t.feature)[0] ** 2
@@ -227,19 +215,19 @@ class SwinBlock(Block):
         ]
         region = np.roll(3 * regions[0][:, None] + regions[1][None], (shift, shift), (0, 1))
         places = self._in_windows(t.feature, region)
-        bias = bias + np.where(places[:, :, None] == places[:, None], 0.0, _OUTSIDE)[None, :, None]
+        bias = bias + np.where(places[:, :, None] == places[:, None], 0.0, SWIN_OUTSIDE)[None, :, None]
         return bias
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.swin import SwinBlock as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import swin
 
-        return Module(
+        return swin.SwinBlock(
             feature.channels,
             feature.size,
             self._heads(feature),
-            window=int(self.values["window"] or 0),
+            window=self.integer("window"),
             shifted=self.variant == "shifted",
             hidden=self._hidden(feature),
-            qkv_bias=bool(self.values["qkv_bias"]),
-            ln_eps=float(self.values["ln_eps"] or 0),
+            qkv_bias=self.flag("qkv_bias"),
+            ln_eps=self.number("ln_eps"),
         )

@@ -1,8 +1,8 @@
-"""What the blocks with softmax attention are made of: attention itself, and LayerNorm over the last axis.
+"""What the blocks with softmax attention are made of: attention itself, and tokens.
 
-In half precision, logits and the statistics of a LayerNorm are computed in float32 between two Casts: a product of
-queries and keys leaves float16 for activations that detectors have, and the runtimes differ in whether they compute
-these two wider on their own (TensorRT 11 does not).
+Logits are statistics (see GraphWriter.statistics): a product of queries and keys leaves float16 for activations that
+detectors have, and the runtimes differ in whether they compute it wider on their own (TensorRT 11 does not). Where they
+have to be in float16 all the same, they are in units of 256 until their maximum is taken off.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from graphsurgery.blocks.block import Array
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Template, Variable
 
 
-def transpose(t: Template, x: gs.Variable, order: Sequence[int], dtype: int | None = None) -> gs.Variable:
+def transpose(t: Template, x: Variable, order: Sequence[int]) -> Variable:
     """The axes of x in another order."""
-    return t.op("Transpose", x, dtype=dtype, perm=list(order))
+    return t.op("Transpose", x, perm=list(order))
 
 
-def reshape(t: Template, x: gs.Variable, shape: Sequence[int]) -> gs.Variable:
+def reshape(t: Template, x: Variable, shape: Sequence[int]) -> Variable:
     """x in another shape, where 0 keeps an axis as it is and -1 is what is left over."""
     return t.op("Reshape", x, t.integers(shape, "shape"))
 
 
-def concat(t: Template, parts: Sequence[gs.Variable], axis: int) -> gs.Variable:
+def concat(t: Template, parts: Sequence[Variable], axis: int) -> Variable:
     """Several tensors one behind the other along an axis."""
     return t.op("Concat", *parts, axis=axis)
 
 
-def cut(t: Template, x: gs.Variable, axis: int, start: int, stop: int) -> gs.Variable:
+def cut(t: Template, x: Variable, axis: int, start: int, stop: int) -> Variable:
     """The positions [start, stop) of an axis; numbers as attributes or as inputs, as the opset wants it."""
     if t.opset < 10:
         return t.op("Slice", x, axes=[axis], starts=[start], ends=[stop])
@@ -41,76 +40,57 @@ def cut(t: Template, x: gs.Variable, axis: int, start: int, stop: int) -> gs.Var
     return t.op("Slice", x, *bounds)
 
 
-def layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
-    """LayerNorm over the last of four axes; as one operator from opset 17 on.
-
-    Not in float64: the operator's epsilon is an attribute in float32. Before, what is left of the mean of many channels
-    after one subtraction is subtracted as well: where all channels are equal, nothing but that would be normalised.
-    """
-    rank = 4
-    weight, bias = t.values(f"{prefix}.weight"), t.values(f"{prefix}.bias")
-    kind = wide(t)
-    y = widened(t, x)
-    if t.opset >= 17 and t.feature.dtype != "float64":
-        scale, shift = (
-            wide_constant(t, values, f"{prefix}.{name}") for values, name in ((weight, "weight"), (bias, "bias"))
-        )
-        y = t.op("LayerNormalization", y, scale, shift, dtype=kind, axis=-1, epsilon=eps)
-        return narrowed(t, y)
-    shape = [1] * (rank - 1) + [-1]
-    centred = t.op("Sub", y, _mean_last(t, y, rank, kind), dtype=kind)
-    centred = t.op("Sub", centred, _mean_last(t, centred, rank, kind), dtype=kind)
-    variance = _mean_last(t, t.op("Mul", centred, centred, dtype=kind), rank, kind)
-    epsilon = wide_constant(t, np.full([1] * rank, eps), "ln_eps")
-    root = t.op("Sqrt", t.op("Add", variance, epsilon, dtype=kind), dtype=kind)
-    y = t.op("Div", centred, root, dtype=kind)
-    y = t.op("Mul", y, wide_constant(t, weight.reshape(shape), f"{prefix}.weight"), dtype=kind)
-    y = t.op("Add", y, wide_constant(t, bias.reshape(shape), f"{prefix}.bias"), dtype=kind)
-    return narrowed(t, y)
-
-
-def _mean_last(t: Template, x: gs.Variable, rank: int, kind: int) -> gs.Variable:
-    if t.opset >= 18:
-        return t.op("ReduceMean", x, t.integers([rank - 1], "axes"), dtype=kind, keepdims=1)
-    return t.op("ReduceMean", x, dtype=kind, axes=[rank - 1], keepdims=1)
-
-
-def softmax(t: Template, x: gs.Variable, rank: int, dtype: int | None = None) -> gs.Variable:
+def softmax(t: Template, x: Variable, rank: int) -> Variable:
     """Softmax over the last axis, the only one that means the same before and after opset 13; ``rank`` of x."""
     with t.statistics():
-        return t.op("Softmax", x, dtype=dtype, axis=rank - 1)
+        return t.op("Softmax", x, axis=rank - 1)
 
 
 def attention(
     t: Template,
-    q: gs.Variable,
-    k: gs.Variable,
+    q: gs.Tensor,
+    k: gs.Tensor,
     *,
     rank: int = 4,
     bias: Array | None = None,
-    added: Sequence[gs.Variable] = (),
-) -> gs.Variable:
+    added: Sequence[Variable] = (),
+) -> Variable:
     """softmax(q k + bias + added) over the keys: q [..., Nq, d], k [..., d, Nk] -> [..., Nq, Nk], of ``rank`` axes.
 
-    The scale is part of q. ``bias``: constant; ``added``: tensors that come out of another product in the wider type.
+    The scale is part of q. ``bias``: constant; ``added``: further logits, out of ``product``.
     """
-    kind = wide(t)
-    logits = product(t, q, k)
-    for term in added:
-        logits = t.op("Add", logits, term, dtype=kind)
-    if bias is not None:
-        logits = t.op("Add", logits, wide_constant(t, bias, "attention_bias"), dtype=kind)
-    return narrowed(t, softmax(t, logits, rank, kind))
+    with t.statistics():
+        logits = product(t, q, k, rank)
+        for term in added:
+            logits = t.add(logits, term)
+        if bias is not None:
+            logits = t.add(logits, t.constant(bias / _unit(t), "attention_bias"))
+        if _unit(t) != 1:
+            logits = t.sub(logits, t.reduce("ReduceMax", logits, (rank - 1,)))
+            logits = t.mul(logits, t.constant(np.full([1] * rank, _unit(t)), "unit"))
+        weights = softmax(t, logits, rank)
+    return t.cast(weights)
 
 
-def product(t: Template, a: gs.Tensor, b: gs.Tensor) -> gs.Variable:
-    """The matrix product of two tensors of the site's type, in the type that logits are computed in."""
-    return t.op("MatMul", widened(t, a), widened(t, b), dtype=wide(t))
+def product(t: Template, a: gs.Tensor | Array, b: gs.Tensor, rank: int = 4) -> Variable:
+    """Logits: the matrix product of two tensors of ``rank`` axes, of which the first may be a constant's values.
+
+    Where they have to be in float16, in units of 256.
+    """
+    with t.statistics():
+        if isinstance(a, np.ndarray):
+            a = t.constant(a / _unit(t), "position")
+        elif _unit(t) != 1:
+            a = t.mul(a, t.constant(np.full([1] * rank, 1 / _unit(t)), "per_unit"))
+        return t.op("MatMul", a, b)
 
 
-def attend(
-    t: Template, q: gs.Variable, k: gs.Variable, v: gs.Variable, *, added: Sequence[gs.Variable] = ()
-) -> gs.Variable:
+def _unit(t: Template) -> float:
+    """What logits are divided by until their maximum is taken off. After that infinity is harmless: exp gives 0."""
+    return 256.0 if t.dtype == "float16" else 1.0
+
+
+def attend(t: Template, q: Variable, k: Variable, v: Variable, *, added: Sequence[Variable] = ()) -> Variable:
     """Attention on heads that lie channels first, [N, heads, d, positions], as convolutions leave them; the result too.
 
     The Transposes of q and v are ones that runtimes take into the matrix products behind them.
@@ -121,37 +101,12 @@ def attend(
     return transpose(t, t.op("MatMul", weights, transpose(t, v, turned)), turned)
 
 
-def wide(t: Template) -> int:
-    """The type that logits and statistics are computed in: float32 for the half precisions."""
-    return TensorProto.FLOAT if t.feature.dtype in ("float16", "bfloat16") else t.feature.onnx_type
-
-
-def widened(t: Template, x: gs.Tensor) -> gs.Tensor:
-    """x in the wider type."""
-    kind = wide(t)
-    if kind == t.feature.onnx_type or isinstance(x, gs.Constant):  # constants are made in it
-        return x
-    return t.op("Cast", x, dtype=kind, to=kind)
-
-
-def narrowed(t: Template, x: gs.Variable) -> gs.Variable:
-    """x in the site's type again."""
-    return x if wide(t) == t.feature.onnx_type else t.op("Cast", x, to=t.feature.onnx_type)
-
-
-def wide_constant(t: Template, values: Array, name: str) -> gs.Constant:
-    """A constant in the wider type."""
-    if wide(t) == t.feature.onnx_type:
-        return t.constant(values, name)
-    return t.floats(values, name)
-
-
-def flat(t: Template, x: gs.Variable, channels: int | None = None) -> gs.Variable:
+def flat(t: Template, x: Variable, channels: int | None = None) -> Variable:
     """[N, channels, H, W] -> [N, channels, H * W]; ``channels``: those of the site where not given."""
     return reshape(t, x, (0, channels or t.feature.channels, t.feature.area if t.feature.static else -1))
 
 
-def like_map(t: Template, x: gs.Variable, channels: int) -> gs.Variable:
+def like_map(t: Template, x: Variable, channels: int) -> Variable:
     """[N, ..., H * W] -> [N, channels, H, W]; where H and W are dynamic they are read off the site's shape."""
     if t.feature.static:
         return reshape(t, x, (0, channels, *t.feature.size))
@@ -163,12 +118,12 @@ def like_map(t: Template, x: gs.Variable, channels: int) -> gs.Variable:
     return t.op("Reshape", x, shape)
 
 
-def in_heads(t: Template, x: gs.Variable, heads: int, width: int) -> gs.Variable:
+def in_heads(t: Template, x: Variable, heads: int, width: int) -> Variable:
     """[N, heads * width, H, W] -> [N, heads, width, H * W]."""
     return reshape(t, x, (0, heads, width, t.feature.area if t.feature.static else -1))
 
 
-def dense(t: Template, x: gs.Variable, prefix: str, *, bias: bool = True) -> gs.Variable:
+def dense(t: Template, x: Variable, prefix: str, *, bias: bool = True) -> Variable:
     """The linear layer of that prefix on the last of four axes."""
     key = f"{prefix}.weight"
     y = t.op("MatMul", x, t.rows(key, range(t.values(key).shape[0]), transposed=True))

@@ -6,22 +6,15 @@ Misra et al., "Rotate to Attend: Convolutional Triplet Attention Module", WACV 2
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import SATURATED, Array, Block, Setting
-from graphsurgery.blocks.initial_weights import bn_shapes, bn_values
-from graphsurgery.feature_map import FeatureMap
-from graphsurgery.patterns.attention import products
-from graphsurgery.patterns.attention.initial import torch_default
-from graphsurgery.patterns.attention.parts import channel_planes_by_rows, conv_bn
+from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.template import weight_folding
-from graphsurgery.template.template import Template
 
-if TYPE_CHECKING:
-    import torch
+from . import onnxruntime_forms
+from .layers import channel_planes_by_rows, conv_bn
 
 
 class TripletAttention(Block):
@@ -64,14 +57,10 @@ class TripletAttention(Block):
             shapes |= bn_shapes(f"{gate}.conv.bn", 1)
         return shapes
 
-    def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
-        return torch_default(self.parameters(feature), rng)
-
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = self.initial(feature, np.random.default_rng(0))
-        for gate in self._gates:
-            values |= bn_values(f"{gate}.conv.bn", 1, 0.0, SATURATED)
-        return values
+        norms = [f"{gate}.conv.bn" for gate in self._gates]
+        shifts = {f"{norm}.bias": SATURATED for norm in norms}
+        return self.with_constants(feature, shifts | {f"{norm}.weight": 0.0 for norm in norms})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"spatial": "hw.conv.conv.weight" in shapes} if "cw.conv.conv.weight" in shapes else {}
@@ -84,7 +73,7 @@ class TripletAttention(Block):
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         return lowerings[-1] if t.target == "onnxruntime" else "planes"
 
-    def emit(self, t: Template, lowering: str) -> gs.Variable:
+    def emit(self, t: Template, lowering: str) -> Variable:
         if lowering == "steps":
             return self._in_steps(t)
         # planes are [N, 2, C, W], [N, 2, H, C] and [N, 2, H, W]: the order of the axes that the kernels were made for
@@ -101,7 +90,7 @@ class TripletAttention(Block):
             gate = t.add(gate, t.mul(self._gate(t, self._pooled(t, 1), "hw"), share))
         return t.mul(t.x, gate)
 
-    def _in_steps(self, t: Template) -> gs.Variable:
+    def _in_steps(self, t: Template) -> Variable:
         """Convolutions in steps where the size allows; the gates of rows and columns added up by a matrix product,
         [rows, share] times [share, columns], which takes them times their share, too.
         """
@@ -118,23 +107,23 @@ class TripletAttention(Block):
             gate = t.add(gate, t.mul(self._gate_in_steps(t, planes, "hw"), t.scalar(share, "share")))
         return t.mul(t.x, gate)
 
-    def _gate_in_steps(self, t: Template, planes: gs.Variable, name: str) -> gs.Variable:
+    def _gate_in_steps(self, t: Template, planes: Variable, name: str) -> Variable:
         sizes = {"cw": (t.feature.channels, t.feature.width), "hc": (t.feature.height, t.feature.channels)}
-        if not products.in_steps(sizes.get(name, t.feature.size)):
+        if not onnxruntime_forms.in_steps(sizes.get(name, t.feature.size)):
             return self._gate(t, planes, name)
-        scale, shift = weight_folding.affine(t.values, f"{name}.conv.bn", float(self.values["bn_eps"] or 0))
+        scale, shift = weight_folding.affine(t.values, f"{name}.conv.bn", self.number("bn_eps"))
         weight = t.values(f"{name}.conv.conv.weight") * scale.reshape(-1, 1, 1, 1)
-        return products.gate_in_steps(t, planes, weight, shift, f"{name}.conv.conv")
+        return onnxruntime_forms.gate_in_steps(t, planes, weight, shift, f"{name}.conv.conv")
 
-    def _pooled(self, t: Template, axis: int) -> gs.Variable:
+    def _pooled(self, t: Template, axis: int) -> Variable:
         """Largest and mean value over an axis, side by side along it."""
         return t.op("Concat", *(t.reduce(kind, t.x, (axis,)) for kind in ("ReduceMax", "ReduceMean")), axis=axis)
 
-    def _gate(self, t: Template, plane: gs.Variable, name: str) -> gs.Variable:
-        eps = float(self.values["bn_eps"] or 0)
+    def _gate(self, t: Template, plane: Variable, name: str) -> Variable:
+        eps = self.number("bn_eps")
         return t.sigmoid(conv_bn(t, plane, f"{name}.conv.conv", f"{name}.conv.bn", eps, pads=[3, 3, 3, 3]))
 
-    def module(self, feature: FeatureMap) -> torch.nn.Module:
-        from graphsurgery.patterns.modules.triplet import TripletAttention as Module
+    def module(self, feature: FeatureMap) -> Module:
+        from graphsurgery.patterns.modules import triplet
 
-        return Module(spatial=bool(self.values["spatial"]), bn_eps=float(self.values["bn_eps"] or 0))
+        return triplet.TripletAttention(spatial=self.flag("spatial"), bn_eps=self.number("bn_eps"))

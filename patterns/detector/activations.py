@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Expression, OneOf, Op
+from graphsurgery.recognition import Expression, OneOf, Op, View
 
 _SIMPLE = (
     *("Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "ThresholdedRelu", "Clip"),
@@ -22,7 +21,7 @@ _FORMULAS = (  # operators of which one is there -> what they compute; what deci
 
 
 def activated(y: Expression) -> OneOf:
-    """``y`` behind any activation. Factors and summands that are constant are no operands."""
+    """Any activation of ``y``. Factors and summands that are constant are no operands."""
     return OneOf(
         Op(_SIMPLE, y),
         *_rectified(y),
@@ -42,9 +41,9 @@ def activated(y: Expression) -> OneOf:
 
 def activation_name(view: View, nodes: Set[int]) -> str:
     """What nodes compute whose last ones match activated(): an operator's name, or that of a formula, in lower case."""
-    read = {name for position in nodes for name in view.inputs(position)}
-    last = next(position for position in nodes if read.isdisjoint(view.outputs(position)))
-    kinds = {view.op(position) for position in nodes}
+    read = {name for node_index in nodes for name in view.inputs(node_index)}
+    last = next(node_index for node_index in nodes if read.isdisjoint(view.outputs(node_index)))
+    kinds = {view.op(node_index) for node_index in nodes}
     match view.op(last):
         case "Max":
             return "relu" if len(view.inputs(last)) == 1 else "leakyrelu"
@@ -62,9 +61,9 @@ def activation_name(view: View, nodes: Set[int]) -> str:
 # ---------------------------------------------------------------------- constants
 
 
-def _is_number(view: View, position: int) -> bool:
+def _is_number(view: View, node_index: int) -> bool:
     """Whether what a node calculates with is one number, not one for each channel: that would be a layer's scale."""
-    names = view.index.nodes[position].input
+    names = view.index.nodes[node_index].input
     shapes = (view.constant_shape(name) for name in names if name)
     return all(shape is None or set(shape) <= {1} for shape in shapes)
 

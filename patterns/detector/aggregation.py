@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, link, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Each, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, OneOf, Op, Part, Pattern, Value
 
 _x = Value()
 _joined = Part("conv_concat", "Conv", Op("Concat", _x, Each("conv_mid", link("Conv"), _x, least=3)), where=pointwise)
@@ -17,14 +16,10 @@ OSA = Pattern(
 )
 
 
-def _entry(conv: RecognisedBlock) -> bool:
-    return active(conv) and pointwise(conv)
-
-
-_squeezed = Part("squeeze", "Conv", Value(), where=_entry)
-_point = Part("expand1x1", "Conv", _squeezed, where=_entry)
+_squeezed = Part("squeeze", "Conv", Value(), where=(active, pointwise))
+_point = Part("expand1x1", "Conv", _squeezed, where=(active, pointwise))
 FIRE = Pattern(
     "Fire",
     "squeezed by a 1x1 convolution, then 1x1 and 3x3 ones side by side (SqueezeNet)",
-    Op("Concat", _point, Part("expand3x3", "Conv", _squeezed, where=lambda conv: active(conv) and spatial(conv))),
+    Op("Concat", _point, Part("expand3x3", "Conv", _squeezed, where=(active, spatial))),
 )

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, unstrided
 from graphsurgery.patterns.detector.conv import is_plain
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Op, Part, Pattern, Value
+from graphsurgery.recognition import Op, Part, Pattern, Value
 
-
-def _usual(conv: RecognisedBlock) -> bool:
-    return active(conv) and unstrided(conv) and is_plain(conv)
-
-
+_usual = (active, unstrided, is_plain)
 _x = Value()
 _twice = Part("cv2", "Conv", Part("cv1", "Conv", _x, where=_usual), where=_usual)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated
 from graphsurgery.patterns.detector.common import linear, link, pointwise
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Chain, Half, Op, Part, Pattern, Value
+from graphsurgery.recognition import Chain, Half, Op, Part, Pattern, Value
 
 _split = Part("cv1", "Conv", Value(), where=pointwise)
 _deep = Chain("m", link("Bottleneck"), Half(_split, 0))
@@ -16,10 +15,7 @@ C2 = Pattern(
 )
 
 
-def _bare(conv: RecognisedBlock) -> bool:
-    return pointwise(conv) and linear(conv)
-
-
+_bare = (pointwise, linear)
 _x = Value()
 _long = Part("cv3", "Conv", Chain("m", link("Bottleneck"), Part("cv1", "Conv", _x, where=pointwise)), where=_bare)
 _joined = Op("Concat", _long, Part("cv2", "Conv", _x, where=_bare))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, part, pointwise
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Each, Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, Expression, Half, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def gathered(item: Link) -> Part:
-    """cv2 over both halves of cv1 and every map of a chain behind the second half."""
+    """cv2 over both halves of cv1 and every map of a chain after the second half."""
     split = Part("cv1", "Conv", Value(), where=pointwise)
     left, right = Half(split, 0), Half(split, 1)
     return Part("cv2", "Conv", Op("Concat", left, right, Each("m", item, right)), where=pointwise)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.common import link, pointwise
-from graphsurgery.recognition.pattern import Chain, Op, Part, Pattern, Value
+from graphsurgery.patterns.detector.common import Link, link, pointwise
+from graphsurgery.recognition import Chain, Op, Part, Pattern, Value
 
-_x = Value()
-_deep = Chain("m", link("Bottleneck", "RepBottleneck"), Part("cv1", "Conv", _x, where=pointwise))
-_graph = Part("cv3", "Conv", Op("Concat", _deep, Part("cv2", "Conv", _x, where=pointwise)), where=pointwise)
 
+def cross_stage(item: Link) -> Part:
+    """cv3 over two branches, one of them through a chain."""
+    x = Value()
+    deep = Chain("m", item, Part("cv1", "Conv", x, where=pointwise))
+    return Part("cv3", "Conv", Op("Concat", deep, Part("cv2", "Conv", x, where=pointwise)), where=pointwise)
+
+
+_graph = cross_stage(link("Bottleneck", "RepBottleneck"))
 C3 = Pattern(
     "C3",
     "cross-stage-partial block with three convolutions (YOLOv5; YOLOX: CSPLayer)",

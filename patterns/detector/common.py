@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part
+from graphsurgery.recognition import Expression, OneOf, Op, Part, RecognisedBlock
 
 Link = Callable[[Expression, str], Expression]
 

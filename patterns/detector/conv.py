@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated, activation_name
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Expression, OneOf, Op, Pattern, Value
+from graphsurgery.recognition import Expression, OneOf, Op, Pattern, RecognisedBlock, Value, View
 
 _CONVOLUTIONS = ("Conv", "ConvInteger", "FusedConv", "NhwcFusedConv")
 _FUSED = "activation"  # attribute of onnxruntime's convolutions
-_GATES = {
-    "Sigmoid": "silu",
-    "HardSigmoid": "hardswish",
-    "Tanh": "mish",
-    "Clip": "hardswish",
-    "Erf": "gelu",
-    "Swish": "silu",
-}
 _NORMALISATION = (
     *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
     *("Reshape", "Transpose"),
 )
 
 
-def _image_convolution(view: View, position: int) -> bool:
-    weight = view.weight_shape(position)
+def _image_convolution(view: View, node_index: int) -> bool:
+    weight = view.weight_shape(node_index)
     return weight is None or len(weight) == 4
 
 
@@ -46,19 +36,19 @@ def _normalised(x: Expression) -> OneOf:
 
 
 def _facts(view: View, nodes: frozenset[int]) -> dict[str, object]:
-    position = next(p for p in nodes if view.op(p) in _CONVOLUTIONS)
-    weight = view.weight_shape(position) or ()
-    groups = view.integer(position, "group", 1)
+    node_index = next(p for p in nodes if view.op(p) in _CONVOLUTIONS)
+    weight = view.weight_shape(node_index) or ()
+    groups = view.integer(node_index, "group", 1)
     known = len(weight) == 4
     channels = weight[1] * groups if known else None
     return {
         "kernel": weight[2:] if known else None,
-        "stride": view.integers(position, "strides") or (1, 1),
+        "stride": view.integers(node_index, "strides") or (1, 1),
         "groups": groups,
         "channels_in": channels,
         "channels_out": weight[0] if known else None,
         "depthwise": known and groups > 1 and groups == channels,
-        "activation": _activation(view, position, nodes),
+        "activation": _activation(view, node_index, nodes),
     }
 
 
@@ -96,4 +86,3 @@ DWCONV = Pattern(
     where=lambda conv: not is_plain(conv),
     greedy=True,
 )
-ANY_CONV = ("Conv", "DWConv")

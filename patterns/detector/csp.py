@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, link, pointwise, unstrided
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Chain, OneOf, Op, Part, Pattern, Value
 
-
-def _usual(conv: RecognisedBlock) -> bool:
-    return active(conv) and unstrided(conv)
-
-
+_usual = (active, unstrided)
 _x = Value()
 _first = Part("conv1", "Conv", _x, where=_usual)
 _separable = Part("conv2.pconv", "Conv", Part("conv2.dconv", "DWConv", _first, where=_usual), where=_usual)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, Half, OneOf, Op, Part, Pattern, RecognisedBlock, Value, View
 
 
-def _halves(view: View, position: int) -> bool:
-    return view.integers(position, "strides") == (2, 2)
+def _halves(view: View, node_index: int) -> bool:
+    return view.integers(node_index, "strides") == (2, 2)
 
 
-def _smooths(view: View, position: int) -> bool:
+def _smooths(view: View, node_index: int) -> bool:
     """A mean over 2x2 in steps of one."""
-    whole = view.integers(position, "kernel_shape") == (2, 2)
-    return whole and view.integers(position, "strides") in ((), (1, 1))
+    whole = view.integers(node_index, "kernel_shape") == (2, 2)
+    return whole and view.integers(node_index, "strides") in ((), (1, 1))
 
 
-def _strided(conv: RecognisedBlock) -> bool:
-    return active(conv) and spatial(conv) and conv.facts.get("stride") == (2, 2)
+def _halving(conv: RecognisedBlock) -> bool:
+    return conv.facts.get("stride") == (2, 2)
+
+
+_strided = (active, spatial, _halving)
 
 
 def _smoothed(x: Expression) -> Op:

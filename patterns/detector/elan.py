@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.spp import keeps_size
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, Value
 
-
-def _dense(conv: RecognisedBlock) -> bool:
-    return active(conv) and spatial(conv) and unstrided(conv)
-
-
-def _entry(conv: RecognisedBlock) -> bool:
-    return active(conv) and pointwise(conv)
+_dense = (active, spatial, unstrided)
+_entry = (active, pointwise)
 
 
 def _aggregated(links: int, step: int) -> Part:
-    """Two 1x1 branches, ``links`` 3x3 convolutions behind the second, every ``step``-th concatenated, last first."""
+    """Two 1x1 branches, ``links`` 3x3 convolutions after the second, every ``step``-th concatenated, last first."""
     x = Value()
     first, second = Part("cv1", "Conv", x, where=_entry), Part("cv2", "Conv", x, where=_entry)
     chain: list[Expression] = [second]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphsurgery.recognition.pattern import Pattern, TokenPath, Value
+from graphsurgery.recognition import Pattern, TokenPath, Value
 
 _MATRIX = ("MatMul", "Gemm", "Einsum", "Attention", "MultiHeadAttention")
 _NORM = ("LayerNormalization", "ReduceMean", "SimplifiedLayerNormalization")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import Link, active, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Expression, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, Half, OneOf, Op, Part, Pattern, Value
 
-
-def _usual(conv: RecognisedBlock) -> bool:
-    return active(conv) and spatial(conv)
+_usual = (active, spatial)
 
 
 def _aggregated(link: Link) -> Part:
-    """cv4 over both halves of cv1, and two links behind the second half."""
+    """cv4 over both halves of cv1, and two links after the second half."""
     split = Part("cv1", "Conv", Value(), where=pointwise)
     right = Half(split, 1)
     second = link(right, "cv2")

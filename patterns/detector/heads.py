@@ -1,8 +1,8 @@
-"""Detection heads, told from the operators behind the image plane."""
+"""Detection heads, recognised by the operators downstream of the image plane."""
 
 from __future__ import annotations
 
-from graphsurgery.recognition.pattern import HeadPattern
+from graphsurgery.recognition import HeadPattern
 
 _MATRIX = ("MatMul", "Gemm", "Einsum", "FusedMatMul")
 DECODER = HeadPattern(

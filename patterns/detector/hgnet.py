@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, linear, link, pointwise
-from graphsurgery.recognition.pattern import Each, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, OneOf, Op, Part, Pattern, Value
 
 _x = Value()
 LIGHTCONV = Pattern(
     "LightConv",
     "1x1 convolution without activation, then a depthwise one with it (PP-HGNet)",
-    Part("conv2", "DWConv", Part("conv1", "Conv", _x, where=lambda c: pointwise(c) and linear(c)), where=active),
+    Part("conv2", "DWConv", Part("conv1", "Conv", _x, where=(pointwise, linear)), where=active),
 )
 
 _links = Each("m", link("Conv", "LightConv"), _x, least=2)

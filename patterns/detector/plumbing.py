@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphsurgery.recognition.pattern import OneOf, Op, Part, Pattern, Rest, Value
+from graphsurgery.recognition import OneOf, Op, Part, Pattern, Rest, Value
 
 UPSAMPLE = Pattern("Upsample", "a map made larger", Op("Resize", Value(), first=True))
 CONCAT = Pattern(

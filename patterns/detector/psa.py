@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import linear, link, pointwise
-from graphsurgery.recognition.pattern import Chain, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value
+from graphsurgery.recognition import Chain, Expression, Half, OneOf, Op, Part, Pattern, TokenPath, Value
 
 _SOFTMAX = ("Softmax", "Attention", "MultiHeadAttention")
 
@@ -19,7 +19,7 @@ def _attentive(x: Expression) -> Op:
     )
     y = Op("Add", x, Part("attn.proj", "Conv", mixed, where=pointwise))
     wide = Part("ffn.0", "Conv", y, where=pointwise)
-    return Op("Add", y, Part("ffn.1", "Conv", wide, where=lambda conv: pointwise(conv) and linear(conv)))
+    return Op("Add", y, Part("ffn.1", "Conv", wide, where=(pointwise, linear)))
 
 
 PSABLOCK = Pattern(

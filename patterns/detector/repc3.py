@@ -5,17 +5,11 @@ from __future__ import annotations
 from graphsurgery.patterns.detector.activations import activated
 from graphsurgery.patterns.detector.common import active, linear, link, part, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.conv import CONV, is_plain
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Chain, OneOf, Op, Part, Pattern, Value
-
-
-def _branch(conv: RecognisedBlock) -> bool:
-    return linear(conv) and unstrided(conv)
-
+from graphsurgery.recognition import Chain, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 _in = Value()
-_dense = Part("conv1", "Conv", _in, where=lambda conv: _branch(conv) and spatial(conv))
-_point = Part("conv2", "Conv", _in, where=lambda conv: _branch(conv) and pointwise(conv))
+_dense = Part("conv1", "Conv", _in, where=(linear, unstrided, spatial))
+_point = Part("conv2", "Conv", _in, where=(linear, unstrided, pointwise))
 _sum = Op("Add", _dense, _point)
 _norm = Op("BatchNormalization", _in)
 _whole = OneOf(_sum, Op("Add", _sum, _norm), Op("Add", _dense, Op("Add", _point, _norm)))
@@ -45,15 +39,12 @@ FUSED = Pattern(
 )
 
 
-def _entry(conv: RecognisedBlock) -> bool:
-    return pointwise(conv) and active(conv)
-
-
-def _widening(conv: RecognisedBlock) -> bool:
+def _changes_width(conv: RecognisedBlock) -> bool:
     """The last convolution is there only where the width changes; otherwise it is a layer of its own."""
-    return _entry(conv) and conv.facts.get("channels_in") != conv.facts.get("channels_out")
+    return conv.facts.get("channels_in") != conv.facts.get("channels_out")
 
 
+_entry = (pointwise, active)
 _x = Value()
 _added = Op(
     "Add", Chain("m", link("RepConv"), Part("cv1", "Conv", _x, where=_entry)), Part("cv2", "Conv", _x, where=_entry)
@@ -61,6 +52,6 @@ _added = Op(
 REPC3 = Pattern(
     "RepC3",
     "two 1x1 branches, one through RepConvs, added (RT-DETR; transformers: CSPRepLayer)",
-    OneOf(_added, Part("cv3", "Conv", _added, where=_widening)),
+    OneOf(_added, Part("cv3", "Conv", _added, where=(*_entry, _changes_width))),
     aliases=("CSPRepLayer",),
 )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import active, gated, linear, pointwise, spatial
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, RecognisedBlock, Value, View
 
 
 def _resnet(main: Expression, x: Expression) -> OneOf:
-    """ReLU of a branch added to x, or to x by a convolution (behind a pooling in ResNet-D)."""
+    """ReLU of a branch added to x, or to x by a convolution (after a pooling in ResNet-D)."""
     pooled = OneOf(x, Op("AveragePool", x), Op("AveragePool", Op("Pad", x, first=True)))
     short = Part("downsample", "Conv", pooled, where=linear)
     summed = OneOf(Op("Add", main, x), Op("Add", main, short))
     # quantisers leave the ReLU out where the zero point does its work
-    clipped = (
-        Op("Add", main, other, where=lambda view, position: view.clips_at_zero(position)) for other in (x, short)
-    )
-    return OneOf(Op("Relu", summed), *clipped)
+    return OneOf(Op("Relu", summed), *(Op("Add", main, other, where=View.clips_at_zero) for other in (x, short)))
 
 
 _x = Value()
@@ -28,9 +24,9 @@ BASIC = Pattern(
 )
 
 _y = Value()
-_first = Part("conv1", "Conv", _y, where=lambda conv: pointwise(conv) and active(conv))
+_first = Part("conv1", "Conv", _y, where=(pointwise, active))
 _second = Part("conv2", "Conv", _first, where=active)
-_three = Part("conv3", "Conv", OneOf(_second, gated(_second)), where=lambda c: pointwise(c) and linear(c))
+_three = Part("conv3", "Conv", OneOf(_second, gated(_second)), where=(pointwise, linear))
 BOTTLENECK = Pattern(
     "ResNetBottleneck",
     "1x1, 3x3 and 1x1 convolution and a shortcut, activated after the sum (ResNet-50, ResNeXt, RegNet, SE-ResNet)",
@@ -38,16 +34,10 @@ BOTTLENECK = Pattern(
 )
 
 
-def _projection(conv: RecognisedBlock) -> bool:
-    return pointwise(conv) and linear(conv)
-
-
 _z = Value()
-_wide = OneOf(_z, Part("expand", "Conv", _z, where=lambda conv: pointwise(conv) and active(conv)))
+_wide = OneOf(_z, Part("expand", "Conv", _z, where=(pointwise, active)))
 _depth = Part("depthwise", "DWConv", _wide, where=active)
-_projected = OneOf(
-    Part("project", "Conv", _depth, where=_projection), Part("project", "Conv", gated(_depth), where=_projection)
-)
+_projected = Part("project", "Conv", OneOf(_depth, gated(_depth)), where=(pointwise, linear))
 INVERTED = Pattern(
     "InvertedResidual",
     "expansion, depthwise convolution, squeeze-and-excitation or none, projection (MobileNet, EfficientNet)",
@@ -63,9 +53,7 @@ def _widens(conv: RecognisedBlock) -> bool:
 
 _w = Value()
 _expanded = Part("expand", "Conv", _w, where=_widens)
-_narrowed = OneOf(
-    Part("project", "Conv", _expanded, where=_projection), Part("project", "Conv", gated(_expanded), where=_projection)
-)
+_narrowed = Part("project", "Conv", OneOf(_expanded, gated(_expanded)), where=(pointwise, linear))
 FUSED = Pattern(
     "FusedMBConv",
     "3x3 expansion and 1x1 projection with a shortcut (EfficientNetV2)",

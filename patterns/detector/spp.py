@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.common import pointwise
-from graphsurgery.recognition.graph_view import View
-from graphsurgery.recognition.pattern import Each, Expression, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import Each, Expression, OneOf, Op, Part, Pattern, Value, View
 
 
-def keeps_size(view: View, position: int) -> bool:
+def keeps_size(view: View, node_index: int) -> bool:
     """Whether a pooling has no stride."""
-    return view.integers(position, "strides") in ((), (1, 1))
+    return view.integers(node_index, "strides") in ((), (1, 1))
 
 
 def _pool(previous: Expression, name: str) -> Expression:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.c2f import gathered
 from graphsurgery.patterns.detector.common import active, linear, link, pointwise, unstrided
-from graphsurgery.recognition.block import RecognisedBlock
-from graphsurgery.recognition.pattern import OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition import OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
 def _strided(conv: RecognisedBlock) -> bool:
-    return linear(conv) and not unstrided(conv)
+    return not unstrided(conv)
 
 
 SCDOWN = Pattern(
     "SCDown",
     "1x1 convolution, then a depthwise one with a stride (YOLOv10)",
-    Part("cv2", "DWConv", Part("cv1", "Conv", Value(), where=lambda c: pointwise(c) and active(c)), where=_strided),
+    Part("cv2", "DWConv", Part("cv1", "Conv", Value(), where=(pointwise, active)), where=(linear, _strided)),
 )
 
 _x = Value()

@@ -1,4 +1,4 @@
-"""Double attention of A2-Nets: PyTorch twin.
+"""Double attention of A2-Nets: PyTorch module.
 
 Paper: "A2-Nets: Double Attention Networks", NeurIPS 2018, arXiv:1810.11579, equations 4 to 6.
 There is no official PyTorch code. The keys are those of xmu-xiaoma666/External-Attention-pytorch, whose own

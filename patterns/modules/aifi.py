@@ -1,4 +1,4 @@
-"""AIFI, the encoder layer of RT-DETR: PyTorch twin.
+"""AIFI, the encoder layer of RT-DETR: PyTorch module.
 
 Paper: "DETRs Beat YOLOs on Real-time Object Detection", CVPR 2024, arXiv:2304.08069.
 Sources of the formula: lyuwenyu/RT-DETR, ``hybrid_encoder.py`` (rtdetr), and ultralytics/ultralytics,
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-NAMES = {"rtdetr": ("self_attn", "linear1", "linear2"), "ultralytics": ("ma", "fc1", "fc2")}
-"""variant -> names of the attention and of the two linear layers"""
+from ..forms import AIFI_LAYERS
+from .layers import require_size, require_variant
 
 
 def position_embedding(channels: int, height: int, width: int, variant: str) -> Tensor:
@@ -61,8 +61,7 @@ class AIFI(nn.Module):
         ln_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if variant not in NAMES:
-            raise ValueError(f"AIFI has the variants {', '.join(NAMES)}, not {variant!r}")
+        require_variant("AIFI", variant, AIFI_LAYERS)
         if channels < 4 or heads < 1 or channels % 4 or channels % heads:
             raise ValueError(
                 f"AIFI needs a multiple of 4 and of its heads as channels, got {channels} and {heads} heads"
@@ -71,7 +70,7 @@ class AIFI(nn.Module):
             raise ValueError(f"AIFI needs a hidden width of at least 1, got {hidden}")
         self.map_size = (size[0], size[1])
         self.before = before
-        self._names = NAMES[variant]
+        self._names = AIFI_LAYERS[variant]
         attention, first, second = self._names
         self.add_module(attention, nn.MultiheadAttention(channels, heads, batch_first=True))
         self.add_module(first, nn.Linear(channels, hidden))
@@ -82,11 +81,7 @@ class AIFI(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size."""
-        # A tracing exporter turns sizes into tensors and warns about every branch on one.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and tuple(x.shape[2:]) != self.map_size:
-            made, got = self.map_size, tuple(x.shape[2:])
-            raise ValueError(f"this AIFI is made for maps of {made[0]}x{made[1]}, got {got[0]}x{got[1]}")
+        require_size(x, self.map_size, "AIFI")
         tokens = x.flatten(2).transpose(1, 2)
         if self.before:
             tokens = tokens + self._attention(self.norm1(tokens))

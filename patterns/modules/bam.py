@@ -1,4 +1,4 @@
-"""BAM, bottleneck attention module: PyTorch twin.
+"""BAM, bottleneck attention module: PyTorch module.
 
 Paper: "BAM: Bottleneck Attention Module", BMVC 2018, arXiv:1807.06514.
 Sources of the formula: Jongchan/attention-module, ``MODELS/bam.py`` (official); the paper (paper);
@@ -21,12 +21,15 @@ xmu-xiaoma666/External-Attention-pytorch, ``BAM.py``, and the catalogue cv-atten
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-VARIANTS = ("official", "paper", "cv-attention")
+from ..forms import BAM_FORMS
+from .layers import place, require_variant, reset_layers
+
+VARIANTS = tuple(BAM_FORMS)
 
 
 class BAM(nn.Module):
@@ -43,48 +46,45 @@ class BAM(nn.Module):
 
     def __init__(self, channels: int, hidden: int, variant: str = "official", bn_eps: float = 1e-5) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"BAM has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("BAM", variant, VARIANTS)
         if channels < 1 or hidden < 1:
             raise ValueError(f"BAM needs channels and hidden of at least 1, got {channels} and {hidden}")
         self.variant = variant
-        port = variant == "cv-attention"
-        count, dilation = (3, 2) if port else (2, 4)
-        channel: dict[str, nn.Module] = {}
-        for i in range(3 if port else 1):
-            fc, bn, act = (f"fc{i}", f"bn{i}", f"relu{i}") if port else ("gate_c_fc_0", "gate_c_bn_1", "gate_c_relu_1")
-            channel |= {fc: nn.Linear(hidden if i else channels, hidden), bn: nn.BatchNorm1d(hidden), act: nn.ReLU()}
-        channel["last_fc" if port else "gate_c_fc_final"] = nn.Linear(hidden, channels)
-
-        def stage(conv: nn.Conv2d, form: str, name: str) -> dict[str, nn.Module]:
-            parts = {"conv": conv, "bn": nn.BatchNorm2d(hidden, eps=bn_eps), "relu": nn.ReLU()}
-            return {form.format(part, name): layer for part, layer in parts.items()}
-
-        form = "{}_{}" if port else "gate_s_{}_{}"
-        spatial = stage(nn.Conv2d(channels, hidden, 1), form, "reduce1" if port else "reduce0")
-        for i in range(count):
-            conv = nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation)
-            spatial |= stage(conv, form, f"{i}" if port else f"di_{i}")
-        spatial["last_conv" if port else "gate_s_conv_final"] = nn.Conv2d(hidden, 1, 1)
-        names = (("ca", "ca"), ("sa", "sa")) if port else (("channel_att", "gate_c"), ("spatial_att", "gate_s"))
-        self._names = tuple(".".join(name) for name in names)
-        for (outer, inner), layers in zip(names, (channel, spatial), strict=True):
-            self.add_module(outer, nn.Module())
-            self.get_submodule(outer).add_module(inner, nn.Sequential(OrderedDict(layers)))
+        self._form = form = BAM_FORMS[variant]
+        for number, (layer, bn) in enumerate(form.channel):
+            place(self, layer, nn.Linear(hidden if number else channels, hidden))
+            place(self, bn, nn.BatchNorm1d(hidden))
+        place(self, form.channel_last, nn.Linear(hidden, channels))
+        for number, (layer, bn) in enumerate((form.reduce, *form.dilated)):
+            dilated = {"kernel_size": 3, "padding": form.dilation, "dilation": form.dilation}
+            conv = nn.Conv2d(hidden, hidden, **dilated) if number else nn.Conv2d(channels, hidden, 1)
+            place(self, layer, conv)
+            place(self, bn, nn.BatchNorm2d(hidden, eps=bn_eps))
+        place(self, form.spatial_last, nn.Conv2d(hidden, 1, 1))
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, as torch draws those of its layers."""
-        for layer in self.modules():
-            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)):
-                layer.reset_parameters()
+        reset_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
-        channel, spatial = (self.get_submodule(name) for name in self._names)
-        by_channel: Tensor = channel(x.mean(dim=(2, 3)))[:, :, None, None]
-        by_position: Tensor = spatial(x)
-        both = by_channel * by_position if self.variant == "official" else by_channel + by_position
+        by_channel, by_position = self._channel(x.mean(dim=(2, 3)))[:, :, None, None], self._spatial(x)
+        both = by_channel * by_position if self._form.product else by_channel + by_position
         return x * (1 + torch.sigmoid(both))
+
+    def _channel(self, means: Tensor) -> Tensor:
+        """[N, C] -> [N, C]."""
+        return self._chain(means, self._form.channel, self._form.channel_last)
+
+    def _spatial(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, 1, H, W]."""
+        return self._chain(x, (self._form.reduce, *self._form.dilated), self._form.spatial_last)
+
+    def _chain(self, x: Tensor, layers: Sequence[tuple[str, str]], last: str) -> Tensor:
+        for layer, bn in layers:
+            x = torch.relu(self.get_submodule(bn)(self.get_submodule(layer)(x)))
+        y: Tensor = self.get_submodule(last)(x)
+        return y
 
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""

@@ -1,4 +1,4 @@
-"""CAA, Context Anchor Attention: PyTorch twin.
+"""CAA, Context Anchor Attention: PyTorch module.
 
 Paper: "Poly Kernel Inception Network for Remote Sensing Detection", CVPR 2024, arXiv:2403.06258.
 Source of the formula: PKINet, ``mmrotate/models/backbones/pkinet.py``, ``CAA``.
@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from .layers import depthwise, require_variant
 
 VARIANTS = ("pkinet", "bn-silu")
 
@@ -44,17 +46,14 @@ class ContextAnchorAttention(nn.Module):
         bn_eps: float = 1e-3,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"ContextAnchorAttention has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("ContextAnchorAttention", variant, VARIANTS)
         if h_kernel_size % 2 == 0 or v_kernel_size % 2 == 0:
             raise ValueError(f"ContextAnchorAttention has odd kernels, not {h_kernel_size} and {v_kernel_size}")
         norm = bn_eps if variant == "bn-silu" else None
         self.pool = nn.AvgPool2d(7, stride=1, padding=3)
         self.conv1 = _layer(nn.Conv2d(channels, channels, 1, bias=norm is None), norm)
-        strip = nn.Conv2d(channels, channels, (1, h_kernel_size), padding=(0, h_kernel_size // 2), groups=channels)
-        self.h_conv = _layer(strip, None)
-        strip = nn.Conv2d(channels, channels, (v_kernel_size, 1), padding=(v_kernel_size // 2, 0), groups=channels)
-        self.v_conv = _layer(strip, None)
+        self.h_conv = _layer(depthwise(channels, (1, h_kernel_size)), None)
+        self.v_conv = _layer(depthwise(channels, (v_kernel_size, 1)), None)
         self.conv2 = _layer(nn.Conv2d(channels, channels, 1, bias=norm is None), norm)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""CBAM, convolutional block attention module: PyTorch twin.
+"""CBAM, convolutional block attention module: PyTorch module.
 
 Paper: "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521.
 Sources of the formula: Jongchan/attention-module, ``MODELS/cbam.py`` (official); Ultralytics, ``nn/modules/conv.py``
@@ -26,38 +26,13 @@ What differs:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from ..forms import CBAM_FORMS
+from .layers import place, require_variant, reset_layers
 
-@dataclass(frozen=True)
-class _Form:
-    layers: tuple[str, ...]
-    conv: str
-    norm: str | None = None
-    linear: bool = False
-    bias: bool = False
-    conv_bias: bool = False
-    max_first: bool = False
-
-
-_FORMS = {
-    "official": _Form(
-        ("ChannelGate.mlp.1", "ChannelGate.mlp.3"),
-        "SpatialGate.spatial.conv",
-        "SpatialGate.spatial.bn",
-        linear=True,
-        bias=True,
-        max_first=True,
-    ),
-    "ultralytics": _Form(("channel_attention.fc",), "spatial_attention.cv1", bias=True),
-    "timm": _Form(("channel.fc1", "channel.fc2"), "spatial.conv.conv", "spatial.conv.bn"),
-    "yolo-port": _Form(("channel_attention.fc1", "channel_attention.fc2"), "spatial_attention.conv1"),
-    "cv-attention": _Form(("ca.se.0", "ca.se.2"), "sa.conv", conv_bias=True, max_first=True),
-}
-VARIANTS = tuple(_FORMS)
+VARIANTS = tuple(CBAM_FORMS)
 
 
 class CBAM(nn.Module):
@@ -80,14 +55,13 @@ class CBAM(nn.Module):
         bn_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if variant not in _FORMS:
-            raise ValueError(f"CBAM has the variants {', '.join(_FORMS)}, not {variant!r}")
+        require_variant("CBAM", variant, CBAM_FORMS)
         if channels < 1 or (hidden is not None and hidden < 1):
             raise ValueError(f"CBAM needs channels and hidden of at least 1, got {channels} and {hidden}")
         if kernel % 2 == 0:
             raise ValueError(f"CBAM needs an odd kernel, got {kernel}")
         self.variant = variant
-        self._form = form = _FORMS[variant]
+        self._form = form = CBAM_FORMS[variant]
         widths = [channels, channels]
         if len(form.layers) == 2:
             if hidden is None:
@@ -97,14 +71,12 @@ class CBAM(nn.Module):
             layer = nn.Linear(inner, outer) if form.linear else nn.Conv2d(inner, outer, 1, bias=form.bias)
             place(self, name, layer)
         place(self, form.conv, nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=form.conv_bias))
-        if form.norm is not None:
-            place(self, form.norm, nn.BatchNorm2d(1, eps=bn_eps, momentum=0.01))
+        if form.bn is not None:
+            place(self, form.bn, nn.BatchNorm2d(1, eps=bn_eps, momentum=0.01))
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, as torch draws those of its layers."""
-        for layer in self.modules():
-            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.BatchNorm2d)):
-                layer.reset_parameters()
+        reset_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -116,8 +88,8 @@ class CBAM(nn.Module):
         if self._form.max_first:
             planes.reverse()
         gate: Tensor = self.get_submodule(self._form.conv)(torch.cat(planes, dim=1))
-        if self._form.norm is not None:
-            gate = self.get_submodule(self._form.norm)(gate)
+        if self._form.bn is not None:
+            gate = self.get_submodule(self._form.bn)(gate)
         return x * torch.sigmoid(gate)
 
     def _mlp(self, pooled: Tensor) -> Tensor:
@@ -131,13 +103,3 @@ class CBAM(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""
         return f"variant={self.variant!r}"
-
-
-def place(root: nn.Module, name: str, layer: nn.Module) -> None:
-    """Make ``layer`` the submodule of ``root`` with that dotted name."""
-    *path, last = name.split(".")
-    for part in path:
-        if not hasattr(root, part):
-            root.add_module(part, nn.Module())
-        root = root.get_submodule(part)
-    root.add_module(last, layer)

@@ -1,4 +1,4 @@
-"""Coordinate Attention: PyTorch twin.
+"""Coordinate Attention: PyTorch module.
 
 Paper: "Coordinate Attention for Efficient Mobile Network Design", CVPR 2021, arXiv:2103.02907.
 Source of the formula: houqb/CoordAttention, ``coordatt.py``.

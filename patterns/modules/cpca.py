@@ -1,4 +1,4 @@
-"""CPCA, channel prior convolutional attention: PyTorch twin.
+"""CPCA, channel prior convolutional attention: PyTorch module.
 
 Paper: "Channel Prior Convolutional Attention for Medical Image Segmentation", arXiv:2306.05196.
 Source of the formula: Cuthbert-Huang/CPCANet, ``CPCANet.py``, class RepBlock.
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIPS = (7, 11, 21)
+from ..forms import CPCA_STRIPS
+from .layers import depthwise
 
 
 class CPCA(nn.Module):
@@ -38,10 +39,10 @@ class CPCA(nn.Module):
         if channels < 1 or hidden < 1:
             raise ValueError(f"CPCA needs channels and hidden of at least 1, got {channels} and {hidden}")
         self.ca = _ChannelAttention(channels, hidden)
-        self.dconv5_5 = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        for k in STRIPS:
-            self.add_module(f"dconv1_{k}", nn.Conv2d(channels, channels, (1, k), padding=(0, k // 2), groups=channels))
-            self.add_module(f"dconv{k}_1", nn.Conv2d(channels, channels, (k, 1), padding=(k // 2, 0), groups=channels))
+        self.dconv5_5 = depthwise(channels, (5, 5))
+        for k in CPCA_STRIPS:
+            self.add_module(f"dconv1_{k}", depthwise(channels, (1, k)))
+            self.add_module(f"dconv{k}_1", depthwise(channels, (k, 1)))
         self.conv = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class CPCA(nn.Module):
         v = u * self.ca(u)
         first = self.dconv5_5(v)
         total = first
-        for k in STRIPS:
+        for k in CPCA_STRIPS:
             total = total + self.get_submodule(f"dconv{k}_1")(self.get_submodule(f"dconv1_{k}")(first))
         y: Tensor = self.conv(self.conv(total) * v)
         return y

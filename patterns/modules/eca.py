@@ -1,4 +1,4 @@
-"""ECA, efficient channel attention: PyTorch twin.
+"""ECA, efficient channel attention: PyTorch module.
 
 Paper: "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020, arXiv:1910.03151.
 Source of the formula: BangguWu/ECANet, ``models/eca_module.py``.

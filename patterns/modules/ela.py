@@ -1,4 +1,4 @@
-"""ELA, Efficient Local Attention: PyTorch twins.
+"""ELA, Efficient Local Attention: PyTorch modules.
 
 Paper: "ELA: Efficient Local Attention for Deep Convolutional Neural Networks", arXiv:2403.01123.
 Sources of the formula: no code by the authors is known; the listing that blogs and forks share, and for the form with
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from .layers import depthwise
 
 
 class EfficientLocalAttention(nn.Module):
@@ -64,9 +66,8 @@ class SeparateLocalAttention(nn.Module):
         super().__init__()
         _odd(kernel_size)
         self.skip = skip
-        pad = kernel_size // 2
-        self.conv_h = nn.Conv2d(channels, channels, (kernel_size, 1), padding=(pad, 0), groups=channels, bias=False)
-        self.conv_w = nn.Conv2d(channels, channels, (1, kernel_size), padding=(0, pad), groups=channels, bias=False)
+        self.conv_h = depthwise(channels, (kernel_size, 1), bias=False)
+        self.conv_w = depthwise(channels, (1, kernel_size), bias=False)
         self.norm_h = nn.GroupNorm(norm_groups, channels)
         self.norm_w = nn.GroupNorm(norm_groups, channels)
         self.act = nn.SiLU()

@@ -1,4 +1,4 @@
-"""EMA, Efficient Multi-scale Attention: PyTorch twin. It has nothing to do with a moving average of weights.
+"""EMA, Efficient Multi-scale Attention: PyTorch module. It has nothing to do with a moving average of weights.
 
 Paper: "Efficient Multi-Scale Attention Module with Cross-Spatial Learning", ICASSP 2023, arXiv:2305.13563.
 Source of the formula: YOLOonMe/EMA-attention-module, ``EMA_attention_module``.

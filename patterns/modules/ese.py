@@ -1,4 +1,4 @@
-"""eSE, effective squeeze-and-excitation: PyTorch twin.
+"""eSE, effective squeeze-and-excitation: PyTorch module.
 
 Paper: "CenterMask: Real-Time Anchor-Free Instance Segmentation", CVPR 2020, arXiv:1911.06667.
 Sources of the formula: youngwanLEE/CenterMask (eSEModule of VoVNet) and timm, ``layers/squeeze_excite.py``.

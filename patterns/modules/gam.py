@@ -1,4 +1,4 @@
-"""GAM, the Global Attention Mechanism: PyTorch twin.
+"""GAM, the Global Attention Mechanism: PyTorch module.
 
 Paper: "Global Attention Mechanism: Retain Information to Enhance Channel-Spatial Interactions", arXiv:2112.05561.
 Source of the formula: no code by the authors is known. The listing that blogs, yoloair and forks share is followed.
@@ -21,8 +21,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..forms import GAM_SHUFFLE
+from .layers import require_variant
+
 VARIANTS = ("listing", "cv-attention", "yolo-grouped")
-_SHUFFLED = 4
 
 
 class GlobalAttention(nn.Module):
@@ -41,14 +43,13 @@ class GlobalAttention(nn.Module):
 
     def __init__(self, channels: int, variant: str = "listing", reduction: int = 4, bn_eps: float = 1e-5) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"GlobalAttention has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("GlobalAttention", variant, VARIANTS)
         if reduction < 1 or channels < reduction:
             raise ValueError(f"GlobalAttention needs a reduction between 1 and {channels}, got {reduction}")
         self.variant = variant
         hidden = channels // reduction
         groups = reduction if variant == "yolo-grouped" else 1
-        if groups > 1 and (channels % groups or hidden % groups or channels % _SHUFFLED):
+        if groups > 1 and (channels % groups or hidden % groups or channels % GAM_SHUFFLE):
             raise ValueError(f"GlobalAttention cannot form {groups} groups of {channels} and {hidden} channels")
         self.channel_attention = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
         self.spatial_attention = nn.Sequential(
@@ -66,7 +67,7 @@ class GlobalAttention(nn.Module):
         spatial = torch.sigmoid(self.spatial_attention(z))
         if self.variant == "yolo-grouped":
             batch, channels, height, width = x.shape
-            parts = spatial.reshape(batch, _SHUFFLED, channels // _SHUFFLED, height, width)
+            parts = spatial.reshape(batch, GAM_SHUFFLE, channels // GAM_SHUFFLE, height, width)
             spatial = parts.transpose(1, 2).reshape(x.shape)
         return z * spatial
 

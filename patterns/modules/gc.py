@@ -1,4 +1,4 @@
-"""GC, global context: PyTorch twin.
+"""GC, global context: PyTorch module.
 
 Paper: "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCVW 2019, arXiv:1904.11492.
 Sources of the formula: xvjiarui/GCNet, ``context_block.py``, which mmcv has as ContextBlock (official, official-mul);
@@ -19,12 +19,13 @@ timm, ``layers/global_context.py`` (timm, timm-add).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
-VARIANTS = ("official", "official-mul", "timm", "timm-add")
+from ..forms import GC_FORMS
+from .layers import place, require_variant, reset_layers
+
+VARIANTS = tuple(GC_FORMS)
 
 
 class GlobalContext(nn.Module):
@@ -40,49 +41,39 @@ class GlobalContext(nn.Module):
 
     def __init__(self, channels: int, hidden: int, variant: str = "official") -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"GlobalContext has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("GlobalContext", variant, VARIANTS)
         if channels < 1 or hidden < 1:
             raise ValueError(f"GlobalContext needs channels and hidden of at least 1, got {channels} and {hidden}")
         self.variant = variant
-        self.adds = variant in ("official", "timm-add")
-        self._names = ("conv_attn", "mlp_add" if self.adds else "mlp_scale")
-        if not variant.startswith("timm"):
-            self._names = ("conv_mask", "channel_add_conv" if self.adds else "channel_mul_conv")
-        fc1, fc2 = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
-        layers: dict[str, nn.Module] = {"0": fc1, "1": nn.LayerNorm([hidden, 1, 1]), "2": nn.ReLU(), "3": fc2}
-        if variant.startswith("timm"):
-            layers = {"fc1": fc1, "norm": _LayerNorm2d(hidden, eps=1e-6), "act": nn.ReLU(), "fc2": fc2}
-        self.add_module(self._names[0], nn.Conv2d(channels, 1, 1))
-        self.add_module(self._names[1], nn.Sequential(OrderedDict(layers)))
+        self._form = form = GC_FORMS[variant]
+        norm = _LayerNorm2d(hidden, eps=form.eps) if form.timm else nn.LayerNorm([hidden, 1, 1], eps=form.eps)
+        place(self, form.mask, nn.Conv2d(channels, 1, 1))
+        place(self, form.fc1, nn.Conv2d(channels, hidden, 1))
+        place(self, form.norm, norm)
+        place(self, form.fc2, nn.Conv2d(hidden, channels, 1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, as the source of the variant does."""
-        mask, transform = (self.get_submodule(name) for name in self._names)
-        assert isinstance(mask, nn.Conv2d)
-        for layer in (mask, *transform.children()):
-            if isinstance(layer, (nn.Conv2d, nn.LayerNorm)):
-                layer.reset_parameters()
-        nn.init.kaiming_normal_(mask.weight, mode="fan_in", nonlinearity="relu")
-        last = list(transform.children())[-1]
-        assert isinstance(last, nn.Conv2d)
-        published = not self.variant.startswith("timm")
-        if published or self.adds:
-            nn.init.zeros_(last.weight)
-        if published:
-            assert mask.bias is not None
-            assert last.bias is not None
-            nn.init.zeros_(mask.bias)
-            nn.init.zeros_(last.bias)
+        reset_layers(self)
+        form = self._form
+        nn.init.kaiming_normal_(self.get_parameter(f"{form.mask}.weight"), mode="fan_in", nonlinearity="relu")
+        zero = [] if form.timm else [f"{form.mask}.bias", f"{form.fc2}.bias"]
+        for key in (*zero, *([f"{form.fc2}.weight"] if form.add or not form.timm else [])):
+            nn.init.zeros_(self.get_parameter(key))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
-        mask, transform = (self.get_submodule(name) for name in self._names)
-        weights = torch.softmax(mask(x).flatten(2), dim=2)
+        weights = torch.softmax(self.get_submodule(self._form.mask)(x).flatten(2), dim=2)
         context = (x.flatten(2) @ weights.transpose(1, 2)).unsqueeze(3)
-        term: Tensor = transform(context)
-        return x + term if self.adds else x * torch.sigmoid(term)
+        term = self._transformed(context)
+        return x + term if self._form.add else x * torch.sigmoid(term)
+
+    def _transformed(self, context: Tensor) -> Tensor:
+        """[N, C, 1, 1] -> [N, C, 1, 1]."""
+        fc1, norm, fc2 = (self.get_submodule(name) for name in (self._form.fc1, self._form.norm, self._form.fc2))
+        term: Tensor = fc2(torch.relu(norm(fc1(context))))
+        return term
 
     def extra_repr(self) -> str:
         """The settings, for ``repr``."""

@@ -1,4 +1,4 @@
-"""Gather-Excite: PyTorch twin.
+"""Gather-Excite: PyTorch module.
 
 Paper: "Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks", NeurIPS 2018, arXiv:1810.12348.
 Sources of the formula: hujie-frank/GENet (the prototxts ``RN50-GEPF``, ``RN50-GEP`` and ``RN50-GEPP`` for the global
@@ -31,6 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .layers import require_size, require_variant, tracing
+
 VARIANTS = ("theta-minus", "theta", "theta-plus")
 EXTENTS = (0, 2, 4, 8)
 
@@ -59,8 +61,7 @@ class GatherExcite(nn.Module):
         bn_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"GatherExcite has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("GatherExcite", variant, VARIANTS)
         if extent not in EXTENTS:
             raise ValueError(f"GatherExcite has the extents 0 (the whole map), 2, 4 and 8, not {extent}")
         if hidden is not None and variant != "theta-plus":
@@ -97,11 +98,8 @@ class GatherExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size than the global gather was made for."""
-        # A tracing exporter turns sizes into tensors and warns about every branch on one.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if self.map_size is not None and not tracing and tuple(x.shape[2:]) != self.map_size:
-            made, got = self.map_size, tuple(x.shape[2:])
-            raise ValueError(f"this GatherExcite is made for maps of {made[0]}x{made[1]}, got {got[0]}x{got[1]}")
+        if self.map_size is not None:
+            require_size(x, self.map_size, "GatherExcite")
         context = self.mlp(self.gather(x))
         if self.extent:
             context = _enlarge(context, x)
@@ -139,8 +137,7 @@ def _convolutions(
 
 def _enlarge(z: Tensor, x: Tensor) -> Tensor:
     """``z`` at the height and width of ``x``, by nearest neighbour: position i of n takes position floor(i * m / n)."""
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    exporting = tracing or torch.compiler.is_compiling()
+    exporting = tracing() or torch.compiler.is_compiling()
     if exporting or not any(_missed(z.shape[axis], x.shape[axis]) for axis in (2, 3)):
         return functional.interpolate(z, size=x.shape[2:], mode="nearest")
     for axis in (2, 3):

@@ -1,4 +1,4 @@
-"""LCT, linear context transform: PyTorch twin.
+"""LCT, linear context transform: PyTorch module.
 
 Paper: "Linear Context Transform Block", AAAI 2020, arXiv:1909.03834. The authors' code is not public; the formula is
 the paper's, and names and first values are those of the re-implementations that people use.

@@ -1,4 +1,4 @@
-"""LSK, the large selective kernel of LSKNet: PyTorch twin.
+"""LSK, the large selective kernel of LSKNet: PyTorch module.
 
 Paper: "Large Selective Kernel Network for Remote Sensing Object Detection", ICCV 2023, arXiv:2303.09030.
 Source of the formula: zcablii/LSKNet, ``mmrotate/models/backbones/lsknet.py``.
@@ -19,6 +19,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import depthwise
+
 VARIANTS = ("unit", "attention")
 
 
@@ -36,8 +38,8 @@ class LSK(nn.Module):
         if channels < 2 or channels % 2:
             raise ValueError(f"LSK needs an even number of channels, got {channels}")
         half = channels // 2
-        self.conv0 = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.conv_spatial = nn.Conv2d(channels, channels, 7, padding=9, dilation=3, groups=channels)
+        self.conv0 = depthwise(channels, (5, 5))
+        self.conv_spatial = depthwise(channels, (7, 7), dilation=3)
         self.conv1 = nn.Conv2d(channels, half, 1)
         self.conv2 = nn.Conv2d(channels, half, 1)
         self.conv_squeeze = nn.Conv2d(2, 2, 7, padding=3)

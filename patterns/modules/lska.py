@@ -1,4 +1,4 @@
-"""LSKA, large separable kernel attention: PyTorch twin.
+"""LSKA, large separable kernel attention: PyTorch module.
 
 Paper: "Large Separable Kernel Attention: Rethinking the Large Kernel Attention Design in CNN", arXiv:2309.01439.
 Source of the formula: StevenLauHKHK/Large-Separable-Kernel-Attention, ``models/van.py``.
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 23: (5, 7, 3), 35: (5, 11, 3), 41: (5, 13, 3), 53: (5, 17, 3)}
-"""k_size -> (kernel of conv0h and conv0v, kernel of conv_spatial_h and conv_spatial_v, dilation of these)"""
+from ..forms import LSKA_KERNELS
+from .layers import depthwise
 
 
 class LSKA(nn.Module):
@@ -33,15 +33,15 @@ class LSKA(nn.Module):
 
     def __init__(self, channels: int, k_size: int = 7) -> None:
         super().__init__()
-        if k_size not in KERNELS:
-            raise ValueError(f"LSKA has the kernel sizes {', '.join(map(str, KERNELS))}, not {k_size}")
+        if k_size not in LSKA_KERNELS:
+            raise ValueError(f"LSKA has the kernel sizes {', '.join(map(str, LSKA_KERNELS))}, not {k_size}")
         if channels < 1:
             raise ValueError(f"LSKA needs at least one channel, got {channels}")
-        near, far, dilation = KERNELS[k_size]
-        self.conv0h = _depthwise(channels, (1, near), 1)
-        self.conv0v = _depthwise(channels, (near, 1), 1)
-        self.conv_spatial_h = _depthwise(channels, (1, far), dilation)
-        self.conv_spatial_v = _depthwise(channels, (far, 1), dilation)
+        near, far, dilation = LSKA_KERNELS[k_size]
+        self.conv0h = depthwise(channels, (1, near))
+        self.conv0v = depthwise(channels, (near, 1))
+        self.conv_spatial_h = depthwise(channels, (1, far), dilation=dilation)
+        self.conv_spatial_v = depthwise(channels, (far, 1), dilation=dilation)
         self.conv1 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,8 +50,3 @@ class LSKA(nn.Module):
         far = self.conv_spatial_v(self.conv_spatial_h(near))
         gate: Tensor = self.conv1(far)
         return x * gate
-
-
-def _depthwise(channels: int, kernel: tuple[int, int], dilation: int) -> nn.Conv2d:
-    padding = (dilation * (kernel[0] - 1) // 2, dilation * (kernel[1] - 1) // 2)
-    return nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, groups=channels)

@@ -1,4 +1,4 @@
-"""MHSA of BoTNet, and the one of YOLO ports: PyTorch twins.
+"""MHSA of BoTNet, and the one of YOLO ports: PyTorch modules.
 
 Paper: "Bottleneck Transformers for Visual Recognition", CVPR 2021, arXiv:2101.11605.
 Sources of the formulas: the author's gist as timm has it (``timm/layers/bottleneck_attn.py``), and for ``yolo`` the
@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from .layers import require_size
 
 
 class BottleneckAttention(nn.Module):
@@ -55,7 +57,7 @@ class BottleneckAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size."""
-        _check_size(x, self.map_size)
+        require_size(x, self.map_size, "MHSA")
         keys = self.heads * self.key_dim
         q, k, v = (
             part.flatten(2).unflatten(1, (self.heads, -1)) for part in self.qkv(x).split([keys, keys, x.shape[1]], 1)
@@ -119,7 +121,7 @@ class YoloMHSA(nn.Module):
         q, k, v = (layer(x).flatten(2).unflatten(1, (self.heads, -1)) for layer in (self.query, self.key, self.value))
         energy = q.transpose(2, 3) @ k
         if self.map_size is not None:
-            _check_size(x, self.map_size)
+            require_size(x, self.map_size, "MHSA")
             position = (self.rel_h_weight + self.rel_w_weight).flatten(3)
             energy = energy + position.transpose(2, 3) @ q
         y: Tensor = (v @ torch.softmax(energy, dim=3).transpose(2, 3)).reshape(x.shape)
@@ -129,10 +131,3 @@ class YoloMHSA(nn.Module):
 def _check(channels: int, heads: int) -> None:
     if channels < 1 or heads < 1 or channels % heads:
         raise ValueError(f"MHSA needs heads that divide its channels, got {heads} for {channels}")
-
-
-def _check_size(x: Tensor, size: tuple[int, int]) -> None:
-    # A tracing exporter turns sizes into tensors and warns about every branch on one.
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if not tracing and tuple(x.shape[2:]) != size:
-        raise ValueError(f"this MHSA is made for maps of {size[0]}x{size[1]}, got {x.shape[2]}x{x.shape[3]}")

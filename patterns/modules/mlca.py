@@ -1,4 +1,4 @@
-"""MLCA, Mixed Local Channel Attention: PyTorch twin.
+"""MLCA, Mixed Local Channel Attention: PyTorch module.
 
 Paper: "Mixed local channel attention for object detection", Engineering Applications of Artificial Intelligence 123,
 106442, 2023. Source of the formula: wandahangFY/MLCA, ``MLCA.py``.
@@ -20,6 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .layers import tracing
 
 
 class MixedLocalChannelAttention(nn.Module):
@@ -57,8 +59,7 @@ class MixedLocalChannelAttention(nn.Module):
 
 def _adaptive_means(x: Tensor, height: int, width: int) -> Tensor:
     """Adaptive average pooling of [N, C, h, w] to a height and width, which may be larger than h and w."""
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if not tracing and not torch.compiler.is_compiling():
+    if not tracing() and not torch.compiler.is_compiling():
         return functional.adaptive_avg_pool2d(x, (height, width))
     # exporters know only sizes that divide each other; the pooling is separable
     rows, columns = (_matrix(int(m), int(n)).to(x) for m, n in zip(x.shape[2:], (height, width), strict=True))

@@ -1,4 +1,4 @@
-"""MSCA, multi-scale convolutional attention of SegNeXt: PyTorch twins of the unit and of its wrapper.
+"""MSCA, multi-scale convolutional attention of SegNeXt: the PyTorch modules of the unit and of its wrapper.
 
 Paper: "SegNeXt: Rethinking Convolutional Attention Design for Semantic Segmentation", NeurIPS 2022, arXiv:2209.08575.
 Source of the formula: Visual-Attention-Network/SegNeXt, ``mmseg/models/backbones/mscan.py``.
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .layers import depthwise
+
 
 class AttentionModule(nn.Module):
     """The gating unit.
@@ -29,10 +31,10 @@ class AttentionModule(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv0 = _depthwise(channels, 5, 5)
-        self.conv0_1, self.conv0_2 = _depthwise(channels, 1, 7), _depthwise(channels, 7, 1)
-        self.conv1_1, self.conv1_2 = _depthwise(channels, 1, 11), _depthwise(channels, 11, 1)
-        self.conv2_1, self.conv2_2 = _depthwise(channels, 1, 21), _depthwise(channels, 21, 1)
+        self.conv0 = depthwise(channels, (5, 5))
+        self.conv0_1, self.conv0_2 = depthwise(channels, (1, 7)), depthwise(channels, (7, 1))
+        self.conv1_1, self.conv1_2 = depthwise(channels, (1, 11)), depthwise(channels, (11, 1))
+        self.conv2_1, self.conv2_2 = depthwise(channels, (1, 21)), depthwise(channels, (21, 1))
         self.conv3 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,8 +64,3 @@ class SpatialAttention(nn.Module):
         """[N, C, H, W] -> [N, C, H, W]."""
         y: Tensor = self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
         return x + y
-
-
-def _depthwise(channels: int, height: int, width: int) -> nn.Conv2d:
-    """A depthwise convolution that keeps the size; both sides are odd."""
-    return nn.Conv2d(channels, channels, (height, width), padding=(height // 2, width // 2), groups=channels)

@@ -1,4 +1,4 @@
-"""NAM, normalization-based attention: PyTorch twin.
+"""NAM, normalization-based attention: PyTorch module.
 
 Paper: "NAM: Normalization-based Attention Module", arXiv:2111.12419.
 Source of the formula: Christian-lyc/NAM, ``MODELS/attention.py`` (channel part). That code has no spatial part; the one
@@ -25,6 +25,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import require_size, require_variant
+
 VARIANTS = ("channel", "channel+spatial")
 
 
@@ -47,8 +49,7 @@ class NAM(nn.Module):
         bn_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"NAM has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("NAM", variant, VARIANTS)
         if channels < 1:
             raise ValueError(f"NAM needs at least one channel, got {channels}")
         self.variant = variant
@@ -101,11 +102,7 @@ class _SpatialAttention(nn.Module):
         self.bn2 = nn.BatchNorm2d(size[0] * size[1], eps=bn_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A tracing exporter turns sizes into tensors and warns about every branch on one.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and tuple(x.shape[2:]) != self.map_size:
-            made, got = self.map_size, tuple(x.shape[2:])
-            raise ValueError(f"this NAM is made for maps of {made[0]}x{made[1]}, got {got[0]}x{got[1]}")
+        require_size(x, self.map_size, "NAM")
         positions = x.flatten(2).transpose(1, 2).unsqueeze(2)  # [N, HW, 1, C]
         gate = torch.sigmoid(_weights(self.bn2) * self.bn2(positions))
         return x * gate.squeeze(2).transpose(1, 2).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Polarized self-attention, parallel and sequential: PyTorch twin.
+"""Polarized self-attention, parallel and sequential: PyTorch module.
 
 Paper: "Polarized Self-Attention: Towards High-quality Pixel-wise Regression", arXiv:2107.00782.
 Sources of the formula: DeLightCMU/PSA, ``semantic-segmentation/network/PSA.py`` (classes PSA_p and PSA_s), and for the
@@ -26,6 +26,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import require_variant
+
 VARIANTS = ("p", "s", "external-p", "external-s")
 
 
@@ -43,8 +45,7 @@ class Polarized(nn.Module):
 
     def __init__(self, channels: int, variant: str = "p") -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"Polarized has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("Polarized", variant, VARIANTS)
         least = 8 if variant == "s" else 2
         if channels < least or channels % 2:
             raise ValueError(f"Polarized {variant} needs an even number of channels from {least} on, got {channels}")

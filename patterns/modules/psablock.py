@@ -1,4 +1,4 @@
-"""PSABlock of YOLO11: PyTorch twin.
+"""PSABlock of YOLO11: PyTorch module.
 
 Source of the formula: ultralytics/ultralytics, ``nn/modules/block.py`` (PSABlock and Attention); the attention is that
 of YOLOv10 (arXiv:2405.14458). No paper of its own.

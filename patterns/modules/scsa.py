@@ -1,4 +1,4 @@
-"""SCSA, Spatial and Channel Synergistic Attention: PyTorch twin.
+"""SCSA, Spatial and Channel Synergistic Attention: PyTorch module.
 
 Paper: "SCSA: Exploring the Synergistic Effects Between Spatial and Channel Attention", arXiv:2407.05128.
 Source of the formula: HZAI-ZJNU/SCSA, ``mmpretrain/models/attentions/SCSA.py``, with average pooling.

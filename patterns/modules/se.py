@@ -1,4 +1,4 @@
-"""Squeeze-and-Excitation: PyTorch twin.
+"""Squeeze-and-Excitation: PyTorch module.
 
 Paper: "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507.
 Source of the formula: hujie-frank/SENet, ``models/SE-ResNet-50.prototxt`` (two 1x1 convolutions with biases, C/16

@@ -1,4 +1,4 @@
-"""SGE, spatial group-wise enhance: PyTorch twin.
+"""SGE, spatial group-wise enhance: PyTorch module.
 
 Paper: "Spatial Group-wise Enhance: Improving Semantic Feature Learning in CNNs", arXiv:1905.09646.
 Source of the formula: implus/PytorchInsight, ``classification/models/imagenet/resnet_sge.py``.
@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from .layers import require_positions
 
 
 class SpatialGroupEnhance(nn.Module):
@@ -43,10 +45,7 @@ class SpatialGroupEnhance(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of one position, which has no deviation."""
-        # A tracing exporter turns sizes into tensors and warns about every branch on one.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and x.shape[2] * x.shape[3] < 2:
-            raise ValueError("SGE needs a map of at least two positions: the deviation of a 1x1 map is 0/0")
+        require_positions(x, "SGE", "the deviation")
         grouped = x.reshape(x.shape[0], self.groups, -1, x.shape[2] * x.shape[3])  # [N, G, C/G, M]
         likeness = (grouped * grouped.mean(dim=3, keepdim=True)).sum(dim=2, keepdim=True)
         centred = likeness - likeness.mean(dim=3, keepdim=True)

@@ -1,4 +1,4 @@
-"""Shuffle Attention (SA-Net): PyTorch twin.
+"""Shuffle Attention (SA-Net): PyTorch module.
 
 Paper: "SA-Net: Shuffle Attention for Deep Convolutional Neural Networks", ICASSP 2021, arXiv:2102.00240.
 Source of the formula: wofmanaf/SA-Net, ``models/sa_resnet.py``, ``sa_layer``.

@@ -1,4 +1,4 @@
-"""SimAM, the parameter-free attention: PyTorch twin.
+"""SimAM, the parameter-free attention: PyTorch module.
 
 Paper: "SimAM: A Simple, Parameter-Free Attention Module for Convolutional Neural Networks", ICML 2021, PMLR 139.
 Source of the formula: ZjjConan/SimAM, ``networks/attentions/simam_module.py``.
@@ -20,6 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import require_positions
+
 
 class SimAM(nn.Module):
     """Gate of every value by how far it stands out of its channel. No parameters, no buffers.
@@ -37,10 +39,7 @@ class SimAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of one position, which has no variance."""
         positions = x.shape[2] * x.shape[3]
-        # A tracing exporter turns sizes into tensors and warns about every branch on one.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and positions < 2:
-            raise ValueError("SimAM needs a map of at least two positions: the variance of a 1x1 map is 0/0")
+        require_positions(x, "SimAM", "the variance")
         deviation = (x - x.mean(dim=(2, 3), keepdim=True)).square()
         variance = deviation.mean(dim=(2, 3), keepdim=True) * (positions / (positions - 1))
         energy = deviation / (4 * (variance + self.e_lambda)) + 0.5

@@ -1,4 +1,4 @@
-"""SK, selective kernel: PyTorch twin.
+"""SK, selective kernel: PyTorch module.
 
 Paper: "Selective Kernel Networks", CVPR 2019, arXiv:1903.06586.
 Sources of the formula: implus/PytorchInsight, ``classification/models/imagenet/resnet_sk.py``, by the paper's author
@@ -26,6 +26,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from .layers import require_variant, reset_layers
+
 VARIANTS = ("official", "external-attention", "timm")
 _KERNELS = (1, 3, 5, 7)
 
@@ -46,8 +48,7 @@ class SelectiveKernel(nn.Module):
         self, channels: int, hidden: int, variant: str = "official", groups: int = 32, bn_eps: float = 1e-5
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"SelectiveKernel has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        require_variant("SelectiveKernel", variant, VARIANTS)
         if channels < 1 or hidden < 1 or channels % groups or (variant == "timm" and channels % 2):
             raise ValueError(
                 f"SelectiveKernel {variant} cannot have {channels} channels, {hidden} hidden, {groups} groups"
@@ -83,9 +84,7 @@ class SelectiveKernel(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, as torch draws those of its layers."""
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
-                layer.reset_parameters()
+        reset_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""

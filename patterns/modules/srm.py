@@ -1,4 +1,4 @@
-"""SRM, style-based recalibration: PyTorch twin.
+"""SRM, style-based recalibration: PyTorch module.
 
 Paper: "SRM: A Style-based Recalibration Module for Convolutional Neural Networks", ICCV 2019, arXiv:1903.10829.
 Source of the formula: hyunjaelee410/style-based-recalibration-module, ``models/recalibration_modules.py``.
@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from .layers import require_positions
 
 
 class StyleRecalibration(nn.Module):
@@ -42,10 +44,7 @@ class StyleRecalibration(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of one position, which has no deviation."""
         positions = x.shape[2] * x.shape[3]
-        # A tracing exporter turns sizes into tensors and warns about every branch on one.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and positions < 2:
-            raise ValueError("SRM needs a map of at least two positions: the deviation of a 1x1 map is 0/0")
+        require_positions(x, "SRM", "the deviation")
         mean = x.mean(dim=(2, 3), keepdim=True)
         variance = (x - mean).square().mean(dim=(2, 3), keepdim=True) * (positions / (positions - 1))
         of_mean, of_deviation = self.cfc.reshape(1, -1, 2, 1, 1).unbind(2)

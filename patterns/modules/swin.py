@@ -1,4 +1,4 @@
-"""Swin transformer block, with plain and with shifted windows: PyTorch twin.
+"""Swin transformer block, with plain and with shifted windows: PyTorch module.
 
 Paper: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021, arXiv:2103.14030.
 Source of the formula: microsoft/Swin-Transformer, ``models/swin_transformer.py``; for maps that windows do not divide,
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-OUTSIDE = -100.0
-"""the mask between places that are no neighbours"""
+from ..forms import SWIN_OUTSIDE
+from .layers import require_size
 
 
 def window_and_shift(size: tuple[int, int], window: int, shifted: bool) -> tuple[int, int]:
@@ -41,14 +41,14 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
-    """0 or OUTSIDE for each pair of places of each window of the rolled map: [windows, window^2, window^2]."""
+    """0 or SWIN_OUTSIDE for each pair of places of each window of the rolled map: [windows, window^2, window^2]."""
     region = torch.zeros(height, width)
     edges = [(0, -window), (-window, -shift), (-shift, None)]
     for row, (top, bottom) in enumerate(edges):
         for column, (left, right) in enumerate(edges):
             region[top:bottom, left:right] = 3 * row + column
     places = _windows(region[None, :, :, None], window).squeeze(3).squeeze(0)
-    return torch.where(places[:, None] == places[:, :, None], 0.0, OUTSIDE)
+    return torch.where(places[:, None] == places[:, :, None], 0.0, SWIN_OUTSIDE)
 
 
 def _windows(x: Tensor, window: int) -> Tensor:
@@ -111,11 +111,7 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size."""
-        # A tracing exporter turns sizes into tensors and warns about every branch on one.
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and tuple(x.shape[2:]) != self.map_size:
-            made, got = self.map_size, tuple(x.shape[2:])
-            raise ValueError(f"this SwinBlock is made for maps of {made[0]}x{made[1]}, got {got[0]}x{got[1]}")
+        require_size(x, self.map_size, "SwinBlock")
         z = x.permute(0, 2, 3, 1)
         z = z + self._attended(self.norm1(z))
         y: Tensor = z + self.mlp(self.norm2(z))

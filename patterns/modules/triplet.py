@@ -1,4 +1,4 @@
-"""Triplet Attention: PyTorch twin.
+"""Triplet Attention: PyTorch module.
 
 Paper: "Rotate to Attend: Convolutional Triplet Attention Module", WACV 2021, arXiv:2010.03045.
 Source of the formula: landskape-ai/triplet-attention, ``triplet_attention.py``.

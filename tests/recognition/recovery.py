@@ -13,15 +13,17 @@ from dataclasses import dataclass
 
 import onnx
 
+from graphsurgery.entry_points import values
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.recognition import BlockTree, recognise
+from graphsurgery.recognition import BlockTree, HeadPattern, Pattern, recognise
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect
 from tests.recognition.randomise import randomise
 from tests.recognition.truth import truth
 
+GROUP = "graphsurgery.detectors"
 SAME = {
     "PSA": "C2PSA",  # YOLOv10's: a C2PSA with one block
     "CSPLayer": "C3",  # YOLOX's is one; RTMDet's has a gate more
@@ -83,7 +85,8 @@ def recovery(name: str, variant: str = "simplified", *, randomised: bool = True)
     if randomised:
         model, new = randomise(model)
     tree = tree_of(model)
-    known = {SAME.get(kind, kind) for kind in tree.known_types}
+    patterns = (*values(GROUP, Pattern), *values(GROUP, HeadPattern))
+    known = {SAME.get(kind, kind) for pattern in patterns for kind in pattern.names}
     root = tree.view.root  # a module's last node can be one that only passes on
     true = Counter(_compared(block.type, root(new.get(block.tensor, ""))) for block in truth(name, variant))
     true = Counter({block: count for block, count in true.items() if block[0] in known})

@@ -266,7 +266,7 @@ def test_a_block_of_another_package_is_found(third_party: types.ModuleType) -> N
     assert [node.op_type for node in model.proto().graph.node] == ["Relu", "Mul", "Relu", "Sigmoid"]
     with pytest.raises(BlockError, match=r"halve has no hyper-parameter 'a'; it has none"):
         make_block("halve", {"a": 1})
-    with pytest.raises(BlockError, match="--gate residual"):
+    with pytest.raises(BlockError, match="gate='residual'"):
         make_block("halve").identity(FeatureMap(4, 4, 4))
 
 

@@ -744,7 +744,7 @@ def test_same_bytes_of_large_models(tmp_path: Path) -> None:
             {"after": "/model.2", "settings": {"lambda": 1}},
             "simam has no hyper-parameter 'lambda'; the known ones are e_lambda",
         ),
-        ({"after": "/model.2", "init": "identity"}, "use --gate residual"),
+        ({"after": "/model.2", "init": "identity"}, "use gate='residual'"),
         ({"after": "/model.2", "weights": "w.npz"}, "w.npz|no weights"),
     ],
 )

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition.block import RecognisedBlock
 from graphsurgery.recognition.graph_view import View
 from graphsurgery.recognition.matcher import Matcher
-from graphsurgery.recognition.pattern import Chain, Each, Half, OneOf, Op, Part, Pattern, Value
+from graphsurgery.recognition.pattern import Chain, Each, Half, OneOf, Op, Part, Pattern, TokenPath, Value
 from graphsurgery.recognition.strides import Strides
 from tests.patterns.detector.graphs import graph
 
 
-def found(pattern: Pattern, body: str, at: str = "y", others: tuple[Pattern, ...] = ()) -> list[RecognisedBlock]:
-    view = View(GraphIndex(ModelFile.load(graph(body))))
-    return [b for b in Matcher(view, Strides(view), [pattern, *others]).ending_at(at) if b.type == pattern.name]
+def matcher(model: ModelProto, *patterns: Pattern) -> Matcher:
+    view = View(GraphIndex(ModelFile.load(model)))
+    return Matcher(view, Strides(view), patterns)
+
+
+def found(
+    pattern: Pattern, body: str | ModelProto, at: str = "y", others: tuple[Pattern, ...] = ()
+) -> list[RecognisedBlock]:
+    model = graph(body) if isinstance(body, str) else body
+    return [b for b in matcher(model, pattern, *others).ending_at(at) if b.type == pattern.name]
 
 
 RELU = Pattern("Relu", "", Op("Relu", Value()))
@@ -52,8 +62,7 @@ def test_what_patterns_have_in_common_is_matched_once() -> None:
     asked = []
     common = Op("Relu", Value(), where=lambda view, position: asked.append(position) is None)
     patterns = [Pattern(name, "", common) for name in ("P", "Q", "R")]
-    view = View(GraphIndex(ModelFile.load(graph("y = Relu(x)"))))
-    assert [block.type for block in Matcher(view, Strides(view), patterns).ending_at("y")] == ["P", "Q", "R"]
+    assert [block.type for block in matcher(graph("y = Relu(x)"), *patterns).ending_at("y")] == ["P", "Q", "R"]
     assert asked == [0]
 
 
@@ -103,8 +112,101 @@ def test_the_same_pattern_inside_of_itself_is_not_a_part() -> None:
 
 
 def test_a_cycle_ends() -> None:
-    model = graph("a = Relu(b) b = Sigmoid(a) y = Add(x, b)")
-    view = View(GraphIndex(ModelFile.load(model)))
-    matcher = Matcher(view, Strides(view), [RELU])
-    assert not [block for name in ("b", "y") for block in matcher.ending_at(name)]
-    assert 0 not in view.order, "nodes of a cycle have no place in the order"
+    searched = matcher(graph("a = Relu(b) b = Sigmoid(a) y = Add(x, b)"), RELU)
+    assert not [block for name in ("b", "y") for block in searched.ending_at(name)]
+    assert 0 not in searched.view.order, "nodes of a cycle have no place in the order"
+
+
+INSIDE = Pattern("P", "", Op("Sigmoid", Op("Relu", Value())))
+
+
+@pytest.mark.parametrize(("body", "output"), [("", "a"), ("i = Identity(a)", "i")])
+def test_an_output_of_the_model_is_no_inside(body: str, output: str) -> None:
+    model = graph(f"a = Relu(x) {body} y = Sigmoid(a)")
+    assert found(INSIDE, model)
+    model.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    assert not found(INSIDE, model)
+
+
+def test_what_a_subgraph_captures_is_no_inside() -> None:
+    result = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Neg", ["a"], ["o"])], "branch", [], [result])
+    model = graph("a = Relu(x) y = Sigmoid(a)")
+    model.graph.node.append(helper.make_node("If", ["really"], ["z"], then_branch=branch, else_branch=branch))
+    model.graph.input.append(helper.make_tensor_value_info("really", TensorProto.BOOL, []))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    assert not found(INSIDE, model)
+
+
+def test_parts_do_not_overlap() -> None:
+    x = Value()
+    pattern = Pattern("P", "", Op("Add", Part("one", "Relu", x), Part("two", "Relu", x)))
+    assert found(pattern, "a = Relu(x) b = Relu(x) y = Add(a, b)", others=(RELU,))
+    assert not found(pattern, "a = Relu(x) y = Add(a, a)", others=(RELU,))
+
+
+def test_a_part_has_one_entry() -> None:
+    pair = Pattern("Pair", "", Op("Concat", Value(), Value()))
+    pattern = Pattern("P", "", Op("Relu", Part("pair", "Pair", Value())))
+    assert found(pattern, "k = Concat <axis = 1> (x, x) y = Relu(k)", others=(pair,))
+    assert not found(pattern, "n = Neg(x) k = Concat <axis = 1> (x, n) y = Relu(k)", others=(pair,))
+
+
+def test_a_part_meets_all_of_its_conditions() -> None:
+    for conditions, count in (((), 1), (lambda block: True, 1), ((lambda b: True, lambda b: b.output == "x"), 0)):
+        assert (
+            len(found(Pattern("P", "", Part("part", "Relu", Value(), conditions)), "y = Relu(x)", "y", (RELU,)))
+            == count
+        )
+
+
+def test_the_largest_blocks_that_do_not_overlap_are_kept() -> None:
+    triple = Pattern("Triple", "", Op("Neg", Op("Sigmoid", Op("Relu", Value()))))
+    searched = matcher(graph("a = Relu(x) b = Sigmoid(a) c = Neg(b) d = Relu(c) y = Exp(d)"), RELU, INSIDE, triple)
+    assert [(block.type, block.output) for block in searched.outermost()] == [("Triple", "c"), ("Relu", "d")]
+
+
+def test_only_the_first_operand_is_looked_at() -> None:
+    assert found(
+        Pattern("P", "", Op("Concat", Op("Relu", Value()), first=True)), "a = Relu(x) y = Concat<axis=1>(a, x)"
+    )
+    assert not found(Pattern("P", "", Op("Concat", Op("Relu", Value()))), "a = Relu(x) y = Concat<axis=1>(a, x)")
+
+
+TOKENS = "c = Conv(x, w) d = Conv(x, w) t = Transpose <perm = [0,2,3,1]> (c) u = Transpose <perm = [0,2,3,1]> ({0}) "
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "count"),
+    [
+        (TokenPath(Value()), "c", 1),
+        (TokenPath(Value()), "d", 0),  # two maps
+        (TokenPath(Value(), contains=["MatMul", ("Neg", "Transpose")]), "c", 1),
+        (TokenPath(Value(), contains=["MatMul", "Softmax"]), "c", 0),
+        (TokenPath(Value(), ends=("MatMul", "Reshape")), "c", 1),
+        (TokenPath(Value(), ends="Reshape"), "c", 0),
+    ],
+)
+def test_a_path_on_tokens_comes_from_one_map(path: TokenPath, source: str, count: int) -> None:
+    model = graph(f"{TOKENS.format(source)} y = MatMul(t, u)", w=(8, 8, 1, 1))
+    blocks = found(Pattern("P", "", path), model)
+    assert [(block.entries, len(block.nodes)) for block in blocks] == [(("c",), 3)] * count
+
+
+def test_a_pattern_may_have_itself_as_a_part_but_does_not_begin_with_itself() -> None:
+    x = Value()
+    nested = Pattern("Nested", "", OneOf(Op("Relu", x), Op("Neg", Part("inner", "Nested", x))))
+    (block,) = found(nested, "a = Relu(x) b = Neg(a) y = Neg(b)")
+    assert [each.output for each in block.everything()] == ["a", "b", "y"]
+    endless = Pattern("Endless", "", OneOf(Part("inner", "Endless", x), Op("Relu", x)))
+    (block,) = found(endless, "y = Relu(x)")
+    assert block.parts == ()
+
+
+def test_the_old_name_of_a_token_path() -> None:
+    from graphsurgery.recognition import pattern
+
+    with pytest.warns(DeprecationWarning, match="TokenPath"):
+        assert pattern.Beyond is TokenPath
+    with pytest.raises(AttributeError, match="Above"):
+        pattern.Above  # noqa: B018

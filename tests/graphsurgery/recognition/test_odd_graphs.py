@@ -207,7 +207,17 @@ def c2f(split: str) -> ModelProto:
         "f = Conv(k, q) g = Sigmoid(f) y = Mul(f, g)"
     )
     model = graph(body, w=(4, 4, 3, 3), p=(8, 8, 1, 1), q=(8, 12, 1, 1))
-    for name, values in {"z": [0], "h": [4], "t": [3], "m": [2**63 - 1], "n": [-1], "o": [1], "two": [2]}.items():
+    for name, values in {
+        "z": [0],
+        "h": [4],
+        "t": [3],
+        "m": [2**63 - 1],
+        "n": [-1],
+        "o": [1],
+        "two": [2],
+        "six": [6],
+        "eight": [8],
+    }.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
     for name, sizes in {"even": [4, 4], "uneven": [3, 5]}.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), name))
@@ -225,6 +235,11 @@ def c2f(split: str) -> ModelProto:
         ("a = Slice(cy, z, h, o) b = Slice(cy, h, m, o)", True),
         ("a = Slice(cy, z, h, o) b = Slice(cy, t, m, o)", False),
         ("a = Slice(cy, z, h, n) b = Slice(cy, h, m, n)", False),
+        ("a = Slice(cy, z, h, o) b = Slice(cy, h, six, o)", False),
+        ("a = Slice(cy, z, h, o) b = Slice(cy, h, eight, o)", True),
+        ("parts = SplitToSequence <axis = 1> (cy, even) a = SequenceAt(parts, z) b = SequenceAt(parts, o)", True),
+        ("parts = SplitToSequence <axis = 2> (cy, even) a = SequenceAt(parts, z) b = SequenceAt(parts, o)", False),
+        ("parts = SplitToSequence <axis = 1> (cy, even) a = SequenceAt(parts, o) b = SequenceAt(parts, z)", False),
         ("a = Slice(cy, z, h, o, two) b = Slice(cy, h, m, o, two)", False),
         ("i = Shape(cy) l = Gather(i, o) j = Div(l, two) a = Slice(cy, z, j, o) b = Slice(cy, j, l, o)", True),
     ],

@@ -32,11 +32,18 @@ def plane(body: str, *, shapes: bool = True, **weights: tuple[int, ...]) -> Stri
         ("a, b = Split <axis = 1, num_outputs = 2> (c) y = Relu(b)", 2),
         ("r = Reshape(c, to) y = Conv(r, p)", 2),
         ("g = GlobalAveragePool(c) y = Mul(c, g)", 2),
+        ("y = SpaceToDepth <blocksize = 2> (c)", 4),
+        ("y = DepthToSpace <blocksize = 2> (c)", 1),
+        ("i = Constant <value = int64[2] {1, 0}> () y = Gather <axis = 1> (c, i)", 2),
+        ("a = Constant <value = int64[1] {1}> () y = ReduceMean(c, a)", 2),
+        ("s = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> () y = Resize(c, , s)", 1),
+        ("s = Shape(x) r = Resize(c, , , s) y = Add(r, x)", 1),
+        ("t = Reshape(c, to) s = Shape(c) y = Reshape(t, s)", 2),
     ],
 )
 def test_stride(body: str, stride: int, shapes: bool) -> None:
     weights = {"w": (8, 8, 3, 3), "t": (8, 8, 2, 2), "p": (8, 8, 1, 1), "to": (4,)}
-    found = plane(f"{CONV} {body}", shapes=False, **weights)
+    found = plane(f"{CONV} {body}", shapes=shapes, **weights)
     assert found.stride("y") == stride
     assert found.is_in("y")
 
@@ -49,13 +56,38 @@ def test_stride(body: str, stride: int, shapes: bool) -> None:
         "y = GlobalAveragePool(c)",
         "g = ReduceMean <keepdims = 1> (c) y = Sigmoid(g)",
         "y = Concat <axis = 2> (c, c)",
+        "i = Constant <value = int64[2] {1, 0}> () y = Gather <axis = 2> (c, i)",
+        "a = Constant <value = int64[2] {2, 3}> () y = ReduceMean(c, a)",
+        "g = GlobalAveragePool(c) s = Shape(c) y = Reshape(g, s)",
+        "y = Conv(c, w5)",
+        "y = Add(c, x)",
         "d = Relu(x) r = Reshape(c, to) s = Reshape(d, to) z = Concat <axis = 2> (r, s) y = Conv(z, p)",
     ],
 )
 def test_off_the_plane(body: str) -> None:
-    found = plane(f"{CONV} {body}", shapes=False, w=(8, 8, 3, 3), p=(8, 8, 1, 1), to=(4,))
+    found = plane(f"{CONV} {body}", shapes=False, w=(8, 8, 3, 3), p=(8, 8, 1, 1), to=(4,), w5=(8, 8, 1, 1, 1))
     assert not found.is_in("y")
     assert found.stride("y") is None
+
+
+@pytest.mark.parametrize(("sizes", "stride"), [("1, 32, 32, 32", 2), ("1, 16, 32, 64", None), ("1, 8, 4096, 1", None)])
+def test_an_image_that_is_reshaped_to_a_smaller_one(sizes: str, stride: int | None) -> None:
+    body = f"to = Constant <value = int64[4] {{{sizes}}}> () r = Reshape(x, to) y = Conv(r, p)"
+    assert plane(body, p=(8, int(sizes.split(", ")[1]), 1, 1)).stride("y") == stride
+
+
+def test_channels_last_and_back() -> None:
+    body = f"{CONV} t = Transpose <perm = [0,2,3,1]> (c) l = Relu(t) y = Transpose <perm = [0,3,1,2]> (l)"
+    assert plane(body, w=(8, 8, 3, 3)).stride("y") == 2
+    assert not plane(body, shapes=False, w=(8, 8, 3, 3)).is_in("y"), "without sizes, what is transposed may be tokens"
+    assert not plane(body.replace("0,3,1,2", "0,1,2,3"), w=(8, 8, 3, 3)).is_in("y")
+
+
+def test_a_resize_to_computed_sizes_has_the_stride_of_what_it_joins() -> None:
+    found = plane(f"{CONV} s = Shape(x) r = Resize(c, , , s) y = Add(r, x)", shapes=False, w=(8, 8, 3, 3))
+    assert found.is_in("r")
+    assert found.stride("r") is None
+    assert found.stride("y") == 1
 
 
 def test_two_strides_do_not_mix() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn import BatchNorm2d, Conv2d, Sequential
 
-from graphsurgery.template import weight_folding
+from graphsurgery.feature_map import FeatureMap
+from graphsurgery.template import Template, weight_folding
 
 Array = np.ndarray[Any, Any]
 
@@ -134,3 +135,39 @@ def test_a_parameter_that_was_never_stored_is_missed_by_name() -> None:
         weight_folding.read_back(
             {"fc1": weight_folding.keep(np.zeros(2))}, {"fc1": (2,), "fc2": (2,)}, lambda name: np.zeros(0)
         )
+
+
+# ---------------------------------------------------------------------- what a template keeps
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [("float64", "<f8"), ("float32", "<f4"), ("float16", "<f4"), ("bfloat16", "<f4")]
+)
+def test_a_template_keeps_the_values_of_its_type(dtype: str, kind: str) -> None:
+    """A third is another number in each type: kept in a narrower one it would come back changed."""
+    feature = FeatureMap(4, 5, 6, dtype, 1)
+    thirds = np.array([1 / 3, 1 + 1e-12, -2 / 3])
+    t = Template(feature, opset=17, weights={"w": thirds})
+    rounded = t.kept("w")
+    stored = t.export(t.relu(t.x), ir_version=8).stored
+    assert stored["w"]["dtype"] == kind
+    np.testing.assert_array_equal(rounded, thirds.astype(feature.numpy_dtype).astype(np.float64))
+    found = weight_folding.read_back(stored, {"w": (3,)}, lambda name: pytest.fail(f"asked for {name}"))
+    np.testing.assert_array_equal(found["w"], rounded)
+
+
+def test_rows_in_several_tensors_are_joined() -> None:
+    """Transposed, multiplied, out of order, with a BatchNorm over all of them."""
+    values = {**batch_norm(), "fc.weight": normal(6, 5)}
+    t = Template(FeatureMap(6, 5, 6, "float64", 1), opset=17, weights=values)
+    parts = [([0, 1, 4], 2.0, True), ([5, 2, 3], 1.0, False)]
+    tensors = {}
+    for rows, factor, transposed in parts:
+        tensor = t.rows("fc.weight", rows, factor=factor, transposed=transposed, bn="bn", eps=1e-3)
+        tensors[tensor.name] = tensor.values
+    stored = t.export(t.relu(t.x), ir_version=8).stored
+    assert [part["rows"] for part in stored["fc.weight"]["parts"]] == [[[0, 2], [4, 5]], [[5, 6], [2, 4]]]
+    stored |= {key: weight_folding.keep(value) for key, value in values.items() if key.startswith("bn")}
+    shapes = {key: value.shape for key, value in values.items()}
+    found = weight_folding.read_back(stored, shapes, tensors.__getitem__)
+    np.testing.assert_allclose(found["fc.weight"], values["fc.weight"], rtol=1e-14)

@@ -388,7 +388,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     assert "there is no file" in refused(str(tmp_path / "none.onnx"))
     path = saved(block(), tmp_path / "b.onnx")
     assert refused(path, settings={"reduction": 4}) == "b.onnx is an ONNX file and has no hyper-parameter 'reduction'"
-    assert "use --gate residual" in refused(path, init="identity")
+    assert "use gate='residual'" in refused(path, init="identity")
 
 
 def test_a_damaged_record(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def test_the_epsilon_of_a_checkpoint_of_ultralytics(package: Path, tmp_path: Pat
 def test_the_residual_gate(package: Path) -> None:
     edited = put("Gate", gate="residual")
     assert verify(edited).passed
-    assert "use --gate residual" in refused("Gate", init="identity")
+    assert "use gate='residual'" in refused("Gate", init="identity")
 
 
 # ---------------------------------------------------------------------- a model file is no reason to run code

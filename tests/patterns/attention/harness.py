@@ -63,9 +63,8 @@ CASES: dict[str, ModuleType] = {
 """Block -> its file in cases/: BLOCKS, a list as above; and, where the defaults do not fit, IDENTITY (the spelled
 names that have one; default none), INERT (parameters that the function does not depend on), ELSEWHERE (variants that
 have no case here: their own test file has them), LARGEST (the largest input that float16 can take, for a block that is
-a polynomial of it), QUADRATIC (whether time and memory grow with the square of the map's positions), FACTOR (how much
-wider the tolerances are, with the reason), and weights(key, shape, rng), which gives random values for a parameter or
-None."""
+a polynomial of it), FACTOR (how much wider the tolerances are, with the reason), and weights(key, shape, rng), which
+gives random values for a parameter or None."""
 
 LATER: list[tuple[str, dict[str, object]]] = [block for module in CASES.values() for block in module.BLOCKS]
 """The blocks of cases/. Of these, the default run has the thin slice of test_slice.py, and `make test-all` all."""

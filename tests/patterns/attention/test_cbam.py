@@ -93,7 +93,7 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(BlockError, match="has no hyper-parameter 'hidden'"):
         make_block("cbam[ultralytics]", {"hidden": 4})
     for variant in ("ultralytics", "timm", "yolo-port", "cv-attention"):
-        with pytest.raises(BlockError, match=r"a gate without a bias.*--gate residual"):
+        with pytest.raises(BlockError, match=r"a gate without a bias.*gate='residual'"):
             make_block(f"cbam[{variant}]").identity(feature_map(32))
 
 

@@ -87,7 +87,7 @@ def test_weights_without_biases_are_not_the_official_ones(coord_attn: ModuleType
 
 
 def test_no_identity_without_biases() -> None:
-    with pytest.raises(BlockError, match=r"coordatt\[timm\] has no biases and cannot.*--gate residual"):
+    with pytest.raises(BlockError, match=r"coordatt\[timm\] has no biases and cannot.*gate='residual'"):
         make_block("coordatt[timm]").identity(feature_map(24))
 
 

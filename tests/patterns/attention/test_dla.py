@@ -24,7 +24,6 @@ from tests.patterns.attention.harness import (
     few_inputs,
     label,
     possible,
-    trait,
 )
 from tests.patterns.attention.test_precision import one_of_each
 from tests.patterns.attention.verdicts import assert_agrees, assert_types, assert_valid
@@ -67,7 +66,7 @@ def test_numbers_and_validity(block: Named) -> None:
 @pytest.mark.parametrize("size", [(20, 20), (80, 80), (13, 21), (38, 46), (1, 9), (5, 3)])
 @pytest.mark.parametrize("block", [*BLOCKS, *LATER], ids=label)
 def test_numbers_and_validity_everywhere(block: Named, size: tuple[int, int], opset: int) -> None:
-    if size == (80, 80) and trait(block[0], "QUADRATIC", False):
+    if size == (80, 80) and make_block(*block).quadratic:
         size = (40, 40)
     for dtype in ("float32", "float16", "float64"):
         check(block, dtype, size, opset)

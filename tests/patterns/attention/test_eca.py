@@ -71,7 +71,7 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(BlockError, match=r"/model\.8 has 2 channels; a kernel of 7 goes round that ring twice"):
         build("eca[timm-ceca]", {"kernel": 7}, feature_map(2))
     build("eca", {"kernel": 7}, feature_map(2))
-    with pytest.raises(BlockError, match=r"eca without a bias cannot leave.*--gate residual"):
+    with pytest.raises(BlockError, match=r"eca.*has no bias and cannot leave.*gate='residual'"):
         make_block("eca").identity(feature_map())
 
 

@@ -87,7 +87,7 @@ def test_channels_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_skip_has_no_identity() -> None:
-    with pytest.raises(BlockError, match="--gate residual"):
+    with pytest.raises(BlockError, match="gate='residual'"):
         make_block("ela[timm]", {"skip": True}).identity(feature_map(16))
 
 

@@ -57,7 +57,7 @@ def test_identity_is_exact_to_the_bit(block: Named, dtype: str) -> None:
     made, feature = make_block(*block), feature_map(40, dtype=dtype)
     has_one = block[0] in HAVE_AN_IDENTITY or {block[0], label(block)} & set(trait(block[0], "IDENTITY", ()))
     if not has_one or block[1].get("bias") is False:
-        with pytest.raises(BlockError, match="--gate residual"):
+        with pytest.raises(BlockError, match="gate='residual'"):
             made.identity(feature)
         return
     weights = made.identity(feature)

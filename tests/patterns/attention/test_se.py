@@ -86,7 +86,7 @@ def test_a_reduction_that_leaves_nothing_is_refused() -> None:
 
 
 def test_no_identity_without_biases() -> None:
-    with pytest.raises(BlockError, match=r"se without biases cannot leave its input as it is.*--gate residual"):
+    with pytest.raises(BlockError, match=r"se has no biases and cannot leave its input as it is.*gate='residual'"):
         make_block("se", {"bias": False}).identity(feature_map(32))
 
 

@@ -80,7 +80,7 @@ def test_channels_that_do_not_make_the_groups_are_refused() -> None:
 
 
 def test_it_has_no_identity_and_says_that_it_reorders() -> None:
-    with pytest.raises(BlockError, match="--gate residual"):
+    with pytest.raises(BlockError, match="gate='residual'"):
         make_block("shuffle").identity(feature_map(128))
     assert "reorders the channels" in make_block("shuffle").untrained
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery.patterns.modules.aifi import AIFI, NAMES, position_embedding
+from graphsurgery.patterns.forms import AIFI_LAYERS
+from graphsurgery.patterns.modules.aifi import AIFI, position_embedding
 from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
 from tests.patterns.modules.layers import Array, gelu, layer_norm, softmax
 
@@ -14,11 +15,11 @@ SIZE = (3, 5)
 
 
 @pytest.mark.parametrize("before", [False, True])
-@pytest.mark.parametrize("variant", NAMES)
+@pytest.mark.parametrize("variant", AIFI_LAYERS)
 def test_agrees_with_the_formula(variant: str, before: bool) -> None:
     channels, heads, eps = 8, 2, 1e-3
     module = randomised(AIFI(channels, SIZE, 6, heads, before, variant, eps), 1.0)
-    state, (attention, first, second) = state_of(module), NAMES[variant]
+    state, (attention, first, second) = state_of(module), AIFI_LAYERS[variant]
     x = np.random.default_rng(1).standard_normal((2, channels, *SIZE))
     pos = position_embedding(channels, *SIZE, variant).numpy()
 
@@ -50,7 +51,7 @@ def test_agrees_with_the_formula(variant: str, before: bool) -> None:
     np.testing.assert_allclose(run(module, x), t.transpose(0, 2, 1).reshape(x.shape), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("variant", NAMES)
+@pytest.mark.parametrize("variant", AIFI_LAYERS)
 def test_training_and_another_size(variant: str) -> None:
     module = AIFI(8, SIZE, 6, 2, variant=variant)
     assert_trains(module, 8, SIZE)

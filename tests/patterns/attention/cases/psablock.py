@@ -7,6 +7,5 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("psablock", {"fused": True, "attn_ratio": 0.25}),
     ("psablock", {"num_heads": 2, "shortcut": False, "bn_eps": 1e-05}),
 ]
-QUADRATIC = True
 IDENTITY = {"psablock num_heads=2", "psablock fused=True attn_ratio=0.25"}
 FACTOR = 3  # five convolutions one behind the other

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks.block import Array
-from graphsurgery.template.template import Template
+from graphsurgery.blocks import Array, Template, Variable
 
 CROSSED = "crossed"
 """Lowering: gates of rows and of columns multiplied with each other first, by a matrix product."""
@@ -38,14 +36,14 @@ def crossed_where_faster(t: Template, form: str) -> str:
     return f"{form}{_CROSSED}" if t.target == "onnxruntime" else form
 
 
-def gated(t: Template, x: gs.Variable, rows: gs.Variable, columns: gs.Variable, lowering: str) -> gs.Variable:
+def gated(t: Template, x: Variable, rows: Variable, columns: Variable, lowering: str) -> Variable:
     """x times gates of its rows [N, C, H, 1] and of its columns [N, C, 1, W]."""
     if lowering.endswith(CROSSED):
         return t.mul(x, t.op("MatMul", rows, columns))
     return t.mul(t.mul(x, rows), columns)
 
 
-def strip_mean(t: Template, axis: int) -> gs.Variable:
+def strip_mean(t: Template, axis: int) -> Variable:
     """The mean of x over height (``axis`` 2) or width (3).
 
     onnxruntime pools short rows and columns faster than it reduces them, where the channels come in whole blocks.
@@ -62,7 +60,7 @@ def in_steps(size: Sequence[int | None]) -> bool:
     return all(side is not None and side % _STEP == 0 for side in size)
 
 
-def gate_in_steps(t: Template, planes: gs.Variable, weight: Array, bias: Array, name: str) -> gs.Variable:
+def gate_in_steps(t: Template, planes: Variable, weight: Array, bias: Array, name: str) -> Variable:
     """sigmoid of a convolution [N, I, H, W] -> [N, O, H, W] that keeps the size, for few channels and large kernels.
 
     Sixteen neighbouring positions, 4 x 4, are sixteen channels of one convolution in steps of 4, whose kernels are the

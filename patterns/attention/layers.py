@@ -10,26 +10,23 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from graphsurgery.blocks.block import Array
+from graphsurgery.blocks import Array, Template, Variable
 from graphsurgery.template import weight_folding
-from graphsurgery.template.template import Template
 
+from .norms import SMALLEST
 from .transformer import cut
-
-SMALLEST = 2.0**-14
-"""The smallest normal number of float16: what a template divides by is never less."""
 
 
 def conv_bn(
     t: Template,
-    x: gs.Variable,
+    x: Variable,
     conv: str,
     bn: str,
     eps: float,
     *,
     shape: Sequence[int] | None = None,
     **attributes: Any,
-) -> gs.Variable:
+) -> Variable:
     """The convolution (or linear layer, with the ``shape`` of a 1x1 convolution) of prefix ``conv`` with its BatchNorm.
 
     Both are folded in float64; the convolution may or may not have a bias.
@@ -56,14 +53,14 @@ def folded_values(
     return weight, shift
 
 
-def linear(t: Template, x: gs.Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0) -> gs.Variable:
+def linear(t: Template, x: Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0) -> Variable:
     """The 1x1 convolution or linear layer of that prefix, [N, C, H, W] -> [N, O, H, W]."""
     outputs, inputs = t.values(f"{prefix}.weight").shape[:2]
     weight = t.weight(f"{prefix}.weight", (outputs, inputs, 1, 1))
     return t.conv(x, weight, t.weight(f"{prefix}.bias", factor=bias_factor) if bias else None)
 
 
-def depthwise(t: Template, x: gs.Variable, prefix: str, dilation: int = 1) -> gs.Variable:
+def depthwise(t: Template, x: Variable, prefix: str, dilation: int = 1) -> Variable:
     """The depthwise convolution of that prefix, with its bias, padded so that the size stays."""
     weight = t.weight(f"{prefix}.weight")
     pads = [dilation * (int(side) - 1) // 2 for side in weight.shape[2:]] * 2
@@ -71,7 +68,7 @@ def depthwise(t: Template, x: gs.Variable, prefix: str, dilation: int = 1) -> gs
     return t.conv(x, weight, t.weight(f"{prefix}.bias"), pads=pads, group=int(weight.shape[0]), **dilations)
 
 
-def branched(t: Template, base: gs.Variable, branches: Sequence[tuple[str, str]]) -> gs.Variable:
+def branched(t: Template, base: Variable, branches: Sequence[tuple[str, str]]) -> Variable:
     """``base`` plus two depthwise convolutions of it in a row, for each of ``branches``.
 
     The sums come last: onnxruntime adds in place what nobody reads any more, and copies what other branches still do.
@@ -81,7 +78,7 @@ def branched(t: Template, base: gs.Variable, branches: Sequence[tuple[str, str]]
     return reduce(t.add, ends, base)
 
 
-def softmax_mean(t: Template, logits: gs.Variable) -> gs.Variable:
+def softmax_mean(t: Template, logits: Variable) -> Variable:
     """The mean over H and W of x weighted with the softmax over H and W of ``logits`` [N, 1, H, W]: [N, C, 1, 1].
 
     Two means of at most |x| each and their ratio: sums over the positions could leave float16.
@@ -91,12 +88,12 @@ def softmax_mean(t: Template, logits: gs.Variable) -> gs.Variable:
         return t.div(t.mean_hw(t.mul(t.x, weight)), t.mean_hw(weight))
 
 
-def channel_planes(t: Template, x: gs.Variable, kinds: Sequence[str]) -> gs.Variable:
+def channel_planes(t: Template, x: Variable, kinds: Sequence[str]) -> Variable:
     """One plane for each of ``kinds``, ReduceMean or ReduceMax over the channels: [N, C, H, W] -> [N, 2, H, W]."""
     return t.op("Concat", *(t.reduce(kind, x, (1,)) for kind in kinds), axis=1)
 
 
-def channel_planes_by_rows(t: Template, x: gs.Variable, kinds: Sequence[str]) -> gs.Variable:
+def channel_planes_by_rows(t: Template, x: Variable, kinds: Sequence[str]) -> Variable:
     """The same at a static site, in a form for onnxruntime.
 
     That reduces an axis that is not the last one position by position, striding over the map. A matrix product reads
@@ -110,14 +107,14 @@ def channel_planes_by_rows(t: Template, x: gs.Variable, kinds: Sequence[str]) ->
     return t.op("Concat", *(planes[kind]() for kind in kinds), axis=1)
 
 
-def mean_plane_by_rows(t: Template, x: gs.Variable, channels: int) -> gs.Variable:
+def mean_plane_by_rows(t: Template, x: Variable, channels: int) -> Variable:
     """The mean over the channels of [N, channels, H, W], as channel_planes_by_rows has it: [N, 1, H, W]."""
     rows = t.op("Reshape", x, t.integers([0, 1, channels, t.feature.area], "rows"))
     mean = t.op("MatMul", t.constant(np.full((1, 1, 1, channels), 1 / channels), "mean"), rows)
     return t.op("Reshape", mean, t.integers([0, 1, *t.feature.size], "plane"))
 
 
-def largest_plane_by_rows(t: Template, maps: Sequence[gs.Variable], channels: int) -> gs.Variable:
+def largest_plane_by_rows(t: Template, maps: Sequence[Variable], channels: int) -> Variable:
     """The maximum over the channels of some maps [N, channels, H, W], likewise: [N, 1, H, W]."""
     count = next(count for count in (8, 4, 2, 1) if channels % count == 0)
     step = channels // count
@@ -127,7 +124,7 @@ def largest_plane_by_rows(t: Template, maps: Sequence[gs.Variable], channels: in
     return t.reduce("ReduceMax", largest, (1,)) if step > 1 else largest
 
 
-def moments(t: Template, x: gs.Variable) -> tuple[gs.Variable, gs.Variable]:
+def moments(t: Template, x: Variable) -> tuple[Variable, Variable]:
     """(mean, the population's standard deviation) over H and W: each [N, C, 1, 1].
 
     In float16 deviations are divided by the largest of their channel first, so that no square leaves the type.
@@ -142,32 +139,7 @@ def moments(t: Template, x: gs.Variable) -> tuple[gs.Variable, gs.Variable]:
         return middle, t.mul(largest, t.op("Sqrt", t.mean_hw(t.mul(centred, centred))))
 
 
-def layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
-    """LayerNorm over the channels of [N, C, 1, 1], with weight and bias of that prefix."""
-    with t.statistics():
-        return _layer_norm(t, x, prefix, eps)
-
-
-def _layer_norm(t: Template, x: gs.Variable, prefix: str, eps: float) -> gs.Variable:
-    channels = t.values(f"{prefix}.weight").size
-    if t.supports("LayerNormalization"):
-        weight, bias = (t.weight(f"{prefix}.{part}", (channels, 1, 1)) for part in ("weight", "bias"))
-        return t.op("LayerNormalization", x, weight, bias, axis=1, epsilon=eps)
-    weight, bias = (t.weight(f"{prefix}.{part}", (1, channels, 1, 1)) for part in ("weight", "bias"))
-    centred = t.sub(x, t.reduce("ReduceMean", x, (1,)))
-    if t.dtype == "float16":  # as in deviation()
-        largest = t.reduce("ReduceMax", t.op("Abs", centred), (1,))
-        largest = t.op("Max", largest, t.scalar(SMALLEST, "smallest"))
-        centred, root = t.div(centred, largest), t.div(t.scalar(np.sqrt(eps), "root_eps"), largest)
-        least: gs.Tensor = t.mul(root, root)
-    else:
-        least = t.scalar(eps, "eps")
-    variance = t.reduce("ReduceMean", t.mul(centred, centred), (1,))
-    normal = t.div(centred, t.op("Sqrt", t.add(variance, least)))
-    return t.add(t.mul(normal, weight), bias)
-
-
-def degrees_of_freedom(t: Template) -> float | gs.Variable:
+def degrees_of_freedom(t: Template) -> float | Variable:
     """(M - 1) / M for the M positions of the map: a number at a static site, else computed from the shape, in float32
     since float16 ends before M does.
     """

@@ -1,0 +1,37 @@
+"""The hidden width of a gate, and what a block demands of the size of its map."""
+
+from __future__ import annotations
+
+from graphsurgery.blocks import Block, BlockError, FeatureMap
+
+
+def hidden_width(block: Block, feature: FeatureMap) -> int:
+    """The setting ``hidden`` of a block, or else the channels over its ``reduction``, rounded down."""
+    return block.integer("hidden") or feature.channels // block.integer("reduction")
+
+
+def rounded_up(channels: int, reduction: int) -> int:
+    """The channels over a reduction as timm has it: half rounded up, and at least one."""
+    return max(1, int(channels / reduction + 0.5))
+
+
+def require_hidden(width: int, reduction: object, feature: FeatureMap) -> None:
+    """BlockError where a reduction leaves no hidden channel."""
+    if width < 1:
+        raise BlockError(
+            f"{feature.label} has {feature.channels} channels; a reduction of {reduction} leaves no hidden channel"
+        )
+
+
+def require_divisor(feature: FeatureMap, count: int, parts: str) -> None:
+    """BlockError where the channels cannot be divided into that many heads, or groups."""
+    if feature.channels % count:
+        raise BlockError(f"{feature.label} has {feature.channels} channels, which {count} {parts} do not divide")
+
+
+def require_positions(block: Block, feature: FeatureMap, what: str) -> None:
+    """BlockError for a map of one position, where a deviation would be 0/0."""
+    if feature.static and feature.area == 1:
+        raise BlockError(
+            f"{block.name} needs more than one position, and {feature.label} is 1 x 1: {what} would be 0/0"
+        )

@@ -1,0 +1,136 @@
+"""What the template and the PyTorch module of a block share: how published code names and sizes the layers.
+
+Nothing of PyTorch or ONNX is imported here, so that neither of the two has to load what the other needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+AIFI_LAYERS = {"rtdetr": ("self_attn", "linear1", "linear2"), "ultralytics": ("ma", "fc1", "fc2")}
+"""variant -> prefixes of the attention and of the two linear layers"""
+
+CPCA_STRIPS = (7, 11, 21)
+"""lengths of the strip convolutions"""
+
+GAM_SHUFFLE = 4
+"""groups that the channels of the spatial gate are shuffled in"""
+
+LSKA_KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 23: (5, 7, 3), 35: (5, 11, 3), 41: (5, 13, 3), 53: (5, 17, 3)}
+"""k_size -> (kernel of conv0h and conv0v, kernel of conv_spatial_h and conv_spatial_v, dilation of these)"""
+
+SWIN_OUTSIDE = -100.0
+"""what the mask adds to the logits of places that are no neighbours"""
+
+
+@dataclass(frozen=True)
+class BamForm:
+    """(prefix of a layer, prefix of its BatchNorm) for each, in order; prefixes of the last layers."""
+
+    channel: tuple[tuple[str, str], ...]
+    channel_last: str
+    reduce: tuple[str, str]
+    dilated: tuple[tuple[str, str], ...]
+    spatial_last: str
+    dilation: int
+    product: bool
+    """of the two gates; else their sum"""
+
+
+_C, _S = "channel_att.gate_c.gate_c", "spatial_att.gate_s.gate_s"
+_BAM_OFFICIAL = BamForm(
+    ((f"{_C}_fc_0", f"{_C}_bn_1"),),
+    f"{_C}_fc_final",
+    (f"{_S}_conv_reduce0", f"{_S}_bn_reduce0"),
+    tuple((f"{_S}_conv_di_{i}", f"{_S}_bn_di_{i}") for i in range(2)),
+    f"{_S}_conv_final",
+    dilation=4,
+    product=True,
+)
+BAM_FORMS = {
+    "official": _BAM_OFFICIAL,
+    "paper": replace(_BAM_OFFICIAL, product=False),
+    "cv-attention": BamForm(
+        tuple((f"ca.ca.fc{i}", f"ca.ca.bn{i}") for i in range(3)),
+        "ca.ca.last_fc",
+        ("sa.sa.conv_reduce1", "sa.sa.bn_reduce1"),
+        tuple((f"sa.sa.conv_{i}", f"sa.sa.bn_{i}") for i in range(3)),
+        "sa.sa.last_conv",
+        dilation=2,
+        product=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class CbamForm:
+    """Prefixes of the layers, and which of them have biases."""
+
+    layers: tuple[str, ...]
+    """of the channel gate: a bottleneck, or one layer"""
+    conv: str
+    bn: str | None = None
+    linear: bool = False
+    bias: bool = False
+    conv_bias: bool = False
+    max_first: bool = False
+    """whether the maximum over the channels is the first of the two planes"""
+
+
+CBAM_FORMS = {
+    "official": CbamForm(
+        ("ChannelGate.mlp.1", "ChannelGate.mlp.3"),
+        "SpatialGate.spatial.conv",
+        "SpatialGate.spatial.bn",
+        linear=True,
+        bias=True,
+        max_first=True,
+    ),
+    "ultralytics": CbamForm(("channel_attention.fc",), "spatial_attention.cv1", bias=True),
+    "timm": CbamForm(("channel.fc1", "channel.fc2"), "spatial.conv.conv", "spatial.conv.bn"),
+    "yolo-port": CbamForm(("channel_attention.fc1", "channel_attention.fc2"), "spatial_attention.conv1"),
+    "cv-attention": CbamForm(("ca.se.0", "ca.se.2"), "sa.conv", conv_bias=True, max_first=True),
+}
+
+
+@dataclass(frozen=True)
+class GcForm:
+    """Prefixes of the layers, and what is left to a default."""
+
+    mask: str
+    fc1: str
+    norm: str
+    fc2: str
+    add: bool
+    """whether the context is added; else it is a gate"""
+    timm: bool
+
+    @property
+    def reduction(self) -> int:
+        """Channels over hidden channels."""
+        return 8 if self.timm else 16
+
+    @property
+    def eps(self) -> float:
+        """Epsilon of the LayerNorm."""
+        return 1e-6 if self.timm else 1e-5
+
+    def norm_shape(self, hidden: int) -> tuple[int, ...]:
+        """Shape of the LayerNorm's weight."""
+        return (hidden,) if self.timm else (hidden, 1, 1)
+
+
+def _gc_official(branch: str, *, add: bool) -> GcForm:
+    return GcForm("conv_mask", f"{branch}.0", f"{branch}.1", f"{branch}.3", add, timm=False)
+
+
+def _gc_timm(branch: str, *, add: bool) -> GcForm:
+    return GcForm("conv_attn", f"{branch}.fc1", f"{branch}.norm", f"{branch}.fc2", add, timm=True)
+
+
+GC_FORMS = {
+    "official": _gc_official("channel_add_conv", add=True),
+    "official-mul": _gc_official("channel_mul_conv", add=False),
+    "timm": _gc_timm("mlp_scale", add=False),
+    "timm-add": _gc_timm("mlp_add", add=True),
+}
