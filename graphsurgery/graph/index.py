@@ -41,7 +41,8 @@ class GraphIndex:
 
     def _check_names(self) -> None:
         tables = (self.producer, self.consumers, self.inputs, self.outputs, self.initializers)
-        for name in (*(name for table in tables for name in table), *(node.name for node in self.nodes)):
+        own = (name for node in self.nodes for name in (node.name, node.op_type))
+        for name in (*(name for table in tables for name in table), *own):
             if text(name) is None:
                 raise ModelError(f"{self.model.name} has the name {name!r} in it, which is not UTF-8 text")
 

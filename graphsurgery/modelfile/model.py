@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -365,8 +364,7 @@ class ModelFile:
         return f"<ModelFile {self.name}: {self._in_short()}{f', insertions: {inserted}' if inserted else ''}>"
 
     def _repr_html_(self) -> str:
-        title = f"<p><b>{escape(self.name)}</b>: {self._in_short()}</p>"
-        return title + summary.insertion_table(self._readable_insertions())
+        return summary.as_html(self.name, self._in_short(), self._readable_insertions())
 
     def _in_short(self) -> str:
         size = sum(piece.end - piece.start for piece in self._all_pieces())

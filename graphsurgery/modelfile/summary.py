@@ -21,7 +21,8 @@ def in_short(structure: onnx.ModelProto, opset: int | None, size: int) -> str:
     return f"opset {opset or 'unknown'}, IR version {structure.ir_version}, {nodes}, {amount} {unit}"
 
 
-def insertion_table(insertions: Sequence[Insertion]) -> str:
-    """The insertions as HTML, one a row; "" for none."""
+def as_html(name: str, line: str, insertions: Sequence[Insertion]) -> str:
+    """A table with the name of the model and the line about it, and one with its insertions if it has some."""
     rows = [(i.id, i.module, i.site.tensor, shape_text(i.site.shape), i.site.dtype, i.parameters) for i in insertions]
-    return html_table(("insertion", "block", "reads", "shape", "type", "parameters"), rows) if rows else ""
+    columns = ("insertion", "block", "reads", "shape", "type", "parameters")
+    return html_table(("model", ""), [(name, line)]) + (html_table(columns, rows) if rows else "")

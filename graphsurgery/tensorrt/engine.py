@@ -33,7 +33,6 @@ _TORCH_TYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-_FLAGS = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def build(have: Tools, path: Path, precision: str | None, shapes: Sequence[str])
     config = have.builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     for flag in sorted(_flags(model, precision, major(trt))):
-        config.set_flag(getattr(trt.BuilderFlag, _FLAGS[flag]))
+        config.set_flag(getattr(trt.BuilderFlag, flag.upper()))
     ranges = profiles(model, shapes)
     if ranges:
         profile = have.builder.create_optimization_profile()

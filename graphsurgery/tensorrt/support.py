@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -73,15 +72,6 @@ class Version(NamedTuple):
         return not (10, 7) < self < (11, 4)
 
 
-@dataclass(frozen=True)
-class Row:
-    """What the table says of one operator in one version."""
-
-    types: frozenset[str]
-    restrictions: str
-    source: str
-
-
 class Support:
     """The table for one version."""
 
@@ -91,21 +81,18 @@ class Support:
         first, last = table["versions"][_latest(table["versions"], version)]["opset"]
         self.opsets = range(first, last + 1)
         """the operator sets that the version's table is stated for"""
-        self.source = source(table["versions"][_latest(table["versions"], version)]["source"])
         self._operators: Mapping[str, Any] = table["operators"]
         self._corrections: Mapping[str, Any] = table["corrections"]
 
-    def row(self, operator: str) -> Row | None:
-        """What is taken of an operator; None if it is not taken at all."""
+    def types(self, operator: str) -> frozenset[str] | None:
+        """The element types that an operator is taken in, as TYPE_NAMES has them; None if it is not taken at all."""
         rows = self._operators.get(operator, {})
         key = _latest(rows, self.version)
         if key is None or rows[key] is None:
             return None
-        types = set(rows[key]["types"].split())
         correction = self._corrections.get(operator, {})
-        types |= set(correction.get("adds", "").split())
-        types -= set(correction.get("drops", "").split())
-        return Row(frozenset(types), rows[key].get("restrictions", ""), self.source)
+        types = {*rows[key]["types"].split(), *correction.get("adds", "").split()}
+        return frozenset(types.difference(correction.get("drops", "").split()))
 
     def first_version(self, operator: str) -> str | None:
         """The first later version that takes an operator, if one does."""

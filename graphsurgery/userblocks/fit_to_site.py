@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -11,12 +10,12 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
 from ..feature_map import FeatureMap
+from ..graph.shape_constants import Array, evaluate
 from ..messages import shape_text
 from .block_graph import BlockGraph, copied, with_nodes
 from .opset_conversion import with_opset
 from .shape_check import Shape, infer, known_shapes, misfit
 
-Array = np.ndarray[Any, Any]
 _ROUNDS = 8
 _LARGEST = 1 << 22
 """Elements of a constant that is worth computing ahead."""
@@ -100,11 +99,11 @@ def _unfit(graph: BlockGraph, feature: FeatureMap, reason: str) -> str:
 
 def _folded(model: ModelProto) -> ModelProto:
     """One pass of computing what is constant."""
-    shapes, opset = known_shapes(infer(model)), BlockGraph(model, "").opset
+    shapes = known_shapes(infer(model))
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     left, computed = [], dict[str, Array]()
     for node in model.graph.node:
-        values = None if model.graph.output[0].name in node.output else _value(node, known, shapes, opset)
+        values = None if model.graph.output[0].name in node.output else _value(node, known, shapes, model)
         if values is None:
             left.append(node)
         else:
@@ -118,7 +117,9 @@ def _folded(model: ModelProto) -> ModelProto:
     return result
 
 
-def _value(node: NodeProto, known: dict[str, Array], shapes: dict[str, Shape], opset: int) -> dict[str, Array] | None:
+def _value(
+    node: NodeProto, known: dict[str, Array], shapes: dict[str, Shape], model: ModelProto
+) -> dict[str, Array] | None:
     """What a node gives, if that follows from constants and shapes."""
     if node.op_type == "Shape":
         attributes = {each.name: each.i for each in node.attribute}
@@ -129,17 +130,8 @@ def _value(node: NodeProto, known: dict[str, Array], shapes: dict[str, Shape], o
         return None
     if any(size is not None and size > _LARGEST for name in node.output for size in shapes.get(name, [])):
         return None
-    from onnx.reference import ReferenceEvaluator  # takes 20 ms, for those who bring a graph of their own
-
-    outputs = [name for name in node.output if name]
-    inputs, results = ([onnx.ValueInfoProto(name=name) for name in names] for names in (given, outputs))
-    alone = onnx.helper.make_graph([node], "node", inputs, results)
-    try:
-        values: Any = ReferenceEvaluator(alone, {"": opset}).run(None, {name: known[name] for name in given})
-    except Exception:  # it raises whatever its operators raise; then the node stays
-        return None
-    arrays = [np.asarray(each) for each in values]
-    return None if any(each.size > _LARGEST for each in arrays) else dict(zip(outputs, arrays, strict=True))
+    values = evaluate(node, {name: known[name] for name in given}, model.opset_import)
+    return None if values is None or any(value.size > _LARGEST for value in values.values()) else values
 
 
 def _pruned(model: ModelProto) -> ModelProto:

@@ -11,7 +11,8 @@ from ..support import TYPE_NAMES
 from ..view import Origin, Visit
 
 _DATA_SLOT = {"Where": 1, "OneHot": 2}
-_OF_OUTPUT = frozenset({"Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
+_OF_OUTPUT = frozenset({"ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
+_STORES = {"value_float": 1, "value_floats": 1, "value_int": 7, "value_ints": 7}
 _ANY_TYPE = frozenset({"If", "Loop", "Scan"})
 _REPLACEMENTS = {
     "Gelu": "write it as x * 0.5 * (1 + Erf(x / sqrt(2))): opset 19 and earlier have no Gelu",
@@ -24,7 +25,7 @@ _REPLACEMENTS = {
 
 @node_rule("operator", source="operators-11.0", instead="another operator, or a plugin of that name")
 def operator(visit: Visit, options: Options) -> str | None:
-    if not visit.standard or options.support.row(visit.operator) is not None:
+    if not visit.standard or options.support.types(visit.operator) is not None:
         return None
     later = options.support.first_version(visit.operator)
     hint = _REPLACEMENTS.get(visit.operator)
@@ -50,16 +51,14 @@ def plugin(visit: Visit, options: Options) -> str | None:
 
 @node_rule("type", source="operators-11.0", instead="a Cast to a type that the operator is taken in")
 def element_type(visit: Visit, options: Options) -> str | None:
-    row = options.support.row(visit.operator) if visit.standard else None
-    if row is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
+    types = options.support.types(visit.operator) if visit.standard else None
+    if types is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
         return None
     for kind in _kinds(visit):
         name = options.support.type_name(kind) if kind else "FP32"
-        if name not in row.types and kind:
+        if name not in types and kind:
             spelled = TYPE_NAMES.get(kind) or f"ONNX element type {kind}"
-            return (
-                f"TensorRT {options.version} takes {visit.operator} in {', '.join(sorted(row.types))}, not in {spelled}"
-            )
+            return f"TensorRT {options.version} takes {visit.operator} in {', '.join(sorted(types))}, not in {spelled}"
     return None
 
 
@@ -70,19 +69,12 @@ def _is_host_only(visit: Visit) -> bool:
 
 def _kinds(visit: Visit) -> list[int]:
     """The element types that the table's column is about: of the data that goes in, or what comes out."""
-    kinds = [] if visit.operator in _OF_OUTPUT else [visit.type(visit.input(_DATA_SLOT.get(visit.operator, 0)))]
-    if visit.operator in _OF_OUTPUT:
-        kinds += [visit.type(name) for name in visit.outputs()]
-    if visit.operator == "Cast":
-        kinds.append(visit.type(visit.input(0)))
     if visit.operator == "Constant":
-        stores = {"value_float": 1, "value_floats": 1, "value_int": 7, "value_ints": 7}
-        kinds = (
-            [visit.node.attribute[0].t.data_type or stores.get(visit.node.attribute[0].name, 0)]
-            if (visit.node.attribute)
-            else []
-        )
-    return kinds
+        return [attribute.t.data_type or _STORES.get(attribute.name, 0) for attribute in visit.node.attribute[:1]]
+    of_input = [visit.type(visit.input(_DATA_SLOT.get(visit.operator, 0)))]
+    if visit.operator not in _OF_OUTPUT:
+        return of_input
+    return [visit.type(name) for name in visit.outputs()] + (of_input if visit.operator == "Cast" else [])
 
 
 @node_rule("float64", source="operators-11.0", instead="export the model in float32", severity=WARNING)

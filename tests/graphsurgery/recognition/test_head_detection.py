@@ -107,6 +107,34 @@ def test_a_head_begins_where_it_is_the_same_on_every_map(form: str) -> None:
         assert tree.role("p3") == ["/stages.1/stages.1.2/Mul_output_0"], "the lateral convolution is the neck's"
 
 
+def test_what_differs_at_every_stride_is_no_head() -> None:
+    model = Detector("yolo", coupled)
+    model.heads[1] = Decoupled(24)
+    tree = recognised(model)
+    assert tree.role("neck-outputs") == []
+    assert not [block for block in tree.blocks if block.role == "head"]
+
+
+def test_a_convolution_of_another_width_at_every_stride_belongs_to_the_neck() -> None:
+    class Widths(nn.Module):
+        def __init__(self, *widths: int) -> None:
+            super().__init__()
+            self.stages = nn.ModuleList([nn.Sequential(Conv(3, 8, 3, 2), Conv(8, C, 3, 2)), Conv(C, C, 3, 2)])
+            self.last = nn.ModuleList(Conv(C, width, 3) for width in widths)
+            self.heads = nn.ModuleList(Decoupled(width) for width in widths)
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            fine = self.stages[0](x)
+            coarse = self.stages[1](fine)
+            maps = (fine + functional.interpolate(coarse, scale_factor=2.0), coarse)
+            return [head(last(m)).flatten(2) for head, last, m in zip(self.heads, self.last, maps, strict=True)]
+
+    for widths, before_the_head in (((24, 16), "/last."), ((16, 16), "/stages.1/ /Add")):
+        outputs = recognised(Widths(*widths)).role("neck-outputs")
+        assert len(outputs) == 2
+        assert all(name.startswith(tuple(before_the_head.split())) for name in outputs), outputs
+
+
 def test_a_classifier_with_an_enlarging_gate_has_no_neck() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:

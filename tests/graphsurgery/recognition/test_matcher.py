@@ -58,6 +58,13 @@ def test_a_greedy_match_goes_on_with_what_is_calculated_from_it_alone() -> None:
     assert found(pattern, "n = Neg(x) g = Sigmoid(x) m = Mul(g, n) y = Relu(m)", at="n")
 
 
+def test_a_greedy_match_does_not_go_on_with_what_needs_another_value() -> None:
+    x = Value()
+    pattern = Pattern("P", "", OneOf(Op("Neg", x), Op("Add", Op("Neg", x), Value())), greedy=True)
+    assert found(pattern, "n = Neg(x) y = Add(n, x)", at="n")
+    assert not found(pattern, "n = Neg(x) y = Add(n, n)", at="n")
+
+
 def test_what_patterns_have_in_common_is_matched_once() -> None:
     asked = []
     common = Op("Relu", Value(), where=lambda view, position: asked.append(position) is None)
@@ -85,6 +92,14 @@ def test_a_chain_is_numbered_from_its_beginning() -> None:
     chain = Chain("m", lambda previous, name: Part(name, "Relu", previous), Op("Neg", Value()))
     (block,) = found(Pattern("P", "", chain), "n = Neg(x) a = Relu(n) b = Relu(a) y = Relu(b)", others=(RELU,))
     assert [(name, part.output) for name, part in block.parts] == [("m.0", "a"), ("m.1", "b"), ("m.2", "y")]
+
+
+@pytest.mark.parametrize(("least", "lengths"), [(0, [0, 1, 2]), (1, [1, 2]), (2, [2])])
+def test_a_chain_has_a_least_length(least: int, lengths: list[int]) -> None:
+    chain = Chain("m", lambda previous, name: Part(name, "Relu", previous), Op("Neg", Value()), least=least)
+    bodies = ["y = Neg(x)", "n = Neg(x) y = Relu(n)", "n = Neg(x) a = Relu(n) y = Relu(a)"]
+    pattern = Pattern("P", "", chain)
+    assert [length for length, body in enumerate(bodies) if found(pattern, body, others=(RELU,))] == lengths
 
 
 def test_each_link_of_a_chain_in_a_concatenation() -> None:

@@ -287,6 +287,16 @@ def test_a_model_of_another_rank_has_no_strides() -> None:
     assert asked(three_dimensions()).stride("r") is None
 
 
+def test_quantised_to_floats_of_8_bits() -> None:
+    model = graph(
+        "c = Conv <pads = [1,1,1,1]> (x, w) q = QuantizeLinear(c, s, z) d = DequantizeLinear(q, s, z) y = Relu(d)",
+        s=(),
+        **W,
+    )
+    model.graph.initializer.add(name="z", data_type=TensorProto.FLOAT8E4M3FN, raw_data=b"\0")
+    assert [block.facts["activation"] for block in asked(model).of_type("Conv")] == ["relu"]
+
+
 def test_weights_that_are_not_there() -> None:
     model = graph(SILU.format("c", "x") + " y = Relu(cy)", **W)
     weight = model.graph.initializer[0]

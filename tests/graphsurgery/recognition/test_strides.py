@@ -15,8 +15,8 @@ from tests.patterns.detector.graphs import graph
 CONV = "c = Conv <pads = [1,1,1,1], strides = [2,2]> (x, w)"
 
 
-def plane(body: str, *, shapes: bool = True, **weights: tuple[int, ...]) -> Strides:
-    index = GraphIndex(ModelFile.load(graph(body, **weights)))
+def plane(body: str, *, shapes: bool = True, size: int = 64, **weights: tuple[int, ...]) -> Strides:
+    index = GraphIndex(ModelFile.load(graph(body, size=size, **weights)))
     return Strides(View(index), ShapeTable(index) if shapes else None)
 
 
@@ -74,6 +74,25 @@ def test_off_the_plane(body: str) -> None:
 def test_an_image_that_is_reshaped_to_a_smaller_one(sizes: str, stride: int | None) -> None:
     body = f"to = Constant <value = int64[4] {{{sizes}}}> () r = Reshape(x, to) y = Conv(r, p)"
     assert plane(body, p=(8, int(sizes.split(", ")[1]), 1, 1)).stride("y") == stride
+
+
+def test_an_image_that_is_reshaped_to_a_third_is_no_map() -> None:
+    body = "to = Constant <value = int64[4] {1, 72, 32, 32}> () r = Reshape(x, to) y = Conv(r, p)"
+    assert plane(body, size=96, p=(8, 72, 1, 1)).stride("y") is None
+
+
+def test_a_size_that_is_rounded_up_is_that_of_a_map() -> None:
+    body = "c = Conv <pads = [1,1,1,1], strides = [16,16]> (x, w) t = Transpose <perm = [0,2,3,1]> (c)"
+    found = plane(f"{body} l = Relu(t) y = Transpose <perm = [0,3,1,2]> (l)", size=33, w=(8, 8, 3, 3))
+    assert found.stride("y") == 16
+
+
+def test_a_mean_that_is_enlarged_to_a_map_is_one() -> None:
+    body = f"{CONV} g = GlobalAveragePool(c) s = Constant <value = int64[4] {{1, 8, 32, 32}}> () r = Resize(g, , , s)"
+    found = plane(f"{body} y = Concat <axis = 1> (c, r)", w=(8, 8, 3, 3))
+    assert found.stride("y") == 2
+    assert found.is_pooled("g")
+    assert not plane(f"{body} y = Concat <axis = 1> (c, g)", w=(8, 8, 3, 3)).is_in("y")
 
 
 def test_channels_last_and_back() -> None:

@@ -82,10 +82,14 @@ def test_what_a_module_gives_itself_does_not_enter_it() -> None:
     assert before(finder, "/m.1").tensor == "t0"
     assert before(finder, "node:/m.1/C").tensor == "t1"
     assert before(finder, "/m.0").tensor == "x"
+    sites = finder.find(["node:/m.1/C", "/m.1, /m.0"], position="before")
+    assert [site.tensor for site in sites] == ["t1", "x", "t0"]  # those of one selector in the order of the model
 
 
-def test_weights_do_not_enter() -> None:
-    finder = SiteFinder(ModelFile.load(models.detector()))
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_weights_do_not_enter(ir_version: int) -> None:
+    """Up to IR version 3 they are inputs of the model too, with shapes like those of maps."""
+    finder = SiteFinder(ModelFile.load(models.detector(ir_version=ir_version)))
     for selector in ("/model.4/cv3", "op:Conv[-1]"):
         assert before(finder, selector).tensor == "/model.3/cv2/act/Mul_output_0"
 

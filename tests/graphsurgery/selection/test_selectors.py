@@ -364,6 +364,11 @@ def test_unsorted_nodes() -> None:
     assert tensors(made, "/m.*") == ["t1", "y", "t0"]
 
 
+def test_some_of_several_scopes_may_be_without() -> None:
+    assert tensors(models.detector(), "/model.*//op:MaxPool") == ["/model.3/m/MaxPool_output_0"]
+    assert told(models.detector(), "/model.*//op:Exp").startswith("the module '/model.0' has no Exp nodes; ")
+
+
 # ---------------------------------------------------------------------- no match
 
 
@@ -410,3 +415,12 @@ def test_selectors_with_nothing_in_them(selector: str) -> None:
 
 def test_an_unknown_kind_is_a_path() -> None:
     assert "no module of the model matches 'module:Conv'" in told(models.detector(), "module:Conv")
+
+
+def test_a_word_that_looks_like_a_type() -> None:
+    """What is wrong with an index counts for types that the model has; for others, what it has instead."""
+    detector = models.detector()
+    assert told(detector, "Conv[0,2]").startswith("[0,2] is no index")
+    assert told(detector, "Foo[0,2]").startswith("the model has no Foo; it has Conv (8)")
+    assert "; modules of the model are /model.2 [1, 16, 8, 8], " in told(detector, "Model.2")
+    assert "modules of the model" not in told(detector, "Conv[20]")

@@ -25,21 +25,21 @@ def support(text: str) -> Support:
     ],
 )
 def test_operators_by_version(operator: str, taken: tuple[str, ...], refused: tuple[str, ...]) -> None:
-    assert [v for v in (*taken, *refused) if support(v).row(operator)] == list(taken)
+    assert [v for v in (*taken, *refused) if support(v).types(operator)] == list(taken)
 
 
 def test_types_by_version() -> None:
-    reduce = {version: support(version).row("ReduceMean") for version in ("8.6", "10", "11")}
-    assert {v: r.types for v, r in reduce.items() if r} == {
+    reduce = {version: support(version).types("ReduceMean") for version in ("8.6", "10", "11")}
+    assert reduce == {
         "8.6": {"FP32", "FP16"},
         "10": {"FP32", "FP16", "BF16", "INT32", "INT64"},
         "11": {"FP32", "FP16", "BF16", "INT32", "INT64"},
     }
-    clip, swish = support("10").row("Clip"), support("10").row("HardSwish")
+    clip, swish = support("10").types("Clip"), support("10").types("HardSwish")
     assert clip is not None
     assert swish is not None
-    assert "INT64" in clip.types  # the importer takes what its document leaves out, and the other way round
-    assert "BF16" not in swish.types
+    assert "INT64" in clip  # the importer takes what its document leaves out, and the other way round
+    assert "BF16" not in swish
 
 
 def test_opsets_by_version() -> None:

@@ -215,6 +215,24 @@ def test_a_recipe_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # ---------------------------------------------------------------------- what is in the file
 
 
+def test_what_is_random_stays(tmp_path: Path) -> None:
+    """Folded, it would be the same for every image; only a Dropout that cannot be set to training does nothing."""
+    nodes = [
+        helper.make_node("RandomUniform", [], ["noise"], shape=[1, C, H, W], seed=1.0),
+        helper.make_node("Add", ["in", "noise"], ["a"]),
+        helper.make_node("Dropout", ["a", "ratio", "training"], ["b"]),
+        helper.make_node("Dropout", ["b", "ratio"], ["c"]),
+        helper.make_node("Relu", ["c"], ["out"]),
+    ]
+    switches = [
+        numpy_helper.from_array(np.array(0.5, np.float32), "ratio"),
+        numpy_helper.from_array(np.array(True), "training"),
+    ]
+    edited, _ = put(saved(block(nodes, extra=switches), tmp_path / "b.onnx"))
+    names = [name.rpartition("/")[2] for name in edited.insertions()[0].nodes]
+    assert names == ["RandomUniform", "Add", "Dropout", "Relu"]
+
+
 def test_what_follows_from_the_sizes_is_computed(tmp_path: Path) -> None:
     """A chain of shapes, as an exporter writes it for dynamic axes, leaves nothing behind at a static site."""
     nodes = [

@@ -134,6 +134,18 @@ def test_zeros_in_a_shape(tmp_path: Path) -> None:
         ),
         ([node("Relu", "in", "a"), node("Gelu", "a")], 20, 17, "its Gelu cannot be said there (ONNX has it from opset"),
         ([node("Relu", "in", "a"), node("Pad", "a pads", mode="wrap")], 21, 17, "its Pad cannot be said there"),
+        (
+            [node("Relu", "in", "a"), node("AveragePool", "a", kernel_shape=[3, 3], pads=[2] * 4, dilations=[2, 2])],
+            21,
+            17,
+            "its AveragePool cannot be said there",
+        ),
+        (
+            [node("Relu", "in", "a"), node("ReduceMean", "a", noop_with_empty_axes=1)],
+            18,
+            17,
+            "its ReduceMean cannot be said there",
+        ),
     ],
 )
 def test_the_operator_that_stands_in_the_way_is_named(

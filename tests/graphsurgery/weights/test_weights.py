@@ -189,7 +189,8 @@ def test_weights_beside_code_are_read_and_the_code_is_not_run(tmp_path: Path, fi
 def test_a_bare_pickle_is_not_run(tmp_path: Path, name: str) -> None:
     trace = tmp_path / "trace"
     (tmp_path / name).write_bytes(pickle.dumps(Harmful(trace)))
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         refused(tmp_path / name)
     assert not trace.exists()
 
