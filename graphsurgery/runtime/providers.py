@@ -62,13 +62,16 @@ def available_providers() -> tuple[str, ...]:
 
 def onnxruntime() -> Any:
     """The package. Raises MissingDependency."""
+    return imported("onnxruntime", "onnxruntime", '"graphsurgery[cpu]" (or "graphsurgery[gpu]" for CUDA)')
+
+
+def imported(package: str, called: str, extra: str) -> Any:
+    """A package, imported. Raises MissingDependency, which calls it so and names what pip installs it with."""
     try:
-        return importlib.import_module("onnxruntime")
+        return importlib.import_module(package)
     except ImportError as error:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
-        raise MissingDependency(
-            f"onnxruntime {reason}; it comes with pip install 'graphsurgery[cpu]' (or 'graphsurgery[gpu]' for CUDA)"
-        ) from None
+        raise MissingDependency(f"{called} {reason}; it comes with pip install {extra}") from None
 
 
 @lru_cache
@@ -102,7 +105,7 @@ def missing(name: str, installed: Sequence[str]) -> str:
     """The sentence for a provider that the installed onnxruntime was built without."""
     has = ", ".join(installed)
     if name in NVIDIA:
-        remedy = "pip uninstall onnxruntime, then pip install 'graphsurgery[gpu]'"
+        remedy = 'pip uninstall onnxruntime, then pip install "graphsurgery[gpu]"'
     else:
         remedy = f"install an onnxruntime that was built with {PROVIDERS[name]}"
     return f"the installed onnxruntime has no {name} provider (it has: {has}); {remedy}"
