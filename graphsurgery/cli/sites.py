@@ -11,7 +11,8 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..outline.outline import Outline, Row
+    from ..outline.outline import Outline
+    from ..outline.rows import Row
     from ..selection.sites import Site, SiteFinder
     from .output import Printer
 
@@ -227,11 +228,7 @@ def _picture_target(picture: str, model: str | None, force: bool) -> Path:
 
 
 def _draw(outline: Outline, target: Path, *, force: bool) -> None:
-    from ..errors import RequestError
     from ..modelfile.saving import write_whole
-    from ..outline.picture import as_html, as_svg
 
-    if outline.is_bare:
-        raise RequestError(f"{outline.name} cannot be drawn: there is neither a block nor a map of the image in it")
-    written = (as_html if target.suffix.lower() == ".html" else as_svg)(outline)
+    written = outline.as_html() if target.suffix.lower() == ".html" else outline.as_svg()
     write_whole(target, written.encode(), force=force)

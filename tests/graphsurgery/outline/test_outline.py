@@ -12,7 +12,8 @@ from onnx import helper, numpy_helper
 import graphsurgery as gsx
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.outline.edges import Edge
-from graphsurgery.outline.outline import OUTPUT, Outline, Row
+from graphsurgery.outline.outline import Outline
+from graphsurgery.outline.rows import OUTPUT, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.selection.sites import SiteFinder
