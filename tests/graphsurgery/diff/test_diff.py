@@ -37,7 +37,7 @@ def chain(length: int, name: Callable[[int], str] = "n{}".format) -> list[onnx.N
 
 
 def compare(a: Model, b: Model) -> Difference:
-    return diff(gsx.ModelFile.load(a), gsx.ModelFile.load(b), ("a", "b"))
+    return diff(gsx.ModelFile.load(a), gsx.ModelFile.load(b), names=("a", "b"))
 
 
 def changes(difference: Difference) -> dict[str, list[tuple[str, str, tuple[str, ...]]]]:
@@ -58,7 +58,7 @@ def edited(edit: Callable[[Model], object], nodes: list[onnx.NodeProto] | None =
 def test_identical() -> None:
     model = gsx.ModelFile.load(DETECTOR)
     for other in (model, gsx.ModelFile.load(DETECTOR), gsx.ModelFile.load(DETECTOR.read_bytes())):
-        difference = diff(model, other, ("a", "b"))
+        difference = diff(model, other, names=("a", "b"))
         assert difference.empty
         assert difference.lines() == ["a and b are identical"]
         assert difference.to_json()["identical"] is True
