@@ -58,6 +58,12 @@ def as_argument(name: str, value: str) -> str:
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 
+def as_flag(name: str, value: str) -> str:
+    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``."""
+    flag = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+    return flag if value in ("", "True") else f"{flag} {value}"
+
+
 class _Told(Exception):
     """What errors and warnings have in common: a message in which options may be named."""
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import as_flag, spelled
 from . import options
 
 
@@ -32,7 +33,7 @@ def blocks(
         with aside():
             userblocks.asked_for(name)
             card = Card(name)
-            data, lines = card.to_json(), list(card.lines())
+            data, lines = card.to_json(), list(card.lines(as_flag))
         printer.json(data)
         printer.lines(lines)
         return
@@ -42,4 +43,4 @@ def blocks(
         rows = [] if as_json else table(known)
     printer.json({"blocks": cards})
     printer.table(HEADERS, rows)
-    printer.lines(["", *LEGEND])
+    printer.lines(["", *(spelled(line, as_flag) for line in LEGEND)])

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError, spelled
+from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError, as_flag, spelled
 from ..messages import printable
 from .apply import apply
 from .bench import bench
@@ -145,12 +145,6 @@ def _say(text: str) -> None:
             print(f"graphsurgery: {text}", file=sys.stderr)
         except OSError:
             silence(sys.stderr)
-
-
-def as_flag(name: str, value: str) -> str:
-    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``."""
-    words = [f"--{name.replace('_', '-')}", value]
-    return " ".join(words if value not in ("", "True") else words[:1])
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

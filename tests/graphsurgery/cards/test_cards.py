@@ -119,5 +119,5 @@ def test_a_section_of_the_page() -> None:
 
 
 def test_the_page_of_the_blocks_is_current() -> None:
-    text = "".join(f"{line}\n" for line in cards._single_spaced(cards.document()))
+    text = "".join(f"{line}\n" for line in cards.document())
     assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.cards > docs/blocks.md"
