@@ -130,7 +130,9 @@ def diff(a: ModelSource, b: ModelSource, *, names: tuple[str, str] | None = None
     first, second = ModelFile.load(a), ModelFile.load(b)
     called = names or (first.name, second.name)
     changes, notes = _compared(first, second)
-    return Difference(*called, {section: found for section, found in changes.items() if found}, tuple(notes))
+    return Difference(
+        *called, {section: changes[section] for section in SECTIONS if changes.get(section)}, tuple(notes)
+    )
 
 
 def _compared(first: ModelFile, second: ModelFile) -> tuple[dict[str, tuple[Change, ...]], list[str]]:

@@ -108,7 +108,7 @@ class Outline:
 
     def __repr__(self) -> str:
         rows = self.rows()
-        return f"<Outline of {self.name}: {len(rows)} rows, {sum(row.is_advisable for row in rows)} advisable>"
+        return f"<Outline of {self.name}: {len(rows)} places, {sum(row.is_advisable for row in rows)} advisable>"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.rows()))

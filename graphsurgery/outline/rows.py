@@ -54,7 +54,7 @@ class Row:
         return self.site is not None and self.objection is None
 
     def __str__(self) -> str:
-        """``C2f[3]: /model.6, [1, 128, 40, 40], stride 16, backbone, advisable``."""
+        """``C2f[3]: /model.8, [1, 256, 20, 20], stride 32, backbone, advisable``."""
         parts = (
             self.path or "recovered",
             shape_text(self.shape) if self.shape is not None else "shape not known",

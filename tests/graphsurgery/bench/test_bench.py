@@ -111,7 +111,14 @@ def test_the_interval_holds_the_median_and_narrows() -> None:
     (a, b), (c, d) = interval(few), interval(many)
     assert a < np.median(few) < b
     assert d - c < (b - a) / 3
-    assert interval(few, 0.5)[1] < b
+    assert interval(few, 0.5)[0] < interval(few, 0.5)[1] < b
+
+
+def test_a_difference_whose_interval_holds_zero_is_noise_even_where_the_control_has_none() -> None:
+    before = [10.0] * 6
+    found = Difference.of(before, [9.0, 9.1, 9.4, 10.1, 10.6, 11.0], before)
+    assert (found.noise, found.low < 0 < found.high) == (0.0, True)
+    assert found.verdict is Verdict.BELOW_NOISE
 
 
 def dynamic() -> ModelFile:
@@ -172,6 +179,11 @@ def test_a_whole_model_against_itself_without_its_insertions() -> None:
     assert timed.after.kernels["cpu"] > timed.before.kernels["cpu"] == timed.control.kernels["cpu"]
     assert (provider["tf32"], provider["gpus_after"]) == (None, [])
     assert any("difference" in line for line in report.lines())
+    assert repr(report).startswith(
+        "<BenchReport of detector.onnx against itself without its insertions: cpu difference"
+    )
+    assert str(report).splitlines() == list(report.lines())
+    assert report._repr_html_().count("<td>") == 7
 
 
 def test_the_baseline_is_really_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
