@@ -47,7 +47,7 @@ class Difference:
     first: str
     second: str
     changes: Mapping[str, tuple[Change, ...]]
-    """section (see SECTIONS) -> its changes"""
+    """section -> its changes, in the order of SECTIONS"""
     notes: tuple[str, ...] = ()
     """differences that belong to no single thing, the order of nodes say"""
 
@@ -78,8 +78,8 @@ class Difference:
     def _repr_html_(self) -> str:
         rows = [
             (section.replace("_", " "), change.kind, change.name, change.what, "; ".join(change.details))
-            for section in SECTIONS
-            for change in self.changes.get(section, ())
+            for section, found in self.changes.items()
+            for change in found
         ]
         notes = [("", "", note, "", "") for note in self.notes]
         return html_table(("section", "change", "name", "what", "details"), [*rows, *notes])
@@ -89,13 +89,11 @@ class Difference:
         if self.empty:
             return [f"{self.first} and {self.second} are identical"]
         lines = []
-        for section in SECTIONS:
-            changes = self.changes.get(section, ())
-            if changes:
-                lines.append(f"{section.replace('_', ' ')}: {_counts(changes)}")
-                for change in changes:
-                    lines.append(f"  {_MARKS[change.kind]} {change.name}" + (f"  {change.what}" if change.what else ""))
-                    lines += [f"      {detail}" for detail in change.details]
+        for section, changes in self.changes.items():
+            lines.append(f"{section.replace('_', ' ')}: {_counts(changes)}")
+            for change in changes:
+                lines.append(f"  {_MARKS[change.kind]} {change.name}" + (f"  {change.what}" if change.what else ""))
+                lines += [f"      {detail}" for detail in change.details]
         return lines + list(self.notes)
 
 
@@ -130,9 +128,8 @@ def diff(a: ModelSource, b: ModelSource, *, names: tuple[str, str] | None = None
     first, second = ModelFile.load(a), ModelFile.load(b)
     called = names or (first.name, second.name)
     changes, notes = _compared(first, second)
-    return Difference(
-        *called, {section: changes[section] for section in SECTIONS if changes.get(section)}, tuple(notes)
-    )
+    kept = {section: changes[section] for section in SECTIONS if changes.get(section)}
+    return Difference(*called, kept, tuple(notes))
 
 
 def _compared(first: ModelFile, second: ModelFile) -> tuple[dict[str, tuple[Change, ...]], list[str]]:

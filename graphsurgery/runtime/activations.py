@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from ..errors import CannotRun, NoKernel
+from ..feature_map import Array
 from ..modelfile.fields import INITIALIZER, NODE, Edit
 from ..modelfile.subgraphs import reads
 from .sample_inputs import GraphInput, graph_inputs, image_feeds, random_feeds
@@ -17,8 +16,6 @@ from .session import Session, session
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
-
-Array = npt.NDArray[Any]
 
 IMAGE_SIDES = (640, 320)
 """Height and width for a model whose image size is dynamic: the second if it does not run at the first."""

@@ -12,11 +12,10 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import MissingDependency, RequestError
+from ..feature_map import Array
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Array = npt.NDArray[Any]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 LIMIT = 16

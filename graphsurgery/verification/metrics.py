@@ -17,8 +17,8 @@ _RELATIVE_FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """One comparison. Errors are ``inf`` where one side is NaN or infinite and the other is not."""
+class Figures:
+    """How far an output is from its reference. ``inf`` where one side is NaN or infinite and the other is not."""
 
     max_abs: float
     mean_abs: float
@@ -35,6 +35,12 @@ class Metrics:
     """Cosine of the angle between the two tensors; 1 if both are zero, 0 if one is; NaN if an output is not finite."""
     ratio: float
     """Largest error / permitted error: 1 and below is within the tolerance."""
+
+
+@dataclass(frozen=True)
+class Metrics(Figures):
+    """One comparison."""
+
     worst_index: tuple[int, ...]
     """Where ``ratio`` was found."""
     elements: int

@@ -14,7 +14,7 @@ from ..errors import ParityFailed
 from ..feature_map import Dimension
 from ..messages import html_table, shape_text
 from ..runtime.placement import Placement, shares
-from .metrics import Metrics
+from .metrics import Figures
 from .tolerance import Tolerance
 
 
@@ -48,22 +48,13 @@ class Mode(str, Enum):
     """at its place in the running model, from the tensor before it to the tensor after it"""
 
 
-@dataclass(frozen=True)
-class Worst:
-    """The worst of each figure over all comparisons of a row. See :class:`Metrics`."""
-
-    max_abs: float
-    mean_abs: float
-    p99_abs: float
-    max_rel: float
-    max_ulps: float
-    cosine: float
-    ratio: float
+class Worst(Figures):
+    """The worst of each figure over all comparisons of a row."""
 
     @classmethod
-    def of(cls, all_metrics: Iterable[Metrics | Worst]) -> Worst:
-        """NaN (a cosine that could not be computed) is worse than everything."""
-        found = list(all_metrics)
+    def of(cls, compared: Iterable[Figures]) -> Worst:
+        """Over several comparisons. NaN (a cosine that could not be computed) is worse than everything."""
+        found = list(compared)
         names = [each.name for each in fields(cls) if each.name != "cosine"]
         largest = {name: max((getattr(metrics, name) for metrics in found), key=_badness) for name in names}
         return cls(

@@ -142,7 +142,10 @@ def test_a_name_says_more_than_an_output() -> None:
         first, second = model.graph.node[0].output, model.graph.node[1].output
         first[0], second[0] = second[0], first[0]
 
-    assert [c[:2] for c in changes(edited(edit, chain(4)))["nodes"]] == [("changed", "n0"), ("changed", "n1")]
+    assert changes(edited(edit, chain(4)))["nodes"] == [
+        ("changed", "n0", ("output 0: t1 -> t2",)),
+        ("changed", "n1", ("output 0: t2 -> t1",)),
+    ]
 
 
 def test_metadata_of_a_node() -> None:
