@@ -6,19 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from ..errors import InsertionError, ParityFailed
 from ..feature_map import Array, numpy_dtype
 from ..insertion.removal import unchanged
 from ..messages import closest
 from ..runtime.activations import Activations, activations
-from ..runtime.providers import imported
+from ..runtime.providers import imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
@@ -277,13 +275,7 @@ def _one_thread() -> Iterator[None]:
 def _versions() -> dict[str, str]:
     """Versions of what computes the two sides. Raises MissingDependency without torch."""
     torch = imported("torch", "PyTorch, which parity is checked against,", '"graphsurgery[torch]"')
-    found = {"torch": str(torch.__version__), "onnx": onnx.__version__}
-    for package in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"torch": str(torch.__version__), **versions(("onnx", "onnxruntime", "onnxruntime-gpu"))}
 
 
 def _rest(model: ModelFile, original: ModelFile | None) -> Rest:
