@@ -33,8 +33,9 @@ class Activations:
 def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Path | None = None) -> Activations:
     """Run the part of a model that leads to some tensors, on the CPU, and fetch them.
 
-    ``tensors``: (name, element type). ``images``: a folder (see :func:`.sample_inputs.image_feeds`), or None for one random
-    image. A model that does not run gives a ``failure``. Raises RequestError and MissingDependency for bad images.
+    ``tensors``: (name, element type). ``images``: a folder (see :func:`.sample_inputs.image_feeds`), or None for one
+    random image. A model that does not run gives a ``failure``. Raises RequestError and MissingDependency for bad
+    images.
     """
     part = upstream(model, tensors)
     inputs = graph_inputs(part.structure)

@@ -1,4 +1,4 @@
-"""Random last bits in everything that torch computes: each result of an operator is moved by up to one rounding error."""
+"""Random last bits in all that torch computes: each result of an operator is moved by up to one rounding error."""
 
 from __future__ import annotations
 
