@@ -4,35 +4,139 @@ right.
 >>> import graphsurgery as gsx
 >>> model = gsx.insert("yolov8n.onnx", "simam", after="/model.8")   # doctest: +SKIP
 >>> model.save("yolov8n-simam.onnx")                                # doctest: +SKIP
+
+Importing the package imports nothing of it but its errors: each public name is loaded when it is first used.
 """
 
 from __future__ import annotations
 
-from pathlib import Path as _Path
+import importlib as _importlib
+import os as _os
+import sys as _sys
+import types as _types
+import typing as _typing
 
 from . import errors
 from ._version import __version__
-from .api import insert, remove, sites, verify
-from .blocks.block import Block
-from .errors import GraphSurgeryWarning
-from .modelfile.model import ModelFile
-from .recipe import Recipe
+from .errors import GraphSurgeryError, GraphSurgeryWarning
 
-_HERE = _Path(__file__).parent
+if _typing.TYPE_CHECKING:
+    from .api import Sites, check, insert, remove, sites, verify
+    from .bench import BenchReport, bench
+    from .blocks import SATURATED, Block, Setting
+    from .cards import Card, block, blocks
+    from .diff import Difference, diff
+    from .feature_map import FeatureMap
+    from .modelfile import Insertion, ModelFile
+    from .outline import Info, Outline, info, outline
+    from .recipe import Recipe, apply
+    from .recognition import Pattern
+    from .request import Request
+    from .selection import Site
+    from .template import Template
+    from .tensorrt import Finding, TensorRTReport
+    from .verification import Report
 
 __all__ = [
+    "SATURATED",
+    "BenchReport",
     "Block",
+    "Card",
+    "Difference",
+    "FeatureMap",
+    "Finding",
+    "GraphSurgeryError",
     "GraphSurgeryWarning",
+    "Info",
+    "Insertion",
     "ModelFile",
+    "Outline",
+    "Pattern",
     "Recipe",
+    "Report",
+    "Request",
+    "Setting",
+    "Site",
+    "Sites",
+    "Template",
+    "TensorRTReport",
     "__version__",
+    "apply",
+    "bench",
+    "block",
+    "blocks",
+    "check",
+    "diff",
     "errors",
+    "info",
     "insert",
+    "outline",
     "remove",
     "sites",
     "verify",
 ]
 
+_HOMES = {
+    "api": "Sites check insert remove sites verify",
+    "bench": "BenchReport bench",
+    "blocks": "SATURATED Block Setting",
+    "cards": "Card block blocks",
+    "diff": "Difference diff",
+    "feature_map": "FeatureMap",
+    "modelfile": "Insertion ModelFile",
+    "outline": "Info Outline info outline",
+    "recipe": "Recipe apply",
+    "recognition": "Pattern",
+    "request": "Request",
+    "selection": "Site",
+    "template": "Template",
+    "tensorrt": "Finding TensorRTReport",
+    "verification": "Report",
+}
+"""module -> the public names that are loaded from it"""
+
+
+class _PublicName:
+    """A public name as an attribute of the package: what it stands for is imported when it is first read.
+
+    A data descriptor, because ``diff``, ``outline``, ``bench`` and ``blocks`` are functions of the package and folders
+    in it: whoever imports such a folder makes Python set the attribute to the folder.
+    """
+
+    def __init__(self, name: str, home: str) -> None:
+        self._name = name
+        self._home = home
+
+    def __get__(self, package: _types.ModuleType | None, owner: type) -> object:
+        if package is None:
+            return self
+        if self._name not in vars(package):
+            value = getattr(_importlib.import_module(f"{__name__}.{self._home}"), self._name)
+            vars(package)[self._name] = value
+        return vars(package)[self._name]
+
+    def __set__(self, package: _types.ModuleType, value: object) -> None:
+        if not isinstance(value, _types.ModuleType):
+            vars(package)[self._name] = value
+
+
+class _Package(_types.ModuleType):
+    """The package as a module whose public names are loaded when they are used."""
+
+    def __dir__(self) -> list[str]:
+        return sorted({*vars(self), *__all__})
+
+
+for _home, _names in _HOMES.items():
+    for _name in _names.split():
+        globals().pop(_name, None)  # of before a reload
+        setattr(_Package, _name, _PublicName(_name, _home))
+_sys.modules[__name__].__class__ = _Package
+
 # In a checkout the catalogue lies beside this folder; installed, it lies in it.
-if not (_HERE / "patterns").exists() and (_HERE.parent / "patterns" / "attention").is_dir():
-    __path__.append(str(_HERE.parent))
+_here = _os.path.dirname(_os.path.abspath(__file__))
+_beside = _os.path.dirname(_here)
+if not _os.path.exists(_os.path.join(_here, "patterns")) and _os.path.isdir(
+    _os.path.join(_beside, "patterns", "attention")
+):
+    __path__.append(_beside)

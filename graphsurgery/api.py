@@ -1,42 +1,36 @@
-"""The work as a user asks for it: insert, apply a recipe, list sites. The command line and the public API stand on
-this.
-"""
+"""The public functions: insert, remove, sites, verify, check. The command line stands on them."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import userblocks
+from . import tensorrt, userblocks, verification, weights
 from .blocks.block import Array, Block
-from .errors import BlockError, GraphSurgeryWarning, RequestError, WeightsError
+from .errors import BlockError, GraphSurgeryWarning, WeightsError, option
 from .feature_map import FeatureMap
 from .insertion import qdq_planning, removal, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
+from .messages import html_table, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
-from .request import Request, of_kind, selectors
-from .request import settings as by_name
+from .request import Request, arguments
 from .selection.sites import Site, SiteFinder
-from .template import residual_gate
 from .template.residual_gate import GATE_KEY
 from .template.subgraph import Subgraph
-from .template.writer import PRECISIONS
 from .tensorrt.fallback import to_the_gpu
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
+    from .tensorrt import TensorRTReport
     from .verification import Report
     from .weights import Checkpoint, Fitted
-
-INITS = ("default", "identity")
 
 
 def insert(
@@ -58,39 +52,82 @@ def insert(
     qdq_scale: str = "site",
     images: str | Path | None = None,
 ) -> ModelFile:
-    """Put a block behind one or more modules of a model, or in front of them; the given model stays as it is.
+    """Insert an attention block after, or before, modules of a model.
 
-    ``module`` is a block's name (``"simam"``, ``"ge[theta]"``), ``after`` one selector or several, ``settings`` the
-    block's hyper-parameters. ``before``, in place of ``after``, puts it in front of the modules named, for what reads
-    the tensor in them; ``consumers``, with ``after``, names those readers of the tensor that are to read the block.
-    ``init`` is "default" (the module's own initialisation, from ``seed``) or "identity" (the model's output does not
-    change); ``gate="residual"`` puts x + alpha * (block(x) - x) around the block, alpha = 0; ``weights`` is
-    FILE[:PREFIX]. ``target`` is the runtime that the block is written for ("tensorrt", "onnxruntime", "dla"),
-    ``lowering`` its formulation. At a site in half precision, ``precision="safe"`` computes the block in the site's
-    type and its statistics in float32 between Casts, "site" everything in the site's type, "fp32" everything in
-    float32; "fp16" computes it in float16 between Casts at a float32 site. In a model with QuantizeLinear and
-    DequantizeLinear, ``qdq="int8"`` puts such a pair behind the block, so that its readers keep their quantised input;
-    ``qdq_scale`` is "site" (scale and zero point of the site) or "images" (such as fit what the block gives on the
-    images in the folder ``images``). Returns the new model. Raises a RequestError that says what is wrong; issues a
-    GraphSurgeryWarning for what works and is probably not what is meant.
+    The given model is not changed.
+
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+    module:
+        The block: ``"simam"``, ``"ge[theta]"``, ``"./myblock.onnx"`` or ``"mypkg.blocks:MyAttention"``.
+    after, before:
+        One selector or several, of exactly one of the two. The block goes to every place that they name, each time with
+        weights of its own: after a module for all consumers of its output, before a module for that module alone.
+    consumers:
+        With ``after``: only these consumers of the tensor read the block.
+    settings:
+        Hyper-parameters of the block by name, as in ``{"reduction": 8}``.
+    init:
+        ``"default"``: the module's own initialisation, from ``seed``. ``"identity"``: the model's output does not
+        change.
+    seed:
+        A whole number from 0 on.
+    gate:
+        ``"residual"``: y = x + alpha * (block(x) - x) with alpha = 0, which does not change the model's output.
+    weights:
+        Trained weights, ``FILE`` or ``FILE:PREFIX``: .pt, .pth, .safetensors, .npz or .onnx. Not with ``init``.
+    target:
+        The runtime that the block is written for: ``"tensorrt"``, ``"onnxruntime"`` or ``"dla"``.
+    precision:
+        At a site in half precision, ``"safe"`` computes the block in the site's type with its statistics in float32,
+        ``"site"`` everything in the site's type, ``"fp32"`` everything in float32. ``"fp16"`` computes the block in
+        float16 at a float32 site.
+    lowering:
+        The formulation of the block. None: the best for the target.
+    qdq:
+        ``"int8"``, for a model with QuantizeLinear and DequantizeLinear: such a pair after the block, so that its
+        consumers keep their quantised input.
+    qdq_scale:
+        Where the scale of that pair comes from: ``"site"`` (scale and zero point of the site) or ``"images"`` (what the
+        block gives on ``images``).
+    images:
+        A folder of images for ``qdq_scale="images"``.
+
+    Returns
+    -------
+    ModelFile
+        The new model; ``save`` writes it.
+
+    Raises
+    ------
+    RequestError
+        If the arguments contradict each other, or one has no such value.
+    ModelError
+        If the model is no ONNX model that can be edited.
+    SelectorError
+        If a selector matches nothing, or cannot be read.
+    SiteError
+        If a selector names something that is no feature map [N, C, H, W].
+    BlockError
+        If there is no such block or hyper-parameter, or the block cannot work there.
+    WeightsError
+        If the weights do not fit the block.
+
+    Warns
+    -----
+    GraphSurgeryWarning
+        For what works and is probably not what is meant.
+
+    Examples
+    --------
+    >>> model = insert("yolov8n.onnx", "simam", after="/model.8")                    # doctest: +SKIP
+    >>> model = insert(model, "se", after=["role:p4", "role:p5"], init="identity")   # doctest: +SKIP
+    >>> model.save("yolov8n-attention.onnx")                                         # doctest: +SKIP
     """
-    request = Request(
-        module=of_kind("module", module, str, "the name of a block, a text such as 'simam'"),
-        after=selectors("after", after),
-        before=selectors("before", before),
-        consumers=selectors("consumers", consumers),
-        settings=by_name(settings),
-        init=init,
-        seed=int(of_kind("seed", seed, Integral, "a whole number")),
-        gate=gate,
-        weights=str(weights) if weights is not None else None,
-        target=target,
-        precision=precision,
-        lowering=lowering,
-        qdq=qdq,
-        qdq_scale=qdq_scale,
-        images=str(images) if images is not None else None,
-    )
+    given = locals()
+    request = Request(**{name: given[name] for name in arguments()})
     return warned(*carry_out(ModelFile.load(model), [request]))
 
 
@@ -106,10 +143,8 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     """Carry out several requests at once, in order; selectors refer to the model as it was given."""
     external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
-    plans: list[PlannedInsertion] = []
-    for request in requests:
-        check(request)
     trust = userblocks.Trust.in_blocks(request.module for request in requests)
+    plans: list[PlannedInsertion] = []
     for request in requests:
         block = userblocks.make_block(request.module, request.settings, trust)
         trained = _read(request.weights, trust) if request.weights is not None else None
@@ -130,26 +165,85 @@ def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, mo
 
 
 def _read(spelled: str, trust: userblocks.Trust) -> Checkpoint:
-    from . import weights  # the readers cost milliseconds, for those who give a file
-
     return weights.read(weights.split(spelled)[0], trust)
 
 
 def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:
-    """Take insertions out of a model again, all of them if ``ids`` is None; the result has the bytes of before.
+    """Take insertions out of a model again.
 
-    Raises InsertionError if one is not there, or was altered by another tool.
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not changed.
+    ids:
+        The ids of the insertions, such as ``"model.8.simam"``. None: all of them.
+
+    Returns
+    -------
+    ModelFile
+        The model with the bytes from before these insertions.
+
+    Raises
+    ------
+    InsertionError
+        If there is no such insertion, or another tool altered it.
+
+    Examples
+    --------
+    >>> remove("yolov8n-simam.onnx").save("yolov8n.onnx")   # doctest: +SKIP
     """
     return removal.remove(ModelFile.load(model), [ids] if isinstance(ids, str) else ids)
 
 
-def sites(model: ModelSource) -> list[Site]:
-    """The places to insert: one for each module that a single image-like tensor leaves, in the order of the model.
+class Sites(list[Site]):
+    """Places to insert, in the order of the model; a notebook shows them as a table."""
 
-    For a model whose nodes carry no module paths: one for each image-like activation.
+    def _repr_html_(self) -> str:
+        headers = ("module", "type", "shape", "dtype", "stride", "consumers")
+        rows = [
+            (
+                site.path or f"tensor:{site.tensor}",
+                site.type,
+                shape_text(site.shape),
+                site.dtype,
+                site.stride,
+                ", ".join(site.consumers),
+            )
+            for site in self
+        ]
+        return html_table(headers, rows)
+
+
+def sites(model: ModelSource, selector: str | None = None) -> Sites:
+    """List the places where a block can be inserted.
+
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+    selector:
+        Only what ``insert(after=selector)`` would name, such as ``"C2f[-1]"`` or ``"role:p4"``.
+
+    Returns
+    -------
+    Sites
+        A list of :class:`Site` in the order of the model: one for each module that a single feature map [N, C, H, W]
+        leaves; of a model whose nodes carry no module paths, one for each such tensor.
+
+    Raises
+    ------
+    SelectorError
+        If the selector matches nothing, or cannot be read.
+    SiteError
+        If it names something that is no feature map.
+
+    Examples
+    --------
+    >>> [site.path for site in sites("yolov8n.onnx", "role:p4")]   # doctest: +SKIP
+    ['/model.18']
     """
     finder = SiteFinder(ModelFile.load(model))
-    return finder.listing() or finder.tensors()
+    return Sites(finder.listing() or finder.tensors() if selector is None else finder.find([selector]))
 
 
 def verify(
@@ -162,18 +256,44 @@ def verify(
     original: ModelSource | None = None,
     trust: str | Sequence[str] = (),
 ) -> Report:
-    """Compare every inserted block with its PyTorch module, on every provider of onnxruntime that is asked for.
+    """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
 
-    ``providers`` are short names ("cpu", "cuda"); None is the CPU, and CUDA where it is there. ``images`` is a folder
-    of real images for the activation that arrives at each site, ``seeds`` the number of random inputs of each
-    magnitude, ``only`` the ids of the insertions to check, ``original`` the model before them. ``trust`` names the
-    PyTorch modules of your own ("mypkg.blocks:MyAttention") that may be imported in this call. A failed comparison is
-    in the report. Raises MissingDependency without torch or onnxruntime, MissingProvider, and InsertionError if nothing
-    was inserted.
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+    providers:
+        Short names such as ``["cpu", "cuda"]``. None: the CPU, and CUDA where it is there.
+    images:
+        A folder of real images for the activation that arrives at each site. None: a random image.
+    seeds:
+        The number of random inputs of each magnitude, at least 1.
+    only:
+        The ids of the insertions to compare. None: all of them.
+    original:
+        The model from before the insertions, to compare the rest with.
+    trust:
+        PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
+
+    Returns
+    -------
+    Report
+        With ``passed``, and one row for each provider and way to run a block. A failed comparison is in the report;
+        its ``require`` raises ParityFailed.
+
+    Raises
+    ------
+    InsertionError
+        If nothing was inserted.
+    MissingDependency, MissingProvider
+        Without torch, onnxruntime, or a provider that was asked for.
+
+    Examples
+    --------
+    >>> verify("yolov8n-simam.onnx", providers=["cpu"]).passed   # doctest: +SKIP
+    True
     """
-    from .verification import verify as compare
-
-    return compare(
+    return verification.verify(
         ModelFile.load(model),
         trust=userblocks.Trust.in_modules([trust] if isinstance(trust, str) else trust),
         providers=providers,
@@ -184,28 +304,39 @@ def verify(
     )
 
 
-def check(request: Request) -> None:
-    """Raise RequestError for a request that contradicts itself, whatever the model."""
-    if not request.after and not request.before:
-        raise RequestError(f"say where to put {request.module}: --after SELECTOR, or --before SELECTOR")
-    if request.after and request.before:
-        raise RequestError("a block goes behind something or in front of something: give --after or --before, not both")
-    if request.before and request.consumers:
-        raise RequestError("--consumers goes with --after; --before names the consumers itself")
-    for kind, value, known in (
-        ("gate", request.gate, residual_gate.GATES),
-        ("init", request.init, INITS),
-        ("precision", request.precision, PRECISIONS),
-    ):
-        if value not in known:
-            raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
-    qdq_planning.check(request)
-    if request.seed < 0:
-        raise RequestError(f"the seed is a whole number from 0 on, not {request.seed}")
-    if request.weights is not None and request.init != "default":
-        raise RequestError(
-            "weights come from a file or from an initialisation, not from both: drop --init or --weights"
-        )
+def check(
+    model: ModelSource, version: str = "10", *, dla: str | None = None, precision: str = "fp32"
+) -> TensorRTReport:
+    """Check every node of a model against what TensorRT takes. TensorRT need not be installed.
+
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+    version:
+        The version of TensorRT: ``"8.6"``, ``"10"``, ``"11"``, or a minor version such as ``"10.9"``.
+    dla:
+        ``"orin"``: what runs on a DLA of that, too.
+    precision:
+        What the engine is to run in: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+
+    Returns
+    -------
+    TensorRTReport
+        With ``findings``, a list of :class:`Finding`, and ``stops``: whether TensorRT refuses the model or would
+        compute something else.
+
+    Raises
+    ------
+    RequestError
+        If there is no table for the version, the DLA or the precision.
+
+    Examples
+    --------
+    >>> check("yolov8n-simam.onnx", "8.6").stops   # doctest: +SKIP
+    False
+    """
+    return tensorrt.check(ModelFile.load(model), version, dla=dla, precision=precision)
 
 
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:
@@ -224,9 +355,7 @@ def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.ra
 
 def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
     if not block.has_weights:
-        raise BlockError(f"{block.name} has no weights; drop --weights")
-    from . import weights
-
+        raise BlockError(f"{block.name} has no weights; drop {option('weights')}")
     _, prefix = weights.split(request.weights or "")
     part = weights.part(trained, prefix, block, feature)
     if request.gate != "residual":

@@ -37,6 +37,7 @@ from collections.abc import Callable, Sequence
 
 _OPTION = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
 """an option in a message: its name and value between characters that no text has"""
+_LITERAL = r"True|False|None|-?\d+(\.\d*)?(e-?\d+)?"
 
 
 def option(name: str, value: object = "") -> str:
@@ -54,11 +55,18 @@ def spelled(message: str, spell: Callable[[str, str], str]) -> str:
 
 
 def as_argument(name: str, value: str) -> str:
-    """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'reduction': 8}``."""
-    if name == "settings" and value:
-        setting, _, given = value.partition("=")
-        return f"{name}={{{setting!r}: {given}}}"
+    """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'bn_eps': 0.001}``."""
+    setting, equals, given = value.partition("=")
+    if name == "settings" and equals:
+        plain = given.isupper() or re.fullmatch(_LITERAL, given)
+        return f"settings={{{setting!r}: {given if plain else repr(given)}}}"
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
+
+
+def as_flag(name: str, value: str) -> str:
+    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``."""
+    flag = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+    return flag if value in ("", "True") else f"{flag} {value}"
 
 
 class _Told(Exception):

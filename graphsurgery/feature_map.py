@@ -1,4 +1,4 @@
-"""FeatureMap: what a block needs to know of the tensor it is put on."""
+"""FeatureMap: what a block needs to know of the tensor it is put on; element types and arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
+
+Array: TypeAlias = npt.NDArray[Any]
+"""An array of any element type."""
 
 Dimension: TypeAlias = int | str | None
 """A known size, the name of a symbolic one, or None for one that is not known."""
@@ -26,6 +30,11 @@ _LARGE = 128 * 128
 def float_dtype(onnx_type: int) -> str | None:
     """Name of a floating-point element type that blocks can work in, or None for every other type."""
     return _DTYPES.get(onnx_type)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The element type of that name as numpy, with ml_dtypes for bfloat16, sees it."""
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class FeatureMap:
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The element type as numpy (with ml_dtypes for bfloat16) sees it."""
-        return np.dtype(ml_dtypes.bfloat16) if self.dtype == "bfloat16" else np.dtype(self.dtype)
+        return numpy_dtype(self.dtype)
 
     @property
     def onnx_type(self) -> int:

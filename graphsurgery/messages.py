@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from .feature_map import Dimension
 
+Item = TypeVar("Item")
 _MOST = 1000
+_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+_observer: ContextVar[Callable[[int, int, str], None] | None] = ContextVar("observer", default=None)
 
 
 def closest(name: str, names: Iterable[str], *, count: int = 4, cutoff: float = 0.5) -> list[str]:
@@ -110,4 +114,23 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _html(value: object) -> str:
-    return "" if value is None else escape(printable(str(value)))
+    return "" if value is None else printable(str(value)).translate(_ESCAPES)
+
+
+def tracked(items: Collection[Item], noun: str) -> Iterator[Item]:
+    """The items one by one, while whoever observes is told how many of them are done (``noun``: of what)."""
+    tell = _observer.get()
+    for done, item in enumerate(items):
+        if tell is not None:
+            tell(done, len(items), noun)
+        yield item
+
+
+@contextmanager
+def observed(tell: Callable[[int, int, str], None]) -> Iterator[None]:
+    """Call ``tell(done, total, noun)`` for every step of what is :func:`tracked` in the body."""
+    token = _observer.set(tell)
+    try:
+        yield
+    finally:
+        _observer.reset(token)

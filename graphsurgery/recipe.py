@@ -8,9 +8,7 @@
     - {module: simam, before: SPPF}      # in front of it, for what is inside
     - {module: simam, after: 'role:p4', consumers: Concat}
 
-Keys of an entry: ``module`` and either ``after``, with or without ``consumers``, or ``before`` (required);
-``settings``, ``init``, ``seed``, ``gate``, ``weights``, ``target``, ``precision``, ``lowering``, ``qdq``,
-``qdq_scale``, ``images``: the arguments of :func:`graphsurgery.insert`, with the same defaults. A relative path of
+The keys of an entry are the arguments of :func:`graphsurgery.insert`, with the same defaults. A relative path of
 weights, of images, or of a block's own ONNX file, starts at the folder of the recipe. The list may also stand under the
 key ``insertions``. All selectors refer to the model as it is given; blocks at one site are chained in the order of the
 list.
@@ -23,21 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from . import userblocks
 from .api import carry_out, warned
-from .errors import RecipeError
+from .errors import RecipeError, RequestError, spelled
 from .modelfile.model import ModelFile
-from .request import Request
+from .request import Request, arguments, fits
 
 if TYPE_CHECKING:
-    import yaml
-
     from .modelfile.model import ModelSource
 
-_PLACES = ("after", "before", "consumers")
-_TEXTS = ("module", "init", "gate", "weights", "target", "precision", "lowering", "qdq", "qdq_scale", "images")
-_KEYS = ("module", *_PLACES, "settings", "init", "seed", "gate", *_TEXTS[3:])
+_KEYS = tuple(arguments())
 _TOP = "insertions"
+_SCALAR = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,21 @@ class Recipe:
     requests: tuple[Request, ...]
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
-        """The recipe in a file. RecipeError if there is none, or it cannot be read."""
+    def load(cls, path: str | Path, *, images: str | Path | None = None) -> Recipe:
+        """Read a recipe from a file.
+
+        Parameters
+        ----------
+        path:
+            A YAML file.
+        images:
+            The folder of images for entries with ``qdq_scale: images`` that name none.
+
+        Raises
+        ------
+        RecipeError
+            If there is no such file, or it is no recipe; an entry is named by its number.
+        """
         path = Path(path)
         try:
             text = path.read_bytes().decode("utf-8-sig")
@@ -58,29 +68,71 @@ class Recipe:
             raise RecipeError(f"{path.name} is not a text file in UTF-8, so it is no recipe") from None
         except OSError as error:
             raise RecipeError(f"the recipe {path} cannot be read: {error.strerror or error}") from None
-        return cls.from_text(text, folder=path.parent, name=path.name)
+        return cls.from_text(text, folder=path.parent, name=path.name, images=images)
 
     @classmethod
-    def from_text(cls, text: str, *, folder: str | Path | None = None, name: str = "the recipe") -> Recipe:
-        """The recipe in a text; ``folder`` is where relative paths of weights start (None: the current folder).
+    def from_text(
+        cls,
+        text: str,
+        *,
+        folder: str | Path | None = None,
+        name: str = "the recipe",
+        images: str | Path | None = None,
+    ) -> Recipe:
+        """Read a recipe from a text, as :meth:`load` does.
 
-        RecipeError, with the number of the entry, for anything that does not belong there.
+        ``folder`` is where relative paths start (None: the current folder), ``name`` what errors call the recipe.
         """
         entries = _entries(_parsed(text, name), name)
         where = Path(folder) if folder is not None else None
-        return cls(tuple(_request(entry, f"entry {i} of {name}", where) for i, entry in enumerate(entries, start=1)))
+        given = {"images": str(images)} if images is not None else {}
+        labels = [f"entry {number} of {name}" for number in range(1, len(entries) + 1)]
+        return cls(tuple(_request(entry, label, where, given) for entry, label in zip(entries, labels, strict=True)))
 
     def apply(self, model: ModelSource) -> ModelFile:
-        """A new model with every insertion of the recipe in it.
-
-        Raises a RequestError that says what is wrong; issues GraphSurgeryWarnings, as ``insert`` does.
-        """
+        """Carry out every insertion of the recipe on a model; see :func:`apply`."""
         return warned(*carry_out(ModelFile.load(model), self.requests))
 
 
-def _parsed(text: str, name: str) -> object:
-    import yaml
+def apply(recipe: str | Path | Recipe, model: ModelSource) -> ModelFile:
+    """Carry out a recipe: several insertions at once.
 
+    The given model is not changed.
+
+    Parameters
+    ----------
+    recipe:
+        The path of a YAML file, or a ``Recipe``.
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. All selectors of the recipe
+        refer to it.
+
+    Returns
+    -------
+    ModelFile
+        The new model; ``save`` writes it.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe cannot be read.
+    RequestError
+        As :func:`graphsurgery.insert` does.
+
+    Warns
+    -----
+    GraphSurgeryWarning
+        For what works and is probably not what is meant.
+
+    Examples
+    --------
+    >>> apply("recipe.yaml", "yolov8n.onnx").save("yolov8n-attention.onnx")   # doctest: +SKIP
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    return warned(*carry_out(ModelFile.load(model), loaded.requests))
+
+
+def _parsed(text: str, name: str) -> object:
     try:
         for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
             _check_keys_differ(node, name)
@@ -96,8 +148,6 @@ def _parsed(text: str, name: str) -> object:
 
 def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
     """Every mapping in a document, each once however many aliases point at it."""
-    import yaml
-
     pending, seen = [node], set[int]()
     while pending:
         node = pending.pop()
@@ -136,62 +186,40 @@ def _entries(document: object, name: str) -> list[object]:
     return document
 
 
-def _request(entry: object, label: str, folder: Path | None) -> Request:
+def _request(entry: object, label: str, folder: Path | None, defaults: Mapping[str, str]) -> Request:
+    """The request of one entry; ``defaults`` are for those that measure a scale."""
     if not isinstance(entry, Mapping):
         raise RecipeError(f"{label} is a {_kind(entry)}; it has to be a mapping with the keys {', '.join(_KEYS)}")
     for key in entry:
         if key not in _KEYS:
             raise RecipeError(f"{label} has the unknown key {key!r}; the known ones are {', '.join(_KEYS)}")
-    if entry.get("module") is None:
-        raise RecipeError(f"{label} has no 'module'; the known keys are {', '.join(_KEYS)}")
     given: dict[str, Any] = {key: value for key, value in entry.items() if value is not None}
-    for key in _TEXTS:
-        if not isinstance(given.get(key, ""), str):
-            raise RecipeError(f"{key!r} in {label} has to be a text, not {given[key]!r}")
-    for key in _PLACES:
-        if key in given:
-            given[key] = _selectors(key, given[key], label)
-    _check_place(given, label)
-    given["settings"] = _settings(given.get("settings", {}), label)
-    seed = given.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise RecipeError(f"'seed' in {label} has to be a whole number from 0 on, not {seed!r}")
-    for key in ("weights", "images"):
-        if folder is not None and key in given:
-            given[key] = str(folder / given[key])
-    if folder is not None and userblocks.is_file(given["module"]):
-        given["module"] = str(folder / given["module"])
-    return Request(**given)
+    if "module" not in given:
+        raise RecipeError(f"{label} has no 'module'; the known keys are {', '.join(_KEYS)}")
+    if folder is not None:
+        for key, value in given.items():
+            if isinstance(value, str) and (arguments()[key].argument.is_path or _is_block_file(key, value)):
+                given[key] = str(folder / value)
+    if given.get("qdq_scale") == "images":
+        given = {**defaults, **given}
+    for key, value in given.items():
+        if value == []:
+            raise RecipeError(f"{key!r} in {label} is an empty list; give at least one selector")
+    settings = given.get("settings", {})
+    for name, value in settings.items() if isinstance(settings, Mapping) else ():
+        if not isinstance(name, str):
+            raise RecipeError(f"'settings' in {label} has the name {name!r}, which is not a text")
+        if not fits(value, _SCALAR):
+            raise RecipeError(f"{name!r} in the settings of {label} has to be one value, not {value!r}")
+    try:
+        return Request(**given)
+    except RequestError as error:
+        message = spelled(error.message, lambda name, value: f"{name}: {value}" if value else name)
+        raise RecipeError(f"{label}: {message}", option=error.option, candidates=error.candidates) from None
 
 
-def _check_place(given: Mapping[str, Any], label: str) -> None:
-    if "after" not in given and "before" not in given:
-        raise RecipeError(f"{label} has no 'after' and no 'before'; the known keys are {', '.join(_KEYS)}")
-    if "after" in given and "before" in given:
-        raise RecipeError(f"{label} has both 'after' and 'before'; give one of them")
-    if "before" in given and "consumers" in given:
-        raise RecipeError(f"'consumers' in {label} goes with 'after'; 'before' names the consumers itself")
-
-
-def _selectors(key: str, value: object, label: str) -> tuple[str, ...]:
-    selectors = value if isinstance(value, list) else [value]
-    if not selectors:
-        raise RecipeError(f"{key!r} in {label} is an empty list; give at least one selector")
-    for selector in selectors:
-        if not isinstance(selector, str):
-            raise RecipeError(f"{key!r} in {label} has to be a selector or a list of them, not {selector!r}")
-    return tuple(selectors)
-
-
-def _settings(value: object, label: str) -> dict[str, object]:
-    if not isinstance(value, Mapping):
-        raise RecipeError(f"'settings' in {label} has to be a mapping of hyper-parameters, not {value!r}")
-    for key, setting in value.items():
-        if not isinstance(key, str):
-            raise RecipeError(f"'settings' in {label} has the name {key!r}, which is not a text")
-        if not isinstance(setting, bool | int | float | str | None):
-            raise RecipeError(f"{key!r} in the settings of {label} has to be one value, not {setting!r}")
-    return dict(value)
+def _is_block_file(key: str, value: str) -> bool:
+    return key == "module" and userblocks.is_file(value)
 
 
 def _kind(value: object) -> str:

@@ -1,62 +1,266 @@
-"""Request: what a user asks for, before it is known whether the model has such a place."""
+"""Request: one block at one or more places, as the command line, a recipe or Python asks for it.
+
+The fields of Request are the one declaration of what can be asked for: the options of ``graphsurgery insert``, the keys
+of a recipe's entries and the arguments of :func:`graphsurgery.insert` derive from them. A new one is a new field.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
+from numbers import Integral
+from os import PathLike
+from types import UnionType
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from .errors import RequestError
+from .errors import RequestError, option
+
+INITS = ("default", "identity")
+GATES = ("none", "residual")
+TARGETS = ("tensorrt", "onnxruntime", "dla")
+PRECISIONS = ("safe", "site", "fp32", "fp16")
+"""At sites in half precision: statistics in float32 between two Casts; every node in the site's type; the whole block
+in float32 between two Casts. "fp16" is "safe" there, and at a float32 site the whole block in float16 between two
+Casts. Else they are one."""
+QDQ_KINDS = ("none", "int8")
+QDQ_SCALES = ("site", "images")
+
+Selectors: TypeAlias = tuple[str, ...]
+Settings: TypeAlias = Mapping[str, object]
+
+_WORDS = {
+    Selectors: "is a selector or a list of selectors, each a text such as '/model.8'",
+    Settings: "are hyper-parameters by name, as in {'reduction': 8}",
+    int: "is a whole number",
+}
+"""what a value of a type is, as the end of a sentence that begins with the argument's name"""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """How one thing that can be asked for is explained and checked, wherever it is given."""
+
+    help: str
+    """with options of insert as :func:`graphsurgery.errors.option` marks them"""
+    metavar: str = ""
+    """placeholder for the value in help; the choices where there are some"""
+    flags: tuple[str, ...] = ()
+    """on the command line; by default the name with dashes"""
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    is_path: bool = False
+    """whether it names a file or folder, which starts at the folder of the recipe that it stands in"""
+    words: str = ""
+    """what a value is, where its type does not say enough"""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One block at one or more places: what one ``graphsurgery insert``, or one entry of a recipe, asks for."""
+    """One block at one or more places. RequestError for one that contradicts itself, whatever the model.
 
-    module: str
-    after: tuple[str, ...] = ()
-    settings: Mapping[str, object] = field(default_factory=dict)
-    init: str = "default"
-    seed: int = 0
-    gate: str = "none"
-    weights: str | None = None
-    """FILE[:PREFIX]"""
-    target: str = "tensorrt"
-    precision: str = "safe"
-    lowering: str | None = None
-    before: tuple[str, ...] = ()
-    """in place of ``after``: in front of these, for what reads the tensor in them"""
-    consumers: tuple[str, ...] = ()
-    """with ``after``: only for the readers that these name"""
-    qdq: str = "none"
-    """"int8": QuantizeLinear and DequantizeLinear behind the block, where its readers had them in front"""
-    qdq_scale: str = "site"
-    """"site" or "images": where the scale of that comes from"""
-    images: str | None = None
-    """folder of images for it"""
+    The arguments are those of :func:`graphsurgery.insert`, and take the same values.
+    """
+
+    module: Annotated[
+        str,
+        Argument(
+            "The block: simam, se, 'ge[theta]' ...; or one of your own: ./myblock.onnx, mypkg.blocks:MyAttention.",
+            metavar="NAME",
+            flags=("--module", "-m"),
+            words="is the name of a block, a text such as 'simam'",
+        ),
+    ]
+    after: Annotated[
+        Selectors,
+        Argument(
+            "Where: /model.8, '/model.{4,6,8}', '/model.*/cv2', 'C2f[-1]', 'C2f[*].m.0', role:p5, 'op:Conv[17]', "
+            "node:NAME, tensor:NAME. May be repeated; the block goes to every place that is named.",
+            metavar="SELECTOR",
+            flags=("--after", "-a"),
+        ),
+    ] = ()
+    before: Annotated[
+        Selectors,
+        Argument(
+            f"In place of {option('after')}: in front of the modules named, and of nothing else that reads the same "
+            "tensor.",
+            metavar="SELECTOR",
+            flags=("--before", "-b"),
+        ),
+    ] = field(default=(), kw_only=True)
+    consumers: Annotated[
+        Selectors,
+        Argument(
+            f"With {option('after')}: only these consumers of the tensor read the block: modules, blocks, role:neck, "
+            "'op:Concat[0]', node:NAME, output:NAME. May be repeated.",
+            metavar="SELECTOR",
+        ),
+    ] = field(default=(), kw_only=True)
+    settings: Annotated[
+        Settings, Argument("A hyper-parameter of the block. May be repeated.", metavar="NAME=VALUE")
+    ] = field(default_factory=dict)
+    init: Annotated[
+        str,
+        Argument(
+            "Weights: the module's own initialisation, or such that the model's output stays as it is.", choices=INITS
+        ),
+    ] = "default"
+    seed: Annotated[
+        int, Argument("Seed of the initialisation.", metavar="N", minimum=0, words="is a whole number from 0 on")
+    ] = 0
+    gate: Annotated[
+        str,
+        Argument(
+            "residual: y = x + a * (block(x) - x) with a = 0, which leaves the model's output as it is.", choices=GATES
+        ),
+    ] = "none"
+    weights: Annotated[
+        str | None,
+        Argument(
+            "Trained weights: best.pt:model.8.attn, .pth, .safetensors, .npz, .onnx.",
+            metavar="FILE[:PREFIX]",
+            is_path=True,
+            words="is the name of a file of weights",
+        ),
+    ] = None
+    target: Annotated[
+        str,
+        Argument(
+            "The runtime to write the block for. dla: as far as possible for a DLA of NVIDIA's Orin.", choices=TARGETS
+        ),
+    ] = "tensorrt"
+    precision: Annotated[
+        str,
+        Argument(
+            "At a site in half precision: statistics in float32 between Casts, everything in the site's type, or "
+            "everything in float32. fp16: the block in float16 at a float32 site, of an INT8 model say.",
+            choices=PRECISIONS,
+        ),
+    ] = "safe"
+    lowering: Annotated[
+        str | None, Argument("The formulation of the block. Default: the best for the target.", metavar="NAME")
+    ] = None
+    qdq: Annotated[
+        str,
+        Argument(
+            "int8: QuantizeLinear and DequantizeLinear after the block, so that what reads it keeps its quantised "
+            "input. For models with such pairs.",
+            choices=QDQ_KINDS,
+        ),
+    ] = "none"
+    qdq_scale: Annotated[
+        str,
+        Argument(
+            "Where the scale of these comes from: that of the site, or what the block gives on "
+            f"{option('images', 'DIR')}.",
+            choices=QDQ_SCALES,
+        ),
+    ] = "site"
+    images: Annotated[
+        str | None,
+        Argument(
+            f"Folder of real images: for the scale of {option('qdq_scale', 'images')}, and for the activations to "
+            "verify with. Default: a random image.",
+            metavar="DIR",
+            is_path=True,
+            words="is the name of a folder",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, _checked(each.name, getattr(self, each.name)))
+        if not self.after and not self.before:
+            places = f"{option('after', 'SELECTOR')} or {option('before', 'SELECTOR')}"
+            raise RequestError(f"where should {self.module} go? give {places}")
+        if self.after and self.before:
+            raise RequestError(
+                f"a block goes after something or before something: give {option('after')} or {option('before')}, not "
+                "both"
+            )
+        if self.before and self.consumers:
+            consumers, after, before = map(option, ("consumers", "after", "before"))
+            raise RequestError(f"{consumers} goes with {after}; {before} names the consumers itself")
+        if self.qdq_scale != "site" and self.qdq == "none":
+            scale, pair = option("qdq_scale"), option("qdq", "int8")
+            raise RequestError(f"{scale} says where the scale of {pair} comes from; give {pair} with it")
+        if self.qdq_scale == "images" and self.images is None:
+            raise RequestError(f"say which images the scale comes from: {option('images', 'DIR')}")
+        if self.weights is not None and self.init != "default":
+            drop = f"drop {option('init')} or {option('weights')}"
+            raise RequestError(f"weights come from a file or from an initialisation, not from both: {drop}")
 
 
-def selectors(name: str, value: object) -> tuple[str, ...]:
-    """One selector or several, as somebody gave them in Python. RequestError for anything else."""
-    several = (value,) if isinstance(value, str) else value
-    if isinstance(several, Iterable) and not isinstance(several, bytes | Mapping):
-        found = tuple(several)
-        if all(isinstance(each, str) for each in found):
-            return found
-    raise RequestError(f"{name} is a selector or a list of selectors, each a text such as '/model.8', not {value!r}")
+@dataclass(frozen=True)
+class Declared:
+    """An argument with its type and default, as a field of Request declares them."""
+
+    argument: Argument
+    hint: Any
+    default: Any
+    """``dataclasses.MISSING`` where there is none"""
 
 
-def settings(value: object) -> dict[str, object]:
-    """Hyper-parameters by name. RequestError for anything else."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise RequestError(f"settings are hyper-parameters by name, as in {{'reduction': 8}}, not {value!r}")
-    return dict(value)
+@cache
+def arguments() -> dict[str, Declared]:
+    """What can be asked for, by name."""
+    hints = get_type_hints(Request, include_extras=True)
+    found = {}
+    for each in fields(Request):
+        hint, argument = get_args(hints[each.name])
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        found[each.name] = Declared(argument, hint, default)
+    return found
 
 
-def of_kind(name: str, value: Any, kind: type, what: str) -> Any:
-    """``value``, if it is of a type. RequestError, with the words for the type, if it is not."""
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise RequestError(f"{name} is {what}, not {value!r}")
-    return value
+def _checked(name: str, value: object) -> object:
+    """A value as the field holds it. RequestError, with the field as its option, for one that is none."""
+    argument, hint = arguments()[name].argument, arguments()[name].hint
+    if argument.choices:
+        if not isinstance(value, str) or value not in argument.choices:
+            known = ", ".join(argument.choices)
+            message = f"there is no {name.replace('_', ' ')} {value!r}; it is one of {known}"
+            raise RequestError(message, option=name, candidates=argument.choices)
+        return value
+    plain = _plain(value, hint)
+    too_small = argument.minimum is not None and isinstance(plain, int) and plain < argument.minimum
+    if too_small or not fits(plain, hint):
+        raise RequestError(f"{name} {argument.words or _WORDS.get(hint, 'is a text')}, not {value!r}", option=name)
+    return plain
+
+
+def _plain(value: object, hint: Any) -> object:
+    """What may be given in place of a type, as that type: one selector, a path, no settings."""
+    if hint == Selectors:
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, set | frozenset):
+            return tuple(sorted(value, key=str))  # the same bytes every time
+        return tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping) else value
+    if hint == Settings:
+        return {} if value is None else dict(value) if isinstance(value, Mapping) else value
+    if hint is int and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else value
+    return str(value) if isinstance(value, PathLike) else value
+
+
+# ---------------------------------------------------------------------- values against type hints
+
+_hints = cache(get_type_hints)
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a type: a class, a dataclass by its fields, a union, tuple[T, ...], or a mapping."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return isinstance(value, hint) and all(fits(getattr(value, n), kind) for n, kind in _hints(hint).items())
+    outer, inner = get_origin(hint), get_args(hint)
+    if outer is UnionType or outer is Union:
+        return any(fits(value, each) for each in inner)
+    if outer is tuple:
+        return isinstance(value, tuple) and all(fits(each, inner[0]) for each in value)
+    if outer in (dict, Mapping):
+        return isinstance(value, outer) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if hint is int and isinstance(value, bool):
+        return False
+    return hint is Any or isinstance(value, hint)

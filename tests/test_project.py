@@ -1,4 +1,4 @@
-"""The project itself: its public API, what it installs, what it imports, what it ships."""
+"""The project itself: what it installs, what it imports, what it ships."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import re
 import subprocess
 import sys
 import sysconfig
-import tomllib
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import graphsurgery
 from graphsurgery import patterns
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -23,22 +26,6 @@ CATALOGUE = "graphsurgery.patterns"
 
 # Written so that this file does not match itself.
 MACHINE_PATH = re.compile(rb"(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/")
-
-
-def test_public_names_are_exactly_those_in_all() -> None:
-    public = {
-        name
-        for name, value in vars(graphsurgery).items()
-        if not name.startswith("_") and name != "annotations" and not isinstance(value, ModuleType)
-    }
-    declared = {name for name in graphsurgery.__all__ if not name.startswith("_") and name != "errors"}
-    assert public == declared
-    assert len(graphsurgery.__all__) == len(set(graphsurgery.__all__))
-    assert {"Block", "Recipe", "insert", "remove", "sites", "verify"} <= declared
-
-
-def test_public_names_are_documented() -> None:
-    assert [name for name in graphsurgery.__all__ if not getattr(graphsurgery, name).__doc__] == []
 
 
 def test_version_is_the_installed_one() -> None:

@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 import graphsurgery as gsx
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import GraphSurgeryError
+from graphsurgery.feature_map import numpy_dtype
 from graphsurgery.verification import Mode, Verdict
-from graphsurgery.verification.cutout import numpy_dtype
 
 DTYPES = ("float32", "float16", "bfloat16")
 CHANNELS, SIDE = 128, 40

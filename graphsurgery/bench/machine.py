@@ -7,9 +7,10 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ..runtime.providers import versions
 
 PACKAGES = ("onnx", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -40,7 +41,7 @@ def describe(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "governor": _text(_CPUFREQ / "scaling_governor"),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: version for name in packages if (version := _version(name))},
+        "versions": versions(packages),
         "cuda": _cuda(),
         "gpus": gpus(),
     }
@@ -90,13 +91,6 @@ def _text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
     except OSError:
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
         return None
 
 

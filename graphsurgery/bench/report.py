@@ -1,4 +1,4 @@
-"""What `bench` found: plain data, with a form for programs (JSON) and one for people (lines of text)."""
+"""BenchReport: what `bench` found, with a form for programs (JSON), for people (lines of text) and for notebooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..messages import html_table
 from ..runtime.placement import shares
 from ..runtime.timing import Difference, Times, Verdict
 
@@ -69,7 +70,7 @@ class Timed:
                 yield f"  kernels {name}: {shares(side.kernels)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BenchReport:
     """The result of :func:`.whole.bench`."""
 
@@ -102,6 +103,23 @@ class BenchReport:
             "notes": list(self.chosen),
             "machine": dict(self.machine),
         }
+
+    def __repr__(self) -> str:
+        found = "; ".join(f"{each.provider} {each.difference}" for each in self.timed)
+        return f"<BenchReport of {self.model} against {self.baseline}: {found}>"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        headers = ("provider", "before, ms", "after, ms", "difference, ms", "95% interval", "noise", "verdict")
+        rows = []
+        for each in self.timed:
+            found = each.difference
+            sides = [f"{side.times.median:.3f}" for side in (each.before, each.after)]
+            limits = f"{found.low:+.3f} ... {found.high:+.3f}"
+            rows.append((each.provider, *sides, f"{found.median:+.3f}", limits, f"{found.noise:.3f}", found.verdict))
+        return html_table(headers, rows)
 
     def lines(self) -> Iterator[str]:
         """For people."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from inspect import isabstract
-from types import ModuleType
+from types import GenericAlias, ModuleType
 
 from .. import entry_points
 from ..errors import BlockError, MissingDependency
@@ -104,7 +104,8 @@ def _registry() -> _Registry:
 
 def _blocks_in(module: ModuleType) -> Iterator[type[Block]]:
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Block) and value.__module__ == module.__name__:
+        plain = isinstance(value, type) and not isinstance(value, GenericAlias)  # list[int] is both in Python 3.10
+        if plain and issubclass(value, Block) and value.__module__ == module.__name__:
             yield value
 
 

@@ -1,4 +1,4 @@
-"""The table of the blocks and a card for each, as text and as Markdown, from the blocks' own code.
+"""Cards: all about each block, and the table of the blocks, as text and as Markdown, from the blocks' own code.
 
 ``python -m graphsurgery.cards`` prints docs/blocks.md.
 """
@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from .. import entry_points
 from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
+from ..errors import as_argument, as_flag, option, spelled
+from ..messages import html_table, tracked
 from ..userblocks import Trust, user_block
 from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
@@ -26,7 +28,7 @@ HEADERS = (
 )
 LEGEND = (
     "With default settings at 256 channels, 20 x 20; variants: graphsurgery blocks NAME.",
-    "identity: weights exist with which the output is the input, bit for bit (else --gate residual).",
+    f"identity: weights exist with which the output is the input, bit for bit (else {option('gate', 'residual')}).",
     "static: needs a known height and width. float16: right with every intermediate result rounded, signals up to 20.",
     "TensorRT: taken, as far as the support table tells. DLA: all of it runs there (Orin, TensorRT 10, fp16).",
 )
@@ -62,13 +64,14 @@ def facts_json(facts: Facts) -> dict[str, Any]:
 
 
 class Card:
-    """All about one block; with ``spelled`` of one variant, only that variant's weights and facts."""
+    """All about one block; with the ``name`` of one variant, only that variant's weights and facts."""
 
-    def __init__(self, spelled: str) -> None:
-        own = user_block(spelled, {}, Trust.in_blocks([spelled]))
-        made = own or (catalogue_block(spelled) if "[" in spelled else None)
-        found = [made] if made is not None else variants(block_class(spelled.strip()))
+    def __init__(self, name: str) -> None:
+        own = user_block(name, {}, Trust.in_blocks([name]))
+        one = own or (catalogue_block(name) if "[" in name else None)
+        found = [one] if one is not None else variants(block_class(name.strip()))
         self._block = found[0]
+        self.name = self._block.name
         self._settings = found[0].hyper_parameters()
         self._needs = [setting.name for setting in self._settings if setting.required]
         self._shown = [] if self._needs else [Facts(each) for each in found]
@@ -90,20 +93,29 @@ class Card:
             "facts": {each.spelled: facts_json(each) for each in self._shown},
         }
 
-    def lines(self) -> Iterator[str]:
-        """As text, at most ``WIDTH`` columns wide where it has spaces to break at."""
+    def __repr__(self) -> str:
+        return f"<Card of {self._block.name}: {self._block.title}>"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        return html_table(HEADERS, [(each.spelled, *row(each)[1:]) for each in self._shown])
+
+    def lines(self, spell: Callable[[str, str], str] = as_argument) -> Iterator[str]:
+        """As text, at most ``WIDTH`` columns wide where it has spaces to break at; ``spell`` writes options."""
         yield f"{self._block.name}: {self._block.title}"
         for label, text in self._head():
             yield from _wrapped(f"  {label:<11}{text}", 13)
         for line in self._body():
-            yield from _wrapped(line, len(line) - len(line.lstrip()) + 2)
+            yield from _wrapped(spelled(line, spell), len(line) - len(line.lstrip()) + 2)
 
     def _body(self) -> Iterator[str]:
         block = self._block
         if block.variants:
             yield "variants (the first is what the bare name means)"
             yield from (f"  {block.name}[{name}]: {text}" for name, text in block.variants.items())
-        yield "hyper-parameters (--set NAME=VALUE)" if self._settings else "no hyper-parameters"
+        yield f"hyper-parameters, for {option('settings')}" if self._settings else "no hyper-parameters"
         yield from (f"  {s.name} ({setting_kind(s)}){f': {s.doc}' if s.doc else ''}" for s in self._settings)
         if self._needs:
             yield f"not tried: it needs {', '.join(self._needs)}"
@@ -140,12 +152,44 @@ class Card:
         yield f"- Untrained: {block.untrained}."
         for name, text in block.variants.items():
             yield f"- `{block.name}[{name}]`: {text}"
-        yield from (f"- `--set {s.name}=` ({setting_kind(s)}): {s.doc}" for s in self._settings)
+        yield from (f"- `{as_flag('settings', s.name)}=` ({setting_kind(s)}): {s.doc}" for s in self._settings)
         for each in self._shown:
             yield f"- `{each.spelled}` at {_site(each)}: {_sentence(each)}; lowerings: {', '.join(each.lowerings)}"
             if each.weights:
                 yield "  " + ", ".join(f"`{keys}` {list(shape)}" for keys, shape in grouped(each.weights))
-        yield ""
+
+
+def blocks() -> list[Card]:
+    """A card for each block that can be inserted, in the order of demand.
+
+    Returns
+    -------
+    list of Card
+        Printed, a card has the formula, the variants, the hyper-parameters and the weights of its block.
+
+    Examples
+    --------
+    >>> [card.name for card in gsx.blocks()][:3]    # doctest: +SKIP
+    ['se', 'cbam', 'eca']
+    >>> print(gsx.block("ge"))                      # doctest: +SKIP
+    """
+    return each_of(in_order_of_demand(), lambda block: Card(block.name))
+
+
+def block(name: str) -> Card:
+    """The card of one block.
+
+    Parameters
+    ----------
+    name:
+        ``"se"``, ``"ge[theta]"`` for one variant, ``"./myblock.onnx"`` or ``"mypkg.blocks:MyAttention"``.
+
+    Raises
+    ------
+    BlockError
+        If there is no such block, with the names most like it.
+    """
+    return Card(name)
 
 
 def grouped(weights: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -178,7 +222,7 @@ def table(blocks: Sequence[type[Block]] | None = None) -> list[tuple[str, ...]]:
 def each_of(blocks: Sequence[type[Block]], what: Callable[[type[Block]], Kind]) -> list[Kind]:
     """``what`` of every block. GraphSurgeryWarning for one that fails when it is tried: it is left out."""
     found = []
-    for block in blocks:
+    for block in tracked(blocks, "blocks"):
         try:
             found.append(what(block))
         except Exception as error:  # whatever the code of other people's packages raises
@@ -192,13 +236,13 @@ def document() -> Iterator[str]:
     yield ""
     yield "Generated from the code by `python -m graphsurgery.cards`; do not edit."
     yield ""
-    yield from LEGEND
+    yield from (spelled(line, as_flag) for line in LEGEND)
     yield ""
     yield f"| {' | '.join(HEADERS)} |"
     yield f"|{'|'.join('---' for _ in HEADERS)}|"
     yield from (f"| {' | '.join(cells)} |" for cells in table())
-    yield ""
     for block in in_order_of_demand():
+        yield ""
         yield from Card(block.name).markdown()
 
 
@@ -224,12 +268,4 @@ def _sentence(facts: Facts) -> str:
 def main() -> None:
     """Print docs/blocks.md."""
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    sys.stdout.write("".join(f"{line}\n" for line in _single_spaced(document())))
-
-
-def _single_spaced(lines: Iterator[str]) -> Iterator[str]:
-    """Without the empty line at the end."""
-    text = list(lines)
-    while text and not text[-1]:
-        text.pop()
-    yield from text
+    sys.stdout.write("".join(f"{line}\n" for line in document()))

@@ -1,10 +1,10 @@
-"""What can be said of a block by trying it: what it emits, whether it can leave its input alone, and what runs it."""
+"""Facts: what is known of a block by trying it: its nodes, whether it can be the identity, and what runs it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -17,9 +17,11 @@ from ..blocks.registry import all_blocks
 from ..errors import BlockError, GraphSurgeryError
 from ..feature_map import FeatureMap
 from ..modelfile.model import ModelFile
+from ..runtime.session import session
 from ..template.subgraph import Subgraph
 from ..template.template import Template
 from ..tensorrt import findings
+from ..verification.rounding import rounded_after_every_node
 
 OPSET, _IR_VERSION = 17, 8
 TENSORRT = ("8.6", "10", "11")
@@ -89,7 +91,7 @@ class Facts:
     def static(self) -> bool:
         """Whether height and width have to be known."""
         try:
-            self._emitted(FeatureMap(self.site.channels, None, None))
+            self._lowered(FeatureMap(self.site.channels, None, None))
         except BlockError:
             return True
         return False
@@ -102,9 +104,7 @@ class Facts:
         """
         if find_spec("onnxruntime") is None:
             return None
-        from ..verification.rounding import rounded_after_every_node
-
-        narrow = FeatureMap(self.site.channels, self.site.height, self.site.width, "float16", self.site.batch)
+        narrow = replace(self.site, dtype="float16")
         try:
             rounded = rounded_after_every_node(self._model(narrow))
         except GraphSurgeryError:
@@ -130,29 +130,25 @@ class Facts:
     def _here(self) -> onnx.ModelProto:
         return self._model(self.site)
 
-    def _weights(self, feature: FeatureMap) -> dict[str, Array]:
-        return self.block.initial(feature, np.random.default_rng(0))
-
-    def _emitted(self, feature: FeatureMap, target: str = "tensorrt") -> Subgraph:
+    def _lowered(self, feature: FeatureMap, target: str = "tensorrt") -> Subgraph:
         self.block.check(feature)
-        t = Template(feature, opset=OPSET, target=target, weights=self._weights(feature), x=_X)
+        weights = self.block.initial(feature, np.random.default_rng(0))
+        t = Template(feature, opset=OPSET, target=target, weights=weights, x=_X)
         output = self.block.emit(t, self.block.choose(t, self.block.lowerings(feature, OPSET)))
         return t.export(output, ir_version=_IR_VERSION)
 
     def _model(self, feature: FeatureMap, target: str = "tensorrt") -> onnx.ModelProto:
         """The block as a model of its own."""
-        emitted = self._emitted(feature, target)
+        subgraph = self._lowered(feature, target)
         shape = [feature.batch or 1, feature.channels, feature.height, feature.width]
-        x, y = (onnx.helper.make_tensor_value_info(n, feature.onnx_type, shape) for n in (_X, emitted.output))
-        graph = onnx.helper.make_graph(emitted.nodes, "block", [x], [y], emitted.initializers)
+        x, y = (onnx.helper.make_tensor_value_info(n, feature.onnx_type, shape) for n in (_X, subgraph.output))
+        graph = onnx.helper.make_graph(subgraph.nodes, "block", [x], [y], subgraph.initializers)
         return onnx.helper.make_model(
             graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
         )
 
 
 def _run(model: onnx.ModelProto, x: Array) -> Array:
-    from ..runtime.session import session
-
     ready = session(model.SerializeToString(), "cpu", optimise=False, threads=1)
     return np.asarray(ready.run({_X: x})[0], dtype=np.float64)
 
@@ -165,16 +161,9 @@ def short_paper(paper: str) -> str:
 
 def settings_json(settings: Iterable[Setting]) -> list[dict[str, Any]]:
     """The hyper-parameters with all that restricts them."""
-    return [
-        {
-            "name": setting.name,
-            "type": setting.type.__name__,
-            "default": setting.default,
-            "doc": setting.doc,
-            "minimum": setting.minimum,
-            "above": setting.above,
-            "choices": list(setting.choices) if setting.choices is not None else None,
-            "required": setting.required,
-        }
-        for setting in settings
-    ]
+    keys = ("name", "type", "default", "doc", "minimum", "above", "choices", "required")
+    return [{key: _plain(getattr(setting, key)) for key in keys} for setting in settings]
+
+
+def _plain(value: object) -> object:
+    return value.__name__ if isinstance(value, type) else list(value) if isinstance(value, tuple) else value

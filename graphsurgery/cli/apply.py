@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shlex
 from typing import Annotated
 
 import typer
 
+from ..errors import RequestError
 from . import options
 
 
@@ -16,11 +17,13 @@ def apply(
     output: options.Output = None,
     force: options.Force = False,
     in_place: options.InPlace = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     no_verify: options.NoVerify = False,
     providers: options.Providers = None,
     images: options.Images = None,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Carry out a recipe: several insertions at once.
 
@@ -30,20 +33,23 @@ def apply(
       after: /model.4
       settings: {extent: 4}
 
-    Further keys of an entry: before, consumers, seed, gate, weights, target, precision, lowering,
-    qdq, qdq_scale, images, as the options of insert.
+    The keys of an entry are the arguments of insert in Python: the options of graphsurgery insert with underscores,
+    and settings for --set.
     """
     from ..recipe import Recipe
     from .files import destination
     from .inserting import Checking, run
 
-    place = destination(model, output, force=force, in_place=in_place)
-    requests = Recipe.load(recipe).requests
+    place = destination(model, output, force=force, in_place=in_place, dry=dry_run)
+    _check_order(recipe, model)
+    requests = Recipe.load(recipe, images=images).requests
     measuring = any(each.qdq_scale == "images" for each in requests)
     to_verify_with = images if not (no_verify and measuring) else None
-    checking = Checking(not no_verify, options.provider_list(providers), to_verify_with, quiet)
-    requests = tuple(
-        replace(each, images=images) if each.qdq_scale == "images" and each.images is None else each
-        for each in requests
-    )
-    run(requests, model, place, checking, as_json=as_json)
+    checking = Checking(not no_verify, options.provider_list(providers), to_verify_with, as_json, quiet, verbose)
+    run(requests, model, place, checking)
+
+
+def _check_order(recipe: str, model: str | None) -> None:
+    """RequestError for a model in the place of the recipe, and a recipe in that of the model."""
+    if model is not None and recipe.lower().endswith(".onnx") and model.lower().endswith((".yaml", ".yml")):
+        raise RequestError(f"the recipe comes first: graphsurgery apply {shlex.join([model, recipe])} ...")

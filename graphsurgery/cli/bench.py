@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
 
+from ..errors import RequestError
 from . import options
 
 
@@ -61,23 +63,30 @@ def bench(
     \b
     graphsurgery bench yolov8n-simam.onnx --baseline yolov8n.onnx --providers cpu,cuda
     """
-    from .. import bench as timing
+    from ..bench import bench as run
     from .files import open_model
-    from .output import Printer, progress
+    from .output import Printer
 
     names = options.provider_list(providers) or ["cpu"]
     opened = open_model(model)
-    with progress("timing", quiet=quiet):
-        report = timing.bench(
-            opened,
-            open_model(baseline) if baseline is not None else None,
-            providers=names,
-            shapes=shapes or (),
-            batch=batch,
-            rounds=rounds,
-            warm_up=warm_up,
-            threads=threads,
-        )
+    report = run(
+        opened,
+        open_model(baseline) if baseline is not None else None,
+        providers=names,
+        shapes=dict(map(_shape, shapes or ())),
+        batch=batch,
+        rounds=rounds,
+        warm_up=warm_up,
+        threads=threads,
+    )
     printer = Printer(as_json=as_json, quiet=quiet)
     printer.json(report.to_json())
     printer.lines(report.lines())
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME=1x3x640x640`` as a name and sizes."""
+    name, equals, sizes = text.rpartition("=")
+    if not equals or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
+        raise RequestError(f"--shape takes NAME=1x3x640x640, not {text!r}")
+    return name, tuple(map(int, sizes.split("x")))

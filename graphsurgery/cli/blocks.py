@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import as_flag
 from . import options
 
 
@@ -15,6 +16,7 @@ def blocks(
         typer.Argument(metavar="NAME", help="A block, to see all about it; also ./myblock.onnx.", show_default=False),
     ] = None,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """List the blocks that can be inserted, or show one of them.
 
@@ -22,22 +24,20 @@ def blocks(
     graphsurgery blocks
     graphsurgery blocks ge
     """
-    from ..cards.cards import HEADERS, LEGEND, Card, each_of, table
-    from ..cards.facts import in_order_of_demand
-    from .output import Printer, aside, progress
+    from ..cards.cards import HEADERS, LEGEND, block, blocks, table
+    from .output import Printer, aside
 
-    printer = Printer(as_json=as_json)
+    printer = Printer(as_json=as_json, quiet=quiet)
+    with aside():
+        if name is not None:
+            card = block(name)
+            data, lines = card.to_json(), list(card.lines(as_flag))
+        else:
+            data = {"blocks": [each.to_json() for each in blocks()] if as_json else []}
+            rows = [] if as_json else table()
+    printer.json(data)
     if name is not None:
-        with aside():
-            card = Card(name)
-            data, lines = card.to_json(), list(card.lines())
-        printer.json(data)
         printer.lines(lines)
         return
-    with progress("trying every block", quiet=False), aside():
-        known = in_order_of_demand()
-        cards = each_of(known, lambda block: Card(block.name).to_json()) if as_json else []
-        rows = [] if as_json else table(known)
-    printer.json({"blocks": cards})
-    printer.table(HEADERS, rows)
+    printer.table(HEADERS, rows, optional=("nodes", "parameters", "paper"))
     printer.lines(["", *LEGEND])

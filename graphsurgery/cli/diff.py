@@ -28,7 +28,7 @@ def diff(
 
     if first == second == DASH:
         raise RequestError("standard input can be only one of the two models")
-    difference = compare(open_model(first), open_model(second), (first, second))
+    difference = compare(open_model(first), open_model(second), names=(first, second))
     printer = Printer(as_json=as_json, quiet=quiet)
     printer.json(difference.to_json())
     printer.lines(difference.lines())

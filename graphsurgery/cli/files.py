@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,20 @@ class Destination:
     path: Path | None
     """None: standard output"""
     force: bool
+    dry: bool = False
+    """whether nothing is written"""
+
+    @property
+    def is_standard_output(self) -> bool:
+        """Whether standard output carries the result, so that nothing else may be printed there."""
+        return self.path is None and not self.dry
+
+    @property
+    def sentence(self) -> str:
+        """Where the result went, or would go."""
+        if self.dry:
+            return f"nothing was written; it would go to {self.path}" if self.path else "nothing was written"
+        return f"written to {'standard output' if self.path is None else self.path}"
 
     @property
     def label(self) -> str:
@@ -72,9 +86,11 @@ class Destination:
         from ..modelfile.model import ModelFile
         from ..modelfile.saving import staged, write_stream
 
-        if self.path is None:
+        if self.path is None or self.dry:
             if check:
                 check(model)
+            if self.dry:
+                return
             if sys.stdout is not None:
                 sys.stdout.flush()
             write_stream(model, _STDOUT)
@@ -87,13 +103,20 @@ class Destination:
                 check(written)
 
 
-def destination(argument: str | None, output: str | None, *, force: bool, in_place: bool) -> Destination:
-    """Where the result of working on the MODEL ``argument`` goes. OutputError if it must not go there."""
+def destination(
+    argument: str | None, output: str | None, *, force: bool, in_place: bool, dry: bool = False
+) -> Destination:
+    """Where the result of working on the MODEL ``argument`` goes, or would go if ``dry``.
+
+    OutputError if it must not go there.
+    """
     output = DASH if output == "/dev/stdout" else output
     if in_place:
-        return _in_place(argument, output)
+        return replace(_in_place(argument, output), dry=dry)
+    if dry and (output is None or output == DASH):
+        return Destination(None, force, dry)
     if output is None and not is_standard(argument):
-        raise OutputError("say where the result goes: -o FILE, or --in-place to replace the model")
+        raise OutputError("say where the result goes: -o FILE, or --in-place to replace the model", option="output")
     if output is None or output == DASH:
         _check_standard_output(argument, asked=output == DASH)
         return Destination(None, force)
@@ -101,9 +124,9 @@ def destination(argument: str | None, output: str | None, *, force: bool, in_pla
 
     path = Path(output)
     if _is_input(argument, path):
-        raise OutputError(f"{output} is the model itself; use --in-place to replace it")
+        raise OutputError(f"{output} is the model itself; use --in-place to replace it", option="output")
     check_target(path, force=force)
-    return Destination(path, force)
+    return Destination(path, force, dry)
 
 
 def _in_place(argument: str | None, output: str | None) -> Destination:

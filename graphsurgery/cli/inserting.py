@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependency, ParityFailed, RequestError
-from ..messages import shape_text
+from ..messages import listed, shape_text
 from .files import DASH, Destination, open_model
-from .output import Printer, aside, counted, listed, progress, shown
+from .output import Printer, aside, counted, shown
 
 if TYPE_CHECKING:
     from ..insertion.splice import AppliedInsertion
@@ -26,12 +26,14 @@ _NEEDED = ("torch", "onnxruntime")
 
 @dataclass(frozen=True)
 class Checking:
-    """Whether and how the inserted blocks are verified."""
+    """Whether and how the inserted blocks are verified, and how the command speaks."""
 
     wanted: bool
     providers: list[str] | None
     images: str | None
-    quiet: bool
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         if not self.wanted and self.explicit:
@@ -51,7 +53,7 @@ class Checking:
         from ..insertion.removal import remove, same_bytes
         from ..verification import Rest, verify
 
-        with progress("comparing", quiet=self.quiet), aside():
+        with aside():
             images = Path(self.images) if self.images is not None else None
             report = verify(written, providers=self.providers, images=images, only=ids, trust=trust)
             same = same_bytes(remove(written, ids), before)
@@ -59,31 +61,28 @@ class Checking:
         return replace(report, rest=Rest(same, f"without the insertions it {verb} the given model, byte for byte"))
 
 
-def run(
-    requests: Sequence[Request], model: str | None, target: Destination, checking: Checking, *, as_json: bool
-) -> None:
+def run(requests: Sequence[Request], model: str | None, target: Destination, checking: Checking) -> None:
     """Carry out requests on a MODEL argument and deliver the result; print what was done.
 
     Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
     """
-    from ..api import carry_out, check
+    from ..api import carry_out
     from ..userblocks import Trust
 
-    for request in requests:
-        check(request)
-    printer = Printer(as_json=as_json, to_stderr=target.path is None, quiet=checking.quiet)
+    printer = Printer(as_json=checking.as_json, to_stderr=target.is_standard_output, quiet=checking.quiet)
     before = open_model(model)
     with aside():
         after, done = carry_out(before, requests)
     trust = Trust.in_blocks(request.module for request in requests)
-    outcome = _Outcome(model or DASH, target, done)
+    outcome = _Outcome(model or DASH, target, done, checking.verbose)
 
     def verified(written: ModelFile) -> None:
         outcome.report = checking.report(written, before, [each.insertion.id for each in done], trust)
         if not outcome.report.passed:
             outcome.written = False
-            outcome.print(printer)
-            raise ParityFailed(f"{outcome.reason()}; nothing was written")
+            failed = ParityFailed(f"{outcome.reason()}; nothing was written")
+            outcome.print(printer, failed)
+            raise failed
 
     lacking = checking.missing() if checking.wanted else ""
     try:
@@ -102,8 +101,9 @@ def run(
 class _Outcome:
     """What was done, as JSON and as text."""
 
-    def __init__(self, model: str, target: Destination, done: Sequence[AppliedInsertion]) -> None:
+    def __init__(self, model: str, target: Destination, done: Sequence[AppliedInsertion], verbose: bool) -> None:
         self._model = model
+        self._verbose = verbose
         self._target = target
         self._done = done
         self.report: Report | None = None
@@ -117,13 +117,13 @@ class _Outcome:
             return str(error)
         return ""
 
-    def print(self, printer: Printer) -> None:
-        printer.json(self._json())
+    def print(self, printer: Printer, error: ParityFailed | None = None) -> None:
+        printer.json(self._json(), error)
         printer.lines(self._lines())
 
     def _json(self) -> dict[str, Any]:
         """See docs/command-line.md for the keys."""
-        output = self._target.label if self.written else None
+        output = self._target.label if self.written and not self._target.dry else None
         insertions = [self._insertion_json(done) for done in self._done]
         return {"model": self._model, "output": output, "insertions": insertions}
 
@@ -155,7 +155,9 @@ class _Outcome:
     def _lines(self) -> Iterator[str]:
         reports = {insertion.id: insertion for insertion in self.report.insertions} if self.report else {}
         for done in self._done:
-            yield from _insertion_lines(done, reports.get(done.insertion.id))
+            yield from _insertion_lines(done, reports.get(done.insertion.id), 1000 if self._verbose else 6)
+            if self._verbose:
+                yield f"  nodes: {', '.join(done.insertion.nodes)}"
         if self.report and not self.report.passed:
             yield from self.report.lines()
         elif self.report:
@@ -163,19 +165,22 @@ class _Outcome:
         if untrained := [done for done in self._done if _is_untrained(done)]:
             yield _untrained(untrained)
         if self.written:
-            yield f"written to {'standard output' if self._target.path is None else self._target.path}"
+            yield self._target.sentence
 
 
-def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None) -> Iterator[str]:
+def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, most: int) -> Iterator[str]:
+    """``most``: how many consumers are named."""
     insertion, site = done.insertion, done.insertion.site
     kind = f" ({site.type})" if site.type else ""
     yield f"{insertion.id}: {insertion.module} {site.position} {site.path or site.tensor}{kind}"
     stride = f", stride {site.stride}" if site.stride else ""
     yield f"  site: {site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]
-    yield f"  rewired: {counted(len(readers), 'consumer')}: {listed(readers)}" if readers else "  rewired: nothing"
+    yield (
+        f"  rewired: {counted(len(readers), 'consumer')}: {listed(readers, most)}" if readers else "  rewired: nothing"
+    )
     if site.others:
-        yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others)}"
+        yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others, most)}"
     yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
     if insertion.qdq:
         whose = "of the site" if insertion.qdq.scale_from == "site" else "from the images"

@@ -7,38 +7,46 @@ Exit codes: 0 done; 1 a check failed; 2 the request is wrong; 3 this machine lac
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
-from ..errors import GraphSurgeryError, GraphSurgeryWarning, SelectorError, SiteError, spelled
+from ..errors import (
+    EnvironmentLacks,
+    GraphSurgeryError,
+    GraphSurgeryWarning,
+    RequestError,
+    SelectorError,
+    SiteError,
+    as_flag,
+    spelled,
+)
 from ..messages import printable
-from .apply import apply
-from .bench import bench
-from .blocks import blocks
-from .diff import diff
-from .insert import insert
-from .output import STOPPED_READING, silence
-from .remove import remove
-from .sites import sites
-from .tensorrt import group as tensorrt
-from .verify import verify
+from .command import Command, SeveralBlocks
+from .output import STOPPED_READING, Printer, silence
 
+_COMPLETION = "_GRAPHSURGERY_COMPLETE"
+"""set by the shell that asks for completions"""
 _INTERRUPTED = 128 + 2
 _TERMINATED = 128 + 15
 
-_COMMANDS = {command.__name__: command for command in (insert, remove, sites, blocks, verify, bench, apply, diff)}
-_GROUP = "tensorrt"
+_COMMANDS = ("insert", "remove", "sites", "info", "blocks", "verify", "bench", "apply", "diff", "tensorrt")
+"""each is a function in the file of its name"""
 
 
-def application(first: str = "") -> typer.Typer:
-    """The command line, or as much of it as is needed when its first word is known: typer takes its time for each."""
+def application(first: str | None = None) -> typer.Typer:
+    """The command line; where its first word is known, with that command alone, or none but their names.
+
+    typer takes its time for every command that it is given with its options.
+    """
     app = typer.Typer(
         name="graphsurgery",
         help="Put attention blocks into detectors that are exported to ONNX, and prove that the result is right.",
@@ -49,11 +57,23 @@ def application(first: str = "") -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for command in [_COMMANDS[first]] if first in _COMMANDS else [] if first == _GROUP else _COMMANDS.values():
-        app.command()(command)
-    if first not in _COMMANDS:
-        app.add_typer(tensorrt(), name=_GROUP)
+    for name in _COMMANDS:
+        if first in (None, name):
+            module = importlib.import_module(f".{name}", __package__)
+            module.add_to(app) if hasattr(module, "add_to") else app.command(cls=Command)(getattr(module, name))
+        elif first not in _COMMANDS:
+            app.command(name)(_named(name))
     return app
+
+
+def _named(name: str) -> Callable[[], None]:
+    """A command as help lists it: without its options."""
+
+    def command() -> None:
+        raise AssertionError("only named")
+
+    command.__doc__ = getattr(importlib.import_module(f".{name}", __package__), name).__doc__
+    return command
 
 
 def _print_version(wanted: bool) -> None:
@@ -100,30 +120,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
         signal.signal(signal.SIGTERM, _terminated)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    Printer.last = None
     try:
-        words = sys.argv[1:] if arguments is None else list(arguments)
-        code = application(*words[:1])(args=words, prog_name="graphsurgery", standalone_mode=False)
+        first = None if _COMPLETION in os.environ else words[0] if words else ""
+        code = application(first)(args=words, prog_name="graphsurgery", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except GraphSurgeryError as error:
-        return _told(
-            spelled(error.message, as_flag), error.exit_code, marked=isinstance(error, SelectorError | SiteError)
-        )
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except BrokenPipeError:
         silence(sys.stdout)
         return STOPPED_READING
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _told(f"{where}{error.strerror or error}", 2)
-    except MemoryError:
-        return _told("there is not enough memory on this machine", 3)
     except Exception as error:
-        if not hasattr(error, "format_message"):
+        failure = _failure(error)
+        if failure is None:
             raise
-        return _told(_usage(error.format_message()), 2)  # what typer itself has to say about the arguments
+        printer = Printer.current(words)
+        if not printer.done:
+            printer.json({}, failure)
+        return _told(failure)
+
+
+def _failure(error: Exception) -> GraphSurgeryError | None:
+    """What went wrong as an error of ours; None for a bug."""
+    if isinstance(error, GraphSurgeryError):
+        return error
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return RequestError(f"{where}{error.strerror or error}")
+    if isinstance(error, MemoryError):
+        return EnvironmentLacks("there is not enough memory on this machine")
+    if hasattr(error, "format_message"):  # what typer itself has to say about the arguments
+        named = getattr(error, "option_name", None) or ""
+        option = getattr(getattr(error, "param", None), "name", None) or named.lstrip("-").replace("-", "_") or None
+        candidates = getattr(error, "possibilities", None) or ()
+        return UsageError(_usage(error.format_message()), option=option, candidates=candidates)
+    return None
+
+
+class UsageError(RequestError):
+    """Words on the command line that it does not take."""
 
 
 def _usage(message: str) -> str:
@@ -132,11 +170,12 @@ def _usage(message: str) -> str:
     return words[:1].lower() + words[1:]
 
 
-def _told(message: str, code: int, *, marked: bool = False) -> int:
-    """``marked``: below the sentence stand the selector and a mark under its wrong part."""
-    lines = message.split("\n") if marked else [message]
+def _told(error: GraphSurgeryError) -> int:
+    """The exit code. Below the sentence can stand the selector with a mark under its wrong part, or what to do."""
+    message = spelled(error.message, as_flag)
+    lines = message.split("\n") if isinstance(error, SelectorError | SiteError | SeveralBlocks) else [message]
     _say("error: " + "\n".join(map(printable, lines)))
-    return code
+    return error.exit_code
 
 
 def _say(text: str) -> None:
@@ -145,12 +184,6 @@ def _say(text: str) -> None:
             print(f"graphsurgery: {text}", file=sys.stderr)
         except OSError:
             silence(sys.stderr)
-
-
-def as_flag(name: str, value: str) -> str:
-    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``."""
-    words = [f"--{'set' if name == 'settings' else name.replace('_', '-')}", value]
-    return " ".join(words if value not in ("", "True") else words[:1])
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

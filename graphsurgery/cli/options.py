@@ -1,19 +1,49 @@
-"""Arguments and options that several commands have, and how their text is read."""
+"""Arguments and options that several commands have, those that Request declares, and how their text is read."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import GraphSurgeryWarning, RequestError
+from ..errors import RequestError, as_flag, option, spelled
+from ..request import Declared, Request, arguments
 
 
-def _hush(quiet: bool) -> bool:
-    if quiet:
-        warnings.filterwarnings("ignore", category=GraphSurgeryWarning)  # until main ends
-    return quiet
+def of_request(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with an option for every field of Request, in place of its ``**asked``."""
+    own = [
+        each for each in inspect.signature(command, eval_str=True).parameters.values() if each.kind != each.VAR_KEYWORD
+    ]
+    asked = [_parameter(name, declared) for name, declared in arguments().items()]
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*asked, *own)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _parameter(name: str, declared: Declared) -> inspect.Parameter:
+    """A field of Request as typer reads it: several selectors and settings are an option that may be repeated."""
+    argument, several = declared.argument, declared.default in ((), {})
+    info = typer.Option(
+        *(argument.flags or [as_flag(name, "")]),
+        metavar="|".join(argument.choices) or argument.metavar,
+        help=spelled(argument.help, as_flag),
+        min=argument.minimum,
+        show_default=declared.default not in ((), {}, None),
+    )
+    default = None if several else inspect.Parameter.empty if declared.default is MISSING else declared.default
+    hint = list[str] | None if several else declared.hint
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info])
+
+
+def request_of(given: dict[str, Any]) -> Request:
+    """What typer read for the fields of Request, as one."""
+    read = {name: value if value is not None else arguments()[name].default for name, value in given.items()}
+    return Request(**{**read, "settings": settings(given["settings"])})
 
 
 Model = Annotated[
@@ -32,8 +62,10 @@ Output = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 InPlace = Annotated[bool, typer.Option("--in-place", help="Replace MODEL itself.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.", callback=_hush)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Name everything: nodes, consumers, inputs.")]
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Do not compare the inserted blocks with their PyTorch modules.")
 ]
@@ -88,8 +120,8 @@ def settings(pairs: list[str] | None) -> dict[str, object]:
         name, equals, value = pair.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise RequestError(f"--set takes name=value, not {pair!r}")
+            raise RequestError(f"{option('settings')} takes name=value, not {pair!r}")
         if name in found:
-            raise RequestError(f"--set gives {name} twice")
+            raise RequestError(f"{option('settings')} gives {name} twice")
         found[name] = value.strip()
     return found

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import typer
 
-from ..errors import OutputError
+from ..errors import GraphSurgeryError, OutputError, as_flag, spelled
 from ..messages import printable
+from .table import table
 
 _LONGEST = 200
 STOPPED_READING = 128 + 13
@@ -23,44 +24,77 @@ STOPPED_READING = 128 + 13
 class Printer:
     """Prints to standard output; to standard error while that carries a model; nowhere when quiet."""
 
+    last: ClassVar[Printer | None] = None
+    """the one that the running command prints with"""
+
     def __init__(self, *, as_json: bool = False, to_stderr: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
+        self.done = False
+        """whether the JSON object was printed"""
         self._stream = sys.stderr if to_stderr else sys.stdout
         self._quiet = quiet
+        Printer.last = self
+
+    @classmethod
+    def current(cls, words: Sequence[str]) -> Printer:
+        """The printer of the running command, or one for a command line that did not get as far."""
+        return cls.last or cls(as_json="--json" in words)
 
     def lines(self, lines: Iterable[str]) -> None:
         """Print lines of text, except where JSON was asked for."""
-        if not self.as_json:
-            self._write("".join(f"{printable(line)}\n" for line in lines))
+        if not self.as_json and not self._quiet:
+            _write(self._stream, "".join(f"{text(line)}\n" for line in lines))
 
-    def json(self, data: dict[str, Any]) -> None:
-        """Print one JSON object, if that was asked for."""
-        if self.as_json:
-            self._write(json.dumps(data, indent=2) + "\n")
+    def json(self, data: Mapping[str, Any], error: GraphSurgeryError | None = None) -> None:
+        """Print one JSON object, if that was asked for, with the error of a check that failed."""
+        import json
+
+        if self.as_json and (error is not None or not self._quiet):
+            whole = {**({} if self._quiet else data), **({"error": _error_json(error)} if error is not None else {})}
+            _write(self._stream, json.dumps(_with_flags(whole), indent=2) + "\n")
+            self.done = True
 
     def note(self, line: str) -> None:
         """Print a line that is not the result: to standard error, so that the result can be read by programs."""
         if not self._quiet:
-            _write(sys.stderr, f"{printable(line)}\n")
+            _write(sys.stderr, f"{text(line)}\n")
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, cut: bool = False) -> None:
-        """Print a table, except where JSON was asked for: with rules on a terminal, in plain columns elsewhere.
-
-        Where the terminal is too narrow, the last column is wrapped, or with ``cut`` shortened.
-        """
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, optional: Sequence[str] = ()) -> None:
+        """Print a table, except where JSON was asked for. On a terminal it fits its width, see table.py."""
         if self.as_json or self._quiet:
             return
-        if self._stream is not None and self._stream.isatty():
-            _rich_table(self._stream, headers, rows, cut=cut)
-        else:
-            widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
-            for row in (headers, *rows):
-                text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-                self.lines([text.rstrip()])
+        terminal = self._stream is not None and self._stream.isatty()
+        room = shutil.get_terminal_size().columns if terminal else None
+        cells = [[text(cell) for cell in row] for row in rows]
+        first, *others = table(headers, cells, room=room, optional=optional)
+        if terminal and "NO_COLOR" not in os.environ:
+            first = f"\x1b[1m{first}\x1b[0m"
+        _write(self._stream, "".join(f"{line}\n" for line in (first, *others)))
 
-    def _write(self, text: str) -> None:
-        if not self._quiet:
-            _write(self._stream, text)
+
+def text(line: str) -> str:
+    """A line as the command line prints it: its options as flags, and nothing that a terminal takes for a command."""
+    return printable(spelled(line, as_flag))
+
+
+def _with_flags(value: Any) -> Any:
+    """Plain data with the options in its texts as flags."""
+    if isinstance(value, str):
+        return spelled(value, as_flag)
+    if isinstance(value, Mapping):
+        return {key: _with_flags(each) for key, each in value.items()}
+    return [_with_flags(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _error_json(error: GraphSurgeryError) -> dict[str, Any]:
+    """An error as the value of "error" in JSON."""
+    return {
+        "code": error.exit_code,
+        "type": type(error).__name__,
+        "message": error.message,
+        "option": as_flag(error.option, "") if error.option else None,
+        "candidates": list(error.candidates),
+    }
 
 
 @contextmanager
@@ -98,23 +132,6 @@ def _flush(stream: TextIO) -> None:
         stream.flush()
 
 
-@contextmanager
-def progress(what: str, *, quiet: bool) -> Iterator[None]:
-    """A spinner on standard error while something takes its time, if that is a terminal."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
-        yield
-
-
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters of an insertion without the graph that is kept among them for a block of the user's own."""
     return {name: value for name, value in settings.items() if not (isinstance(value, str) and len(value) > _LONGEST)}
@@ -128,6 +145,9 @@ def counted(number: int, noun: str) -> str:
 def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:  # closed by whoever started the program
         return
+    from . import progress
+
+    progress.clear()
     try:
         stream.write(text)
         stream.flush()
@@ -146,20 +166,3 @@ def silence(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-
-
-def _rich_table(stream: TextIO, headers: Sequence[str], rows: Sequence[Sequence[str]], *, cut: bool) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        table.add_column(header, no_wrap=header != headers[-1], overflow="fold")
-    for row in rows:
-        *cells, last = (Text(printable(cell)) for cell in row)
-        if cut:
-            last.no_wrap, last.overflow = True, "ellipsis"
-        table.add_row(*cells, last)
-    Console(file=stream).print(table)

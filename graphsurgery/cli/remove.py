@@ -25,8 +25,10 @@ def remove(
     output: options.Output = None,
     force: options.Force = False,
     in_place: options.InPlace = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """List the insertions of a model, or undo them.
 
@@ -45,11 +47,11 @@ def remove(
     if not every and not ids:
         if output or in_place:
             raise RequestError("say which insertions to undo: their ids, or --all")
-        _list(open_model(model), model or DASH, Printer(as_json=as_json, quiet=quiet))
+        _list(open_model(model), model or DASH, Printer(as_json=as_json, quiet=quiet), verbose)
         return
     from ..insertion import removal
 
-    target = destination(model, output, force=force, in_place=in_place)
+    target = destination(model, output, force=force, in_place=in_place, dry=dry_run)
     before = open_model(model)
     insertions = before.insertions()
     if not insertions:
@@ -59,12 +61,11 @@ def remove(
     left = [insertion.id for insertion in after.insertions()]
     original = None if left else after.digest() == insertions[0].original
     target.deliver(after)
-    printer = Printer(as_json=as_json, to_stderr=target.path is None, quiet=quiet)
-    printer.json(
-        {"model": model or DASH, "output": target.label, "removed": chosen, "remaining": left, "original": original}
-    )
+    printer = Printer(as_json=as_json, to_stderr=target.is_standard_output, quiet=quiet)
+    output = None if dry_run else target.label
+    printer.json({"model": model or DASH, "output": output, "removed": chosen, "remaining": left, "original": original})
     printer.lines([f"undone: {', '.join(chosen)}", *_state(left, original)])
-    printer.lines([f"written to {'standard output' if target.path is None else target.path}"])
+    printer.lines([target.sentence])
 
 
 def _state(left: list[str], original: bool | None) -> list[str]:
@@ -75,9 +76,9 @@ def _state(left: list[str], original: bool | None) -> list[str]:
     return ["the result is not the original model: something else was changed since the first insertion"]
 
 
-def _list(model: ModelFile, label: str, printer: Printer) -> None:
+def _list(model: ModelFile, label: str, printer: Printer, verbose: bool) -> None:
     from ..messages import shape_text
-    from .output import counted, listed
+    from .output import counted
 
     insertions = model.insertions()
     printer.json({"model": label, "insertions": [_json(insertion) for insertion in insertions]})
@@ -92,11 +93,12 @@ def _list(model: ModelFile, label: str, printer: Printer) -> None:
         added = f"{counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
         added += f", {insertion.qdq.type} pair" if insertion.qdq else ""
         init = insertion.init + (", gated" if insertion.gate == "residual" else "")
-        where = f"{site.position} {site.path or site.tensor}" + (
-            f" for {listed(site.consumers, 1)}" * bool(site.others)
-        )
+        where = f"{site.position} {site.path or site.tensor}"
+        where += f" for {', '.join(site.consumers)}" if site.others else ""
         rows.append((insertion.id, insertion.module, where, shape, init, added))
-    printer.table(headers, rows)
+    printer.table(headers, rows, optional=("init", "shape", "added"))
+    if verbose:
+        printer.lines(f"{insertion.id}: {', '.join(insertion.nodes)}" for insertion in insertions)
 
 
 def _json(insertion: Insertion) -> dict[str, object]:

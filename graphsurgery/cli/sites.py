@@ -11,12 +11,17 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..outline.outline import Outline, Row
+    from ..outline.outline import Outline
+    from ..outline.rows import Row
     from ..selection.sites import Site, SiteFinder
     from .output import Printer
 
 _DEPTH = 2
 """levels of modules that are shown of a model in which no block was recognised"""
+_OPTIONAL = ("dtype", "stride", "shape", "advisable")
+"""columns that go where the terminal is too narrow: nothing that is typed"""
+_PLAIN = ("stage-ends", "before-sppf")
+"""roles that a table does not show: other columns say as much"""
 _SUFFIXES = (".svg", ".html")
 
 
@@ -50,6 +55,7 @@ def sites(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """List the blocks of a model and the places to insert behind them.
 
@@ -72,7 +78,7 @@ def sites(
     target = _picture_target(picture, model, force) if picture is not None else None
     opened = open_model(model)
     finder = SiteFinder(opened)
-    printer = Printer(as_json=as_json)
+    printer = Printer(as_json=as_json, quiet=quiet)
     if wrong := fault(finder.index):
         printer.note(f"warning: {wrong}; nothing can be inserted")
     outline = Outline(finder)
@@ -96,7 +102,7 @@ def sites(
 
 def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, Any]:
     from ..messages import shape_text
-    from .output import counted, listed
+    from .output import counted
 
     rows = outline.rows(depth)
     table = [
@@ -106,10 +112,10 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
             shape_text(row.shape) if row.shape is not None else "?",
             row.dtype or "",
             str(row.stride or ""),
-            " ".join([row.role or "", *_told(row.roles)]).strip(),
+            " ".join([row.role or "", *(role for role in row.roles if role not in _PLAIN)]).strip(),
             ", ".join(row.insertions),
             "yes" if row.is_advisable else f"no: {row.objection.short}" if row.objection else "no",
-            listed(row.readers, 2),
+            ", ".join(row.readers),
         )
         for row in rows
     ]
@@ -117,7 +123,7 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
     same = len({row.dtype for row in rows if row.dtype}) < 2
     empty = {3: same, 6: not any(row.insertions for row in rows)}
     kept = [i for i in range(len(headers)) if not empty.get(i)]
-    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in table], cut=True)
+    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in table], optional=_OPTIONAL)
     good = sum(row.is_advisable for row in rows)
     ending = ""
     if depth is not None and (hidden := outline.hidden(depth)):
@@ -139,11 +145,6 @@ def _name(row: Row) -> str:
     if row.part is None:
         return row.name
     return f"{'  ' * (row.depth - 1)}.{row.part} ({row.type})"
-
-
-def _told(roles: Sequence[str]) -> list[str]:
-    """The roles that a table has room for."""
-    return [role for role in roles if role not in ("stage-ends", "before-sppf")]
 
 
 def _selected(printer: Printer, finder: SiteFinder, selector: str) -> dict[str, Any]:
@@ -172,7 +173,6 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
     from ..messages import shape_text
     from ..recognition.advice import examine
-    from .output import listed
 
     advice = [examine(finder.blocks, site.tensor) for site in found]
     if found:
@@ -183,13 +183,13 @@ def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels:
                 shape_text(site.shape),
                 site.dtype,
                 str(site.stride or ""),
-                listed([*site.consumers, *(["(model output)"] if site.graph_output else [])], 2),
+                ", ".join([*site.consumers, *(["(model output)"] if site.graph_output else [])]),
             )
             for site, level in zip(found, levels, strict=True)
         ]
         headers = ("module", "type", "shape", "dtype", "stride", "consumers")
         kept = [i for i, header in enumerate(headers) if header != "type" or any(row[i] for row in rows)]
-        printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], cut=True)
+        printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], optional=_OPTIONAL)
         against = [(site, each) for site, each in zip(found, advice, strict=True) if each]
         printer.lines(f"not advisable: {site.path or site.tensor}: {each.sentence}" for site, each in against)
     return {
@@ -227,11 +227,7 @@ def _picture_target(picture: str, model: str | None, force: bool) -> Path:
 
 
 def _draw(outline: Outline, target: Path, *, force: bool) -> None:
-    from ..errors import RequestError
     from ..modelfile.saving import write_whole
-    from ..outline.picture import as_html, as_svg
 
-    if outline.is_bare:
-        raise RequestError(f"{outline.name} cannot be drawn: there is neither a block nor a map of the image in it")
-    written = (as_html if target.suffix.lower() == ".html" else as_svg)(outline)
+    written = outline.as_html() if target.suffix.lower() == ".html" else outline.as_svg()
     write_whole(target, written.encode(), force=force)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import typer
 
+from .command import Command
 
-def group() -> typer.Typer:
-    """The commands, to be put under the name of the group."""
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands, under the name of the group."""
     from .tensorrt_build import build
     from .tensorrt_check import check
     from .tensorrt_command import command
     from .tensorrt_precision import precision
 
-    app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
-    app.callback()(_group)
+    group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+    group.callback()(tensorrt)
     for each in (check, precision, command, build):
-        app.command()(each)
-    return app
+        group.command(cls=Command)(each)
+    app.add_typer(group, name="tensorrt")
 
 
-def _group(context: typer.Context) -> None:
+def tensorrt(context: typer.Context) -> None:
     """Check a model for TensorRT, build it, and see what it becomes."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)

@@ -37,6 +37,7 @@ def build(
         ),
     ] = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -53,21 +54,26 @@ def build(
 
     from ..tensorrt.report import build_and_compare
     from .files import is_standard
-    from .output import Printer, progress
+    from .output import Printer
 
     if model is None or is_standard(model):
         raise RequestError("TensorRT reads a file: name the model")
     target = _target(output, force=force)
+    if dry_run:
+        printer = Printer(as_json=as_json, quiet=quiet)
+        line = _line(model, precision, shapes or [])
+        printer.json({"model": model, "engine": output, "command": line})
+        printer.lines([f"nothing was built; it would be what this builds: {line}"])
+        return
     try:
-        with progress("building", quiet=quiet):
-            report = build_and_compare(
-                Path(model),
-                baseline=Path(baseline) if baseline is not None else None,
-                precision=precision,
-                shapes=shapes or [],
-                rounds=rounds,
-                engine=target,
-            )
+        report = build_and_compare(
+            Path(model),
+            baseline=Path(baseline) if baseline is not None else None,
+            precision=precision,
+            shapes=shapes or [],
+            rounds=rounds,
+            engine=target,
+        )
     except EnvironmentLacks as error:
         raise type(error)(f"{error}; where it is there, run: {_line(model, precision, shapes or [])}") from None
     printer = Printer(as_json=as_json, quiet=quiet)

@@ -31,6 +31,7 @@ def command(
         bool, typer.Option("--strongly-typed", help="TensorRT 10: let the types in the file decide, as in 11.")
     ] = False,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Print the trtexec commands for a model.
 
@@ -55,7 +56,7 @@ def command(
         shapes=shapes or [],
         strongly_typed=strongly_typed,
     )
-    printer = Printer(as_json=as_json)
+    printer = Printer(as_json=as_json, quiet=quiet)
     printer.json({"model": model, "version": version, **made.to_json()})
     printer.lines(str(each) for each in made.commands)
     if not as_json:

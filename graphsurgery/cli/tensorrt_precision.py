@@ -26,6 +26,7 @@ def precision(
         typer.Option("-o", "--output", metavar="FILE", help="Where the list goes.", show_default=False),
     ] = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -52,24 +53,28 @@ def precision(
     if form is None:
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]
-        printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows)
+        printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives",))
         printer.lines(lines(types))
         return
     if output is None:
         printer.lines(text.splitlines())
     else:
-        _write(output, text, force=force)
+        _write(output, text, force=force, dry=dry_run)
+        if dry_run:
+            printer.lines([f"nothing was written; it would go to {output}"])
     for line in lines(types):
         printer.note(line)
 
 
-def _write(name: str, text: str, *, force: bool) -> None:
+def _write(name: str, text: str, *, force: bool, dry: bool) -> None:
     from pathlib import Path
 
     from ..modelfile.saving import check_target
 
     path = Path(name)
     check_target(path, force=force)
+    if dry:
+        return
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ParityFailed
 from . import options
 
 
@@ -30,6 +31,7 @@ def verify(
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Compare every inserted block with its PyTorch module.
 
@@ -44,11 +46,11 @@ def verify(
 
     from .. import api
     from .files import open_model
-    from .output import Printer, aside, progress
+    from .output import Printer, aside
 
     names = options.provider_list(providers)
     opened = open_model(model)
-    with progress("comparing", quiet=quiet), aside():
+    with aside():
         report = api.verify(
             opened,
             providers=names,
@@ -57,7 +59,15 @@ def verify(
             original=Path(original) if original is not None else None,
             trust=trust or (),
         )
+    failed = None
+    try:
+        report.require()
+    except ParityFailed as error:
+        failed = error
     printer = Printer(as_json=as_json, quiet=quiet)
-    printer.json(report.to_json())
+    printer.json(report.to_json(), failed)
     printer.lines(report.lines())
-    report.require()
+    if verbose:
+        printer.lines(f"{each.id}: compared on {', '.join(each.inputs)}" for each in report.insertions)
+    if failed:
+        raise failed

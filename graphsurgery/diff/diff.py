@@ -1,6 +1,6 @@
 """What changed between two models, node by node.
 
-Nodes are matched by their bytes first and by name, output or input then, so that blank and duplicate names do no harm.
+Nodes are matched by their bytes first, then by name, output or input, so that blank and duplicate names do no harm.
 Weights are compared as ranges of bytes, never decoded. The time grows with the size of the models, not with its square.
 """
 
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from ..insertion.removal import same_bytes
+from ..messages import html_table
 from ..modelfile.fields import INITIALIZER, NODE
 from ..modelfile.model import ModelFile
-from .nodes import arrow, bytes_of, in_another_order, match, node_changes, short, type_text
+from .changes import Change, arrow, short
+from .nodes import bytes_of, in_another_order, match, node_changes, type_text
 from .tensors import tensor_details, tensor_text
 
-Kind = Literal["added", "removed", "changed"]
+if TYPE_CHECKING:
+    from ..modelfile.model import ModelSource
+
 _MARKS: dict[str, str] = {"removed": "-", "changed": "~", "added": "+"}
 
 SECTIONS = (
@@ -36,30 +40,14 @@ SECTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Change:
-    """One thing that is in one model only, or in both and not the same."""
-
-    kind: Kind
-    name: str
-    what: str = ""
-    """operator of a node, type of a tensor, value of a header field"""
-    details: tuple[str, ...] = ()
-    """for what changed: "input 0: a -> b" and the like"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data with stable keys."""
-        return {"name": self.name, "what": self.what, "details": list(self.details)}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference:
     """What changed from the first model to the second."""
 
     first: str
     second: str
     changes: Mapping[str, tuple[Change, ...]]
-    """section (see SECTIONS) -> its changes"""
+    """section -> its changes, in the order of SECTIONS"""
     notes: tuple[str, ...] = ()
     """differences that belong to no single thing, the order of nodes say"""
 
@@ -79,26 +67,72 @@ class Difference:
         }
         return {"a": self.first, "b": self.second, "identical": self.empty, "notes": list(self.notes), **sections}
 
+    def __repr__(self) -> str:
+        counts = "; ".join(f"{section}: {_counts(found)}" for section, found in self.changes.items())
+        found = "; ".join(filter(None, (counts, *self.notes))) or "identical"
+        return f"<Difference of {self.first} and {self.second}: {found}>"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (section.replace("_", " "), change.kind, change.name, change.what, "; ".join(change.details))
+            for section, found in self.changes.items()
+            for change in found
+        ]
+        notes = [("", "", note, "", "") for note in self.notes]
+        return html_table(("section", "change", "name", "what", "details"), [*rows, *notes])
+
     def lines(self) -> list[str]:
         """The difference for people: + what is only in the second model, - only in the first, ~ changed."""
         if self.empty:
             return [f"{self.first} and {self.second} are identical"]
         lines = []
-        for section in SECTIONS:
-            changes = self.changes.get(section, ())
-            if changes:
-                lines.append(f"{section.replace('_', ' ')}: {_counts(changes)}")
-                for change in changes:
-                    lines.append(f"  {_MARKS[change.kind]} {change.name}" + (f"  {change.what}" if change.what else ""))
-                    lines += [f"      {detail}" for detail in change.details]
+        for section, changes in self.changes.items():
+            lines.append(f"{section.replace('_', ' ')}: {_counts(changes)}")
+            for change in changes:
+                lines.append(f"  {_MARKS[change.kind]} {change.name}" + (f"  {change.what}" if change.what else ""))
+                lines += [f"      {detail}" for detail in change.details]
         return lines + list(self.notes)
 
 
-def diff(first: ModelFile, second: ModelFile, names: tuple[str, str] | None = None) -> Difference:
-    """What changed from ``first`` to ``second``; ``names`` is how the result calls them.
+def diff(a: ModelSource, b: ModelSource, *, names: tuple[str, str] | None = None) -> Difference:
+    """What changed from one model to another, node by node and weight by weight.
 
-    Raises ExternalDataError if external data that has to be compared is not there.
+    Parameters
+    ----------
+    a, b:
+        The two models: a path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile`` each.
+    names:
+        How the result calls them; by default by the names of their files.
+
+    Returns
+    -------
+    Difference
+        Its ``empty`` says whether the models are the same; printed, it lists what was added, removed and changed.
+
+    Raises
+    ------
+    ModelError
+        If a model cannot be read.
+    ExternalDataError
+        If external data that has to be compared is not there.
+
+    Examples
+    --------
+    >>> print(gsx.diff("yolov8n.onnx", "yolov8n-simam.onnx"))   # doctest: +SKIP
+    nodes: 9 added, 1 changed
+    ...
     """
+    first, second = ModelFile.load(a), ModelFile.load(b)
+    called = names or (first.name, second.name)
+    changes, notes = _compared(first, second)
+    kept = {section: changes[section] for section in SECTIONS if changes.get(section)}
+    return Difference(*called, kept, tuple(notes))
+
+
+def _compared(first: ModelFile, second: ModelFile) -> tuple[dict[str, tuple[Change, ...]], list[str]]:
     a, b = first.structure, second.structure
     changes: dict[str, tuple[Change, ...]] = {}
     notes: list[str] = []
@@ -114,15 +148,14 @@ def diff(first: ModelFile, second: ModelFile, names: tuple[str, str] | None = No
             notes.append(f"{moved} node{'s' if moved > 1 else ''} moved to another place in the order")
         if not notes and not any(changes.values()):
             notes.append("the files differ only in the order or the encoding of fields, or in fields unknown to onnx")
-    called = names or (first.name, second.name)
-    return Difference(*called, {section: found for section, found in changes.items() if found}, tuple(notes))
+    return changes, notes
 
 
 def _nodes(first: ModelFile, second: ModelFile) -> tuple[tuple[Change, ...], int]:
     a, b = first.structure.graph.node, second.structure.graph.node
     keys = [bytes_of(piece) for piece in first.pieces(NODE)], [bytes_of(piece) for piece in second.pieces(NODE)]
     pairs, found = node_changes(a, b, *keys)
-    return tuple(Change(kind, name, what, details) for kind, name, what, details in found), in_another_order(pairs)
+    return tuple(found), in_another_order(pairs)
 
 
 def _initializers(first: ModelFile, second: ModelFile) -> tuple[Change, ...]:

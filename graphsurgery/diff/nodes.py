@@ -6,19 +6,15 @@ import hashlib
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Literal
+from itertools import zip_longest
 
 import onnx
 
-from ..messages import printable
 from ..modelfile.fields import Piece
+from .changes import NONE, Change, arrow, unequal
 
 _CHUNK = 1 << 20
 _SMALL = 1 << 12
-_NONE = "(none)"
-
-RecognisedBlock = tuple[Literal["added", "removed", "changed"], str, str, tuple[str, ...]]
-"""kind, name, operator, details"""
 
 
 # ---------------------------------------------------------------------- bytes
@@ -55,7 +51,7 @@ def _read(piece: Piece, step: int, length: int) -> bytes:
 def match(
     a: Sequence[Hashable | None], b: Sequence[Hashable | None]
 ) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """Pairs of positions with equal keys, in order where keys repeat, and what is left of ``a`` and of ``b``.
+    """Pairs of indices with equal keys, in order where keys repeat, and what is left of ``a`` and of ``b``.
 
     A key of None matches nothing.
     """
@@ -95,8 +91,8 @@ _WEAKER: tuple[Callable[[onnx.NodeProto], Hashable | None], ...] = (_by_place, _
 
 def node_changes(
     a: Sequence[onnx.NodeProto], b: Sequence[onnx.NodeProto], a_bytes: Sequence[bytes], b_bytes: Sequence[bytes]
-) -> tuple[list[tuple[int, int]], list[RecognisedBlock]]:
-    """The pairs of positions that belong together, and what was removed, changed (in the order of ``b``) and added."""
+) -> tuple[list[tuple[int, int]], list[Change]]:
+    """The pairs of indices that belong together, and what was removed, changed (in the order of ``b``) and added."""
     pairs, gone, new = match(a_bytes, b_bytes)
     changed: list[tuple[int, int]] = []
     for key in _WEAKER:
@@ -105,15 +101,15 @@ def node_changes(
         more, left_a, left_b = match([key(a[i]) for i in gone], [key(b[j]) for j in new])
         changed += [(gone[i], new[j]) for i, j in more]
         gone, new = [gone[i] for i in left_a], [new[j] for j in left_b]
-    found: list[RecognisedBlock] = [("removed", _label(a[i]), a[i].op_type, ()) for i in gone]
+    found = [Change("removed", _label(a[i]), a[i].op_type) for i in gone]
     for i, j in sorted(changed, key=lambda pair: pair[1]):
-        found.append(("changed", _label(b[j]), b[j].op_type, tuple(_node_details(a[i], b[j]))))
-    found += [("added", _label(b[j]), b[j].op_type, ()) for j in new]
+        found.append(Change("changed", _label(b[j]), b[j].op_type, tuple(_node_details(a[i], b[j]))))
+    found += [Change("added", _label(b[j]), b[j].op_type) for j in new]
     return sorted(pairs + changed), found
 
 
 def in_another_order(pairs: Sequence[tuple[int, int]]) -> int:
-    """How many pairs have moved at least: all but the longest run that kept its order. The pairs are sorted."""
+    """At least how many pairs have moved: all but the longest run that kept its order. The pairs are sorted."""
     ends: list[int] = []
     for _, j in pairs:
         place = bisect_left(ends, j)
@@ -125,30 +121,24 @@ def in_another_order(pairs: Sequence[tuple[int, int]]) -> int:
 
 
 def _label(node: onnx.NodeProto) -> str:
-    made = next((name for name in node.output if name), "")
-    return node.name or (f"the node that makes {made}" if made else "a node without name or output")
+    output = next((name for name in node.output if name), "")
+    return node.name or (f"the node that makes {output}" if output else "a node without name or output")
 
 
 def _node_details(a: onnx.NodeProto, b: onnx.NodeProto) -> list[str]:
-    details = [*_fields(a, b, ("name", "op_type", "domain", "overload", "doc_string"))]
+    details = []
+    for field in ("name", "op_type", "domain", "overload", "doc_string"):
+        old, new = getattr(a, field), getattr(b, field)
+        if old != new:
+            details.append(f"{field}: {arrow(old, new)}")
     for what, before, after in (("input", a.input, b.input), ("output", a.output, b.output)):
-        for i in range(max(len(before), len(after))):
-            old, new = (names[i] or _NONE if i < len(names) else "(absent)" for names in (before, after))
+        for i, (old, new) in enumerate(zip_longest(before, after, fillvalue="(absent)")):
             if old != new:
-                details.append(f"{what} {i}: {old} -> {new}")
+                details.append(f"{what} {i}: {old or NONE} -> {new or NONE}")
     details += _attributes(a, b)
-    texts = [{entry.key: entry.value for entry in node.metadata_props} for node in (a, b)]
-    for key in dict.fromkeys([*texts[0], *texts[1]]):
-        if texts[0].get(key) != texts[1].get(key):
-            details.append(f"metadata {key}: {arrow(texts[0].get(key, ''), texts[1].get(key, ''))}")
+    metadata = ({entry.key: entry.value for entry in node.metadata_props} for node in (a, b))
+    details += [f"metadata {key}: {arrow(old, new)}" for key, old, new in unequal(*metadata)]
     return details or ["its contents differ (weights in it, or fields unknown to onnx)"]
-
-
-def _fields(a: onnx.NodeProto, b: onnx.NodeProto, fields: Sequence[str]) -> Iterator[str]:
-    for field in fields:
-        before, after = getattr(a, field), getattr(b, field)
-        if before != after:
-            yield f"{field}: {arrow(before, after)}"
 
 
 def _attributes(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
@@ -167,13 +157,14 @@ def _attributes(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
 def _subgraph(a: onnx.GraphProto, b: onnx.GraphProto) -> Iterator[str]:
     """What changed in the nodes of a nested graph, a line each."""
     keys = [[node.SerializeToString(deterministic=True) for node in graph.node] for graph in (a, b)]
-    for kind, name, operator, details in node_changes(a.node, b.node, *keys)[1]:
-        yield from (f"{name}: {line}" for line in details) if details else [f"{kind} {name} ({operator})"]
+    for change in node_changes(a.node, b.node, *keys)[1]:
+        lines = [f"{change.name}: {line}" for line in change.details]
+        yield from lines or [f"{change.kind} {change.name} ({change.what})"]
 
 
 def _value(attribute: onnx.AttributeProto | None) -> str:
     if attribute is None:
-        return _NONE
+        return NONE
     kind = str(onnx.AttributeProto.AttributeType.Name(attribute.type))
     if attribute.ref_attr_name:
         return f"the function's {attribute.ref_attr_name}"
@@ -197,18 +188,3 @@ def type_text(kind: onnx.TypeProto) -> str:
         return f"{element} of unknown rank"
     sizes = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
     return f"{element} [{', '.join(sizes)}]"
-
-
-def short(text: str, most: int = 80) -> str:
-    """A text on one line, cut to at most ``most`` characters."""
-    line = printable(text[: most + 1]) or _NONE
-    return line if len(line) <= most else line[: most - 3] + "..."
-
-
-def arrow(before: str, after: str) -> str:
-    """``before -> after``; of long texts the part from shortly before where they part."""
-    if max(len(before), len(after)) > 80:
-        shared = min(len(before), len(after))
-        if (start := next((i for i in range(shared) if before[i] != after[i]), shared) - 20) > 0:
-            before, after = "..." + before[start:], "..." + after[start:]
-    return f"{short(before)} -> {short(after)}"

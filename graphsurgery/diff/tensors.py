@@ -11,7 +11,8 @@ from ..errors import ExternalDataError
 from ..modelfile import external_data
 from ..modelfile.fields import Piece
 from ..modelfile.source import FileSource
-from .nodes import arrow, same_content
+from .changes import NONE, arrow, unequal
+from .nodes import same_content
 
 
 def tensor_text(tensor: onnx.TensorProto) -> str:
@@ -58,9 +59,8 @@ def _places(a: onnx.TensorProto, b: onnx.TensorProto, outside: list[bool]) -> It
         yield " -> ".join("in an external file" if external else "in the model" for external in outside)
     elif outside[0]:
         before, after = ({entry.key: entry.value for entry in tensor.external_data} for tensor in (a, b))
-        for key in dict.fromkeys([*before, *after]):
-            if before.get(key) != after.get(key):
-                yield f"external {key}: {before.get(key, '(none)')} -> {after.get(key, '(none)')}"
+        for key, old, new in unequal(before, after):
+            yield f"external {key}: {NONE if old is None else old} -> {NONE if new is None else new}"
 
 
 def _external(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, int]:

@@ -18,13 +18,13 @@ def check(index: GraphIndex) -> None:
 
 def fault(index: GraphIndex) -> str | None:
     """What is wrong with the main graph, in one sentence: a cycle, a tensor that has two producers or none."""
-    if _in_order(index):
+    if is_in_order(index):
         return None
     said = _produced_twice(index) or _never_produced(index) or _cycle(index)
     return f"{index.model.name} is no valid model, and no runtime can run it: {said}" if said else None
 
 
-def _in_order(index: GraphIndex) -> bool:
+def is_in_order(index: GraphIndex) -> bool:
     """Whether every tensor is produced once, before it is read: then nothing else has to be looked at."""
     known = {*index.inputs, *index.initializers}
     for node_index, node in enumerate(index.nodes):

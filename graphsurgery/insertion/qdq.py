@@ -123,8 +123,8 @@ def _is_given(index: GraphIndex, name: str) -> bool:
 def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str) -> Array:
     """The zero point of a DequantizeLinear; where it has none, zeros of the type that its QuantizeLinear gives."""
     if len(node.input) > 2 and node.input[2]:
-        values = index.model.tensor(node.input[2])
-        return values.reshape(scale.shape)
+        values: Array = index.model.tensor(node.input[2]).reshape(scale.shape)
+        return values
     producer = quantisation.producer(index, node.input[0])
     if producer is None or producer.op_type != quantisation.QUANTISE:
         raise SiteError(f"the integer type of {what} is not in the model, so {option('qdq')} cannot use it")

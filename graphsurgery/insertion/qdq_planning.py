@@ -9,34 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import CannotRun, RequestError, SiteError, option
+from ..errors import CannotRun, SiteError, option
 from ..runtime.activations import activations
 from . import qdq
 from .plan import PlannedInsertion, ordered
 from .splice import insert
 
 if TYPE_CHECKING:
-    from ..request import Request
     from ..selection.sites import SiteFinder
-
-KINDS = ("none", "int8")
-SCALES = ("site", "images")
 
 _NOTHING_TO_ADD = (
     f"{option('qdq')} adds nothing here: the block stands in front of the QuantizeLinear that its readers have already"
 )
-
-
-def check(request: Request) -> None:
-    """RequestError for values that do not exist or do not go together."""
-    for kind, value, known in (("qdq", request.qdq, KINDS), ("qdq scale", request.qdq_scale, SCALES)):
-        if value not in known:
-            raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}")
-    if request.qdq_scale != "site" and request.qdq == "none":
-        int8 = option("qdq", "int8")
-        raise RequestError(f"{option('qdq_scale')} says where the scale of {int8} comes from; give {int8} with it")
-    if request.qdq_scale == "images" and request.images is None:
-        raise RequestError(f"say which images the scale comes from: {option('images', 'DIR')}")
 
 
 def with_pair(planned: PlannedInsertion, finder: SiteFinder) -> PlannedInsertion:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .model import ModelFile
+from .record import Insertion
 
-__all__ = ["ModelFile"]
+__all__ = ["Insertion", "ModelFile"]

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from functools import cache
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import onnx
 
 from ..errors import InsertionError
 from ..feature_map import Dimension, FeatureMap
+from ..request import fits
 from .wire import text
 
 KEY = "graphsurgery.insertion."
@@ -132,7 +131,7 @@ def _read(key: str, value: str) -> Insertion:
         pair = data.pop("qdq", None)
         qdq = RecordedPair(**_with_tuples(pair)) if pair is not None else None
         insertion = Insertion(id=name, site=site, qdq=qdq, **_with_tuples(data))
-        if not (_fits(insertion, Insertion) and len(site.shape) == 4 and isinstance(site.shape[1], int)):
+        if not (fits(insertion, Insertion) and len(site.shape) == 4 and isinstance(site.shape[1], int)):
             raise ValueError
         if site.position not in POSITIONS:
             raise ValueError
@@ -140,20 +139,3 @@ def _read(key: str, value: str) -> Insertion:
         return insertion
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InsertionError(f"the record of {name} in the model's metadata is damaged") from None
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a value read from JSON is of a type as the records state it."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        return isinstance(value, kind) and all(_fits(getattr(value, n), hint) for n, hint in _hints(kind).items())
-    outer, inner = get_origin(kind), get_args(kind)
-    if outer is UnionType or outer is Union:
-        return any(_fits(value, each) for each in inner)
-    if outer is tuple:
-        return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
-    if outer is dict:
-        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
-    return kind is Any or isinstance(value, kind)
-
-
-_hints = cache(get_type_hints)

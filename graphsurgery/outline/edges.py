@@ -1,4 +1,4 @@
-"""Wiring: which rows of an outline the maps go from and to, and through which inserted blocks."""
+"""Edges: from which row of an outline to which others the maps go, and through which inserted blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..recognition.graph_view import View
 
 _Origin = tuple[str | None, tuple[str, ...]]
-"""name of a row, None for an input of the model; ids of the inserted blocks behind it"""
+"""name of a row, None for an input of the model; ids of the inserted blocks after it"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Edge:
 class Wiring:
     """The edges between rows: sets of nodes, each with its name, in the order of the graph.
 
-    ``insertions``: what an inserted block gives -> the insertion.
+    ``insertions``: the output of an inserted block -> the insertion.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Wiring:
         self._view = view
         self._rows = rows
         self._insertions = insertions
-        self._row_at = {position: name for nodes, name in rows for position in nodes}
+        self._row_at = {node_index: name for nodes, name in rows for node_index in nodes}
         self._between: dict[int, dict[_Origin, None]] = {}
-        """position of a node in no row -> the rows that it reads from"""
-        for position in view.order:
-            if position not in self._row_at:
-                self._between[position] = dict.fromkeys(self._read_by(position))
+        """index of a node in no row -> the rows that it consumes"""
+        for node_index in view.order:
+            if node_index not in self._row_at:
+                self._between[node_index] = dict.fromkeys(self._consumed_by(node_index))
 
     def edges(self) -> list[Edge]:
         """All of them, in the order of their targets; what lies between rows is left out."""
         found: dict[Edge, None] = {}
         for nodes, name in self._rows:
-            for position in sorted(nodes, key=lambda p: self._view.place.get(p, -1)):
-                for source, through in self._read_by(position):
+            for node_index in sorted(nodes, key=lambda node_index: self._view.place.get(node_index, -1)):
+                for source, through in self._consumed_by(node_index):
                     if source != name:
                         found.setdefault(Edge(source, name, through))
         for output in self._index.outputs:
@@ -64,10 +64,10 @@ class Wiring:
                 found.setdefault(Edge(source, None, (*before, *through)))
         return list(found)
 
-    def _read_by(self, position: int) -> Iterator[_Origin]:
-        for name in dict.fromkeys(self._index.nodes[position].input):
+    def _consumed_by(self, node_index: int) -> Iterator[_Origin]:
+        for name in dict.fromkeys(self._index.nodes[node_index].input):
             root = self._view.root(name)
-            if name and root in self._view.inputs(position):
+            if name and root in self._view.inputs(node_index):
                 through = self._through(name)
                 for source, before in self._origins(root):
                     yield source, (*before, *through)
@@ -83,15 +83,15 @@ class Wiring:
                 passed.append(insertion.id)
                 tensor = insertion.site.tensor
             else:
-                position = self._index.producer.get(tensor)
-                tensor = self._index.nodes[position].input[0] if position is not None else root
+                node_index = self._index.producer.get(tensor)
+                tensor = self._index.nodes[node_index].input[0] if node_index is not None else root
         return tuple(reversed(passed))
 
     def _origins(self, root: str) -> list[_Origin]:
         """The rows that a tensor comes from; nodes that are in none are looked through."""
-        position = self._view.producer(root)
-        if position is None:
+        node_index = self._view.producer(root)
+        if node_index is None:
             return [(None, ())] if root in self._index.inputs and root not in self._index.initializers else []
-        if position in self._row_at:
-            return [(self._row_at[position], ())]
-        return list(self._between.get(position, ()))
+        if node_index in self._row_at:
+            return [(self._row_at[node_index], ())]
+        return list(self._between.get(node_index, ()))

@@ -3,88 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import SiteError
-from ..feature_map import Dimension
+from ..errors import RequestError, SiteError
+from ..modelfile.model import ModelFile
 from ..recognition.advice import Objection, examine
 from ..selection.resolver import Place
+from ..selection.sites import SiteFinder
 from .edges import Edge, Wiring
+from .picture import draw, page
+from .rows import OUTPUT, Row
 
 if TYPE_CHECKING:
+    from ..modelfile.model import ModelSource
     from ..modelfile.record import Insertion
     from ..recognition import BlockTree, RecognisedBlock
     from ..recognition.graph_view import View
-    from ..selection.sites import Site, SiteFinder
-
-OUTPUT = "(model output)"
-"""how the list of readers calls an output of the model"""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One block, part of a block, or single node, and the tensor that leaves it."""
+def outline(model: ModelSource) -> Outline:
+    """The blocks of a model in order, the places to insert after them, and how they are wired.
 
-    name: str
-    """the selector that names it: ``C2f[3]``, ``C2f[3].m.0``, ``op:Mul[7]``"""
-    part: str | None
-    """its name in the block that it is a part of; None for an outermost block"""
-    depth: int
-    """1 for outermost blocks, 2 for their parts ..."""
-    type: str
-    number: int
-    """which one of its type it is, in the order of the graph, parts counted"""
-    path: str | None
-    """module path as the model spells it; None where it tells none: the block is recovered from structure"""
-    role: str | None
-    """backbone, neck or head"""
-    roles: tuple[str, ...]
-    """p3, after-sppf, neck-outputs and so on, where its tensor is one"""
-    tensor: str
-    shape: tuple[Dimension, ...] | None
-    dtype: str | None
-    stride: int | None
-    readers: tuple[str, ...]
-    """what reads the tensor: blocks by path or selector, single nodes by name"""
-    insertions: tuple[str, ...]
-    """ids of the blocks that stand behind it already"""
-    site: Site | None
-    """the place behind it; None where no block can be put"""
-    objection: Objection | None
-    """what speaks against that place"""
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
 
-    @property
-    def is_advisable(self) -> bool:
-        """Whether a block does well behind it."""
-        return self.site is not None and self.objection is None
+    Returns
+    -------
+    Outline
+        Its :meth:`~Outline.rows`, and a picture: in a notebook it is shown as one.
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data with stable keys; the site's own, then those of the row."""
-        site = self.site.to_json() if self.site else {}
-        return {
-            "tensor": self.tensor,
-            "shape": None if self.shape is None else list(self.shape),
-            "dtype": self.dtype,
-            "path": self.path,
-            "type": self.type,
-            **site,
-            "stride": self.stride,
-            "selector": self.name,
-            "index": self.number,
-            "depth": self.depth,
-            "role": self.role,
-            "roles": list(self.roles),
-            "readers": list(self.readers),
-            "insertions": list(self.insertions),
-            "advisable": self.is_advisable,
-            "reason": self.objection.sentence if self.objection else None,
-        }
+    Raises
+    ------
+    ModelError
+        If the model cannot be read.
+
+    Examples
+    --------
+    >>> blocks = gsx.outline("yolov8n.onnx")                           # doctest: +SKIP
+    >>> [row.name for row in blocks.rows() if row.is_advisable]        # doctest: +SKIP
+    >>> Path("yolov8n.svg").write_text(blocks.as_svg())                # doctest: +SKIP
+    """
+    return Outline(SiteFinder(ModelFile.load(model)))
 
 
 class Outline:
-    """The rows of one model."""
+    """The rows of one model, and their picture."""
 
     def __init__(self, finder: SiteFinder) -> None:
         self._finder = finder
@@ -118,7 +85,7 @@ class Outline:
         return {insertion.id: insertion for insertion in self._insertions.values()}
 
     def rows(self, depth: int | None = 1) -> list[Row]:
-        """Outermost blocks and single nodes in the order of the graph, each with its parts behind it, to a depth."""
+        """Outermost blocks and single nodes in the order of the graph, each followed by its parts, down to a depth."""
         return [
             row
             for unit in self._units
@@ -129,6 +96,26 @@ class Outline:
         """How many parts lie deeper."""
         return sum(_below(block, depth) for block in self._tree.blocks)
 
+    def as_svg(self) -> str:
+        """The picture of the blocks and how they are wired, as SVG. RequestError where there is nothing to draw."""
+        if self.is_bare:
+            raise RequestError(f"{self.name} cannot be drawn: there is neither a block nor a map of the image in it")
+        return draw(self.name, self.rows(), self.edges(), self.insertions())
+
+    def as_html(self) -> str:
+        """The same as a page; pointing at a box shows its tensor, its consumers and whether a block does well there."""
+        return page(self.name, self.as_svg())
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        return f"<Outline of {self.name}: {len(rows)} places, {sum(row.is_advisable for row in rows)} advisable>"
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.rows()))
+
+    def _repr_html_(self) -> str | None:
+        return None if self.is_bare else self.as_svg()
+
     # ------------------------------------------------------------------ rows
 
     @cached_property
@@ -137,15 +124,15 @@ class Outline:
         tree, view = self._tree, self._view
         last = {max(block.nodes, key=view.place.__getitem__): block for block in tree.blocks if block.nodes}
         units: list[RecognisedBlock | int] = []
-        for position in view.order:
-            if position in last:
-                units.append(last[position])
-            elif tree.holding(position) is None and self._gives_a_map(position):
-                units.append(position)
+        for node_index in view.order:
+            if node_index in last:
+                units.append(last[node_index])
+            elif tree.holding(node_index) is None and self._gives_a_map(node_index):
+                units.append(node_index)
         return units
 
-    def _gives_a_map(self, position: int) -> bool:
-        outputs = self._view.outputs(position)
+    def _gives_a_map(self, node_index: int) -> bool:
+        outputs = self._view.outputs(node_index)
         return bool(outputs) and self._tree.is_map(outputs[0]) and self._finder.is_map(outputs[0])
 
     def _of_block(self, outermost: RecognisedBlock, depth: int | None) -> Iterator[Row]:
@@ -154,71 +141,56 @@ class Outline:
         ]
         while pending:
             block, name, part, level = pending.pop()
-            path = block.path
             number = int(self._tree.selector(block).rpartition("[")[2][:-1])
-            yield self._row(block, name, part, level, block.type, number, path, block.role, block.root, block.output)
+            row = Row(name, part, level, block.type, number, block.path, block.role, block.output)
+            yield self._completed(row, block.root, block)
             if depth is None or level < depth:
                 pending += [(inner, f"{name}.{step}", step, level + 1) for step, inner in reversed(block.parts)]
 
-    def _of_node(self, position: int) -> Row:
-        root = self._view.outputs(position)[0]
-        kind = self._index.nodes[position].op_type
-        number = self._numbers[position]
-        path = self._finder.tree.of_node[position] or None
-        role, tensor = self._tree.role_of(position), self._view.outlet(root)
-        return self._row(None, f"op:{kind}[{number}]", None, 1, kind, number, path, role, root, tensor)
+    def _of_node(self, node_index: int) -> Row:
+        root = self._view.outputs(node_index)[0]
+        kind, number = self._index.nodes[node_index].op_type, self._numbers[node_index]
+        path = self._finder.tree.of_node[node_index] or None
+        role, tensor = self._tree.role_of(node_index), self._view.outlet(root)
+        return self._completed(Row(self._node_name(node_index), None, 1, kind, number, path, role, tensor), root, None)
 
-    def _row(
-        self,
-        block: RecognisedBlock | None,
-        name: str,
-        part: str | None,
-        depth: int,
-        kind: str,
-        number: int,
-        path: str | None,
-        role: str | None,
-        root: str,
-        tensor: str,
-    ) -> Row:
-        finder = self._finder
-        module = finder.tree.modules.get(path) if path else None
-        site: Site | None = None
-        try:
-            site = finder.site(Place(tensor, path if module else None, kind))
-        except SiteError as error:
-            unknown = self._tree.is_map(root) and finder.shapes.lookup(tensor)[1] is None
-            reason: Objection | None = Objection("shape not known" if unknown else "not a map", str(error))
-        else:
-            reason = examine(self._tree, tensor)
+    def _node_name(self, node_index: int) -> str:
+        return f"op:{self._index.nodes[node_index].op_type}[{self._numbers[node_index]}]"
+
+    def _completed(self, row: Row, root: str, block: RecognisedBlock | None) -> Row:
+        """A row with what is known of its tensor."""
+        finder, tensor = self._finder, row.tensor
+        module = finder.tree.modules.get(row.path) if row.path else None
         shape = finder.shapes.lookup(tensor)[1]
-        return Row(
-            name=name,
-            part=part,
-            depth=depth,
-            type=kind,
-            number=number,
-            path=module.display if module else path,
-            role=role,
+        try:
+            site = finder.site(Place(tensor, row.path if module else None, row.type))
+        except SiteError as error:
+            site = None
+            unknown = self._tree.is_map(root) and shape is None
+            objection: Objection | None = Objection("shape not known" if unknown else "not a map", str(error))
+        else:
+            objection = examine(self._tree, tensor)
+        return replace(
+            row,
+            path=module.display if module else row.path,
             roles=self._roles.get(tensor, ()),
-            tensor=tensor,
             shape=site.shape if site else shape,
             dtype=site.dtype if site else None,
             stride=self._tree.stride(root) or (site.stride if site else None),
             readers=tuple(self._readers(root, block)),
-            insertions=tuple(self._behind.get(root, ())),
+            insertions=tuple(self._inserted.get(root, ())),
             site=site,
-            objection=reason,
+            objection=objection,
         )
 
     @cached_property
     def _numbers(self) -> dict[int, int]:
-        """Position -> which node of its operator it is, in the order of the file."""
+        """Node index -> which node of its operator it is, in the order of the file."""
         count: dict[str, int] = {}
         numbers = {}
-        for position, node in enumerate(self._index.nodes):
-            numbers[position] = count.get(node.op_type, 0)
-            count[node.op_type] = numbers[position] + 1
+        for node_index, node in enumerate(self._index.nodes):
+            numbers[node_index] = count.get(node.op_type, 0)
+            count[node.op_type] = numbers[node_index] + 1
         return numbers
 
     @cached_property
@@ -231,32 +203,31 @@ class Outline:
 
     @cached_property
     def _insertions(self) -> dict[str, Insertion]:
-        """What an inserted block gives -> the insertion."""
+        """The output of an inserted block -> the insertion."""
         return {insertion.output_tensor: insertion for insertion in self._index.model.insertions()}
 
     @cached_property
-    def _behind(self) -> dict[str, list[str]]:
-        """Root -> ids of the insertions behind it, in the order in which they were made."""
+    def _inserted(self) -> dict[str, list[str]]:
+        """Root -> ids of the insertions after it, in the order in which they were made."""
         table: dict[str, list[str]] = {}
         for insertion in self._insertions.values():
             table.setdefault(self._view.root(insertion.site.tensor), []).append(insertion.id)
         return table
 
-    # ------------------------------------------------------------------ who reads what
+    # ------------------------------------------------------------------ consumers
 
     def _readers(self, root: str, block: RecognisedBlock | None) -> Iterator[str]:
-        names = dict.fromkeys(self._reader(position, block) for position in self._view.consumers(root))
-        yield from names
+        yield from dict.fromkeys(self._reader(node_index, block) for node_index in self._view.consumers(root))
         if self._view.is_output(root):
             yield OUTPUT
 
-    def _reader(self, position: int, block: RecognisedBlock | None) -> str:
-        """The largest block that a reader is in and the block that it reads from is not."""
-        around = self._tree.holding(position)
+    def _reader(self, node_index: int, block: RecognisedBlock | None) -> str:
+        """The largest block that holds a consumer and does not hold the block that it consumes."""
+        around = self._tree.holding(node_index)
         while around is not None and block is not None and block.nodes < around.nodes:
-            around = next((part for _, part in around.parts if position in part.nodes), None)
+            around = next((part for _, part in around.parts if node_index in part.nodes), None)
         if around is None or around is block:
-            return self._index.label(position)
+            return self._index.label(node_index)
         return around.path or self._tree.selector(around)
 
     # ------------------------------------------------------------------ wiring
@@ -264,9 +235,7 @@ class Outline:
     def edges(self) -> list[Edge]:
         """How the outermost rows are wired, in the order of their targets; rows by name, what lies between left out."""
         rows = [
-            ({unit}, f"op:{self._index.nodes[unit].op_type}[{self._numbers[unit]}]")
-            if isinstance(unit, int)
-            else (unit.nodes, self._tree.selector(unit))
+            ({unit}, self._node_name(unit)) if isinstance(unit, int) else (unit.nodes, self._tree.selector(unit))
             for unit in self._units
         ]
         return Wiring(self._index, self._view, rows, self._insertions).edges()

@@ -1,24 +1,21 @@
-"""The activations that really arrive at the sites when the model runs, up to there."""
+"""Activations: the tensors that arrive at the sites when the model runs, up to there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from ..errors import CannotRun, NoKernel
+from ..feature_map import Array
 from ..modelfile.fields import INITIALIZER, NODE, Edit
 from ..modelfile.subgraphs import reads
-from .sample_inputs import GraphInput, graph_inputs, image_feeds, random_feeds
-from .session import Session, session
+from .sample_inputs import graph_inputs, image_feeds, random_feeds
+from .session import session
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
-
-Array = npt.NDArray[Any]
 
 IMAGE_SIDES = (640, 320)
 """Height and width for a model whose image size is dynamic: the second if it does not run at the first."""
@@ -36,8 +33,9 @@ class Activations:
 def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Path | None = None) -> Activations:
     """Run the part of a model that leads to some tensors, on the CPU, and fetch them.
 
-    ``tensors``: (name, element type). ``images``: a folder (see :func:`.images.image_feeds`), or None for one random
-    image. A model that does not run gives a ``failure``. Raises RequestError and MissingDependency for bad images.
+    ``tensors``: (name, element type). ``images``: a folder (see :func:`.sample_inputs.image_feeds`), or None for one
+    random image. A model that does not run gives a ``failure``. Raises RequestError and MissingDependency for bad
+    images.
     """
     part = upstream(model, tensors)
     inputs = graph_inputs(part.structure)
@@ -45,21 +43,14 @@ def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Pa
         ready = session(part.to_bytes(), "cpu", folder=part.folder)
     except (NoKernel, CannotRun) as error:
         return Activations(failure=str(error))
-    failure = ""
+    failure, names = "", [name for name, _ in tensors]
     for size in IMAGE_SIDES if any(each.is_image and None in each.shape for each in inputs) else IMAGE_SIDES[:1]:
         try:
-            return Activations(list(_run(ready, inputs, [name for name, _ in tensors], images, size)))
+            feeds = image_feeds(inputs, images, size) if images else [("a random image", random_feeds(inputs, size))]
+            return Activations([(name, dict(zip(names, ready.run(feed), strict=True))) for name, feed in feeds])
         except (NoKernel, CannotRun) as error:
             failure = failure or str(error)
     return Activations(failure=failure)
-
-
-def _run(
-    ready: Session, inputs: Sequence[GraphInput], names: Sequence[str], images: Path | None, size: int
-) -> Iterator[tuple[str, dict[str, Array]]]:
-    feeds = image_feeds(inputs, images, size) if images else iter([("a random image", random_feeds(inputs, size))])
-    for name, feed in feeds:
-        yield name, dict(zip(names, ready.run(feed), strict=True))
 
 
 def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
@@ -68,19 +59,19 @@ def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
     So a model can be looked into even if what follows (a TensorRT plugin for NMS, say) is unknown to onnxruntime.
     """
     graph = model.structure.graph
-    producer = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    producer = {name: node_index for node_index, node in enumerate(graph.node) for name in node.output if name}
     needed, used = {name for name, _ in tensors}, set[int]()
     waiting = list(needed)
     while waiting:  # not one sweep from the end: some tools write nodes in another order than that of the data
-        place = producer.get(waiting.pop())
-        if place is not None and place not in used:
-            used.add(place)
-            read = reads(graph.node[place]) - needed
+        node_index = producer.get(waiting.pop())
+        if node_index is not None and node_index not in used:
+            used.add(node_index)
+            read = reads(graph.node[node_index]) - needed
             needed |= read
             waiting += read
     unused: dict[tuple[int, int], bytes | None] = {(NODE, i): None for i in range(len(graph.node)) if i not in used}
     fed = {value.name for value in graph.input}  # an initializer that is an input too, as IR 3 has it, gives its value
-    for place, tensor in enumerate(graph.initializer):
+    for i, tensor in enumerate(graph.initializer):
         if tensor.name not in needed and tensor.name not in fed:
-            unused[INITIALIZER, place] = None
+            unused[INITIALIZER, i] = None
     return model.edited(Edit(replaced=unused)).with_outputs(tensors)

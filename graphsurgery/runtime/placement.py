@@ -77,8 +77,8 @@ class Placement:
         given = list(nodes)
         names = {name for name, _ in given}
         nameless = {kernel.provider for kernel in executed if not kernel.added and kernel.name not in names}
-        behind = nameless.pop() if len(nameless) == 1 else None
-        placed = [Kernel(name, op_type, own.get(name, behind)) for name, op_type in given]
+        common = nameless.pop() if len(nameless) == 1 else None
+        placed = [Kernel(name, op_type, own.get(name, common)) for name, op_type in given]
         return cls(provider, tuple(placed))
 
     @property

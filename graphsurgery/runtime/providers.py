@@ -1,4 +1,4 @@
-"""onnxruntime's execution providers by short names: which are there, who gets the nodes in what order, the options.
+"""onnxruntime's execution providers by short names: which are there, which take the nodes in what order, the options.
 
 Options and their values: onnxruntime's documentation of the CUDA and the TensorRT execution provider.
 """
@@ -9,8 +9,9 @@ import contextlib
 import importlib
 import io
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from importlib import metadata
 from typing import Any
 
 from ..errors import MissingDependency, RequestError
@@ -31,7 +32,7 @@ NVIDIA = ("cuda", "tensorrt")
 
 Chain = list[str | tuple[str, dict[str, str]]]
 
-_BEHIND = {"cpu": (), "tensorrt": ("cuda", "cpu")}
+_FALLBACKS = {"cpu": (), "tensorrt": ("cuda", "cpu")}
 """Where nodes go that a provider does not take; the CPU for those not named here."""
 _TENSORRT = {
     "trt_engine_cache_enable": "False",  # an engine of an earlier run must not stand in for this model
@@ -62,18 +63,30 @@ def available_providers() -> tuple[str, ...]:
 
 def onnxruntime() -> Any:
     """The package. Raises MissingDependency."""
+    return imported("onnxruntime", "onnxruntime", '"graphsurgery[cpu]" (or "graphsurgery[gpu]" for CUDA)')
+
+
+def imported(package: str, called: str, extra: str) -> Any:
+    """A package, imported. Raises MissingDependency, which calls it so and names what pip installs it with."""
     try:
-        return importlib.import_module("onnxruntime")
+        return importlib.import_module(package)
     except ImportError as error:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
-        raise MissingDependency(
-            f"onnxruntime {reason}; it comes with pip install 'graphsurgery[cpu]' (or 'graphsurgery[gpu]' for CUDA)"
-        ) from None
+        raise MissingDependency(f"{called} {reason}; it comes with pip install {extra}") from None
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> version, of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 @lru_cache
 def preload(ort: Any) -> None:
-    """Load the CUDA and cuDNN libraries of the NVIDIA wheels; from 1.21 on onnxruntime does so only when it is told."""
+    """Load the CUDA and cuDNN libraries of the NVIDIA wheels; from 1.21 on onnxruntime does so only on demand."""
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
             ort.preload_dlls()  # it prints what it misses; whether the provider then starts is seen at the session
@@ -82,7 +95,7 @@ def preload(ort: Any) -> None:
 def chain(name: str, installed: Sequence[str], types: Collection[str] = (), *, exact: bool = True) -> Chain:
     """What a session on this provider is asked for: the provider, and those that take what it leaves, with options.
 
-    ``types``: "fp16", "bf16" and "int8", as far as the model has them: TensorRT before 11 has to be told. ``exact``:
+    ``types``: "fp16", "bf16" and "int8", as far as the model has them: TensorRT before 11 needs to know. ``exact``:
     float32 without TF32, and TensorRT engines of the first tactic that works, which are built quickly and do not depend
     on timings; else as each provider is by default.
     """
@@ -94,15 +107,15 @@ def chain(name: str, installed: Sequence[str], types: Collection[str] = (), *, e
         options["tensorrt"]["trt_builder_optimization_level"] = "0"
         if name == "tensorrt":
             os.environ.setdefault(_TF32, "0")  # the provider has no option for it; TensorRT looks here when it builds
-    behind = [other for other in _BEHIND.get(name, ("cpu",)) if other in installed]
-    return [(PROVIDERS[each], options.get(each, {})) for each in (name, *behind)]
+    fallbacks = [other for other in _FALLBACKS.get(name, ("cpu",)) if other in installed]
+    return [(PROVIDERS[each], options.get(each, {})) for each in (name, *fallbacks)]
 
 
 def missing(name: str, installed: Sequence[str]) -> str:
     """The sentence for a provider that the installed onnxruntime was built without."""
     has = ", ".join(installed)
     if name in NVIDIA:
-        remedy = "pip uninstall onnxruntime, then pip install 'graphsurgery[gpu]'"
+        remedy = 'pip uninstall onnxruntime, then pip install "graphsurgery[gpu]"'
     else:
         remedy = f"install an onnxruntime that was built with {PROVIDERS[name]}"
     return f"the installed onnxruntime has no {name} provider (it has: {has}); {remedy}"

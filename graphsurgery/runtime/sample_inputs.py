@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..errors import MissingDependency, RequestError
+from ..errors import RequestError
+from ..feature_map import Array
+from .providers import imported
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Array = npt.NDArray[Any]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 LIMIT = 16
@@ -156,20 +156,18 @@ def _array(path: Path, template: Array) -> Array:
 
 
 def _picture(path: Path, template: Array, channels_last: bool) -> Array:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise MissingDependency(
-            "reading images needs Pillow, which is not installed; it comes with pip install 'graphsurgery[images]'"
-        ) from None
+    pillow, operations = (
+        imported(module, "Pillow, which images are read with,", '"graphsurgery[images]"')
+        for module in ("PIL.Image", "PIL.ImageOps")
+    )
     shape = template.shape if channels_last else (template.shape[0], *template.shape[2:], template.shape[1])
     try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("L" if shape[3] == 1 else "RGB")
+        with pillow.open(path) as opened:
+            picture = operations.exif_transpose(opened).convert("L" if shape[3] == 1 else "RGB")
             pixels = _letterboxed(picture, shape[1], shape[2])
     # ImportError: ultralytics, once imported, replaces Image.open by one that wants a further package for what it
     # cannot read
-    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, ImportError, pillow.DecompressionBombError) as error:
         raise RequestError(f"{path} cannot be read as an image: {error}") from None
     if pixels.shape[2] != shape[3]:
         raise RequestError(f"{path} gives {pixels.shape[2]} channels, but the model's input has {shape[3]}")

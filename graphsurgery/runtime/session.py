@@ -18,10 +18,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from ..errors import CannotRun, MissingProvider, NoKernel
+from ..feature_map import Array
 from .placement import Kernel, kernels
 from .providers import (
     NVIDIA,
@@ -36,8 +36,6 @@ from .providers import (
 )
 
 __all__ = ["PROVIDERS", "Session", "TensorInfo", "available_providers", "require", "session", "short_name", "usable"]
-
-Array = npt.NDArray[Any]
 
 _WARNING, _FATAL = 2, 4
 """onnxruntime's levels of logging; the first is its default."""
@@ -91,13 +89,7 @@ class Session:
 
     def _run_bound(self, feeds: Mapping[str, Array]) -> list[Array]:
         """As :meth:`run`, through OrtValues: the only way in and out for bfloat16, as 16-bit integers."""
-        binding = self._inner.io_binding()
-        values = {name: _to_ort(array) for name, array in feeds.items()}
-        kept = list(feeds.values())  # an OrtValue does not own the array it was made from
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, value)
-        for info in self.outputs:
-            binding.bind_output(info.name, "cpu")
+        binding, kept = self._binding(feeds, "cpu")
         self._inner.run_with_iobinding(binding)
         del kept
         return [_from_ort(value) for value in binding.get_outputs()]
@@ -109,9 +101,7 @@ class Session:
         device). It returns when the outputs are there. It has run once when it is given. Raises CannotRun or NoKernel.
         """
         device = "cuda" if self.provider in NVIDIA else "cpu"
-        binding = self._inner.io_binding()
-        kept = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        values = {name: _to_ort(array, device) for name, array in kept.items()}
+        binding, kept = self._binding(feeds, device)
 
         def run() -> None:
             try:
@@ -120,17 +110,23 @@ class Session:
                 raise _translated(error, self.provider) from None
             assert kept is not None  # keeps the arrays that the values on the CPU refer to
 
-        for name, value in values.items():
-            binding.bind_ortvalue_input(name, value)
-        for info in self.outputs:
-            binding.bind_output(info.name, device)
         run()
         self._read_profile()
-        made = binding.get_outputs()  # the next runs write into the memory of the first
+        outputs = binding.get_outputs()  # the next runs write into the memory of the first
         binding.clear_binding_outputs()
-        for info, value in zip(self.outputs, made, strict=True):
+        for info, value in zip(self.outputs, outputs, strict=True):
             binding.bind_ortvalue_output(info.name, value)
         return run
+
+    def _binding(self, feeds: Mapping[str, Array], device: str) -> tuple[Any, list[Array]]:
+        """Inputs and outputs bound to memory of a device, and the arrays to keep as long: an OrtValue owns none."""
+        binding = self._inner.io_binding()
+        kept = [np.ascontiguousarray(array) for array in feeds.values()]
+        for name, array in zip(feeds, kept, strict=True):
+            binding.bind_ortvalue_input(name, _to_ort(array, device))
+        for info in self.outputs:
+            binding.bind_output(info.name, device)
+        return binding, kept
 
     def _read_profile(self) -> None:
         if self._profile is not None:
@@ -231,11 +227,10 @@ def _info(value: Any) -> TensorInfo:
     return TensorInfo(value.name, None if dtype is None else np.dtype(dtype), tuple(value.shape or ()))
 
 
-def _to_ort(array: Array, device: str = "cpu") -> Any:
+def _to_ort(array: Array, device: str) -> Any:
     ort = onnxruntime()
     if array.dtype == ml_dtypes.bfloat16:
-        bits = np.ascontiguousarray(array).view(np.uint16)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx.TensorProto.BFLOAT16)
     return ort.OrtValue.ortvalue_from_numpy(array, device)
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
+from enum import Enum
 from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
+
+from ..messages import tracked
 
 _RESAMPLES = 2000
 
@@ -42,8 +44,10 @@ class Times:
         return f"{self.median:.3f} ms (spread {self.spread:.3f})"
 
 
-class Verdict(StrEnum):
+class Verdict(str, Enum):
     """What may be said of a difference."""
+
+    __str__ = str.__str__
 
     SLOWER = "slower"
     FASTER = "faster"
@@ -94,9 +98,9 @@ class Difference:
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """The percentile bootstrap interval of the median. Always the same one for the same values."""
     array = np.asarray(values, np.float64)
-    drawn = np.random.default_rng(0).integers(0, len(array), (_RESAMPLES, len(array)))
+    resampled = np.random.default_rng(0).integers(0, len(array), (_RESAMPLES, len(array)))
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.median(array[drawn], axis=1), (tail, 100 - tail))
+    low, high = np.percentile(np.median(array[resampled], axis=1), (tail, 100 - tail))
     return float(low), float(high)
 
 
@@ -108,7 +112,7 @@ def in_turns(
     Every round asks each of them once: in the order given, or with ``rng`` in a new random one each time.
     """
     taken: list[list[float]] = [[] for _ in timers]
-    for turn in range(-warm_up, rounds):
+    for turn in tracked(range(-warm_up, rounds), "rounds"):
         for place in range(len(timers)) if rng is None else rng.permutation(len(timers)):
             measured = timers[place]()
             if turn >= 0:
@@ -117,7 +121,7 @@ def in_turns(
 
 
 def wall(call: Callable[[], object]) -> Callable[[], float]:
-    """A timer of a call: milliseconds by the clock on the wall."""
+    """A timer of a call: milliseconds of wall-clock time."""
 
     def timer() -> float:
         start = time.perf_counter_ns()

@@ -6,7 +6,6 @@ import onnx_graphsurgeon as gs
 
 from .template import Template
 
-GATES = ("none", "residual")
 GATE_KEY = "alpha"
 """the gate's one parameter"""
 

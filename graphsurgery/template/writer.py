@@ -23,11 +23,6 @@ from .names import UniqueNames
 from .subgraph import Subgraph
 
 Array = np.ndarray[Any, Any]
-TARGETS = ("tensorrt", "onnxruntime", "dla")
-PRECISIONS = ("safe", "site", "fp32", "fp16")
-"""At sites in half precision: statistics in float32 between two Casts; every node in the site's type; the whole block
-in float32 between two Casts. "fp16" is "safe" there, and at a float32 site the whole block in float16 between two
-Casts. Else they are one."""
 HALVES = ("float16", "bfloat16")
 OLDEST_OPSET = 9
 _CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well

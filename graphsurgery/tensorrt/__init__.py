@@ -6,8 +6,8 @@ Data flows one way: support (the table) and view (the model) -> rules -> check; 
 
 from __future__ import annotations
 
-from .check import Report, check, findings
+from .check import TensorRTReport, check, findings
 from .rule import Finding
 from .support import Version
 
-__all__ = ["Finding", "Report", "Version", "check", "findings"]
+__all__ = ["Finding", "TensorRTReport", "Version", "check", "findings"]

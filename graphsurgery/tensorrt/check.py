@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Report:
+class TensorRTReport:
     """What a check found."""
 
     model: str
@@ -119,12 +119,12 @@ def check(
     dla: str | None = None,
     precision: str = "fp32",
     parser: Verdict | None = None,
-) -> Report:
+) -> TensorRTReport:
     """As :func:`findings`, as a report; ``parser`` is the verdict of TensorRT's own parser to set beside it."""
     options, view = Options.of(version, precision=precision, dla=dla), View(model)
     ids = [insertion.id for insertion in model.insertions()]
     found = _found(view, options)
-    return Report(model.name, options.version, dla, precision, len(view.visits), found, ids, parser)
+    return TensorRTReport(model.name, options.version, dla, precision, len(view.visits), found, ids, parser)
 
 
 def _found(view: View, options: Options) -> list[Finding]:

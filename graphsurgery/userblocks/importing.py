@@ -71,7 +71,7 @@ def _load(spelled: str) -> type[torch.nn.Module]:
     try:
         import torch
     except ImportError:
-        raise MissingDependency(f"{spelled} needs torch: pip install graphsurgery[torch]") from None
+        raise MissingDependency(f'{spelled} needs torch: pip install "graphsurgery[torch]"') from None
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ..feature_map import Array, Dimension
 
 MAGNITUDES = (1e-3, 1e-1, 1.0, 20.0)
 CONSTANTS = (0.0, 0.7)
@@ -36,10 +35,10 @@ class Case:
     name: str
     array: Array
     usual: bool = False
-    """Whether it is the one of each shape that tells most: the first seed at magnitude 1."""
+    """Whether it is the one of each shape that random weights are compared on: the first seed at magnitude 1."""
 
 
-def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 3) -> Iterator[Case]:
+def cases(shape: Sequence[Dimension], dtype: np.dtype[Any], seeds: int = 3) -> Iterator[Case]:
     """The inputs for a site of this shape, always the same ones.
 
     ``shape``: [N, C, H, W], where N, H and W may be dynamic (a name or None). The first of the shapes that come out
@@ -57,7 +56,7 @@ def cases(shape: Sequence[int | str | None], dtype: np.dtype[Any], seeds: int = 
             yield Case(f"constant {constant:g}, {label}", np.full(concrete, constant, dtype))
 
 
-def concrete_shapes(shape: Sequence[int | str | None]) -> list[tuple[int, int, int, int]]:
+def concrete_shapes(shape: Sequence[Dimension]) -> list[tuple[int, int, int, int]]:
     """The shapes to try for a site: one if it is static, else two (only the batch is dynamic) or three."""
     batch, channels, height, width = shape
     if not isinstance(channels, int):
@@ -70,7 +69,7 @@ def concrete_shapes(shape: Sequence[int | str | None]) -> list[tuple[int, int, i
     return found
 
 
-def _known(size: int | str | None, otherwise: int) -> int:
+def _known(size: Dimension, otherwise: int) -> int:
     return size if isinstance(size, int) else otherwise
 
 

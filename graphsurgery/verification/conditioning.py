@@ -20,17 +20,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from ..feature_map import Array
+from ..template.writer import HALVES
 from .perturbation import perturbed
 
 if TYPE_CHECKING:
     import torch
-
-Array = npt.NDArray[Any]
 
 UNITS = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}
 """Largest relative error of rounding to the type."""
@@ -48,11 +47,11 @@ class Conditioning:
     def __init__(self, module: torch.nn.Module, dtype: str) -> None:
         self._module = module
         self._unit, self._factor = UNITS[dtype], _FACTOR[dtype]
-        self._half = dtype in ("float16", "bfloat16")
+        self._half = dtype in HALVES
         self._sharp = any(getattr(part, "sharp", False) for part in module.modules())
 
     def slack(self, x: Array, expected: Array) -> float:
-        """What is permitted on top of the tolerance for the input ``x``, of which the module made ``expected``.
+        """What is permitted on top of the tolerance for the input ``x``, for which the module gave ``expected``.
 
         In the unit of the output; 0 for a module that is not sharp.
         """
@@ -79,20 +78,20 @@ class Conditioning:
         """What the module gives when all that is computed is rounded anew, in one way after another."""
         import torch
 
-        for seed, module in enumerate(self._moved):
+        for seed, module in enumerate(self._perturbed_modules):
             noise = np.random.default_rng([seed, 31]).uniform(-self._unit, self._unit, x.shape)
             with torch.inference_mode(), perturbed(self._unit, seed):
                 yield module(torch.from_numpy(x.astype(np.float64) * (1 + noise))).numpy()
 
     @cached_property
-    def _moved(self) -> list[torch.nn.Module]:
-        return [self._rounded_anew(self._module, seed) for seed in range(_DRAWS)]
+    def _perturbed_modules(self) -> list[torch.nn.Module]:
+        return [self._with_perturbed_weights(seed) for seed in range(_DRAWS)]
 
-    def _rounded_anew(self, module: torch.nn.Module, seed: int) -> torch.nn.Module:
+    def _with_perturbed_weights(self, seed: int) -> torch.nn.Module:
         import torch
 
         rng = np.random.default_rng([seed, 13])
-        moved = copy.deepcopy(module)
+        moved = copy.deepcopy(self._module)
         with torch.no_grad():
             for parameter in moved.parameters():
                 noise = rng.uniform(-self._unit, self._unit, tuple(parameter.shape))

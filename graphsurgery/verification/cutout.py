@@ -1,23 +1,21 @@
-"""A block cut out of a model as it stands there: its own nodes and weights, one input, one output."""
+"""Cutout: an inserted block as a model of its own, with its nodes and weights as they stand in the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from ..errors import ParityFailed
+from ..feature_map import Array, numpy_dtype
+from ..messages import listed
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
     from ..modelfile.record import Insertion
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -33,46 +31,41 @@ class Cutout:
 
 
 def cut_out(model: ModelFile, insertion: Insertion) -> Cutout:
-    """The nodes of a block as a model of their own, without a pair of QuantizeLinear and DequantizeLinear behind it.
+    """The nodes of a block as a model of their own, without the QuantizeLinear and DequantizeLinear after it.
 
     Raises ParityFailed where they no longer form one block.
     """
-    behind = insertion.qdq.nodes if insertion.qdq else ()
-    return _part(model, insertion, set(insertion.nodes).difference(behind), insertion.block_output)
+    pair = insertion.qdq.nodes if insertion.qdq else ()
+    return _part(model, insertion, set(insertion.nodes).difference(pair), insertion.block_output)
 
 
 def pair_of(model: ModelFile, insertion: Insertion) -> Cutout:
-    """The pair of QuantizeLinear and DequantizeLinear behind a block as a model of its own. Raises ParityFailed."""
+    """The QuantizeLinear and DequantizeLinear after a block as a model of their own. Raises ParityFailed."""
     assert insertion.qdq is not None
     return _part(model, insertion, set(insertion.qdq.nodes), insertion.output_tensor)
 
 
 def _part(model: ModelFile, insertion: Insertion, wanted: set[str], output: str) -> Cutout:
     graph = model.structure.graph
-    nodes = [_whole(model, node) for node in graph.node if node.name in wanted]
+    nodes = [_with_payload(model, node) for node in graph.node if node.name in wanted]
     missing = wanted - {node.name for node in nodes}
     if missing:
         raise ParityFailed(
-            f"{insertion.id}: the model no longer has {_listed(missing)}, which is recorded as part of this insertion"
+            f"{insertion.id}: the model no longer has {listed(sorted(missing))}, "
+            "which is recorded as part of this insertion"
         )
-    made = {name for node in nodes for name in node.output}
-    read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)
-    weights = {name: tensor for name in read if (tensor := _constant(model, name)) is not None}
-    inputs = [name for name in read if name not in weights]
-    if len(inputs) != 1 or output not in made:
+    produced = {name for node in nodes for name in node.output}
+    consumed = dict.fromkeys(name for node in nodes for name in node.input if name and name not in produced)
+    weights = {name: tensor for name in consumed if (tensor := _constant(model, name)) is not None}
+    inputs = [name for name in consumed if name not in weights]
+    if len(inputs) != 1 or output not in produced:
         raise ParityFailed(
             f"{insertion.id}: its nodes should read one tensor and give {output}, but they read "
-            f"{_listed(inputs)} and give {_listed(made)}"
+            f"{listed(sorted(inputs)) or 'nothing'} and give {listed(sorted(produced)) or 'nothing'}"
         )
     kind = onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(insertion.site.dtype))
-    shape = list(insertion.site.shape)
-    block = onnx.helper.make_graph(
-        nodes,
-        insertion.id,
-        [onnx.helper.make_tensor_value_info(inputs[0], kind, shape)],
-        [onnx.helper.make_tensor_value_info(output, kind, shape)],
-        list(weights.values()),
-    )
+    x, y = (onnx.helper.make_tensor_value_info(name, kind, insertion.site.shape) for name in (inputs[0], output))
+    block = onnx.helper.make_graph(nodes, insertion.id, [x], [y], list(weights.values()))
     alone = onnx.helper.make_model(
         block, opset_imports=list(model.structure.opset_import), ir_version=model.structure.ir_version
     )
@@ -97,13 +90,8 @@ def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return nodes | {tensor.name: tensor for tensor in model.graph.initializer}
 
 
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The element type of a site as numpy (with ml_dtypes for bfloat16) sees it."""
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
-
-
-def _whole(model: ModelFile, node: onnx.NodeProto) -> onnx.NodeProto:
-    """A node with what it holds: the structure of a model has no payloads, and a Constant is one."""
+def _with_payload(model: ModelFile, node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node that holds its own value: the structure of a model has no payloads, and a Constant is one."""
     if node.op_type != "Constant" or (value := _constant(model, node.output[0])) is None:
         return node
     return onnx.helper.make_node("Constant", [], list(node.output), name=node.name, value=value)
@@ -115,7 +103,3 @@ def _constant(model: ModelFile, name: str) -> onnx.TensorProto | None:
     except KeyError:
         return None
     return onnx.numpy_helper.from_array(value, name)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"

@@ -1,7 +1,4 @@
-"""Random last bits in everything that torch computes: each result of an operator is moved by up to one rounding error.
-
-Imports torch when it is used.
-"""
+"""Random last bits in all that torch computes: each result of an operator is moved by up to one rounding error."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ def perturbed(unit: float, seed: int) -> Iterator[None]:
     one operator, are computed step by step, so that their means and variances are moved, too.
     """
     import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     generator = torch.Generator().manual_seed(seed)
 
@@ -28,32 +26,17 @@ def perturbed(unit: float, seed: int) -> Iterator[None]:
         noise = torch.rand(value.shape, generator=generator, dtype=value.dtype)
         return value * (1 + unit * (2 * noise - 1))
 
-    with _mode()(moved):
-        yield
-
-
-@cache
-def _mode() -> Any:
-    """The dispatch mode, made when torch is there."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     class Perturbing(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ignore]
-        def __init__(self, moved: Callable[[Any], Any]) -> None:
-            super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
-            self._moved = moved
-
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            steps = _in_steps().get(func)
-            if steps is not None:
-                return steps(self._moved, *args, **(kwargs or {}))
+            if (steps := _in_steps().get(func)) is not None:
+                return steps(moved, *args, **(kwargs or {}))
             result = func(*args, **(kwargs or {}))
             if any(returned.alias_info is not None for returned in func._schema.returns):
                 return result  # a view, or what is written in place: nothing is computed anew
-            return type(result)(map(self._moved, result)) if isinstance(result, tuple) else self._moved(result)
+            return type(result)(map(moved, result)) if isinstance(result, tuple) else moved(result)
 
-    del torch
-    return Perturbing
+    with Perturbing():  # type: ignore[no-untyped-call,unused-ignore]
+        yield
 
 
 @cache

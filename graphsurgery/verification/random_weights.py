@@ -1,20 +1,21 @@
-"""A block that has not been trained, with weights drawn at random in the place of its own.
+"""Random weights for a block that has not been trained: fresh ones can hide most of what it computes.
 
-Fresh weights hide much of a block: a last layer of zeros (GC, SRM) or a saturated gate (``init="identity"``) gives the
-same result whatever stands in front of it. So the nodes that stand in the file are also run with other weights, and
-compared with the PyTorch module that has those.
+A last layer of zeros (GC, SRM) or a saturated gate (``init="identity"``) gives the same result whatever comes before
+it. So the nodes that stand in the file are also run with random weights, and compared with the PyTorch module that has
+those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from ..blocks.block import Block
+from ..feature_map import Array
 from ..template import residual_gate, weight_folding
 from ..template.residual_gate import GATE_KEY
 from ..template.subgraph import Subgraph
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
     from ..modelfile.record import Insertion
 
-Array = np.ndarray[Any, Any]
-
 _SEEDS = (71, 72)
 _SMALLEST, _LARGEST = 0.3, 0.8
 """of what is added to biases and scales, and taken from them, in turn: enough for hidden values of either sign whatever
@@ -35,16 +34,16 @@ a layer makes of the usual inputs, and too little to close a gate"""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The nodes of a block with other weights, and these."""
+class RandomWeights:
+    """The nodes of a block with random weights, and these."""
 
     cutout: Cutout
     weights: dict[str, Array]
     """by official key, float64, as the cut-out nodes hold them; with alpha where there is a residual gate"""
 
 
-def drawn(insertion: Insertion, cutout: Cutout, model: ModelFile) -> Drawn | None:
-    """A block with weights drawn at random, the same ones every time; its residual gate is open.
+def draw_weights(insertion: Insertion, cutout: Cutout, model: ModelFile) -> RandomWeights | None:
+    """Give a block random weights, the same ones every time; its residual gate is open.
 
     None for a block that holds trained weights, or none at all, and for one that this version of the block would write
     with other constants.
@@ -52,26 +51,25 @@ def drawn(insertion: Insertion, cutout: Cutout, model: ModelFile) -> Drawn | Non
     if insertion.init == "weights" or not (block := block_of(insertion)).redrawn or not block.has_weights:
         return None
     held = constants(cutout.model)
-    names = insertion.initializers or tuple(held)  # behind the template's own may stand those of a Q/DQ pair
+    names = insertion.initializers or tuple(held)  # those of a Q/DQ pair may come after the template's own
     for keep_zeros in (False, True):
         weights, other = (_weights(block, insertion, seed, keep_zeros=keep_zeros) for seed in _SEEDS)
-        emitted = _emitted(block, insertion, cutout, model, weights)
-        made = _constants(emitted)
-        if len(made) <= len(names) and all(_alike(held.get(name), one) for name, one in zip(names, made, strict=False)):
+        subgraph = _lowered(block, insertion, cutout, model, weights)
+        written = _constants(subgraph)
+        pairs = list(zip(names, written, strict=False))
+        if len(written) == len(pairs) and all(_alike(held.get(name), constant) for name, constant in pairs):
             break
     else:
         return None
-    again = _constants(_emitted(block, insertion, cutout, model, other))
-    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in made}
-    # what does not change with the weights, an epsilon say, stays as it is in the file, and is judged
+    again = _constants(_lowered(block, insertion, cutout, model, other))
+    arrays = {constant.name: onnx.numpy_helper.to_array(constant) for constant in written}
+    # what does not change with the weights, an epsilon say, stays as it is in the file, and is compared
     changed = {
-        name: arrays[one.name]
-        for name, one, two in zip(names, made, again, strict=False)
-        if one.raw_data != two.raw_data
+        name: arrays[one.name] for (name, one), two in zip(pairs, again, strict=False) if one.raw_data != two.raw_data
     }
     shapes = {key: array.shape for key, array in weights.items()}
-    stored = {key: emitted.stored.get(key) or weight_folding.keep(array) for key, array in weights.items()}
-    return Drawn(with_constants(cutout, changed), weight_folding.read_back(stored, shapes, arrays.__getitem__))
+    stored = {key: subgraph.stored.get(key) or weight_folding.keep(array) for key, array in weights.items()}
+    return RandomWeights(with_constants(cutout, changed), weight_folding.read_back(stored, shapes, arrays.__getitem__))
 
 
 def _weights(block: Block, insertion: Insertion, seed: int, *, keep_zeros: bool) -> dict[str, Array]:
@@ -102,7 +100,7 @@ def _vector(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.asarray(rng.uniform(_SMALLEST, _LARGEST, shape) * np.resize([1.0, -1.0], shape))
 
 
-def _emitted(
+def _lowered(
     block: Block, insertion: Insertion, cutout: Cutout, model: ModelFile, weights: Mapping[str, Array]
 ) -> Subgraph:
     template = Template(
@@ -120,9 +118,9 @@ def _emitted(
     return template.export(output, ir_version=cutout.model.ir_version)
 
 
-def _constants(emitted: Subgraph) -> list[onnx.TensorProto]:
+def _constants(subgraph: Subgraph) -> list[onnx.TensorProto]:
     """What a block computes with, in the order in which its template wrote it: initializers or, for IR 3, nodes."""
-    return emitted.initializers or [node.attribute[0].t for node in emitted.nodes if node.op_type == "Constant"]
+    return subgraph.initializers or [node.attribute[0].t for node in subgraph.nodes if node.op_type == "Constant"]
 
 
 def _alike(a: onnx.TensorProto | None, b: onnx.TensorProto) -> bool:

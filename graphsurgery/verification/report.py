@@ -1,23 +1,27 @@
-"""What `verify` found: plain data, with a form for programs (JSON) and one for people (lines of text)."""
+"""Report: what `verify` found, with a form for programs (JSON), for people (lines of text) and for notebooks (HTML)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
+from enum import Enum
 from itertools import groupby
 from typing import Any
 
 from ..blocks.reference import PYTORCH, Reference
 from ..errors import ParityFailed
+from ..feature_map import Dimension
+from ..messages import html_table, shape_text
 from ..runtime.placement import Placement, shares
-from .metrics import Metrics
+from .metrics import Figures
 from .tolerance import Tolerance
 
 
-class Verdict(StrEnum):
+class Verdict(str, Enum):
     """What became of one row."""
+
+    __str__ = str.__str__
 
     PASSED = "passed"
     FAILED = "failed"
@@ -25,56 +29,55 @@ class Verdict(StrEnum):
     """Nothing was compared, because the provider does not implement an operator at this element type or opset."""
 
 
-class Mode(StrEnum):
+class Mode(str, Enum):
     """How the block was run."""
+
+    __str__ = str.__str__
 
     OPTIMISED = "optimised"
     """cut out, with all graph optimisations of onnxruntime"""
     AS_WRITTEN = "as written"
     """cut out, without any"""
     ROUNDED = "rounded after every node"
-    """cut out, float32 kernels, each result rounded to the half-precision type (see stepwise.py)"""
+    """cut out, float32 kernels, each result rounded to the half-precision type (see rounding.py)"""
     REFERENCE = "reference evaluator"
     """cut out, in onnx.reference, where onnxruntime lacks the kernels"""
     QUANTISED = "quantised and back"
-    """the QuantizeLinear and DequantizeLinear behind the block: within their range by half a step at most"""
+    """the QuantizeLinear and DequantizeLinear after the block: within their range by half a step at most"""
     IN_THE_MODEL = "in the model"
-    """at its place in the running model, from the tensor in front of it to the tensor behind it"""
+    """at its place in the running model, from the tensor before it to the tensor after it"""
 
 
-@dataclass(frozen=True)
-class Worst:
-    """The worst of each figure over all comparisons of a row. See :class:`Metrics`."""
-
-    max_abs: float
-    mean_abs: float
-    p99_abs: float
-    max_rel: float
-    max_ulps: float
-    cosine: float
-    ratio: float
+class Worst(Figures):
+    """The worst of each figure over all comparisons of a row."""
 
     @classmethod
-    def of(cls, all_metrics: Iterable[Metrics | Worst]) -> Worst:
-        """NaN (a cosine that could not be computed) is worse than everything."""
-        found = list(all_metrics)
+    def of(cls, compared: Iterable[Figures]) -> Worst:
+        """Over several comparisons. NaN (a cosine that could not be computed) is worse than everything."""
+        found = list(compared)
         names = [each.name for each in fields(cls) if each.name != "cosine"]
         largest = {name: max((getattr(metrics, name) for metrics in found), key=_badness) for name in names}
         return cls(
             **largest, cosine=min((metrics.cosine for metrics in found), key=lambda c: -2.0 if math.isnan(c) else c)
         )
 
+    def to_json(self) -> dict[str, float | None]:
+        """Each figure; null if it is infinite or not a number."""
+        return _fields(self)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """All comparisons of one insertion on one provider in one mode."""
 
     provider: str
     """A short name as in graphsurgery.runtime.session.PROVIDERS, or onnx.reference."""
     mode: Mode
-    gate_opened: bool
-    """Whether the alpha of a residual gate was 1 for this, so that what is behind the gate counts."""
-    verdict: Verdict
+    gate_opened: bool = False
+    """Whether the alpha of a residual gate was 1 for this, so that what comes before the gate counts."""
+    weights_drawn: bool = False
+    """Whether the nodes of the file had random weights for this, on both sides (see random_weights.py)."""
+    verdict: Verdict = Verdict.PASSED
     tolerance: Tolerance
     comparisons: int = 0
     worst: Worst | None = None
@@ -89,8 +92,10 @@ class Row:
     placement: Placement | None = None
     """Where each node of the block ran, from the same profile. Only for the block as written: optimisation merges nodes
     and renames them."""
-    weights_drawn: bool = False
-    """Whether the nodes of the file had weights drawn at random for this, on both sides (see drawn.py)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """See :meth:`Report.to_json`."""
+        return {"nodes" if name == "placement" else name: value for name, value in _fields(self).items()}
 
 
 @dataclass(frozen=True)
@@ -102,17 +107,17 @@ class InsertionReport:
     path: str | None
     """Module path of the site; None if it was chosen by another name."""
     tensor: str
-    shape: tuple[int | str | None, ...]
+    shape: tuple[Dimension, ...]
     dtype: str
     tolerance: Tolerance
     compared_with: Reference = PYTORCH
-    rows: tuple[Row, ...] = ()
     inputs: tuple[str, ...] = ()
     """Names of the inputs that were used."""
     activation: str = ""
     """Why the activation that really arrives was not checked; "" if it was."""
     failure: str = ""
     """Why the block could not be compared at all; "" if it could."""
+    rows: tuple[Row, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -120,6 +125,12 @@ class InsertionReport:
         rows = [row for row in self.rows if row.mode is not Mode.QUANTISED]
         compared = any(row.verdict is Verdict.PASSED and row.comparisons for row in rows)
         return compared and not self.failure and all(row.verdict is not Verdict.FAILED for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """See :meth:`Report.to_json`."""
+        found = _fields(self)
+        first = {key: found[key] for key in ("id", "module", "path", "tensor", "shape", "dtype")}
+        return {**first, "passed": self.passed, **found}
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ class Rest:
     sentence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The result of `graphsurgery.verify`."""
 
@@ -187,8 +198,21 @@ class Report:
             "providers": list(self.providers),
             "versions": self.versions,
             "unchanged": {"passed": self.rest.passed, "sentence": self.rest.sentence},
-            "insertions": [_insertion_json(insertion) for insertion in self.insertions],
+            "insertions": [insertion.to_json() for insertion in self.insertions],
         }
+
+    def __repr__(self) -> str:
+        passed = sum(insertion.passed for insertion in self.insertions)
+        verdict = "passed" if self.passed else "FAILED"
+        return f"<Report {verdict}: {self.model}, {passed} of {len(self.insertions)} insertions passed>"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        headers = ("insertion", "block", "run", "verdict", "comparisons", "largest error", "of what is permitted")
+        rows = [row for insertion in self.insertions for row in _html_rows(insertion)]
+        return html_table(headers, [*rows, ("rest of the model", "", "", self.rest.sentence, "", "", "")])
 
     def lines(self) -> list[str]:
         """The report for people, without colours, one line per insertion and per provider."""
@@ -202,51 +226,29 @@ class Report:
         return lines
 
 
-def _insertion_json(insertion: InsertionReport) -> dict[str, Any]:
-    keys = ("id", "module", "path", "tensor")
-    return {
-        **{key: getattr(insertion, key) for key in keys},
-        "shape": list(insertion.shape),
-        "dtype": insertion.dtype,
-        "passed": insertion.passed,
-        "tolerance": _tolerance_json(insertion.tolerance),
-        "compared_with": insertion.compared_with.to_json(),
-        "inputs": list(insertion.inputs),
-        "activation": insertion.activation,
-        "failure": insertion.failure,
-        "rows": [_row_json(row) for row in insertion.rows],
-    }
+def _fields(part: Worst | Row | InsertionReport) -> dict[str, Any]:
+    return {each.name: _plain(getattr(part, each.name)) for each in fields(part)}
 
 
-def _row_json(row: Row) -> dict[str, Any]:
-    worst = row.worst
-    return {
-        "provider": row.provider,
-        "mode": str(row.mode),
-        "gate_opened": row.gate_opened,
-        "weights_drawn": row.weights_drawn,
-        "verdict": str(row.verdict),
-        "tolerance": _tolerance_json(row.tolerance),
-        "comparisons": row.comparisons,
-        "worst": worst and {f.name: _finite(getattr(worst, f.name)) for f in fields(worst)},
-        "worst_case": row.worst_case,
-        "worst_index": list(row.worst_index),
-        "reason": row.reason,
-        "note": row.note,
-        "kernels": dict(row.kernels),
-        "nodes": row.placement.to_json() if row.placement else None,
-    }
-
-
-def _tolerance_json(tolerance: Tolerance) -> dict[str, float]:
-    return {"absolute": tolerance.absolute, "relative": tolerance.relative}
+def _plain(value: Any) -> Any:
+    """A field of a report as JSON has it; what is infinite or not a number is None."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Enum):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _insertion_lines(insertion: InsertionReport) -> list[str]:
-    shape = ", ".join("?" if size is None else str(size) for size in insertion.shape)
     mark = "passed" if insertion.passed else "FAILED"
     place = insertion.path or insertion.tensor
-    lines = [f"{insertion.id}: {insertion.module} after {place}, [{shape}] {insertion.dtype}: {mark}"]
+    lines = [
+        f"{insertion.id}: {insertion.module} after {place}, {shape_text(insertion.shape)} {insertion.dtype}: {mark}"
+    ]
     if insertion.failure:
         lines.append(f"  {insertion.failure}")
     for provider, rows in groupby(insertion.rows, key=_line_of):
@@ -259,25 +261,34 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
     return lines
 
 
-def _line_of(row: Row) -> str:
-    """Optimised and as written share a line, unless they differ in kind."""
-    together = (Mode.OPTIMISED, Mode.AS_WRITTEN)
+def _html_rows(insertion: InsertionReport) -> Iterator[tuple[object, ...]]:
+    """The cells of :meth:`Report._repr_html_`."""
+    whose = (insertion.id, insertion.module)
+    if insertion.failure:
+        yield (*whose, "", f"{Verdict.FAILED}: {insertion.failure}", "", "", "")
+    for row in insertion.rows:
+        verdict = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
+        error = (f"{row.worst.max_abs:.1e}", f"{row.worst.ratio:.2g}") if row.worst else ("", "")
+        yield (*whose, _line_of(row, unnamed=()), verdict, row.comparisons, *error)
+
+
+def _line_of(row: Row, unnamed: Collection[Mode] = (Mode.OPTIMISED, Mode.AS_WRITTEN)) -> str:
+    """How a row was run. Optimised and as written share a line, unless they differ in kind."""
     altered = "with weights drawn at random" if row.weights_drawn else "with the gate open" if row.gate_opened else ""
-    return ", ".join(part for part in (row.provider, "" if row.mode in together else row.mode, altered) if part)
+    return ", ".join(part for part in (row.provider, "" if row.mode in unnamed else row.mode, altered) if part)
 
 
 def _row_lines(rows: list[Row]) -> Iterator[str]:
     compared = [row for row in rows if row.worst is not None]
-    if compared and rows[0].mode is Mode.QUANTISED:
+    if compared:
         worst = Worst.of(row.worst for row in compared if row.worst is not None)
-        verdict = "FAILED" if any(row.verdict is Verdict.FAILED for row in rows) else "passed"
-        yield f"{verdict}  max {worst.max_abs:.1e}, {worst.ratio:.2g} of half a step, within the range of the integers"
-    elif compared:
-        worst = Worst.of(row.worst for row in compared if row.worst is not None)
-        failed = any(row.verdict is Verdict.FAILED for row in compared)
-        count = sum(row.comparisons for row in compared)
-        noun = "comparison" if count == 1 else "comparisons"
-        yield f"{'FAILED' if failed else 'passed'}  {_figures(worst)} of {rows[0].tolerance}  ({count} {noun})"
+        mark = "FAILED" if any(row.verdict is Verdict.FAILED for row in compared) else "passed"
+        if rows[0].mode is Mode.QUANTISED:
+            yield f"{mark}  max {worst.max_abs:.1e}, {worst.ratio:.2g} of half a step, within the range of the integers"
+        else:
+            count = sum(row.comparisons for row in compared)
+            noun = "comparison" if count == 1 else "comparisons"
+            yield f"{mark}  {_figures(worst)} of {rows[0].tolerance}  ({count} {noun})"
     reasons: dict[str, list[Mode]] = {}
     for row in rows:
         if row.verdict is Verdict.FAILED:
@@ -309,7 +320,3 @@ def _figures(worst: Worst) -> str:
 
 def _badness(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -15,24 +15,22 @@ is the rounding of the block's own arithmetic and nothing else.
 The absolute part is meant for signals of order one. It shrinks with a smaller signal (s), because otherwise an input of
 1e-3 could not fail in float16 whatever the block did with it.
 
-Where every operation really is rounded to half precision (stepwise.py, and providers other than the CPU's, which
+Where every operation really is rounded to half precision (rounding.py, and providers other than the CPU's, which
 computes in float32), the error is relative to max(|x|, |y|) instead: attention weighs its input, so an error d of the
-gate is an error d * |x| of the output, however small y is there. stepwise.py rounds where a fused kernel would not, and
+gate is an error d * |x| of the output, however small y is there. rounding.py rounds where a fused kernel would not, and
 gets twice as much. What those runs are there to find, overflow and cancellation, is off by hundreds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..feature_map import Array
 from ..modelfile.record import Insertion
 from ..template.writer import HALVES, computed_in
-
-Array = npt.NDArray[Any]
 
 _SMALLEST_SCALE = 1e-3
 
@@ -72,6 +70,10 @@ class Tolerance:
         """One for arithmetic in half precision: relative to the input as well, and wider by a factor."""
         return Tolerance(self.absolute * factor, self.relative * factor, weighs_input=True)
 
+    def to_json(self) -> dict[str, float]:
+        """The stated part, without what was permitted on top."""
+        return {"absolute": self.absolute, "relative": self.relative}
+
     def __str__(self) -> str:
         return f"{self.absolute:g} + {self.relative:g}*{'max(|x|,|y|)' if self.weighs_input else '|y|'}"
 
@@ -88,7 +90,7 @@ ROUNDED = 2.0
 """How much wider it is where every intermediate result is rounded to half precision."""
 
 
-def judged_as(insertion: Insertion) -> str:
+def comparison_dtype(insertion: Insertion) -> str:
     """The element type whose tolerance a block is held to: the coarser one of its site's and its own."""
     computed = computed_in(insertion.site.dtype, insertion.precision)
     return computed if computed in HALVES else insertion.site.dtype

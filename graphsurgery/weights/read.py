@@ -48,7 +48,7 @@ def _safetensors(path: Path) -> Checkpoint:
         from safetensors.numpy import load_file
     except ImportError:
         raise MissingDependency(
-            "reading .safetensors needs the package safetensors: pip install graphsurgery[weights]"
+            'reading .safetensors needs the package safetensors: pip install "graphsurgery[weights]"'
         ) from None
     try:
         return Checkpoint(path.name, dict(load_file(path)))

@@ -35,7 +35,7 @@ def read(path: Path) -> Checkpoint:
     try:
         import torch  # noqa: F401 - for those below
     except ImportError:
-        raise MissingDependency(f"reading {path.suffix} needs torch: pip install graphsurgery[torch]") from None
+        raise MissingDependency(f'reading {path.suffix} needs torch: pip install "graphsurgery[torch]"') from None
     loaded, whole = _loaded(path)
     state = state_dict_search.find(loaded)
     if state is None:

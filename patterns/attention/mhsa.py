@@ -161,5 +161,5 @@ class MHSA(Block):
 def _offsets(table: Array, side: int) -> Array:
     """[2 side - 1, d] -> [1, 1, query, d, key]: the row of the table for each place of a query and of a key."""
     places = np.arange(side)
-    rows: Array = table[places[None] - places[:, None] + side - 1]
-    return rows.transpose(0, 2, 1)[None, None]
+    rows: Array = table[places[None] - places[:, None] + side - 1].transpose(0, 2, 1)[None, None]
+    return rows

@@ -176,7 +176,8 @@ class SwinBlock(Block):
         values = np.roll(values, (-shift, -shift), (0, 1))
         tall, wide = values.shape
         values = values.reshape(tall // window, window, wide // window, window)
-        return values.transpose(0, 2, 1, 3).reshape(-1, window * window)
+        ordered: Array = values.transpose(0, 2, 1, 3).reshape(-1, window * window)
+        return ordered
 
     def _attended(self, t: Template, tokens: Variable) -> Variable:
         """Attention within the windows and the output projection, [N, windows, window^2, C]."""

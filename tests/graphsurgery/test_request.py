@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import re
+from dataclasses import MISSING, fields, replace
+from typing import Any, Union
 
 import pytest
+import typer
 
 import graphsurgery
-from graphsurgery.errors import RequestError
+from graphsurgery.cli.main import application
+from graphsurgery.errors import RecipeError, RequestError
+from graphsurgery.recipe import Recipe
+from graphsurgery.request import Request, arguments, fits
 from tests import models
 
 SELECTORS = "is a selector or a list of selectors, each a text such as '/model.8', not"
@@ -30,8 +37,8 @@ SETTINGS = "settings are hyper-parameters by name, as in {'reduction': 8}, not"
         ({"settings": ["e_lambda"]}, f"{SETTINGS} ['e_lambda']"),
         ({"settings": "e_lambda=1"}, f"{SETTINGS} 'e_lambda=1'"),
         ({"settings": {1: 2}}, f"{SETTINGS} {{1: 2}}"),
-        ({"seed": "3"}, "seed is a whole number, not '3'"),
-        ({"seed": True}, "seed is a whole number, not True"),
+        ({"seed": "3"}, "seed is a whole number from 0 on, not '3'"),
+        ({"seed": True}, "seed is a whole number from 0 on, not True"),
     ],
 )
 def test_wrong_types(given: dict[str, Any], words: str) -> None:
@@ -45,3 +52,72 @@ def test_one_and_several() -> None:
     once = graphsurgery.insert(models.detector(), "simam", after="/model.2").to_bytes()
     for after in (["/model.2"], ("/model.2",), iter(["/model.2"]), {"/model.2"}):
         assert graphsurgery.insert(models.detector(), "simam", after=after, settings=None).to_bytes() == once  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- one declaration
+
+
+def test_insert_has_the_arguments_that_request_declares() -> None:
+    """Its signature is written out for editors; names, order and defaults are those of the fields."""
+    model, *given = inspect.signature(graphsurgery.insert).parameters.values()
+    assert model.name == "model"
+    assert [each.name for each in given] == [each.name for each in fields(Request)]
+    for each in given:
+        default = arguments()[each.name].default
+        empty = {} if each.default is None and each.name == "settings" else each.default
+        assert (inspect.Parameter.empty if default is MISSING else default) == empty
+        assert re.search(rf"^    (\w+, )?{each.name}(, \w+)?:$", graphsurgery.insert.__doc__ or "", re.MULTILINE)
+
+
+def test_the_command_has_an_option_for_each() -> None:
+    command = typer.main.get_command(application("insert")).commands["insert"]  # type: ignore[attr-defined]
+    options = {each.name: each for each in command.params}
+    for name, declared in arguments().items():
+        option = options[name]
+        assert max(option.opts, key=len) == {"settings": "--set"}.get(name, f"--{name.replace('_', '-')}")
+        assert option.help
+        assert "\ue000" not in option.help
+        assert set(declared.argument.choices) <= set((option.metavar or "").split("|"))
+
+
+@pytest.mark.parametrize("name", list(arguments()))
+def test_a_recipe_has_a_key_for_each(name: str) -> None:
+    """A value of the wrong type comes as far as the check of that field, and is told with its name."""
+    entry = {"module": "simam", "after": "/a", name: 7.5}
+    with pytest.raises(RecipeError, match=rf"entry 1 of the recipe: .*{name.replace('_', '.')}.* 7\.5") as raised:
+        Recipe.from_text(str([entry]))
+    assert raised.value.option == name
+
+
+def test_a_request_is_checked_when_it_is_made_and_when_it_is_altered() -> None:
+    request = Request("simam", "/model.8")  # type: ignore[arg-type]
+    assert request.after == ("/model.8",)
+    with pytest.raises(RequestError, match=r"give after= or before=, not both") as raised:
+        replace(request, before=("/model.9",))
+    assert raised.value.option == "after"
+    with pytest.raises(
+        RequestError, match=r"there is no target 'npu'; it is one of tensorrt, onnxruntime, dla"
+    ) as raised:
+        replace(request, target="npu")
+    assert (raised.value.option, raised.value.candidates) == ("target", ("tensorrt", "onnxruntime", "dla"))
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (True, bool, True),
+        (None, str | None, True),
+        (None, Union[int, str], False),  # noqa: UP007
+        (("a", "b"), tuple[str, ...], True),
+        (("a", 1), tuple[str, ...], False),
+        (["a"], tuple[str, ...], False),
+        ({"a": 1}, dict[str, Any], True),
+        ({1: 1}, dict[str, Any], False),
+        ({"a": {"b": 1.5}}, dict[str, dict[str, int]], False),
+        ([], dict[str, Any], False),
+    ],
+)
+def test_values_against_types(value: object, hint: Any, expected: bool) -> None:
+    assert fits(value, hint) is expected

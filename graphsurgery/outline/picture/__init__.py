@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .svg import as_html, as_svg
+from .svg import draw, page
 
-__all__ = ["as_html", "as_svg"]
+__all__ = ["draw", "page"]

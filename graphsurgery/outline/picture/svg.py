@@ -1,11 +1,11 @@
-"""The drawing as text: an SVG that needs nothing beside it, and an HTML page around it.
+"""SVG: the drawing as text that needs no other file, and an HTML page around it.
 
 The same model gives the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
@@ -14,7 +14,8 @@ from .layout import BOX, Box, Drawing, Line, arrange
 
 if TYPE_CHECKING:
     from ...modelfile.record import Insertion
-    from ..outline import Outline, Row
+    from ..edges import Edge
+    from ..rows import Row
 
 _COLOURS = {  # fill and stroke
     "backbone": ("#e3eefc", "#2f6db5"),
@@ -30,39 +31,40 @@ _RADIUS = 7.0
 _LEGEND = 44.0
 
 
-def as_svg(outline: Outline) -> str:
-    """The block-level graph of a model."""
-    drawing = arrange(*_parts(outline))
-    return "".join(f"{line}\n" for line in _svg(drawing, outline.name))
+def draw(name: str, rows: Sequence[Row], edges: Sequence[Edge], insertions: Mapping[str, Insertion]) -> str:
+    """The block-level graph of the model ``name``; ``insertions`` by id."""
+    drawing = arrange(*parts(rows, edges, insertions))
+    return "".join(f"{line}\n" for line in _elements(drawing, name))
 
 
-def as_html(outline: Outline) -> str:
-    """The same as a page; pointing at a box tells its tensor, its readers and whether a block does well behind it."""
+def page(name: str, picture: str) -> str:
+    """A page that shows an SVG picture."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{_text(outline.name)}</title>\n"
+        f"<title>{_text(name)}</title>\n"
         "<style>body { margin: 0; background: #ffffff; } svg { display: block; margin: auto; } "
         "g.box:hover rect { stroke-width: 3.5; }</style>\n</head>\n<body>\n"
-        f"{as_svg(outline)}</body>\n</html>\n"
+        f"{picture}</body>\n</html>\n"
     )
 
 
 # ---------------------------------------------------------------------- what is drawn
 
 
-def _parts(outline: Outline) -> tuple[list[Box], list[tuple[str, str]]]:
-    rows, edges = outline.rows(), outline.edges()
-    by_id = outline.insertions()
+def parts(
+    rows: Sequence[Row], edges: Sequence[Edge], insertions: Mapping[str, Insertion]
+) -> tuple[list[Box], list[tuple[str, str]]]:
+    """The boxes, and the wires between them as pairs of keys."""
     boxes: list[Box] = []
     if any(edge.source is None for edge in edges):
         first = rows[0].role if rows else None
         boxes.append(Box("input", "end", first or "backbone", 1, "input", "", "input of the model"))
     for row in rows:
         boxes.append(_row_box(row))
-        boxes += [_inserted_box(by_id[each], row) for each in row.insertions if each in by_id]
+        boxes += [_inserted_box(insertions[each], row) for each in row.insertions if each in insertions]
     known = {box.key for box in boxes}
     stray = [each for edge in edges for each in edge.through if f"inserted {each}" not in known]
-    boxes += [_inserted_box(by_id[each], None) for each in dict.fromkeys(stray)]
+    boxes += [_inserted_box(insertions[each], None) for each in dict.fromkeys(stray)]
     if any(edge.target is None for edge in edges):
         last = rows[-1] if rows else None
         role = (last.role if last else None) or "backbone"
@@ -103,7 +105,7 @@ def _inserted_box(insertion: Insertion, row: Row | None) -> Box:
 # ---------------------------------------------------------------------- how it is written
 
 
-def _svg(drawing: Drawing, name: str) -> Iterator[str]:
+def _elements(drawing: Drawing, name: str) -> Iterator[str]:
     width, height = max(drawing.width, 560.0), drawing.height + _LEGEND
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_n(width)}" height="{_n(height)}" '
@@ -193,7 +195,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _cut_front(text: str, most: int) -> str:
-    """The end of a long text: the end of a path and the size behind it tell more than its beginning."""
+    """The end of a long text: the end of a path and the size after it say more than its beginning."""
     return text if len(text) <= most else "…" + text[1 - most :]
 
 

@@ -111,7 +111,14 @@ def test_the_interval_holds_the_median_and_narrows() -> None:
     (a, b), (c, d) = interval(few), interval(many)
     assert a < np.median(few) < b
     assert d - c < (b - a) / 3
-    assert interval(few, 0.5)[1] < b
+    assert interval(few, 0.5)[0] < interval(few, 0.5)[1] < b
+
+
+def test_a_difference_whose_interval_holds_zero_is_noise_even_where_the_control_has_none() -> None:
+    before = [10.0] * 6
+    found = Difference.of(before, [9.0, 9.1, 9.4, 10.1, 10.6, 11.0], before)
+    assert (found.noise, found.low < 0 < found.high) == (0.0, True)
+    assert found.verdict is Verdict.BELOW_NOISE
 
 
 def dynamic() -> ModelFile:
@@ -138,7 +145,7 @@ def test_open_sizes_are_chosen_and_said() -> None:
 
 
 def test_open_sizes_as_asked_for() -> None:
-    found = inputs_for(dynamic(), ["images=4x3x96x64"], batch=4)
+    found = inputs_for(dynamic(), {"images": (4, 3, 96, 64)}, batch=4)
     assert {name: array.shape for name, array in found.arrays.items()} == {"images": (4, 3, 96, 64), "im_shape": (4, 2)}
     assert found.arrays["im_shape"].tolist() == [[96, 64]] * 4
     assert not any(text.startswith("images") for text in found.chosen)
@@ -148,16 +155,13 @@ def test_open_sizes_as_asked_for() -> None:
 @pytest.mark.parametrize(
     ("shapes", "batch", "said"),
     [
-        (["images"], None, "takes NAME=1x3x640x640"),
-        (["images=1x3xax4"], None, "takes NAME=1x3x640x640"),
-        (["images=0x3x4x4"], None, "takes NAME=1x3x640x640"),
-        (["picture=1x3x4x4"], None, "no input 'picture'; it has images"),
-        (["images=1x3x64x64"], None, "1x3x64x64 does not fit the input images, whose shape is 1x3x320x320"),
-        (["images=1x3x320"], None, "does not fit"),
-        ([], 2, "the input images has a batch of 1, which cannot be made 2"),
+        ({"picture": (1, 3, 4, 4)}, None, "no input 'picture'; it has images"),
+        ({"images": (1, 3, 64, 64)}, None, "1x3x64x64 does not fit the input images, whose shape is 1x3x320x320"),
+        ({"images": (1, 3, 320)}, None, "does not fit"),
+        ({}, 2, "the input images has a batch of 1, which cannot be made 2"),
     ],
 )
-def test_shapes_that_do_not_fit(shapes: list[str], batch: int | None, said: str) -> None:
+def test_shapes_that_do_not_fit(shapes: dict[str, tuple[int, ...]], batch: int | None, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         inputs_for(ModelFile.load(DETECTOR), shapes, batch)
 
@@ -175,6 +179,11 @@ def test_a_whole_model_against_itself_without_its_insertions() -> None:
     assert timed.after.kernels["cpu"] > timed.before.kernels["cpu"] == timed.control.kernels["cpu"]
     assert (provider["tf32"], provider["gpus_after"]) == (None, [])
     assert any("difference" in line for line in report.lines())
+    assert repr(report).startswith(
+        "<BenchReport of detector.onnx against itself without its insertions: cpu difference"
+    )
+    assert str(report).splitlines() == list(report.lines())
+    assert report._repr_html_().count("<td>") == 7
 
 
 def test_the_baseline_is_really_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +199,7 @@ def test_the_baseline_is_really_the_original(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_refused() -> None:
-    with pytest.raises(RequestError, match="no insertions made by graphsurgery; name a --baseline"):
+    with pytest.raises(RequestError, match="no insertions made by graphsurgery; name a baseline="):
         bench(DETECTOR)
     with pytest.raises(RequestError, match="do not have the same inputs: they differ in im"):
         bench(DETECTOR, dynamic())
@@ -198,6 +207,11 @@ def test_refused() -> None:
         bench(DETECTOR, DETECTOR, rounds=1)
     with pytest.raises(MissingProvider, match="no coreml provider"):
         bench(DETECTOR, DETECTOR, providers=["coreml"])
+
+
+def test_no_size_is_zero() -> None:
+    with pytest.raises(RequestError, match="0x3x96x64 does not fit the input images, whose shape is "):
+        inputs_for(dynamic(), {"images": (0, 3, 96, 64)})
 
 
 def test_precision() -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from graphsurgery.blocks.block import Array, Block
+from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.cards import cards
 from graphsurgery.cards.facts import Facts, short_paper
-from graphsurgery.errors import BlockError
+from graphsurgery.errors import BlockError, as_flag
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
@@ -119,5 +120,19 @@ def test_a_section_of_the_page() -> None:
 
 
 def test_the_page_of_the_blocks_is_current() -> None:
-    text = "".join(f"{line}\n" for line in cards._single_spaced(cards.document()))
+    text = "".join(f"{line}\n" for line in cards.document())
     assert text == DOCUMENT.read_text(encoding="utf-8"), "run: python -m graphsurgery.cards > docs/blocks.md"
+
+
+def test_a_card_reads_well_in_a_shell_and_a_notebook() -> None:
+    card = cards.block("ge")
+    assert repr(card) == "<Card of ge: Gather-Excite>"
+    assert "hyper-parameters, for settings=" in str(card).splitlines()
+    assert "hyper-parameters, for --set" in list(card.lines(as_flag))
+    assert card._repr_html_().count("<tr>") == 1 + len(card.to_json()["variants"])
+    with pytest.raises(BlockError, match="no block"):
+        cards.block("nonsense")
+
+
+def test_every_block_has_a_card() -> None:
+    assert {card.name for card in cards.blocks()} == set(all_blocks())

@@ -53,7 +53,7 @@ def test_weights_beside_the_recipe(cli: Any, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- {module: se}", "entry 1 of recipe.yaml has no 'after'"),
+        ("- {module: se}", "entry 1 of recipe.yaml: where should se go? give after: SELECTOR or before: SELECTOR"),
         ("- {module: se, after: /model.8}\n- {module: se, after: /model.8, strength: 3}", "entry 2 of recipe.yaml has"),
         ("- module: [", "recipe.yaml is not YAML: line"),
         ("- {module: se, after: /model.99}", "no module of the model matches"),

@@ -141,7 +141,7 @@ def test_unknown_module(command: Any, unchanged: Any) -> None:
         (("--module", "se", "--init", "random"), "it is one of default, identity"),
         (("--module", "se", "--gate", "half"), "it is one of none, residual"),
         (("--module", "simam", "--init", "identity"), "--gate residual"),
-        (("--module", "simam", "--target", "npu"), "the targets are tensorrt, onnxruntime"),
+        (("--module", "simam", "--target", "npu"), "it is one of tensorrt, onnxruntime"),
         (("--module", "simam", "--lowering", "fast"), "has no lowering 'fast'"),
         (("--module", "simam", "--providers", "gpu"), "no provider called 'gpu'"),
         (("--module", "simam", "--no-verify", "--providers", "cpu"), "--no-verify does not go with --providers"),

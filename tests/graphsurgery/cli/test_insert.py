@@ -119,7 +119,7 @@ def test_in_front_of_a_module(cli: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "say where to put simam: --after SELECTOR, or --before SELECTOR"),
+        ((), "where should simam go? give --after SELECTOR or --before SELECTOR"),
         (("-a", "/model.4", "-b", "/model.5"), "give --after or --before, not both"),
         (("-b", "/model.5", "--consumers", "/model.5"), "--consumers goes with --after"),
         (

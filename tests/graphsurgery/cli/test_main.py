@@ -53,7 +53,7 @@ def test_without_a_command(cli: Any) -> None:
         (("inser",), "no such command 'inser'"),
         (("insert", "--modul", "se"), "no such option"),
         (("insert", "--after", "/model.8"), "missing option '--module'"),
-        (("insert", "--module", "se"), "say where to put se: --after SELECTOR, or --before SELECTOR"),
+        (("insert", "--module", "se"), "where should se go? give --after SELECTOR or --before SELECTOR"),
         (("diff", "detector.onnx"), "missing argument 'B'"),
         (("apply",), "missing argument 'RECIPE'"),
         (("sites", "a", "b", "c"), "unexpected extra argument"),

@@ -37,7 +37,7 @@ def chain(length: int, name: Callable[[int], str] = "n{}".format) -> list[onnx.N
 
 
 def compare(a: Model, b: Model) -> Difference:
-    return diff(gsx.ModelFile.load(a), gsx.ModelFile.load(b), ("a", "b"))
+    return diff(gsx.ModelFile.load(a), gsx.ModelFile.load(b), names=("a", "b"))
 
 
 def changes(difference: Difference) -> dict[str, list[tuple[str, str, tuple[str, ...]]]]:
@@ -58,7 +58,7 @@ def edited(edit: Callable[[Model], object], nodes: list[onnx.NodeProto] | None =
 def test_identical() -> None:
     model = gsx.ModelFile.load(DETECTOR)
     for other in (model, gsx.ModelFile.load(DETECTOR), gsx.ModelFile.load(DETECTOR.read_bytes())):
-        difference = diff(model, other, ("a", "b"))
+        difference = diff(model, other, names=("a", "b"))
         assert difference.empty
         assert difference.lines() == ["a and b are identical"]
         assert difference.to_json()["identical"] is True
@@ -123,6 +123,36 @@ def test_operator_inputs_and_outputs() -> None:
 def test_a_renamed_node_is_found_by_its_output() -> None:
     found = changes(edited(lambda model: setattr(model.graph.node[1], "name", "renamed")))
     assert found == {"nodes": [("changed", "renamed", ("name: n1 -> renamed",))]}
+
+
+def test_a_nameless_node_is_found_by_what_it_reads() -> None:
+    def edit(model: Model) -> None:
+        model.graph.node[1].output[0] = model.graph.node[2].input[0] = "other"
+
+    assert changes(edited(edit, chain(4, lambda i: ""))) == {
+        "nodes": [
+            ("changed", "the node that makes other", ("output 0: t2 -> other",)),
+            ("changed", "the node that makes t3", ("input 0: t2 -> other",)),
+        ]
+    }
+
+
+def test_a_name_says_more_than_an_output() -> None:
+    def edit(model: Model) -> None:
+        first, second = model.graph.node[0].output, model.graph.node[1].output
+        first[0], second[0] = second[0], first[0]
+
+    assert changes(edited(edit, chain(4)))["nodes"] == [
+        ("changed", "n0", ("output 0: t1 -> t2",)),
+        ("changed", "n1", ("output 0: t2 -> t1",)),
+    ]
+
+
+def test_metadata_of_a_node() -> None:
+    def edit(model: Model) -> None:
+        model.graph.node[1].metadata_props.add(key="layer", value="7")
+
+    assert changes(edited(edit)) == {"nodes": [("changed", "n1", ("metadata layer: (none) -> 7",))]}
 
 
 @pytest.mark.parametrize("name", ["", "same"])
@@ -268,6 +298,33 @@ def test_external_data(tmp_path: Path) -> None:
     (tmp_path / "b" / "w.bin").unlink()
     with pytest.raises(ExternalDataError, match="is missing"):
         diff(a, b)
+
+
+def test_another_place_in_the_same_external_file(tmp_path: Path) -> None:
+    def at(offset: int) -> gsx.ModelFile:
+        model = build(chain(1))
+        weight = model.graph.initializer.add(name="outside", data_type=TensorProto.FLOAT, dims=[4])
+        weight.data_location = TensorProto.EXTERNAL
+        for key, text in (("location", "w.bin"), ("offset", str(offset)), ("length", "16")):
+            weight.external_data.add(key=key, value=text)
+        path = tmp_path / f"at{offset}.onnx"
+        path.write_bytes(model.SerializeToString())
+        return gsx.ModelFile.load(path)
+
+    (tmp_path / "w.bin").write_bytes(np.arange(12, dtype=np.float32).tobytes())
+    assert changes(diff(at(0), at(16))) == {
+        "initializers": [("changed", "outside", ("external offset: 0 -> 16", "its values differ"))]
+    }
+
+
+def test_it_reads_well_in_a_shell_and_a_notebook() -> None:
+    found = diff(DETECTOR, gsx.insert(DETECTOR, "simam", after="/model.8").to_bytes(), names=("a", "<b>"))
+    assert repr(found).startswith("<Difference of a and <b>: nodes: ")
+    assert str(found).splitlines() == found.lines()
+    table = found._repr_html_()
+    assert table.count("<tr>") == 1 + sum(len(each) for each in found.changes.values())
+    assert "<td>/model.9/cv1/conv/Conv</td>" in table
+    assert repr(diff(DETECTOR, DETECTOR)) == "<Difference of detector.onnx and detector.onnx: identical>"
 
 
 def test_large_graphs_take_work_in_proportion() -> None:

@@ -410,7 +410,7 @@ def test_recipes(tmp_path: Path, folder: Path) -> None:
     names = [str(tmp_path / name) for name in ("recipe.yaml", "in.onnx")]
     assert main(["apply", *names, "--images", str(folder), "--no-verify", "-q", "-o", str(tmp_path / "out.onnx")]) == 0
     assert (tmp_path / "out.onnx").read_bytes() == same.to_bytes()
-    with pytest.raises(RecipeError, match="'qdq' in entry 1"):
+    with pytest.raises(RecipeError, match="entry 1 of the recipe: there is no qdq 8"):
         Recipe.from_text("- {module: simam, after: model.1, qdq: 8}")
 
 

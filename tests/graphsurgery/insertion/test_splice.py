@@ -731,13 +731,13 @@ def test_same_bytes_of_large_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"after": ()}, "say where to put simam: --after SELECTOR"),
+        ({"after": ()}, r"where should simam go\? give after=SELECTOR or before=SELECTOR"),
         ({"after": "/model.2", "gate": "open"}, "there is no gate 'open'; it is one of none, residual"),
         ({"after": "/model.2", "init": "zeros"}, "there is no init 'zeros'; it is one of default, identity"),
-        ({"after": "/model.2", "init": "identity", "weights": "w.npz"}, "not from both: drop --init or --weights"),
+        ({"after": "/model.2", "init": "identity", "weights": "w.npz"}, "not from both: drop init= or weights="),
         (
             {"after": "/model.2", "target": "tpu"},
-            "there is no target 'tpu'; the targets are tensorrt, onnxruntime",
+            "there is no target 'tpu'; it is one of tensorrt, onnxruntime",
         ),
         ({"after": "/model.2", "lowering": "fast"}, "simam has no lowering 'fast' at model.2; it has"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,9 +11,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
+from graphsurgery.errors import RequestError
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.outline.edges import Edge
-from graphsurgery.outline.outline import OUTPUT, Outline, Row
+from graphsurgery.outline.outline import Outline
+from graphsurgery.outline.outline import outline as outline_of
+from graphsurgery.outline.rows import OUTPUT, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.selection.sites import SiteFinder
@@ -261,3 +265,24 @@ def test_a_cycle() -> None:
     found = outline(model(nodes, [value("x")], [value("y")]))
     assert [each.tensor for each in found.rows()] == ["y"]
     assert found.edges() == [Edge(None, "op:Relu[1]", ()), Edge("op:Relu[1]", None, ())]
+
+
+def test_a_python_user_sees_the_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    onnx.save(model([node("Relu", ["x"], ["y"], "/a/Relu")], [value("x")], [value("y")]), path)
+    found = outline_of(path)
+    assert repr(found) == "<Outline of small.onnx: 1 places, 1 advisable>"
+    assert str(found) == "\n".join(str(each) for each in found.rows())
+    assert found._repr_html_() == found.as_svg()
+
+
+def test_a_row_in_a_shell() -> None:
+    assert str(row(yolov8n().rows(), "C2f[3]")) == "C2f[3]: /model.8, [1, 256, 20, 20], stride 32, backbone, advisable"
+
+
+def test_nothing_is_drawn_of_a_model_without_a_map() -> None:
+    flat = model([node("Relu", ["x"], ["y"])], [value("x", [2, 3])], [value("y", [2, 3])])
+    found = outline(flat)
+    assert found._repr_html_() is None
+    with pytest.raises(RequestError, match="cannot be drawn"):
+        found.as_svg()

@@ -12,9 +12,8 @@ import pytest
 import graphsurgery as gsx
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.outline.outline import Outline
-from graphsurgery.outline.picture import as_html, as_svg
 from graphsurgery.outline.picture.layout import BOX, Box, Drawing, arrange
-from graphsurgery.outline.picture.svg import _parts
+from graphsurgery.outline.picture.svg import parts
 from graphsurgery.outline.picture.tracks import tracks
 from graphsurgery.selection.sites import SiteFinder
 from tests.exports import export
@@ -34,6 +33,10 @@ def outline(name: str) -> Outline:
     for block, after in CASES[name]:
         given = gsx.insert(given, block, after=after)
     return Outline(SiteFinder(given))
+
+
+def drawn_parts(found: Outline) -> tuple[list[Box], list[tuple[str, str]]]:
+    return parts(found.rows(), found.edges(), found.insertions())
 
 
 def _inside(box: Box, low: tuple[float, float], high: tuple[float, float]) -> bool:
@@ -61,7 +64,7 @@ def check(drawing: Drawing) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_overlaps(name: str) -> None:
-    check(arrange(*_parts(outline(name))))
+    check(arrange(*drawn_parts(outline(name))))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -103,7 +106,7 @@ def test_thousands_of_lines_are_drawn(shape: str) -> None:
 
 
 def test_neck_turns_round_in_columns_of_its_own() -> None:
-    boxes = {box.title: box for box in arrange(*_parts(outline("yolov8n"))).boxes}
+    boxes = {box.title: box for box in arrange(*drawn_parts(outline("yolov8n"))).boxes}
     column = {title: box.column for title, box in boxes.items()}
     assert column["Conv[0]"] == column["SPPF[0]"] == 0
     assert column["Upsample[0]"] == column["C2f[5]"] == 1
@@ -115,13 +118,13 @@ def test_neck_turns_round_in_columns_of_its_own() -> None:
 
 
 def test_inserted_blocks_are_between_and_stand_out() -> None:
-    root = ElementTree.fromstring(as_svg(outline("yolov8n")))
+    root = ElementTree.fromstring(outline("yolov8n").as_svg())
     fills = {}
     for group in root.iter(f"{SVG}g"):
         fills[group.findall(f"{SVG}text")[0].text] = group.findall(f"{SVG}rect")[0].get("fill")
     assert fills["simam"] == fills["se"]
     assert fills["simam"] not in {fill for title, fill in fills.items() if title not in ("simam", "se")}
-    drawing = arrange(*_parts(outline("yolov8n")))
+    drawing = arrange(*drawn_parts(outline("yolov8n")))
     wires = {(line.source.title, line.target.title) for line in drawing.lines}
     assert {
         ("C2f[3]", "simam"),
@@ -134,7 +137,7 @@ def test_inserted_blocks_are_between_and_stand_out() -> None:
 
 
 def test_labels() -> None:
-    text = as_svg(outline("rtdetr-l"))
+    text = outline("rtdetr-l").as_svg()
     root = ElementTree.fromstring(text)
     labels = [element.text for element in root.iter(f"{SVG}text")]
     for label in ("HGBlock[4]", "/model.7 · 1024×40×40", "model.7.simam", "stride 16", "neck", "inserted block"):
@@ -148,7 +151,7 @@ def test_labels() -> None:
 
 def test_the_same_model_gives_the_same_bytes() -> None:
     path = export("yolov8n", "simplified")
-    drawn = {as_html(Outline(SiteFinder(ModelFile.load(path)))) for _ in range(2)}
+    drawn = {Outline(SiteFinder(ModelFile.load(path))).as_html() for _ in range(2)}
     assert len(drawn) == 1
 
 
@@ -158,15 +161,15 @@ def test_names_are_escaped() -> None:
         node("Relu", ["</svg><script>&\x1b"], ["y"], "/c/Relu"),
     ]
     found = Outline(SiteFinder(ModelFile.load(model(nodes, [value("x")], [value("y")]))))
-    root = ElementTree.fromstring(as_svg(found))
-    assert "<script>" not in as_html(found)
+    root = ElementTree.fromstring(found.as_svg())
+    assert "<script>" not in found.as_html()
     assert any("</svg><script>&\ufffd" in (element.text or "") for element in root.iter(f"{SVG}title"))
 
 
 def test_it_needs_nothing_beside_it() -> None:
-    for text in (as_svg(outline("yolov8n")), as_html(outline("yolov8n"))):
+    for text in (outline("yolov8n").as_svg(), outline("yolov8n").as_html()):
         without = text.replace("http://www.w3.org/2000/svg", "")
         assert "http" not in without
         assert "<script" not in without
         assert "@import" not in without
-    assert as_html(outline("yolov8n")).startswith("<!DOCTYPE html>")
+    assert outline("yolov8n").as_html().startswith("<!DOCTYPE html>")

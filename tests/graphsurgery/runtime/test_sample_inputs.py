@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +186,6 @@ def test_a_model_without_an_image_input(tmp_path: Path) -> None:
 
 def test_without_pillow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _save(tmp_path / "a.png")
-    real = builtins.__import__
-
-    def without_pillow(name: str, *arguments: Any, **more: Any) -> Any:
-        if name == "PIL":
-            raise ImportError(name)
-        return real(name, *arguments, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without_pillow)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(MissingDependency, match=r"graphsurgery\[images\]"):
         list(image_feeds([NCHW], tmp_path, 640))

@@ -12,8 +12,9 @@ import torch
 from onnx import NodeProto, helper, numpy_helper
 
 from graphsurgery.blocks.reference import PYTORCH, Reference
+from graphsurgery.feature_map import numpy_dtype
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.verification import Rest, verify
+from graphsurgery.verification import Rest, comparison
 
 CHANNELS = 4
 
@@ -111,7 +112,7 @@ def simam(
     gate: str = "none",
 ) -> ModelWithInsertions:
     """images [1, 3, size, size] -> Conv -> SimAM (as these steps) -> ``tail``."""
-    kind = helper.np_dtype_to_tensor_dtype(verify.numpy_dtype(dtype))
+    kind = helper.np_dtype_to_tensor_dtype(numpy_dtype(dtype))
     nodes = [_node(step, kind) for step in steps]
     names = {name for node in nodes for name in node.input}
     area = size * size
@@ -136,7 +137,7 @@ def simam(
         "detector",
         [helper.make_tensor_value_info("images", kind, ["n", 3, "h", "w"] if dynamic else [1, 3, size, size])],
         [helper.make_tensor_value_info("output", kind, shape)],
-        [numpy_helper.from_array(v.astype(verify.numpy_dtype(dtype)), k) for k, v in weights.items()],
+        [numpy_helper.from_array(v.astype(numpy_dtype(dtype)), k) for k, v in weights.items()],
     )
     proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     model = ModelWithInsertions.load(proto)
@@ -155,9 +156,9 @@ def _node(step: tuple[str, list[str], str], kind: int) -> NodeProto:
 @pytest.fixture
 def make_simam(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelWithInsertions]:
     """:func:`simam`; the rest of such a model is not looked at."""
-    monkeypatch.setattr(verify, "block_of", lambda insertion: ByHand())
-    monkeypatch.setattr(verify, "module_of", lambda insertion, model, trust: insertion.make_twin().double().eval())
-    monkeypatch.setattr(verify, "_rest", lambda model, original: Rest(True, "not looked at in this test"))
+    monkeypatch.setattr(comparison, "block_of", lambda insertion: ByHand())
+    monkeypatch.setattr(comparison, "module_of", lambda insertion, model, trust: insertion.make_twin().double().eval())
+    monkeypatch.setattr(comparison, "_rest", lambda model, original: Rest(True, "not looked at in this test"))
     return simam
 
 

@@ -57,3 +57,55 @@ def test_rounding_is_measured_in_half_precision_for_any_module(dtype: str) -> No
         assert found == 0.0
     else:
         assert UNITS[dtype] < found < 20 * UNITS[dtype]
+
+
+class Constant(torch.nn.Module):
+    """Gives the same values whatever its input is, with no operator that could be perturbed."""
+
+    sharp = True
+
+    def __init__(self, *, learned: bool) -> None:
+        super().__init__()
+        values = torch.full((1, 2, 3, 3), 5.0, dtype=torch.float64)
+        self.values = torch.nn.Parameter(values) if learned else values
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.values.detach()
+
+
+FIVES = np.full((1, 2, 3, 3), 5.0)
+
+
+def test_the_rounding_of_the_result_itself_is_permitted() -> None:
+    """24 units of what the output rounds to in float32, and 4 in half precision, where nothing else moves."""
+    module = Constant(learned=False)
+    assert Conditioning(module, "float32").slack(FIVES, FIVES) == pytest.approx(24 * UNITS["float32"] * 5)
+    assert Conditioning(module, "float16").relative(FIVES, FIVES) == pytest.approx(4 * UNITS["float16"])
+
+
+def test_the_weights_are_perturbed() -> None:
+    moved = Conditioning(Constant(learned=True), "float32").slack(FIVES, FIVES)
+    assert 1.5 < moved / (24 * UNITS["float32"] * 5) <= 2
+
+
+class Scaled(torch.nn.Module):
+    """A millionth of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 1e-6
+
+
+class Pooled(torch.nn.Module):
+    """The mean of each channel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+def test_rounding_is_relative_to_the_input_where_that_is_larger() -> None:
+    found = Conditioning(Scaled(), "float16").relative(FIVES, FIVES * 1e-6)
+    assert found == pytest.approx(4 * UNITS["float16"], rel=1e-4)
+
+
+def test_no_rounding_is_measured_for_an_output_of_another_shape() -> None:
+    assert Conditioning(Pooled(), "float16").relative(FIVES, FIVES[:, :, :1, :1]) == 0.0

@@ -14,7 +14,7 @@ import pytest
 from graphsurgery.errors import MissingDependency, MissingProvider, RequestError
 from graphsurgery.runtime import session as session_module
 from graphsurgery.runtime.placement import Kernel
-from graphsurgery.verification import Verdict, runners, verify
+from graphsurgery.verification import Verdict, comparison, runners, verify
 
 Make = Callable[..., Any]
 
@@ -32,11 +32,11 @@ def test_a_provider_that_is_missing_is_an_error_before_anything_runs(
 
 def test_cuda_is_used_by_default_where_it_starts(make_simam: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify(make_simam()).providers == (("cpu", "cuda") if session_module.usable("cuda") else ("cpu",))
-    monkeypatch.setattr(verify, "usable", lambda name: True)
-    assert verify._providers(None) == ("cpu", "cuda")
-    monkeypatch.setattr(verify, "usable", lambda name: False)
-    assert verify._providers(None) == ("cpu",)
-    assert verify._providers(["CPU", "cpu"]) == ("cpu",)
+    monkeypatch.setattr(comparison, "usable", lambda name: True)
+    assert comparison._providers(None) == ("cpu", "cuda")
+    monkeypatch.setattr(comparison, "usable", lambda name: False)
+    assert comparison._providers(None) == ("cpu",)
+    assert comparison._providers(["CPU", "cpu"]) == ("cpu",)
 
 
 @dataclass
@@ -62,7 +62,7 @@ def test_each_provider_is_compared_by_itself(make_simam: Make, monkeypatch: pyte
         return Fake(real) if provider == "cuda" else real
 
     monkeypatch.setattr(runners, "session", session)
-    monkeypatch.setattr(verify, "require", lambda name: None)
+    monkeypatch.setattr(comparison, "require", lambda name: None)
     report = verify(make_simam(), providers=["cpu", "cuda"])
     assert not report.passed
     verdicts = {(row.provider, row.verdict) for row in report.insertions[0].rows}

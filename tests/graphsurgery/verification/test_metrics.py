@@ -179,3 +179,26 @@ def test_figures_agree_with_their_plain_definitions() -> None:
     assert found.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     assert found.ratio == pytest.approx((error / (1e-5 + 1e-5 * np.abs(expected))).max())
     assert set(asdict(found)) >= {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine"}
+
+
+def test_one_of_a_hundred_errors_lies_above_the_99th_percentile() -> None:
+    error = np.arange(1.0, 201.0)
+    assert compare(error.astype(np.float32), np.zeros(200), "float32").p99_abs == 198.0
+
+
+def test_the_first_value_that_is_not_finite_is_named() -> None:
+    expected = _expected()
+    actual = expected.astype(np.float32)
+    actual[0, 1, 2, 3] = actual[1, 2, 4, 6] = np.nan
+    found = compare(actual, expected, "float32")
+    assert (found.worst_index, found.nonfinite) == ((0, 1, 2, 3), 2)
+    assert found.reason.endswith(" at [0, 1, 2, 3], and 2 such values in all")
+
+
+def test_the_input_is_weighed_beside_infinities_too() -> None:
+    x = np.full((1, 1, 2, 2), 80.0)
+    expected = np.array([[[[np.inf, 0.0], [0.0, 0.0]]]])
+    actual = np.where(np.isinf(expected), np.inf, x * 5e-4).astype(np.float16)
+    wide = TOLERANCES["float16"].weighing_input()
+    assert compare(actual, expected, "float16", signal=x, tolerance=wide).passed
+    assert not compare(actual, expected, "float16", signal=x / 10, tolerance=wide).passed

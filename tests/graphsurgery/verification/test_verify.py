@@ -15,7 +15,7 @@ from PIL import Image
 
 from graphsurgery.errors import InsertionError, ParityFailed, RequestError
 from graphsurgery.runtime.activations import activations, upstream
-from graphsurgery.verification import Mode, Report, Rest, Row, Verdict, verify
+from graphsurgery.verification import Mode, Report, Rest, Row, Verdict, comparison, verify
 
 CPU = ["cpu"]
 Make = Callable[..., Any]
@@ -131,6 +131,19 @@ def test_a_block_that_was_altered_since_fails_with_a_reason(make_simam: Make) ->
     assert any("read one tensor" in line for line in report.lines())
 
 
+@pytest.mark.parametrize(
+    ("steps", "output", "said"),
+    [
+        ([("Mul", ["gate_of_nothing", "half"], "inserted")], "inserted", "they read nothing and give inserted"),
+        ([("Mul", ["site", "half"], "inserted")], "gone", "give gone, but they read site and give inserted"),
+    ],
+)
+def test_nodes_that_are_no_block_fail(make_simam: Make, steps: Any, output: str, said: str) -> None:
+    model = make_simam(steps)
+    model.made = (replace(model.made[0], output_tensor=output),)
+    assert said in verify(model, providers=CPU).insertions[0].failure
+
+
 def test_a_block_that_onnxruntime_refuses_fails(make_simam: Make, forms: Any) -> None:
     broken = [*forms["mean"][:-1], ("NoSuchOperator", ["site", "gate"], "inserted")]
     report = verify(make_simam(broken), providers=CPU)
@@ -224,7 +237,7 @@ def test_the_activation_is_that_of_the_model(make_simam: Make) -> None:
 @pytest.mark.parametrize("passed", [True, False, None])
 def test_the_rest_of_the_model_counts(make_simam: Make, monkeypatch: pytest.MonkeyPatch, passed: bool | None) -> None:
     model = make_simam()
-    monkeypatch.setattr(verify, "_rest", lambda *_: Rest(passed, "something else has changed"))
+    monkeypatch.setattr(comparison, "_rest", lambda *_: Rest(passed, "something else has changed"))
     report = verify(model, providers=CPU)
     assert report.passed is (passed is not False)
     if passed is False:
@@ -266,3 +279,23 @@ def test_lines_say_what_a_person_wants_to_know(make_simam: Make) -> None:
     for word in ("mean", "p99", "rel", "ulps", "cosine", "of 1e-05 + 1e-05*|y|", "30 comparisons"):
         assert word in lines[1]
     assert lines[-1].startswith("passed (torch ")
+
+
+def test_a_report_reads_well_in_a_shell_and_a_notebook(make_simam: Make, forms: Any) -> None:
+    report = verify(make_simam(forms["constant"]), providers=CPU)
+    assert repr(report).startswith("<Report FAILED: ")
+    assert repr(report).endswith(", 0 of 1 insertions passed>")
+    assert str(report).splitlines() == report.lines()
+    table = report._repr_html_()
+    assert table.count("<tr>") == 1 + len(report.insertions[0].rows) + 1
+    assert "<td>cpu, as written</td><td>failed: " in table
+    broken = replace(report.insertions[0], rows=(), failure="its <nodes> are gone")
+    assert "<td>failed: its &lt;nodes&gt; are gone</td>" in replace(report, insertions=(broken,))._repr_html_()
+
+
+def test_modes_and_verdicts_are_texts() -> None:
+    assert [str(Mode.AS_WRITTEN), f"{Verdict.NO_KERNEL}", json.dumps(Verdict.PASSED)] == [
+        "as written",
+        "no kernel",
+        '"passed"',
+    ]

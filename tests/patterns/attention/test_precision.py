@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from graphsurgery.template.writer import PRECISIONS as ALL
+from graphsurgery.request import PRECISIONS as ALL
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.gates import assert_gate_follows

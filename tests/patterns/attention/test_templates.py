@@ -12,7 +12,7 @@ import pytest
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.template.writer import TARGETS
+from graphsurgery.request import TARGETS
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Reference, Runtime, Stepwise, evaluators
 from tests.patterns.attention.harness import (

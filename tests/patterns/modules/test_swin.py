@@ -40,9 +40,9 @@ def test_agrees_with_the_formula(size: tuple[int, int], window: int, shifted: bo
                 source = (ky + shift) % height, (kx + shift) % width
                 offset = (ry % window - i + window - 1) * (2 * window - 1) + rx % window - j + window - 1
                 same = region(ry, height) == region(ky, height) and region(rx, width) == region(kx, width)
-                logit = q[y, column, part] @ k[*source, part] / np.sqrt(d) + table[offset, head]
+                logit = q[y, column, part] @ k[(*source, part)] / np.sqrt(d) + table[offset, head]
                 logits.append(logit if same or not shift else logit - 100)
-                values.append(v[*source, part])
+                values.append(v[(*source, part)])
             o[part] = softmax(np.array(logits), 0) @ np.array(values)
         z[y, column] += o @ state["attn.proj.weight"].T + state["attn.proj.bias"]
     n = layer_norm(z, state["norm2.weight"], state["norm2.bias"], 2)

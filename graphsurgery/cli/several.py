@@ -1,0 +1,73 @@
+"""Several blocks for one `insert`: what to do instead, written out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import as_flag
+from ..request import arguments
+from .command import Command, SeveralBlocks
+
+_COMMA = re.compile(r",(?![^\[]*\])")  # not one inside of the brackets of a variant
+
+
+class InsertCommand(Command):
+    """`insert`: it takes one block."""
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """As for every command, with a recipe and the commands for each block where there are several."""
+        modules = [part.strip() for text in given.get("module", []) for part in _COMMA.split(text) if part.strip()]
+        if len(modules) > 1:
+            flags = [max(each.opts, key=len) for each in self.params if given.get(each.name or "") is True]
+            raise SeveralBlocks(_instead(modules, given, flags), option="module")
+        super().check(given)
+
+
+def _instead(modules: Sequence[str], given: Mapping[str, Any], flags: Sequence[str]) -> str:
+    import yaml
+
+    asked = [(name, value) for name in arguments() if name != "module" for value in given.get(name, [])]
+    entries = [{"module": module, **_keys(asked)} for module in modules]
+    recipe = yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=1000).splitlines()
+    source = given.get("model") or "in.onnx"
+    target = source if "--in-place" in flags else given.get("output", ["out.onnx"])[-1]
+    steps = [source, *(_numbered(target, number) for number in range(1, len(modules))), target]
+    options = [word for name, value in asked for word in (as_flag(name, ""), value)]
+    how = [*(word for value in given.get("providers", []) for word in ("--providers", value)), *flags]
+    commands = []
+    for module, start, end in zip(modules, steps, steps[1:], strict=False):
+        files = [source] if "--in-place" in flags else [start, "-o", end]
+        commands.append(_line("insert", files, ["--module", module, *options, *how]))
+    files = [source] if "--in-place" in flags else [source, "-o", target]
+    lines = ["# recipe.yaml", *recipe, "", _line("apply", ["recipe.yaml", *files], how), "", "# or", *commands]
+    said = f"insert puts in one block, not {len(modules)} ({', '.join(modules)})"
+    sentence = f"{said}: apply a recipe, or insert one after the other"
+    return "\n".join([sentence, *(f"  {line}".rstrip() for line in lines)])
+
+
+def _keys(asked: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The keys of a recipe's entry for the options that are given."""
+    found: dict[str, Any] = {}
+    for name, value in asked:
+        default = arguments()[name].default
+        if default == {}:
+            setting, _, text = value.partition("=")
+            found.setdefault(name, {})[setting] = text
+        elif default == () and name in found:
+            found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
+        else:
+            found[name] = int(value) if isinstance(default, int) and str(value).isdecimal() else value
+    return found
+
+
+def _numbered(target: str, number: int) -> str:
+    path = Path(target)
+    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+
+
+def _line(command: str, files: Sequence[str], options: Sequence[str]) -> str:
+    return f"graphsurgery {command} {shlex.join([*files, *options])}"

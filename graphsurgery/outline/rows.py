@@ -1,0 +1,88 @@
+"""Row: one block of a model, part of a block or single node, as the outline lists it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..feature_map import Dimension
+from ..messages import shape_text
+
+if TYPE_CHECKING:
+    from ..recognition.advice import Objection
+    from ..selection.sites import Site
+
+OUTPUT = "(model output)"
+"""how the list of consumers calls an output of the model"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block, part of a block, or single node, and the tensor that leaves it."""
+
+    name: str
+    """the selector that names it: ``C2f[3]``, ``C2f[3].m.0``, ``op:Mul[7]``"""
+    part: str | None
+    """its name in the block that it is a part of; None for an outermost block"""
+    depth: int
+    """1 for outermost blocks, 2 for their parts ..."""
+    type: str
+    number: int
+    """which one of its type it is, in the order of the graph, parts counted"""
+    path: str | None
+    """module path as the model spells it; None where it tells none: the block is recovered from structure"""
+    role: str | None
+    """backbone, neck or head"""
+    tensor: str
+    roles: tuple[str, ...] = ()
+    """p3, after-sppf, neck-outputs and so on, where its tensor is one"""
+    shape: tuple[Dimension, ...] | None = None
+    dtype: str | None = None
+    stride: int | None = None
+    readers: tuple[str, ...] = ()
+    """what consumes the tensor: blocks by path or selector, single nodes by name"""
+    insertions: tuple[str, ...] = ()
+    """ids of the blocks that are inserted after it already"""
+    site: Site | None = None
+    """the place after it; None where no block can be put"""
+    objection: Objection | None = None
+    """what speaks against that place"""
+
+    @property
+    def is_advisable(self) -> bool:
+        """Whether a block does well after it."""
+        return self.site is not None and self.objection is None
+
+    def __str__(self) -> str:
+        """``C2f[3]: /model.8, [1, 256, 20, 20], stride 32, backbone, advisable``."""
+        parts = (
+            self.path or "recovered",
+            shape_text(self.shape) if self.shape is not None else "shape not known",
+            f"stride {self.stride}" if self.stride else None,
+            self.role,
+            "advisable" if self.is_advisable else f"not advisable: {self.objection.short}" if self.objection else None,
+            *self.insertions,
+        )
+        return f"{self.name}: {', '.join(part for part in parts if part)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with stable keys; the site's own, then those of the row."""
+        site = self.site.to_json() if self.site else {}
+        return {
+            "tensor": self.tensor,
+            "shape": None if self.shape is None else list(self.shape),
+            "dtype": self.dtype,
+            "path": self.path,
+            "type": self.type,
+            **site,
+            "stride": self.stride,
+            "selector": self.name,
+            "index": self.number,
+            "depth": self.depth,
+            "role": self.role,
+            "roles": list(self.roles),
+            "readers": list(self.readers),
+            "insertions": list(self.insertions),
+            "advisable": self.is_advisable,
+            "reason": self.objection.sentence if self.objection else None,
+        }

@@ -1,0 +1,290 @@
+"""Comparison of every inserted block with its PyTorch module, on every provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InsertionError, ParityFailed
+from ..feature_map import Array, numpy_dtype
+from ..insertion.removal import unchanged
+from ..messages import closest, tracked
+from ..runtime.activations import Activations, activations
+from ..runtime.providers import imported, versions
+from ..runtime.sample_inputs import image_paths
+from ..runtime.session import require, short_name, usable
+from ..template.residual_gate import GATE_KEY
+from ..userblocks import NO_TRUST, Trust
+from ..weights.inserted import block_of, module_of, module_with
+from .cases import Case, cases
+from .conditioning import Conditioning
+from .cutout import Cutout, cut_out, with_constants
+from .metrics import compare
+from .qdq_pair import PairCheck
+from .random_weights import draw_weights
+from .report import InsertionReport, Mode, Report, Rest, Row
+from .runners import Runner, compare_outputs, runners
+from .tolerance import TOLERANCES, comparison_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
+
+
+def verify(
+    model: ModelFile,
+    *,
+    providers: Sequence[str] | None = None,
+    images: Path | None = None,
+    seeds: int = 3,
+    only: Sequence[str] | None = None,
+    original: ModelFile | None = None,
+    trust: Trust = NO_TRUST,
+) -> Report:
+    """Run every inserted block, cut out as it stands in the file, and compare it with its PyTorch module in float64.
+
+    Parameters
+    ----------
+    model:
+        A model with insertions.
+    providers:
+        Short names of onnxruntime providers; None is the CPU, and CUDA where it starts.
+    images:
+        A folder of real images for the activation that arrives at each site; None is one random image.
+    seeds:
+        How many random inputs per magnitude.
+    only:
+        Ids of the insertions to check; None is all.
+    original:
+        The model before the insertions, to compare the rest with; without it the rest is checked against the record
+        in the model.
+    trust:
+        The user's own PyTorch modules that may be imported.
+
+    Returns
+    -------
+    Report
+        A failed comparison is in the report (see :meth:`Report.require`), not an exception.
+
+    Raises
+    ------
+    InsertionError
+        If there is nothing to verify.
+    MissingProvider, MissingDependency
+        If a provider or a package is not there.
+    RequestError
+        For bad images or an unknown provider.
+    """
+    insertions = _chosen(model, only)
+    names = _providers(providers)
+    if images is not None:
+        image_paths(images)  # a bad folder is an error even if the model turns out not to run
+    versions = _versions()
+    cutouts = {insertion.id: _cut_out(model, insertion) for insertion in insertions}
+    arriving = _activations(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], images)
+    reports = []
+    with _one_thread():
+        for insertion in tracked(insertions, "insertions"):
+            cutout = cutouts[insertion.id]
+            report = _empty_report(insertion, arriving.failure)
+            if isinstance(cutout, Cutout):
+                report = _compared(report, model, insertion, cutout, arriving, seeds, names, trust)
+            else:
+                report = replace(report, failure=cutout)
+            reports.append(report)
+    return Report(model.name, tuple(reports), _rest(model, original), names, versions)
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A block with certain weights, the PyTorch module that it is compared with, and the ways to run it."""
+
+    module: torch.nn.Module
+    conditioning: Conditioning
+    runners: list[Runner]
+    dtype: str
+    weights_drawn: bool = False
+    """Then one input of each shape will do."""
+
+    def compare(self, case: Case) -> Array:
+        """Compare on one input; gives what the PyTorch module computes, in float64."""
+        expected = self.expected(case.array)
+        if self.weights_drawn and not np.isfinite(expected).all():
+            return expected  # the module is not made for such weights: it takes their logarithm, say
+        slack = self.conditioning.slack(case.array, expected)
+        rounding = partial(self.conditioning.relative, case.array, expected)
+        compare_outputs(self.runners, case, expected, self.dtype, slack, rounding)
+        return expected
+
+    def expected(self, array: Array) -> Array:
+        """What the PyTorch module computes: [N, C, H, W] of any element type -> float64."""
+        import torch
+
+        with torch.inference_mode():
+            return np.asarray(self.module(torch.from_numpy(array.astype(np.float64))).numpy())
+
+
+def _variants(
+    model: ModelFile, insertion: Insertion, cutout: Cutout, providers: Sequence[str], trust: Trust
+) -> Iterator[_Variant]:
+    """The block as it stands in the file, with its residual gate open if it has one, and with random weights."""
+    yield _variant(insertion, cutout, module_of(insertion, model, trust), providers)
+    if insertion.gate == "residual":  # closed, as it is at the start, the gate hides the block
+        import torch
+
+        module = module_of(insertion, model, trust)
+        torch.nn.init.ones_(module.get_parameter(GATE_KEY))
+        opened = with_constants(cutout, {insertion.stored[GATE_KEY]["initializer"]: np.ones(())})
+        yield _variant(insertion, opened, module, providers, gate_opened=True)
+    if (random := draw_weights(insertion, cutout, model)) is not None:
+        module = module_with(insertion, random.weights, trust)
+        yield _variant(insertion, random.cutout, module, providers, weights_drawn=True)
+
+
+def _variant(
+    insertion: Insertion,
+    cutout: Cutout,
+    module: torch.nn.Module,
+    providers: Sequence[str],
+    *,
+    gate_opened: bool = False,
+    weights_drawn: bool = False,
+) -> _Variant:
+    dtype = comparison_dtype(insertion)
+    found = runners(cutout, dtype, providers)
+    for runner in found:
+        runner.row = replace(runner.row, gate_opened=gate_opened, weights_drawn=weights_drawn)
+    return _Variant(module, Conditioning(module, dtype), found, dtype, weights_drawn)
+
+
+def _compared(
+    report: InsertionReport,
+    model: ModelFile,
+    insertion: Insertion,
+    cutout: Cutout,
+    arriving: Activations,
+    seeds: int,
+    providers: Sequence[str],
+    trust: Trust,
+) -> InsertionReport:
+    """The report filled in: every input goes through the PyTorch module once and then every way to run the block."""
+    dtype = comparison_dtype(insertion)
+    pair = PairCheck(model, insertion) if insertion.qdq else None
+    variants = list(_variants(model, insertion, cutout, providers, trust))
+    own = variants[0]
+    # In half precision the model's own run may skip the rounding before the block, so that it gets another input.
+    in_place = Runner(Row(provider="cpu", mode=Mode.IN_THE_MODEL, tolerance=TOLERANCES[dtype]))
+    inputs: list[str] = []
+
+    def compare_all(case: Case) -> Array:
+        inputs.append(case.name)
+        expected, *_ = [each.compare(case) for each in variants if case.usual or not each.weights_drawn]
+        if pair:
+            pair.compare(case.name, expected)
+        return expected
+
+    for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
+        compare_all(case)
+    for image, tensors in arriving.images:
+        case = Case(f"the activation of {image}", tensors[cutout.input].astype(numpy_dtype(dtype)))
+        expected = compare_all(case)
+        if dtype in ("float32", "float64"):
+            limits = replace(in_place.row.tolerance, slack=own.conditioning.slack(case.array, expected))
+            found = compare(tensors[cutout.output], expected, dtype, signal=case.array, tolerance=limits)
+            in_place.record(case.name, found)
+    ways = [*(runner for each in variants for runner in each.runners), *([pair.runner] if pair else []), in_place]
+    return replace(
+        report,
+        compared_with=block_of(insertion).compared_with(insertion.feature),
+        rows=tuple(way.summary() for way in ways if way.found or way.row.reason),
+        inputs=tuple(inputs),
+    )
+
+
+def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
+    every = model.insertions()
+    if not every:
+        raise InsertionError(f"{model.name} has no insertions made by graphsurgery, so there is nothing to verify")
+    known = sorted(insertion.id for insertion in every)
+    unknown = [each for each in only or () if each not in known]
+    if unknown:
+        raise InsertionError(
+            f"{model.name} has no insertion {unknown[0]!r}; it has {', '.join(known)}",
+            candidates=closest(unknown[0], known),
+        )
+    return [insertion for insertion in every if only is None or insertion.id in only]
+
+
+def _providers(asked: Sequence[str] | None) -> tuple[str, ...]:
+    if asked is None:
+        require("cpu")
+        return ("cpu", "cuda") if usable("cuda") else ("cpu",)
+    names = tuple(dict.fromkeys(short_name(name) for name in asked))
+    for name in names:
+        require(name)
+    return names or _providers(None)
+
+
+def _empty_report(insertion: Insertion, activation: str) -> InsertionReport:
+    site = insertion.site
+    return InsertionReport(
+        id=insertion.id,
+        module=insertion.module,
+        path=site.path,
+        tensor=site.tensor,
+        shape=tuple(site.shape),
+        dtype=site.dtype,
+        tolerance=TOLERANCES[comparison_dtype(insertion)],
+        activation=activation,
+    )
+
+
+def _cut_out(model: ModelFile, insertion: Insertion) -> Cutout | str:
+    """The block as a model of its own, or why it cannot be one."""
+    try:
+        return cut_out(model, insertion)
+    except ParityFailed as error:
+        return str(error)
+
+
+def _activations(model: ModelFile, cutouts: Sequence[Cutout], images: Path | None) -> Activations:
+    """What arrives at, and what leaves, each block when the model runs."""
+    wanted: dict[str, int] = {}
+    for cutout in cutouts:
+        kind = cutout.model.graph.input[0].type.tensor_type.elem_type
+        wanted |= {cutout.input: kind, cutout.output: kind}
+    if not wanted:
+        return Activations(failure="there is no whole block to run up to")
+    return activations(model, list(wanted.items()), images)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread only: see runners._THREADS."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what computes the two sides. Raises MissingDependency without torch."""
+    torch = imported("torch", "PyTorch, which parity is checked against,", '"graphsurgery[torch]"')
+    return {"torch": str(torch.__version__), **versions(("onnx", "onnxruntime", "onnxruntime-gpu"))}
+
+
+def _rest(model: ModelFile, original: ModelFile | None) -> Rest:
+    result = unchanged(model, original)
+    return Rest(result.passed, result.sentence)
