@@ -19,7 +19,7 @@ from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification import Report, Row, verify
 from graphsurgery.weights.inserted import weights_of
-from tests.graphsurgery.parity.test_insertions import detector
+from tests.graphsurgery.verification.test_insertions import detector
 from tests.quantised import fork, quantised
 
 SITE = FeatureMap(64, 12, 12, batch=1)
