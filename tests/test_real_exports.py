@@ -127,6 +127,7 @@ def check(case: Case) -> None:
     check_restored(edited, path)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("case", cases(("yolov8n", "yolo11n")), ids=str)
 def test_each_block_in_the_yolo_exports(case: Case) -> None:
     check(case)
