@@ -1,6 +1,7 @@
 # Two commands do all the set-up on a machine that has Python 3.11, git and make:
 #   make demo     inserts SimAM into the small detector in examples/ and verifies it against PyTorch
 #   make test     lint, types and tests, the way CI runs them
+#   make test-all all tests in parts of up to an hour; goes on where it was interrupted; PART=3/8 runs one part
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -31,7 +32,7 @@ test: lint
 	$(PYTEST)
 
 test-all: lint
-	$(PYTEST) -m ""
+	$(BIN)/python scripts/run_all_tests.py --workers $(WORKERS) $(if $(PART),--part $(PART))
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
