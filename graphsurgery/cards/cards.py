@@ -199,7 +199,8 @@ def document() -> Iterator[str]:
     yield from (f"| {' | '.join(cells)} |" for cells in table())
     yield ""
     for block in in_order_of_demand():
-        yield from Card(block.name).markdown()
+        for line in Card(block.name).markdown():
+            yield from _wrapped(line, 2) if line.startswith(("- ", "  ")) else [line]
 
 
 def _parts(formula: str) -> list[str]:
@@ -208,7 +209,7 @@ def _parts(formula: str) -> list[str]:
 
 
 def _wrapped(line: str, indent: int) -> list[str]:
-    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False)
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _site(facts: Facts) -> str:
