@@ -17,7 +17,7 @@ from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder
-from tests.test_every_site import MOST_POSITIONS, advisable, catalogue, check, fits, original
+from tests.test_every_site import advisable, catalogue, check, fits, original
 
 PLACES = {
     "yolov8n": ("role:p5", "C2f[-1]", "Bottleneck[-1].cv2"),
@@ -39,17 +39,20 @@ LIGHTER: dict[str, dict[str, object]] = {
 }
 """What would have more than 100 million weights at the 2048 channels of rtdetr-l."""
 
+LARGEST = 400 * 256
+"""values of a map; larger ones cost more time than they can show here"""
+
 
 def settings_of(block: str, name: str) -> dict[str, object]:
     return LIGHTER.get(block, {}) if name == "rtdetr-l" else {}
 
 
 def small_maps(name: str) -> Sequence[str]:
-    """As many places as yolov8n has here, spread over the advisable ones of moderate size."""
+    """As many places as yolov8n has here, spread over the advisable ones of small size."""
     if name == "yolov8n":
         return SMALL_MAPS
     maps = [(site.tensor, site.feature) for site in advisable(name)]
-    tensors = [tensor for tensor, map_ in maps if map_.area <= MOST_POSITIONS and map_.channels <= 256]
+    tensors = [tensor for tensor, map_ in maps if map_.area * map_.channels <= LARGEST]
     return [f"tensor:{tensors[index * len(tensors) // len(SMALL_MAPS)]}" for index in range(len(SMALL_MAPS))]
 
 
