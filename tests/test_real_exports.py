@@ -1,4 +1,4 @@
-"""What the issue asks to be shown, on real exports: each block, every variant, at the sites where people put them.
+"""Real exports: each block, every variant, at the sites where people put them.
 
 The YOLO models take each variant by itself; RT-DETR-L, ten times as large, takes all of them in one model, and each
 by itself in the long matrix.
@@ -127,6 +127,7 @@ def check(case: Case) -> None:
     check_restored(edited, path)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("case", cases(("yolov8n", "yolo11n")), ids=str)
 def test_each_block_in_the_yolo_exports(case: Case) -> None:
     check(case)

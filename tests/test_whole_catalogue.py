@@ -1,12 +1,13 @@
 """Whole models with every block of the catalogue where people put blocks: behind a stage of the backbone, in the neck,
 and inside of a Bottleneck or HGBlock.
 
-Every run takes each variant of each block once, all in one yolov8n. `make test-all` takes each by itself at each place
-of three models.
+Every run takes each variant of each block once in each of three models, all in one file. `make test-all` takes each by
+itself at each place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from graphsurgery.api import carry_out
 from graphsurgery.errors import BlockError
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder
-from tests.test_every_site import catalogue, check, fits, original
+from tests.test_every_site import advisable, catalogue, check, fits, original
 
 PLACES = {
     "yolov8n": ("role:p5", "C2f[-1]", "Bottleneck[-1].cv2"),
@@ -38,25 +39,42 @@ LIGHTER: dict[str, dict[str, object]] = {
 }
 """What would have more than 100 million weights at the 2048 channels of rtdetr-l."""
 
+LARGEST = 400 * 256
+"""values of a map; larger ones cost more time than they can show here"""
 
-def test_every_block_in_one_model(tmp_path: Path) -> None:
+
+def settings_of(block: str, name: str) -> dict[str, object]:
+    return LIGHTER.get(block, {}) if name == "rtdetr-l" else {}
+
+
+def small_maps(name: str) -> Sequence[str]:
+    """As many places as yolov8n has here, spread over the advisable ones of small size."""
+    if name == "yolov8n":
+        return SMALL_MAPS
+    maps = [(site.tensor, site.feature) for site in advisable(name)]
+    tensors = [tensor for tensor, map_ in maps if map_.area * map_.channels <= LARGEST]
+    return [f"tensor:{tensors[index * len(tensors) // len(SMALL_MAPS)]}" for index in range(len(SMALL_MAPS))]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_block_in_one_model(name: str, tmp_path: Path) -> None:
     """Neighbours of the catalogue at different places, so that no signal passes a row of blocks of one kind."""
-    finder = SiteFinder(original("yolov8n"))
-    sites = {place: finder.find([place])[0] for place in SMALL_MAPS}
+    finder = SiteFinder(original(name))
+    sites = {place: finder.find([place])[0] for place in small_maps(name)}
     places = cycle(sites)
     requests = [
-        Request(block, (next(place for place in places if fits(block, sites[place])),)) for block in catalogue()
+        Request(block, (next(place for place in places if fits(block, sites[place])),), settings_of(block, name))
+        for block in catalogue()
     ]
-    assert len({place for request in requests for place in request.after}) == len(SMALL_MAPS)
-    check("yolov8n", requests, tmp_path)
+    assert len({place for request in requests for place in request.after}) == len(sites)
+    check(name, requests, tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", catalogue())
 @pytest.mark.parametrize(("name", "place"), [(name, place) for name, places in PLACES.items() for place in places])
 def test_each_block_by_itself(name: str, place: str, block: str, tmp_path: Path) -> None:
-    settings = LIGHTER.get(block, {}) if name == "rtdetr-l" else {}
-    request = Request(block, (place,), settings)
+    request = Request(block, (place,), settings_of(block, name))
     if fits(block, SiteFinder(original(name)).find([place])[0]):
         check(name, [request], tmp_path)
         return

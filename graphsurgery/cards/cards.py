@@ -243,7 +243,8 @@ def document() -> Iterator[str]:
     yield from (f"| {' | '.join(cells)} |" for cells in table())
     for block in in_order_of_demand():
         yield ""
-        yield from Card(block.name).markdown()
+        for line in Card(block.name).markdown():
+            yield from _wrapped(line, 2) if line.startswith(("- ", "  ")) else [line]
 
 
 def _parts(formula: str) -> list[str]:
@@ -252,7 +253,7 @@ def _parts(formula: str) -> list[str]:
 
 
 def _wrapped(line: str, indent: int) -> list[str]:
-    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False)
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _site(facts: Facts) -> str:

@@ -67,7 +67,7 @@ a polynomial of it), FACTOR (how much wider the tolerances are, with the reason)
 gives random values for a parameter or None."""
 
 LATER: list[tuple[str, dict[str, object]]] = [block for module in CASES.values() for block in module.BLOCKS]
-"""The blocks of cases/. Of these, the default run has the thin slice of test_slice.py, and `make test-all` all."""
+"""The blocks of cases/."""
 
 
 def trait(spelled: str, name: str, default: Any) -> Any:
@@ -280,9 +280,7 @@ def concrete(feature: FeatureMap) -> tuple[int, int, int, int]:
 # ---------------------------------------------------------------------- for every block
 
 Named = tuple[str, Settings]
-every_block = pytest.mark.parametrize(
-    "block", [*BLOCKS, *(pytest.param(block, marks=pytest.mark.long) for block in LATER)], ids=label
-)
+every_block = pytest.mark.parametrize("block", [*BLOCKS, *LATER], ids=label)
 
 STATIC = feature_map(12)
 """Twelve channels: what wants an even number, or groups of two, three or four, can be put there."""

@@ -74,20 +74,22 @@ def test_identity_is_exact_to_the_bit(block: Named, dtype: str) -> None:
                 np.testing.assert_array_equal(y.detach().numpy(), x, err_msg=f"module, {name}")
 
 
+@pytest.mark.pairwise
 @every_block
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_closed_gate_is_exact_to_the_bit(block: Named, dtype: str) -> None:
-    for site in (feature_map(8), feature_map(8, None, None, batch=None)):
-        feature = replace(site, dtype=dtype)
-        if possible(block, feature, 17):
-            for lowering in make_block(*block).lowerings(feature, 17):
-                built = build(*block, feature, gated=True, lowering=lowering)
-                assert_types(built)
-                for name, x in wild_inputs(feature):
-                    if dtype == "float16" and np.abs(x.astype(np.float64)).max() > trait(block[0], "LARGEST", np.inf):
-                        continue
-                    for run in runs(built):
-                        np.testing.assert_array_equal(run(x).astype(x.dtype), x, err_msg=name)
+@pytest.mark.parametrize("site", [feature_map(8), feature_map(8, None, None, batch=None)], ids=["static", "dynamic"])
+def test_a_closed_gate_is_exact_to_the_bit(block: Named, dtype: str, site: FeatureMap) -> None:
+    feature = replace(site, dtype=dtype)
+    if not possible(block, feature, 17):
+        return
+    for lowering in make_block(*block).lowerings(feature, 17):
+        built = build(*block, feature, gated=True, lowering=lowering)
+        assert_types(built)
+        for name, x in wild_inputs(feature):
+            if dtype == "float16" and np.abs(x.astype(np.float64)).max() > trait(block[0], "LARGEST", np.inf):
+                continue
+            for run in runs(built):
+                np.testing.assert_array_equal(run(x).astype(x.dtype), x, err_msg=name)
 
 
 @every_block

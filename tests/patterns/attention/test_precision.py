@@ -35,6 +35,7 @@ from tests.patterns.attention.verdicts import assert_agrees, assert_tensorrt_fri
 ONE_OF_EACH: list[Named] = list({spelled: (spelled, settings) for spelled, settings in [*LATER, *BLOCKS]}.values())
 PRECISIONS = tuple(precision for precision in ALL if precision != "fp16")
 """fp16 is safe at these sites; at float32 ones see tests/graphsurgery/test_half_islands.py"""
+TARGETS_AND_PRECISIONS = [*(("tensorrt", p) for p in PRECISIONS), ("onnxruntime", "safe"), ("dla", "safe")]
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 one_of_each = pytest.mark.parametrize("block", ONE_OF_EACH, ids=label)
 MAGNITUDES = (1.0, 30.0, 200.0)
@@ -100,20 +101,13 @@ def test_these_checks_see_a_gate_that_varies_wrongly() -> None:
         assert_gate_follows(gates * x, y, x)
 
 
-@pytest.mark.long
+@pytest.mark.pairwise
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
-@every_precision
+@pytest.mark.parametrize(("target", "precision"), TARGETS_AND_PRECISIONS)
 @pytest.mark.parametrize("block", [*BLOCKS, *LATER], ids=label)
-def test_float16_on_a_large_map(block: Named, precision: str, magnitude: float) -> None:
-    check(block, precision, magnitude, 40 if make_block(*block).quadratic else 80)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("magnitude", MAGNITUDES)
-@pytest.mark.parametrize("target", ["onnxruntime", "dla"])
-@pytest.mark.parametrize("block", [*BLOCKS, *LATER], ids=label)
-def test_float16_for_the_other_targets(block: Named, target: str, magnitude: float) -> None:
-    check(block, "safe", magnitude, 40, target)
+def test_float16_on_a_large_map(block: Named, target: str, precision: str, magnitude: float) -> None:
+    large = target == "tensorrt" and not make_block(*block).quadratic
+    check(block, precision, magnitude, 80 if large else 40, target)
 
 
 # ---------------------------------------------------------------------- numbers and types

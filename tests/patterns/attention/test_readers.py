@@ -11,20 +11,21 @@ from tests.patterns.attention.harness import Settings, build, every_block, featu
 from tests.patterns.attention.verdicts import assert_agrees
 
 
+@pytest.mark.pairwise
 @every_block
 @pytest.mark.parametrize("opset", [9, 11, 17, 22])
 @pytest.mark.parametrize("reader", [OpenVino, OpenCv])
+@pytest.mark.parametrize("size", [(13, 21), (38, 46)])
 def test_another_reader_gives_the_same(
-    reader: type[OpenVino] | type[OpenCv], opset: int, block: tuple[str, Settings]
+    size: tuple[int, int], reader: type[OpenVino] | type[OpenCv], opset: int, block: tuple[str, Settings]
 ) -> None:
     if reader.__name__ in trait(block[0], "NOT_READ_BY", ()):
         pytest.skip(f"{reader.__name__} cannot read this block")
     pytest.importorskip({OpenVino: "openvino", OpenCv: "cv2"}[reader])
-    for size in ((13, 21), (38, 46)):
-        feature = feature_map(8, *size)
-        for lowering in make_block(*block).lowerings(feature, opset):
-            built = build(*block, feature, opset=opset, lowering=lowering)
-            assert_agrees(built, reader(built.model), few_inputs(feature), what=reader.__name__)
+    feature = feature_map(8, *size)
+    for lowering in make_block(*block).lowerings(feature, opset):
+        built = build(*block, feature, opset=opset, lowering=lowering)
+        assert_agrees(built, reader(built.model), few_inputs(feature), what=reader.__name__)
 
 
 def test_opencv_cannot_resize_two_axes_only() -> None:

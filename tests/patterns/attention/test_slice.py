@@ -1,4 +1,4 @@
-"""What the default run tests of the blocks in cases/: a check of each kind. `make test-all` has the whole matrices."""
+"""The blocks of cases/ at some sites, for every target, image by image and at large magnitudes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphsurgery.userblocks import make_block
-from tests.patterns.attention import test_neutral, test_parameters, test_templates
+from tests.patterns.attention import test_templates
 from tests.patterns.attention.evaluators import Runtime, Stepwise
 from tests.patterns.attention.harness import (
     DYNAMIC,
@@ -35,6 +35,7 @@ SITES = [
 ]
 
 
+@pytest.mark.long
 @every_later_block
 def test_numbers_types_and_validity(block: Named) -> None:
     tried = 0
@@ -54,25 +55,6 @@ def test_for_every_target(block: Named) -> None:
         if target == "tensorrt":
             assert_tensorrt_friendly(built)
         assert_agrees(built, Runtime(built.model), few_inputs(STATIC))
-
-
-@every_later_block
-def test_keys_shapes_and_first_values(block: Named) -> None:
-    test_parameters.test_parameters_are_the_modules_state(block, feature_map(48, 13, 21))
-    test_parameters.test_initial_weights_are_the_modules_own(block)
-    test_parameters.test_initial_weights_follow_from_the_seed(block)
-    test_parameters.test_weights_read_back_are_those_given(block)
-
-
-@every_later_block
-def test_neutral_settings(block: Named) -> None:
-    test_neutral.test_identity_is_exact_to_the_bit(block, "float32")
-    test_neutral.test_identity_is_exact_to_the_bit(block, "float16")
-
-
-@every_later_block
-def test_every_parameter_counts(block: Named) -> None:
-    test_templates.test_the_inputs_show_an_error_in_any_parameter(block)
 
 
 @every_later_block

@@ -1,4 +1,7 @@
-"""Every block in every form: valid, of the site's type, fit for TensorRT, and the function of its PyTorch module."""
+"""Every block in every form: valid, of the site's type, fit for TensorRT, and the function of its PyTorch module.
+
+The long ones are whole matrices, of which test_pairs.py has every pair.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ from tests.patterns.attention.verdicts import (
 )
 
 WIDELY_USED = (11, 13, 17, 18, 21)
-"""Opsets of the full matrix; test_every_opset has all."""
+"""Opsets of the full matrix; test_every_opset and test_pairs.py have all."""
 
 SIZES = [(20, 20), (13, 21), (38, 46), (1, 1), (1, 9), (7, 1), (2, 2), (5, 3)]
 
@@ -101,6 +104,7 @@ def test_the_inputs_show_an_error_in_any_parameter(block: Named) -> None:
 # ---------------------------------------------------------------------- numbers and validity
 
 
+@pytest.mark.long
 @every_block
 def test_every_opset(block: Named) -> None:
     for opset in OPSETS:
@@ -108,6 +112,7 @@ def test_every_opset(block: Named) -> None:
             check(built)
 
 
+@pytest.mark.long
 @every_block
 @pytest.mark.parametrize("feature", [DYNAMIC_BATCH, DYNAMIC], ids=["batch", "size"])
 def test_dynamic_sites(block: Named, feature: FeatureMap) -> None:
@@ -117,6 +122,7 @@ def test_dynamic_sites(block: Named, feature: FeatureMap) -> None:
                 check(built)
 
 
+@pytest.mark.long
 @every_block
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_every_element_type(block: Named, dtype: str) -> None:
@@ -128,6 +134,7 @@ def test_every_element_type(block: Named, dtype: str) -> None:
                     check(built, "all")
 
 
+@pytest.mark.long
 @every_block
 def test_every_size(block: Named) -> None:
     for number, (height, width) in enumerate(SIZES):
@@ -137,6 +144,7 @@ def test_every_size(block: Named) -> None:
                 check(built, "all")
 
 
+@pytest.mark.long
 @every_block
 def test_one_dynamic_side(block: Named) -> None:
     for feature in (feature_map(12, None), feature_map(12, width=None)):
@@ -201,6 +209,7 @@ def test_what_is_chosen_for_tensorrt(block: Named, opset: int) -> None:
             assert_valid(built)
 
 
+@pytest.mark.pairwise
 @every_block
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("size", [(20, 20), (80, 80)])
