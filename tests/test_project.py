@@ -102,7 +102,8 @@ def test_engine_does_not_import_the_catalogue(name: str) -> None:
 
 
 def test_torch_and_the_runtimes_are_imported_only_when_needed() -> None:
-    code = f"import sys, graphsurgery.cli.main, {CATALOGUE}.attention; print(*sys.modules)"
+    modules = "graphsurgery.cli.main, graphsurgery.recipe, graphsurgery.cards"
+    code = f"import sys, {modules}, {CATALOGUE}.attention; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"torch", "onnxruntime", "tensorrt"}.isdisjoint(loaded)
 

@@ -5,7 +5,7 @@ in the usual way would execute whatever it names. Here every global that a pickl
 answered with a class of this module's own that takes any arguments and does nothing with them, but for the few
 functions below, which build tensors and containers. So the file's modules can be walked for their weights.
 
-The module has the interface that ``torch.load`` wants of its ``pickle_module``. Imports torch.
+The module has the interface that ``torch.load`` wants of its ``pickle_module``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Inert:
@@ -59,8 +60,6 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
-    ("torch", "Size"): torch.Size,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): _first,
     ("torch._utils", "_rebuild_parameter_with_state"): _first,
 }
@@ -70,11 +69,14 @@ class Unpickler(pickle.Unpickler):
     """See above."""
 
     def find_class(self, module: str, name: str, /) -> Any:
-        known = _KNOWN.get((module, name))
-        if known is not None:
-            return known
+        import torch
+
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return torch._utils._rebuild_tensor_v2
         value = vars(torch).get(name) if module == "torch" else None
-        if isinstance(value, torch.dtype):
+        if value is torch.Size or isinstance(value, torch.dtype):
             return value
         return type(name.rpartition(".")[2], (Inert,), {"kind": f"{module}.{name}"})
 
@@ -86,6 +88,8 @@ def load(*_: Any, **__: Any) -> Any:
 
 def state_dict(module: Inert) -> dict[str, torch.Tensor]:
     """What ``module.state_dict()`` would give, for a pickled ``nn.Module``; {} for any other object."""
+    import torch
+
     found: dict[str, torch.Tensor] = {}
     for path, each in modules(module):
         transient = each.state.get("_non_persistent_buffers_set") or ()
