@@ -12,7 +12,7 @@ from functools import cache, partial
 import onnx
 import pytest
 
-from graphsurgery.template.writer import PRECISIONS, TARGETS
+from graphsurgery.request import PRECISIONS, TARGETS
 from graphsurgery.userblocks import make_block
 from tests.pairwise import Rule, combine
 from tests.patterns.attention.evaluators import Evaluator, Stepwise, evaluators
