@@ -28,7 +28,23 @@ ORDER = [
 AT_THE_ROOT = 12
 """files that may lie flat in graphsurgery/"""
 HEAVY = {"torch", "onnxruntime", "tensorrt"}
-"""packages that are imported inside of functions, by the code that needs them"""
+"""packages that are imported inside of functions, by the code that needs them; in cli/ anything may be, for start-up"""
+INSIDE = {
+    "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
+    "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
+    "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
+    "graphsurgery.userblocks.onnx_block": {"graphsurgery.userblocks.onnx_reference": "it needs torch"},
+    "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
+    "graphsurgery.weights.inserted": {"graphsurgery.blocks.residual_module": "it needs torch"},
+    "graphsurgery.weights.read": {"safetensors": "an extra"},
+}
+"""all other imports inside of functions, with the reason"""
+AT_THE_TOP = {
+    "graphsurgery.blocks.residual_module",
+    "graphsurgery.userblocks.export",
+    "graphsurgery.userblocks.onnx_reference",
+}
+"""modules that are of use with a heavy package only, and import it at once"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,8 @@ class Import:
     """a module of the engine, or the top package of anything else"""
     inside: bool
     """of a function"""
+    for_types: bool = False
+    """alone: below ``if TYPE_CHECKING``"""
 
 
 def module_name(path: Path) -> str:
@@ -57,6 +75,8 @@ def imports_of(module: str, source: str, package: str) -> Iterator[Import]:
         node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     ]
     inner = {id(node) for function in functions for node in ast.walk(function)}
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    guarded = {id(node) for guard in guards for node in ast.walk(guard)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -68,7 +88,7 @@ def imports_of(module: str, source: str, package: str) -> Iterator[Import]:
             continue
         for name in names:
             inside = name if name in FILES else name.partition(".")[0]
-            yield Import(module, inside, id(node) in inner)
+            yield Import(module, inside, id(node) in inner, id(node) in guarded)
 
 
 @cache
@@ -111,6 +131,20 @@ def test_there_is_no_circle() -> None:
         pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
+def test_imports_inside_of_functions_are_known() -> None:
+    found = {
+        (each.importer, each.imported)
+        for each in imports()
+        if each.inside and each.imported not in HEAVY and room(each.importer) != "cli"
+    }
+    assert found == {(importer, imported) for importer, known in INSIDE.items() for imported in known}
+
+
+def test_heavy_packages_are_imported_inside_of_functions() -> None:
+    at_the_top = (each for each in imports() if each.imported in HEAVY and not each.inside and not each.for_types)
+    assert {each.importer for each in at_the_top} == AT_THE_TOP
+
+
 def test_few_files_lie_flat() -> None:
     assert len(list((ROOT / "graphsurgery").glob("*.py"))) <= AT_THE_ROOT
 
@@ -128,4 +162,4 @@ def test_few_files_lie_flat() -> None:
 )
 def test_the_graph_has_every_kind_of_import(source: str, imported: str, inside: bool) -> None:
     found = list(imports_of("graphsurgery.cards.facts", source, "graphsurgery.cards"))
-    assert found == [Import("graphsurgery.cards.facts", imported, inside)]
+    assert found == [Import("graphsurgery.cards.facts", imported, inside, "TYPE_CHECKING" in source)]
