@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import TypeVar
 
 import onnx
 
 from ..errors import ModelError
 from ..modelfile.model import ModelFile
+from ..modelfile.record import Insertion
 from ..modelfile.subgraphs import reads, subgraphs
 from ..modelfile.wire import text
+
+_Item = TypeVar("_Item")
 
 STANDARD = frozenset({"", "ai.onnx"})
 """how models spell the domain of ONNX's own operators"""
@@ -48,33 +52,26 @@ class GraphIndex:
 
     def is_constant(self, tensor: str) -> bool:
         """Whether a tensor is an initializer or the output of a Constant node."""
-        if tensor in self.initializers:
-            return True
-        node_index = self.producer.get(tensor)
-        return node_index is not None and self.nodes[node_index].op_type == "Constant"
+        node = self.producing(tensor)
+        return tensor in self.initializers or (node is not None and node.op_type == "Constant")
 
     def is_activation(self, tensor: str) -> bool:
         """Whether a tensor depends on an input of the model, not on constants alone."""
         node_index = self.producer.get(tensor)
-        if node_index is None:
-            return tensor in self.inputs and tensor not in self.initializers
-        return node_index in self.active
+        return tensor in self.images if node_index is None else node_index in self.active
+
+    def producing(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that produces a tensor."""
+        node_index = self.producer.get(tensor)
+        return self.nodes[node_index] if node_index is not None else None
 
     def ancestors(self, tensor: str) -> list[int]:
         """Indexes of the nodes that a tensor depends on, each after those that it depends on itself."""
-        found: dict[int, None] = {}
-        entered: set[int] = set()
-        pending = [tensor]
-        while pending:
-            node_index = self.producer.get(pending[-1])
-            if node_index is None or node_index in found:
-                pending.pop()
-            elif node_index in entered:  # all that it reads has been seen to
-                found[node_index] = None
-            else:
-                entered.add(node_index)
-                pending += sorted(self.reads(node_index))
-        return list(found)
+        return list(upstream([tensor], self.producer, lambda node_index: sorted(self.reads(node_index))))
+
+    def downstream(self, tensors: Iterable[str]) -> list[int]:
+        """Indexes of the nodes that read tensors, of each in order."""
+        return [node_index for tensor in tensors for node_index in self.consumers.get(tensor, ())]
 
     def reads(self, node_index: int) -> frozenset[str]:
         """The tensors that a node reads, those that its subgraphs capture included."""
@@ -88,14 +85,31 @@ class GraphIndex:
     @cached_property
     def active(self) -> set[int]:
         """Indexes of the nodes whose output depends on an input of the model, not on constants alone."""
-        found: set[int] = set()
-        pending = [name for name in self.inputs if name not in self.initializers]
-        while pending:  # in no particular order: some converters leave their nodes unsorted
-            for node_index in self.consumers.get(pending.pop(), ()):
-                if node_index not in found:
-                    found.add(node_index)
-                    pending += self.nodes[node_index].output
-        return found
+        return reached(self.downstream(self.images), lambda node_index: self.downstream(self.nodes[node_index].output))
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The inputs that whoever runs the model gives it: those that are no initializers."""
+        return [name for name in self.inputs if name not in self.initializers]
+
+    @cached_property
+    def insertions(self) -> list[Insertion]:
+        """What is inserted in the model already."""
+        return self.model.insertions()
+
+    @cached_property
+    def insertion_of(self) -> dict[int, Insertion]:
+        """Index of a node of an inserted block -> the insertion."""
+        pairs = ((name, insertion) for insertion in self.insertions for name in insertion.nodes)
+        return {node_index: insertion for name, insertion in pairs for node_index in self.node_names.get(name, ())}
+
+    @cached_property
+    def insertions_at(self) -> dict[str, list[Insertion]]:
+        """tensor -> the insertions whose blocks read it"""
+        table: dict[str, list[Insertion]] = {}
+        for insertion in self.insertions:
+            table.setdefault(insertion.site.tensor, []).append(insertion)
+        return table
 
     @cached_property
     def node_names(self) -> dict[str, list[int]]:
@@ -110,6 +124,34 @@ class GraphIndex:
     def names(self) -> set[str]:
         """Every name in the model, of nodes and of tensors, subgraphs and functions included."""
         return set(_names_in(self.model.structure))
+
+
+def reached(start: Iterable[_Item], further: Callable[[_Item], Iterable[_Item]]) -> set[_Item]:
+    """Some items, and all that lead from one to the next."""
+    found, pending = set[_Item](), list(start)
+    while pending:
+        item = pending.pop()
+        if item not in found:
+            found.add(item)
+            pending += further(item)
+    return found
+
+
+def upstream(
+    tensors: Iterable[str], producer: Mapping[str, int], reads: Callable[[int], Iterable[str]]
+) -> Iterator[int]:
+    """Indexes of the nodes that tensors depend on, each after those that it depends on itself."""
+    found, entered, pending = set[int](), set[int](), list(tensors)
+    while pending:
+        node_index = producer.get(pending[-1])
+        if node_index is None or node_index in found:
+            pending.pop()
+        elif node_index in entered:  # all that it reads has been seen to
+            found.add(node_index)
+            yield node_index
+        else:
+            entered.add(node_index)
+            pending += reads(node_index)
 
 
 def _names_in(model: onnx.ModelProto) -> Iterator[str]:

@@ -179,10 +179,9 @@ class ModuleTree:
             if self.of_node[node_index] or "/" in node.name or node_index not in index.active:
                 continue
             producers = [index.producer[name] for name in node.input if name in index.producer]
-            consumers = [consumer for name in node.output for consumer in index.consumers.get(name, ())]
             upstream, downstream = (
                 [self.of_node[n] for n in side if n in index.active and self.of_node[n]]
-                for side in (producers, consumers)
+                for side in (producers, index.downstream(node.output))
             )
             if upstream and downstream:
                 self.of_node[node_index] = common_path(upstream + downstream)

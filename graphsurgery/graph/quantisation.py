@@ -30,15 +30,9 @@ _SAME_TYPE = frozenset(
 """operators that 8-bit graphs use on integers as they are"""
 
 
-def producer(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
-    """The node that produces a tensor."""
-    node_index = index.producer.get(tensor)
-    return index.nodes[node_index] if node_index is not None else None
-
-
 def consumers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The nodes that read the values of a tensor."""
-    nodes = [index.nodes[node_index] for node_index in index.consumers.get(tensor, ())]
+    nodes = [index.nodes[node_index] for node_index in index.downstream([tensor])]
     return [node for node in nodes if node.op_type not in _SHAPES]
 
 
@@ -81,7 +75,7 @@ def result(index: GraphIndex, tensor: str, inside: set[int]) -> str:
 def root(index: GraphIndex, tensor: str) -> str:
     """The tensor that this one is another form of: upstream of its quantisation and its Casts."""
     for _ in range(len(index.nodes)):  # a file can have a cycle
-        node = producer(index, tensor)
+        node = index.producing(tensor)
         if node is None or node.op_type not in PASSING or not node.input:
             break
         tensor = str(node.input[0])
@@ -90,16 +84,17 @@ def root(index: GraphIndex, tensor: str) -> str:
 
 def ends_result(index: GraphIndex, tensor: str) -> bool:
     """Whether a tensor that a module gives is its result in its last form: dequantised, or cast to half precision."""
-    node = producer(index, tensor)
+    node = index.producing(tensor)
     return node is not None and _ends_result(node)
 
 
 def dequantiser(index: GraphIndex, tensor: str) -> int | None:
     """Index of the DequantizeLinear that produces a tensor, a Cast in between looked through."""
-    node_index = index.producer.get(tensor)
-    if node_index is not None and index.nodes[node_index].op_type == "Cast":
-        node_index = index.producer.get(index.nodes[node_index].input[0])
-    return node_index if node_index is not None and index.nodes[node_index].op_type == DEQUANTISE else None
+    node = index.producing(tensor)
+    if node is not None and node.op_type == "Cast":
+        tensor = node.input[0]
+        node = index.producing(tensor)
+    return index.producer[tensor] if node is not None and node.op_type == DEQUANTISE else None
 
 
 def quantisers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
@@ -126,9 +121,8 @@ def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str
             if upstream is None or upstream in nodes or upstream in found:
                 continue
             node = index.nodes[upstream]
-            downstream = {consumer for output in node.output for consumer in index.consumers.get(output, ())}
-            alone = index.outputs.keys().isdisjoint(node.output) and all(c in nodes or c in found for c in downstream)
-            if node.op_type in operators and alone:
+            others = set(index.downstream(node.output)).difference(nodes, found)
+            if node.op_type in operators and not others and index.outputs.keys().isdisjoint(node.output):
                 found.add(upstream)
                 pending.append(upstream)
     return found
@@ -136,11 +130,11 @@ def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str
 
 def holds_integers(index: GraphIndex, tensor: str) -> bool:
     """Whether the operators tell that a tensor holds quantised integers, where its type is not known."""
-    node = producer(index, tensor)
+    node = index.producing(tensor)
     for _ in index.nodes:  # a file can have a cycle
         if node is None or node.op_type not in _SAME_TYPE or not node.input:
             break
-        node = producer(index, node.input[0])
+        node = index.producing(node.input[0])
     return node is not None and (node.op_type in {*TO_INTEGERS, "QGemm"} or node.op_type.startswith("QLinear"))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .index import STANDARD
+from .index import STANDARD, upstream
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -41,15 +41,15 @@ def fold_shapes(model: onnx.ModelProto) -> None:
     it is.
     """
     graph = model.graph
-    producer = {name: node for node in graph.node for name in node.output if name}
+    producer = {name: node_index for node_index, node in enumerate(graph.node) for name in node.output if name}
     slots = ((node.input, slot) for node in graph.node for slot in _SHAPE_INPUTS.get(node.op_type, ()))
     read = dict.fromkeys(inputs[slot] for inputs, slot in slots if slot < len(inputs))
-    computed = [name for name in read if name in producer and producer[name].op_type != "Constant"]
+    computed = [name for name in read if name in producer and graph.node[producer[name]].op_type != "Constant"]
     values = _values(model, computed, producer)
     for name in computed:
-        if (value := values[name]) is not None:
+        if (value := values.get(name)) is not None:
             graph.initializer.append(numpy_helper.from_array(value, name))
-            outputs = producer[name].output
+            outputs = graph.node[producer[name]].output
             outputs[list(outputs).index(name)] = f"{name} (folded)"
 
 
@@ -75,39 +75,27 @@ def _domain(named: onnx.NodeProto | onnx.OperatorSetIdProto) -> str:
     return "" if named.domain in STANDARD else str(named.domain)
 
 
-def _values(
-    model: onnx.ModelProto, wanted: Iterable[str], producer: Mapping[str, onnx.NodeProto]
-) -> dict[str, Array | None]:
-    """What tensors hold, and those that they are computed from; None for one that depends on an input of the model, or
-    that cannot be evaluated.
+def _values(model: onnx.ModelProto, wanted: Iterable[str], producer: Mapping[str, int]) -> dict[str, Array]:
+    """What tensors hold, and those that they are computed from; not one that depends on an input of the model, or that
+    cannot be evaluated.
     """
-    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    values: dict[str, Array | None] = {}
-    pending, entered = list(wanted), set[str]()
-    while pending:
-        name = pending[-1]
-        if name in values:
-            pending.pop()
-            continue
-        node = producer.get(name)
-        if node is None or node.op_type == "Constant":
-            values[name] = _data(initializers.get(name) if node is None else node.attribute[0].t)
-            continue
-        missing = [each for each in node.input if each and each not in values]
-        if missing and name not in entered:
-            entered.add(name)
-            pending += missing
-            continue
-        inputs = {each: values.get(each) for each in node.input if each}  # still missing: a cycle
-        known = {each: value for each, value in inputs.items() if value is not None}
-        values |= dict.fromkeys(node.output)
-        if len(known) == len(inputs) and (found := _run(node, known, model.opset_import)):
-            values |= found
+    nodes, values = model.graph.node, dict[str, Array]()
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in producer}
+    for node_index in upstream(wanted, producer, lambda node_index: nodes[node_index].input):
+        node = nodes[node_index]
+        if node.op_type == "Constant":
+            given = {node.output[0]: node.attribute[0].t}
+        else:
+            given = {name: initializers[name] for name in node.input if name in initializers and name not in values}
+        values |= {name: value for name, tensor in given.items() if (value := _data(tensor)) is not None}
+        inputs = {name: values[name] for name in node.input if name in values}
+        if inputs.keys() >= set(filter(None, node.input)):
+            values |= _run(node, inputs, model.opset_import) or {}
     return values
 
 
-def _data(tensor: onnx.TensorProto | None) -> Array | None:
-    if tensor is None or not tensor.data_type or tensor.data_location == onnx.TensorProto.EXTERNAL:
+def _data(tensor: onnx.TensorProto) -> Array | None:
+    if not tensor.data_type or tensor.data_location == onnx.TensorProto.EXTERNAL:
         return None
     try:
         return numpy_helper.to_array(tensor)

@@ -43,12 +43,10 @@ class ShapeTable:
         """The nodes that a tensor depends on, as a model of their own."""
         part = onnx.ModelProto(ir_version=self._model.ir_version, opset_import=self._model.opset_import)
         part.functions.extend(self._model.functions)
-        node_indexes = self._index.ancestors(tensor)
-        graph, wanted = (
-            self._model.graph,
-            {name for node_index in node_indexes for name in self._index.reads(node_index)},
-        )
-        part.graph.node.extend(self._index.nodes[node_index] for node_index in node_indexes)
+        graph, index = self._model.graph, self._index
+        node_indexes = index.ancestors(tensor)
+        wanted = frozenset[str]().union(*map(index.reads, node_indexes))
+        part.graph.node.extend(index.nodes[node_index] for node_index in node_indexes)
         part.graph.input.extend(value for value in graph.input if value.name in wanted)
         part.graph.initializer.extend(weight for weight in graph.initializer if weight.name in wanted)
         known = wanted | {tensor}

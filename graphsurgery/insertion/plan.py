@@ -11,7 +11,7 @@ from ..blocks.block import Array, Block
 from ..errors import SiteError
 from ..graph import module_paths
 from ..request import Request
-from ..selection.branches import Branches, Consumer, OutputConsumer, nodes_of
+from ..selection.branches import Consumer, OutputConsumer, nodes_of
 from ..selection.sites import Site, SiteFinder
 from ..template.names import UniqueNames
 from . import qdq
@@ -75,7 +75,7 @@ class Plan:
         self._index = finder.index
         self.earlier = finder.model.insertions()
         """the insertions that the model has already"""
-        self.owners = {node_index: earlier.id for node_index, earlier in Branches(self._index).owner.items()}
+        self.owners = {node_index: earlier.id for node_index, earlier in self._index.insertion_of.items()}
         """index of a node of an earlier insertion -> its id"""
         self.names = UniqueNames(set(self._index.names))
         self._ids = UniqueNames({*finder.tree.modules, *(earlier.id for earlier in self.earlier)})

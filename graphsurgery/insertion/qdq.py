@@ -125,7 +125,7 @@ def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str
     if len(node.input) > 2 and node.input[2]:
         values: Array = index.model.tensor(node.input[2]).reshape(scale.shape)
         return values
-    producer = quantisation.producer(index, node.input[0])
+    producer = index.producing(node.input[0])
     if producer is None or producer.op_type != quantisation.QUANTISE:
         raise SiteError(f"the integer type of {what} is not in the model, so {option('qdq')} cannot use it")
     if len(producer.input) > 2 and producer.input[2] and index.is_constant(producer.input[2]):

@@ -56,9 +56,8 @@ def examine(tree: BlockTree, tensor: str) -> Objection | None:
 
 
 def _holds_integers(tree: BlockTree, tensor: str) -> bool:
-    node_index = tree.view.producer(tensor)
-    op = tree.view.index.nodes[node_index].op_type if node_index is not None else ""
-    return op in _INTEGERS or op.startswith("QLinear")
+    node = tree.view.index.producing(tensor)
+    return node is not None and (node.op_type in _INTEGERS or node.op_type.startswith("QLinear"))
 
 
 def _between(kind: str, better: str) -> Objection:

@@ -94,9 +94,8 @@ class Anatomy:
         """The nodes that produce a feature map, or have one downstream."""
         view, found = self._view, set[int]()
         for node_index in reversed(view.order):
-            for name in view.outputs(node_index):
-                if self._strides.is_in(name) or not found.isdisjoint(view.consumers(name)):
-                    found.add(node_index)
+            if any(map(self._strides.is_in, view.outputs(node_index))) or found & view.downstream(node_index):
+                found.add(node_index)
         return found
 
     def _is_left_at(self, tensor: str, *, for_means: bool) -> bool:
@@ -213,8 +212,7 @@ class Anatomy:
 
     def _serves_only(self, nodes: Set[int], others: Set[int]) -> bool:
         """Whether all that consumes what nodes produce is among them or others, or downstream of all maps."""
-        view = self._view
-        consumers = {consumer for p in nodes for name in view.outputs(p) for consumer in view.consumers(name)}
+        consumers = set[int]().union(*map(self._view.downstream, nodes))
         return (consumers & self._upstream_of_maps) - nodes <= others
 
     @cached_property
@@ -271,7 +269,7 @@ class Anatomy:
             if node_index in served:
                 continue
             extent = self._extents[node_index]
-            consumers = {consumer for name in view.outputs(extent.last) for consumer in view.consumers(name)}
+            consumers = view.downstream(extent.last)
             if not consumers or not consumers <= served:
                 continue
             served |= extent.nodes
@@ -298,10 +296,8 @@ class Anatomy:
 
     def _enlarges(self, node_index: int) -> bool:
         """Whether a node makes a map larger, other than for a gate."""
-        view = self._view
-        consumers = [consumer for name in view.outputs(node_index) for consumer in view.consumers(name)]
-        gates = bool(consumers) and all(view.op(consumer) in _GATING for consumer in consumers)
-        return view.op(node_index) in _ENLARGING and not gates
+        following = set(map(self._view.op, self._view.downstream(node_index)))
+        return self._view.op(node_index) in _ENLARGING and (not following or not following <= _GATING)
 
     @staticmethod
     def _is_projection(extent: _Extent) -> bool:

@@ -9,7 +9,7 @@ Tensors are meant by their *root*: the tensor upstream of a run of such nodes.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..graph import quantisation
-from ..graph.index import GraphIndex
+from ..graph.index import GraphIndex, reached, upstream
 
 _PASSING = frozenset(
     {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -52,15 +52,8 @@ class View:
         self.index = index
         self._known_values = values
         self._roots: dict[str, str] = {}
-        self._inserted: dict[str, str] = {}
+        self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
         """output of an inserted block -> its input; blocks that we inserted are looked through, too"""
-        self._inserted_after: dict[str, list[str]] = {}
-        """the other way round"""
-        self._hidden: set[int] = set()
-        for insertion in index.model.insertions():
-            self._hidden.update(p for name in insertion.nodes for p in index.node_names.get(name, ()))
-            self._inserted[insertion.output_tensor] = insertion.site.tensor
-            self._inserted_after.setdefault(insertion.site.tensor, []).append(insertion.output_tensor)
 
     # ------------------------------------------------------------------ tensors
 
@@ -82,8 +75,7 @@ class View:
 
     def _passed(self, tensor: str) -> str | None:
         """What a node that only passes something on produced this tensor from."""
-        node_index = self.index.producer.get(tensor)
-        node = self.index.nodes[node_index] if node_index is not None else None
+        node = self.index.producing(tensor)
         return node.input[0] or None if node is not None and node.op_type in _PASSING and node.input else None
 
     def producer(self, root: str) -> int | None:
@@ -113,9 +105,9 @@ class View:
 
     def _after_insertion(self, tensor: str) -> str | None:
         """The output of a block that is inserted at a tensor and is its only consumer."""
-        outputs = self._inserted_after.get(tensor, ())
-        consumers = self.index.consumers.get(tensor, ())
-        return outputs[0] if len(outputs) == 1 and all(consumer in self._hidden for consumer in consumers) else None
+        insertions, consumers = self.index.insertions_at.get(tensor, []), self.index.downstream([tensor])
+        alone = len(insertions) == 1 and self.index.insertion_of.keys() >= set(consumers)
+        return insertions[0].output_tensor if alone else None
 
     # ------------------------------------------------------------------ nodes
 
@@ -123,10 +115,6 @@ class View:
         """The operator that a node computes, as ONNX calls it."""
         kind = self.index.nodes[node_index].op_type
         return _SAME.get(kind) or kind.removeprefix(_QUANTISED)
-
-    def passes(self, node_index: int) -> bool:
-        """Whether a node only passes its input on, or belongs to a block that we inserted."""
-        return node_index in self._hidden or self.index.nodes[node_index].op_type in _PASSING
 
     def inputs(self, node_index: int) -> list[str]:
         """The roots of the values that a node reads: no weights, no sizes, no quantisation parameters."""
@@ -136,15 +124,18 @@ class View:
         """The outputs of a node that have a name."""
         return self._named_outputs[node_index]
 
+    def downstream(self, node_index: int) -> set[int]:
+        """Indices of the nodes that consume what a node produces."""
+        return {consumer for name in self.outputs(node_index) for consumer in self.consumers(name)}
+
     def clips_at_zero(self, node_index: int) -> bool:
         """Whether the output of a node is quantised to integers with 0 as its lowest value."""
-        node, index = self.index.nodes[node_index], self.index
-        place = 7
+        node, place = self.index.nodes[node_index], 7
         if node.op_type not in ("QLinearConv", "QLinearAdd"):
-            consumers = [index.nodes[p] for name in node.output for p in index.consumers.get(name, ())]
-            if len(consumers) != 1 or consumers[0].op_type != quantisation.QUANTISE:
+            consumers = self.index.downstream(node.output)
+            node, place = self.index.nodes[consumers[0]] if len(consumers) == 1 else node, 2
+            if node.op_type != quantisation.QUANTISE:
                 return False
-            node, place = consumers[0], 2
         zero = self.constant(node.input[place]) if len(node.input) > place else None
         if zero is None or zero.size != 1 or zero.dtype.kind not in "iu":  # the lowest 8-bit float is not 0
             return False
@@ -158,24 +149,17 @@ class View:
 
     def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
         """Shape of a constant; None where the tensor is none."""
-        tensor = self.root(tensor)
-        place = self.index.initializers.get(tensor)
-        if place is not None:
-            return tuple(self.index.model.structure.graph.initializer[place].dims)
-        value = self._constant_node(tensor)
-        return tuple(value.dims) if value is not None else None
+        stored = self._stored(self.root(tensor))
+        return tuple(stored.dims) if stored is not None else None
 
     def constant(self, tensor: str) -> np.ndarray[Any, Any] | None:
         """Values of a small constant; None where the tensor is none, or large."""
-        shape = self.constant_shape(tensor)
-        if shape is None or int(np.prod(shape)) > 64:
-            return None
         root = self.root(tensor)
-        value = self._constant_node(root)
-        if value is not None:
-            return numpy_helper.to_array(value)
+        stored = self._stored(root)
+        if stored is None or int(np.prod(stored.dims)) > 64:
+            return None
         try:
-            return self.index.model.tensor(root)
+            return self.index.model.tensor(root) if root in self.index.initializers else numpy_helper.to_array(stored)
         except Exception:  # a payload that is not there: then its values are not known
             return None
 
@@ -211,9 +195,7 @@ class View:
         while ready:
             node_index = ready.pop()
             found.append(node_index)
-            for consumer in sorted(
-                {c for name in self.outputs(node_index) for c in self.consumers(name)}, reverse=True
-            ):
+            for consumer in sorted(self.downstream(node_index), reverse=True):
                 waiting[consumer] -= 1
                 if not waiting[consumer]:
                     ready.append(consumer)
@@ -229,51 +211,44 @@ class View:
         """Indices of the nodes whose values depend on an input of the model, other than through shapes alone, and of
         whose values an output does; not those that only pass values on.
         """
-        return {node_index for node_index in self._live & self._used if not self.passes(node_index)}
+        known = (self._live & self._used) - self.index.insertion_of.keys()
+        return {node_index for node_index in known if self.index.nodes[node_index].op_type not in _PASSING}
 
     # ------------------------------------------------------------------ built once
 
     @cached_property
     def _live(self) -> set[int]:
-        index, found = self.index, set[int]()
-        pending = [name for name in index.inputs if name not in index.initializers]
-        while pending:
-            for node_index in index.consumers.get(pending.pop(), ()):
-                if node_index not in found and index.nodes[node_index].op_type not in _SHAPES:
-                    found.add(node_index)
-                    node = index.nodes[node_index]  # the scale of a dynamic quantisation is a parameter, not a value
-                    outputs = node.output[:1] if node.op_type == "DynamicQuantizeLinear" else node.output
-                    pending += [name for name in outputs if self._known_values is None or name in self._known_values]
-        return found
+        def consumers(tensors: Iterable[str]) -> list[int]:
+            return [n for n in self.index.downstream(tensors) if self.index.nodes[n].op_type not in _SHAPES]
+
+        def further(node_index: int) -> list[int]:
+            node = self.index.nodes[node_index]  # the scale of a dynamic quantisation is a parameter, not a value
+            outputs = node.output[:1] if node.op_type == quantisation.DYNAMIC else node.output
+            return consumers(filter(self._may_be_value, outputs))
+
+        return reached(consumers(self.index.images), further)
+
+    def _may_be_value(self, tensor: str) -> bool:
+        return self._known_values is None or tensor in self._known_values
 
     @cached_property
     def _used(self) -> set[int]:
         """Indices of the nodes that an output of the model depends on; of all where it has none."""
-        index, found = self.index, set[int]()
-        pending = list(index.outputs) or list(index.producer)
-        while pending:
-            node_index = index.producer.get(pending.pop())
-            if node_index is not None and node_index not in found:
-                found.add(node_index)
-                pending += index.reads(node_index)
-        return found
+        producer, reads = self.index.producer, self.index.reads
+        return set(upstream(self.index.outputs or producer, producer, reads))
 
     @cached_property
     def values(self) -> set[str]:
         """The tensors whose values depend on an input of the model, other than through shapes alone."""
-        return {name for name in self.index.inputs if name not in self.index.initializers}.union(
-            name for node_index in self._live for name in self.index.nodes[node_index].output if name
-        )
+        return {name for node_index in self._live for name in self.outputs(node_index)}.union(self.index.images)
 
     @cached_property
     def _inputs(self) -> dict[int, list[str]]:
-        index, known, table = self.index, self._known_values, dict[int, list[str]]()
-        images = {name for name in index.inputs if name not in index.initializers}
+        table: dict[int, list[str]] = {}
         for node_index in self.active:
-            node = index.nodes[node_index]
+            node = self.index.nodes[node_index]
             names = node.input[:1] if node.op_type == "ConvInteger" else node.input
-            values = (name for name in names if name in images or index.producer.get(name) in self._live)
-            table[node_index] = [self.root(name) for name in values if known is None or name in known]
+            table[node_index] = [self.root(name) for name in names if name in self.values and self._may_be_value(name)]
         return table
 
     @cached_property
@@ -293,8 +268,13 @@ class View:
     def _outputs(self) -> set[str]:
         return {self.root(name) for name in self.index.outputs}
 
-    def _constant_node(self, tensor: str) -> onnx.TensorProto | None:
-        node_index = self.index.producer.get(tensor)
-        if node_index is None or self.index.nodes[node_index].op_type != "Constant":
+    def _stored(self, tensor: str) -> onnx.TensorProto | None:
+        """An initializer, or what a Constant gives."""
+        place = self.index.initializers.get(tensor)
+        if place is not None:
+            initializer: onnx.TensorProto = self.index.model.structure.graph.initializer[place]
+            return initializer
+        node = self.index.producing(tensor)
+        if node is None or node.op_type != "Constant":
             return None
-        return next((a.t for a in self.index.nodes[node_index].attribute if a.name == "value"), None)
+        return next((a.t for a in node.attribute if a.name == "value"), None)

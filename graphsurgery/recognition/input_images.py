@@ -7,6 +7,7 @@ computed from it. Where a size is not known, an image counts as one of the size 
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -30,14 +31,13 @@ class Images:
     """The images of one model, and the other values that enter it."""
 
     def __init__(self, view: View, shapes: ShapeTable | None) -> None:
-        index = view.index
-        self.inputs = [name for name in index.inputs if name not in index.initializers]
-        declared = {name: tensor_type(index.inputs[name].type)[1] for name in self.inputs if shapes is not None}
+        inputs = view.index.images
+        declared = {name: tensor_type(view.index.inputs[name].type)[1] for name in inputs if shapes is not None}
         self._shapeless = {name for name, shape in declared.items() if shape is not None and len(shape) != 4}
-        sizes = {name: _image_size(declared.get(name)) for name in self.inputs}
+        sizes = {name: _image_size(declared.get(name)) for name in inputs}
         begun: set[str] = set()
         resized: set[str] = set()
-        images_of = {name: frozenset({name}) for name in self.inputs}
+        images_of = {name: frozenset({name}) for name in inputs}
         """what is computed without a convolution or pooling -> the images that it is computed from"""
         for node_index in view.order:
             read = view.inputs(node_index)
@@ -54,7 +54,7 @@ class Images:
             else:
                 images_of.update(dict.fromkeys(view.outputs(node_index), images))
         known = {name: size for name, size in sizes.items() if size is not None}
-        largest = max((size for name, size in known.items() if name in begun), key=_area, default=None)
+        largest = max((size for name, size in known.items() if name in begun), key=math.prod, default=None)
         self.reference = largest if begun else next(iter(known.values()), None)
         """height and width of the image at stride 1"""
         self._sizes = {name: size for name, size in known.items() if name in begun or name not in resized}
@@ -79,7 +79,3 @@ def _image_size(shape: tuple[Dimension, ...] | None) -> Size | None:
     if shape is None or height_and_width(shape) == _POINT:  # not one of one row with the channels last
         return height_and_width(shape)
     return height_and_width(channels_first(shape))
-
-
-def _area(size: Size) -> int:
-    return size[0] * size[1]

@@ -43,6 +43,9 @@ class _Where:
     """computed from the image without any convolution or pooling: preparation"""
 
 
+_NOWHERE = _Where(None, frozenset())
+
+
 class Strides:
     """Strides of the tensors of one model."""
 
@@ -52,36 +55,34 @@ class Strides:
         self._where: dict[str, _Where] = {}
         self._images = Images(view, shapes)
         self._image = self._images.reference
-        for name in self._images.inputs:
+        for name in view.index.images:
             self._where[name] = self._beginning(name)
         for node_index in view.order:
-            there = self._after(node_index)
-            for name in view.outputs(node_index):
-                self._where[name] = there
+            self._where.update(dict.fromkeys(view.outputs(node_index), self._after(node_index)))
 
     def is_in(self, root: str) -> bool:
         """Whether a tensor is in the image plane."""
-        where = self._where.get(root)
-        return where is not None and where.stride is not None
+        return self._at(root).stride is not None
 
     def stride(self, root: str) -> int | None:
         """Image height over the height of a map in the plane, the same in width; None where it is neither."""
-        where = self._where.get(root)
-        if where is None or where.stride is None or where.open or where.stride[0] != where.stride[1]:
+        where = self._at(root)
+        if where.stride is None or where.open or where.stride[0] != where.stride[1]:
             return None
         return int(where.stride[0]) if where.stride[0].denominator == 1 else None
 
     def origin(self, root: str) -> Stride | None:
         """The stride of a tensor in the plane; off it, the one that all maps have that it was computed from."""
-        where = self._where.get(root)
-        if where is None:
-            return None
+        where = self._at(root)
         return where.stride or (next(iter(where.origins)) if len(where.origins) == 1 else None)
 
     def is_pooled(self, root: str) -> bool:
         """Whether a tensor was produced by a mean or maximum over a whole map."""
-        where = self._where.get(root)
-        return where is not None and where.stride is None and where.pooled
+        where = self._at(root)
+        return where.stride is None and where.pooled
+
+    def _at(self, root: str) -> _Where:
+        return self._where.get(root, _NOWHERE)
 
     def _beginning(self, image: str) -> _Where:
         """Where an input is, or what one is resized to before the first convolution."""
@@ -128,19 +129,16 @@ class Strides:
         view = self._view
         weight = view.weight_shape(node_index)
         kernel = view.integers(node_index, "kernel_shape") if op in POOLS else weight and weight[2:]
-        if kernel is not None and len(kernel) != 2:
-            return off
         steps = view.integers(node_index, "strides") or (1, 1)
-        factor = (Fraction(steps[0]), Fraction(steps[1]))
-        if op == "ConvTranspose":
-            factor = (1 / factor[0], 1 / factor[1])
+        if len(steps) != 2 or (kernel is not None and len(kernel) != 2):
+            return off
+        tall, wide = map(Fraction, steps)
+        factor = (1 / tall, 1 / wide) if op == "ConvTranspose" else (tall, wide)
         return _moved(self._where[root], factor) if self._is_back(root) else off
 
     def _is_back(self, root: str) -> bool:
         """Whether a tensor that an operator of the plane reads is in it; one that was off it is then back."""
-        source = self._where.get(root)
-        if source is None:
-            return False
+        source = self._at(root)
         if source.stride is not None:
             return True
         if len(source.origins) != 1 or (source.pooled and not self._is_large(root)):
@@ -159,8 +157,8 @@ class Strides:
             return None
         shape = view.producer(node.input[1]) if len(node.input) > 1 else None
         if shape is not None and view.op(shape) == "Shape":
-            like = self._where.get(view.root(view.index.nodes[shape].input[0]))
-            return like if like is not None and like.stride is not None and not off.pooled else None
+            like = self._at(view.root(view.index.nodes[shape].input[0]))
+            return like if like.stride is not None and not off.pooled else None
         producer = view.producer(view.inputs(node_index)[0])
         # the last part of a GroupNormalization
         normalises = producer is not None and view.op(producer) == "InstanceNormalization"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import NamedTuple
 
 from ..errors import SelectorError
 from ..graph.module_paths import Module
@@ -16,8 +17,13 @@ from .modules import PathFinder
 from .parser import Block, Item, Operator, Path, Role, Subscript
 from .text import Text
 
-Scope = tuple[str, set[int]]
-"""how messages call a scope, and the indexes of its nodes"""
+
+class Scope(NamedTuple):
+    """What a selector looks for blocks and nodes in."""
+
+    label: str
+    """how messages call it"""
+    nodes: Set[int]
 
 
 class BlockFinder:
@@ -34,12 +40,8 @@ class BlockFinder:
         return self._context.blocks
 
     @cached_property
-    def _operators(self) -> dict[str, list[int]]:
-        """operator -> indexes of its nodes"""
-        table: dict[str, list[int]] = {}
-        for node_index, node in enumerate(self._index.nodes):
-            table.setdefault(node.op_type, []).append(node_index)
-        return table
+    def _everywhere(self) -> Scope:
+        return Scope("the model", set(range(len(self._index.nodes))))
 
     # ------------------------------------------------------------------ blocks
 
@@ -64,7 +66,7 @@ class BlockFinder:
 
     def counted(self, scope: Scope | None = None) -> list[str]:
         """The types of the blocks in a scope, each with how many there are: ``C2f (8)``. Other names are left out."""
-        found = (each for each in self._blocks.everything() if scope is None or self._is_inside(each, scope[1]))
+        found = (each for each in self._blocks.everything() if self._is_inside(each, scope or self._everywhere))
         return [f"{name} ({count})" for name, count in Counter(each.type for each in found).most_common()]
 
     def find(
@@ -74,15 +76,14 @@ class BlockFinder:
 
         ``modules``: those of the model that could have been meant, each with the tensor that leaves it.
         """
-        name = block.type.text
+        name, scope = block.type.text, scope or self._everywhere
         every = self._all(name, scope)
-        whose = scope[0] if scope else "the model"
         if not every:
             hint = f"; modules of the model are {self._context.listed(modules)}" if modules else ""
-            raise block.type.error(f"{whose} has no {name}; {self._instead(scope)}{hint}", modules or ())
+            raise block.type.error(f"{scope.label} has no {name}; {self._instead(scope)}{hint}", modules or ())
         labels = [(f"{name}[{number}]", each) for number, each in every]
         last = {label: each.output for label, each in labels[-1:]}
-        found = self._picked(block.subscript, labels, f"{whose} has {len(every)} {name}", "is", last)
+        found = self._picked(block.subscript, labels, f"{scope.label} has {len(every)} {name}", "is", last)
         return self._parts(found, block.steps) if block.steps else found
 
     def _picked(
@@ -95,45 +96,35 @@ class BlockFinder:
             raise subscript.written.error(f"{has}, so {valid}; the last {verb} {self._context.listed(last)}", last)
         return chosen
 
-    def _all(self, name: str, scope: Scope | None) -> list[tuple[int, RecognisedBlock]]:
+    def _all(self, name: str, scope: Scope) -> list[tuple[int, RecognisedBlock]]:
         """The blocks of a type in a scope, numbered as in the whole model."""
-        numbered = list(enumerate(self._blocks.of_type(name)))
-        if scope is None:
-            return numbered
         if name not in self._starts:
             table = self._starts[name] = {}
-            for number, found in numbered:
+            for number, found in enumerate(self._blocks.of_type(name)):
                 start = min((n for n in found.nodes if self._of_node[n]), default=min(found.nodes))
                 table.setdefault(start, []).append((number, found))
-        nodes, starts = scope[1], self._starts[name]
-        inside = [item for n in nodes & starts.keys() for item in starts[n] if self._is_inside(item[1], nodes)]
+        starts = self._starts[name]
+        inside = [item for n in scope.nodes & starts.keys() for item in starts[n] if self._is_inside(item[1], scope)]
         return sorted(inside, key=lambda item: item[0])
 
-    def _is_inside(self, found: RecognisedBlock, nodes: set[int]) -> bool:
-        """Whether all nodes of a block are among these, those aside of which the model does not tell the module."""
-        return all(n in nodes or not self._of_node[n] for n in found.nodes)
+    def _is_inside(self, found: RecognisedBlock, scope: Scope) -> bool:
+        """Whether all nodes of a block are in a scope, those aside of which the model does not tell the module."""
+        return all(n in scope.nodes or not self._of_node[n] for n in found.nodes)
 
-    def _instead(self, scope: Scope | None) -> str:
+    def _instead(self, scope: Scope) -> str:
         if types := self.counted(scope):
             return f"it has {listed(types, 12)}"
-        if not {"Conv", "QLinearConv", "ConvInteger", "FusedConv"} & self._operators.keys():
+        if not {"Conv", "QLinearConv", "ConvInteger", "FusedConv"} & {node.op_type for node in self._index.nodes}:
             return "there is no convolution in the model, and so nothing to recognise; name a tensor: tensor:NAME"
         return "no block was recognised there"
 
     def _parts(
         self, found: Sequence[tuple[str, RecognisedBlock]], steps: Sequence[Text]
     ) -> list[tuple[str, RecognisedBlock]]:
-        inner: list[tuple[str, RecognisedBlock]] = []
-        deepest: tuple[int, str, RecognisedBlock] = (0, *found[0])
-        for label, block in found:
-            for depth, name, part in _descend(label, block, steps, 0):
-                if depth == len(steps):
-                    inner.append((name, part))
-                elif depth > deepest[0]:
-                    deepest = (depth, name, part)
-        if inner:
+        reached = [each for label, block in found for each in _descend(label, block, steps, 0)]
+        if inner := [(label, part) for depth, label, part in reached if depth == len(steps)]:
             return inner
-        depth, label, block = deepest
+        depth, label, block = max(reached, key=lambda each: each[0])
         rest = steps[depth].joined(*steps[depth + 1 :])
         missing = ".".join(step.text for step in steps[depth:])
         parts = {name: part.output for name, part in block.parts}
@@ -180,7 +171,7 @@ class BlockFinder:
         present = [other for other in self._blocks.ROLES if self._blocks.role(other)]
         why = "no SPPF was recognised in it" if "sppf" in name and not self.is_type("SPPF") else ""
         if not present:
-            why = self._instead(None)
+            why = self._instead(self._everywhere)
         has = f"; it has {', '.join(present)}" if present else ""
         sentence = f"the model has no {name}{': ' if why else ''}{why}{has}"
         return part.name.error(sentence, (f"role:{other}" for other in present))
@@ -189,23 +180,18 @@ class BlockFinder:
 
     def operators(self, part: Operator, scope: Scope | None = None) -> list[int]:
         """Indexes of the nodes of an operator. SelectorError if there are none."""
-        name, whose = part.type.text, scope[0] if scope else "the model"
-        nodes = self._of_operator(name, scope)
+        name, scope = part.type.text, scope or self._everywhere
+        operator = {node_index: self._index.nodes[node_index].op_type for node_index in sorted(scope.nodes)}
+        nodes = [node_index for node_index, kind in operator.items() if kind == name]
         if not nodes:
-            inside = sorted(scope[1]) if scope else range(len(self._index.nodes))
-            counts = Counter(self._index.nodes[node_index].op_type for node_index in inside)
+            counts = Counter(operator.values())
             most = [other for other, _ in counts.most_common()]
             near = list(dict.fromkeys([*closest(name, most, cutoff=0.6), *most]))
             shown = [f"{other} ({counts[other]})" for other in near]
             has = f"its operators are {listed(shown)}" if shown else "it has no nodes at all"
-            raise part.type.error(f"{whose} has no {name} nodes; {has}", (f"op:{other}" for other in near))
+            raise part.type.error(f"{scope.label} has no {name} nodes; {has}", (f"op:{other}" for other in near))
         last = tensor_selectors(self._index.nodes[nodes[-1]].output[:1]) or {self._index.label(nodes[-1]): ""}
-        return self._picked(part.subscript, nodes, f"{whose} has {len(nodes)} {name} nodes", "gives", last)
-
-    def _of_operator(self, name: str, scope: Scope | None) -> list[int]:
-        if scope is None:
-            return self._operators.get(name, [])
-        return sorted(node_index for node_index in scope[1] if self._index.nodes[node_index].op_type == name)
+        return self._picked(part.subscript, nodes, f"{scope.label} has {len(nodes)} {name} nodes", "gives", last)
 
 
 def _descend(

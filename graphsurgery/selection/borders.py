@@ -136,7 +136,7 @@ class Borders:
         index, forms = self._index, dict[str, list[str]]()
         for name in leaving:
             result = quantisation.result(index, name, inside)
-            producer = quantisation.producer(index, name)
+            producer = index.producing(name)
             if producer is not None and producer.op_type == "Cast" and not self._context.is_map(result):
                 result = name  # an index or a mask that became a number
             forms.setdefault(result, []).append(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import SiteError
-from ..graph.index import GraphIndex
+from ..graph.index import GraphIndex, reached
 from ..modelfile.record import Insertion
 
 
@@ -52,21 +52,12 @@ class Branches:
 
     def __init__(self, index: GraphIndex) -> None:
         self._index = index
-        self.owner: dict[int, Insertion] = {}
-        """index of a node of any insertion -> the insertion"""
-        self._by_source: dict[str, list[Insertion]] = {}
-        insertions = index.model.insertions()
-        for insertion in insertions:
-            for name in insertion.nodes:
-                self.owner.update(dict.fromkeys(index.node_names.get(name, ()), insertion))
-            self._by_source.setdefault(insertion.site.tensor, []).append(insertion)
-        self._found: dict[str, Insertion] = {}
-        pending = [each for each in insertions if each.site.position == "before" or each.site.others]
-        while pending:
-            insertion = pending.pop()
-            if insertion.id not in self._found:
-                self._found[insertion.id] = insertion
-                pending += self._by_source.get(insertion.output_tensor, ())
+        self._owner = index.insertion_of
+        self._by_source = index.insertions_at
+        every = {each.id: each for each in index.insertions}
+        first = (each.id for each in every.values() if each.site.position == "before" or each.site.others)
+        found = reached(first, lambda id: (each.id for each in self._by_source.get(every[id].output_tensor, ())))
+        self._found = {id: every[id] for id in found}
         self._outputs = {each.output_tensor for each in self._found.values()}
 
     def consumers(self, tensor: str) -> set[Consumer]:
@@ -79,7 +70,7 @@ class Branches:
         for insertion in self._by_source.get(tensor, ()):
             if insertion.id in self._found:
                 nodes = self._index.consumers.get(tensor, ())
-                yield insertion, of_nodes(n for n in nodes if self.owner.get(n) is insertion)
+                yield insertion, of_nodes(n for n in nodes if self._owner.get(n) is insertion)
 
     def leaves(self, tensor: str) -> set[Consumer]:
         """The consumers of a tensor, and those of the branches in place of the insertions on them."""
@@ -102,13 +93,13 @@ class Branches:
             for insertion in self._found.values()
             if path != insertion.id and not path.startswith(f"{insertion.id}.") and not self._within(insertion, nodes)
         }
-        return {n for n in nodes if n not in self.owner or self.owner[n].id not in outside} if outside else nodes
+        return {n for n in nodes if n not in self._owner or self._owner[n].id not in outside} if outside else nodes
 
     def _within(self, insertion: Insertion, nodes: set[int]) -> bool:
         """Whether the branch that an insertion is on begins and ends among the nodes."""
         source, seen = insertion.site.tensor, {insertion.id}
         while source in self._outputs:
-            upstream = self.owner.get(self._index.producer.get(source, -1))
+            upstream = self._owner.get(self._index.producer.get(source, -1))
             if upstream is None or upstream.id in seen:
                 break
             seen.add(upstream.id)

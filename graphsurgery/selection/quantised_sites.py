@@ -20,7 +20,7 @@ def no_integers(context: Context, tensor: str, what: str) -> SiteError:
     wide = context.shapes.lookup(tensor)[0] in (TensorProto.INT16, TensorProto.UINT16)
     held = f"{what} holds {16 if wide else 8}-bit integers, and a block computes in floats"
     around = [r.output[0] for r in quantisation.consumers(index, tensor) if r.op_type == quantisation.DEQUANTISE]
-    producer = quantisation.producer(index, tensor)
+    producer = index.producing(tensor)
     if producer is not None and producer.op_type in quantisation.TO_INTEGERS:
         around.append(producer.input[0])
     if near := tensor_selectors(filter(context.is_map, around)):

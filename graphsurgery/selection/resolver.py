@@ -177,7 +177,7 @@ class Resolver:
         missing: SelectorError | None = None
         for scope in self._targets(part.scope):
             try:
-                found += self._within(part.what, (scope.label, self.borders.nodes(scope)))
+                found += self._within(part.what, Scope(scope.label, self.borders.nodes(scope)))
             except SelectorError as error:  # several scopes, such as those of a glob: some may be without
                 missing = missing or error
         if missing and not found:

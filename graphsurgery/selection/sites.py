@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
-from ..graph import quantisation, validity
+from ..graph import validity
 from ..graph.module_paths import enclosing
 from ..recognition.advice import objection
 from . import quantised_sites
@@ -181,7 +181,7 @@ class SiteFinder(Context):
     def _warnings(self, tensor: str) -> Iterator[str]:
         if quantised := quantised_sites.before_quantiser(self.index, tensor):
             yield quantised
-        producer = quantisation.producer(self.index, tensor)
+        producer = self.index.producing(tensor)
         suspicious = producer is not None and producer.op_type in _SUSPICIOUS
         if suspicious and (found := objection(self.blocks, tensor)):  # looks at the whole model
             yield found
