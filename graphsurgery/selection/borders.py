@@ -47,7 +47,15 @@ class Borders:
     def leaving_tensors(self, path: str) -> list[str]:
         """The tensors that depend on the model's input, are produced in the module and consumed outside of it."""
         if path not in self._leaving:
-            self._leaving[path] = self._find_leaving(path)
+            index, inside = self._index, self._of_module(path)
+            leaving = [
+                name
+                for node_index in self._context.tree.modules[path].nodes
+                if node_index in index.active and node_index in inside
+                for name in index.nodes[node_index].output
+                if name in index.outputs or not inside.issuperset(index.consumers.get(name, ()))
+            ]
+            self._leaving[path] = self._maps_first(self._results(leaving, inside) if self._has_forms else leaving)
         return self._leaving[path]
 
     def outgoing(self, target: Target) -> list[str]:
@@ -112,17 +120,6 @@ class Borders:
         if path not in self._inside:
             self._inside[path] = self.branches.without(set(self._context.tree.modules[path].nodes), path)
         return self._inside[path]
-
-    def _find_leaving(self, path: str) -> list[str]:
-        index, inside = self._index, self._of_module(path)
-        leaving = [
-            name
-            for node_index in self._context.tree.modules[path].nodes
-            if node_index in index.active and node_index in inside
-            for name in index.nodes[node_index].output
-            if name in index.outputs or not inside.issuperset(index.consumers.get(name, ()))
-        ]
-        return self._maps_first(self._results(leaving, inside) if self._has_forms else leaving)
 
     def _maps_first(self, names: Iterable[str]) -> list[str]:
         """Of several tensors the image-like ones, if there are any: sizes and indices cross borders too."""

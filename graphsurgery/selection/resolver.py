@@ -6,7 +6,7 @@ it, and nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
@@ -14,7 +14,7 @@ from ..errors import SelectorError, option
 from ..messages import closest, listed
 from .blocks import BlockFinder, Scope
 from .borders import Borders, Target
-from .branches import Consumer, OutputConsumer, of_nodes
+from .branches import Consumer, OutputConsumer, nodes_of, of_nodes
 from .context import Context, tensor_selectors
 from .modules import PathFinder
 from .nested_names import whereabouts
@@ -49,27 +49,19 @@ class Resolver:
         self._paths = PathFinder(context, context.tree.modules, self.borders.leaving)
         self._blocks = BlockFinder(context)
 
-    # ------------------------------------------------------------------ the three things to ask for
+    # ------------------------------------------------------------------ the two things to ask for
 
-    def resolve(self, selector: str) -> list[Place]:
-        """The places after what a selector names, in the order of the model, each tensor once. SelectorError if
-        there are none.
+    def resolve(self, selector: str, position: str = "after") -> list[tuple[Place, set[Consumer]]]:
+        """The places after, or before, what a selector names, in the order of the model, each once, with the consumers
+        of the tensor there: before something those in it. SelectorError if there are none.
         """
-        places: dict[str, Place] = {}
+        found: dict[tuple[str, frozenset[Consumer]], tuple[Place, set[Consumer]]] = {}
         for part in parse(selector):
-            for place in self._after(self._targets(part)):
-                places.setdefault(place.tensor, place)
-        return sorted(places.values(), key=lambda place: self._index.producer.get(place.tensor, -1))
-
-    def resolve_before(self, selector: str) -> list[tuple[Place, set[int]]]:
-        """The places before what a selector names, each with the indexes of the nodes in it that read the tensor.
-        SelectorError if there are none.
-        """
-        found: dict[tuple[str, frozenset[int]], tuple[Place, set[int]]] = {}
-        for part in parse(selector):
-            for place, nodes in self._before(self._targets(part)):
-                found.setdefault((place.tensor, frozenset(nodes)), (place, nodes))
-        return sorted(found.values(), key=lambda item: min(item[1]))
+            for place, consumers in self._places(self._targets(part), position):
+                found.setdefault((place.tensor, frozenset(consumers)), (place, consumers))
+        if position == "before":
+            return sorted(found.values(), key=lambda item: min(nodes_of(item[1])))
+        return sorted(found.values(), key=lambda item: self._index.producer.get(item[0].tensor, -1))
 
     def resolve_consumers(self, selector: str) -> set[Consumer]:
         """What a selector names and can read a tensor: nodes, and outputs of the model."""
@@ -115,8 +107,7 @@ class Resolver:
         if name in index.producer or name in index.inputs or name in index.initializers:
             return Target(f"the tensor {name!r}", written, tensor=name)
         near = {other: other for other in closest(name, [*index.inputs, *index.producer])}
-        hint = whereabouts(self._context, name, of_node=False) or self._nearest(near)
-        raise written.error(f"the model has no tensor {name!r}{hint}", (f"tensor:{other}" for other in near))
+        raise self._unknown(written, "tensor", near)
 
     def _node(self, written: Text) -> Target:
         index, name = self._index, written.text
@@ -124,16 +115,17 @@ class Resolver:
         if not nodes:
             same = {other: index.node_names[other][0] for other in closest(name, index.node_names)}
             near = {other: next(iter(index.nodes[node_index].output), "") for other, node_index in same.items()}
-            hint = whereabouts(self._context, name, of_node=True) or self._nearest(near)
-            raise written.error(f"the model has no node {name!r}{hint}", (f"node:{other}" for other in near))
+            raise self._unknown(written, "node", near)
         if len(nodes) > 1:
             outputs = tensor_selectors(output for node_index in nodes for output in index.nodes[node_index].output)
             one = self._context.listed(outputs)
             raise written.error(f"{len(nodes)} nodes are called {name!r}; name one by its tensor: {one}", outputs)
         return Target(f"the node {name!r}", written, node_index=nodes[0])
 
-    def _nearest(self, near: dict[str, str]) -> str:
-        return f"; the nearest are {self._context.listed(near)}" if near else ""
+    def _unknown(self, written: Text, kind: str, near: Mapping[str, str]) -> SelectorError:
+        name, hint = written.text, f"; the nearest are {self._context.listed(near)}" if near else ""
+        hint = whereabouts(self._context, name, of_node=kind == "node") or hint
+        return written.error(f"the model has no {kind} {name!r}{hint}", (f"{kind}:{other}" for other in near))
 
     def _operators(self, part: Operator, scope: Scope | None = None) -> list[Target]:
         return [
@@ -150,10 +142,10 @@ class Resolver:
             if word.problem and typed:
                 raise word.problem
             near = self._paths.nearest(word.path, cutoff=0.7) if not typed else {}
-            return [Target(label, written, block=found) for label, found in self._blocks.find(block, None, near)]
-        if labelled := self._blocks.labelled(word.path):
-            return [Target(label, written, block=found) for label, found in labelled]
-        self._no_match(word)
+            blocks = self._blocks.find(block, None, near)
+        else:
+            blocks = self._blocks.labelled(word.path) or self._no_match(word)
+        return [Target(label, written, block=found) for label, found in blocks]
 
     def _no_match(self, word: Word) -> NoReturn:
         written = word.path.written
@@ -161,27 +153,26 @@ class Resolver:
         if word.block and (other := self._blocks.type_like(word.block.type.text)):
             raise word.block.type.error(f"{sentence}; the type of block is called {other}", [other])
         near = self._paths.nearest(word.path)
-        hint = f"the nearest are {self._context.listed(near)}" if near else self._without_paths()
+        if near:
+            hint = f"the nearest are {self._context.listed(near)}"
+        elif types := self._blocks.counted():
+            hint = f"its nodes carry no module paths, but it has the blocks {listed(types)}"
+        else:
+            hint = "its nodes carry no module paths, so name a tensor: tensor:NAME"
         raise written.part(self._paths.known(word.path)).error(f"{sentence}; {hint}", near)
-
-    def _without_paths(self) -> str:
-        if types := self._blocks.counted():
-            return f"its nodes carry no module paths, but it has the blocks {listed(types)}"
-        return "its nodes carry no module paths, so name a tensor: tensor:NAME"
 
     def _inner(self, part: Inside) -> list[Target]:
         """Blocks or nodes inside of each of the scopes; indices count within one scope."""
         if part.scope is None:
             return self._within(part.what, None)
-        found: list[Target] = []
-        missing: SelectorError | None = None
+        found, missing = list[Target](), list[SelectorError]()
         for scope in self._targets(part.scope):
             try:
                 found += self._within(part.what, Scope(scope.label, self.borders.nodes(scope)))
             except SelectorError as error:  # several scopes, such as those of a glob: some may be without
-                missing = missing or error
+                missing.append(error)
         if missing and not found:
-            raise missing
+            raise missing[0]
         return found
 
     def _within(self, what: Block | Operator, scope: Scope | None) -> list[Target]:
@@ -191,35 +182,25 @@ class Resolver:
 
     # ------------------------------------------------------------------ the places after and before targets
 
-    def _after(self, targets: Sequence[Target]) -> Iterator[Place]:
-        if len(targets) == 1:
-            yield self._place(targets[0], self._only(self.borders.outgoing(targets[0]), targets[0], "leave"))
-            return
-        outgoing = [(target, self.borders.outgoing(target)) for target in targets]
-        places = [self._place(target, tensors[0]) for target, tensors in outgoing if len(tensors) == 1]
-        maps = [place for place in places if self._context.is_map(place.tensor)]
-        if not maps:
-            self._no_map(targets, "leaves", places)
-        yield from maps
-
-    def _before(self, targets: Sequence[Target]) -> Iterator[tuple[Place, set[int]]]:
-        found, others = [], []
+    def _places(self, targets: Sequence[Target], position: str) -> list[tuple[Place, set[Consumer]]]:
+        before, found, others = position == "before", [], []
+        verb = "enter" if before else "leave"
         for target in targets:
-            entering, nodes = self.borders.entering(target)
+            tensors, nodes = self.borders.entering(target) if before else (self.borders.outgoing(target), set())
             if len(targets) == 1:
-                entering = [self._only(entering, target, "enter")]
-            if len(entering) != 1:
+                tensors = [self._only(tensors, target, verb)]
+            if len(tensors) != 1:
                 continue
-            place = self._place(target, entering[0])
+            place, consumers = self._place(target, tensors[0]), self.borders.branches.consumers(tensors[0])
             if len(targets) > 1 and not self._context.is_map(place.tensor):
                 others.append(place)
                 continue
-            if target.node_index is not None:
+            if before and target.node_index is not None:
                 place = replace(place, path=self._context.tree.of_node[target.node_index] or None)
-            found.append((place, nodes & set(self._index.consumers.get(place.tensor, ()))))
+            found.append((place, consumers & of_nodes(nodes) if before else consumers))
         if not found:
-            self._no_map(targets, "enters", others)
-        yield from found
+            self._no_map(targets, f"{verb}s", others)
+        return found
 
     def _no_map(self, targets: Sequence[Target], verb: str, places: Sequence[Place]) -> NoReturn:
         written = targets[0].written

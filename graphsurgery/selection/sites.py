@@ -13,7 +13,7 @@ from ..graph import validity
 from ..graph.module_paths import enclosing
 from ..recognition.advice import objection
 from . import quantised_sites
-from .branches import Consumer, NodeConsumer, OutputConsumer, in_order, of_nodes
+from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
 from .context import Context
 from .refusals import refusal
@@ -109,7 +109,7 @@ class SiteFinder(Context):
         choice = ConsumerChoice(consumers, self._resolver, self) if consumers else None
         sites: dict[tuple[str, frozenset[Consumer]], Site] = {}
         for selector in selectors:
-            for place, chosen in self._places(selector, position):
+            for place, chosen in self._resolver.resolve(selector, position):
                 if choice:
                     tensor, chosen = choice.at(place.tensor)
                     place = replace(place, tensor=tensor)
@@ -118,12 +118,6 @@ class SiteFinder(Context):
         if choice:
             choice.check()
         return list(sites.values())
-
-    def _places(self, selector: str, position: str) -> list[tuple[Place, set[Consumer]]]:
-        if position == "before":
-            return [(place, of_nodes(nodes)) for place, nodes in self._resolver.resolve_before(selector)]
-        branches = self._resolver.borders.branches
-        return [(place, branches.consumers(place.tensor)) for place in self._resolver.resolve(selector)]
 
     def site(self, place: Place, consumers: set[Consumer] | None = None, position: str = "after") -> Site:
         """The site at a place, for some of the tensor's consumers (None: for all). SiteError if no block can be put

@@ -18,7 +18,7 @@ from tests.models import node, value
 
 
 def places(made: models.ModelProto, selector: str) -> list[Place]:
-    return SiteFinder(ModelFile.load(made))._resolver.resolve(selector)
+    return [place for place, _ in SiteFinder(ModelFile.load(made))._resolver.resolve(selector)]
 
 
 def tensors(made: models.ModelProto, selector: str) -> list[str]:
@@ -235,7 +235,7 @@ def test_any_text_is_resolved_or_told(text: str) -> None:
     with contextlib.suppress(SelectorError):
         assert DETECTOR._resolver.resolve(text)
     with contextlib.suppress(SelectorError):
-        assert DETECTOR._resolver.resolve_before(text)
+        assert DETECTOR._resolver.resolve(text, "before")
     with contextlib.suppress(SelectorError):
         assert DETECTOR._resolver.resolve_consumers(text)
 
