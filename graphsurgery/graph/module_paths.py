@@ -152,17 +152,17 @@ class ModuleTree:
 
     def __init__(self, index: GraphIndex) -> None:
         self.modules: dict[str, Module] = {}
-        self.of_node: list[str] = []
-        """dotted path of each node, "" where the model does not tell"""
         spelled: dict[str, str] = {}
         stated = [from_metadata(node) if node.metadata_props else None for node in index.nodes]
-        for node, metadata in zip(index.nodes, stated, strict=True):
-            self.of_node.append((metadata[0] if metadata else "") or from_name(node.name))
+        pairs = list(zip(index.nodes, stated, strict=True))
+        self.of_node = [(metadata[0] if metadata else "") or from_name(node.name) for node, metadata in pairs]
+        """dotted path of each node, "" where the model does not tell"""
         self._place_strays(index)
-        for node_index, (node, metadata) in enumerate(zip(index.nodes, stated, strict=True)):
+        for node_index, (node, metadata) in enumerate(pairs):
             path = self.of_node[node_index]
             if not metadata and path and path not in spelled:
-                self._spell(node.name, spelled)
+                for spelling in accumulate(node.name.split("/")[:-1], "{}/{}".format):
+                    spelled.setdefault(_joined(spelling), spelling)
             for prefix in enclosing(path):
                 if prefix not in self.modules:
                     self.modules[prefix] = Module(prefix, spelled.get(prefix, prefix))
@@ -185,10 +185,3 @@ class ModuleTree:
             )
             if upstream and downstream:
                 self.of_node[node_index] = common_path(upstream + downstream)
-
-    @staticmethod
-    def _spell(name: str, spelled: dict[str, str]) -> None:
-        """Note how the scopes of a node name spell the modules around it."""
-        scopes = name.rpartition("/")[0].split("/")
-        for count in range(1, len(scopes) + 1):
-            spelled.setdefault(join(scopes[:count]), "/".join(scopes[:count]))

@@ -115,11 +115,11 @@ class Anatomy:
         """
         view = self._view
         maps = (name for p in view.order for name in view.outputs(p) if self._strides.is_in(name))
-        return {
-            name: None
+        return dict.fromkeys(
+            name
             for name in maps
             if self._is_left_at(name, for_means=False) or (view.is_output(name) and not view.consumers(name))
-        }
+        )
 
     @cached_property
     def _exit_strides(self) -> int:
@@ -249,8 +249,7 @@ class Anatomy:
 
     def _producer(self, tensor: str) -> int:
         """The index of the node that produces a tensor; -1 for an input of the model."""
-        node_index = self._view.producer(tensor)
-        return -1 if node_index is None else node_index
+        return self._view.index.producer.get(tensor, -1)
 
     def _place(self, tensor: str) -> int:
         """The place in the order of the graph of the node that produces a tensor."""

@@ -107,11 +107,8 @@ class BlockTree:
 
     @cached_property
     def _innermost(self) -> dict[int, RecognisedBlock]:
-        table: dict[int, RecognisedBlock] = {}
-        for block in self._everything:  # parts before their whole
-            for node_index in block.nodes:
-                table.setdefault(node_index, block)
-        return table
+        # parts come before their whole
+        return {node_index: block for block in reversed(self._everything) for node_index in block.nodes}
 
     def innermost(self, node_index: int) -> RecognisedBlock | None:
         """The smallest block that a node is in."""

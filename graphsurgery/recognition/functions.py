@@ -5,7 +5,7 @@ What lies within one call cannot be named in the file, so a block counts only if
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -41,16 +41,16 @@ class Expanded:
         return self._named.get(self.inside.root(tensor))
 
     @cached_property
-    def _working(self) -> dict[int, frozenset[int]]:
+    def _working(self) -> dict[int, set[int]]:
         """Node index in the file -> indices of the nodes that count; the others of a call compute sizes."""
         table: dict[int, set[int]] = {}
         for node_index in self.inside.active:
             table.setdefault(self._caller[node_index], set()).add(node_index)
-        return {node_index: frozenset(nodes) for node_index, nodes in table.items()}
+        return table
 
-    def within(self, node_index: int) -> frozenset[int]:
+    def within(self, node_index: int) -> Set[int]:
         """Indices of the nodes that count in a node of the file: those of a call, or it alone."""
-        return self._working.get(node_index, frozenset())
+        return self._working.get(node_index, set())
 
     def in_the_file(self, block: RecognisedBlock) -> list[RecognisedBlock]:
         """A block in terms of the file; its parts, if it begins or ends within a call."""

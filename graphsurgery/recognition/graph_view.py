@@ -29,13 +29,11 @@ _SHAPES = frozenset({"Shape", "Size"})
 _QUANTISED = "QLinear"
 """what the names of quantised operators start with, before the name of what they compute"""
 _SAME = {
+    **dict.fromkeys(("BiasGelu", "FastGelu", "BiasSplitGelu"), "Gelu"),
     "QuickGelu": "Swish",
     "FusedMatMul": "MatMul",
     "FusedGemm": "Gemm",
-    "BiasGelu": "Gelu",
-    "FastGelu": "Gelu",
     "SkipLayerNormalization": "LayerNormalization",
-    "BiasSplitGelu": "Gelu",
     "Upsample": "Resize",
     "Sum": "Add",
 }

@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import NamedTuple
 
-from ..errors import SelectorError
 from ..graph.module_paths import Module
 from ..messages import closest, listed
 from ..recognition import BlockTree, RecognisedBlock
@@ -137,10 +136,21 @@ class BlockFinder:
 
     def role(self, part: Role) -> list[str]:
         """The tensors of a role. SelectorError if there is no such role, or none in this model."""
-        tensors = [tensor for name in self._roles(part) for tensor in self._blocks.role(name)]
-        if not tensors:
-            raise self._no_role(part)
-        return list(dict.fromkeys(tensors))
+        asked, every = part.name.text, {name: self._blocks.role(name) for name in self._blocks.ROLES}
+        names = [name for name in every if fnmatchcase(name, asked)]
+        if not names:
+            near = closest(asked, every, cutoff=0.6)
+            hint = f"; the nearest are {listed(near)}" if near else ""
+            sentence = f"there is no role {asked!r}{hint}; the roles are {', '.join(every)}"
+            raise part.name.error(sentence, (f"role:{name}" for name in near))
+        if tensors := dict.fromkeys(tensor for name in names for tensor in every[name]):
+            return list(tensors)
+        present = [name for name, tensors in every.items() if tensors]
+        why = ": no SPPF was recognised in it" if "sppf" in asked and not self.is_type("SPPF") else ""
+        if not present:
+            why = f": {self._instead(self._everywhere)}"
+        has = f"; it has {', '.join(present)}" if present else ""
+        raise part.name.error(f"the model has no {asked}{why}{has}", (f"role:{name}" for name in present))
 
     def region(self, part: Role) -> set[int]:
         """The nodes of the backbone, the neck or the head. SelectorError for any other role."""
@@ -154,27 +164,6 @@ class BlockFinder:
             sentence = f"role:{part.name.text} does not name a part of the model such as role:neck{has}"
             raise part.name.error(sentence, (f"role:{name}" for name in regions))
         return nodes
-
-    def _roles(self, part: Role) -> list[str]:
-        names = [name for name in self._blocks.ROLES if fnmatchcase(name, part.name.text)]
-        if not names:
-            near = closest(part.name.text, self._blocks.ROLES, cutoff=0.6)
-            hint = f"; the nearest are {listed(near)}" if near else ""
-            raise part.name.error(
-                f"there is no role {part.name.text!r}{hint}; the roles are {', '.join(self._blocks.ROLES)}",
-                (f"role:{name}" for name in near),
-            )
-        return names
-
-    def _no_role(self, part: Role) -> SelectorError:
-        name = part.name.text
-        present = [other for other in self._blocks.ROLES if self._blocks.role(other)]
-        why = "no SPPF was recognised in it" if "sppf" in name and not self.is_type("SPPF") else ""
-        if not present:
-            why = self._instead(self._everywhere)
-        has = f"; it has {', '.join(present)}" if present else ""
-        sentence = f"the model has no {name}{': ' if why else ''}{why}{has}"
-        return part.name.error(sentence, (f"role:{other}" for other in present))
 
     # ------------------------------------------------------------------ operators
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 from ..errors import option
 from ..graph import quantisation
@@ -55,7 +54,7 @@ class Borders:
                 for name in index.nodes[node_index].output
                 if name in index.outputs or not inside.issuperset(index.consumers.get(name, ()))
             ]
-            self._leaving[path] = self._maps_first(self._results(leaving, inside) if self._has_forms else leaving)
+            self._leaving[path] = self._maps_first(self._results(leaving, inside))
         return self._leaving[path]
 
     def outgoing(self, target: Target) -> list[str]:
@@ -83,19 +82,12 @@ class Borders:
                 f"{option('consumers')} for some of its consumers only"
             )
         index, nodes = self._index, self.nodes(target)
-        if not self._has_forms:
-            return self._entering(nodes), nodes
         nodes = nodes | quantisation.feeding(index, nodes, quantisation.TO_INTEGERS)
         entering = self._entering(nodes)
         if len(entering) > 1 and len({quantisation.root(index, name) for name in entering}) == 1:
             nodes = nodes | quantisation.feeding(index, nodes, quantisation.PASSING)
             entering = self._entering(nodes)
         return entering, nodes
-
-    @cached_property
-    def _has_forms(self) -> bool:
-        """Whether anything is quantised or cast in the model."""
-        return any(node.op_type in quantisation.PASSING for node in self._index.nodes)
 
     def _entering(self, nodes: set[int]) -> list[str]:
         index = self._index
@@ -105,7 +97,7 @@ class Borders:
             for name in names
             if index.is_activation(name)
             and index.producer.get(name) not in nodes
-            and not (self._has_forms and index.producer.get(quantisation.root(index, name)) in nodes)
+            and index.producer.get(quantisation.root(index, name)) not in nodes
         )
 
     def nodes(self, target: Target) -> set[int]:

@@ -38,8 +38,7 @@ class Context:
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
         """The shape of the first input that is an image, channels first; () without one."""
-        inputs = (name for name in self.index.inputs if name not in self.index.initializers)
-        shapes = (self.shapes.lookup(name)[1] for name in inputs)
+        shapes = (self.shapes.lookup(name)[1] for name in self.index.images)
         return next((channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4), ())
 
     def fits_image(self, shape: tuple[Dimension, ...]) -> bool:

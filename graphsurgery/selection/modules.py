@@ -25,13 +25,6 @@ class PathFinder:
     def _steps(self) -> dict[str, list[str]]:
         return {path: path.split(".") for path in self._modules}
 
-    @cached_property
-    def _by_last_step(self) -> dict[str, list[str]]:
-        table: dict[str, list[str]] = {}
-        for path, steps in self._steps.items():
-            table.setdefault(steps[-1], []).append(path)
-        return table
-
     def matches(self, path: Path) -> list[str]:
         """The dotted paths that it matches: from the root, else as the end of a longer path (then only one, or a
         glob). SelectorError if it is the end of several.
@@ -41,7 +34,7 @@ class PathFinder:
         dotted = ".".join(path.steps)
         if dotted in self._modules:
             return [dotted]
-        ends = [p for p in self._by_last_step.get(path.steps[-1], ()) if p.endswith(f".{dotted}")]
+        ends = [known for known in self._modules if known.endswith(f".{dotted}")]
         if len(ends) > 1:
             each = self._candidates(ends)
             sentence = f"{dotted!r} is the end of {len(ends)} module paths: {self._context.listed(each)}"

@@ -158,15 +158,13 @@ def _parsed(text: Text) -> Selector:
             raise text.error("role: needs the name of a role behind it, such as role:p5")
         return Role(name)
     first, *inner = text.split("//")
-    found: Word | Operator | Inside | None = _scope(first) if first.text or not inner else None
+    found: Word | Operator | Inside | None = None
+    if first.text or not inner:
+        found = _operator(first) if first.text.startswith("op:") else _word(first)
     for segment in inner:
         found = _typed(segment, text, found)
     assert found is not None
     return found
-
-
-def _scope(text: Text) -> Word | Operator:
-    return _operator(text) if text.text.startswith("op:") else _word(text)
 
 
 def _typed(text: Text, whole: Text, scope: Word | Operator | Inside | None) -> Inside:
@@ -199,7 +197,7 @@ def _word(text: Text) -> Word:
 def _operator(text: Text) -> Operator:
     body = text.part(len("op:"))
     bracket = body.text.find("[")
-    name = (body if bracket < 0 else body.part(0, bracket)).strip()
+    name = body.part(0, bracket if bracket >= 0 else None).strip()
     if not name.text:
         raise text.error("op: needs an operator behind it, such as op:Conv[17]")
     return Operator(name, _subscript(body.part(bracket)) if bracket >= 0 else None)
@@ -228,9 +226,8 @@ def _steps(rest: Text) -> tuple[Text, ...]:
     if rest.text[0] not in "./":
         raise rest.error("behind an index comes a point and the name of an inner part, such as C2f[3].cv2")
     steps = [step for run in rest.part(1).split(".") for step in run.split("/")]
-    for step in steps:
-        if not step.text:
-            raise rest.error("the name of an inner part is missing; write C2f[3].cv2")
+    if not all(step.text for step in steps):
+        raise rest.error("the name of an inner part is missing; write C2f[3].cv2")
     return tuple(steps)
 
 
