@@ -321,9 +321,9 @@ def test_before_a_tensor_or_what_has_several_entries() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({}, "say where to put simam: --after SELECTOR, or --before SELECTOR"),
-        ({"after": "/m.0", "before": "/m.1"}, "give --after or --before, not both"),
-        ({"before": "/m.0", "consumers": "/m.1"}, "--consumers goes with --after"),
+        ({}, "where should simam go? give after=SELECTOR or before=SELECTOR"),
+        ({"after": "/m.0", "before": "/m.1"}, "give after= or before=, not both"),
+        ({"before": "/m.0", "consumers": "/m.1"}, "consumers= goes with after="),
     ],
 )
 def test_after_or_before(arguments: dict[str, str], said: str) -> None:
