@@ -15,7 +15,7 @@ from .. import entry_points
 from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
 from ..errors import as_argument, as_flag, option, spelled
-from ..messages import html_table, tracked
+from ..messages import attributes, html_table, plain, tracked
 from ..userblocks import Trust, user_block
 from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
@@ -52,10 +52,7 @@ def row(facts: Facts) -> tuple[str, ...]:
 def facts_json(facts: Facts) -> dict[str, Any]:
     """What the table says, with the keys of the command line's JSON."""
     return {
-        "parameters": facts.parameters,
-        "nodes": facts.nodes,
-        "identity": facts.identity,
-        "static": facts.static,
+        **attributes(facts, "parameters", "nodes", "identity", "static"),
         "float16": facts.half,
         "tensorrt": {version: facts.tensorrt(version) for version in TENSORRT},
         "dla": facts.tensorrt("10", DLA),
@@ -80,16 +77,11 @@ class Card:
         """Keys: see docs/command-line.md."""
         block = self._block
         return {
-            "name": block.name,
-            "title": block.title,
-            "paper": block.paper,
-            "reference": block.reference,
-            "formula": block.formula,
-            "untrained": block.untrained,
+            **attributes(block, "name", "title", "paper", "reference", "formula", "untrained"),
             "variants": dict(block.variants),
             "settings": settings_json(self._settings),
             "weights": {each.spelled: {k: list(shape) for k, shape in each.weights.items()} for each in self._shown},
-            "aliases": [list(pair) for pair in block.aliases],
+            "aliases": plain(block.aliases),
             "facts": {each.spelled: facts_json(each) for each in self._shown},
         }
 

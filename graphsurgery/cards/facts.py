@@ -16,6 +16,7 @@ from ..blocks.block import Array, Block, Setting
 from ..blocks.registry import all_blocks
 from ..errors import BlockError, GraphSurgeryError
 from ..feature_map import FeatureMap
+from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.session import session
 from ..template.subgraph import Subgraph
@@ -162,8 +163,4 @@ def short_paper(paper: str) -> str:
 def settings_json(settings: Iterable[Setting]) -> list[dict[str, Any]]:
     """The hyper-parameters with all that restricts them."""
     keys = ("name", "type", "default", "doc", "minimum", "above", "choices", "required")
-    return [{key: _plain(getattr(setting, key)) for key in keys} for setting in settings]
-
-
-def _plain(value: object) -> object:
-    return value.__name__ if isinstance(value, type) else list(value) if isinstance(value, tuple) else value
+    return [attributes(setting, *keys) for setting in settings]

@@ -149,7 +149,8 @@ def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[
 class Unchanged:
     """Whether a model, its insertions taken out, is the model that they were put into."""
 
-    passed: bool
+    passed: bool | None
+    """None: it was not decided."""
     sentence: str
 
 

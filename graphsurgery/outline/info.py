@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import onnx
 from ..feature_map import Dimension, float_dtype
 from ..graph import validity
 from ..graph.shapes import tensor_type
-from ..messages import html_table, listed, shape_text
+from ..messages import attributes, html_table, listed, shape_text
 from ..modelfile.model import ModelFile
 from ..selection.sites import SiteFinder
 from .outline import Outline
@@ -70,10 +70,7 @@ class Info:
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as plain data for ``json.dumps``."""
-        data = asdict(self)
-        for tensor in (*data["inputs"], *data["outputs"]):
-            tensor["shape"] = None if tensor["shape"] is None else list(tensor["shape"])
-        return data
+        return attributes(self)
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Each fact as its name and a text."""

@@ -153,7 +153,7 @@ def build_and_compare(
         each.feed(feeds)
         each.run()
     original = session(path, "cpu")
-    expected = dict(zip((info.name for info in original.outputs), original.run(feeds), strict=True))
+    expected = dict(zip(original.outputs, original.run(feeds), strict=True))
     results = engines[0].results()
     agreements = [Agreement.of(name, results[name], expected[name]) for name in results]
     for each in engines:
