@@ -1,4 +1,4 @@
-"""Parts of messages and reports: printable text, short lists, shapes, HTML tables, plain data, and the nearest names."""
+"""Parts of messages and reports: printable text, short lists, shapes, HTML tables, plain data, the nearest names."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _html(value: object) -> str:
 
 
 def attributes(thing: Any, *names: str) -> dict[str, Any]:
-    """Attributes of a thing as plain data for ``json.dumps``, in that order; without names all fields of a dataclass."""
+    """Attributes as plain data for ``json.dumps``, in that order; without names, all the fields of a dataclass."""
     return {name: plain(getattr(thing, name)) for name in names or [each.name for each in fields(thing)]}
 
 

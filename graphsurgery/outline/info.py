@@ -12,6 +12,7 @@ import onnx
 
 from ..feature_map import Dimension, float_dtype
 from ..graph import validity
+from ..graph.index import STANDARD
 from ..graph.shapes import tensor_type
 from ..messages import attributes, html_table, listed, shape_text
 from ..modelfile.model import ModelFile
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelSource
 
 _ROLES = ("p2", "p3", "p4", "p5", "p6", "neck-outputs")
-_STANDARD = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def info(model: ModelSource) -> Info:
         model=opened.name,
         bytes=opened.size,
         producer=f"{structure.producer_name} {structure.producer_version}".strip(),
-        opset=next((version for domain, version in sets.items() if domain in _STANDARD), None),
-        domains={domain: version for domain, version in sets.items() if domain not in _STANDARD},
+        opset=opened.standard_opset,
+        domains={domain: version for domain, version in sets.items() if domain not in STANDARD},
         ir_version=int(structure.ir_version),
         nodes=len(index.nodes),
         weights=dict(weights.most_common()),
@@ -187,9 +187,8 @@ def _unusual(finder: SiteFinder, inputs: list[onnx.ValueInfoProto]) -> Iterator[
         yield f"weights lie in other files: {listed(opened.external_data)}"
     if opened.structure.functions:
         yield f"it has local functions: {listed([function.name for function in opened.structure.functions])}"
-    custom = dict.fromkeys(node.domain for node in index.nodes if node.domain not in _STANDARD)
-    local = {function.domain for function in opened.structure.functions}
-    if others := [domain for domain in custom if domain not in local]:
+    known = STANDARD.union(function.domain for function in opened.structure.functions)
+    if others := dict.fromkeys(node.domain for node in index.nodes if node.domain not in known):
         yield f"it has operators that are not of the ONNX standard: {listed(others)}"
     dynamic = [value.name for value in inputs if not _is_static(value)]
     if dynamic:
