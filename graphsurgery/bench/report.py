@@ -27,7 +27,7 @@ class Side:
 
     def to_json(self) -> dict[str, Any]:
         """{"median", "spread", "rounds": [ms], "kernels": {provider: count}}."""
-        return self.times.to_json() | attributes(self)
+        return attributes(self.times) | attributes(self)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -96,8 +95,11 @@ class Card:
 
     def lines(self, spell: Callable[[str, str], str] = as_argument) -> Iterator[str]:
         """As text, at most ``WIDTH`` columns wide where it has spaces to break at; ``spell`` writes options."""
-        yield f"{self._block.name}: {self._block.title}"
-        for label, text in self._head():
+        block = self._block
+        yield f"{block.name}: {block.title}"
+        formula = [("" if i else "formula", part) for i, part in enumerate(_parts(block.formula))]
+        head = [("paper", block.paper), ("reference", block.reference), *formula, ("untrained", block.untrained)]
+        for label, text in head:
             yield from _wrapped(f"  {label:<11}{text}", 13)
         for line in self._body():
             yield from _wrapped(spelled(line, spell), len(line) - len(line.lstrip()) + 2)
@@ -120,15 +122,6 @@ class Card:
         if block.aliases:
             yield "keys in the field (regular expression: the key above)"
             yield from (f"  {pattern}: {key}" for pattern, key in block.aliases)
-
-    def _head(self) -> list[tuple[str, str]]:
-        block = self._block
-        return [
-            ("paper", block.paper),
-            ("reference", block.reference),
-            *(("" if i else "formula", part) for i, part in enumerate(_parts(block.formula))),
-            ("untrained", block.untrained),
-        ]
 
     def markdown(self) -> Iterator[str]:
         """As a section of docs/blocks.md."""
@@ -256,9 +249,3 @@ def _sentence(facts: Facts) -> str:
     identity = "can leave its input as it is" if facts.identity else "has no identity setting"
     static = ", needs a known height and width" if facts.static else ""
     return f"{facts.parameters:,} parameters, {facts.nodes} nodes, {identity}{static}"
-
-
-def main() -> None:
-    """Print docs/blocks.md."""
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    sys.stdout.write("".join(f"{line}\n" for line in document()))

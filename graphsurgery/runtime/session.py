@@ -36,6 +36,7 @@ from .providers import (
 
 __all__ = ["PROVIDERS", "Session", "available_providers", "require", "session", "short_name", "usable"]
 
+_PROBE = '<ir_version: 7, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) { y = Identity(x) }'
 _WARNING, _FATAL = 2, 4
 """onnxruntime's levels of logging; the first is its default."""
 
@@ -57,10 +58,8 @@ class Session:
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Every output, in the model's order, for one array per input name. Raises CannotRun or NoKernel."""
         try:
-            if self._bound:
-                found = self._run_bound(feeds)
-            else:
-                found = [np.asarray(value) for value in self._inner.run(None, dict(feeds))]
+            outputs = self._run_bound(feeds) if self._bound else self._inner.run(None, dict(feeds))
+            found = [np.asarray(value) for value in outputs]
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise _translated(error, self.provider) from None
         self._read_profile()
@@ -181,12 +180,8 @@ def require(provider: str) -> None:
     """Make sure that sessions can be made on this provider, by making one. Raises MissingProvider and what
     :func:`session` raises.
     """
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "probe", values[:1], values[1:])
-    probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
     try:
-        session(probe.SerializeToString(), provider)
+        session(onnx.parser.parse_model(_PROBE).SerializeToString(), provider)
     except CannotRun:  # what one provider says by itself, another says so
         raise MissingProvider(cannot_start(short_name(provider))) from None
 

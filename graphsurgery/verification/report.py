@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -56,11 +57,8 @@ class Worst(Figures):
     def of(cls, compared: Iterable[Figures]) -> Worst:
         """Over several comparisons. NaN (a cosine that could not be computed) is worse than everything."""
         found = list(compared)
-        names = [each.name for each in fields(cls) if each.name != "cosine"]
-        largest = {name: max((getattr(metrics, name) for metrics in found), key=_badness) for name in names}
-        return cls(
-            **largest, cosine=min((metrics.cosine for metrics in found), key=lambda c: -2.0 if math.isnan(c) else c)
-        )
+        names = [each.name for each in fields(cls)]
+        return cls(**{n: max((getattr(m, n) for m in found), key=partial(_badness, n)) for n in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,5 +280,7 @@ def _figures(worst: Worst) -> str:
     )
 
 
-def _badness(value: float) -> float:
-    return math.inf if math.isnan(value) else value
+def _badness(name: str, value: float) -> float:
+    if math.isnan(value):
+        return math.inf
+    return -value if name == "cosine" else value

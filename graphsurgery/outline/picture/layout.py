@@ -177,6 +177,8 @@ class _Router:
         for entering in self._entry.values():
             entering.sort(key=lambda line: line.source.middle)
             self._rank.update((line, i) for i, line in enumerate(entering))
+        for line in self._bent:
+            self._level.setdefault((line.target.column, round(line.target.middle)), set()).add(line.source.key)
         ways = {line: self._heights(line, bands) for line in self._bent}
         on = self._tracks(ways)
         columns, right = self._columns(on)
@@ -206,12 +208,10 @@ class _Router:
     # ------------------------------------------------------------------ heights
 
     def _bands(self) -> tuple[list[Frame], float]:
-        slots = [1] * len(self._strides)
-        for box in self._boxes:
-            slots[box.band] = max(slots[box.band], box.slot + 1)
         y, found = _TOP, []
         for band, stride in enumerate(self._strides):
-            height = slots[band] * (BOX[1] + _GAP) + _GAP
+            slots = 1 + max((box.slot for box in self._boxes if box.band == band), default=0)
+            height = slots * (BOX[1] + _GAP) + _GAP
             found.append(Frame(f"stride {stride}" if stride else "", y, height))
             y += height + _TRACK * (1 + len(self._corridors[band]))
         return found, y
@@ -236,9 +236,6 @@ class _Router:
 
     def _is_crowded(self, line: Line) -> bool:
         """Whether another line enters a box at the height at which this one leaves, in the same gutter."""
-        if not self._level:
-            for each in self._bent:
-                self._level.setdefault((each.target.column, round(each.target.middle)), set()).add(each.source.key)
         source, column = line.source, line.source.column + 1
         return bool(self._level.get((column, round(source.middle)), set()) - {source.key})
 
@@ -281,11 +278,7 @@ class _Router:
         return [(x, source.y + (BOX[1] if down else 0)), (x, target.y + (0 if down else BOX[1]))]
 
     def _way(
-        self,
-        line: Line,
-        heights: Sequence[float],
-        on: Mapping[tuple[Line, int], int],
-        columns: Sequence[Frame],
+        self, line: Line, heights: Sequence[float], on: Mapping[tuple[Line, int], int], columns: Sequence[Frame]
     ) -> list[tuple[float, float]]:
         points = [(line.source.x + BOX[0], heights[0])]
         for i, gutter in enumerate(self._gutters(line)):
