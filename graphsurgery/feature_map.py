@@ -32,6 +32,13 @@ def float_dtype(onnx_type: int) -> str | None:
     return _DTYPES.get(onnx_type)
 
 
+def type_name(number: int) -> str:
+    """Name of any element type of ONNX: ``float32``, ``int64``; ``type 99`` for one that is not known."""
+    if number not in TensorProto.DataType.values():
+        return f"type {number}"
+    return float_dtype(number) or str(TensorProto.DataType.Name(number)).lower()
+
+
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The element type of that name as numpy, with ml_dtypes for bfloat16, sees it."""
     return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)

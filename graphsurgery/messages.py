@@ -1,14 +1,17 @@
-"""Parts of messages: text from a file made printable, lists cut short, shapes, HTML tables, and the nearest names."""
+"""Parts of messages and reports: printable text, short lists, shapes, HTML tables, plain data, the nearest names."""
 
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .feature_map import Dimension
@@ -115,6 +118,28 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _html(value: object) -> str:
     return "" if value is None else printable(str(value)).translate(_ESCAPES)
+
+
+def attributes(thing: Any, *names: str) -> dict[str, Any]:
+    """Attributes as plain data for ``json.dumps``, in that order; without names, all the fields of a dataclass."""
+    return {name: plain(getattr(thing, name)) for name in names or [each.name for each in fields(thing)]}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: a class by its name, and None for a number that is infinite or not a number."""
+    if isinstance(value, type):
+        return value.__name__
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if is_dataclass(value):
+        return attributes(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Enum):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [plain(each) for each in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def tracked(items: Collection[Item], noun: str) -> Iterator[Item]:

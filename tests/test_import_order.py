@@ -21,7 +21,7 @@ ORDER = [
     *("__main__", "cli", "__init__", "recipe", "api", "cards", "block"),
     *("sweep", "bench", "outline", "diff", "tensorrt", "torch", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
-    *("graph", "runtime", "modelfile"),
+    *("runtime", "graph", "modelfile"),
     *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "_version"),
 ]
 """folders and files of graphsurgery/ from the top down: each imports only what stands after it"""

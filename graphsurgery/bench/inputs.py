@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..errors import RequestError
 from ..feature_map import Array
@@ -61,8 +60,3 @@ def _shape(given: GraphInput, wanted: Sequence[int] | None, batch: int | None) -
 
 def _sizes(shape: Sequence[int | None]) -> str:
     return "x".join("?" if size is None else str(size) for size in shape)
-
-
-def described(arrays: Mapping[str, Array]) -> dict[str, Any]:
-    """{name: {"shape", "dtype"}}."""
-    return {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..messages import html_table
+from ..messages import attributes, html_table, plain
 from ..runtime.placement import shares
 from ..runtime.timing import Difference, Times, Verdict
 
@@ -27,7 +27,7 @@ class Side:
 
     def to_json(self) -> dict[str, Any]:
         """{"median", "spread", "rounds": [ms], "kernels": {provider: count}}."""
-        return {**self.times.to_json(), "rounds": list(self.rounds), "kernels": dict(self.kernels)}
+        return attributes(self.times) | attributes(self)
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,8 @@ class Timed:
 
     def to_json(self) -> dict[str, Any]:
         """Keys as in docs/bench.md."""
-        return {
-            "provider": self.provider,
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "control": self.control.to_json(),
-            "difference": self.difference.to_json(),
-            "tf32": self.tf32,
-            "gpus_after": [dict(each) for each in self.gpus],
-        }
+        found = attributes(self, "provider", "before", "after", "control", "difference", "tf32")
+        return {**found, "gpus_after": plain(self.gpus)}
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -92,17 +85,9 @@ class BenchReport:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for ``json.dumps``. Keys as in docs/bench.md."""
-        return {
-            "model": self.model,
-            "baseline": self.baseline,
-            "removed": self.removed,
-            "inputs": dict(self.inputs),
-            "precision": dict(self.precision),
-            "threads": self.threads,
-            "providers": [each.to_json() for each in self.timed],
-            "notes": list(self.chosen),
-            "machine": dict(self.machine),
-        }
+        asked = attributes(self, "model", "baseline", "removed", "inputs", "precision", "threads")
+        found = {"providers": plain(self.timed), "notes": plain(self.chosen)}
+        return {**asked, **found, **attributes(self, "machine")}
 
     def __repr__(self) -> str:
         found = "; ".join(f"{each.provider} {each.difference}" for each in self.timed)

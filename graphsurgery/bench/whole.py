@@ -12,10 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import onnx
-
 from ..errors import RequestError, option
-from ..feature_map import Array
+from ..feature_map import Array, type_name
 from ..insertion.removal import remove
 from ..modelfile.model import ModelFile
 from ..runtime.placement import by_provider
@@ -24,7 +22,7 @@ from ..runtime.quantised_types import element_types, is_quantised
 from ..runtime.sample_inputs import graph_inputs
 from ..runtime.session import require, session, short_name
 from ..runtime.timing import in_turns, wall
-from .inputs import described, inputs_for
+from .inputs import inputs_for
 from .machine import describe, gpus
 from .report import BenchReport, Side, Timed
 
@@ -100,12 +98,12 @@ def bench(
     for name in names:
         require(name)
     inputs = inputs_for(after, shapes, batch)
-    timed = tuple(_timed(name, before, after, inputs.arrays, rounds, warm_up, threads) for name in names)
+    timed = tuple(_timed(name, (before, after, before), inputs.arrays, rounds, warm_up, threads) for name in names)
     return BenchReport(
         model=after.name,
         baseline=before.name if baseline is not None else "itself without its insertions",
         removed=None if baseline is not None else len(insertions),
-        inputs=described(inputs.arrays),
+        inputs={name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in inputs.arrays.items()},
         chosen=inputs.chosen,
         precision=precision(after),
         threads=threads,
@@ -116,11 +114,8 @@ def bench(
 
 def precision(model: ModelFile) -> dict[str, Any]:
     """{"weights": {dtype: how many tensors of it}, "quantised": whether there are QuantizeLinear nodes}."""
-    kinds = Counter(tensor.data_type for tensor in model.structure.graph.initializer)
-    named = {onnx.TensorProto.DataType.Name(kind).lower(): count for kind, count in kinds.most_common()}
-    renamed = {"float": "float32", "double": "float64"}
-    weights = {renamed.get(name, name): count for name, count in named.items()}
-    return {"weights": weights, "quantised": is_quantised(model.structure)}
+    weights = Counter(type_name(tensor.data_type) for tensor in model.structure.graph.initializer)
+    return {"weights": dict(weights.most_common()), "quantised": is_quantised(model.structure)}
 
 
 def _check_inputs(before: ModelFile, after: ModelFile) -> None:
@@ -133,16 +128,11 @@ def _check_inputs(before: ModelFile, after: ModelFile) -> None:
 
 
 def _timed(
-    provider: str,
-    before: ModelFile,
-    after: ModelFile,
-    feeds: Mapping[str, Array],
-    rounds: int,
-    warm_up: int,
-    threads: int,
+    provider: str, models: Sequence[ModelFile], feeds: Mapping[str, Array], rounds: int, warm_up: int, threads: int
 ) -> Timed:
+    """``models``: the baseline, the model, and the baseline once more."""
     timers, kernels = [], []
-    for model in (before, after, before):
+    for model in models:
         ready = session(
             model.to_bytes(),
             provider,

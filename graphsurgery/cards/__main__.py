@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .cards import main
+from .cards import document
 from .tables import write
 
 for name in sys.argv[1:]:
     write(Path(name))
 if not sys.argv[1:]:
-    main()
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    sys.stdout.write("".join(f"{line}\n" for line in document()))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -15,7 +14,7 @@ from .. import entry_points
 from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
 from ..errors import as_argument, as_flag, option, spelled
-from ..messages import html_table, tracked
+from ..messages import attributes, html_table, plain, tracked
 from ..userblocks import Trust, user_block
 from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
@@ -52,10 +51,7 @@ def row(facts: Facts) -> tuple[str, ...]:
 def facts_json(facts: Facts) -> dict[str, Any]:
     """What the table says, with the keys of the command line's JSON."""
     return {
-        "parameters": facts.parameters,
-        "nodes": facts.nodes,
-        "identity": facts.identity,
-        "static": facts.static,
+        **attributes(facts, "parameters", "nodes", "identity", "static"),
         "float16": facts.half,
         "tensorrt": {version: facts.tensorrt(version) for version in TENSORRT},
         "dla": facts.tensorrt("10", DLA),
@@ -80,16 +76,11 @@ class Card:
         """Keys: see docs/command-line.md."""
         block = self._block
         return {
-            "name": block.name,
-            "title": block.title,
-            "paper": block.paper,
-            "reference": block.reference,
-            "formula": block.formula,
-            "untrained": block.untrained,
+            **attributes(block, "name", "title", "paper", "reference", "formula", "untrained"),
             "variants": dict(block.variants),
             "settings": settings_json(self._settings),
             "weights": {each.spelled: {k: list(shape) for k, shape in each.weights.items()} for each in self._shown},
-            "aliases": [list(pair) for pair in block.aliases],
+            "aliases": plain(block.aliases),
             "facts": {each.spelled: facts_json(each) for each in self._shown},
         }
 
@@ -104,8 +95,11 @@ class Card:
 
     def lines(self, spell: Callable[[str, str], str] = as_argument) -> Iterator[str]:
         """As text, at most ``WIDTH`` columns wide where it has spaces to break at; ``spell`` writes options."""
-        yield f"{self._block.name}: {self._block.title}"
-        for label, text in self._head():
+        block = self._block
+        yield f"{block.name}: {block.title}"
+        formula = [("" if i else "formula", part) for i, part in enumerate(_parts(block.formula))]
+        head = [("paper", block.paper), ("reference", block.reference), *formula, ("untrained", block.untrained)]
+        for label, text in head:
             yield from _wrapped(f"  {label:<11}{text}", 13)
         for line in self._body():
             yield from _wrapped(spelled(line, spell), len(line) - len(line.lstrip()) + 2)
@@ -128,15 +122,6 @@ class Card:
         if block.aliases:
             yield "keys in the field (regular expression: the key above)"
             yield from (f"  {pattern}: {key}" for pattern, key in block.aliases)
-
-    def _head(self) -> list[tuple[str, str]]:
-        block = self._block
-        return [
-            ("paper", block.paper),
-            ("reference", block.reference),
-            *(("" if i else "formula", part) for i, part in enumerate(_parts(block.formula))),
-            ("untrained", block.untrained),
-        ]
 
     def markdown(self) -> Iterator[str]:
         """As a section of docs/blocks.md."""
@@ -264,9 +249,3 @@ def _sentence(facts: Facts) -> str:
     identity = "can leave its input as it is" if facts.identity else "has no identity setting"
     static = ", needs a known height and width" if facts.static else ""
     return f"{facts.parameters:,} parameters, {facts.nodes} nodes, {identity}{static}"
-
-
-def main() -> None:
-    """Print docs/blocks.md."""
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    sys.stdout.write("".join(f"{line}\n" for line in document()))

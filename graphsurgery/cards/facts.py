@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -16,6 +16,7 @@ from ..blocks.block import Array, Block, Setting
 from ..blocks.registry import all_blocks
 from ..errors import BlockError, GraphSurgeryError
 from ..feature_map import FeatureMap
+from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.session import session
 from ..template.subgraph import Subgraph
@@ -81,20 +82,12 @@ class Facts:
     @cached_property
     def identity(self) -> bool:
         """Whether there are weights with which it gives its input back bit by bit."""
-        try:
-            self.block.identity(self.site)
-        except BlockError:
-            return False
-        return True
+        return not _is_refused(self.block.identity, self.site)
 
     @cached_property
     def static(self) -> bool:
         """Whether height and width have to be known."""
-        try:
-            self._lowered(FeatureMap(self.site.channels, None, None))
-        except BlockError:
-            return True
-        return False
+        return _is_refused(self._lowered, FeatureMap(self.site.channels, None, None))
 
     @cached_property
     def half(self) -> bool | None:
@@ -139,13 +132,17 @@ class Facts:
 
     def _model(self, feature: FeatureMap, target: str = "tensorrt") -> onnx.ModelProto:
         """The block as a model of its own."""
-        subgraph = self._lowered(feature, target)
-        shape = [feature.batch or 1, feature.channels, feature.height, feature.width]
-        x, y = (onnx.helper.make_tensor_value_info(n, feature.onnx_type, shape) for n in (_X, subgraph.output))
-        graph = onnx.helper.make_graph(subgraph.nodes, "block", [x], [y], subgraph.initializers)
-        return onnx.helper.make_model(
-            graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
-        )
+        one = replace(feature, batch=feature.batch or 1)
+        return self._lowered(feature, target).as_model(_X, one, opset=OPSET, ir_version=_IR_VERSION)
+
+
+def _is_refused(what: Callable[[FeatureMap], object], feature: FeatureMap) -> bool:
+    """Whether a block cannot do that at such a site."""
+    try:
+        what(feature)
+    except BlockError:
+        return True
+    return False
 
 
 def _run(model: onnx.ModelProto, x: Array) -> Array:
@@ -162,8 +159,4 @@ def short_paper(paper: str) -> str:
 def settings_json(settings: Iterable[Setting]) -> list[dict[str, Any]]:
     """The hyper-parameters with all that restricts them."""
     keys = ("name", "type", "default", "doc", "minimum", "above", "choices", "required")
-    return [{key: _plain(getattr(setting, key)) for key in keys} for setting in settings]
-
-
-def _plain(value: object) -> object:
-    return value.__name__ if isinstance(value, type) else list(value) if isinstance(value, tuple) else value
+    return [attributes(setting, *keys) for setting in settings]

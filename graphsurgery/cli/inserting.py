@@ -50,15 +50,15 @@ class Checking:
 
     def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str], trust: Trust) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
-        from ..insertion.removal import remove, same_bytes
-        from ..verification import Rest, verify
+        from ..insertion.removal import Unchanged, remove, same_bytes
+        from ..verification import verify
 
         with aside():
             images = Path(self.images) if self.images is not None else None
             report = verify(written, providers=self.providers, images=images, only=ids, trust=trust)
             same = same_bytes(remove(written, ids), before)
         verb = "is" if same else "is not"
-        return replace(report, rest=Rest(same, f"without the insertions it {verb} the given model, byte for byte"))
+        return replace(report, rest=Unchanged(same, f"without the insertions it {verb} the given model, byte for byte"))
 
 
 def run(requests: Sequence[Request], model: str | None, target: Destination, checking: Checking) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -24,20 +25,6 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelSource
 
 _MARKS: dict[str, str] = {"removed": "-", "changed": "~", "added": "+"}
-
-SECTIONS = (
-    "nodes",
-    "initializers",
-    "sparse_initializers",
-    "value_info",
-    "inputs",
-    "outputs",
-    "metadata",
-    "opsets",
-    "functions",
-    "annotations",
-    "header",
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -222,11 +209,15 @@ _NAMED: dict[str, Callable[[onnx.ModelProto, onnx.ModelProto], tuple[Change, ...
 }
 
 
+SECTIONS = ("nodes", "initializers", *_NAMED, "header")
+_HEADER = (
+    *("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"),
+    *("graph.name", "graph.doc_string"),
+)
+
+
 def _header(first: onnx.ModelProto, second: onnx.ModelProto) -> list[Change]:
-    fields = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
-    pairs = [(field, getattr(first, field), getattr(second, field)) for field in fields]
-    for field in ("name", "doc_string"):
-        pairs.append((f"graph.{field}", getattr(first.graph, field), getattr(second.graph, field)))
+    pairs = [(field, attrgetter(field)(first), attrgetter(field)(second)) for field in _HEADER]
     pairs.append(("training_info", len(first.training_info), len(second.training_info)))
     return [Change("changed", field, "", (arrow(str(a), str(b)),)) for field, a, b in pairs if a != b]
 

@@ -10,10 +10,10 @@ from itertools import zip_longest
 
 import onnx
 
+from ..insertion.removal import chunks
 from ..modelfile.fields import Piece
 from .changes import NONE, Change, arrow, unequal
 
-_CHUNK = 1 << 20
 _SMALL = 1 << 12
 
 
@@ -25,24 +25,9 @@ def bytes_of(piece: Piece) -> bytes:
     if piece.end - piece.body <= _SMALL:
         return piece.content
     digest = hashlib.sha256()
-    for start in range(piece.body, piece.end, _CHUNK):
-        digest.update(piece.source.read(start, min(piece.end, start + _CHUNK)))
+    for chunk in chunks([(piece.source, piece.body, piece.end)]):
+        digest.update(chunk)
     return digest.digest()
-
-
-def same_content(a: Piece, b: Piece) -> bool:
-    """Whether two fields have the same bytes, read a chunk at a time."""
-    length = a.end - a.body
-    if length != b.end - b.body:
-        return False
-    if a.source is b.source and a.body == b.body:
-        return True
-    steps = range(0, length, _CHUNK)
-    return all(_read(a, step, length) == _read(b, step, length) for step in steps)
-
-
-def _read(piece: Piece, step: int, length: int) -> bytes:
-    return piece.source.read(piece.body + step, piece.body + min(length, step + _CHUNK))
 
 
 # ---------------------------------------------------------------------- matching

@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 
 from ..errors import ExternalDataError
+from ..insertion.removal import Range, same_ranges
 from ..modelfile import external_data
 from ..modelfile.fields import Piece
 from ..modelfile.source import FileSource
 from .changes import NONE, arrow, unequal
-from .nodes import same_content
 
 
 def tensor_text(tensor: onnx.TensorProto) -> str:
@@ -29,7 +29,7 @@ Weight = tuple[onnx.TensorProto, Piece, Path | None]
 def tensor_details(a: Weight, b: Weight) -> tuple[str, ...]:
     """What is not the same in two weights of one name, () if all is. ExternalDataError if one cannot be read."""
     (old, old_piece, old_folder), (new, new_piece, new_folder) = a, b
-    same = same_content(old_piece, new_piece)
+    same = _same_bytes(*((piece.source, piece.body, piece.end) for piece in (old_piece, new_piece)))
     before, after = tensor_text(old), tensor_text(new)
     details = [f"{before} -> {after}"] if before != after else []
     outside = [tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in (old, new)]
@@ -44,6 +44,10 @@ def tensor_details(a: Weight, b: Weight) -> tuple[str, ...]:
     if not same and old.doc_string != new.doc_string:
         details.append(f"doc_string: {arrow(old.doc_string, new.doc_string)}")
     return tuple(details)
+
+
+def _same_bytes(a: Range, b: Range) -> bool:
+    return a[2] - a[1] == b[2] - b[1] and same_ranges([a], [b])
 
 
 def _same_values(a: Piece, b: Piece) -> bool:
@@ -79,8 +83,7 @@ def _same_external(a: tuple[Path, int, int], b: tuple[Path, int, int]) -> bool:
     if a[1:] == b[1:] and a[0].samefile(b[0]):
         return True
     try:
-        pieces = [Piece(0, FileSource.open(path), start, start, end) for path, start, end in (a, b)]
-        return same_content(*pieces)
+        return _same_bytes(*((FileSource.open(path), start, end) for path, start, end in (a, b)))
     except (EOFError, OSError):
         names = " or ".join(dict.fromkeys(path.name for path, _, _ in (a, b)))
         raise ExternalDataError(f"the external data {names!r} is shorter than the model says or not readable") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from ..errors import InsertionError, ModelError
 from ..graph.index import GraphIndex
@@ -17,6 +18,9 @@ from ..modelfile.model import ModelFile
 from ..modelfile.record import KEY, Insertion
 from ..modelfile.source import Source
 from .rewiring import rename_tensors
+
+Range: TypeAlias = tuple[Source, int, int]
+"""a source, and where a stretch of it begins and ends"""
 
 
 def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
@@ -149,7 +153,8 @@ def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[
 class Unchanged:
     """Whether a model, its insertions taken out, is the model that they were put into."""
 
-    passed: bool
+    passed: bool | None
+    """None: it was not decided."""
     sentence: str
 
 
@@ -175,15 +180,17 @@ def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
 
 def same_bytes(first: ModelFile, second: ModelFile) -> bool:
     """Whether two models would be saved as the same bytes. Ranges that lie in one and the same source are not read."""
-    if first.size != second.size:
-        return False
-    left, right = list(first.ranges()), list(second.ranges())
-    if [(id(s), a, b) for s, a, b in left] == [(id(s), a, b) for s, a, b in right]:
+    return first.size == second.size and same_ranges(list(first.ranges()), list(second.ranges()))
+
+
+def same_ranges(first: Sequence[Range], second: Sequence[Range]) -> bool:
+    """Whether ranges of the same length in all hold the same bytes."""
+    if [(id(s), a, b) for s, a, b in first] == [(id(s), a, b) for s, a, b in second]:
         return True
-    return all(a == b for a, b in zip(_chunks(left), _chunks(right), strict=True))
+    return all(a == b for a, b in zip(chunks(first), chunks(second), strict=True))
 
 
-def _chunks(ranges: Iterable[tuple[Source, int, int]], size: int = 1 << 20) -> Iterator[bytes]:
+def chunks(ranges: Iterable[Range], size: int = 1 << 20) -> Iterator[bytes]:
     """The bytes of the ranges in chunks of ``size``, wherever the ranges begin and end."""
     buffer = b""
     for source, start, end in ranges:

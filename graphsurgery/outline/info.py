@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from ..feature_map import Dimension, float_dtype
+from ..feature_map import Dimension, type_name
 from ..graph import validity
+from ..graph.index import STANDARD
 from ..graph.shapes import tensor_type
-from ..messages import html_table, listed, shape_text
+from ..messages import attributes, html_table, listed, shape_text
 from ..modelfile.model import ModelFile
 from ..selection.sites import SiteFinder
 from .outline import Outline
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelSource
 
 _ROLES = ("p2", "p3", "p4", "p5", "p6", "neck-outputs")
-_STANDARD = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ class Info:
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as plain data for ``json.dumps``."""
-        data = asdict(self)
-        for tensor in (*data["inputs"], *data["outputs"]):
-            tensor["shape"] = None if tensor["shape"] is None else list(tensor["shape"])
-        return data
+        return attributes(self)
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Each fact as its name and a text."""
@@ -130,26 +127,26 @@ def info(model: ModelSource) -> Info:
     opened, index = finder.model, finder.index
     structure = opened.structure
     sets = {entry.domain: int(entry.version) for entry in structure.opset_import}
-    given = [value for value in structure.graph.input if value.name not in index.initializers]
+    inputs = tuple(_tensor(value) for value in structure.graph.input if value.name not in index.initializers)
     weights: Counter[str] = Counter()
     for tensor in structure.graph.initializer:
-        weights[_type_name(tensor.data_type)] += prod(tensor.dims)
+        weights[type_name(tensor.data_type)] += prod(tensor.dims)
     return Info(
         model=opened.name,
         bytes=opened.size,
         producer=f"{structure.producer_name} {structure.producer_version}".strip(),
-        opset=next((version for domain, version in sets.items() if domain in _STANDARD), None),
-        domains={domain: version for domain, version in sets.items() if domain not in _STANDARD},
+        opset=opened.standard_opset,
+        domains={domain: version for domain, version in sets.items() if domain not in STANDARD},
         ir_version=int(structure.ir_version),
         nodes=len(index.nodes),
         weights=dict(weights.most_common()),
         quantised=any(_is_quantised(node.op_type) for node in index.nodes),
-        inputs=tuple(map(_tensor, given)),
+        inputs=inputs,
         outputs=tuple(map(_tensor, structure.graph.output)),
         blocks=dict(Counter(block.type for block in finder.blocks.blocks).most_common()),
         roles=_roles(finder),
         insertions={insertion.id: insertion.module for insertion in opened.insertions()},
-        unusual=tuple(_unusual(finder, given)),
+        unusual=tuple(_unusual(finder, inputs)),
     )
 
 
@@ -166,22 +163,15 @@ def _roles(finder: SiteFinder) -> dict[str, tuple[str, ...]]:
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     kind, shape = tensor_type(value.type)
-    return Tensor(value.name, _type_name(kind), shape)
-
-
-def _type_name(number: int) -> str:
-    if number not in onnx.TensorProto.DataType.values():
-        return f"type {number}"
-    return float_dtype(number) or onnx.TensorProto.DataType.Name(number).lower()
+    return Tensor(value.name, type_name(kind), shape)
 
 
 def _is_quantised(operator: str) -> bool:
     return operator in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear") or operator.endswith("Integer")
 
 
-def _unusual(finder: SiteFinder, inputs: list[onnx.ValueInfoProto]) -> Iterator[str]:
+def _unusual(finder: SiteFinder, inputs: Iterable[Tensor]) -> Iterator[str]:
     opened, index = finder.model, finder.index
-    graph = opened.structure.graph
     if wrong := validity.fault(index):
         yield wrong
     elif not validity.is_in_order(index):
@@ -190,21 +180,13 @@ def _unusual(finder: SiteFinder, inputs: list[onnx.ValueInfoProto]) -> Iterator[
         yield f"weights lie in other files: {listed(opened.external_data)}"
     if opened.structure.functions:
         yield f"it has local functions: {listed([function.name for function in opened.structure.functions])}"
-    custom = dict.fromkeys(node.domain for node in index.nodes if node.domain not in _STANDARD)
-    local = {function.domain for function in opened.structure.functions}
-    if others := [domain for domain in custom if domain not in local]:
+    known = STANDARD.union(function.domain for function in opened.structure.functions)
+    if others := dict.fromkeys(node.domain for node in index.nodes if node.domain not in known):
         yield f"it has operators that are not of the ONNX standard: {listed(others)}"
-    dynamic = [value.name for value in inputs if not _is_static(value)]
-    if dynamic:
+    if dynamic := [t.name for t in inputs if t.shape is None or not all(isinstance(size, int) for size in t.shape)]:
         yield f"sizes of its inputs are dynamic: {listed(dynamic)}"
     made = (name for node_index in sorted(index.active) for name in index.nodes[node_index].output if name)
     if missing := [name for name in made if finder.shapes.lookup(name)[1] is None]:
         yield f"shapes that are neither declared nor can be inferred: {listed(missing, 3)}"
-    unnamed = sum(not node.name for node in graph.node)
-    if unnamed:
+    if unnamed := sum(not node.name for node in index.nodes):
         yield f"{unnamed:,} of its nodes have no name"
-
-
-def _is_static(value: onnx.ValueInfoProto) -> bool:
-    shape = _tensor(value).shape
-    return shape is not None and all(isinstance(size, int) and size > 0 for size in shape)

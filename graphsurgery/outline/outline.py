@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError, SiteError
@@ -19,8 +21,7 @@ from .rows import OUTPUT, Row
 if TYPE_CHECKING:
     from ..modelfile.model import ModelSource
     from ..modelfile.record import Insertion
-    from ..recognition import BlockTree, RecognisedBlock
-    from ..recognition.graph_view import View
+    from ..recognition import RecognisedBlock
 
 
 def outline(model: ModelSource) -> Outline:
@@ -56,14 +57,8 @@ class Outline:
     def __init__(self, finder: SiteFinder) -> None:
         self._finder = finder
         self._index = finder.index
-
-    @cached_property
-    def _tree(self) -> BlockTree:
-        return self._finder.blocks
-
-    @cached_property
-    def _view(self) -> View:
-        return self._tree.view
+        self._tree = finder.blocks
+        self._view = finder.blocks.view
 
     @property
     def is_empty(self) -> bool:
@@ -186,12 +181,8 @@ class Outline:
     @cached_property
     def _numbers(self) -> dict[int, int]:
         """Node index -> which node of its operator it is, in the order of the file."""
-        count: dict[str, int] = {}
-        numbers = {}
-        for node_index, node in enumerate(self._index.nodes):
-            numbers[node_index] = count.get(node.op_type, 0)
-            count[node.op_type] = numbers[node_index] + 1
-        return numbers
+        next_of: defaultdict[str, Iterator[int]] = defaultdict(count)
+        return {node_index: next(next_of[node.op_type]) for node_index, node in enumerate(self._index.nodes)}
 
     @cached_property
     def _roles(self) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..feature_map import Dimension
-from ..messages import shape_text
+from ..messages import attributes, shape_text
 
 if TYPE_CHECKING:
     from ..recognition.advice import Objection
@@ -69,20 +69,12 @@ class Row:
         """Plain data with stable keys; the site's own, then those of the row."""
         site = self.site.to_json() if self.site else {}
         return {
-            "tensor": self.tensor,
-            "shape": None if self.shape is None else list(self.shape),
-            "dtype": self.dtype,
-            "path": self.path,
-            "type": self.type,
+            **attributes(self, "tensor", "shape", "dtype", "path", "type"),
             **site,
             "stride": self.stride,
             "selector": self.name,
             "index": self.number,
-            "depth": self.depth,
-            "role": self.role,
-            "roles": list(self.roles),
-            "readers": list(self.readers),
-            "insertions": list(self.insertions),
+            **attributes(self, "depth", "role", "roles", "readers", "insertions"),
             "advisable": self.is_advisable,
             "reason": self.objection.sentence if self.objection else None,
         }

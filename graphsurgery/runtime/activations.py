@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import CannotRun, NoKernel
 from ..feature_map import Array
+from ..graph.index import GraphIndex
 from ..modelfile.fields import INITIALIZER, NODE, Edit
-from ..modelfile.subgraphs import reads
 from .sample_inputs import graph_inputs, image_feeds, random_feeds
 from .session import session
 
@@ -58,20 +58,10 @@ def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
 
     So a model can be looked into even if what follows (a TensorRT plugin for NMS, say) is unknown to onnxruntime.
     """
-    graph = model.structure.graph
-    producer = {name: node_index for node_index, node in enumerate(graph.node) for name in node.output if name}
-    needed, used = {name for name, _ in tensors}, set[int]()
-    waiting = list(needed)
-    while waiting:  # not one sweep from the end: some tools write nodes in another order than that of the data
-        node_index = producer.get(waiting.pop())
-        if node_index is not None and node_index not in used:
-            used.add(node_index)
-            read = reads(graph.node[node_index]) - needed
-            needed |= read
-            waiting += read
-    unused: dict[tuple[int, int], bytes | None] = {(NODE, i): None for i in range(len(graph.node)) if i not in used}
-    fed = {value.name for value in graph.input}  # an initializer that is an input too, as IR 3 has it, gives its value
-    for i, tensor in enumerate(graph.initializer):
-        if tensor.name not in needed and tensor.name not in fed:
-            unused[INITIALIZER, i] = None
-    return model.edited(Edit(replaced=unused)).with_outputs(tensors)
+    index = GraphIndex(model)
+    used = {node_index for name, _ in tensors for node_index in index.ancestors(name)}
+    needed = {name for name, _ in tensors}.union(*map(index.reads, used))
+    needed |= index.inputs.keys()  # an initializer that is an input too, as IR 3 has it, gives its value
+    unused = [(NODE, node_index) for node_index in range(len(index.nodes)) if node_index not in used]
+    unused += [(INITIALIZER, i) for name, i in index.initializers.items() if name not in needed]
+    return model.edited(Edit(replaced=dict.fromkeys(unused))).with_outputs(tensors)

@@ -66,7 +66,7 @@ class Placement:
     nodes: tuple[Kernel, ...]
 
     @classmethod
-    def of(cls, provider: str, nodes: Iterable[tuple[str, str]], executed: Sequence[Kernel]) -> Placement:
+    def of(cls, provider: str, nodes: Sequence[tuple[str, str]], executed: Sequence[Kernel]) -> Placement:
         """``nodes``: (name, operator). ``executed``: of a session without graph optimisation, which keeps the names.
 
         A node without a kernel of its own was compiled together with others, or written out as the body of its
@@ -74,11 +74,10 @@ class Placement:
         there are no such kernels: onnxruntime has merged it with another (a Cast with one that it added).
         """
         own = {kernel.name: kernel.provider for kernel in executed}
-        given = list(nodes)
-        names = {name for name, _ in given}
+        names = {name for name, _ in nodes}
         nameless = {kernel.provider for kernel in executed if not kernel.added and kernel.name not in names}
         common = nameless.pop() if len(nameless) == 1 else None
-        placed = [Kernel(name, op_type, own.get(name, common)) for name, op_type in given]
+        placed = [Kernel(name, op_type, own.get(name, common)) for name, op_type in nodes]
         return cls(provider, tuple(placed))
 
     @property
@@ -106,9 +105,7 @@ class Placement:
         return {
             "total": len(self.nodes),
             "on": self.counts,
-            "fell_back": [
-                {"node": node.name, "operator": node.op_type, "provider": node.provider} for node in self.fell_back
-            ],
+            "fell_back": [{"node": n.name, "operator": n.op_type, "provider": n.provider} for n in self.fell_back],
         }
 
 

@@ -39,7 +39,6 @@ _TENSORRT = {
     "trt_timing_cache_enable": "False",
     "trt_max_workspace_size": str(1 << 30),
 }
-_TENSORRT_TYPES = {"fp16": "trt_fp16_enable", "bf16": "trt_bf16_enable", "int8": "trt_int8_enable"}
 _TF32 = "NVIDIA_TF32_OVERRIDE"
 
 
@@ -101,7 +100,7 @@ def chain(name: str, installed: Sequence[str], types: Collection[str] = (), *, e
     """
     options: dict[str, dict[str, str]] = {"tensorrt": {**_TENSORRT}}
     if name == "tensorrt":
-        options[name] |= {_TENSORRT_TYPES[each]: "True" for each in sorted(types)}
+        options[name] |= {f"trt_{each}_enable": "True" for each in sorted(types)}
     if exact:
         options["cuda"] = {"use_tf32": "0"}
         options["tensorrt"]["trt_builder_optimization_level"] = "0"

@@ -70,16 +70,17 @@ def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
 def random_feeds(inputs: Sequence[GraphInput], size: int, seed: int = 0) -> dict[str, Array]:
     """A random value for every input: images uniform over 0 ... 1, or 0 ... 255 for bytes. See :func:`_side_value`."""
     rng = np.random.default_rng(seed)
-    height, width = _image_size(inputs, size)
+    images = [each for each in inputs if each.is_image]
+    sides = [each.concrete(size)[1:3] if each.channels_last else each.concrete(size)[2:] for each in images]
     feeds: dict[str, Array] = {}
     for each in inputs:
         shape = each.concrete(size)
-        if each.dtype == np.uint8 and each.is_image:
+        if each not in images:
+            feeds[each.name] = _side_value(each, shape, sides[0] if sides else (size, size), rng)
+        elif each.dtype == np.uint8:
             feeds[each.name] = rng.integers(0, 256, shape, np.uint8)
-        elif each.is_image:
-            feeds[each.name] = rng.random(shape).astype(each.dtype)
         else:
-            feeds[each.name] = _side_value(each, shape, height, width, rng)
+            feeds[each.name] = rng.random(shape).astype(each.dtype)
     return feeds
 
 
@@ -120,15 +121,7 @@ def image_paths(folder: Path) -> list[Path]:
     return paths[:LIMIT]
 
 
-def _image_size(inputs: Sequence[GraphInput], size: int) -> tuple[int, int]:
-    for each in inputs:
-        if each.is_image:
-            shape = each.concrete(size)
-            return (shape[1], shape[2]) if each.channels_last else (shape[2], shape[3])
-    return size, size
-
-
-def _side_value(each: GraphInput, shape: tuple[int, ...], height: int, width: int, rng: np.random.Generator) -> Array:
+def _side_value(each: GraphInput, shape: tuple[int, ...], image: Sequence[int], rng: np.random.Generator) -> Array:
     """A value for an input beside the image, by its name: PaddleDetection's ``im_shape`` [N, 2] and RT-DETR's
     ``orig_target_sizes`` [N, 2] are the height and width of the image, scale factors and masks 1. Else numbers are
     uniform over 0 ... 1, and integers 0, which is a valid index everywhere.
@@ -137,7 +130,7 @@ def _side_value(each: GraphInput, shape: tuple[int, ...], height: int, width: in
     if "scale" in name or "mask" in name:
         return np.ones(shape, each.dtype)
     if ("shape" in name or "size" in name) and shape and shape[-1] == 2:
-        return np.broadcast_to(np.array([height, width]), shape).astype(each.dtype)
+        return np.broadcast_to(np.array(image), shape).astype(each.dtype)
     if each.dtype.kind in "iub":
         return np.zeros(shape, each.dtype)
     return rng.random(shape).astype(each.dtype)

@@ -10,7 +10,6 @@ import ctypes
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,29 +34,11 @@ from .providers import (
     short_name,
 )
 
-__all__ = ["PROVIDERS", "Session", "TensorInfo", "available_providers", "require", "session", "short_name", "usable"]
+__all__ = ["PROVIDERS", "Session", "available_providers", "require", "session", "short_name", "usable"]
 
+_PROBE = '<ir_version: 7, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) { y = Identity(x) }'
 _WARNING, _FATAL = 2, 4
 """onnxruntime's levels of logging; the first is its default."""
-
-_NUMPY_TYPES: dict[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(bfloat16)": ml_dtypes.bfloat16,
-    "tensor(double)": np.float64,
-    "tensor(bool)": np.bool_,
-    **{f"tensor({name})": np.dtype(name) for name in ("int8", "int16", "int32", "int64")},
-    **{f"tensor({name})": np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64")},
-}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One input or output of a session. ``dtype`` is None for what numpy cannot hold (strings, sequences, maps)."""
-
-    name: str
-    dtype: np.dtype[Any] | None
-    shape: tuple[int | str | None, ...]
 
 
 class Session:
@@ -69,19 +50,16 @@ class Session:
         """Short name of the provider."""
         self.executed: tuple[Kernel, ...] = ()
         """What the first run ran, and where; for a profiled session, once it has run."""
-        self.inputs = tuple(_info(value) for value in inner.get_inputs())
-        self.outputs = tuple(_info(value) for value in inner.get_outputs())
+        self.outputs: list[str] = [value.name for value in inner.get_outputs()]
+        """Their names, in the model's order."""
         self._profile = profile
-        bfloat16 = np.dtype(ml_dtypes.bfloat16)
-        self._bound = any(info.dtype == bfloat16 for info in (*self.inputs, *self.outputs))
+        self._bound = any(value.type == "tensor(bfloat16)" for value in (*inner.get_inputs(), *inner.get_outputs()))
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Every output, in the model's order, for one array per input name. Raises CannotRun or NoKernel."""
         try:
-            if self._bound:
-                found = self._run_bound(feeds)
-            else:
-                found = [np.asarray(value) for value in self._inner.run(None, dict(feeds))]
+            outputs = self._run_bound(feeds) if self._bound else self._inner.run(None, dict(feeds))
+            found = [np.asarray(value) for value in outputs]
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise _translated(error, self.provider) from None
         self._read_profile()
@@ -114,8 +92,8 @@ class Session:
         self._read_profile()
         outputs = binding.get_outputs()  # the next runs write into the memory of the first
         binding.clear_binding_outputs()
-        for info, value in zip(self.outputs, outputs, strict=True):
-            binding.bind_ortvalue_output(info.name, value)
+        for name, value in zip(self.outputs, outputs, strict=True):
+            binding.bind_ortvalue_output(name, value)
         return run
 
     def _binding(self, feeds: Mapping[str, Array], device: str) -> tuple[Any, list[Array]]:
@@ -124,8 +102,8 @@ class Session:
         kept = [np.ascontiguousarray(array) for array in feeds.values()]
         for name, array in zip(feeds, kept, strict=True):
             binding.bind_ortvalue_input(name, _to_ort(array, device))
-        for info in self.outputs:
-            binding.bind_output(info.name, device)
+        for name in self.outputs:
+            binding.bind_output(name, device)
         return binding, kept
 
     def _read_profile(self) -> None:
@@ -202,12 +180,8 @@ def require(provider: str) -> None:
     """Make sure that sessions can be made on this provider, by making one. Raises MissingProvider and what
     :func:`session` raises.
     """
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "probe", values[:1], values[1:])
-    probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
     try:
-        session(probe.SerializeToString(), provider)
+        session(onnx.parser.parse_model(_PROBE).SerializeToString(), provider)
     except CannotRun:  # what one provider says by itself, another says so
         raise MissingProvider(cannot_start(short_name(provider))) from None
 
@@ -220,11 +194,6 @@ def usable(provider: str) -> bool:
     except (MissingProvider, NoKernel, CannotRun):
         return False
     return True
-
-
-def _info(value: Any) -> TensorInfo:
-    dtype = _NUMPY_TYPES.get(value.type)
-    return TensorInfo(value.name, None if dtype is None else np.dtype(dtype), tuple(value.shape or ()))
 
 
 def _to_ort(array: Array, device: str) -> Any:

@@ -36,10 +36,6 @@ class Times:
         cuts = quantiles(rounds, n=10, method="inclusive")
         return cls(median(rounds), cuts[-1] - cuts[0], len(rounds))
 
-    def to_json(self) -> dict[str, Any]:
-        """{"median", "spread", "rounds"}."""
-        return asdict(self)
-
     def __str__(self) -> str:
         return f"{self.median:.3f} ms (spread {self.spread:.3f})"
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import onnx
 
+from ..feature_map import FeatureMap
+
 
 @dataclass
 class Subgraph:
@@ -18,3 +20,12 @@ class Subgraph:
     stored: dict[str, dict[str, Any]]
     """parameter key -> how to read it back from the model (see weight_folding.read_back)"""
     warnings: list[str]
+
+    def as_model(self, x: str, feature: FeatureMap, *, opset: int, ir_version: int) -> onnx.ModelProto:
+        """The block alone, from its input ``x``, which is that map, to its output, which is such a map again."""
+        sizes = (feature.batch, feature.channels, feature.height, feature.width)
+        shape = [size or f"s{i}" for i, size in enumerate(sizes)]
+        ends = [onnx.helper.make_tensor_value_info(name, feature.onnx_type, shape) for name in (x, self.output)]
+        graph = onnx.helper.make_graph(self.nodes, "block", ends[:1], ends[1:], self.initializers)
+        opsets = [onnx.helper.make_opsetid("", opset)]
+        return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)

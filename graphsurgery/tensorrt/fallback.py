@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import onnx
-
 from ..feature_map import FeatureMap
 from ..modelfile.model import ModelFile
 from ..template.subgraph import Subgraph
@@ -21,14 +19,7 @@ def to_the_gpu(
 
     ``float32``: whether the block is to be computed in float32, whatever the type of its site.
     """
-    sizes = (feature.batch, feature.channels, feature.height, feature.width)
-    ends = [
-        onnx.helper.make_tensor_value_info(name, feature.onnx_type, [size or f"s{i}" for i, size in enumerate(sizes)])
-        for name in (x, emitted.output)
-    ]
-    graph = onnx.helper.make_graph(emitted.nodes, "block", ends[:1], ends[1:], emitted.initializers)
-    opsets = [onnx.helper.make_opsetid("", opset)]
-    model = ModelFile.load(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version))
+    model = ModelFile.load(emitted.as_model(x, feature, opset=opset, ir_version=ir_version))
     precision = "fp32" if float32 and feature.dtype in HALVES else "fp16"
     found = [f for f in findings(model, VERSION, dla=DLA, precision=precision) if f.rule.startswith("dla-")]
     for rule, reason in (

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.session import session
 from ..runtime.timing import Difference, Times, in_turns
@@ -78,8 +79,8 @@ class BuildReport:
             "environment": dict(self.environment),
             "agrees": self.agrees,
             "outputs": [vars(each) for each in self.agreements],
-            "time_ms": Times.of(self.rounds).to_json(),
-            "baseline_ms": Times.of(self.baseline).to_json() if self.baseline else None,
+            "time_ms": attributes(Times.of(self.rounds)),
+            "baseline_ms": attributes(Times.of(self.baseline)) if self.baseline else None,
             "verdict": str(Difference.of(self.baseline, self.rounds)) if self.baseline else None,
             "layer_types": types(self.layers),
             "blocks": {name: [layer.to_json() for layer in found] for name, found in self.blocks.items()},
@@ -153,7 +154,7 @@ def build_and_compare(
         each.feed(feeds)
         each.run()
     original = session(path, "cpu")
-    expected = dict(zip((info.name for info in original.outputs), original.run(feeds), strict=True))
+    expected = dict(zip(original.outputs, original.run(feeds), strict=True))
     results = engines[0].results()
     agreements = [Agreement.of(name, results[name], expected[name]) for name in results]
     for each in engines:

@@ -61,12 +61,9 @@ def concrete_shapes(shape: Sequence[Dimension]) -> list[tuple[int, int, int, int
     batch, channels, height, width = shape
     if not isinstance(channels, int):
         raise ValueError(f"the number of channels must be known, not {channels!r}")
-    found: list[tuple[int, int, int, int]] = []
-    for n, (h, w) in zip(BATCHES, SIZES, strict=True):
-        one = (_known(batch, n), channels, _known(height, h), _known(width, w))
-        if one not in found:
-            found.append(one)
-    return found
+    turns = zip(BATCHES, SIZES, strict=True)
+    found = ((_known(batch, n), channels, _known(height, h), _known(width, w)) for n, (h, w) in turns)
+    return list(dict.fromkeys(found))
 
 
 def _known(size: Dimension, otherwise: int) -> int:

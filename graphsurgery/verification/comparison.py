@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from .cutout import Cutout, cut_out, with_constants
 from .metrics import compare
 from .qdq_pair import PairCheck
 from .random_weights import draw_weights
-from .report import InsertionReport, Mode, Report, Rest, Row
+from .report import InsertionReport, Mode, Report, Row
 from .runners import Runner, compare_outputs, runners
 from .tolerance import TOLERANCES, comparison_dtype
 
@@ -100,7 +99,7 @@ def verify(
             else:
                 report = replace(report, failure=cutout)
             reports.append(report)
-    return Report(model.name, tuple(reports), _rest(model, original), names, versions)
+    return Report(model.name, tuple(reports), unchanged(model, original), names, versions)
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,7 @@ class _Variant:
         expected = self.expected(case.array)
         if self.weights_drawn and not np.isfinite(expected).all():
             return expected  # the module is not made for such weights: it takes their logarithm, say
-        slack = self.conditioning.slack(case.array, expected)
-        rounding = partial(self.conditioning.relative, case.array, expected)
-        compare_outputs(self.runners, case, expected, self.dtype, slack, rounding)
+        compare_outputs(self.runners, case, expected, self.dtype, self.conditioning)
         return expected
 
     def expected(self, array: Array) -> Array:
@@ -150,19 +147,14 @@ def _variants(
 
 
 def _variant(
-    insertion: Insertion,
-    cutout: Cutout,
-    module: torch.nn.Module,
-    providers: Sequence[str],
-    *,
-    gate_opened: bool = False,
-    weights_drawn: bool = False,
+    insertion: Insertion, cutout: Cutout, module: torch.nn.Module, providers: Sequence[str], **altered: Any
 ) -> _Variant:
+    """``altered``: ``gate_opened`` or ``weights_drawn`` of the rows."""
     dtype = comparison_dtype(insertion)
     found = runners(cutout, dtype, providers)
     for runner in found:
-        runner.row = replace(runner.row, gate_opened=gate_opened, weights_drawn=weights_drawn)
-    return _Variant(module, Conditioning(module, dtype), found, dtype, weights_drawn)
+        runner.row = replace(runner.row, **altered)
+    return _Variant(module, Conditioning(module, dtype), found, dtype, "weights_drawn" in altered)
 
 
 def _compared(
@@ -283,8 +275,3 @@ def _versions() -> dict[str, str]:
     """Versions of what computes the two sides. Raises MissingDependency without torch."""
     torch = imported("torch", "PyTorch, which parity is checked against,", '"graphsurgery[torch]"')
     return {"torch": str(torch.__version__), **versions(("onnx", "onnxruntime", "onnxruntime-gpu"))}
-
-
-def _rest(model: ModelFile, original: ModelFile | None) -> Rest:
-    result = unchanged(model, original)
-    return Rest(result.passed, result.sentence)

@@ -85,15 +85,14 @@ class Conditioning:
 
     @cached_property
     def _perturbed_modules(self) -> list[torch.nn.Module]:
-        return [self._with_perturbed_weights(seed) for seed in range(_DRAWS)]
-
-    def _with_perturbed_weights(self, seed: int) -> torch.nn.Module:
+        """The module with perturbed weights, once for each draw."""
         import torch
 
-        rng = np.random.default_rng([seed, 13])
-        moved = copy.deepcopy(self._module)
-        with torch.no_grad():
-            for parameter in moved.parameters():
-                noise = rng.uniform(-self._unit, self._unit, tuple(parameter.shape))
-                parameter.mul_(1 + torch.from_numpy(np.asarray(noise)))
-        return moved
+        modules = [copy.deepcopy(self._module) for _ in range(_DRAWS)]
+        for seed, module in enumerate(modules):
+            rng = np.random.default_rng([seed, 13])
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    noise = rng.uniform(-self._unit, self._unit, tuple(parameter.shape))
+                    parameter.mul_(1 + torch.from_numpy(np.asarray(noise)))
+        return modules

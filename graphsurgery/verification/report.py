@@ -6,13 +6,15 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from ..blocks.reference import PYTORCH, Reference
 from ..errors import ParityFailed
 from ..feature_map import Dimension
-from ..messages import html_table, shape_text
+from ..insertion.removal import Unchanged
+from ..messages import attributes, html_table, plain, shape_text
 from ..runtime.placement import Placement, shares
 from .metrics import Figures
 from .tolerance import Tolerance
@@ -55,15 +57,8 @@ class Worst(Figures):
     def of(cls, compared: Iterable[Figures]) -> Worst:
         """Over several comparisons. NaN (a cosine that could not be computed) is worse than everything."""
         found = list(compared)
-        names = [each.name for each in fields(cls) if each.name != "cosine"]
-        largest = {name: max((getattr(metrics, name) for metrics in found), key=_badness) for name in names}
-        return cls(
-            **largest, cosine=min((metrics.cosine for metrics in found), key=lambda c: -2.0 if math.isnan(c) else c)
-        )
-
-    def to_json(self) -> dict[str, float | None]:
-        """Each figure; null if it is infinite or not a number."""
-        return _fields(self)
+        names = [each.name for each in fields(cls)]
+        return cls(**{n: max((getattr(m, n) for m in found), key=partial(_badness, n)) for n in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +90,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """See :meth:`Report.to_json`."""
-        return {"nodes" if name == "placement" else name: value for name, value in _fields(self).items()}
+        return {"nodes" if name == "placement" else name: value for name, value in attributes(self).items()}
 
 
 @dataclass(frozen=True)
@@ -128,18 +123,8 @@ class InsertionReport:
 
     def to_json(self) -> dict[str, Any]:
         """See :meth:`Report.to_json`."""
-        found = _fields(self)
-        first = {key: found[key] for key in ("id", "module", "path", "tensor", "shape", "dtype")}
-        return {**first, "passed": self.passed, **found}
-
-
-@dataclass(frozen=True)
-class Rest:
-    """Whether everything but the insertions is as it was: see graphsurgery.insertion.removal.unchanged."""
-
-    passed: bool | None
-    """None: it could not be decided (no original to compare with)."""
-    sentence: str
+        site = attributes(self, "id", "module", "path", "tensor", "shape", "dtype", "passed")
+        return site | attributes(self)
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,7 +133,7 @@ class Report:
 
     model: str
     insertions: tuple[InsertionReport, ...]
-    rest: Rest
+    rest: Unchanged
     providers: tuple[str, ...]
     versions: dict[str, str] = field(default_factory=dict)
     """Package name -> version, of what computed the two sides."""
@@ -192,14 +177,8 @@ class Report:
 
         See the fields of these classes for what they mean.
         """
-        return {
-            "model": self.model,
-            "passed": self.passed,
-            "providers": list(self.providers),
-            "versions": self.versions,
-            "unchanged": {"passed": self.rest.passed, "sentence": self.rest.sentence},
-            "insertions": [insertion.to_json() for insertion in self.insertions],
-        }
+        whole = attributes(self, "model", "passed", "providers", "versions")
+        return {**whole, "unchanged": plain(self.rest), "insertions": plain(self.insertions)}
 
     def __repr__(self) -> str:
         passed = sum(insertion.passed for insertion in self.insertions)
@@ -224,23 +203,6 @@ class Report:
         versions = ", ".join(f"{package} {version}" for package, version in self.versions.items())
         lines.append(f"{'passed' if self.passed else 'FAILED'} ({versions})")
         return lines
-
-
-def _fields(part: Worst | Row | InsertionReport) -> dict[str, Any]:
-    return {each.name: _plain(getattr(part, each.name)) for each in fields(part)}
-
-
-def _plain(value: Any) -> Any:
-    """A field of a report as JSON has it; what is infinite or not a number is None."""
-    if hasattr(value, "to_json"):
-        return value.to_json()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Enum):
-        return str(value)
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _insertion_lines(insertion: InsertionReport) -> list[str]:
@@ -318,5 +280,7 @@ def _figures(worst: Worst) -> str:
     )
 
 
-def _badness(value: float) -> float:
-    return math.inf if math.isnan(value) else value
+def _badness(name: str, value: float) -> float:
+    if math.isnan(value):
+        return math.inf
+    return -value if name == "cosine" else value

@@ -18,6 +18,7 @@ from ..runtime.quantised_types import element_types
 from ..runtime.session import Session, session
 from ..template.writer import HALVES
 from .cases import Case
+from .conditioning import Conditioning
 from .cutout import Cutout
 from .metrics import Metrics, compare
 from .report import Mode, Row, Verdict, Worst
@@ -105,18 +106,14 @@ def runners(cutout: Cutout, dtype: str, providers: Iterable[str]) -> list[Runner
 
 
 def compare_outputs(
-    runners: Iterable[Runner],
-    case: Case,
-    expected: Array,
-    dtype: str,
-    slack: float = 0.0,
-    rounding: Callable[[], float] = lambda: 0.0,
+    runners: Iterable[Runner], case: Case, expected: Array, dtype: str, conditioning: Conditioning | None = None
 ) -> None:
     """Run one input everywhere and record the comparison with ``expected`` (float64).
 
-    ``slack``: permitted on top of each runner's tolerance, in the unit of the output. ``rounding``: how far rounding
-    alone can move the result, relative to it; asked for where a comparison fails (see conditioning.py).
+    ``conditioning``: of the module, for what is permitted on top of each runner's tolerance; how far rounding alone can
+    move the result is measured where a comparison fails.
     """
+    slack = conditioning.slack(case.array, expected) if conditioning else 0.0
     before: tuple[Tolerance, Array, Metrics] | None = None
     for runner in runners:
         actual = runner.output(case.array)
@@ -126,7 +123,8 @@ def compare_outputs(
         if before is None or before[0] != tolerance or not _same_bits(before[1], actual):
             limits = replace(tolerance, slack=slack)
             found = compare(actual, expected, dtype, signal=case.array, tolerance=limits)
-            if not found.passed and (moved := rounding()) > limits.relative:
+            moved = conditioning.relative(case.array, expected) if conditioning and not found.passed else 0.0
+            if moved > limits.relative:
                 wider = compare(actual, expected, dtype, signal=case.array, tolerance=limits.widened(moved))
                 found = wider if wider.passed else found
             before = (tolerance, actual, found)

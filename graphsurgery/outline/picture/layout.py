@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from .tracks import tracks
 
@@ -56,6 +57,11 @@ class Line:
     points: list[tuple[float, float]] = field(default_factory=list)
     """corners of its way; the last is where the arrow ends"""
 
+    @property
+    def enters_head(self) -> bool:
+        """Whether it leads to a head from elsewhere."""
+        return self.target.column_role == "head" != self.source.column_role
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -84,7 +90,7 @@ def arrange(boxes: Sequence[Box], wires: Iterable[tuple[str, str]]) -> Drawing:
     lines = [Line(by_key[source], by_key[target]) for source, target in dict.fromkeys(wires)]
     strides, upward = _columns(boxes)
     _place_heads(boxes, lines)
-    _stack(boxes, strides, upward)
+    _stack(boxes, upward)
     return _Router(boxes, lines, strides).drawing()
 
 
@@ -121,22 +127,20 @@ def _fill_strides(boxes: Sequence[Box]) -> None:
 
 def _place_heads(boxes: Sequence[Box], lines: Sequence[Line]) -> None:
     """A head belongs to the band in the middle of those that it reads."""
-    read = sorted(line.source.band for line in lines if line.target.column_role == "head" != line.source.column_role)
+    read = sorted(line.source.band for line in lines if line.enters_head)
     for box in boxes if read else ():
         if box.column_role == "head":
             box.band = read[len(read) // 2]
 
 
-def _stack(boxes: Sequence[Box], strides: Sequence[int], upward: set[int]) -> None:
+def _stack(boxes: Sequence[Box], upward: set[int]) -> None:
     cells: dict[tuple[int, int], list[Box]] = {}
     for box in boxes:
         cells.setdefault((box.column, box.band), []).append(box)
-    tallest = [0] * len(strides)
-    for (_, band), cell in cells.items():
-        tallest[band] = max(tallest[band], len(cell))
     for (column, band), cell in cells.items():
+        tallest = max(len(other) for (_, beside), other in cells.items() if beside == band)
         for i, box in enumerate(cell):
-            box.slot = tallest[band] - 1 - i if column in upward else i
+            box.slot = tallest - 1 - i if column in upward else i
 
 
 class _Router:
@@ -147,11 +151,8 @@ class _Router:
         self._count = 1 + max((box.column for box in boxes), default=0)
         self._place: dict[str, int] = {}
         """how many boxes are above a box in its column"""
-        columns: list[list[Box]] = [[] for _ in range(self._count)]
-        for box in boxes:
-            columns[box.column].append(box)
-        for members in columns:
-            members.sort(key=lambda box: (box.band, box.slot))
+        from_the_top = sorted(boxes, key=lambda box: (box.column, box.band, box.slot))
+        for _, members in groupby(from_the_top, key=lambda box: box.column):
             self._place.update((box.key, i) for i, box in enumerate(members))
         self._bent = [line for line in lines if not self._is_straight(line)]
         self._entry: dict[str, list[Line]] = {}
@@ -176,6 +177,8 @@ class _Router:
         for entering in self._entry.values():
             entering.sort(key=lambda line: line.source.middle)
             self._rank.update((line, i) for i, line in enumerate(entering))
+        for line in self._bent:
+            self._level.setdefault((line.target.column, round(line.target.middle)), set()).add(line.source.key)
         ways = {line: self._heights(line, bands) for line in self._bent}
         on = self._tracks(ways)
         columns, right = self._columns(on)
@@ -205,29 +208,21 @@ class _Router:
     # ------------------------------------------------------------------ heights
 
     def _bands(self) -> tuple[list[Frame], float]:
-        slots = [1] * len(self._strides)
-        for box in self._boxes:
-            slots[box.band] = max(slots[box.band], box.slot + 1)
         y, found = _TOP, []
         for band, stride in enumerate(self._strides):
-            height = slots[band] * (BOX[1] + _GAP) + _GAP
+            slots = 1 + max((box.slot for box in self._boxes if box.band == band), default=0)
+            height = slots * (BOX[1] + _GAP) + _GAP
             found.append(Frame(f"stride {stride}" if stride else "", y, height))
             y += height + _TRACK * (1 + len(self._corridors[band]))
         return found, y
 
     def _center_heads(self) -> None:
         """A head that reads several bands stands in the middle of them."""
-        columns: dict[int, list[Box]] = {}
-        for box in self._boxes:
-            if box.column_role == "head":
-                columns.setdefault(box.column, []).append(box)
-        for column, members in columns.items():
-            read = [a.source.middle for a in self._lines if a.target.column == column != a.source.column]
-            if read:
-                top, end = min(box.y for box in members), max(box.y for box in members) + BOX[1]
-                shift = (min(read) + max(read) - top - end) / 2
-                for box in members:
-                    box.y = max(box.y + shift, _TOP)
+        heads = [box for box in self._boxes if box.column_role == "head"]
+        if read := [line.source.middle for line in self._lines if line.enters_head]:
+            top, end = min(box.y for box in heads), max(box.y for box in heads) + BOX[1]
+            for box in heads:
+                box.y = max(box.y + (min(read) + max(read) - top - end) / 2, _TOP)
 
     def _heights(self, line: Line, bands: Sequence[Frame]) -> list[float]:
         """The heights of a line's level stretches, from its source to its target."""
@@ -241,9 +236,6 @@ class _Router:
 
     def _is_crowded(self, line: Line) -> bool:
         """Whether another line enters a box at the height at which this one leaves, in the same gutter."""
-        if not self._level:
-            for each in self._bent:
-                self._level.setdefault((each.target.column, round(each.target.middle)), set()).add(each.source.key)
         source, column = line.source, line.source.column + 1
         return bool(self._level.get((column, round(source.middle)), set()) - {source.key})
 
@@ -286,11 +278,7 @@ class _Router:
         return [(x, source.y + (BOX[1] if down else 0)), (x, target.y + (0 if down else BOX[1]))]
 
     def _way(
-        self,
-        line: Line,
-        heights: Sequence[float],
-        on: Mapping[tuple[Line, int], int],
-        columns: Sequence[Frame],
+        self, line: Line, heights: Sequence[float], on: Mapping[tuple[Line, int], int], columns: Sequence[Frame]
     ) -> list[tuple[float, float]]:
         points = [(line.source.x + BOX[0], heights[0])]
         for i, gutter in enumerate(self._gutters(line)):

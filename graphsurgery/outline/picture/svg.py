@@ -26,6 +26,7 @@ _COLOURS = {  # fill and stroke
 }
 _NAMES = {"inserted": "inserted block", "end": "input or output"}
 _FONT = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
+_BOLD = 'text-anchor="middle" font-weight="600"'
 _TITLE_WIDTH, _TEXT_WIDTH = 26, 33  # characters that fit in a box
 _RADIUS = 7.0
 _LEGEND = 44.0
@@ -113,17 +114,15 @@ def _elements(drawing: Drawing, name: str) -> Iterator[str]:
     )
     yield f"<title>{_text(name)}</title>"
     yield f'<rect width="{_n(width)}" height="{_n(height)}" fill="#ffffff"/>'
-    yield f'<text x="16" y="26" font-size="16" font-weight="600" fill="#222222">{_text(_cut(name, 80))}</text>'
+    yield _label(16, 26, 'font-size="16" font-weight="600" fill="#222222"', _cut(name, 80))
     for i, band in enumerate(drawing.bands):
         fill = "#f6f7f9" if i % 2 == 0 else "#eceff3"
         size = f'width="{_n(width - 16)}" height="{_n(band.size)}"'
         yield f'<rect x="8" y="{_n(band.start)}" {size} rx="6" fill="{fill}"/>'
-        yield f'<text x="16" y="{_n(band.start + 20)}" fill="#555555">{_text(band.title)}</text>'
+        yield _label(16, band.start + 20, 'fill="#555555"', band.title)
     for column in drawing.columns:
-        yield (
-            f'<text x="{_n(column.start + column.size / 2)}" y="52" text-anchor="middle" font-weight="600" '
-            f'fill="{_COLOURS.get(column.title, _COLOURS["end"])[1]}">{_text(column.title)}</text>'
-        )
+        colour = _COLOURS.get(column.title, _COLOURS["end"])[1]
+        yield _label(column.start + column.size / 2, 52, f'{_BOLD} fill="{colour}"', column.title)
     for line in drawing.lines:
         yield from _line(line)
     for box in drawing.boxes:
@@ -160,22 +159,17 @@ def _rounded(points: Sequence[tuple[float, float]]) -> str:
 def _box(box: Box) -> Iterator[str]:
     fill, stroke = _COLOURS[box.role]
     ink = "#ffffff" if box.role == "inserted" else "#1b1b1b"
-    middle, thick = _n(box.x + BOX[0] / 2), 2.5 if box.role == "inserted" else 1.2
+    middle, thick = box.x + BOX[0] / 2, 2.5 if box.role == "inserted" else 1.2
     yield f'<g class="box"><title>{_text(box.tooltip)}</title>'
     yield (
         f'<rect x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(BOX[0])}" height="{_n(BOX[1])}" rx="6" fill="{fill}" '
         f'stroke="{stroke}" stroke-width="{thick}"/>'
     )
     height = 18 if box.text else 27
-    yield (
-        f'<text x="{middle}" y="{_n(box.y + height)}" text-anchor="middle" font-weight="600" fill="{ink}">'
-        f"{_text(_cut(box.title, _TITLE_WIDTH))}</text>"
-    )
+    yield _label(middle, box.y + height, f'{_BOLD} fill="{ink}"', _cut(box.title, _TITLE_WIDTH))
     if box.text:
-        yield (
-            f'<text x="{middle}" y="{_n(box.y + 35)}" text-anchor="middle" font-size="11" fill="{ink}">'
-            f"{_text(_cut_front(box.text, _TEXT_WIDTH))}</text>"
-        )
+        style = f'text-anchor="middle" font-size="11" fill="{ink}"'
+        yield _label(middle, box.y + 35, style, _cut_front(box.text, _TEXT_WIDTH))
     yield "</g>"
 
 
@@ -186,8 +180,12 @@ def _legend(drawing: Drawing, y: float) -> Iterator[str]:
             continue
         yield f'<rect x="{_n(x)}" y="{_n(y - 8)}" width="16" height="16" rx="3" fill="{fill}" stroke="{stroke}"/>'
         label = _NAMES.get(role, role)
-        yield f'<text x="{_n(x + 22)}" y="{_n(y + 4)}" fill="#333333">{label}</text>'
+        yield _label(x + 22, y + 4, 'fill="#333333"', label)
         x += 40 + 7 * len(label)
+
+
+def _label(x: float, y: float, style: str, text: str) -> str:
+    return f'<text x="{_n(x)}" y="{_n(y)}" {style}>{_text(text)}</text>'
 
 
 def _cut(text: str, most: int) -> str:
