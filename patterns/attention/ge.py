@@ -11,14 +11,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes, torch_default
 from graphsurgery.template import dla_mean, nearest_resize
 
+from .catalogue import CatalogueBlock
 from .se import excite
+from .widths import rounded_up
 
 
-class GatherExcite(Block):
+class GatherExcite(CatalogueBlock):
     """The gate is made on the small map: sigmoid and nearest-neighbour resize commute exactly."""
 
     name = "ge"
@@ -54,8 +56,8 @@ class GatherExcite(Block):
             return 0
         return int(log2(self.integer("extent"))) if self.integer("extent") else 1
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values.get("hidden") or max(1, int(feature.channels / 16 + 0.5)))
+    def default_hidden(self, feature: FeatureMap) -> int:
+        return rounded_up(feature.channels, 16)
 
     def check(self, feature: FeatureMap) -> None:
         if self._stages and not self.integer("extent") and not feature.static:
@@ -72,7 +74,7 @@ class GatherExcite(Block):
             shapes |= bn_shapes(f"gather.norm{stage}", channels)
         if self.variant != "theta-plus":
             return shapes
-        hidden = self._hidden(feature)
+        hidden = self.hidden(feature)
         return shapes | layer_shapes({"mlp.fc1": (hidden, channels, 1, 1), "mlp.fc2": (channels, hidden, 1, 1)})
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -97,7 +99,7 @@ class GatherExcite(Block):
         if self.variant == "theta-minus":
             return super().identity(feature)
         last = "mlp.fc2" if self.variant == "theta-plus" else f"gather.norm{self._stages}"
-        return self.with_constants(feature, {f"{last}.weight": 0.0, f"{last}.bias": SATURATED})
+        return self.with_biases(feature, {last: SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         known = self.variant == "theta-plus" and "mlp.fc1.weight" in shapes
@@ -185,15 +187,3 @@ class GatherExcite(Block):
             first = np.arange(count) * self.integer("extent") - border
             counts.append(np.minimum(first + window, side) - np.maximum(first, 0))
         return t.mul(total, t.constant(1 / (share * np.outer(*counts)[None, None]), "positions"))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import ge
-
-        return ge.GatherExcite(
-            feature.channels,
-            variant=str(self.variant),
-            extent=self.integer("extent"),
-            size=feature.size if feature.static else None,
-            hidden=self._hidden(feature) if self.variant == "theta-plus" else None,
-            bn_eps=self.number("bn_eps"),
-        )

@@ -53,11 +53,25 @@ def folded_values(
     return weight, shift
 
 
-def linear(t: Template, x: Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0) -> Variable:
-    """The 1x1 convolution or linear layer of that prefix, [N, C, H, W] -> [N, O, H, W]."""
-    outputs, inputs = t.values(f"{prefix}.weight").shape[:2]
-    weight = t.weight(f"{prefix}.weight", (outputs, inputs, 1, 1))
-    return t.conv(x, weight, t.weight(f"{prefix}.bias", factor=bias_factor) if bias else None)
+def linear(
+    t: Template, x: Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0, gemm: bool = False
+) -> Variable:
+    """The 1x1 convolution or linear layer of that prefix, [N, C, H, W] -> [N, O, H, W]; ``gemm``: [N, C] -> [N, O]."""
+    return multiplied(t, x, layer_weights(t, prefix, bias=bias, bias_factor=bias_factor, gemm=gemm), gemm=gemm)
+
+
+def layer_weights(
+    t: Template, prefix: str, *, bias: bool = True, bias_factor: float = 1.0, gemm: bool = False
+) -> list[gs.Constant]:
+    """Weight and perhaps bias of such a layer, for one that is used more than once."""
+    shape = t.values(f"{prefix}.weight").shape[:2]
+    weight = t.weight(f"{prefix}.weight", shape if gemm else (*shape, 1, 1))
+    return [weight, t.weight(f"{prefix}.bias", factor=bias_factor)] if bias else [weight]
+
+
+def multiplied(t: Template, x: Variable, weights: Sequence[gs.Constant], *, gemm: bool) -> Variable:
+    """x times the ``weights`` of such a layer."""
+    return t.op("Gemm", x, *weights, transB=1) if gemm else t.conv(x, *weights)
 
 
 def depthwise(t: Template, x: Variable, prefix: str, dilation: int = 1) -> Variable:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 
 from . import norms
+from .catalogue import CatalogueBlock
 from .widths import require_divisor
 
 
-class LinearContextTransform(Block):
+class LinearContextTransform(CatalogueBlock):
     """A group normalisation of [N, C, 1, 1], and with it all statistics, on the means alone."""
 
     name = "lct"
@@ -61,8 +62,3 @@ class LinearContextTransform(Block):
         weight, bias = t.values("w"), t.values("b")
         normal = norms.group_norm(t, t.mean_hw(t.x), self.integer("groups"), weight, bias, eps, lowering, side=2)
         return t.mul(t.x, t.sigmoid(normal))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import lct
-
-        return lct.LinearContextTransform(feature.channels, self.integer("groups"), eps=self.number("eps"))

@@ -12,12 +12,14 @@ from math import log2
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
+
+from .catalogue import CatalogueBlock
 
 _SMALL = 1600  # positions; beyond, the matrices of one product take more than half a megabyte
 
 
-class MixedLocalChannelAttention(Block):
+class MixedLocalChannelAttention(CatalogueBlock):
     """Pooling to cells and spreading them again are both separable: products with constant matrices on both sides."""
 
     name = "mlca"
@@ -110,12 +112,8 @@ class MixedLocalChannelAttention(Block):
             gate = t.mul(gate, t.constant(np.full([1] * (one + 2), factor), "share"))
         return t.op("Reshape", gate, t.integers(shape, "by_cell"))
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import mlca
-
-        return mlca.MixedLocalChannelAttention(
-            self._kernel(feature), self.integer("local_size"), self.number("local_weight")
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"kernel_size": self._kernel(feature)}
 
 
 def _means(source: int, target: int) -> Array:

@@ -9,17 +9,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.errors import WeightsError
 from graphsurgery.template.weight_folding import affine
+
+from .catalogue import CatalogueBlock
 
 _CHANNEL, _SPATIAL = "Channel_Att.bn2", "Spatial_Att.bn2"
 # Any positive scale gives the weights 1/C; a small one keeps the gate at 1 for inputs down to -3000 * C.
 _IDENTITY_SCALE = 1e-3
 
 
-class NAM(Block):
+class NAM(CatalogueBlock):
     """y = x * sigmoid(w * BN(x)) with w = |gamma| / sum |gamma|: evaluated, a per-channel affine, a sigmoid, a
     product.
     """
@@ -79,9 +81,3 @@ class NAM(Block):
             raise WeightsError(f"all of {bn}.weight is 0, and nam divides by its sum")
         weight = gamma / gamma.sum()
         return weight * scale, weight * shift
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import nam
-
-        size = feature.size if self._spatial else None
-        return nam.NAM(feature.channels, variant=str(self.variant), size=size, bn_eps=self.number("bn_eps"))

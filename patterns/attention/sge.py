@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 
+from .catalogue import CatalogueBlock
 from .layers import degrees_of_freedom
 from .norms import SMALLEST
 from .widths import require_divisor, require_positions
@@ -20,7 +21,7 @@ from .widths import require_divisor, require_positions
 _EPS = 1e-5
 
 
-class SpatialGroupEnhance(Block):
+class SpatialGroupEnhance(CatalogueBlock):
     """The published code puts batch and groups on one axis; here no group ever leaves its image.
 
     The normalised likeness does not depend on the length of the mean vector but through epsilon. In float16 that
@@ -58,6 +59,9 @@ class SpatialGroupEnhance(Block):
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         return ("maps",) if feature.large else ("matmul", "maps")
+
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return lowerings[0]
 
     def emit(self, t: Template, lowering: str) -> Variable:
         return self._by_matmul(t) if lowering == "matmul" else self._by_maps(t)
@@ -119,8 +123,3 @@ class SpatialGroupEnhance(Block):
             spread = t.op("Max", spread, t.scalar(SMALLEST, "least"))
             return t.sigmoid(t.add(t.mul(t.div(centred, spread), t.weight("weight")), t.weight("bias")))
         return t.sigmoid(t.add(t.mul(centred, t.div(t.weight("weight"), spread)), t.weight("bias")))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import sge
-
-        return sge.SpatialGroupEnhance(feature.channels, self.integer("groups"))

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks import Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import FeatureMap, Setting, Template, Variable
 
 from . import norms
+from .catalogue import CatalogueBlock
 from .layers import degrees_of_freedom
 from .widths import require_positions
 
@@ -21,7 +22,7 @@ from .widths import require_positions
 _SMALLEST_DEVIATION = 2.0**-6
 
 
-class SimAM(Block):
+class SimAM(CatalogueBlock):
     """With M = H*W, v the population variance and k = (M-1)/M: E = d^2 k / (4 (v + lambda k)) + 1/2, where d = x -
     mean.
 
@@ -105,11 +106,6 @@ class SimAM(Block):
         root = t.div(t.scalar(math.sqrt(self.number("e_lambda")), "root_lambda"), largest)
         regularised = t.add(variance, _times(t, k, 1.0, "one", t.mul(root, root)))
         return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import simam
-
-        return simam.SimAM(e_lambda=self.number("e_lambda"))
 
 
 def _times(t: Template, k: float | Variable, factor: float, name: str, tensor: Variable | None = None) -> gs.Tensor:

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
+from .catalogue import CatalogueBlock
 from .layers import conv_bn, linear
 from .transformer import cut, softmax
 from .widths import require_divisor
@@ -46,7 +47,7 @@ _REDUCE = {
 _GROUPED = ("official", "external-attention")
 
 
-class SelectiveKernel(Block):
+class SelectiveKernel(CatalogueBlock):
     """Of two paths a softmax is sigmoid(z1 - z2), and one convolution with the difference of the weights gives z1 - z2.
 
     All BatchNorms are folded.
@@ -89,10 +90,8 @@ class SelectiveKernel(Block):
         default = 32 if self.variant == "official" else 1
         return int(self.values.get("groups") or default) if path.grouped else 1
 
-    def _hidden(self, feature: FeatureMap) -> int:
+    def default_hidden(self, feature: FeatureMap) -> int:
         channels = feature.channels
-        if self.values["hidden"]:
-            return self.integer("hidden")
         if self.variant == "external-attention":
             return max(32, channels // 16)
         if self.variant == "official":
@@ -104,7 +103,7 @@ class SelectiveKernel(Block):
         require_divisor(feature, max(self._groups(path) for path in self._paths), "groups")
         if self._split and feature.channels % 2:
             raise BlockError(f"{feature.label} has {feature.channels} channels, and sk[timm] halves them")
-        if self._hidden(feature) < 1:
+        if self.hidden(feature) < 1:
             raise BlockError(
                 f"{feature.label} has {feature.channels} channels; a sixteenth of them is none: give hidden"
             )
@@ -116,7 +115,7 @@ class SelectiveKernel(Block):
         return [f"{self.spelled} has {count / 1e6:.1f} million parameters at {feature.channels} channels"]
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, self._hidden(feature)
+        channels, hidden = feature.channels, self.hidden(feature)
         shapes: dict[str, tuple[int, ...]] = {}
         for path in self._paths:
             width = channels // (2 if self._split else self._groups(path))
@@ -183,10 +182,5 @@ class SelectiveKernel(Block):
         shares = softmax(t, t.op("Concat", *logits, axis=3), 4)
         return [cut(t, shares, 3, i, i + 1) for i in range(len(logits))]
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import sk
-
-        groups = max(self._groups(path) for path in self._paths)
-        return sk.SelectiveKernel(
-            feature.channels, self._hidden(feature), str(self.variant), groups, self.number("bn_eps")
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"groups": max(self._groups(path) for path in self._paths)}

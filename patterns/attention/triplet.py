@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.template import weight_folding
 
 from . import onnxruntime_forms
+from .catalogue import CatalogueBlock
 from .layers import channel_planes_by_rows, conv_bn
 
 
-class TripletAttention(Block):
+class TripletAttention(CatalogueBlock):
     """The published code turns the whole map twice and multiplies it three times. Here only the pooled planes are
     turned, and the map is multiplied once, by the mean of the three gates.
     """
@@ -58,9 +59,7 @@ class TripletAttention(Block):
         return shapes
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        norms = [f"{gate}.conv.bn" for gate in self._gates]
-        shifts = {f"{norm}.bias": SATURATED for norm in norms}
-        return self.with_constants(feature, shifts | {f"{norm}.weight": 0.0 for norm in norms})
+        return self.with_biases(feature, {f"{gate}.conv.bn": SATURATED for gate in self._gates})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"spatial": "hw.conv.conv.weight" in shapes} if "cw.conv.conv.weight" in shapes else {}
@@ -69,9 +68,6 @@ class TripletAttention(Block):
         """In steps: for onnxruntime, where a batch of known size lets the sum of two gates be a product."""
         known = feature.static and feature.batch is not None and feature.dtype == "float32"
         return ("planes", "steps") if known else ("planes",)
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return lowerings[-1] if t.target == "onnxruntime" else "planes"
 
     def emit(self, t: Template, lowering: str) -> Variable:
         if lowering == "steps":
@@ -122,8 +118,3 @@ class TripletAttention(Block):
     def _gate(self, t: Template, plane: Variable, name: str) -> Variable:
         eps = self.number("bn_eps")
         return t.sigmoid(conv_bn(t, plane, f"{name}.conv.conv", f"{name}.conv.bn", eps, pads=[3, 3, 3, 3]))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import triplet
-
-        return triplet.TripletAttention(spatial=self.flag("spatial"), bn_eps=self.number("bn_eps"))

@@ -5,11 +5,6 @@ from __future__ import annotations
 from graphsurgery.blocks import Block, BlockError, FeatureMap
 
 
-def hidden_width(block: Block, feature: FeatureMap) -> int:
-    """The setting ``hidden`` of a block, or else the channels over its ``reduction``, rounded down."""
-    return block.integer("hidden") or feature.channels // block.integer("reduction")
-
-
 def rounded_up(channels: int, reduction: int) -> int:
     """The channels over a reduction as timm has it: half rounded up, and at least one."""
     return max(1, int(channels / reduction + 0.5))
