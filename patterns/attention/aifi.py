@@ -19,7 +19,7 @@ from .activations import gelu
 from .catalogue import CatalogueBlock
 from .norms import token_norm
 from .transformer import attend, dense, in_heads, like_map, reshape, transpose, without_separate
-from .widths import require_divisor
+from .widths import require_divisor, require_static
 
 _IN_TRANSFORMERS = {
     r"self_attn_layer_norm\.": "norm1.",
@@ -82,8 +82,7 @@ class AIFI(CatalogueBlock):
                 f"aifi codes positions in four parts of the channels, and {feature.label} has {feature.channels}, "
                 "no multiple of 4"
             )
-        if not feature.static:
-            raise BlockError(f"aifi codes the position on the map, and {feature.label} has a dynamic height or width")
+        require_static(feature, "aifi codes the position on the map")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self.integer("hidden")

@@ -13,7 +13,7 @@ from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from ..forms import BAM_FORMS, BamForm
 from .catalogue import CatalogueBlock
-from .layers import conv_bn, folded_conv, folded_values, linear
+from .layers import conv_bn, folded_conv, folded_values, linear, multiplied
 
 _LINEAR_BN_EPS = 1e-5  # of the BatchNorm1d, which Ultralytics does not touch
 
@@ -80,18 +80,12 @@ class BAM(CatalogueBlock):
         form, eps, product = self._form, self.number("bn_eps"), lowering == "product"
         channel: Variable = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if product else 1)
         for layer, bn in form.channel:
-            outputs, inputs = t.values(f"{layer}.weight").shape
-            if product:
-                folded = folded_conv(t, layer, bn, _LINEAR_BN_EPS, shape=(outputs, inputs))
-                channel = t.relu(t.op("Gemm", channel, *folded, transB=1))
-            else:
-                channel = t.relu(conv_bn(t, channel, layer, bn, _LINEAR_BN_EPS, shape=(outputs, inputs, 1, 1)))
+            shape = t.values(f"{layer}.weight").shape
+            folded = folded_conv(t, layer, bn, _LINEAR_BN_EPS, shape=shape if product else (*shape, 1, 1))
+            channel = t.relu(multiplied(t, channel, folded, gemm=product))
+        channel = linear(t, channel, form.channel_last, gemm=product)
         if product:
-            last = [t.weight(f"{form.channel_last}.{part}") for part in ("weight", "bias")]
-            channel = t.op("Gemm", channel, *last, transB=1)
             channel = t.op("Reshape", channel, t.integers([0, t.feature.channels, 1, 1], "column"))
-        else:
-            channel = linear(t, channel, form.channel_last)
         spatial = t.relu(self._reduced(t, eps) if product else conv_bn(t, t.x, *form.reduce, eps))
         around = {"dilations": [form.dilation] * 2, "pads": [form.dilation] * 4}
         for layer, bn in form.dilated:

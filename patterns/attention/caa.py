@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from .activations import silu
 from .catalogue import CatalogueBlock
 from .layers import conv_bn, depthwise, linear
+from .widths import require_odd
 
 
 class ContextAnchorAttention(CatalogueBlock):
@@ -50,9 +51,8 @@ class ContextAnchorAttention(CatalogueBlock):
         }
 
     def check(self, feature: FeatureMap) -> None:
-        even = [name for name in ("h_kernel_size", "v_kernel_size") if self.integer(name) % 2 == 0]
-        if even:
-            raise BlockError(f"{even[0]} of caa is odd, not {self.values[even[0]]}: an even one would change the size")
+        for name in ("h_kernel_size", "v_kernel_size"):
+            require_odd(self, name, self.integer(name), ": an even one would change the size")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, shapes = feature.channels, dict[str, tuple[int, ...]]()

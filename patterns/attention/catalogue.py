@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from inspect import signature
+from math import prod
 from typing import ClassVar
 
-from graphsurgery.blocks import Array, Block, FeatureMap, Module, Template
+from graphsurgery.blocks import Array, Block, FeatureMap, Module, Setting, Template
 
 from .widths import require_hidden
+
+_MANY_PARAMETERS = 10e6
+
+
+def bn_eps(layers: str = "BatchNorms", variants: tuple[str, ...] | None = None) -> Setting:
+    """The hyper-parameter for the epsilon of a block's BatchNorms; ``layers``: what its description calls them."""
+    doc = f"epsilon of the {layers}; models trained with Ultralytics have 1e-3"
+    return Setting("bn_eps", float, 1e-5, doc, above=0, variants=variants)
 
 
 class CatalogueBlock(Block):
@@ -29,6 +38,13 @@ class CatalogueBlock(Block):
     def check(self, feature: FeatureMap) -> None:
         if "reduction" in self.values:
             require_hidden(self.hidden(feature), self.values["reduction"], feature)
+
+    def many_parameters(self, feature: FeatureMap, name: str, hint: str = "") -> list[str]:
+        """The warning of a block that has many; ``hint``: what has fewer."""
+        count = sum(prod(shape) for shape in self.parameters(feature).values())
+        if count < _MANY_PARAMETERS:
+            return []
+        return [f"{name} has {count / 1e6:.1f} million parameters at {feature.channels} channels{hint}"]
 
     def with_biases(self, feature: FeatureMap, biases: Mapping[str, float]) -> dict[str, Array]:
         """Initial weights, but for layers (prefix -> number) whose weight is 0 and whose bias is that number."""

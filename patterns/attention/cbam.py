@@ -16,9 +16,9 @@ from graphsurgery.template import weight_folding
 
 from ..forms import CBAM_FORMS, CbamForm
 from . import onnxruntime_forms
-from .catalogue import CatalogueBlock
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import channel_planes, channel_planes_by_rows, conv_bn, layer_weights, linear, multiplied
-from .widths import rounded_up
+from .widths import require_odd, rounded_up
 
 _EXTERNAL = 49
 """The kernel that sets External-Attention's block apart from cv-attention's, which has the same keys."""
@@ -53,14 +53,7 @@ class CBAM(CatalogueBlock):
         Setting("reduction", int, 16, "channels over hidden channels", minimum=1, variants=_BOTTLENECK),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1, variants=_BOTTLENECK),
         Setting("kernel", int, 7, "size of the spatial convolution, odd (ultralytics: 3 or 7)", minimum=1),
-        Setting(
-            "bn_eps",
-            float,
-            1e-5,
-            "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3",
-            above=0,
-            variants=_NORMALISED,
-        ),
+        bn_eps("BatchNorm", _NORMALISED),
     )
     aliases = (
         (r"(?:channel_attention|ca)\.f([12])\.weight", r"channel_attention.fc\1.weight"),
@@ -85,10 +78,7 @@ class CBAM(CatalogueBlock):
         return super().default_hidden(feature)
 
     def check(self, feature: FeatureMap) -> None:
-        if self.integer("kernel") % 2 == 0:
-            raise BlockError(
-                f"kernel of cbam is odd, not {self.integer('kernel')}: another would change the size of the map"
-            )
+        require_odd(self, "kernel", self.integer("kernel"), ": another would change the size of the map")
         if self.variant == "ultralytics" and self.integer("kernel") not in (3, 7):
             raise BlockError(f"kernel of cbam[ultralytics] is one of 3, 7, not {self.integer('kernel')}")
         super().check(feature)

@@ -13,7 +13,7 @@ from graphsurgery.blocks.initial_weights import bn_shapes
 
 from . import onnxruntime_forms
 from .activations import hard_swish
-from .catalogue import CatalogueBlock
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import folded_conv, linear
 
 
@@ -37,7 +37,7 @@ class CoordinateAttention(CatalogueBlock):
         Setting("reduction", int, 32, "channels over hidden channels, of which there are at least 8", 1, None, None,
                 ("official",)),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps("BatchNorm"),
         Setting("skip", bool, False, "adds x to the result, timm's has_skip", variants=("timm",)),
     )  # fmt: skip
     aliases = (

@@ -15,6 +15,7 @@ from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Settin
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from .catalogue import CatalogueBlock
+from .widths import require_odd
 
 _BAND_UP_TO = 1024  # channels: a band matrix of more would put more than 4 MB of zeros into the model
 
@@ -50,17 +51,15 @@ class ECA(CatalogueBlock):
 
     def check(self, feature: FeatureMap) -> None:
         kernel = self._kernel(feature)
-        if kernel % 2 == 0:
-            raise BlockError(f"kernel of eca is odd, not {kernel}: another would change the number of channels")
+        require_odd(self, "kernel", kernel, ": another would change the number of channels")
         if self.variant == "timm-ceca" and kernel // 2 > feature.channels:
             raise BlockError(
                 f"{feature.label} has {feature.channels} channels; a kernel of {kernel} goes round that ring twice"
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self.values["kernel"] and self.values["adaptive"]:
-            return [f"adaptive has no effect: the kernel is given as {self.values['kernel']}"]
-        return []
+        given = self.values["kernel"]
+        return [f"adaptive has no effect: the kernel is given as {given}"] if given and self.flag("adaptive") else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         return layer_shapes({"conv": (1, 1, self._kernel(feature))}, bias=self.flag("bias"))

@@ -15,6 +15,7 @@ from graphsurgery.blocks.initial_weights import layer_shapes
 from . import norms, onnxruntime_forms
 from .activations import silu
 from .catalogue import CatalogueBlock
+from .widths import require_odd
 
 _EPS = 1e-5
 
@@ -96,8 +97,7 @@ class EfficientLocalAttention(CatalogueBlock):
         return {"h": ("conv", "gn"), "w": ("conv", "gn")}
 
     def check(self, feature: FeatureMap) -> None:
-        if self._kernel % 2 == 0:
-            raise BlockError(f"kernel_size of ela is odd, not {self._kernel}: an even one would change the size")
+        require_odd(self, "kernel_size", self._kernel, ": an even one would change the size")
         for parts, what in ((self._norm_groups, "groups to normalise"), (self._form.width, "channels a convolution")):
             if parts and feature.channels % parts:
                 raise BlockError(

@@ -73,9 +73,8 @@ class EfficientMultiscaleAttention(CatalogueBlock):
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self._width(feature) > 1:
-            return []
-        return ["ema with one channel in a group: its softmax over the channels of a group is the constant 1"]
+        constant = "ema with one channel in a group: its softmax over the channels of a group is the constant 1"
+        return [constant] if self._width(feature) == 1 else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         k = self._width(feature)

@@ -6,7 +6,6 @@ Liu et al., "Global Attention Mechanism: Retain Information to Enhance Channel-S
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -16,10 +15,8 @@ from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from ..forms import GAM_SHUFFLE
 from . import shuffling
-from .catalogue import CatalogueBlock
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import conv_bn, linear
-
-_MANY = 10e6
 
 
 class GlobalAttention(CatalogueBlock):
@@ -39,7 +36,7 @@ class GlobalAttention(CatalogueBlock):
     }
     settings = (
         Setting("reduction", int, 4, "channels over hidden channels; in yolo-grouped also the groups", minimum=1),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps(),
     )
 
     @property
@@ -61,11 +58,7 @@ class GlobalAttention(CatalogueBlock):
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        count = sum(prod(shape) for shape in self.parameters(feature).values())
-        if count < _MANY:
-            return []
-        hint = "" if self._grouped else "; gam[yolo-grouped] has a quarter of it"
-        return [f"gam has {count / 1e6:.1f} million parameters at {feature.channels} channels{hint}"]
+        return self.many_parameters(feature, "gam", "" if self._grouped else "; gam[yolo-grouped] has a quarter of it")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self.hidden(feature)

@@ -61,9 +61,8 @@ class GlobalContext(CatalogueBlock):
         require_hidden(self.hidden(feature), self._reduction, feature)
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self.hidden(feature) == 1:
-            return ["one hidden channel, normalised over itself, is a constant: the context does not reach the output"]
-        return []
+        lost = "one hidden channel, normalised over itself, is a constant: the context does not reach the output"
+        return [lost] if self.hidden(feature) == 1 else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         form, channels, hidden = self._form, feature.channels, self.hidden(feature)

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from graphsurgery.blocks import Array, Template, Variable
 from graphsurgery.template import weight_folding
 
-from .norms import SMALLEST
+from .norms import deviation
 from .transformer import cut
 
 
@@ -139,18 +139,10 @@ def largest_plane_by_rows(t: Template, maps: Sequence[Variable], channels: int) 
 
 
 def moments(t: Template, x: Variable) -> tuple[Variable, Variable]:
-    """(mean, the population's standard deviation) over H and W: each [N, C, 1, 1].
-
-    In float16 deviations are divided by the largest of their channel first, so that no square leaves the type.
-    """
+    """(mean, the population's standard deviation) over H and W: each [N, C, 1, 1]."""
     with t.statistics():
         middle = t.mean_hw(x)
-        centred = t.sub(x, middle)
-        if t.dtype != "float16":
-            return middle, t.op("Sqrt", t.mean_hw(t.mul(centred, centred)))
-        largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), (2, 3)), t.scalar(SMALLEST, "smallest"))
-        centred = t.div(centred, largest)
-        return middle, t.mul(largest, t.op("Sqrt", t.mean_hw(t.mul(centred, centred))))
+        return middle, deviation(t, t.sub(x, middle), t.mean_hw)
 
 
 def degrees_of_freedom(t: Template) -> float | Variable:
@@ -159,12 +151,11 @@ def degrees_of_freedom(t: Template) -> float | Variable:
     """
     if t.feature.static:
         return (t.feature.area - 1) / t.feature.area
-    shape = t.op("Shape", t.x, dtype=TensorProto.INT64)
-    sides = [
-        t.op("Gather", shape, t.integers([axis], f"axis{axis}"), dtype=TensorProto.INT64, axis=0) for axis in (2, 3)
-    ]
-    area = t.op("Mul", *sides, dtype=TensorProto.INT64)
-    less = t.op("Sub", area, t.integers([1], "one_position"), dtype=TensorProto.INT64)
+    int64 = TensorProto.INT64
+    shape = t.op("Shape", t.x, dtype=int64)
+    sides = [t.op("Gather", shape, t.integers([axis], f"axis{axis}"), dtype=int64, axis=0) for axis in (2, 3)]
+    area = t.op("Mul", *sides, dtype=int64)
+    less = t.op("Sub", area, t.integers([1], "one_position"), dtype=int64)
     wide = TensorProto.DOUBLE if t.feature.dtype == "float64" else TensorProto.FLOAT
     ratio = t.op("Div", *(t.op("Cast", n, dtype=wide, to=wide) for n in (less, area)), dtype=wide)
     return ratio if wide == t.onnx_type else t.op("Cast", ratio, to=t.onnx_type)

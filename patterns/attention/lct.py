@@ -36,11 +36,9 @@ class LinearContextTransform(CatalogueBlock):
         require_divisor(feature, self.integer("groups"), "groups")
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if feature.channels == self.integer("groups"):
-            return [
-                f"with one channel to a group (groups={self.integer('groups')}) the gate does not depend on the input"
-            ]
-        return []
+        groups = self.integer("groups")
+        constant = f"with one channel to a group (groups={groups}) the gate does not depend on the input"
+        return [constant] if feature.channels == groups else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         return {"w": (feature.channels,), "b": (feature.channels,)}

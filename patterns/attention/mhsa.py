@@ -10,13 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
+from graphsurgery.blocks import Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
 from .catalogue import CatalogueBlock
 from .layers import linear
 from .transformer import attend, concat, in_heads, like_map, product, reshape, transpose
-from .widths import require_divisor
+from .widths import require_divisor, require_static
 
 _HEIGHT, _WIDTH = "pos_embed.height_rel", "pos_embed.width_rel"
 
@@ -62,10 +62,8 @@ class MHSA(CatalogueBlock):
 
     def check(self, feature: FeatureMap) -> None:
         require_divisor(feature, self.integer("heads"), "heads")
-        if not feature.static and self._placed:
-            raise BlockError(
-                f"{self.spelled} has one weight per row and column, and {feature.label} has a dynamic height or width"
-            )
+        if self._placed:
+            require_static(feature, f"{self.spelled} has one weight per row and column")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, heads, shapes = feature.channels, self.integer("heads"), dict[str, tuple[int, ...]]()
@@ -110,21 +108,17 @@ class MHSA(CatalogueBlock):
         )
         if not self.values["pos_emb"]:
             return q, k, v, []
-        table = (t.values("rel_h_weight") + t.values("rel_w_weight")).reshape(
-            1, self.integer("heads"), -1, t.feature.area
-        )
+        table = t.values("rel_h_weight") + t.values("rel_w_weight")
+        table = table.reshape(1, self.integer("heads"), -1, t.feature.area)
         return q, k, v, [product(t, table.transpose(0, 1, 3, 2), q)]
 
     def _botnet(self, t: Template) -> tuple[Variable, Variable, Variable, list[Variable]]:
         heads, key = self.integer("heads"), self._key_dim(t.feature)
         scale, keys = key**-0.5, heads * key
+        rows = ((0, keys, scale), (keys, 2 * keys, 1.0), (2 * keys, 2 * keys + t.feature.channels, 1.0))
         q, k, v = (
             in_heads(t, self._projected(t, start, stop, factor), heads, (stop - start) // heads)
-            for start, stop, factor in (
-                (0, keys, scale),
-                (keys, 2 * keys, 1.0),
-                (2 * keys, 2 * keys + t.feature.channels, 1.0),
-            )
+            for start, stop, factor in rows
         )
         undone = 1.0 if self.values["scale_pos_embed"] else 1 / scale  # the scale that is part of q
         return q, k, v, [self._relative(t, q, undone)]

@@ -9,12 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.errors import WeightsError
 from graphsurgery.template.weight_folding import affine
 
-from .catalogue import CatalogueBlock
+from .catalogue import CatalogueBlock, bn_eps
+from .widths import require_static
 
 _CHANNEL, _SPATIAL = "Channel_Att.bn2", "Spatial_Att.bn2"
 # Any positive scale gives the weights 1/C; a small one keeps the gate at 1 for inputs down to -3000 * C.
@@ -37,9 +38,7 @@ class NAM(CatalogueBlock):
         "channel": "the official code: channel attention only",
         "channel+spatial": "as in forks: then the same over the H*W positions (fixes height and width)",
     }
-    settings = (
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3", above=0),
-    )
+    settings = (bn_eps("BatchNorm"),)
     aliases = (
         (r"(?:channel_att\.|ca\.)?bn2?\.(\w+)", rf"{_CHANNEL}.\1"),
         (r"(?:spatial_att|sa)\.bn2?\.(\w+)", rf"{_SPATIAL}.\1"),
@@ -50,10 +49,8 @@ class NAM(CatalogueBlock):
         return self.variant == "channel+spatial"
 
     def check(self, feature: FeatureMap) -> None:
-        if self._spatial and not feature.static:
-            raise BlockError(
-                f"{self.spelled} has one weight per position, and {feature.label} has a dynamic height or width"
-            )
+        if self._spatial:
+            require_static(feature, f"{self.spelled} has one weight per position")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         shapes = bn_shapes(_CHANNEL, feature.channels)

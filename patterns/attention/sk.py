@@ -14,12 +14,10 @@ import numpy as np
 from graphsurgery.blocks import BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
-from .catalogue import CatalogueBlock
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import conv_bn, linear
 from .transformer import cut, softmax
 from .widths import require_divisor
-
-_MANY = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class SelectiveKernel(CatalogueBlock):
             minimum=1,
             variants=_GROUPED,
         ),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps(),
     )
 
     @property
@@ -109,10 +107,7 @@ class SelectiveKernel(CatalogueBlock):
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        count = sum(int(np.prod(shape)) for shape in self.parameters(feature).values())
-        if count < _MANY:
-            return []
-        return [f"{self.spelled} has {count / 1e6:.1f} million parameters at {feature.channels} channels"]
+        return self.many_parameters(feature, self.spelled)
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self.hidden(feature)
@@ -157,17 +152,9 @@ class SelectiveKernel(CatalogueBlock):
         half = t.feature.channels // 2
         x = cut(t, t.x, 1, number * half, (number + 1) * half) if self._split else t.x
         border = path.kernel // 2 * path.dilation
-        maps = conv_bn(
-            t,
-            x,
-            path.conv,
-            path.bn,
-            self.number("bn_eps"),
-            dilations=[path.dilation] * 2,
-            pads=[border] * 4,
-            group=self._groups(path),
-        )
-        return t.relu(maps)
+        around = {"dilations": [path.dilation] * 2, "pads": [border] * 4}
+        eps, groups = self.number("bn_eps"), self._groups(path)
+        return t.relu(conv_bn(t, x, path.conv, path.bn, eps, **around, group=groups))
 
     def _share_of_first(self, t: Template, squeezed: Variable) -> Variable:
         reduce, bn, select = _REDUCE[str(self.variant)]

@@ -19,9 +19,13 @@ from .activations import gelu
 from .catalogue import CatalogueBlock
 from .norms import token_norm
 from .transformer import attention, concat, cut, dense, last_axis, reshape, transpose, without_separate
-from .widths import require_divisor
+from .widths import require_divisor, require_static
 
 _TABLE = "attn.relative_position_bias_table"
+_SEPARATE = {
+    r"(attention\.self)\.(query|key|value)\.(\w+)": ("query", "key", "value"),
+    r"(attention)\.([qkv])_proj\.(\w+)": ("q", "k", "v"),
+}
 _FOLLOWS = r"attn_mask|attn\.mask|(attn|attention\.(self|relative_position_bias))\.relative_position_index"
 """buffers of published state_dicts that follow from the sizes"""
 
@@ -73,8 +77,7 @@ class SwinBlock(CatalogueBlock):
         return window, window // 2 if self.variant == "shifted" else 0
 
     def check(self, feature: FeatureMap) -> None:
-        if not feature.static:
-            raise BlockError(f"swin cuts the map into windows, and {feature.label} has a dynamic height or width")
+        require_static(feature, "swin cuts the map into windows")
         require_divisor(feature, self._heads(feature), "heads")
         if self.hidden(feature) < 1:
             raise BlockError(f"an mlp_ratio of {self.values['mlp_ratio']} leaves no hidden channel at {feature.label}")
@@ -116,13 +119,9 @@ class SwinBlock(CatalogueBlock):
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         kept = {key: values for key, values in arrays.items() if not re.fullmatch(_FOLLOWS, key)}
-        kept = without_separate(
-            kept,
-            r"(attention\.self)\.(query|key|value)\.(\w+)",
-            ("query", "key", "value"),
-            lambda m: f"attn.qkv.{m[3]}",
-        )
-        return without_separate(kept, r"(attention)\.([qkv])_proj\.(\w+)", "qkv", lambda m: f"attn.qkv.{m[3]}")
+        for pattern, parts in _SEPARATE.items():
+            kept = without_separate(kept, pattern, parts, lambda match: f"attn.qkv.{match[3]}")
+        return kept
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if not {_TABLE, "mlp.fc1.weight", "attn.qkv.weight"} <= set(shapes):

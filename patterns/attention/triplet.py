@@ -14,7 +14,7 @@ from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.template import weight_folding
 
 from . import onnxruntime_forms
-from .catalogue import CatalogueBlock
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import channel_planes_by_rows, conv_bn
 
 
@@ -34,7 +34,7 @@ class TripletAttention(CatalogueBlock):
         Setting(
             "spatial", bool, True, "whether there is a gate over H and W; the published no_spatial is its opposite"
         ),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps(),
     )
     aliases = (
         (r"ChannelGateH\.spatial\.(.+)", r"cw.conv.\1"),
@@ -76,10 +76,8 @@ class TripletAttention(CatalogueBlock):
         share = t.scalar(1 / len(self._gates), "share")
         columns = t.op("Transpose", self._pooled(t, 2), perm=[0, 2, 1, 3])
         rows = t.op("Transpose", self._pooled(t, 3), perm=[0, 3, 2, 1])
-        channels = t.feature.channels
-        column_gate = t.op(
-            "Reshape", t.mul(self._gate(t, columns, "cw"), share), t.integers([0, channels, 1, -1], "per_column")
-        )
+        column_gate = t.mul(self._gate(t, columns, "cw"), share)
+        column_gate = t.op("Reshape", column_gate, t.integers([0, t.feature.channels, 1, -1], "per_column"))
         row_gate = t.op("Transpose", t.mul(self._gate(t, rows, "hc"), share), perm=[0, 3, 2, 1])
         gate = t.add(column_gate, row_gate)
         if self.values["spatial"]:
