@@ -230,9 +230,7 @@ class GraphWriter:
         """
         if dtype is None and op_type != "Cast":
             inputs = tuple(self._in_type(each, self.onnx_type) for each in inputs)
-        name = self._names.reserve(f"{self._scope}/{op_type}")
-        output = gs.Variable(self._names.reserve(f"{name}_output_0"), dtype=dtype or self.onnx_type)
-        self._nodes.append(gs.Node(op=op_type, name=name, attrs=attributes, inputs=list(inputs), outputs=[output]))
+        (output,) = self.node(op_type, inputs, [dtype or self.onnx_type], **attributes)
         if dtype is None and not self.supports(op_type):
             self._warn(f"ONNX has no {op_type} for {self.dtype} at opset {self.opset}, the model's own")
         return output

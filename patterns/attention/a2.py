@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphsurgery.blocks import Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
+from .catalogue import CatalogueBlock
 from .layers import linear
 from .transformer import flat, like_map, softmax, transpose
 
 
-class DoubleAttention(Block):
+class DoubleAttention(CatalogueBlock):
     """The two 1x1 convolutions around the attention are applied to the few gathered features, not to the map:
 
     R (A x + a) B^T V + r = R (A (x B^T)) V + R a + r, since the columns of B^T and of V add up to 1.
@@ -66,9 +67,3 @@ class DoubleAttention(Block):
         bias = t.values("conv_reconstruct.weight").reshape(channels, c_m) @ t.values("convA.bias")
         bias = bias + t.values("conv_reconstruct.bias")
         return t.add(y, t.constant(bias.reshape(1, -1, 1, 1), "conv_reconstruct.bias"))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import a2
-
-        c_m, c_n = self._widths
-        return a2.DoubleAttention(feature.channels, c_m=c_m, c_n=c_n)

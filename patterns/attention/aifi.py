@@ -11,14 +11,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
 from ..forms import AIFI_LAYERS
 from .activations import gelu
+from .catalogue import CatalogueBlock
 from .norms import token_norm
 from .transformer import attend, dense, in_heads, like_map, reshape, transpose, without_separate
-from .widths import require_divisor
+from .widths import require_divisor, require_static
 
 _IN_TRANSFORMERS = {
     r"self_attn_layer_norm\.": "norm1.",
@@ -29,7 +30,7 @@ _IN_TRANSFORMERS = {
 _TEMPERATURE = 10000.0
 
 
-class AIFI(Block):
+class AIFI(CatalogueBlock):
     """q, k and v are 1x1 convolutions of the map: (x + pos) W = x W + pos W, and pos W is a constant map.
 
     The scale of the logits is part of q. The biases of k and v are gone: a softmax does not see what it adds to all
@@ -81,8 +82,7 @@ class AIFI(Block):
                 f"aifi codes positions in four parts of the channels, and {feature.label} has {feature.channels}, "
                 "no multiple of 4"
             )
-        if not feature.static:
-            raise BlockError(f"aifi codes the position on the map, and {feature.label} has a dynamic height or width")
+        require_static(feature, "aifi codes the position on the map")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self.integer("hidden")
@@ -106,8 +106,7 @@ class AIFI(Block):
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if not self.flag("normalize_before"):
             return super().identity(feature)
-        layers = (f"{self._names[0]}.out_proj", self._names[2])
-        return self.with_constants(feature, {f"{layer}.{part}": 0.0 for layer in layers for part in ("weight", "bias")})
+        return self.with_biases(feature, {f"{self._names[0]}.out_proj": 0.0, self._names[2]: 0.0})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         hidden = shapes.get(f"{self._names[1]}.weight")
@@ -148,18 +147,8 @@ class AIFI(Block):
         out = t.weight(f"{name}.out_proj.weight", (channels, channels, 1, 1))
         return t.conv(o, out, t.constant(bias, f"{name}.out_proj.bias"))
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import aifi
-
-        return aifi.AIFI(
-            feature.channels,
-            feature.size,
-            hidden=self.integer("hidden"),
-            heads=self.integer("heads"),
-            before=self.flag("normalize_before"),
-            variant=str(self.variant),
-            ln_eps=self.number("ln_eps"),
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"before": self.flag("normalize_before")}
 
 
 def positions(channels: int, height: int, width: int, *, by_rows: bool) -> Array:

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from ..forms import BAM_FORMS, BamForm
-from .layers import conv_bn, folded_conv, folded_values, linear
-from .widths import hidden_width, require_hidden
+from .catalogue import CatalogueBlock
+from .layers import conv_bn, folded_conv, folded_values, linear, multiplied
 
 _LINEAR_BN_EPS = 1e-5  # of the BatchNorm1d, which Ultralytics does not touch
 
 
-class BAM(Block):
+class BAM(CatalogueBlock):
     """All BatchNorms are folded; the linear layers are 1x1 convolutions on [N, C, 1, 1]."""
 
     name = "bam"
@@ -49,11 +49,8 @@ class BAM(Block):
     def _form(self) -> BamForm:
         return BAM_FORMS[str(self.variant)]
 
-    def check(self, feature: FeatureMap) -> None:
-        require_hidden(hidden_width(self, feature), self.values["reduction"], feature)
-
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        form, channels, hidden = self._form, feature.channels, hidden_width(self, feature)
+        form, channels, hidden = self._form, feature.channels, self.hidden(feature)
         shapes: dict[str, tuple[int, ...]] = {}
         for number, (layer, bn) in enumerate(form.channel):
             shapes |= layer_shapes({layer: (hidden, hidden if number else channels)}) | bn_shapes(bn, hidden)
@@ -65,39 +62,30 @@ class BAM(Block):
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         """The argument of the sigmoid at -40 everywhere: 1 plus that is 1 in every type."""
-        channel, spatial = self._form.channel_last, self._form.spatial_last
-        bias = 1.0 if self._form.product else -SATURATED
-        values = {f"{channel}.weight": 0.0, f"{channel}.bias": -SATURATED, f"{spatial}.weight": 0.0}
-        return self.with_constants(feature, values | {f"{spatial}.bias": bias})
+        spatial = 1.0 if self._form.product else -SATURATED
+        return self.with_biases(feature, {self._form.channel_last: -SATURATED, self._form.spatial_last: spatial})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         key = f"{self._form.reduce[0]}.weight"
         return {"hidden": shapes[key][0]} if key in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        """Linear layers as convolutions, or as products on the means and, at a static site, on the map's rows."""
-        return ("convolution", "product") if feature.static else ("convolution",)
+        """Linear layers as convolutions, or as products on the means and, at a static site, on the map's rows.
 
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        # onnxruntime reorders the whole map for a convolution, and computes sixteen channels where there are fewer
-        return lowerings[-1] if t.target == "onnxruntime" else "convolution"
+        onnxruntime reorders the whole map for a convolution, and computes sixteen channels where there are fewer.
+        """
+        return ("convolution", "product") if feature.static else ("convolution",)
 
     def emit(self, t: Template, lowering: str) -> Variable:
         form, eps, product = self._form, self.number("bn_eps"), lowering == "product"
         channel: Variable = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if product else 1)
         for layer, bn in form.channel:
-            outputs, inputs = t.values(f"{layer}.weight").shape
-            if product:
-                folded = folded_conv(t, layer, bn, _LINEAR_BN_EPS, shape=(outputs, inputs))
-                channel = t.relu(t.op("Gemm", channel, *folded, transB=1))
-            else:
-                channel = t.relu(conv_bn(t, channel, layer, bn, _LINEAR_BN_EPS, shape=(outputs, inputs, 1, 1)))
+            shape = t.values(f"{layer}.weight").shape
+            folded = folded_conv(t, layer, bn, _LINEAR_BN_EPS, shape=shape if product else (*shape, 1, 1))
+            channel = t.relu(multiplied(t, channel, folded, gemm=product))
+        channel = linear(t, channel, form.channel_last, gemm=product)
         if product:
-            last = [t.weight(f"{form.channel_last}.{part}") for part in ("weight", "bias")]
-            channel = t.op("Gemm", channel, *last, transB=1)
             channel = t.op("Reshape", channel, t.integers([0, t.feature.channels, 1, 1], "column"))
-        else:
-            channel = linear(t, channel, form.channel_last)
         spatial = t.relu(self._reduced(t, eps) if product else conv_bn(t, t.x, *form.reduce, eps))
         around = {"dilations": [form.dilation] * 2, "pads": [form.dilation] * 4}
         for layer, bn in form.dilated:
@@ -111,13 +99,8 @@ class BAM(Block):
 
     def _reduced(self, t: Template, eps: float) -> Variable:
         """The first convolution of the spatial part as a product with the map's rows."""
-        hidden, channels = hidden_width(self, t.feature), t.feature.channels
+        hidden, channels = self.hidden(t.feature), t.feature.channels
         weight, bias = folded_values(t, *self._form.reduce, eps, shape=(1, hidden, channels))
         rows = t.op("Reshape", t.x, t.integers([0, channels, t.feature.area], "rows"))
         y = t.op("Reshape", t.op("MatMul", weight, rows), t.integers([0, hidden, *t.feature.size], "map"))
         return t.add(y, t.constant(bias.reshape(1, -1, 1, 1), f"{self._form.reduce[0]}.bias"))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import bam
-
-        return bam.BAM(feature.channels, hidden_width(self, feature), str(self.variant), self.number("bn_eps"))

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from .activations import silu
-from .layers import conv_bn, linear
+from .catalogue import CatalogueBlock
+from .layers import conv_bn, depthwise, linear
+from .widths import require_odd
 
 
-class ContextAnchorAttention(Block):
+class ContextAnchorAttention(CatalogueBlock):
     """The strip convolutions have biases and pad with zeros, so that they cannot be joined into one kernel."""
 
     name = "caa"
@@ -49,9 +51,8 @@ class ContextAnchorAttention(Block):
         }
 
     def check(self, feature: FeatureMap) -> None:
-        even = [name for name in ("h_kernel_size", "v_kernel_size") if self.integer(name) % 2 == 0]
-        if even:
-            raise BlockError(f"{even[0]} of caa is odd, not {self.values[even[0]]}: an even one would change the size")
+        for name in ("h_kernel_size", "v_kernel_size"):
+            require_odd(self, name, self.integer(name), ": an even one would change the size")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
@@ -62,8 +63,7 @@ class ContextAnchorAttention(Block):
         return shapes | layer_shapes(strips)
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        last = "conv2.bn" if self._norm else "conv2.conv"
-        return self.with_constants(feature, {f"{last}.weight": 0.0, f"{last}.bias": SATURATED})
+        return self.with_biases(feature, {"conv2.bn" if self._norm else "conv2.conv": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -76,21 +76,11 @@ class ContextAnchorAttention(Block):
         # as torch, the mean counts the padding
         y = t.op("AveragePool", t.x, kernel_shape=[7, 7], strides=[1, 1], pads=[3] * 4, count_include_pad=1)
         y = self._pointwise(t, y, "conv1")
-        for layer, sides in self._kernels.items():
-            weight, bias = (t.weight(f"{layer}.conv.{part}") for part in ("weight", "bias"))
-            pads = [side // 2 for side in sides] * 2
-            y = t.conv(y, weight, bias, pads=pads, group=t.feature.channels)
+        for layer in self._kernels:
+            y = depthwise(t, y, f"{layer}.conv")
         return t.mul(t.x, t.sigmoid(self._pointwise(t, y, "conv2")))
 
     def _pointwise(self, t: Template, x: Variable, layer: str) -> Variable:
         if not self._norm:
             return linear(t, x, f"{layer}.conv")
         return silu(t, conv_bn(t, x, f"{layer}.conv", f"{layer}.bn", self.number("bn_eps")))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import caa
-
-        kernels = self.integer("h_kernel_size"), self.integer("v_kernel_size")
-        return caa.ContextAnchorAttention(
-            feature.channels, str(self.variant), *kernels, bn_eps=float(self.values.get("bn_eps") or 1e-3)
-        )

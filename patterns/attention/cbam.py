@@ -10,14 +10,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
-from graphsurgery.blocks.initial_weights import bn_shapes
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 from graphsurgery.template import weight_folding
 
 from ..forms import CBAM_FORMS, CbamForm
 from . import onnxruntime_forms
-from .layers import channel_planes, channel_planes_by_rows, conv_bn
-from .widths import hidden_width, require_hidden, rounded_up
+from .catalogue import CatalogueBlock, bn_eps
+from .layers import channel_planes, channel_planes_by_rows, conv_bn, layer_weights, linear, multiplied
+from .widths import require_odd, rounded_up
 
 _EXTERNAL = 49
 """The kernel that sets External-Attention's block apart from cv-attention's, which has the same keys."""
@@ -25,7 +26,7 @@ _BOTTLENECK = tuple(name for name, form in CBAM_FORMS.items() if len(form.layers
 _NORMALISED = tuple(name for name, form in CBAM_FORMS.items() if form.bn)
 
 
-class CBAM(Block):
+class CBAM(CatalogueBlock):
     """The mlp's second layer is linear, so it is applied once, to the sum of both hidden vectors, with twice its bias.
 
     The BatchNorm after the spatial convolution is folded into it.
@@ -52,14 +53,7 @@ class CBAM(Block):
         Setting("reduction", int, 16, "channels over hidden channels", minimum=1, variants=_BOTTLENECK),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1, variants=_BOTTLENECK),
         Setting("kernel", int, 7, "size of the spatial convolution, odd (ultralytics: 3 or 7)", minimum=1),
-        Setting(
-            "bn_eps",
-            float,
-            1e-5,
-            "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3",
-            above=0,
-            variants=_NORMALISED,
-        ),
+        bn_eps("BatchNorm", _NORMALISED),
     )
     aliases = (
         (r"(?:channel_attention|ca)\.f([12])\.weight", r"channel_attention.fc\1.weight"),
@@ -78,20 +72,16 @@ class CBAM(Block):
         own = (*self._form.layers, self._form.conv)
         return key if key.startswith(tuple(f"{prefix}." for prefix in own)) else super().official_key(key)
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        if self.variant == "timm" and not self.values["hidden"]:
+    def default_hidden(self, feature: FeatureMap) -> int:
+        if self.variant == "timm":
             return rounded_up(feature.channels, self.integer("reduction"))
-        return hidden_width(self, feature)
+        return super().default_hidden(feature)
 
     def check(self, feature: FeatureMap) -> None:
-        if self.integer("kernel") % 2 == 0:
-            raise BlockError(
-                f"kernel of cbam is odd, not {self.integer('kernel')}: another would change the size of the map"
-            )
+        require_odd(self, "kernel", self.integer("kernel"), ": another would change the size of the map")
         if self.variant == "ultralytics" and self.integer("kernel") not in (3, 7):
             raise BlockError(f"kernel of cbam[ultralytics] is one of 3, 7, not {self.integer('kernel')}")
-        if len(self._form.layers) == 2:
-            require_hidden(self._hidden(feature), self.values["reduction"], feature)
+        super().check(feature)
 
     def warnings(self, feature: FeatureMap) -> list[str]:
         if self.variant != "cv-attention" or self.integer("kernel") != _EXTERNAL:
@@ -103,24 +93,20 @@ class CBAM(Block):
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         form, channels = self._form, feature.channels
-        widths = (channels, self._hidden(feature), channels) if len(form.layers) == 2 else (channels, channels)
+        widths = (channels, self.hidden(feature), channels) if len(form.layers) == 2 else (channels, channels)
         shapes: dict[str, tuple[int, ...]] = {}
         for prefix, inputs, outputs in zip(form.layers, widths, widths[1:], strict=False):
-            shapes[f"{prefix}.weight"] = (outputs, inputs) if form.linear else (outputs, inputs, 1, 1)
-            if form.bias:
-                shapes[f"{prefix}.bias"] = (outputs,)
-        shapes[f"{form.conv}.weight"] = (1, 2, self.integer("kernel"), self.integer("kernel"))
-        if form.conv_bias:
-            shapes[f"{form.conv}.bias"] = (1,)
+            shape = (outputs, inputs) if form.linear else (outputs, inputs, 1, 1)
+            shapes |= layer_shapes({prefix: shape}, bias=form.bias)
+        side = self.integer("kernel")
+        shapes |= layer_shapes({form.conv: (1, 2, side, side)}, bias=form.conv_bias)
         return shapes | bn_shapes(form.bn, 1) if form.bn else shapes
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         form = self._form
         if not (form.bias and form.bn):
             raise self.no_identity("has a gate without a bias and cannot leave its input as it is")
-        open_gates = dict.fromkeys((form.layers[-1], form.bn), SATURATED)
-        weights = {f"{layer}.weight": 0.0 for layer in open_gates}
-        return self.with_constants(feature, weights | {f"{layer}.bias": SATURATED for layer in open_gates})
+        return self.with_biases(feature, {form.layers[-1]: SATURATED, form.bn: SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         form, found = self._form, dict[str, object]()
@@ -135,12 +121,9 @@ class CBAM(Block):
         return self._form.bias or opset >= 11
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        """For onnxruntime the one that reads the map along its rows, or else the one that reorders no map."""
         forms = ["convolution", "gemm"] if self._gemm_possible(opset) else ["convolution"]
         return [*forms, "rows"] if feature.static and feature.dtype == "float32" else forms
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        """For onnxruntime the one that reads the map along its rows, or else the one that reorders no map."""
-        return lowerings[-1] if t.target == "onnxruntime" else "convolution"
 
     def emit(self, t: Template, lowering: str) -> Variable:
         gemm = lowering != "convolution" and self._gemm_possible(t.opset)
@@ -167,27 +150,12 @@ class CBAM(Block):
     def _channel_logits(self, t: Template, *, gemm: bool) -> Variable:
         """[N, C, 1, 1]. The sigmoid is left to the caller."""
         form, keep = self._form, 0 if gemm else 1
-
-        def layer(number: int, *inputs: Variable, bias_factor: float = 1.0) -> list[Variable]:
-            prefix = form.layers[number]
-            outputs, width = t.values(f"{prefix}.weight").shape[:2]
-            weights = [t.weight(f"{prefix}.weight", (outputs, width) if gemm else (outputs, width, 1, 1))]
-            if form.bias:
-                weights.append(t.weight(f"{prefix}.bias", factor=bias_factor))
-            return [t.op("Gemm", x, *weights, transB=1) if gemm else t.conv(x, *weights) for x in inputs]
-
         pooled = t.reduce("ReduceMean", t.x, (2, 3), keep)
         if len(form.layers) == 1:
-            (logits,) = layer(0, pooled)
+            logits = linear(t, pooled, form.layers[0], bias=form.bias, gemm=gemm)
         else:
-            means, largest = (t.relu(x) for x in layer(0, pooled, t.reduce("ReduceMax", t.x, (2, 3), keep)))
-            (logits,) = layer(1, t.add(means, largest), bias_factor=2.0)
+            both = (pooled, t.reduce("ReduceMax", t.x, (2, 3), keep))
+            weights = layer_weights(t, form.layers[0], bias=form.bias, gemm=gemm)
+            means, largest = (t.relu(x) for x in [multiplied(t, x, weights, gemm=gemm) for x in both])
+            logits = linear(t, t.add(means, largest), form.layers[1], bias=form.bias, bias_factor=2.0, gemm=gemm)
         return t.op("Reshape", logits, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else logits
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import cbam
-
-        hidden = self._hidden(feature) if len(self._form.layers) == 2 else None
-        return cbam.CBAM(
-            feature.channels, str(self.variant), hidden, self.integer("kernel"), self.number("bn_eps") or 1e-5
-        )

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes
 
 from . import onnxruntime_forms
 from .activations import hard_swish
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import folded_conv, linear
 
 
-class CoordinateAttention(Block):
+class CoordinateAttention(CatalogueBlock):
     """The published code joins the means of rows and columns for one convolution and parts them again. That
     convolution, its BatchNorm and the activation work on each position alone: here they run on the two as they are.
     """
@@ -36,7 +37,7 @@ class CoordinateAttention(Block):
         Setting("reduction", int, 32, "channels over hidden channels, of which there are at least 8", 1, None, None,
                 ("official",)),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps("BatchNorm"),
         Setting("skip", bool, False, "adds x to the result, timm's has_skip", variants=("timm",)),
     )  # fmt: skip
     aliases = (
@@ -50,15 +51,13 @@ class CoordinateAttention(Block):
     def _bias(self) -> bool:
         return self.variant == "official"
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        if self.values["hidden"]:
-            return self.integer("hidden")
+    def default_hidden(self, feature: FeatureMap) -> int:
         if self.variant == "timm":
             return max(8, int(feature.channels / 24 + 4) // 8 * 8)
-        return max(8, feature.channels // self.integer("reduction"))
+        return max(8, super().default_hidden(feature))
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, self._hidden(feature)
+        channels, hidden = feature.channels, self.hidden(feature)
         shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (hidden, channels, 1, 1)}
         shapes |= bn_shapes("bn1", hidden)
         shapes |= {"conv_h.weight": (channels, hidden, 1, 1), "conv_w.weight": (channels, hidden, 1, 1)}
@@ -69,8 +68,7 @@ class CoordinateAttention(Block):
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if not self._bias:
             raise self.no_identity("has no biases and cannot leave its input as it is")
-        values = {"conv_h.weight": 0.0, "conv_w.weight": 0.0, "conv_h.bias": SATURATED, "conv_w.bias": SATURATED}
-        return self.with_constants(feature, values)
+        return self.with_biases(feature, {"conv_h": SATURATED, "conv_w": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"hidden": shapes["conv1.weight"][0]} if "conv1.weight" in shapes else {}
@@ -90,13 +88,5 @@ class CoordinateAttention(Block):
         y = onnxruntime_forms.gated(t, t.x, gates[0], gates[1], lowering)
         return t.add(y, t.x) if self.values.get("skip") else y
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import coordatt
-
-        return coordatt.CoordinateAttention(
-            feature.channels,
-            self._hidden(feature),
-            bias=self._bias,
-            skip=self.flag("skip"),
-            bn_eps=self.number("bn_eps"),
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"bias": self._bias}

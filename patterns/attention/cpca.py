@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphsurgery.blocks import Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from ..forms import CPCA_STRIPS
 from .activations import gelu
-from .layers import branched, depthwise
-from .widths import hidden_width, require_hidden
+from .catalogue import CatalogueBlock
+from .layers import branched, depthwise, layer_weights
 
 
-class CPCA(Block):
+class CPCA(CatalogueBlock):
     """One 1x1 convolution, ``conv``, is used three times, and stands in the model once."""
 
     name = "cpca"
@@ -34,11 +34,8 @@ class CPCA(Block):
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
     )
 
-    def check(self, feature: FeatureMap) -> None:
-        require_hidden(hidden_width(self, feature), self.values["reduction"], feature)
-
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, hidden_width(self, feature)
+        channels, hidden = feature.channels, self.hidden(feature)
         layers = {
             "ca.fc1": (hidden, channels, 1, 1),
             "ca.fc2": (channels, hidden, 1, 1),
@@ -52,9 +49,7 @@ class CPCA(Block):
         return {"hidden": shapes["ca.fc1.weight"][0]} if "ca.fc1.weight" in shapes else {}
 
     def emit(self, t: Template, lowering: str) -> Variable:
-        shared = {
-            layer: (t.weight(f"{layer}.weight"), t.weight(f"{layer}.bias")) for layer in ("conv", "ca.fc1", "ca.fc2")
-        }
+        shared = {layer: layer_weights(t, layer) for layer in ("conv", "ca.fc1", "ca.fc2")}
         u = gelu(t, t.conv(t.x, *shared["conv"]))
         gates = []
         for pooled in (t.mean_hw(u), t.reduce("ReduceMax", u, (2, 3))):
@@ -62,8 +57,3 @@ class CPCA(Block):
         v = t.mul(u, t.add(*gates))
         total = branched(t, depthwise(t, v, "dconv5_5"), [(f"dconv1_{k}", f"dconv{k}_1") for k in CPCA_STRIPS])
         return t.conv(t.mul(t.conv(total, *shared["conv"]), v), *shared["conv"])
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import cpca
-
-        return cpca.CPCA(feature.channels, hidden_width(self, feature))

@@ -11,12 +11,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
+
+from .catalogue import CatalogueBlock
+from .widths import require_odd
 
 _BAND_UP_TO = 1024  # channels: a band matrix of more would put more than 4 MB of zeros into the model
 
 
-class ECA(Block):
+class ECA(CatalogueBlock):
     """The convolution over the channels as a 1x1 convolution whose C x C weight is a band, or over a row of them."""
 
     name = "eca"
@@ -47,26 +51,23 @@ class ECA(Block):
 
     def check(self, feature: FeatureMap) -> None:
         kernel = self._kernel(feature)
-        if kernel % 2 == 0:
-            raise BlockError(f"kernel of eca is odd, not {kernel}: another would change the number of channels")
+        require_odd(self, "kernel", kernel, ": another would change the number of channels")
         if self.variant == "timm-ceca" and kernel // 2 > feature.channels:
             raise BlockError(
                 f"{feature.label} has {feature.channels} channels; a kernel of {kernel} goes round that ring twice"
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self.values["kernel"] and self.values["adaptive"]:
-            return [f"adaptive has no effect: the kernel is given as {self.values['kernel']}"]
-        return []
+        given = self.values["kernel"]
+        return [f"adaptive has no effect: the kernel is given as {given}"] if given and self.flag("adaptive") else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        shapes: dict[str, tuple[int, ...]] = {"conv.weight": (1, 1, self._kernel(feature))}
-        return shapes | {"conv.bias": (1,)} if self.values["bias"] else shapes
+        return layer_shapes({"conv": (1, 1, self._kernel(feature))}, bias=self.flag("bias"))
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if not self.flag("bias"):
             raise self.no_identity("has no bias and cannot leave its input as it is (it can only halve it)")
-        return self.with_constants(feature, {"conv.weight": 0.0, "conv.bias": SATURATED})
+        return self.with_biases(feature, {"conv": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if "conv.weight" not in shapes:
@@ -113,8 +114,5 @@ class ECA(Block):
                 band[rows[inside], columns[inside]] = value
         return band.reshape(channels, channels, 1, 1)
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import eca
-
-        circular = self.variant == "timm-ceca"
-        return eca.ECA(self._kernel(feature), bias=self.flag("bias"), circular=circular)
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"kernel": self._kernel(feature), "circular": self.variant == "timm-ceca"}

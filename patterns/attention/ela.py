@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
+from graphsurgery.blocks.initial_weights import layer_shapes
 
 from . import norms, onnxruntime_forms
 from .activations import silu
+from .catalogue import CatalogueBlock
+from .widths import require_odd
 
 _EPS = 1e-5
 
@@ -36,7 +39,7 @@ _FORMS = {
 }
 
 
-class EfficientLocalAttention(Block):
+class EfficientLocalAttention(CatalogueBlock):
     """Rows and columns go through the same layers, in timm through layers of their own."""
 
     name = "ela"
@@ -54,6 +57,7 @@ class EfficientLocalAttention(Block):
         "cv-attention": "as in cv-attention: one dense 1x1 convolution with bias, 16 groups to normalise",
         "timm": "timm's: layers of their own for rows and columns, one group to normalise, SiLU before the sigmoid",
     }
+    module_classes: ClassVar[dict[str, str]] = {"timm": "SeparateLocalAttention"}
     settings = (
         Setting(
             "kernel_size", int, None, "positions of the convolution, odd; the variant's own if not given", minimum=1
@@ -73,6 +77,11 @@ class EfficientLocalAttention(Block):
         return _FORMS[str(self.variant)]
 
     @property
+    def _biased(self) -> bool:
+        """Whether the convolution has a bias."""
+        return self.variant == "cv-attention"
+
+    @property
     def _kernel(self) -> int:
         return int(self.values["kernel_size"] or self._form.kernel)
 
@@ -88,8 +97,7 @@ class EfficientLocalAttention(Block):
         return {"h": ("conv", "gn"), "w": ("conv", "gn")}
 
     def check(self, feature: FeatureMap) -> None:
-        if self._kernel % 2 == 0:
-            raise BlockError(f"kernel_size of ela is odd, not {self._kernel}: an even one would change the size")
+        require_odd(self, "kernel_size", self._kernel, ": an even one would change the size")
         for parts, what in ((self._norm_groups, "groups to normalise"), (self._form.width, "channels a convolution")):
             if parts and feature.channels % parts:
                 raise BlockError(
@@ -103,18 +111,14 @@ class EfficientLocalAttention(Block):
             strip: tuple[int, ...] = (self._kernel,)
             if self.variant == "timm":
                 strip = (self._kernel, 1) if side == "h" else (1, self._kernel)
-            shapes[f"{conv}.weight"] = (channels, self._form.width or channels, *strip)
-            if self.variant == "cv-attention":
-                shapes[f"{conv}.bias"] = (channels,)
-            shapes |= {f"{norm}.weight": (channels,), f"{norm}.bias": (channels,)}
+            shape = (channels, self._form.width or channels, *strip)
+            shapes |= layer_shapes({conv: shape}, bias=self._biased) | layer_shapes({norm: (channels,)})
         return shapes
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if self.flag("skip"):
             return super().identity(feature)
-        norms_of = [norm for _, norm in self._layers.values()]
-        shifts = {f"{norm}.bias": SATURATED for norm in norms_of}
-        return self.with_constants(feature, shifts | {f"{norm}.weight": 0.0 for norm in norms_of})
+        return self.with_biases(feature, {norm: SATURATED for _, norm in self._layers.values()})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         shape = shapes.get(f"{self._layers['h'][0]}.weight", ())
@@ -128,8 +132,7 @@ class EfficientLocalAttention(Block):
 
     def emit(self, t: Template, lowering: str) -> Variable:
         gates, norm_form = [], lowering.split("+")[0]
-        biased = self.variant == "cv-attention"
-        bias = t.weight("conv.bias") if biased else None
+        bias = t.weight("conv.bias") if self._biased else None
         for side, (conv, norm) in self._layers.items():
             axis = 2 if side == "h" else 3
             outputs, width = t.values(f"{conv}.weight").shape[:2]
@@ -148,16 +151,7 @@ class EfficientLocalAttention(Block):
         y = onnxruntime_forms.gated(t, t.x, gates[0], gates[1], lowering)
         return t.add(y, t.x) if self.values.get("skip") else y
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import ela
-
-        if self.variant == "timm":
-            skip = self.flag("skip")
-            return ela.SeparateLocalAttention(feature.channels, self._kernel, self._norm_groups, skip=skip)
-        return ela.EfficientLocalAttention(
-            feature.channels,
-            self._kernel,
-            conv_groups=feature.channels // (self._form.width or feature.channels),
-            norm_groups=self._norm_groups,
-            bias=self.variant == "cv-attention",
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        groups = feature.channels // (self._form.width or feature.channels)
+        sizes = {"kernel_size": self._kernel, "norm_groups": self._norm_groups, "conv_groups": groups}
+        return {**sizes, "bias": self._biased}

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from . import norms, onnxruntime_forms
+from .catalogue import CatalogueBlock
 from .transformer import softmax
 
 _EPS = 1e-5
@@ -26,7 +27,7 @@ _NOT_THIS = (
 )
 
 
-class EfficientMultiscaleAttention(Block):
+class EfficientMultiscaleAttention(CatalogueBlock):
     """The published code folds groups into the batch, [N*G, k, H, W]. Here they are groups of convolutions and of
     products, so that the batch stays what it is.
 
@@ -72,17 +73,15 @@ class EfficientMultiscaleAttention(Block):
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self._width(feature) > 1:
-            return []
-        return ["ema with one channel in a group: its softmax over the channels of a group is the constant 1"]
+        constant = "ema with one channel in a group: its softmax over the channels of a group is the constant 1"
+        return [constant] if self._width(feature) == 1 else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         k = self._width(feature)
         return layer_shapes({"conv1x1": (k, k, 1, 1), "conv3x3": (k, k, 3, 3), "gn": (k,)})
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        values = {"conv3x3.weight": 0.0, "conv3x3.bias": SATURATED, "gn.weight": 0.0, "gn.bias": 0.0}
-        return self.with_constants(feature, values)
+        return self.with_biases(feature, {"conv3x3": SATURATED, "gn": 0.0})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if any(_RUNNING_AVERAGE.fullmatch(key) for key in shapes):
@@ -182,10 +181,8 @@ class EfficientMultiscaleAttention(Block):
         scale = t.div(t.constant(gamma.reshape(1, -1, 1, 1), "gn.weight"), deviation)
         return centred, scale, t.op("MatMul", p2, t.constant(beta.reshape(1, 1, k, 1), "gn.bias"))
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import ema
-
-        return ema.EfficientMultiscaleAttention(feature.channels, self._groups(feature))
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"factor": self._groups(feature)}
 
 
 def _repeat(values: Array, groups: int) -> Array:

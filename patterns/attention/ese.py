@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphsurgery.blocks import Array, Block, FeatureMap, Module, Template, Variable
+from graphsurgery.blocks import Array, FeatureMap, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from .activations import clip
+from .catalogue import CatalogueBlock
 
 _OPEN = 6.0  # the hard sigmoid is 1 from 3 on
 
 
-class EffectiveSqueezeExcite(Block):
+class EffectiveSqueezeExcite(CatalogueBlock):
     """relu6(z + 3) / 6 = clip(z / 6 + 1/2, 0, 1), and the layer takes the sixth and the half: a Conv and a Clip."""
 
     name = "ese"
@@ -31,14 +32,10 @@ class EffectiveSqueezeExcite(Block):
         return layer_shapes({"fc": (feature.channels, feature.channels, 1, 1)})
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        return self.with_constants(feature, {"fc.weight": 0.0, "fc.bias": _OPEN})
+        return self.with_biases(feature, {"fc": _OPEN})
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return ("convolution", "gemm")
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        # as for se: onnxruntime reorders no map for a matrix product
-        return "gemm" if t.target == "onnxruntime" else "convolution"
+        return ("convolution", "gemm")  # as for se: onnxruntime reorders no map for a matrix product
 
     def emit(self, t: Template, lowering: str) -> Variable:
         channels, gemm = t.feature.channels, lowering == "gemm"
@@ -48,8 +45,3 @@ class EffectiveSqueezeExcite(Block):
         gate = t.op("Gemm", squeezed, weight, bias, transB=1) if gemm else t.conv(squeezed, weight, bias)
         gate = clip(t, gate, 0.0, 1.0)
         return t.mul(t.x, t.op("Reshape", gate, t.integers([0, channels, 1, 1], "shape")) if gemm else gate)
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import ese
-
-        return ese.EffectiveSqueezeExcite(feature.channels)

@@ -6,23 +6,20 @@ Liu et al., "Global Attention Mechanism: Retain Information to Enhance Channel-S
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from ..forms import GAM_SHUFFLE
 from . import shuffling
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import conv_bn, linear
-from .widths import require_hidden
-
-_MANY = 10e6
 
 
-class GlobalAttention(Block):
+class GlobalAttention(CatalogueBlock):
     """The linear layers of the channel part are 1x1 convolutions, so that nothing is transposed."""
 
     name = "gam"
@@ -39,7 +36,7 @@ class GlobalAttention(Block):
     }
     settings = (
         Setting("reduction", int, 4, "channels over hidden channels; in yolo-grouped also the groups", minimum=1),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps(),
     )
 
     @property
@@ -51,12 +48,9 @@ class GlobalAttention(Block):
         """Whether the channel part ends in one."""
         return self.variant == "cv-attention"
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        return feature.channels // self.integer("reduction")
-
     def check(self, feature: FeatureMap) -> None:
-        channels, hidden, reduction = feature.channels, self._hidden(feature), self.integer("reduction")
-        require_hidden(hidden, reduction, feature)
+        channels, hidden, reduction = feature.channels, self.hidden(feature), self.integer("reduction")
+        super().check(feature)
         if self._grouped and (channels % reduction or hidden % reduction or channels % GAM_SHUFFLE):
             raise BlockError(
                 f"{self.spelled} splits {channels} and {hidden} channels into {reduction} groups and shuffles "
@@ -64,14 +58,10 @@ class GlobalAttention(Block):
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        count = sum(prod(shape) for shape in self.parameters(feature).values())
-        if count < _MANY:
-            return []
-        hint = "" if self._grouped else "; gam[yolo-grouped] has a quarter of it"
-        return [f"gam has {count / 1e6:.1f} million parameters at {feature.channels} channels{hint}"]
+        return self.many_parameters(feature, "gam", "" if self._grouped else "; gam[yolo-grouped] has a quarter of it")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, self._hidden(feature)
+        channels, hidden = feature.channels, self.hidden(feature)
         groups = self.integer("reduction") if self._grouped else 1
         shapes = layer_shapes({"channel_attention.0": (hidden, channels), "channel_attention.2": (channels, hidden)})
         for layer, outputs, inputs in ((0, hidden, channels), (3, channels, hidden)):
@@ -80,10 +70,8 @@ class GlobalAttention(Block):
         return shapes
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        gate = {"channel_attention.2.weight": 0.0, "channel_attention.2.bias": SATURATED if self._sigmoid else 1.0}
-        return self.with_constants(
-            feature, gate | {"spatial_attention.4.weight": 0.0, "spatial_attention.4.bias": SATURATED}
-        )
+        gate = SATURATED if self._sigmoid else 1.0
+        return self.with_biases(feature, {"channel_attention.2": gate, "spatial_attention.4": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         first = shapes.get("channel_attention.0.weight", ())
@@ -91,9 +79,6 @@ class GlobalAttention(Block):
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         return shuffling.lowerings(feature) if self._grouped else ("default",)
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return shuffling.choose(t, lowerings)
 
     def emit(self, t: Template, lowering: str) -> Variable:
         gate = linear(t, t.relu(linear(t, t.x, "channel_attention.0")), "channel_attention.2")
@@ -105,9 +90,3 @@ class GlobalAttention(Block):
             spatial = conv_bn(t, spatial, conv, bn, eps, pads=[3, 3, 3, 3], group=groups)
             spatial = t.relu(spatial) if layer == 0 else t.sigmoid(spatial)
         return t.mul(z, shuffling.shuffle(t, spatial, GAM_SHUFFLE, lowering) if self._grouped else spatial)
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import gam
-
-        eps = self.number("bn_eps")
-        return gam.GlobalAttention(feature.channels, str(self.variant), self.integer("reduction"), bn_eps=eps)

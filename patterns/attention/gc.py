@@ -10,17 +10,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
 from ..forms import GC_FORMS, GcForm
+from .catalogue import CatalogueBlock
 from .layers import linear, softmax_mean
 from .norms import layer_norm
 from .transformer import softmax
 from .widths import require_hidden, rounded_up
 
 
-class GlobalContext(Block):
+class GlobalContext(CatalogueBlock):
     """The bias of the mask's convolution cancels in the softmax and is left out."""
 
     name = "gc"
@@ -51,23 +52,20 @@ class GlobalContext(Block):
     def _reduction(self) -> int:
         return int(self.values["reduction"] or self._form.reduction)
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        if self.values["hidden"]:
-            return self.integer("hidden")
+    def default_hidden(self, feature: FeatureMap) -> int:
         if self._form.timm:
             return rounded_up(feature.channels, self._reduction)
         return feature.channels // self._reduction
 
     def check(self, feature: FeatureMap) -> None:
-        require_hidden(self._hidden(feature), self._reduction, feature)
+        require_hidden(self.hidden(feature), self._reduction, feature)
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if self._hidden(feature) == 1:
-            return ["one hidden channel, normalised over itself, is a constant: the context does not reach the output"]
-        return []
+        lost = "one hidden channel, normalised over itself, is a constant: the context does not reach the output"
+        return [lost] if self.hidden(feature) == 1 else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        form, channels, hidden = self._form, feature.channels, self._hidden(feature)
+        form, channels, hidden = self._form, feature.channels, self.hidden(feature)
         norm = form.norm_shape(hidden)
         return {
             **layer_shapes({form.mask: (1, channels, 1, 1), form.fc1: (hidden, channels, 1, 1)}),
@@ -90,19 +88,15 @@ class GlobalContext(Block):
         return values | {key: np.zeros_like(values[key]) for key in zero}
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        bias = 0.0 if self._form.add else SATURATED
-        return self.with_constants(feature, {f"{self._form.fc2}.weight": 0.0, f"{self._form.fc2}.bias": bias})
+        return self.with_biases(feature, {self._form.fc2: 0.0 if self._form.add else SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         key = f"{self._form.fc1}.weight"
         return {"hidden": shapes[key][0]} if key in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return ("means",) if feature.static and feature.large else ("means", "matmul")
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
         # onnxruntime reorders the map for a convolution and writes a product of its size for the means
-        return lowerings[-1] if t.target == "onnxruntime" else "means"
+        return ("means",) if feature.static and feature.large else ("means", "matmul")
 
     def emit(self, t: Template, lowering: str) -> Variable:
         form = self._form
@@ -121,8 +115,3 @@ class GlobalContext(Block):
         logits = t.op("MatMul", t.weight(f"{self._form.mask}.weight", (1, 1, channels)), flat)
         weights = t.op("Reshape", softmax(t, logits, 3), t.integers([0, positions, 1], "weights"))
         return t.op("Reshape", t.op("MatMul", flat, weights), t.integers([0, channels, 1, 1], "context"))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import gc
-
-        return gc.GlobalContext(feature.channels, self._hidden(feature), str(self.variant))

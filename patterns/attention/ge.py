@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, log2
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes, torch_default
 from graphsurgery.template import dla_mean, nearest_resize
 
+from .catalogue import CatalogueBlock, bn_eps
+from .layers import conv_bn
 from .se import excite
+from .widths import require_static, rounded_up
 
 
-class GatherExcite(Block):
+class GatherExcite(CatalogueBlock):
     """The gate is made on the small map: sigmoid and nearest-neighbour resize commute exactly."""
 
     name = "ge"
@@ -36,14 +39,7 @@ class GatherExcite(Block):
     settings = (
         Setting("extent", int, 0, "extent of the gather: 0 is the whole map", choices=(0, 2, 4, 8)),
         Setting("hidden", int, None, "hidden channels, else C/16", minimum=1, variants=("theta-plus",)),
-        Setting(
-            "bn_eps",
-            float,
-            1e-5,
-            "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3",
-            above=0,
-            variants=("theta", "theta-plus"),
-        ),
+        bn_eps(variants=("theta", "theta-plus")),
     )
     aliases = ((r"conv\.0\.weight", "gather.conv1.weight"), (r"conv\.1\.(\w+)", r"gather.norm1.\1"))
 
@@ -54,15 +50,13 @@ class GatherExcite(Block):
             return 0
         return int(log2(self.integer("extent"))) if self.integer("extent") else 1
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values.get("hidden") or max(1, int(feature.channels / 16 + 0.5)))
+    def default_hidden(self, feature: FeatureMap) -> int:
+        return rounded_up(feature.channels, 16)
 
     def check(self, feature: FeatureMap) -> None:
-        if self._stages and not self.integer("extent") and not feature.static:
-            raise BlockError(
-                f"{self.spelled} with extent 0 has a convolution as large as the map, "
-                f"and {feature.label} has a dynamic height or width; give an extent of 2, 4 or 8"
-            )
+        if self._stages and not self.integer("extent"):
+            what = f"{self.spelled} with extent 0 has a convolution as large as the map"
+            require_static(feature, what, "; give an extent of 2, 4 or 8")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, shapes = feature.channels, dict[str, tuple[int, ...]]()
@@ -72,7 +66,7 @@ class GatherExcite(Block):
             shapes |= bn_shapes(f"gather.norm{stage}", channels)
         if self.variant != "theta-plus":
             return shapes
-        hidden = self._hidden(feature)
+        hidden = self.hidden(feature)
         return shapes | layer_shapes({"mlp.fc1": (hidden, channels, 1, 1), "mlp.fc2": (channels, hidden, 1, 1)})
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -97,7 +91,7 @@ class GatherExcite(Block):
         if self.variant == "theta-minus":
             return super().identity(feature)
         last = "mlp.fc2" if self.variant == "theta-plus" else f"gather.norm{self._stages}"
-        return self.with_constants(feature, {f"{last}.weight": 0.0, f"{last}.bias": SATURATED})
+        return self.with_biases(feature, {last: SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         known = self.variant == "theta-plus" and "mlp.fc1.weight" in shapes
@@ -159,20 +153,13 @@ class GatherExcite(Block):
             if t.target == "dla" and window > dla_mean.WINDOW and small:
                 return self._averaged(t, window, border, small), small
             # the mean is over the positions that exist: padding is not counted
-            return t.op(
-                "AveragePool",
-                t.x,
-                kernel_shape=[window] * 2,
-                strides=[extent] * 2,
-                pads=[border] * 4,
-                count_include_pad=0,
-            ), small
+            pool: dict[str, Any] = {"kernel_shape": [window] * 2, "strides": [extent] * 2, "pads": [border] * 4}
+            return t.op("AveragePool", t.x, **pool, count_include_pad=0), small
         x: Variable = t.x
+        steps: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
         for stage in range(1, self._stages + 1):
-            weight, shift = t.folded(f"gather.conv{stage}.weight", f"gather.norm{stage}", self.number("bn_eps"))
-            bias = t.constant(shift, f"gather.conv{stage}.bias")
-            shape = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
-            x = t.conv(t.relu(x) if stage > 1 else x, weight, bias, group=t.feature.channels, **shape)
+            conv, bn, eps = f"gather.conv{stage}", f"gather.norm{stage}", self.number("bn_eps")
+            x = conv_bn(t, t.relu(x) if stage > 1 else x, conv, bn, eps, group=t.feature.channels, **steps)
         return x, small
 
     def _averaged(self, t: Template, window: int, border: int, size: tuple[int, int]) -> Variable:
@@ -185,15 +172,3 @@ class GatherExcite(Block):
             first = np.arange(count) * self.integer("extent") - border
             counts.append(np.minimum(first + window, side) - np.maximum(first, 0))
         return t.mul(total, t.constant(1 / (share * np.outer(*counts)[None, None]), "positions"))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import ge
-
-        return ge.GatherExcite(
-            feature.channels,
-            variant=str(self.variant),
-            extent=self.integer("extent"),
-            size=feature.size if feature.static else None,
-            hidden=self._hidden(feature) if self.variant == "theta-plus" else None,
-            bn_eps=self.number("bn_eps"),
-        )

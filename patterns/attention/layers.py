@@ -13,7 +13,7 @@ from onnx import TensorProto
 from graphsurgery.blocks import Array, Template, Variable
 from graphsurgery.template import weight_folding
 
-from .norms import SMALLEST
+from .norms import deviation
 from .transformer import cut
 
 
@@ -53,11 +53,25 @@ def folded_values(
     return weight, shift
 
 
-def linear(t: Template, x: Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0) -> Variable:
-    """The 1x1 convolution or linear layer of that prefix, [N, C, H, W] -> [N, O, H, W]."""
-    outputs, inputs = t.values(f"{prefix}.weight").shape[:2]
-    weight = t.weight(f"{prefix}.weight", (outputs, inputs, 1, 1))
-    return t.conv(x, weight, t.weight(f"{prefix}.bias", factor=bias_factor) if bias else None)
+def linear(
+    t: Template, x: Variable, prefix: str, *, bias: bool = True, bias_factor: float = 1.0, gemm: bool = False
+) -> Variable:
+    """The 1x1 convolution or linear layer of that prefix, [N, C, H, W] -> [N, O, H, W]; ``gemm``: [N, C] -> [N, O]."""
+    return multiplied(t, x, layer_weights(t, prefix, bias=bias, bias_factor=bias_factor, gemm=gemm), gemm=gemm)
+
+
+def layer_weights(
+    t: Template, prefix: str, *, bias: bool = True, bias_factor: float = 1.0, gemm: bool = False
+) -> list[gs.Constant]:
+    """Weight and perhaps bias of such a layer, for one that is used more than once."""
+    shape = t.values(f"{prefix}.weight").shape[:2]
+    weight = t.weight(f"{prefix}.weight", shape if gemm else (*shape, 1, 1))
+    return [weight, t.weight(f"{prefix}.bias", factor=bias_factor)] if bias else [weight]
+
+
+def multiplied(t: Template, x: Variable, weights: Sequence[gs.Constant], *, gemm: bool) -> Variable:
+    """x times the ``weights`` of such a layer."""
+    return t.op("Gemm", x, *weights, transB=1) if gemm else t.conv(x, *weights)
 
 
 def depthwise(t: Template, x: Variable, prefix: str, dilation: int = 1) -> Variable:
@@ -125,18 +139,10 @@ def largest_plane_by_rows(t: Template, maps: Sequence[Variable], channels: int) 
 
 
 def moments(t: Template, x: Variable) -> tuple[Variable, Variable]:
-    """(mean, the population's standard deviation) over H and W: each [N, C, 1, 1].
-
-    In float16 deviations are divided by the largest of their channel first, so that no square leaves the type.
-    """
+    """(mean, the population's standard deviation) over H and W: each [N, C, 1, 1]."""
     with t.statistics():
         middle = t.mean_hw(x)
-        centred = t.sub(x, middle)
-        if t.dtype != "float16":
-            return middle, t.op("Sqrt", t.mean_hw(t.mul(centred, centred)))
-        largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), (2, 3)), t.scalar(SMALLEST, "smallest"))
-        centred = t.div(centred, largest)
-        return middle, t.mul(largest, t.op("Sqrt", t.mean_hw(t.mul(centred, centred))))
+        return middle, deviation(t, t.sub(x, middle), t.mean_hw)
 
 
 def degrees_of_freedom(t: Template) -> float | Variable:
@@ -145,12 +151,11 @@ def degrees_of_freedom(t: Template) -> float | Variable:
     """
     if t.feature.static:
         return (t.feature.area - 1) / t.feature.area
-    shape = t.op("Shape", t.x, dtype=TensorProto.INT64)
-    sides = [
-        t.op("Gather", shape, t.integers([axis], f"axis{axis}"), dtype=TensorProto.INT64, axis=0) for axis in (2, 3)
-    ]
-    area = t.op("Mul", *sides, dtype=TensorProto.INT64)
-    less = t.op("Sub", area, t.integers([1], "one_position"), dtype=TensorProto.INT64)
+    int64 = TensorProto.INT64
+    shape = t.op("Shape", t.x, dtype=int64)
+    sides = [t.op("Gather", shape, t.integers([axis], f"axis{axis}"), dtype=int64, axis=0) for axis in (2, 3)]
+    area = t.op("Mul", *sides, dtype=int64)
+    less = t.op("Sub", area, t.integers([1], "one_position"), dtype=int64)
     wide = TensorProto.DOUBLE if t.feature.dtype == "float64" else TensorProto.FLOAT
     ratio = t.op("Div", *(t.op("Cast", n, dtype=wide, to=wide) for n in (less, area)), dtype=wide)
     return ratio if wide == t.onnx_type else t.op("Cast", ratio, to=t.onnx_type)

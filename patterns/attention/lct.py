@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 
 from . import norms
+from .catalogue import CatalogueBlock
 from .widths import require_divisor
 
 
-class LinearContextTransform(Block):
+class LinearContextTransform(CatalogueBlock):
     """A group normalisation of [N, C, 1, 1], and with it all statistics, on the means alone."""
 
     name = "lct"
@@ -35,11 +36,9 @@ class LinearContextTransform(Block):
         require_divisor(feature, self.integer("groups"), "groups")
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        if feature.channels == self.integer("groups"):
-            return [
-                f"with one channel to a group (groups={self.integer('groups')}) the gate does not depend on the input"
-            ]
-        return []
+        groups = self.integer("groups")
+        constant = f"with one channel to a group (groups={groups}) the gate does not depend on the input"
+        return [constant] if feature.channels == groups else []
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         return {"w": (feature.channels,), "b": (feature.channels,)}
@@ -61,8 +60,3 @@ class LinearContextTransform(Block):
         weight, bias = t.values("w"), t.values("b")
         normal = norms.group_norm(t, t.mean_hw(t.x), self.integer("groups"), weight, bias, eps, lowering, side=2)
         return t.mul(t.x, t.sigmoid(normal))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import lct
-
-        return lct.LinearContextTransform(feature.channels, self.integer("groups"), eps=self.number("eps"))

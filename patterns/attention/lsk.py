@@ -10,18 +10,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from . import onnxruntime_forms
 from .activations import gelu
+from .catalogue import CatalogueBlock
 from .layers import depthwise, largest_plane_by_rows, linear, mean_plane_by_rows
 from .transformer import concat
 
 _UNIT = "spatial_gating_unit."
 
 
-class LSK(Block):
+class LSK(CatalogueBlock):
     """The maps a' and b' are never put side by side: mean and maximum over both come from those of each, the mean's
     half being part of the weights after it.
     """
@@ -40,6 +41,7 @@ class LSK(Block):
         "unit": "the gating unit, LSKblock of the official code",
         "attention": "the unit between two 1x1 convolutions, with the shortcut: Attention of the official code",
     }
+    module_classes: ClassVar[dict[str, str]] = {"attention": "LSKAttention"}
 
     @property
     def _prefix(self) -> str:
@@ -67,15 +69,12 @@ class LSK(Block):
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         layer, bias = ("proj_2", 0.0) if self.variant == "attention" else ("conv", 1.0)
-        return self.with_constants(feature, {f"{layer}.weight": 0.0, f"{layer}.bias": bias})
+        return self.with_biases(feature, {layer: bias})
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """In steps: for onnxruntime, at sites that onnxruntime_forms.gate_in_steps can be put on."""
         possible = feature.static and feature.dtype == "float32" and onnxruntime_forms.in_steps(feature.size)
         return ("planes", "steps") if possible else ("planes",)
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return lowerings[-1] if t.target == "onnxruntime" else "planes"
 
     def emit(self, t: Template, lowering: str) -> Variable:
         if self.variant == "unit":
@@ -114,9 +113,3 @@ class LSK(Block):
             return onnxruntime_forms.gate_in_steps(t, pooled, kernel, bias, name)
         weight, shift = t.constant(kernel, f"{name}.weight"), t.constant(bias, f"{name}.bias")
         return t.sigmoid(t.conv(pooled, weight, shift, pads=[3] * 4))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules.lsk import LSK as Unit
-        from graphsurgery.patterns.modules.lsk import LSKAttention
-
-        return LSKAttention(feature.channels) if self.variant == "attention" else Unit(feature.channels)

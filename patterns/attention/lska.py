@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphsurgery.blocks import Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from ..forms import LSKA_KERNELS
+from .catalogue import CatalogueBlock
 from .layers import depthwise
 
 
-class LSKA(Block):
+class LSKA(CatalogueBlock):
     """The strips stay four convolutions: each has a bias, and the next one pads with 0, so two are not one k x k."""
 
     name = "lska"
@@ -38,7 +39,7 @@ class LSKA(Block):
         return layer_shapes(layers | {"conv1": (channels, channels, 1, 1)})
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        return self.with_constants(feature, {"conv1.weight": 0.0, "conv1.bias": 1.0})
+        return self.with_biases(feature, {"conv1": 1.0})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         found = tuple(shapes.get(key, (0,))[-1] for key in ("conv0h.weight", "conv_spatial_h.weight"))
@@ -50,8 +51,3 @@ class LSKA(Block):
         for layer, step in (("conv0h", 1), ("conv0v", 1), ("conv_spatial_h", dilation), ("conv_spatial_v", dilation)):
             x = depthwise(t, x, layer, step)
         return t.mul(t.x, t.conv(x, t.weight("conv1.weight"), t.weight("conv1.bias")))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import lska
-
-        return lska.LSKA(feature.channels, k_size=self.integer("k_size"))

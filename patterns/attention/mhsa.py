@@ -10,17 +10,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
+from .catalogue import CatalogueBlock
 from .layers import linear
 from .transformer import attend, concat, in_heads, like_map, product, reshape, transpose
-from .widths import require_divisor
+from .widths import require_divisor, require_static
 
 _HEIGHT, _WIDTH = "pos_embed.height_rel", "pos_embed.width_rel"
 
 
-class MHSA(Block):
+class MHSA(CatalogueBlock):
     """botnet: the scale is part of q's weights; the position terms of all rows and columns are products with constants,
     spread over the keys by one more product with zeros and ones. yolo: the position table is added up and constant.
     """
@@ -40,6 +41,7 @@ class MHSA(Block):
         "botnet": "the paper's: relative positions, scaled logits, no biases",
         "yolo": "the YOLO port's: biases, logits not scaled, absolute positions if pos_emb, times the keys' q",
     }
+    module_classes: ClassVar[dict[str, str]] = {"botnet": "BottleneckAttention", "yolo": "YoloMHSA"}
     settings = (
         Setting("heads", int, 4, "heads, a divisor of C", minimum=1),
         Setting("key_dim", int, None, "channels of a head's q and k, else C / heads", minimum=1, variants=("botnet",)),
@@ -50,15 +52,18 @@ class MHSA(Block):
         ),
     )
 
+    @property
+    def _placed(self) -> bool:
+        """Whether there is a position term."""
+        return self.variant == "botnet" or self.flag("pos_emb")
+
     def _key_dim(self, feature: FeatureMap) -> int:
         return int(self.values.get("key_dim") or feature.channels // self.integer("heads"))
 
     def check(self, feature: FeatureMap) -> None:
         require_divisor(feature, self.integer("heads"), "heads")
-        if not feature.static and (self.variant == "botnet" or self.values["pos_emb"]):
-            raise BlockError(
-                f"{self.spelled} has one weight per row and column, and {feature.label} has a dynamic height or width"
-            )
+        if self._placed:
+            require_static(feature, f"{self.spelled} has one weight per row and column")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, heads, shapes = feature.channels, self.integer("heads"), dict[str, tuple[int, ...]]()
@@ -69,9 +74,7 @@ class MHSA(Block):
                 shapes["rel_w_weight"] = (1, heads, width, feature.size[0], 1)
             return shapes | layer_shapes(dict.fromkeys(("query", "key", "value"), (channels, channels, 1, 1)))
         key = self._key_dim(feature)
-        shapes["qkv.weight"] = (2 * heads * key + channels, channels, 1, 1)
-        if self.values["qkv_bias"]:
-            shapes["qkv.bias"] = shapes["qkv.weight"][:1]
+        shapes = layer_shapes({"qkv": (2 * heads * key + channels, channels, 1, 1)}, bias=self.flag("qkv_bias"))
         return shapes | {_HEIGHT: (2 * feature.size[0] - 1, key), _WIDTH: (2 * feature.size[1] - 1, key)}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
@@ -105,21 +108,17 @@ class MHSA(Block):
         )
         if not self.values["pos_emb"]:
             return q, k, v, []
-        table = (t.values("rel_h_weight") + t.values("rel_w_weight")).reshape(
-            1, self.integer("heads"), -1, t.feature.area
-        )
+        table = t.values("rel_h_weight") + t.values("rel_w_weight")
+        table = table.reshape(1, self.integer("heads"), -1, t.feature.area)
         return q, k, v, [product(t, table.transpose(0, 1, 3, 2), q)]
 
     def _botnet(self, t: Template) -> tuple[Variable, Variable, Variable, list[Variable]]:
         heads, key = self.integer("heads"), self._key_dim(t.feature)
         scale, keys = key**-0.5, heads * key
+        rows = ((0, keys, scale), (keys, 2 * keys, 1.0), (2 * keys, 2 * keys + t.feature.channels, 1.0))
         q, k, v = (
             in_heads(t, self._projected(t, start, stop, factor), heads, (stop - start) // heads)
-            for start, stop, factor in (
-                (0, keys, scale),
-                (keys, 2 * keys, 1.0),
-                (2 * keys, 2 * keys + t.feature.channels, 1.0),
-            )
+            for start, stop, factor in rows
         )
         undone = 1.0 if self.values["scale_pos_embed"] else 1 / scale  # the scale that is part of q
         return q, k, v, [self._relative(t, q, undone)]
@@ -143,19 +142,8 @@ class MHSA(Block):
             both = reshape(t, both, (0, heads, height * width, height + width))
             return t.op("MatMul", both, t.constant(spread.reshape(1, 1, height + width, -1), "spread"))
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules.mhsa import BottleneckAttention, YoloMHSA
-
-        if self.variant == "yolo":
-            return YoloMHSA(feature.channels, self.integer("heads"), feature.size if self.values["pos_emb"] else None)
-        return BottleneckAttention(
-            feature.channels,
-            feature.size,
-            heads=self.integer("heads"),
-            key_dim=self._key_dim(feature),
-            bias=self.flag("qkv_bias"),
-            scale_pos_embed=self.flag("scale_pos_embed"),
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"bias": self.flag("qkv_bias"), "size": feature.size if self._placed else None}
 
 
 def _offsets(table: Array, side: int) -> Array:

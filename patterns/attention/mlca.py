@@ -12,12 +12,15 @@ from math import log2
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
+
+from .catalogue import CatalogueBlock
+from .widths import require_odd, require_static
 
 _SMALL = 1600  # positions; beyond, the matrices of one product take more than half a megabyte
 
 
-class MixedLocalChannelAttention(Block):
+class MixedLocalChannelAttention(CatalogueBlock):
     """Pooling to cells and spreading them again are both separable: products with constant matrices on both sides."""
 
     name = "mlca"
@@ -43,10 +46,8 @@ class MixedLocalChannelAttention(Block):
         return k if k % 2 else k + 1
 
     def check(self, feature: FeatureMap) -> None:
-        if not feature.static:
-            raise BlockError(f"mlca has fixed cells, and {feature.label} has a dynamic height or width")
-        if self._kernel(feature) % 2 == 0:
-            raise BlockError(f"kernel_size of mlca is odd, not {self._kernel(feature)}")
+        require_static(feature, "mlca has fixed cells")
+        require_odd(self, "kernel_size", self._kernel(feature))
         if self.number("local_weight") > 1:
             raise BlockError(f"local_weight of mlca is a share from 0 to 1, not {self.number('local_weight'):g}")
 
@@ -71,16 +72,17 @@ class MixedLocalChannelAttention(Block):
         return "cells" if t.target == "onnxruntime" and "cells" in lowerings else fixed[0]
 
     def emit(self, t: Template, lowering: str) -> Variable:
-        grid = [0, t.feature.channels, self.integer("local_size"), self.integer("local_size")]
-        flat = [0, t.feature.channels, self.integer("local_size") ** 2]
-        down = [_means(side, self.integer("local_size")) for side in t.feature.size]
-        up = [_means(self.integer("local_size"), side) for side in t.feature.size]
+        size, share = self.integer("local_size"), self.number("local_weight")
+        grid = [0, t.feature.channels, size, size]
+        flat = [0, t.feature.channels, size**2]
+        down = [_means(side, size) for side in t.feature.size]
+        up = [_means(size, side) for side in t.feature.size]
         up[1] = up[1] / 2  # so that equal shares, the default, need no product; halves round nothing
         if lowering == "positions":
             row = t.op("Reshape", t.x, t.integers([*flat[:2], t.feature.area], "positions"))
             cells = t.op("MatMul", row, _rank(t, np.kron(*down).T, 3, "cells"))
         elif lowering == "cells":
-            sides = [side // self.integer("local_size") for side in t.feature.size]
+            sides = [side // size for side in t.feature.size]
             pooled = t.op("AveragePool", t.x, kernel_shape=sides, strides=sides)
             cells = t.op("Reshape", pooled, t.integers(flat, "flat"))
         else:
@@ -88,11 +90,9 @@ class MixedLocalChannelAttention(Block):
 
         by_cell = t.op("Transpose", cells, perm=[0, 2, 1])
         whole = t.reduce("ReduceMean", by_cell, (1,))
-        local = self._gate(
-            t, by_cell, "conv_local", 2 * self.number("local_weight"), [0, self.integer("local_size") ** 2, -1]
-        )
+        local = self._gate(t, by_cell, "conv_local", 2 * share, [0, size**2, -1])
         local = t.op("Transpose", local, perm=[0, 2, 1])
-        whole = self._gate(t, whole, "conv", 2 * (1 - self.number("local_weight")), [0, -1, 1])
+        whole = self._gate(t, whole, "conv", 2 * (1 - share), [0, -1, 1])
         gate = t.add(local, whole)
 
         if lowering == "positions":
@@ -110,12 +110,8 @@ class MixedLocalChannelAttention(Block):
             gate = t.mul(gate, t.constant(np.full([1] * (one + 2), factor), "share"))
         return t.op("Reshape", gate, t.integers(shape, "by_cell"))
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import mlca
-
-        return mlca.MixedLocalChannelAttention(
-            self._kernel(feature), self.integer("local_size"), self.number("local_weight")
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"kernel_size": self._kernel(feature)}
 
 
 def _means(source: int, target: int) -> Array:

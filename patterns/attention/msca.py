@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from graphsurgery.blocks import Array, Block, FeatureMap, Module, Template, Variable
+from graphsurgery.blocks import Array, FeatureMap, Template, Variable
 
 from .activations import gelu
+from .catalogue import CatalogueBlock
 from .layers import branched, depthwise, linear
 
 _KERNELS: dict[str, tuple[int, int]] = {
@@ -24,7 +25,7 @@ _KERNELS: dict[str, tuple[int, int]] = {
 }
 
 
-class MultiScaleConvolutionalAttention(Block):
+class MultiScaleConvolutionalAttention(CatalogueBlock):
     """The strip convolutions have biases and pad with zeros, so that none can be joined with the one after it."""
 
     name = "msca"
@@ -43,6 +44,7 @@ class MultiScaleConvolutionalAttention(Block):
         "unit": "AttentionModule, the gating unit: what most YOLO forks call MSCAAttention",
         "wrapper": "SpatialAttention: the unit between two 1x1 convolutions, plus x; its weights have proj_1",
     }
+    module_classes: ClassVar[dict[str, str]] = {"unit": "AttentionModule", "wrapper": "SpatialAttention"}
 
     @property
     def _prefix(self) -> str:
@@ -59,9 +61,8 @@ class MultiScaleConvolutionalAttention(Block):
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         # the wrapper's unit passes on what it gets, so that proj_2 has something to learn from
-        values = {f"{self._prefix}conv3.weight": 0.0, f"{self._prefix}conv3.bias": 1.0}
-        wrapper = {"proj_2.weight": 0.0, "proj_2.bias": 0.0} if self.variant == "wrapper" else {}
-        return self.with_constants(feature, values | wrapper)
+        wrapper = {"proj_2": 0.0} if self.variant == "wrapper" else {}
+        return self.with_biases(feature, {f"{self._prefix}conv3": 1.0, **wrapper})
 
     def emit(self, t: Template, lowering: str) -> Variable:
         if self.variant == "unit":
@@ -72,8 +73,3 @@ class MultiScaleConvolutionalAttention(Block):
         branches = [(f"{self._prefix}conv{n}_1", f"{self._prefix}conv{n}_2") for n in range(3)]
         total = branched(t, depthwise(t, x, f"{self._prefix}conv0"), branches)
         return t.mul(x, linear(t, total, f"{self._prefix}conv3"))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules.msca import AttentionModule, SpatialAttention
-
-        return (SpatialAttention if self.variant == "wrapper" else AttentionModule)(feature.channels)

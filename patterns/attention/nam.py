@@ -9,17 +9,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.errors import WeightsError
 from graphsurgery.template.weight_folding import affine
+
+from .catalogue import CatalogueBlock, bn_eps
+from .widths import require_static
 
 _CHANNEL, _SPATIAL = "Channel_Att.bn2", "Spatial_Att.bn2"
 # Any positive scale gives the weights 1/C; a small one keeps the gate at 1 for inputs down to -3000 * C.
 _IDENTITY_SCALE = 1e-3
 
 
-class NAM(Block):
+class NAM(CatalogueBlock):
     """y = x * sigmoid(w * BN(x)) with w = |gamma| / sum |gamma|: evaluated, a per-channel affine, a sigmoid, a
     product.
     """
@@ -35,9 +38,7 @@ class NAM(Block):
         "channel": "the official code: channel attention only",
         "channel+spatial": "as in forks: then the same over the H*W positions (fixes height and width)",
     }
-    settings = (
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3", above=0),
-    )
+    settings = (bn_eps("BatchNorm"),)
     aliases = (
         (r"(?:channel_att\.|ca\.)?bn2?\.(\w+)", rf"{_CHANNEL}.\1"),
         (r"(?:spatial_att|sa)\.bn2?\.(\w+)", rf"{_SPATIAL}.\1"),
@@ -48,10 +49,8 @@ class NAM(Block):
         return self.variant == "channel+spatial"
 
     def check(self, feature: FeatureMap) -> None:
-        if self._spatial and not feature.static:
-            raise BlockError(
-                f"{self.spelled} has one weight per position, and {feature.label} has a dynamic height or width"
-            )
+        if self._spatial:
+            require_static(feature, f"{self.spelled} has one weight per position")
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         shapes = bn_shapes(_CHANNEL, feature.channels)
@@ -79,9 +78,3 @@ class NAM(Block):
             raise WeightsError(f"all of {bn}.weight is 0, and nam divides by its sum")
         weight = gamma / gamma.sum()
         return weight * scale, weight * shift
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import nam
-
-        size = feature.size if self._spatial else None
-        return nam.NAM(feature.channels, variant=str(self.variant), size=size, bn_eps=self.number("bn_eps"))

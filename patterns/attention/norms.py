@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -78,6 +78,23 @@ def group_norm(
     return t.per_channel_affine(t.op("Reshape", normal, t.integers(shape, "strip")), weight, bias, "affine")
 
 
+def largest(t: Template, x: Variable, axes: Sequence[int], least: float = SMALLEST) -> Variable:
+    """The largest absolute value over some axes, or ``least`` where all are smaller."""
+    return t.op("Max", t.reduce("ReduceMax", t.op("Abs", x), axes), t.scalar(least, "smallest"))
+
+
+def deviation(t: Template, centred: Variable, average: Callable[[Variable], Variable]) -> Variable:
+    """The root of the mean square of what has the mean 0; ``average``: over its last two axes.
+
+    In float16 deviations are divided by the largest of their channel first, so that no square leaves the type.
+    """
+    if t.dtype != "float16":
+        return t.op("Sqrt", average(t.mul(centred, centred)))
+    top = largest(t, centred, (2, 3))
+    scaled = t.div(centred, top)
+    return t.mul(top, t.op("Sqrt", average(t.mul(scaled, scaled))))
+
+
 def layer_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
     """LayerNorm over the channels of [N, C, 1, 1], with weight and bias of that prefix."""
     with t.statistics():
@@ -122,9 +139,8 @@ def _over_deviation(t: Template, centred: Variable, axis: int, eps: float, name:
     In float16 they are divided by the largest first, and the root of epsilon with them, so that no square leaves it.
     """
     if t.dtype == "float16":
-        largest = t.reduce("ReduceMax", t.op("Abs", centred), (axis,))
-        largest = t.op("Max", largest, t.scalar(SMALLEST, "smallest"))
-        centred, root = t.div(centred, largest), t.div(t.scalar(np.sqrt(eps), "root_eps"), largest)
+        top = largest(t, centred, (axis,))
+        centred, root = t.div(centred, top), t.div(t.scalar(np.sqrt(eps), "root_eps"), top)
         least: gs.Tensor = t.mul(root, root)
     else:
         least = t.scalar(eps, name)

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
+from .catalogue import CatalogueBlock
 from .layers import linear
 from .norms import layer_norm
 from .transformer import attention, flat, like_map, reshape, softmax, transpose
@@ -21,7 +22,7 @@ _RIGHT, _LEFT = ("conv_q_right", "conv_v_right"), ("conv_q_left", "conv_v_left")
 _CHANNEL, _SPATIAL = ("ch_wq", "ch_wv"), ("sp_wq", "sp_wv")
 
 
-class Polarized(Block):
+class Polarized(CatalogueBlock):
     """Products with the map are done first, and the 1x1 convolutions on what is left of it, which is the same:
 
     sum_n a_n (V x_n + b) = V (sum_n a_n x_n) + b, since the weights a_n add up to 1; mean(Q x) = Q mean(x); and
@@ -121,8 +122,3 @@ class Polarized(Block):
         context = t.op("MatMul", row, values)
         bias = t.conv(pooled, t.weight(f"{value}.bias", (1, half, 1, 1)))
         return t.add(like_map(t, context, 1), bias)
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import polarized
-
-        return polarized.Polarized(feature.channels, variant=str(self.variant))

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 from graphsurgery.template import weight_folding
 
 from .activations import silu
+from .catalogue import CatalogueBlock
 from .transformer import attend, in_heads, like_map
 from .widths import require_divisor
 
 _LAYERS = ("attn.qkv", "attn.proj", "attn.pe", "ffn.0", "ffn.1")
 
 
-class PSABlock(Block):
+class PSABlock(CatalogueBlock):
     """q, k and v, which lie interleaved head by head in the weights, come out of three convolutions, each as a map.
 
     The scale of the logits is part of q's weights, and no map is sliced. BatchNorms are folded in.
@@ -75,8 +76,8 @@ class PSABlock(Block):
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if not self.flag("shortcut"):
             raise self.no_identity("without the shortcut cannot leave its input as it is")
-        layers = [f"{layer}.{'conv' if self.flag('fused') else 'bn'}" for layer in ("attn.proj", "ffn.1")]
-        return self.with_constants(feature, {f"{layer}.{part}": 0.0 for layer in layers for part in ("weight", "bias")})
+        last = "conv" if self.flag("fused") else "bn"
+        return self.with_biases(feature, {f"attn.proj.{last}": 0.0, f"ffn.1.{last}": 0.0})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"fused": "attn.qkv.conv.bias" in shapes} if "attn.qkv.conv.weight" in shapes else {}
@@ -122,14 +123,5 @@ class PSABlock(Block):
             return t.conv(x, t.weight(key), t.weight(f"{layer}.conv.bias"), **attributes)
         return t.conv(x, t.folded(key, bn, eps)[0], t.constant(bias, f"{layer}.conv.bias"), **attributes)
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import psablock
-
-        return psablock.PSABlock(
-            feature.channels,
-            self._heads(feature),
-            attn_ratio=self.number("attn_ratio"),
-            shortcut=self.flag("shortcut"),
-            bn_eps=self.number("bn_eps"),
-            fused=self.flag("fused"),
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"heads": self._heads(feature)}

@@ -10,10 +10,11 @@ from math import sqrt
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from . import norms, onnxruntime_forms
+from .catalogue import CatalogueBlock
 from .transformer import softmax
 
 _EPS = 1e-5
@@ -21,7 +22,7 @@ _QUARTERS = {"local_dwc": 3, "global_dwc_s": 5, "global_dwc_m": 7, "global_dwc_l
 _WIDEST = max(_QUARTERS.values())
 
 
-class SpatialChannelSynergisticAttention(Block):
+class SpatialChannelSynergisticAttention(CatalogueBlock):
     """The four depthwise kernels, each for a quarter of the channels, are one of the widest with zeros around the
     narrower ones. The mean over positions of attention times v is attention times the mean of v; and q, k and v are
     per-channel multiples of one normalised map.
@@ -125,16 +126,6 @@ class SpatialChannelSynergisticAttention(Block):
         shape = (1, self.integer("head_num"), -1, 1)
         scaled = t.mul(normal, t.constant(scale.reshape(shape), f"{layer}.scale"))
         return t.add(scaled, t.constant(shift.reshape(shape), f"{layer}.shift"))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import scsa
-
-        return scsa.SpatialChannelSynergisticAttention(
-            feature.channels,
-            self.integer("head_num"),
-            window_size=self.integer("window_size"),
-            qkv_bias=self.flag("qkv_bias"),
-        )
 
 
 def _widened(kernel: Array) -> Array:

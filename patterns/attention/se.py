@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 
-from .widths import hidden_width, require_hidden
+from .catalogue import CatalogueBlock
+from .layers import linear
 
 
-class SqueezeExcite(Block):
+class SqueezeExcite(CatalogueBlock):
     """The linear layers are 1x1 convolutions on [N, C, 1, 1]: no Flatten, Gemm or Reshape, and any batch size."""
 
     name = "se"
@@ -32,11 +33,8 @@ class SqueezeExcite(Block):
         (r"(?:fc\.2|l2|conv_expand|up|.*_1x1_up)\.(weight|bias)", r"fc2.\1"),
     )
 
-    def check(self, feature: FeatureMap) -> None:
-        require_hidden(hidden_width(self, feature), self.values["reduction"], feature)
-
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, hidden_width(self, feature)
+        channels, hidden = feature.channels, self.hidden(feature)
         shapes: dict[str, tuple[int, ...]] = {
             "fc1.weight": (hidden, channels, 1, 1),
             "fc2.weight": (channels, hidden, 1, 1),
@@ -48,7 +46,7 @@ class SqueezeExcite(Block):
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
         if not self.flag("bias"):
             raise self.no_identity("has no biases and cannot leave its input as it is (it can only halve it)")
-        return self.with_constants(feature, {"fc2.weight": 0.0, "fc2.bias": SATURATED})
+        return self.with_biases(feature, {"fc2": SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if "fc1.weight" not in shapes:
@@ -56,36 +54,18 @@ class SqueezeExcite(Block):
         return {"hidden": shapes["fc1.weight"][0], "bias": "fc1.bias" in shapes}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
+        # onnxruntime takes the activations into its matrix products, and reorders no map for them;
         # before opset 11 a Gemm has to have something to add
         return ("convolution", "gemm") if self.values["bias"] or opset >= 11 else ("convolution",)
 
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        # onnxruntime takes the activations into its matrix products, and reorders no map for them
-        return "gemm" if t.target == "onnxruntime" and "gemm" in lowerings else "convolution"
-
     def emit(self, t: Template, lowering: str) -> Variable:
-        bias = self.flag("bias")
-        if lowering == "convolution":
-            return t.mul(t.x, t.sigmoid(excite(t, t.mean_hw(t.x), "", bias=bias)))
-        channels, hidden = t.feature.channels, hidden_width(self, t.feature)
-        squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0)
-        for layer, shape in (("fc1", (hidden, channels)), ("fc2", (channels, hidden))):
-            weights = [t.weight(f"{layer}.weight", shape), *([t.weight(f"{layer}.bias")] if bias else [])]
-            squeezed = t.op("Gemm", squeezed, *weights, transB=1)
-            squeezed = t.relu(squeezed) if layer == "fc1" else t.sigmoid(squeezed)
-        return t.mul(t.x, t.op("Reshape", squeezed, t.integers([0, channels, 1, 1], "shape")))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import se
-
-        return se.SqueezeExcite(feature.channels, hidden_width(self, feature), bias=self.flag("bias"))
+        gemm = lowering == "gemm"
+        squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if gemm else 1)
+        gate = t.sigmoid(excite(t, squeezed, "", bias=self.flag("bias"), gemm=gemm))
+        return t.mul(t.x, t.op("Reshape", gate, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else gate)
 
 
-def excite(t: Template, squeezed: Variable, prefix: str, *, bias: bool = True) -> Variable:
+def excite(t: Template, squeezed: Variable, prefix: str, *, bias: bool = True, gemm: bool = False) -> Variable:
     """fc2(relu(fc1(squeezed))) with the parameters ``prefix + fc1.weight`` and so on."""
-
-    def layer(x: Variable, name: str) -> Variable:
-        weight = t.weight(f"{prefix}{name}.weight")
-        return t.conv(x, weight, t.weight(f"{prefix}{name}.bias") if bias else None)
-
-    return layer(t.relu(layer(squeezed, "fc1")), "fc2")
+    hidden = t.relu(linear(t, squeezed, f"{prefix}fc1", bias=bias, gemm=gemm))
+    return linear(t, hidden, f"{prefix}fc2", bias=bias, gemm=gemm)

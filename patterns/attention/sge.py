@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 
+from .catalogue import CatalogueBlock
 from .layers import degrees_of_freedom
-from .norms import SMALLEST
+from .norms import SMALLEST, deviation, largest
 from .widths import require_divisor, require_positions
 
 _EPS = 1e-5
 
 
-class SpatialGroupEnhance(Block):
+class SpatialGroupEnhance(CatalogueBlock):
     """The published code puts batch and groups on one axis; here no group ever leaves its image.
 
     The normalised likeness does not depend on the length of the mean vector but through epsilon. In float16 that
@@ -59,16 +60,16 @@ class SpatialGroupEnhance(Block):
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         return ("maps",) if feature.large else ("matmul", "maps")
 
+    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
+        return lowerings[0]
+
     def emit(self, t: Template, lowering: str) -> Variable:
         return self._by_matmul(t) if lowering == "matmul" else self._by_maps(t)
 
     def _by_matmul(self, t: Template) -> Variable:
         """On [N, G, C/G, M] with M = H*W."""
-        channels, groups, count = (
-            t.feature.channels,
-            self.integer("groups"),
-            t.feature.channels // self.integer("groups"),
-        )
+        channels, groups = t.feature.channels, self.integer("groups")
+        count = channels // groups
         grouped = t.op("Reshape", t.x, t.integers([0, groups, count, t.feature.area], "groups"))
         vector = t.op("Reshape", t.mean_hw(t.x), t.integers([0, groups, 1, count], "vector"))
         with t.statistics():
@@ -90,10 +91,10 @@ class SpatialGroupEnhance(Block):
         if t.dtype != "float16":
             return vector, t.scalar(_EPS, "eps")
         count = t.feature.channels // self.integer("groups")
-        largest = t.op("Max", t.reduce("ReduceMax", t.op("Abs", vector), (axis,)), t.scalar(SMALLEST, "smallest"))
+        top = largest(t, vector, (axis,))
         # by two factors, neither of which float16 would round away
-        eps = t.mul(t.div(t.scalar(1e-2, "eps.left"), largest), t.scalar(1e2 * _EPS / count, "eps.right"))
-        return t.div(vector, t.mul(largest, t.scalar(count, "count"))), eps
+        eps = t.mul(t.div(t.scalar(1e-2, "eps.left"), top), t.scalar(1e2 * _EPS / count, "eps.right"))
+        return t.div(vector, t.mul(top, t.scalar(count, "count"))), eps
 
     def _gate(
         self, t: Template, likeness: Variable, eps: gs.Tensor, average: Callable[[Variable], Variable]
@@ -102,25 +103,13 @@ class SpatialGroupEnhance(Block):
         centred = t.sub(likeness, average(likeness))
         # again: where the likeness is constant, the rounding of its mean would be all there is, and count
         centred = t.sub(centred, average(centred))
-        if t.dtype == "float16":
-            axes = (2, 3)
-            top = t.op("Max", t.reduce("ReduceMax", t.op("Abs", centred), axes), t.scalar(SMALLEST, "smallest"))
-            scaled = t.div(centred, top)
-            deviation = t.mul(top, t.op("Sqrt", average(t.mul(scaled, scaled))))
-        else:
-            deviation = t.op("Sqrt", average(t.mul(centred, centred)))
-        freedom = degrees_of_freedom(t)
+        spread, freedom = deviation(t, centred, average), degrees_of_freedom(t)
         if isinstance(freedom, float):
-            deviation = t.mul(deviation, t.scalar(1 / math.sqrt(freedom), "bessel"))
+            spread = t.mul(spread, t.scalar(1 / math.sqrt(freedom), "bessel"))
         else:
-            deviation = t.div(deviation, t.op("Sqrt", freedom))
-        spread = t.add(deviation, eps)
+            spread = t.div(spread, t.op("Sqrt", freedom))
+        spread = t.add(spread, eps)
         if t.dtype == "float16":  # weight / spread could leave it
             spread = t.op("Max", spread, t.scalar(SMALLEST, "least"))
             return t.sigmoid(t.add(t.mul(t.div(centred, spread), t.weight("weight")), t.weight("bias")))
         return t.sigmoid(t.add(t.mul(centred, t.div(t.weight("weight"), spread)), t.weight("bias")))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import sge
-
-        return sge.SpatialGroupEnhance(feature.channels, self.integer("groups"))

@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from . import norms, shuffling
+from .catalogue import CatalogueBlock
 
 _EPS = 1e-5
 _HALVES = "halves"
 _PARTS = ("cweight", "cbias", "sweight", "sbias")
 
 
-class ShuffleAttention(Block):
+class ShuffleAttention(CatalogueBlock):
     """The published code folds groups into the batch and splits each in two. Here every channel has the gate
     sigmoid(S * normalised x + U * mean of x + T), with S = 0 in the first half of a group and U = 0 in the second.
     """
@@ -121,7 +122,5 @@ class ShuffleAttention(Block):
         scale, from_mean, shift = (np.tile(np.concatenate(pair), groups).reshape(1, -1, 1, 1) for pair in halves)
         return scale, from_mean, shift
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import shuffle
-
-        return shuffle.ShuffleAttention(feature.channels, feature.channels // (2 * self._half(feature)))
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"groups": feature.channels // (2 * self._half(feature))}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from graphsurgery.blocks import FeatureMap, Template, Variable
@@ -14,11 +12,6 @@ TRANSPOSE, GATHER = "transpose", "gather"
 def lowerings(feature: FeatureMap) -> tuple[str, ...]:
     """How channels can be shuffled here: a transposition needs two shapes, a selection none."""
     return (TRANSPOSE, GATHER) if feature.static else (GATHER,)
-
-
-def choose(t: Template, forms: Sequence[str]) -> str:
-    """TensorRT moves a transposition into its neighbours, and a selection never; for onnxruntime one node, one copy."""
-    return forms[-1] if t.target == "onnxruntime" else forms[0]
 
 
 def shuffle(t: Template, x: Variable, groups: int, lowering: str) -> Variable:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphsurgery.blocks import Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import FeatureMap, Setting, Template, Variable
 
 from . import norms
+from .catalogue import CatalogueBlock
 from .layers import degrees_of_freedom
 from .widths import require_positions
 
@@ -21,7 +22,7 @@ from .widths import require_positions
 _SMALLEST_DEVIATION = 2.0**-6
 
 
-class SimAM(Block):
+class SimAM(CatalogueBlock):
     """With M = H*W, v the population variance and k = (M-1)/M: E = d^2 k / (4 (v + lambda k)) + 1/2, where d = x -
     mean.
 
@@ -69,9 +70,10 @@ class SimAM(Block):
 
     def emit(self, t: Template, lowering: str) -> Variable:
         if lowering == "scaled-mean":
-            return t.mul(t.x, self._gate(t, self._scaled_mean(t)))
+            return t.mul(t.x, self._gate(t, self._means(t, scaled=True)))
         with t.statistics():
-            gate = self._gate(t, self._instance_norm(t) if lowering == norms.INSTANCE_NORM else self._mean(t))
+            normal = lowering == norms.INSTANCE_NORM
+            gate = self._gate(t, self._instance_norm(t) if normal else self._means(t, scaled=False))
         return t.mul(t.x, gate)
 
     def _gate(self, t: Template, energy: Variable) -> Variable:
@@ -85,31 +87,23 @@ class SimAM(Block):
         normal = t.op("InstanceNormalization", t.x, scale, bias, epsilon=self.number("e_lambda") * k)
         return t.mul(normal, normal)
 
-    def _mean(self, t: Template) -> Variable:
+    def _means(self, t: Template, *, scaled: bool) -> Variable:
+        """E - 1/2 from means. Where it is ``scaled``, deviations are divided by the largest of their channel first, so
+        that no square leaves float16.
+        """
         deviation = t.sub(t.x, t.mean_hw(t.x))
+        if scaled:
+            largest = norms.largest(t, deviation, (2, 3), _SMALLEST_DEVIATION)
+            deviation = t.div(deviation, largest)
         square = t.mul(deviation, deviation)
-        variance = t.mean_hw(square)
-        k = degrees_of_freedom(t)
-        regularised = t.add(variance, _times(t, k, self.number("e_lambda"), "e_lambda"))
+        variance, k = t.mean_hw(square), degrees_of_freedom(t)
+        if scaled:
+            root = t.div(t.scalar(math.sqrt(self.number("e_lambda")), "root_lambda"), largest)
+            added = _times(t, k, 1.0, "one", t.mul(root, root))
+        else:
+            added = _times(t, k, self.number("e_lambda"), "e_lambda")
+        regularised = t.add(variance, added)
         return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
-
-    def _scaled_mean(self, t: Template) -> Variable:
-        """The mean form on deviations divided by the largest of their channel, so that no square leaves float16."""
-        deviation = t.sub(t.x, t.mean_hw(t.x))
-        largest = t.reduce("ReduceMax", t.op("Abs", deviation), (2, 3))
-        largest = t.op("Max", largest, t.scalar(_SMALLEST_DEVIATION, "smallest"))
-        deviation = t.div(deviation, largest)
-        square = t.mul(deviation, deviation)
-        variance = t.mean_hw(square)
-        k = degrees_of_freedom(t)
-        root = t.div(t.scalar(math.sqrt(self.number("e_lambda")), "root_lambda"), largest)
-        regularised = t.add(variance, _times(t, k, 1.0, "one", t.mul(root, root)))
-        return t.mul(square, t.div(_times(t, k, 0.25, "quarter"), regularised))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import simam
-
-        return simam.SimAM(e_lambda=self.number("e_lambda"))
 
 
 def _times(t: Template, k: float | Variable, factor: float, name: str, tensor: Variable | None = None) -> gs.Tensor:

@@ -11,14 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import conv_bn, linear
 from .transformer import cut, softmax
 from .widths import require_divisor
-
-_MANY = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ _REDUCE = {
 _GROUPED = ("official", "external-attention")
 
 
-class SelectiveKernel(Block):
+class SelectiveKernel(CatalogueBlock):
     """Of two paths a softmax is sigmoid(z1 - z2), and one convolution with the difference of the weights gives z1 - z2.
 
     All BatchNorms are folded.
@@ -74,7 +73,7 @@ class SelectiveKernel(Block):
             minimum=1,
             variants=_GROUPED,
         ),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps(),
     )
 
     @property
@@ -89,10 +88,8 @@ class SelectiveKernel(Block):
         default = 32 if self.variant == "official" else 1
         return int(self.values.get("groups") or default) if path.grouped else 1
 
-    def _hidden(self, feature: FeatureMap) -> int:
+    def default_hidden(self, feature: FeatureMap) -> int:
         channels = feature.channels
-        if self.values["hidden"]:
-            return self.integer("hidden")
         if self.variant == "external-attention":
             return max(32, channels // 16)
         if self.variant == "official":
@@ -104,19 +101,16 @@ class SelectiveKernel(Block):
         require_divisor(feature, max(self._groups(path) for path in self._paths), "groups")
         if self._split and feature.channels % 2:
             raise BlockError(f"{feature.label} has {feature.channels} channels, and sk[timm] halves them")
-        if self._hidden(feature) < 1:
+        if self.hidden(feature) < 1:
             raise BlockError(
                 f"{feature.label} has {feature.channels} channels; a sixteenth of them is none: give hidden"
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        count = sum(int(np.prod(shape)) for shape in self.parameters(feature).values())
-        if count < _MANY:
-            return []
-        return [f"{self.spelled} has {count / 1e6:.1f} million parameters at {feature.channels} channels"]
+        return self.many_parameters(feature, self.spelled)
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, self._hidden(feature)
+        channels, hidden = feature.channels, self.hidden(feature)
         shapes: dict[str, tuple[int, ...]] = {}
         for path in self._paths:
             width = channels // (2 if self._split else self._groups(path))
@@ -158,17 +152,9 @@ class SelectiveKernel(Block):
         half = t.feature.channels // 2
         x = cut(t, t.x, 1, number * half, (number + 1) * half) if self._split else t.x
         border = path.kernel // 2 * path.dilation
-        maps = conv_bn(
-            t,
-            x,
-            path.conv,
-            path.bn,
-            self.number("bn_eps"),
-            dilations=[path.dilation] * 2,
-            pads=[border] * 4,
-            group=self._groups(path),
-        )
-        return t.relu(maps)
+        around = {"dilations": [path.dilation] * 2, "pads": [border] * 4}
+        eps, groups = self.number("bn_eps"), self._groups(path)
+        return t.relu(conv_bn(t, x, path.conv, path.bn, eps, **around, group=groups))
 
     def _share_of_first(self, t: Template, squeezed: Variable) -> Variable:
         reduce, bn, select = _REDUCE[str(self.variant)]
@@ -183,10 +169,5 @@ class SelectiveKernel(Block):
         shares = softmax(t, t.op("Concat", *logits, axis=3), 4)
         return [cut(t, shares, 3, i, i + 1) for i in range(len(logits))]
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import sk
-
-        groups = max(self._groups(path) for path in self._paths)
-        return sk.SelectiveKernel(
-            feature.channels, self._hidden(feature), str(self.variant), groups, self.number("bn_eps")
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"groups": max(self._groups(path) for path in self._paths)}

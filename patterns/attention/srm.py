@@ -10,15 +10,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, torch_default
 from graphsurgery.template.weight_folding import affine
 
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import degrees_of_freedom, moments
 from .widths import require_positions
 
 
-class StyleRecalibration(Block):
+class StyleRecalibration(CatalogueBlock):
     """The BatchNorm is folded into the two weights of each channel, and M / (M - 1) of the variance into the second."""
 
     name = "srm"
@@ -28,9 +29,7 @@ class StyleRecalibration(Block):
     reference = "hyunjaelee410/style-based-recalibration-module, models/recalibration_modules.py"
     formula = "y = x * sigmoid(BN(cfc_0 * mean + cfc_1 * std)), over H, W of x; std with divisor HW - 1"
     untrained = "halves its input"
-    settings = (
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorm; models trained with Ultralytics have 1e-3", above=0),
-    )
+    settings = (bn_eps("BatchNorm"),)
 
     def check(self, feature: FeatureMap) -> None:
         require_positions(self, feature, "its deviation")
@@ -67,8 +66,3 @@ class StyleRecalibration(Block):
         ]
         logits = t.add(t.add(*weighted), t.constant(shift.reshape(1, -1, 1, 1), "bn.bias"))
         return t.mul(t.x, t.sigmoid(logits))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import srm
-
-        return srm.StyleRecalibration(feature.channels, bn_eps=self.number("bn_eps"))

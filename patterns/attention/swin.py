@@ -11,21 +11,26 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import Array, Block, BlockError, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
 
 from ..forms import SWIN_OUTSIDE
 from .activations import gelu
+from .catalogue import CatalogueBlock
 from .norms import token_norm
 from .transformer import attention, concat, cut, dense, last_axis, reshape, transpose, without_separate
-from .widths import require_divisor
+from .widths import require_divisor, require_static
 
 _TABLE = "attn.relative_position_bias_table"
+_SEPARATE = {
+    r"(attention\.self)\.(query|key|value)\.(\w+)": ("query", "key", "value"),
+    r"(attention)\.([qkv])_proj\.(\w+)": ("q", "k", "v"),
+}
 _FOLLOWS = r"attn_mask|attn\.mask|(attn|attention\.(self|relative_position_bias))\.relative_position_index"
 """buffers of published state_dicts that follow from the sizes"""
 
 
-class SwinBlock(Block):
+class SwinBlock(CatalogueBlock):
     """Bias table and mask are one constant. The scale of the logits is part of q; the biases of k and v are gone: a
     softmax does not see what it adds to all logits of a query, and what is added to all values is added to the output.
     """
@@ -61,8 +66,8 @@ class SwinBlock(Block):
     def _heads(self, feature: FeatureMap) -> int:
         return int(self.values["heads"] or max(feature.channels // 32, 1))
 
-    def _hidden(self, feature: FeatureMap) -> int:
-        return int(self.values["hidden"] or feature.channels * self.number("mlp_ratio"))
+    def default_hidden(self, feature: FeatureMap) -> int:
+        return int(feature.channels * self.number("mlp_ratio"))
 
     def _window(self, feature: FeatureMap) -> tuple[int, int]:
         """(window, shift) in force: on a small map the window is the map's shorter side, and there is no shift."""
@@ -72,10 +77,9 @@ class SwinBlock(Block):
         return window, window // 2 if self.variant == "shifted" else 0
 
     def check(self, feature: FeatureMap) -> None:
-        if not feature.static:
-            raise BlockError(f"swin cuts the map into windows, and {feature.label} has a dynamic height or width")
+        require_static(feature, "swin cuts the map into windows")
         require_divisor(feature, self._heads(feature), "heads")
-        if self._hidden(feature) < 1:
+        if self.hidden(feature) < 1:
             raise BlockError(f"an mlp_ratio of {self.values['mlp_ratio']} leaves no hidden channel at {feature.label}")
 
     def warnings(self, feature: FeatureMap) -> list[str]:
@@ -91,7 +95,7 @@ class SwinBlock(Block):
         return found
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
-        channels, hidden = feature.channels, self._hidden(feature)
+        channels, hidden = feature.channels, self.hidden(feature)
         layers = {"attn.proj": (channels, channels), "norm2": (channels,)}
         layers |= {"mlp.fc1": (hidden, channels), "mlp.fc2": (channels, hidden)}
         return {
@@ -111,18 +115,13 @@ class SwinBlock(Block):
         return values
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        layers = ("attn.proj", "mlp.fc2")
-        return self.with_constants(feature, {f"{layer}.{part}": 0.0 for layer in layers for part in ("weight", "bias")})
+        return self.with_biases(feature, {"attn.proj": 0.0, "mlp.fc2": 0.0})
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         kept = {key: values for key, values in arrays.items() if not re.fullmatch(_FOLLOWS, key)}
-        kept = without_separate(
-            kept,
-            r"(attention\.self)\.(query|key|value)\.(\w+)",
-            ("query", "key", "value"),
-            lambda m: f"attn.qkv.{m[3]}",
-        )
-        return without_separate(kept, r"(attention)\.([qkv])_proj\.(\w+)", "qkv", lambda m: f"attn.qkv.{m[3]}")
+        for pattern, parts in _SEPARATE.items():
+            kept = without_separate(kept, pattern, parts, lambda match: f"attn.qkv.{match[3]}")
+        return kept
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if not {_TABLE, "mlp.fc1.weight", "attn.qkv.weight"} <= set(shapes):
@@ -218,16 +217,5 @@ class SwinBlock(Block):
         bias = bias + np.where(places[:, :, None] == places[:, None], 0.0, SWIN_OUTSIDE)[None, :, None]
         return bias
 
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import swin
-
-        return swin.SwinBlock(
-            feature.channels,
-            feature.size,
-            self._heads(feature),
-            window=self.integer("window"),
-            shifted=self.variant == "shifted",
-            hidden=self._hidden(feature),
-            qkv_bias=self.flag("qkv_bias"),
-            ln_eps=self.number("ln_eps"),
-        )
+    def arguments(self, feature: FeatureMap) -> dict[str, object]:
+        return {"heads": self._heads(feature), "shifted": self.variant == "shifted"}

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, Block, FeatureMap, Module, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes
 from graphsurgery.template import weight_folding
 
 from . import onnxruntime_forms
+from .catalogue import CatalogueBlock, bn_eps
 from .layers import channel_planes_by_rows, conv_bn
 
 
-class TripletAttention(Block):
+class TripletAttention(CatalogueBlock):
     """The published code turns the whole map twice and multiplies it three times. Here only the pooled planes are
     turned, and the map is multiplied once, by the mean of the three gates.
     """
@@ -33,7 +34,7 @@ class TripletAttention(Block):
         Setting(
             "spatial", bool, True, "whether there is a gate over H and W; the published no_spatial is its opposite"
         ),
-        Setting("bn_eps", float, 1e-5, "epsilon of the BatchNorms; models trained with Ultralytics have 1e-3", above=0),
+        bn_eps(),
     )
     aliases = (
         (r"ChannelGateH\.spatial\.(.+)", r"cw.conv.\1"),
@@ -58,9 +59,7 @@ class TripletAttention(Block):
         return shapes
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        norms = [f"{gate}.conv.bn" for gate in self._gates]
-        shifts = {f"{norm}.bias": SATURATED for norm in norms}
-        return self.with_constants(feature, shifts | {f"{norm}.weight": 0.0 for norm in norms})
+        return self.with_biases(feature, {f"{gate}.conv.bn": SATURATED for gate in self._gates})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         return {"spatial": "hw.conv.conv.weight" in shapes} if "cw.conv.conv.weight" in shapes else {}
@@ -70,9 +69,6 @@ class TripletAttention(Block):
         known = feature.static and feature.batch is not None and feature.dtype == "float32"
         return ("planes", "steps") if known else ("planes",)
 
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return lowerings[-1] if t.target == "onnxruntime" else "planes"
-
     def emit(self, t: Template, lowering: str) -> Variable:
         if lowering == "steps":
             return self._in_steps(t)
@@ -80,10 +76,8 @@ class TripletAttention(Block):
         share = t.scalar(1 / len(self._gates), "share")
         columns = t.op("Transpose", self._pooled(t, 2), perm=[0, 2, 1, 3])
         rows = t.op("Transpose", self._pooled(t, 3), perm=[0, 3, 2, 1])
-        channels = t.feature.channels
-        column_gate = t.op(
-            "Reshape", t.mul(self._gate(t, columns, "cw"), share), t.integers([0, channels, 1, -1], "per_column")
-        )
+        column_gate = t.mul(self._gate(t, columns, "cw"), share)
+        column_gate = t.op("Reshape", column_gate, t.integers([0, t.feature.channels, 1, -1], "per_column"))
         row_gate = t.op("Transpose", t.mul(self._gate(t, rows, "hc"), share), perm=[0, 3, 2, 1])
         gate = t.add(column_gate, row_gate)
         if self.values["spatial"]:
@@ -122,8 +116,3 @@ class TripletAttention(Block):
     def _gate(self, t: Template, plane: Variable, name: str) -> Variable:
         eps = self.number("bn_eps")
         return t.sigmoid(conv_bn(t, plane, f"{name}.conv.conv", f"{name}.conv.bn", eps, pads=[3, 3, 3, 3]))
-
-    def module(self, feature: FeatureMap) -> Module:
-        from graphsurgery.patterns.modules import triplet
-
-        return triplet.TripletAttention(spatial=self.flag("spatial"), bn_eps=self.number("bn_eps"))

@@ -5,11 +5,6 @@ from __future__ import annotations
 from graphsurgery.blocks import Block, BlockError, FeatureMap
 
 
-def hidden_width(block: Block, feature: FeatureMap) -> int:
-    """The setting ``hidden`` of a block, or else the channels over its ``reduction``, rounded down."""
-    return block.integer("hidden") or feature.channels // block.integer("reduction")
-
-
 def rounded_up(channels: int, reduction: int) -> int:
     """The channels over a reduction as timm has it: half rounded up, and at least one."""
     return max(1, int(channels / reduction + 0.5))
@@ -35,3 +30,15 @@ def require_positions(block: Block, feature: FeatureMap, what: str) -> None:
         raise BlockError(
             f"{block.name} needs more than one position, and {feature.label} is 1 x 1: {what} would be 0/0"
         )
+
+
+def require_static(feature: FeatureMap, what: str, hint: str = "") -> None:
+    """BlockError where height or width is dynamic; ``what``: what of the block depends on them."""
+    if not feature.static:
+        raise BlockError(f"{what}, and {feature.label} has a dynamic height or width{hint}")
+
+
+def require_odd(block: Block, setting: str, value: int, else_what: str = "") -> None:
+    """BlockError for an even kernel; ``else_what``: what that would do."""
+    if value % 2 == 0:
+        raise BlockError(f"{setting} of {block.name} is odd, not {value}{else_what}")

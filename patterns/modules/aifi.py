@@ -29,12 +29,8 @@ def position_embedding(channels: int, height: int, width: int, variant: str) -> 
     """pos, [H * W, C] in float64. ``channels``: a multiple of 4."""
     rates = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
     rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
-    if variant == "rtdetr":
-        second, first = (grid.flatten() for grid in torch.meshgrid(columns, rows, indexing="ij"))
-        first, second = second, first
-    else:
-        first, second = (grid.flatten() for grid in torch.meshgrid(rows, columns, indexing="ij"))
-    angles = [grid[:, None] * rates for grid in (first, second)]
+    axes = (columns, rows) if variant == "rtdetr" else (rows, columns)
+    angles = [grid.reshape(-1, 1) * rates for grid in torch.meshgrid(*axes, indexing="ij")]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
 
 

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from ..forms import BAM_FORMS
-from .layers import place, require_variant, reset_layers
+from .layers import Redrawable, place, require_variant, require_widths
 
 VARIANTS = tuple(BAM_FORMS)
 
 
-class BAM(nn.Module):
+class BAM(Redrawable):
     """Scale every value by 1 to 2, by what its channel and its surroundings say.
 
     ``channels``: C of the map. ``hidden``: R. ``variant``: see above. ``bn_eps``: eps of the spatial part's BatchNorms.
@@ -44,11 +44,12 @@ class BAM(nn.Module):
     ``sa.sa.last_conv.*``.
     """
 
+    described_by = ("variant",)
+
     def __init__(self, channels: int, hidden: int, variant: str = "official", bn_eps: float = 1e-5) -> None:
         super().__init__()
         require_variant("BAM", variant, VARIANTS)
-        if channels < 1 or hidden < 1:
-            raise ValueError(f"BAM needs channels and hidden of at least 1, got {channels} and {hidden}")
+        require_widths("BAM", channels, hidden)
         self.variant = variant
         self._form = form = BAM_FORMS[variant]
         for number, (layer, bn) in enumerate(form.channel):
@@ -63,10 +64,6 @@ class BAM(nn.Module):
             place(self, layer, conv)
             place(self, bn, nn.BatchNorm2d(hidden, eps=bn_eps))
         place(self, form.spatial_last, nn.Conv2d(hidden, 1, 1))
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, as torch draws those of its layers."""
-        reset_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -87,7 +84,3 @@ class BAM(nn.Module):
             x = torch.relu(self.get_submodule(bn)(self.get_submodule(layer)(x)))
         y: Tensor = self.get_submodule(last)(x)
         return y
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}"

@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import depthwise, require_variant
+from .layers import depthwise, named, require_variant
 
 VARIANTS = ("pkinet", "bn-silu")
 
@@ -63,9 +63,6 @@ class ContextAnchorAttention(nn.Module):
 
 def _layer(conv: nn.Conv2d, bn_eps: float | None) -> nn.Sequential:
     """A convolution named ``conv``; with an eps, a BatchNorm ``bn`` and a SiLU after it."""
-    layer = nn.Sequential()
-    layer.add_module("conv", conv)
-    if bn_eps is not None:
-        layer.add_module("bn", nn.BatchNorm2d(conv.out_channels, eps=bn_eps, momentum=0.03))
-        layer.add_module("act", nn.SiLU())
-    return layer
+    if bn_eps is None:
+        return named(conv=conv)
+    return named(conv=conv, bn=nn.BatchNorm2d(conv.out_channels, eps=bn_eps, momentum=0.03), act=nn.SiLU())

@@ -30,12 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from ..forms import CBAM_FORMS
-from .layers import place, require_variant, reset_layers
+from .layers import Redrawable, place, require_variant, require_widths
 
 VARIANTS = tuple(CBAM_FORMS)
 
 
-class CBAM(nn.Module):
+class CBAM(Redrawable):
     """Gate of every channel by its mean and maximum, then of every position by those over the channels.
 
     ``channels``: C of the map. ``variant``: see above. ``hidden``: R, the width of the mlp; not for ultralytics, which
@@ -45,6 +45,8 @@ class CBAM(nn.Module):
     Keys (official): ``ChannelGate.mlp.1.{weight [R, C],bias}``, ``ChannelGate.mlp.3.{weight [C, R],bias}``,
     ``SpatialGate.spatial.conv.weight`` [1, 2, 7, 7], ``SpatialGate.spatial.bn.*`` [1].
     """
+
+    described_by = ("variant",)
 
     def __init__(
         self,
@@ -56,8 +58,7 @@ class CBAM(nn.Module):
     ) -> None:
         super().__init__()
         require_variant("CBAM", variant, CBAM_FORMS)
-        if channels < 1 or (hidden is not None and hidden < 1):
-            raise ValueError(f"CBAM needs channels and hidden of at least 1, got {channels} and {hidden}")
+        require_widths("CBAM", channels, hidden)
         if kernel % 2 == 0:
             raise ValueError(f"CBAM needs an odd kernel, got {kernel}")
         self.variant = variant
@@ -73,10 +74,6 @@ class CBAM(nn.Module):
         place(self, form.conv, nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=form.conv_bias))
         if form.bn is not None:
             place(self, form.bn, nn.BatchNorm2d(1, eps=bn_eps, momentum=0.01))
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, as torch draws those of its layers."""
-        reset_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -99,7 +96,3 @@ class CBAM(nn.Module):
             pooled = torch.relu(pooled) if number else pooled
             pooled = layer(pooled.flatten(1))[:, :, None, None] if self._form.linear else layer(pooled)
         return pooled
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}"

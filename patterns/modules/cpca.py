@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..forms import CPCA_STRIPS
-from .layers import depthwise
+from .layers import depthwise, require_widths
 
 
 class CPCA(nn.Module):
@@ -36,8 +36,7 @@ class CPCA(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        if channels < 1 or hidden < 1:
-            raise ValueError(f"CPCA needs channels and hidden of at least 1, got {channels} and {hidden}")
+        require_widths("CPCA", channels, hidden)
         self.ca = _ChannelAttention(channels, hidden)
         self.dconv5_5 = depthwise(channels, (5, 5))
         for k in CPCA_STRIPS:

@@ -18,12 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .layers import Redrawable
 
-class ECA(nn.Module):
+
+class ECA(Redrawable):
     """Gate of every channel by the means of the ``kernel`` channels around it.
 
     ``kernel``: k, odd. Keys: ``conv.weight`` [1, 1, k] and, with ``bias``, ``conv.bias`` [1]. ValueError for an even k.
     """
+
+    described_by = ("circular",)
 
     def __init__(self, kernel: int = 3, *, bias: bool = False, circular: bool = False) -> None:
         super().__init__()
@@ -32,17 +36,9 @@ class ECA(nn.Module):
         self.circular = circular
         self.conv = nn.Conv1d(1, 1, kernel, bias=bias)
 
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, as torch draws those of a convolution."""
-        self.conv.reset_parameters()
-
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         sequence = x.mean(dim=(2, 3)).unsqueeze(1)
         side = self.conv.kernel_size[0] // 2
         sequence = functional.pad(sequence, (side, side), mode="circular" if self.circular else "constant")
         return x * torch.sigmoid(self.conv(sequence)).transpose(1, 2).unsqueeze(3)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"circular={self.circular}"

@@ -15,8 +15,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .layers import Redrawable, require_channels
 
-class EffectiveSqueezeExcite(nn.Module):
+
+class EffectiveSqueezeExcite(Redrawable):
     """Gate of every channel by one linear layer on the means of all channels.
 
     ``channels``: C of the map. Keys: ``fc.weight`` [C, C, 1, 1], ``fc.bias`` [C]. ValueError where C is below 1.
@@ -24,13 +26,8 @@ class EffectiveSqueezeExcite(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"EffectiveSqueezeExcite needs at least one channel, got {channels}")
+        require_channels("EffectiveSqueezeExcite", channels)
         self.fc = nn.Conv2d(channels, channels, kernel_size=1)
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, as torch draws those of a convolution."""
-        self.fc.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""

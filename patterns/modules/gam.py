@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from ..forms import GAM_SHUFFLE
-from .layers import require_variant
+from .layers import Described, require_variant
 
 VARIANTS = ("listing", "cv-attention", "yolo-grouped")
 
 
-class GlobalAttention(nn.Module):
+class GlobalAttention(Described):
     """Gate by a network over the channels of each position, then by one over its surroundings.
 
     ``channels``: C. ``variant``: see above. ``reduction``: r, with C // r hidden channels. ``bn_eps``: eps of both
@@ -40,6 +40,7 @@ class GlobalAttention(nn.Module):
 
     # the gate of the channels has no sigmoid: where its sums cancel, x multiplies their rounding errors
     sharp = True
+    described_by = ("variant",)
 
     def __init__(self, channels: int, variant: str = "listing", reduction: int = 4, bn_eps: float = 1e-5) -> None:
         super().__init__()
@@ -70,7 +71,3 @@ class GlobalAttention(nn.Module):
             parts = spatial.reshape(batch, GAM_SHUFFLE, channels // GAM_SHUFFLE, height, width)
             spatial = parts.transpose(1, 2).reshape(x.shape)
         return z * spatial
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}"

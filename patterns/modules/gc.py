@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from ..forms import GC_FORMS
-from .layers import place, require_variant, reset_layers
+from .layers import Described, place, require_variant, require_widths, reset_layers
 
 VARIANTS = tuple(GC_FORMS)
 
 
-class GlobalContext(nn.Module):
+class GlobalContext(Described):
     """Add to every position, or gate every channel by, what the whole map says.
 
     ``channels``: C of the map. ``hidden``: R, the width between fc1 and fc2. ``variant``: see above. ValueError for
@@ -39,11 +39,12 @@ class GlobalContext(nn.Module):
     ``channel_mul_conv``. timm: ``conv_attn``, ``mlp_scale.{fc1,norm,fc2}`` with norm [R]; timm-add ``mlp_add``.
     """
 
+    described_by = ("variant",)
+
     def __init__(self, channels: int, hidden: int, variant: str = "official") -> None:
         super().__init__()
         require_variant("GlobalContext", variant, VARIANTS)
-        if channels < 1 or hidden < 1:
-            raise ValueError(f"GlobalContext needs channels and hidden of at least 1, got {channels} and {hidden}")
+        require_widths("GlobalContext", channels, hidden)
         self.variant = variant
         self._form = form = GC_FORMS[variant]
         norm = _LayerNorm2d(hidden, eps=form.eps) if form.timm else nn.LayerNorm([hidden, 1, 1], eps=form.eps)
@@ -74,10 +75,6 @@ class GlobalContext(nn.Module):
         fc1, norm, fc2 = (self.get_submodule(name) for name in (self._form.fc1, self._form.norm, self._form.fc2))
         term: Tensor = fc2(torch.relu(norm(fc1(context))))
         return term
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}"
 
 
 class _LayerNorm2d(nn.LayerNorm):

@@ -31,13 +31,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import require_size, require_variant, tracing
+from .layers import Described, named, require_size, require_variant, require_widths, tracing
 
 VARIANTS = ("theta-minus", "theta", "theta-plus")
 EXTENTS = (0, 2, 4, 8)
 
 
-class GatherExcite(nn.Module):
+class GatherExcite(Described):
     """Gate of every position by what its surroundings say.
 
     ``channels``: C of the map. ``extent``: 0 (the whole map), 2, 4 or 8 positions. ``size``: (H, W) of the map, needed
@@ -50,6 +50,8 @@ class GatherExcite(nn.Module):
     adds ``mlp.fc1.weight`` [R, C, 1, 1], ``mlp.fc1.bias`` [R], ``mlp.fc2.weight`` [C, R, 1, 1], ``mlp.fc2.bias`` [C].
     theta-minus has none.
     """
+
+    described_by = ("variant", "extent")
 
     def __init__(
         self,
@@ -66,8 +68,7 @@ class GatherExcite(nn.Module):
             raise ValueError(f"GatherExcite has the extents 0 (the whole map), 2, 4 and 8, not {extent}")
         if hidden is not None and variant != "theta-plus":
             raise ValueError(f"GatherExcite {variant} has no hidden width; only theta-plus has")
-        if channels < 1 or (hidden is not None and hidden < 1):
-            raise ValueError(f"GatherExcite needs channels and hidden of at least 1, got {channels} and {hidden}")
+        require_widths("GatherExcite", channels, hidden)
         self.variant = variant
         self.extent = extent
         self.map_size: tuple[int, int] | None = None
@@ -82,7 +83,8 @@ class GatherExcite(nn.Module):
                 self.map_size = (size[0], size[1])
             self.gather = _convolutions(channels, extent, self.map_size, bn_eps, last_relu=variant == "theta-plus")
         if variant == "theta-plus":
-            self.mlp = _bottleneck(channels, hidden if hidden is not None else max(1, int(channels / 16 + 0.5)))
+            hidden = hidden if hidden is not None else max(1, int(channels / 16 + 0.5))
+            self.mlp = named(fc1=nn.Conv2d(channels, hidden, 1), act=nn.ReLU(), fc2=nn.Conv2d(hidden, channels, 1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -104,10 +106,6 @@ class GatherExcite(nn.Module):
         if self.extent:
             context = _enlarge(context, x)
         return x * torch.sigmoid(context)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}, extent={self.extent}"
 
 
 def _pool(extent: int) -> nn.Module:
@@ -150,12 +148,3 @@ def _missed(m: int, n: int) -> bool:
     """Whether torch, which takes m / n in float32, misses the rule of nearest neighbours: for 122 from 16 it does."""
     step = torch.tensor(m / n, dtype=torch.float32)
     return not torch.equal((torch.arange(n) * step).long(), torch.arange(n) * m // n)
-
-
-def _bottleneck(channels: int, hidden: int) -> nn.Sequential:
-    """The excite of theta-plus: two 1x1 convolutions with a ReLU between, [N, C, h, w] -> [N, C, h, w]."""
-    mlp = nn.Sequential()
-    mlp.add_module("fc1", nn.Conv2d(channels, hidden, kernel_size=1))
-    mlp.add_module("act", nn.ReLU())
-    mlp.add_module("fc2", nn.Conv2d(hidden, channels, kernel_size=1))
-    return mlp

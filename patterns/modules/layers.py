@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,11 @@ def depthwise(channels: int, kernel: tuple[int, int], *, dilation: int = 1, bias
     """A depthwise convolution that keeps the size of the map; both sides of the kernel are odd."""
     padding = (dilation * (kernel[0] - 1) // 2, dilation * (kernel[1] - 1) // 2)
     return nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilation, groups=channels, bias=bias)
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """Layers one after the other, under names of their own."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 def place(root: nn.Module, name: str, layer: nn.Module) -> None:
@@ -31,6 +38,61 @@ def reset_layers(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, _WITH_OWN_START):
             layer.reset_parameters()
+
+
+class Described(nn.Module):
+    """A module that names some of its attributes in ``repr``."""
+
+    described_by: ClassVar[tuple[str, ...]] = ()
+
+    def extra_repr(self) -> str:
+        """The settings, for ``repr``."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.described_by)
+
+
+class Redrawable(Described):
+    """A module whose parameters are all those of torch's layers."""
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as torch draws those of its layers."""
+        reset_layers(self)
+
+
+class ProjectedUnit(nn.Module):
+    """x + proj_2(unit(gelu(proj_1(x)))): a gating unit between two 1x1 convolutions, with the shortcut."""
+
+    unit: ClassVar[type[nn.Module]]
+    """its class, of which the constructor takes the number of channels"""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj_1 = nn.Conv2d(channels, channels, 1)
+        self.activation = nn.GELU()
+        self.spatial_gating_unit = self.unit(channels)
+        self.proj_2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        inner: Tensor = self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
+        return x + inner
+
+
+def require_widths(name: str, channels: int, hidden: int | None) -> None:
+    """ValueError for widths below 1."""
+    if channels < 1 or (hidden is not None and hidden < 1):
+        raise ValueError(f"{name} needs channels and hidden of at least 1, got {channels} and {hidden}")
+
+
+def require_channels(name: str, channels: int) -> None:
+    """ValueError where there is no channel."""
+    if channels < 1:
+        raise ValueError(f"{name} needs at least one channel, got {channels}")
+
+
+def require_heads(name: str, channels: int, heads: int) -> None:
+    """ValueError for heads that do not divide the channels."""
+    if channels < 1 or heads < 1 or channels % heads:
+        raise ValueError(f"{name} needs heads that divide its channels, got {heads} for {channels}")
 
 
 def require_variant(name: str, variant: str, variants: Iterable[str]) -> None:

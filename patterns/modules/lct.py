@@ -18,13 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .layers import Described
 
-class LinearContextTransform(nn.Module):
+
+class LinearContextTransform(Described):
     """Gate of every channel by where its mean stands within its group.
 
     ``channels``: C of the map. ``groups``: G, divides C. ``eps``: of the normalisation. Keys: ``w`` [C], ``b`` [C].
     ValueError where G does not divide C.
     """
+
+    described_by = ("groups", "eps")
 
     def __init__(self, channels: int, groups: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -46,7 +50,3 @@ class LinearContextTransform(nn.Module):
         groups = x.mean(dim=(2, 3)).reshape(x.shape[0], self.groups, -1)
         normal = functional.layer_norm(groups, groups.shape[2:], eps=self.eps).flatten(1)
         return x * torch.sigmoid(self.w * normal + self.b)[:, :, None, None]
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"groups={self.groups}, eps={self.eps}"

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import depthwise
+from .layers import ProjectedUnit, depthwise
 
 VARIANTS = ("unit", "attention")
 
@@ -57,21 +57,11 @@ class LSK(nn.Module):
         return x * gate
 
 
-class LSKAttention(nn.Module):
+class LSKAttention(ProjectedUnit):
     """The unit between two 1x1 convolutions, with the shortcut, as LSKNet's stages have it.
 
     ``channels``: C of the map, even. ValueError where it is not. Keys: those of the unit after
     ``spatial_gating_unit.``, ``proj_1.weight`` and ``proj_2.weight`` [C, C, 1, 1], and the ``.bias`` of both.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.proj_1 = nn.Conv2d(channels, channels, 1)
-        self.activation = nn.GELU()
-        self.spatial_gating_unit = LSK(channels)
-        self.proj_2 = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]."""
-        inner: Tensor = self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
-        return x + inner
+    unit = LSK

@@ -17,7 +17,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..forms import LSKA_KERNELS
-from .layers import depthwise
+from .layers import depthwise, require_channels
 
 
 class LSKA(nn.Module):
@@ -35,8 +35,7 @@ class LSKA(nn.Module):
         super().__init__()
         if k_size not in LSKA_KERNELS:
             raise ValueError(f"LSKA has the kernel sizes {', '.join(map(str, LSKA_KERNELS))}, not {k_size}")
-        if channels < 1:
-            raise ValueError(f"LSKA needs at least one channel, got {channels}")
+        require_channels("LSKA", channels)
         near, far, dilation = LSKA_KERNELS[k_size]
         self.conv0h = depthwise(channels, (1, near))
         self.conv0v = depthwise(channels, (near, 1))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import require_size
+from .layers import require_heads, require_size
 
 
 class BottleneckAttention(nn.Module):
@@ -46,7 +46,7 @@ class BottleneckAttention(nn.Module):
         scale_pos_embed: bool = False,
     ) -> None:
         super().__init__()
-        _check(channels, heads)
+        require_heads("MHSA", channels, heads)
         self.map_size = (size[0], size[1])
         self.heads = heads
         self.key_dim = key_dim or channels // heads
@@ -106,7 +106,7 @@ class YoloMHSA(nn.Module):
 
     def __init__(self, channels: int, heads: int = 4, size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        _check(channels, heads)
+        require_heads("MHSA", channels, heads)
         self.heads = heads
         self.map_size = (size[0], size[1]) if size is not None else None
         self.query = nn.Conv2d(channels, channels, 1)
@@ -126,8 +126,3 @@ class YoloMHSA(nn.Module):
             energy = energy + position.transpose(2, 3) @ q
         y: Tensor = (v @ torch.softmax(energy, dim=3).transpose(2, 3)).reshape(x.shape)
         return y
-
-
-def _check(channels: int, heads: int) -> None:
-    if channels < 1 or heads < 1 or channels % heads:
-        raise ValueError(f"MHSA needs heads that divide its channels, got {heads} for {channels}")

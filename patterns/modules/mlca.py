@@ -21,15 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import tracing
+from .layers import Described, tracing
 
 
-class MixedLocalChannelAttention(nn.Module):
+class MixedLocalChannelAttention(Described):
     """A gate per channel and cell.
 
     ``kernel_size``: k, odd. ``local_size``: s. ``local_weight``: w. Keys: ``conv.weight``,
     ``conv_local.weight`` [1, 1, k]. ValueError for an even kernel.
     """
+
+    described_by = ("local_size", "local_weight")
 
     def __init__(self, kernel_size: int, local_size: int = 5, local_weight: float = 0.5) -> None:
         super().__init__()
@@ -51,10 +53,6 @@ class MixedLocalChannelAttention(nn.Module):
         local = torch.sigmoid(sequence).reshape(batch, size * size, channels).transpose(1, 2)
         gate = whole * (1 - self.local_weight) + local.reshape(cells.shape) * self.local_weight
         return x * _adaptive_means(gate, height, width)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"local_size={self.local_size}, local_weight={self.local_weight}"
 
 
 def _adaptive_means(x: Tensor, height: int, width: int) -> Tensor:

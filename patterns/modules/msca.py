@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .layers import depthwise
+from .layers import ProjectedUnit, depthwise
 
 
 class AttentionModule(nn.Module):
@@ -46,21 +46,11 @@ class AttentionModule(nn.Module):
         return x * gate
 
 
-class SpatialAttention(nn.Module):
+class SpatialAttention(ProjectedUnit):
     """The unit between two 1x1 convolutions, plus its input.
 
     ``channels``: C. Keys: ``proj_1.{weight [C,C,1,1],bias}``, ``proj_2.*`` likewise, and those of the unit under
     ``spatial_gating_unit``.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.proj_1 = nn.Conv2d(channels, channels, 1)
-        self.activation = nn.GELU()
-        self.spatial_gating_unit = AttentionModule(channels)
-        self.proj_2 = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]."""
-        y: Tensor = self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
-        return x + y
+    unit = AttentionModule

@@ -25,12 +25,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import require_size, require_variant
+from .layers import Redrawable, require_channels, require_size, require_variant
 
 VARIANTS = ("channel", "channel+spatial")
 
 
-class NAM(nn.Module):
+class NAM(Redrawable):
     """Gate of every value by its normalised self, weighted by how much its channel (and position) varies.
 
     ``channels``: C of the map. ``variant``: "channel" (as published) or "channel+spatial" (as in forks). ``size``:
@@ -41,6 +41,8 @@ class NAM(nn.Module):
     channel+spatial adds the same under ``Spatial_Att.bn2`` with shape [H*W].
     """
 
+    described_by = ("variant",)
+
     def __init__(
         self,
         channels: int,
@@ -50,8 +52,7 @@ class NAM(nn.Module):
     ) -> None:
         super().__init__()
         require_variant("NAM", variant, VARIANTS)
-        if channels < 1:
-            raise ValueError(f"NAM needs at least one channel, got {channels}")
+        require_channels("NAM", channels)
         self.variant = variant
         self.Channel_Att = _ChannelAttention(channels, bn_eps)
         self.Spatial_Att: _SpatialAttention | None = None
@@ -60,20 +61,10 @@ class NAM(nn.Module):
                 raise ValueError("NAM channel+spatial needs the size of the map")
             self.Spatial_Att = _SpatialAttention((size[0], size[1]), bn_eps)
 
-    def reset_parameters(self) -> None:
-        """Set scales to 1, shifts to 0 and the running statistics to 0 and 1, as published."""
-        self.Channel_Att.bn2.reset_parameters()
-        if self.Spatial_Att is not None:
-            self.Spatial_Att.bn2.reset_parameters()
-
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size than the spatial part was made for."""
         y: Tensor = self.Channel_Att(x)
         return y if self.Spatial_Att is None else self.Spatial_Att(y)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}"
 
 
 def _weights(norm: nn.BatchNorm2d) -> Tensor:

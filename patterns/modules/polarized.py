@@ -26,12 +26,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import require_variant
+from .layers import Described, require_variant
 
 VARIANTS = ("p", "s", "external-p", "external-s")
 
 
-class Polarized(nn.Module):
+class Polarized(Described):
     """``channels``: C of the map, even; for s at least 8. ``variant``: one of VARIANTS. ValueError otherwise.
 
     Keys of p and s: ``conv_q_right.weight`` [1, C, 1, 1], ``conv_v_right.weight``, ``conv_q_left.weight`` and
@@ -42,6 +42,7 @@ class Polarized(nn.Module):
     """
 
     sharp = True  # see graphsurgery.verification.conditioning
+    described_by = ("variant",)
 
     def __init__(self, channels: int, variant: str = "p") -> None:
         super().__init__()
@@ -103,7 +104,3 @@ class Polarized(nn.Module):
         if self.variant == "p":
             context = torch.softmax(context, dim=2)
         return context.reshape(x.shape[0], 1, x.shape[2], x.shape[3])
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}"

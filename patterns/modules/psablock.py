@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import require_heads
+
 
 class PSABlock(nn.Module):
     """Self-attention over all positions and a feed-forward part, with shortcuts.
@@ -43,8 +45,7 @@ class PSABlock(nn.Module):
         fused: bool = False,
     ) -> None:
         super().__init__()
-        if channels < 1 or heads < 1 or channels % heads:
-            raise ValueError(f"PSABlock needs heads that divide its channels, got {heads} for {channels}")
+        require_heads("PSABlock", channels, heads)
         if int(channels // heads * attn_ratio) < 1:
             raise ValueError(f"PSABlock needs keys of at least one channel: {channels // heads} * {attn_ratio} is less")
         self.attn = _Attention(channels, heads, attn_ratio, bn_eps, fused)

@@ -19,8 +19,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import Redrawable, require_widths
 
-class SqueezeExcite(nn.Module):
+
+class SqueezeExcite(Redrawable):
     """Gate of every channel by a small network on the means of all channels.
 
     ``channels``: C of the map. ``hidden``: R, the width between the two convolutions. ``bias``: whether both have one.
@@ -30,16 +32,10 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, hidden: int, bias: bool = True) -> None:
         super().__init__()
-        if channels < 1 or hidden < 1:
-            raise ValueError(f"SqueezeExcite needs channels and hidden of at least 1, got {channels} and {hidden}")
+        require_widths("SqueezeExcite", channels, hidden)
         self.fc1 = nn.Conv2d(channels, hidden, kernel_size=1, bias=bias)
         self.act = nn.ReLU()
         self.fc2 = nn.Conv2d(hidden, channels, kernel_size=1, bias=bias)
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, as torch draws those of a convolution."""
-        self.fc1.reset_parameters()
-        self.fc2.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""

@@ -20,15 +20,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import require_positions
+from .layers import Described, require_positions
 
 
-class SpatialGroupEnhance(nn.Module):
+class SpatialGroupEnhance(Described):
     """Gate of every position in every group of channels.
 
     ``channels``: C of the map. ``groups``: G, divides C. Keys: ``weight`` and ``bias`` [1, G, 1, 1]. ValueError where G
     does not divide C.
     """
+
+    described_by = ("groups",)
 
     def __init__(self, channels: int, groups: int = 64) -> None:
         super().__init__()
@@ -54,7 +56,3 @@ class SpatialGroupEnhance(nn.Module):
         normal = centred / (deviation.sqrt() + 1e-5)
         gate = torch.sigmoid(self.weight * normal + self.bias)
         return (grouped * gate).reshape(x.shape)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"groups={self.groups}"

@@ -18,8 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import Described
 
-class ShuffleAttention(nn.Module):
+
+class ShuffleAttention(Described):
     """Two kinds of gates in each group of channels, and a shuffle.
 
     ``channels``: C. ``groups``: G. Keys, with k = C/2G: ``cweight``, ``cbias``, ``sweight``, ``sbias`` [1, k, 1, 1],
@@ -28,6 +30,7 @@ class ShuffleAttention(nn.Module):
 
     # a constant map has the variance 0: divided by the root of eps, rounding errors grow 316-fold
     sharp = True
+    described_by = ("groups",)
 
     def __init__(self, channels: int, groups: int = 64) -> None:
         super().__init__()
@@ -49,7 +52,3 @@ class ShuffleAttention(nn.Module):
         second = second * torch.sigmoid(self.sweight * self.gn(second) + self.sbias)
         y = torch.cat([first, second], dim=1).reshape(batch, 2, channels // 2, height, width)
         return y.transpose(1, 2).reshape(x.shape)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"groups={self.groups}"

@@ -18,17 +18,19 @@ For every image and channel, over its M = H*W positions:
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .layers import require_positions
+from .layers import Described, require_positions
 
 
-class SimAM(nn.Module):
+class SimAM(Described):
     """Gate of every value by how far it stands out of its channel. No parameters, no buffers.
 
     ``e_lambda``: regulariser of the variance, in squared units of x, more than 0. The published default is 1e-4; the
     ImageNet commands of the published code use 0.1. ValueError where it is not positive.
     """
+
+    described_by = ("e_lambda",)
 
     def __init__(self, e_lambda: float = 1e-4) -> None:
         super().__init__()
@@ -44,7 +46,3 @@ class SimAM(nn.Module):
         variance = deviation.mean(dim=(2, 3), keepdim=True) * (positions / (positions - 1))
         energy = deviation / (4 * (variance + self.e_lambda)) + 0.5
         return x * torch.sigmoid(energy)
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"e_lambda={self.e_lambda}"

@@ -21,18 +21,16 @@ Sources of the formula: implus/PytorchInsight, ``classification/models/imagenet/
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
-from .layers import require_variant, reset_layers
+from .layers import Redrawable, named, require_variant
 
 VARIANTS = ("official", "external-attention", "timm")
 _KERNELS = (1, 3, 5, 7)
 
 
-class SelectiveKernel(nn.Module):
+class SelectiveKernel(Redrawable):
     """Convolve in several ways, and mix the results channel by channel.
 
     ``channels``: C of the map, in and out. ``hidden``: R. ``variant``: see above. ``groups``: of the second convolution
@@ -43,6 +41,8 @@ class SelectiveKernel(nn.Module):
     ``conv_fc2.weight`` [2C, R, 1, 1]. external-attention: ``convs.{i}.conv``, ``convs.{i}.bn``, ``fc``, ``fcs.{i}``.
     timm: ``paths.{i}.conv``, ``paths.{i}.bn``, ``attn.fc_reduce``, ``attn.bn``, ``attn.fc_select``.
     """
+
+    described_by = ("variant",)
 
     def __init__(
         self, channels: int, hidden: int, variant: str = "official", groups: int = 32, bn_eps: float = 1e-5
@@ -68,7 +68,7 @@ class SelectiveKernel(nn.Module):
             self.conv_fc2 = nn.Conv2d(hidden, 2 * channels, 1, bias=False)
         elif variant == "timm":
             self.paths = nn.ModuleList(
-                _path(nn.Conv2d(channels // 2, channels, 3, padding=d, dilation=d, bias=False), norm(channels))
+                named(conv=nn.Conv2d(channels // 2, channels, 3, padding=d, dilation=d, bias=False), bn=norm(channels))
                 for d in (1, 2)
             )
             self.attn = nn.Module()
@@ -77,14 +77,11 @@ class SelectiveKernel(nn.Module):
             self.attn.fc_select = nn.Conv2d(hidden, 2 * channels, 1, bias=False)
         else:
             self.convs = nn.ModuleList(
-                _path(nn.Conv2d(channels, channels, k, padding=k // 2, groups=groups), norm(channels)) for k in _KERNELS
+                named(conv=nn.Conv2d(channels, channels, k, padding=k // 2, groups=groups), bn=norm(channels))
+                for k in _KERNELS
             )
             self.fc = nn.Linear(channels, hidden)
             self.fcs = nn.ModuleList(nn.Linear(hidden, channels) for _ in _KERNELS)
-
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew, as torch draws those of its layers."""
-        reset_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -112,11 +109,3 @@ class SelectiveKernel(nn.Module):
             return z
         hidden = self.fc(squeezed.flatten(1))
         return torch.cat([fc(hidden) for fc in self.fcs], dim=1)[:, :, None, None]
-
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"variant={self.variant!r}"
-
-
-def _path(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(conv=conv, bn=bn))

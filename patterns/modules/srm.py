@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import require_positions
+from .layers import require_channels, require_positions
 
 
 class StyleRecalibration(nn.Module):
@@ -31,8 +31,7 @@ class StyleRecalibration(nn.Module):
 
     def __init__(self, channels: int, bn_eps: float = 1e-5) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"StyleRecalibration needs at least one channel, got {channels}")
+        require_channels("StyleRecalibration", channels)
         self.cfc = nn.Parameter(torch.zeros(channels, 2))
         self.bn = nn.BatchNorm2d(channels, eps=bn_eps)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..forms import SWIN_OUTSIDE
-from .layers import require_size
+from .layers import require_heads, require_size
 
 
 def window_and_shift(size: tuple[int, int], window: int, shifted: bool) -> tuple[int, int]:
@@ -90,8 +90,7 @@ class SwinBlock(nn.Module):
         ln_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        if channels < 1 or heads < 1 or channels % heads:
-            raise ValueError(f"SwinBlock needs heads that divide its channels, got {heads} for {channels}")
+        require_heads("SwinBlock", channels, heads)
         if window < 1:
             raise ValueError(f"SwinBlock needs a window of at least 1, got {window}")
         self.map_size = (size[0], size[1])

@@ -21,6 +21,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .layers import named
+
 
 class TripletAttention(nn.Module):
     """Mean of three gates, or of two.
@@ -51,9 +53,8 @@ class _Gate(nn.Module):
 
     def __init__(self, bn_eps: float) -> None:
         super().__init__()
-        self.conv = nn.Sequential()
-        self.conv.add_module("conv", nn.Conv2d(2, 1, 7, padding=3, bias=False))
-        self.conv.add_module("bn", nn.BatchNorm2d(1, eps=bn_eps, momentum=0.01))
+        conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.conv = named(conv=conv, bn=nn.BatchNorm2d(1, eps=bn_eps, momentum=0.01))
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
