@@ -1,4 +1,4 @@
-"""What a file of trained weights holds, whatever its format."""
+"""What a file of trained weights holds, whatever its format, and what a block is with weights out of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..blocks.block import Array
+from ..blocks.block import Array, Block
 from ..errors import WeightsError
 from ..messages import listed
 
@@ -81,6 +81,15 @@ class Checkpoint:
         wrapped = re.compile(_WRAPPERS + re.escape(start))
         found = {match.group() for key in self.arrays if (match := wrapped.match(key))}
         return min(found, key=len) if found else start
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A block as the weights want it, its parameters by official key, and what the user should know."""
+
+    block: Block
+    arrays: dict[str, Array]
+    warnings: tuple[str, ...]
 
 
 def _without(entries: Mapping[str, Any], start: str) -> dict[str, Any]:
