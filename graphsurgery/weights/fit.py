@@ -24,7 +24,8 @@ def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> C
     try:
         return whole.under(prefix)
     except WeightsError as error:
-        raise WeightsError(f"{error}{hints.places_hint(block, feature, whole)}") from None
+        places, hint = hints.places(block, feature, whole)
+        raise WeightsError(f"{error.message}{hint}", candidates=places or error.candidates) from None
 
 
 def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Fitted:
@@ -40,7 +41,8 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
     try:
         result = _fit(block, feature, part, given)
     except WeightsError as error:
-        raise WeightsError(f"{error}{hints.hint(block, feature, part)}") from None
+        candidates, hint = hints.alternatives(block, feature, part)
+        raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
     notes += variants.find_others(result, feature, keys, part.name, lambda other: _fit(other, feature, part, {}))
     return replace(result, warnings=(*notes, *result.warnings))
@@ -90,7 +92,7 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
         block = resolve_settings(block, feature, inferred, asked, part.name)
         block.check(feature)
     except BlockError as error:
-        raise WeightsError(f"the weights in {part.name} do not fit: {error}") from None
+        raise WeightsError(f"the weights in {part.name} do not fit: {error.message}") from None
     wanted, notes = block.parameters(feature), list[str]()
     if part.exported:
         places = refold.placed(wanted, given)
@@ -157,7 +159,6 @@ def _channels_of(
             shapes = block.parameters(other)
         except (BlockError, ValueError):
             continue
-        official = block.official_key(key)
-        if official in shapes and _squeezed(shapes[official]) == _squeezed(found):
+        if _squeezed(shapes.get(block.official_key(key), ())) == _squeezed(found):
             return size
     return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -30,20 +31,12 @@ if TYPE_CHECKING:
 _Readers = dict[str, Callable[[], Array]]
 
 
-class _Tensors(Mapping[str, Array]):
-    """Arrays that are read from the file when they are asked for."""
-
-    def __init__(self, readers: _Readers) -> None:
-        self._readers = readers
+class _Tensors(UserDict[str, Any]):
+    """Arrays that are read from the file when they are asked for, out of their readers."""
 
     def __getitem__(self, key: str) -> Array:
-        return self._readers[key]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
-
-    def __len__(self) -> int:
-        return len(self._readers)
+        values: Array = self.data[key]()
+        return values
 
 
 def read(path: Path, trust: Trust) -> Checkpoint:
