@@ -137,7 +137,7 @@ def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
         for name, tensor in constants.items()
         if float_dtype(tensor.data_type) and len(tensor.dims) and name not in fixed
     }
-    graph.input.append(onnx.ValueInfoProto(name=x.name, type=x.type))
+    graph.input.append(x)
     used = {name for node in graph.node for name in node.input}
     for name, tensor in constants.items():
         if name not in used:
@@ -147,6 +147,9 @@ def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
         else:
             graph.initializer.append(tensor)
     graph.output.append(onnx.helper.make_tensor_value_info(y.name, kind.elem_type, None))
+    for each in (*graph.input, *graph.output):
+        each.doc_string = ""
+        del each.metadata_props[:]
     return block, weights
 
 
