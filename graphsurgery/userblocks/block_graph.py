@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,9 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper
 
 from ..errors import BlockError, ModelError
-from ..feature_map import FeatureMap, float_dtype
+from ..feature_map import Array, FeatureMap, float_dtype
 from ..modelfile import external_data
 from ..modelfile.model import ModelFile
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,10 @@ class BlockGraph:
         return float_dtype(self.x.type.tensor_type.elem_type) or ""
 
     @property
-    def shape(self) -> tuple[int | None, ...]:
-        """[N, C, H, W]; None where the graph leaves a size open."""
-        return tuple(d.dim_value if d.HasField("dim_value") else None for d in self.x.type.tensor_type.shape.dim)
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the feature map that the graph does not leave open, called as FeatureMap calls them."""
+        dimensions = zip(("batch", "channels", "height", "width"), self.x.type.tensor_type.shape.dim, strict=True)
+        return {name: dimension.dim_value for name, dimension in dimensions if dimension.HasField("dim_value")}
 
     @property
     def opset(self) -> int:
@@ -71,13 +71,12 @@ class BlockGraph:
 
     def check(self, feature: FeatureMap) -> None:
         """BlockError where the graph was made for another feature map."""
-        wanted = (feature.batch, feature.channels, feature.height, feature.width)
-        if self.shape[1] not in (None, feature.channels):
-            raise BlockError(
-                f"{feature.label} has {feature.channels} channels; {self.label} is made for {self.shape[1]}"
-            )
-        for name, own, there in zip(("batch", "channels", "height", "width"), self.shape, wanted, strict=True):
-            if own is not None and own != there:
+        channels = self.sizes.get("channels", feature.channels)
+        if channels != feature.channels:
+            raise BlockError(f"{feature.label} has {feature.channels} channels; {self.label} is made for {channels}")
+        for name, own in self.sizes.items():
+            there = getattr(feature, name)
+            if own != there:
                 place = "is dynamic" if there is None else f"is {there}"
                 raise BlockError(
                     f"{self.label} is made for the {name} {own}, and that of {feature.label} {place}; export it for "
@@ -106,7 +105,9 @@ def load(path: Path) -> tuple[BlockGraph, dict[str, Array]]:
         file = ModelFile.load(path)
         external_data.check(file.external_data, file.folder)
         model = file.proto()
-        _embed(model, path.parent)
+        for tensor in model.graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                tensor.CopyFrom(numpy_helper.from_array(external_data.read(tensor, path.parent), tensor.name))
     except ModelError as error:
         raise BlockError(f"the block cannot be read: {error}") from None
     return split(model, path.name)
@@ -120,14 +121,17 @@ def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
     plain.opset_import.extend(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     graph = plain.graph
     graph.name = "block"
+    block = BlockGraph(plain, label)
     constants = _constants(model)
     inputs = [each for each in model.graph.input if each.name not in constants]
     x, y = _only(inputs, "input", label), _only(list(model.graph.output), "output", label)
-    _check_image(x, label)
+    kind = x.type.tensor_type
+    if float_dtype(kind.elem_type) is None or len(kind.shape.dim) != 4:
+        raise BlockError(f"the input {x.name} of {label} is no floating-point map [N, C, H, W]")
     nodes = [node for node in model.graph.node if not any(name in constants for name in node.output)]
     graph.node.extend(_bare(node) for node in sorted_nodes(nodes, {x.name, *constants}, label))
-    _check_operators(plain, label)
-    fixed = BlockGraph(plain, label).fixed_names
+    _check_operators(block)
+    fixed = block.fixed_names
     weights = {
         name: numpy_helper.to_array(tensor)
         for name, tensor in constants.items()
@@ -142,23 +146,21 @@ def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
             graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
         else:
             graph.initializer.append(tensor)
-    graph.output.append(onnx.helper.make_tensor_value_info(y.name, x.type.tensor_type.elem_type, None))
+    graph.output.append(onnx.helper.make_tensor_value_info(y.name, kind.elem_type, None))
     for each in (*graph.input, *graph.output):
         each.doc_string = ""
         del each.metadata_props[:]
-    return BlockGraph(plain, label), weights
+    return block, weights
 
 
-def copied(model: ModelProto) -> ModelProto:
-    """A copy to change."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    return copy
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """The values of a node's attributes by name."""
+    return {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
 
 
 def with_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> ModelProto:
     """A copy of a model with other nodes."""
-    result = copied(model)
+    result = deepcopy(model)
     del result.graph.node[:]
     result.graph.node.extend(nodes)
     return result
@@ -211,29 +213,14 @@ def _only(values: list[onnx.ValueInfoProto], what: str, label: str) -> onnx.Valu
     return values[0]
 
 
-def _check_image(x: onnx.ValueInfoProto, label: str) -> None:
-    kind = x.type.tensor_type
-    if float_dtype(kind.elem_type) is None or len(kind.shape.dim) != 4:
-        raise BlockError(f"the input {x.name} of {label} is no floating-point map [N, C, H, W]")
-
-
-def _check_operators(model: ModelProto, label: str) -> None:
-    version = BlockGraph(model, label).opset
-    for node in model.graph.node:
+def _check_operators(block: BlockGraph) -> None:
+    label = block.label
+    for node in block.model.graph.node:
         if node.domain not in ("", "ai.onnx"):
             raise BlockError(
                 f"{label} uses {node.op_type} of {node.domain}; only the standard operators of ONNX can be inserted"
             )
         if any(each.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for each in node.attribute):
             raise BlockError(f"{label} has control flow ({node.op_type}), which cannot be inserted")
-        try:
-            onnx.defs.get_schema(node.op_type, version, "")
-        except onnx.defs.SchemaError:
-            raise BlockError(f"{label} uses {node.op_type}, which opset {version} of ONNX does not have") from None
-
-
-def _embed(model: ModelProto, folder: Path) -> None:
-    """Read external data into the model. ExternalDataError if that cannot be done."""
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.CopyFrom(numpy_helper.from_array(external_data.read(tensor, folder), tensor.name))
+        if not onnx.defs.has(node.op_type, block.opset, ""):
+            raise BlockError(f"{label} uses {node.op_type}, which opset {block.opset} of ONNX does not have")

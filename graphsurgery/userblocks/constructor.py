@@ -8,6 +8,7 @@ from typing import Any
 
 from ..blocks.setting import Setting
 from ..errors import BlockError, option
+from ..messages import closest
 
 EPSILON = "bn_eps"
 """What a user gives for every BatchNorm2d, unless the constructor has an argument of that name."""
@@ -18,8 +19,7 @@ _CHANNELS = (
 )
 """Names that constructors use for the number of channels that come in."""
 _CHANNELS_OUT = ("c2", "out_channels", "out_channel", "oup", "out_dim", "out_planes", "c_out", "out_features")
-_TYPES: dict[object, type] = {**{kind: kind for kind in (int, float, bool, str)}, "int": int, "float": float}
-_TYPES |= {"bool": bool, "str": str}
+_TYPES: dict[object, type] = {key: kind for kind in (int, float, bool, str) for key in (kind, kind.__name__)}
 
 
 class Constructor:
@@ -39,7 +39,9 @@ class Constructor:
         """All arguments by name. BlockError for one that is unknown or lacking."""
         for name in given:
             if name not in self._known and self._others is None and name != EPSILON:
-                raise BlockError(f"{self._label} has no argument {name!r}; it has {', '.join(self._known) or 'none'}")
+                known = ", ".join(self._known) or "none"
+                message = f"{self._label} has no argument {name!r}; it has {known}"
+                raise BlockError(message, candidates=closest(name, self._known))
         arguments = {name: value for name, value in given.items() if name in self._known or name != EPSILON}
         arguments |= dict.fromkeys(self._channels(given), channels)
         if lacking := [name for name in self._required if name not in arguments]:
@@ -54,7 +56,7 @@ class Constructor:
             doc = "the channels of the site, unless it is given" if name in channels else ""
             default = None if name in channels or each.default is each.empty else each.default
             required = each.default is each.empty and name not in channels
-            plain = default is None or type(default) in (int, float, bool, str)
+            plain = default is None or type(default) in _TYPES
             kind = int if name in channels else _type(each)
             yield Setting(name, kind, default if plain else repr(default), doc, required=required)
         if self._others is not None:
@@ -73,6 +75,4 @@ class Constructor:
 
 
 def _type(parameter: inspect.Parameter) -> type:
-    if type(parameter.default) in (int, float, bool, str):
-        return type(parameter.default)
-    return _TYPES.get(parameter.annotation, object)
+    return _TYPES.get(type(parameter.default)) or _TYPES.get(parameter.annotation, object)

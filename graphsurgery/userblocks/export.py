@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import onnx
@@ -37,11 +38,13 @@ def exported(module: torch.nn.Module, feature: FeatureMap, opset: int, label: st
     x = torch.linspace(-1, 1, batch * feature.channels * height * width, dtype=dtype)
     x = x.reshape(batch, feature.channels, height, width)
     _check(module, x, label)
+    axes = {axis: name for axis, name, size in zip((0, 2, 3), "nhw", sizes, strict=True) if size is None}
+    export = partial(torch.onnx.export, module, (x,), input_names=["x"], output_names=["y"])
     reasons = []
     for attempt in (_traced, _by_dynamo):
         try:
             with _quietly():
-                return attempt(module, x, feature, opset)
+                return attempt(export, axes, opset)
         except Exception as error:  # the exporters raise all kinds
             reasons.append(next(iter(str(error).strip().splitlines()), type(error).__name__))
     raise BlockError(f"{label} cannot be exported to ONNX: {reasons[0][:200]}")
@@ -58,43 +61,24 @@ def _check(module: torch.nn.Module, x: torch.Tensor, label: str) -> None:
         raise BlockError(f"a block keeps the shape of its input; {label} makes {what} of {list(x.shape)}")
 
 
-def _traced(module: torch.nn.Module, x: torch.Tensor, feature: FeatureMap, opset: int) -> onnx.ModelProto:
-    axes = _open(feature)
-    written: Any = io.BytesIO()  # as the TorchScript exporter takes it, other than torch's annotations say
-    torch.onnx.export(
-        module,
-        (x,),
+def _traced(export: Callable[..., Any], axes: dict[int, str], opset: int) -> onnx.ModelProto:
+    written = io.BytesIO()
+    export(
         written,
         opset_version=min(opset, _NEWEST_TRACED),
         dynamo=False,
         training=torch.onnx.TrainingMode.PRESERVE,  # keeps the weights under their own names: no folding of BatchNorms
         do_constant_folding=False,
-        input_names=["x"],
-        output_names=["y"],
         dynamic_axes={"x": axes, "y": axes} if axes else None,
     )
     return onnx.load_from_string(written.getvalue())
 
 
-def _by_dynamo(module: torch.nn.Module, x: torch.Tensor, feature: FeatureMap, opset: int) -> onnx.ModelProto:
-    axes: dict[int, Any] = {place: torch.export.Dim(name) for place, name in _open(feature).items()}
-    program = torch.onnx.export(
-        module,
-        (x,),
-        opset_version=max(opset, _OLDEST_DYNAMO),
-        dynamo=True,
-        input_names=["x"],
-        output_names=["y"],
-        dynamic_shapes=(axes,) if axes else None,
-        verbose=False,
-    )
-    assert program is not None
-    return program.model_proto
-
-
-def _open(feature: FeatureMap) -> dict[int, str]:
-    sizes = {0: (feature.batch, "n"), 2: (feature.height, "h"), 3: (feature.width, "w")}
-    return {place: name for place, (size, name) in sizes.items() if size is None}
+def _by_dynamo(export: Callable[..., Any], axes: dict[int, str], opset: int) -> onnx.ModelProto:
+    shapes = ({axis: torch.export.Dim(name) for axis, name in axes.items()},) if axes else None
+    program = export(opset_version=max(opset, _OLDEST_DYNAMO), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    model: onnx.ModelProto = program.model_proto
+    return model
 
 
 @contextlib.contextmanager

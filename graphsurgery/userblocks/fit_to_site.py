@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..graph.shape_constants import Array, evaluate
 from ..messages import shape_text
-from .block_graph import BlockGraph, copied, with_nodes
+from .block_graph import BlockGraph, attributes, with_nodes
 from .opset_conversion import with_opset
 from .shape_check import Shape, infer, known_shapes, misfit
 
@@ -42,38 +43,34 @@ def with_sizes(graph: BlockGraph, feature: FeatureMap) -> BlockGraph:
 
     BlockError if the graph is then known not to work, or to give another shape.
     """
-    model = _sized(graph, feature)
-    if reason := misfit(model):
+    sized = _sized(graph, feature)
+    if reason := misfit(sized):
         raise BlockError(_unfit(graph, feature, reason))
-    if shape := _other_shape(model, feature):
+    if shape := _other_shape(sized, feature):
         raise BlockError(f"a block keeps the shape of its input; {graph.label} makes {shape} of {_shape(feature)}")
-    return BlockGraph(_pruned(model), graph.label)
+    return BlockGraph(_pruned(sized.model), graph.label)
 
 
-def _sized(graph: BlockGraph, feature: FeatureMap) -> ModelProto:
-    model = copied(graph.model)
-    dimensions = model.graph.input[0].type.tensor_type.shape.dim
-    for dimension, size, name in zip(dimensions, _shape(feature), "NCHW", strict=True):
-        dimension.Clear()
-        if size is None:
-            dimension.dim_param = name
-        else:
-            dimension.dim_value = size
+def _sized(graph: BlockGraph, feature: FeatureMap) -> BlockGraph:
+    model = deepcopy(graph.model)
+    shape = [name if size is None else size for size, name in zip(_shape(feature), "NCHW", strict=True)]
+    x = onnx.helper.make_tensor_value_info(graph.x.name, graph.x.type.tensor_type.elem_type, shape)
+    model.graph.input[0].CopyFrom(x)
     for _ in range(_ROUNDS):
         count = len(model.graph.node)
         model = _folded(model)
         if len(model.graph.node) == count:
             break
-    return model
+    return BlockGraph(model, graph.label)
 
 
 def _shape(feature: FeatureMap) -> Shape:
     return [feature.batch, feature.channels, feature.height, feature.width]
 
 
-def _other_shape(model: ModelProto, feature: FeatureMap) -> Shape | None:
+def _other_shape(graph: BlockGraph, feature: FeatureMap) -> Shape | None:
     """The shape of the output, if that is known not to be the site's."""
-    shape = known_shapes(infer(model)).get(model.graph.output[0].name)
+    shape = known_shapes(infer(graph.model)).get(graph.model.graph.output[0].name)
     if shape is None:
         return None
     pairs = zip(shape, _shape(feature), strict=False)
@@ -86,8 +83,8 @@ def _unfit(graph: BlockGraph, feature: FeatureMap, reason: str) -> str:
     fitting = []
     for count in sorted(counts)[:_MOST_COUNTS]:
         other = replace(feature, channels=count)
-        model = _sized(graph, other)
-        if not misfit(model) and not _other_shape(model, other):
+        sized = _sized(graph, other)
+        if not misfit(sized) and not _other_shape(sized, other):
             fitting.append(count)
     if len(fitting) == 1:
         return f"{feature.label} has {feature.channels} channels; {graph.label} is made for {fitting[0]}"
@@ -101,19 +98,16 @@ def _folded(model: ModelProto) -> ModelProto:
     """One pass of computing what is constant."""
     shapes = known_shapes(infer(model))
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    left, computed = [], dict[str, Array]()
+    left = []
     for node in model.graph.node:
         values = None if model.graph.output[0].name in node.output else _value(node, known, shapes, model)
         if values is None:
             left.append(node)
-        else:
-            computed |= values
-            known |= values
+        known |= values or {}
     result = with_nodes(model, left)
     consumed = {name for node in left for name in node.input}
-    tensors = [*model.graph.initializer, *(numpy_helper.from_array(computed[name], name) for name in computed)]
     del result.graph.initializer[:]
-    result.graph.initializer.extend(tensor for tensor in tensors if tensor.name in consumed)
+    result.graph.initializer.extend(numpy_helper.from_array(known[name], name) for name in known if name in consumed)
     return result
 
 
@@ -122,8 +116,8 @@ def _value(
 ) -> dict[str, Array] | None:
     """What a node gives, if that follows from constants and shapes."""
     if node.op_type == "Shape":
-        attributes = {each.name: each.i for each in node.attribute}
-        part = shapes.get(node.input[0], [None])[attributes.get("start", 0) : attributes.get("end")]
+        bounds = attributes(node)
+        part = shapes.get(node.input[0], [None])[bounds.get("start", 0) : bounds.get("end")]
         return None if None in part else {node.output[0]: np.array(part, np.int64)}
     given = [name for name in node.input if name]
     if node.op_type in _RANDOM or not known.keys() >= set(given):
@@ -139,7 +133,7 @@ def _pruned(model: ModelProto) -> ModelProto:
     final = model.graph.output[0].name
     same: dict[str, str] = {}
     nodes = []
-    for node in copied(model).graph.node:
+    for node in deepcopy(model).graph.node:
         node.input[:] = [same.get(name, name) for name in node.input]
         if _passes_on(node) and node.output[0] != final:
             same[node.output[0]] = node.input[0]
@@ -169,7 +163,7 @@ def with_dtype(graph: BlockGraph, dtype: str) -> BlockGraph:
     new = FeatureMap(1, None, None, dtype).onnx_type
     if old == new:
         return graph
-    model = copied(graph.model)
+    model = deepcopy(graph.model)
     fixed = graph.fixed_names
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type == old:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
@@ -17,7 +17,7 @@ from ..blocks.reference import Reference
 from ..errors import BlockError
 from ..feature_map import FeatureMap, float_dtype
 from ..template.template import Template
-from .block_graph import BlockGraph, load
+from .block_graph import BlockGraph, attributes, load
 from .fit_to_site import fitted
 from .shape_check import infer
 
@@ -27,25 +27,30 @@ if TYPE_CHECKING:
 _GRAPH = "graph"
 
 
-class OnnxBlock(Block):
-    """The record holds the graph without its weights; those are in the model, as for every block."""
+class UserBlock(Block):
+    """What the blocks of a user's own have in common: they are called as the user names them, and have no variants."""
 
     paper = "none: a block of the user's own"
+    redrawn = False
+    variant = None
+
+    @property
+    def spelled(self) -> str:
+        return self.reference
+
+
+class OnnxBlock(UserBlock):
+    """The record holds the graph without its weights; those are in the model, as for every block, and in its file."""
+
     formula = "what the ONNX file computes"
     untrained = "does what its file says"
-    redrawn = False  # its weights are those of its file
 
     def __init__(self, graph: BlockGraph, weights: Mapping[str, Array]) -> None:
         self.title = self.reference = graph.label
         self.name = re.sub(r"\W+", "_", Path(graph.label).stem).strip("_").lower() or "block"
-        self.variant = None
         self.values: dict[str, Any] = {_GRAPH: graph.to_text()}
         self._graph = graph
         self._weights = dict(weights)
-
-    @property
-    def spelled(self) -> str:
-        return self._graph.label
 
     @property
     def has_weights(self) -> bool:
@@ -57,16 +62,8 @@ class OnnxBlock(Block):
         return self
 
     def example(self) -> FeatureMap:
-        usual = super().example()
-        batch, channels, height, width = self._graph.shape
-        return FeatureMap(
-            channels or usual.channels,
-            height or usual.height,
-            width or usual.width,
-            self._graph.dtype,
-            batch or 1,
-            usual.label,
-        )
+        own: dict[str, Any] = {name: size for name, size in self._graph.sizes.items() if size}
+        return replace(super().example(), dtype=self._graph.dtype, **own)
 
     def check(self, feature: FeatureMap) -> None:
         self._graph.check(feature)
@@ -118,23 +115,21 @@ def write_graph(t: Template, graph: BlockGraph, weight: Callable[[str], gs.Tenso
     proto = infer(graph.model).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*proto.value_info, *proto.output)}
     tensors: dict[str, gs.Tensor] = {"": gs.Variable.empty(), graph.x.name: t.x}
-    weights, fixed = set(graph.parameters), graph.fixed_names
+    fixed = graph.fixed_names
     constants = {tensor.name: tensor for tensor in proto.initializer}
 
     def tensor(name: str) -> gs.Tensor:
-        if name not in tensors:
-            if name in weights:
-                tensors[name] = weight(name)
-            else:
-                values = numpy_helper.to_array(constants[name])
-                own = float_dtype(constants[name].data_type) is None or name in fixed
-                tensors[name] = t.own(values, name) if own else t.constant(values, name)
+        if name not in tensors and name not in constants:
+            tensors[name] = weight(name)
+        elif name not in tensors:
+            stored = constants[name]
+            own = float_dtype(stored.data_type) is None or name in fixed
+            tensors[name] = (t.own if own else t.constant)(numpy_helper.to_array(stored), name)
         return tensors[name]
 
     for node in proto.node:
-        attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
         types = [kinds.get(name) or t.feature.onnx_type for name in node.output]
-        outputs = t.node(node.op_type, [tensor(name) for name in node.input], types, **attributes)
+        outputs = t.node(node.op_type, [tensor(name) for name in node.input], types, **attributes(node))
         tensors |= {name: output for name, output in zip(node.output, outputs, strict=True) if name}
     output = tensors[proto.output[0].name]
     assert isinstance(output, gs.Variable)

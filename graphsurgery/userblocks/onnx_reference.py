@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from ..feature_map import FeatureMap
+from ..feature_map import Array, numpy_dtype
 from ..runtime.session import session
 from .block_graph import BlockGraph
 from .fit_to_site import with_dtype
@@ -24,23 +24,21 @@ class OnnxReference(nn.Module):
 
     def __init__(self, graph: BlockGraph, dtype: str) -> None:
         super().__init__()
-        self._dtype = dtype
-        self._graph = with_dtype(graph, self._dtype)
+        self._dtype = numpy_dtype(dtype)
+        self._graph = with_dtype(graph, dtype)
         self._session = session(self._graph.model.SerializeToString(), "cpu", optimise=False, threads=1)
-        self._weights: dict[str, np.ndarray[Any, Any]] = {}
+        self._weights: dict[str, Array] = {}
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> _IncompatibleKeys:
         """The weights, by name."""
         known = self._graph.parameters
-        kind = FeatureMap(1, None, None, self._dtype).numpy_dtype
-        self._weights = {name: np.asarray(state_dict[name], kind) for name in known if name in state_dict}
+        self._weights = {name: np.asarray(state_dict[name], self._dtype) for name in known if name in state_dict}
         missing = [name for name in known if name not in state_dict]
         return _IncompatibleKeys(missing, [name for name in state_dict if name not in known])
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W], in the type of x."""
-        array = x.numpy().astype(FeatureMap(1, None, None, self._dtype).numpy_dtype)
-        (result,) = self._session.run({self._graph.x.name: array, **self._weights})
+        (result,) = self._session.run({self._graph.x.name: x.numpy().astype(self._dtype), **self._weights})
         return torch.from_numpy(np.array(result)).to(x.dtype)

@@ -11,22 +11,21 @@ Source of what each version means: https://onnx.ai/onnx/operators/
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, numpy_helper, version_converter
+from onnx.helper import make_node
 
 from ..errors import BlockError
-from .block_graph import BlockGraph, copied, with_nodes
+from .block_graph import BlockGraph, attributes, with_nodes
 from .shape_check import Shape, infer, known_shapes
 
 _SAME_SINCE: dict[str, int] = {
-    **dict.fromkeys(
-        ("Conv", "ConvTranspose", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Shape", "Softplus"), 1
-    ),
-    **dict.fromkeys(("Transpose", "MatMul", "SpaceToDepth", "Softsign", "Not", "LpNormalization"), 1),
+    **dict.fromkeys(("Conv", "ConvTranspose", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Shape"), 1),
+    **dict.fromkeys(("Softplus", "Transpose", "MatMul", "SpaceToDepth", "Softsign", "Not", "LpNormalization"), 1),
     "Concat": 4,
     **dict.fromkeys(("Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "InstanceNormalization", "LeakyRelu"), 6),
     **dict.fromkeys(("Log", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sqrt", "Tanh", "Tile"), 6),
@@ -78,15 +77,14 @@ def _raised(graph: BlockGraph, opset: int) -> BlockGraph:
 
 def _lowered(graph: BlockGraph, opset: int) -> BlockGraph:
     """In an older opset, node by node, as far as is known here."""
-    model = copied(graph.model)
+    model = deepcopy(graph.model)
     change = Change(model, known_shapes(infer(model)), graph.opset, opset)
     nodes = []
     for node in graph.model.graph.node:
         restated = _taken(node, change)
         if restated is None:
-            since = min(
-                each.since_version for each in onnx.defs.get_all_schemas_with_history() if each.name == node.op_type
-            )
+            history = onnx.defs.get_all_schemas_with_history()
+            since = min(each.since_version for each in history if each.name == node.op_type)
             why = f" (ONNX has it from opset {since} on)" if since > opset else ""
             raise _refused(graph, opset, f"its {node.op_type} cannot be said there{why}")
         nodes += restated
@@ -104,18 +102,16 @@ def _refused(graph: BlockGraph, opset: int, reason: str) -> BlockError:
 
 def _taken(node: NodeProto, change: Change) -> list[NodeProto] | None:
     """What the node is in the other opset; None if that is not known here."""
-    before, after = (_schema(node.op_type, version) for version in (change.old, change.new))
-    if before is not None and after is not None and before.since_version == after.since_version:
+    before = onnx.defs.get_schema(node.op_type, change.old, "")
+    after = onnx.defs.get_schema(node.op_type, change.new, "") if onnx.defs.has(node.op_type, change.new, "") else None
+    if after is not None and before.since_version == after.since_version:
         return [node]
     if rule := RULES.get(node.op_type):
         return rule(node, change)
-    since = _SAME_SINCE.get(node.op_type)
-    if before is None or after is None or since is None or change.new < since:
+    known = change.new >= _SAME_SINCE.get(node.op_type, change.old)
+    if not known or after is None or len(node.input) > after.max_input:
         return None
-    if len(node.input) > after.max_input:
-        return None
-    restated = NodeProto()
-    restated.CopyFrom(node)
+    restated = deepcopy(node)
     del restated.attribute[:]
     for attribute in node.attribute:
         if attribute.name in after.attributes:
@@ -125,13 +121,6 @@ def _taken(node: NodeProto, change: Change) -> list[NodeProto] | None:
         if change.new < _LATE_VALUES.get((node.op_type, attribute.s), 0):
             return None
     return [restated]
-
-
-def _schema(operator: str, opset: int) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(operator, opset, "")
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _is_default(attribute: onnx.AttributeProto, schema: onnx.defs.OpSchema) -> bool:
@@ -165,27 +154,16 @@ class Change:
     old: int
     new: int
 
-    def constant(self, name: str) -> list[int] | None:
-        """The whole numbers in a constant; None for what is computed."""
-        for tensor in self.model.graph.initializer:
-            if tensor.name == name:
-                return [int(each) for each in numpy_helper.to_array(tensor).ravel()]
-        return None
-
-    def given(self, node: NodeProto, place: int) -> list[int] | None:
-        """The same for an input of a node that may be absent: [] for that."""
-        name = node.input[place] if len(node.input) > place else ""
-        return self.constant(name) if name else []
-
-    def add(self, name: str, values: Sequence[int]) -> str:
-        """A further constant; returns its name."""
-        self.model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return name
+    def second(self, node: NodeProto) -> list[int] | None:
+        """The whole numbers in the second input of a node; [] where it has none, None for what is computed."""
+        if not any(node.input[1:2]):
+            return []
+        tensor = next((each for each in self.model.graph.initializer if each.name == node.input[1]), None)
+        return None if tensor is None else [int(each) for each in numpy_helper.to_array(tensor).ravel()]
 
     def rank(self, name: str) -> int | None:
         """Number of dimensions of a tensor."""
-        shape = self.shapes.get(name)
-        return None if shape is None else len(shape)
+        return len(self.shapes[name]) if name in self.shapes else None
 
     def counted(self, axes: Sequence[int], rank: int | None) -> list[int] | None:
         """Axes as the new opset counts them, in order up to then (older inference takes that for granted); None if that
@@ -202,72 +180,65 @@ Restated = list[NodeProto] | None
 """what stands for a node in the other opset; None if that is not known here"""
 
 
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    return {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-
-
 def _with_axes(node: NodeProto, change: Change) -> Restated:
-    moved, attributes = _AXES_AS_INPUT[node.op_type], _attributes(node)
+    moved, values = _AXES_AS_INPUT[node.op_type], attributes(node)
     if change.new >= moved:
         return [node]
-    noop = attributes.pop("noop_with_empty_axes", 0)
-    axes = change.given(node, 1) if change.old >= moved else attributes.pop("axes", [])
+    noop = values.pop("noop_with_empty_axes", 0)
+    axes = change.second(node) if change.old >= moved else values.pop("axes", [])
     rank = change.rank(node.output[0] if node.op_type == "Unsqueeze" else node.input[0])
     axes = None if axes is None else change.counted(axes, rank)
     if axes is None or (noop and not axes):
         return None
     if axes:
-        attributes["axes"] = axes
-    return [onnx.helper.make_node(node.op_type, node.input[:1], node.output, **attributes)]
+        values["axes"] = axes
+    return [make_node(node.op_type, node.input[:1], node.output, **values)]
 
 
 def _split(node: NodeProto, change: Change) -> Restated:
-    attributes = _attributes(node)
-    sizes = change.given(node, 1) if change.old >= _SPLIT_AS_INPUT else attributes.pop("split", [])
-    axis = change.counted([attributes.pop("axis", 0)], change.rank(node.input[0]))
-    count = attributes.pop("num_outputs", None)
+    values = attributes(node)
+    sizes = change.second(node) if change.old >= _SPLIT_AS_INPUT else values.get("split", [])
+    axis = change.counted([values.get("axis", 0)], change.rank(node.input[0]))
+    count = values.get("num_outputs")
     if sizes is None or axis is None:
         return None
     if count is not None:  # the last part may be smaller than the others; before, all are of one size
-        shape = change.shapes.get(node.input[0])
-        size = shape[axis[0]] if shape is not None else None
+        size = change.shapes[node.input[0]][axis[0]] if node.input[0] in change.shapes else None
         if size is None:
             return None
         part = -(-size // count)
         sizes = [part] * (count - 1) + [size - part * (count - 1)] if size % count else []
-    inputs = [node.input[0]]
-    if sizes and change.new >= _SPLIT_AS_INPUT:
-        inputs.append(change.add(f"{node.output[0]}.split", sizes))
-    elif sizes:
-        attributes["split"] = sizes
-    return [onnx.helper.make_node("Split", inputs, node.output, axis=axis[0], **attributes)]
+    if not sizes or change.new < _SPLIT_AS_INPUT:
+        return [make_node("Split", node.input[:1], node.output, axis=axis[0], split=sizes or None)]
+    name = f"{node.output[0]}.split"
+    change.model.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), name))
+    return [make_node("Split", [node.input[0], name], node.output, axis=axis[0])]
 
 
 def _softmax(node: NodeProto, change: Change) -> Restated:
     rank = change.rank(node.input[0])
     if rank is None:
         return None
-    axis = _attributes(node).get("axis", -1 if change.old >= _ONE_AXIS else 1) % rank
+    axis = attributes(node).get("axis", -1 if change.old >= _ONE_AXIS else 1) % rank
     if axis == rank - 1 or change.new >= _ONE_AXIS or change.old < _ONE_AXIS:
-        return [onnx.helper.make_node(node.op_type, node.input, node.output, axis=axis)]
+        return [make_node(node.op_type, node.input, node.output, axis=axis)]
     order = [place for place in range(rank) if place != axis] + [axis]
     back = [order.index(place) for place in range(rank)]
     last, result = f"{node.output[0]}.last", f"{node.output[0]}.result"
     return [
-        onnx.helper.make_node("Transpose", node.input, [last], perm=order),
-        onnx.helper.make_node(node.op_type, [last], [result], axis=rank - 1),
-        onnx.helper.make_node("Transpose", [result], node.output, perm=back),
+        make_node("Transpose", node.input, [last], perm=order),
+        make_node(node.op_type, [last], [result], axis=rank - 1),
+        make_node("Transpose", [result], node.output, perm=back),
     ]
 
 
 def _reshape(node: NodeProto, change: Change) -> Restated:
     """A 0 copies a size, unless ``allowzero`` is set; without a 0 that says nothing."""
-    attributes = _attributes(node)
-    if attributes.pop("allowzero", 0):
-        wanted = change.constant(node.input[1])
+    if attributes(node).get("allowzero"):
+        wanted = change.second(node)
         if wanted is None or 0 in wanted:
             return None
-    return [onnx.helper.make_node("Reshape", node.input, node.output, **attributes)]
+    return [make_node("Reshape", node.input, node.output)]
 
 
 def _hardswish(node: NodeProto, change: Change) -> Restated:
@@ -276,8 +247,8 @@ def _hardswish(node: NodeProto, change: Change) -> Restated:
         return [node]
     gate = f"{node.output[0]}.gate"
     return [
-        onnx.helper.make_node("HardSigmoid", node.input, [gate], alpha=1 / 6, beta=0.5),
-        onnx.helper.make_node("Mul", [node.input[0], gate], node.output),
+        make_node("HardSigmoid", node.input, [gate], alpha=1 / 6, beta=0.5),
+        make_node("Mul", [node.input[0], gate], node.output),
     ]
 
 

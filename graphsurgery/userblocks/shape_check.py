@@ -14,20 +14,22 @@ from math import prod
 import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 
+from .block_graph import BlockGraph, attributes
+
 Shape = list[int | None]
 _Shapes = Sequence[Shape | None]
 """of the inputs of a node, in order; None for one that is not known at all"""
 
 
-def misfit(model: ModelProto) -> str:
+def misfit(graph: BlockGraph) -> str:
     """Why the nodes of a graph cannot work on the shapes that arrive at them; "" if nothing speaks against it."""
     try:
-        shapes = known_shapes(infer(model, strict=True))
+        shapes = known_shapes(infer(graph.model, strict=True))
     except onnx.shape_inference.InferenceError as error:
         return _in_short(str(error))
-    for node in model.graph.node:
+    for node in graph.model.graph.node:
         rule = _RULES.get(node.op_type)
-        reason = rule(node, [shapes.get(name) for name in node.input], model) if rule else ""
+        reason = rule(node, [shapes.get(name) for name in node.input], graph) if rule else ""
         if reason:
             return f"{node.op_type}: {reason}"
     return ""
@@ -70,12 +72,8 @@ def _at(shapes: _Shapes, place: int, axis: int) -> int | None:
     return shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
 
 
-def _attribute(node: NodeProto, name: str, default: int) -> int:
-    return next((int(each.i) for each in node.attribute if each.name == name), default)
-
-
-def _convolution(node: NodeProto, shapes: _Shapes, model: ModelProto) -> str:
-    group = _attribute(node, "group", 1)
+def _convolution(node: NodeProto, shapes: _Shapes, graph: BlockGraph) -> str:
+    group = attributes(node).get("group", 1)
     makes, takes = _at(shapes, 1, 0), _at(shapes, 1, 1)
     takes = takes * group if takes is not None else None
     if node.op_type == "ConvTranspose":
@@ -86,16 +84,15 @@ def _convolution(node: NodeProto, shapes: _Shapes, model: ModelProto) -> str:
     return f"its bias has {bias} elements for {makes} channels" if _differ(bias, makes) else ""
 
 
-def _normalisation(node: NodeProto, shapes: _Shapes, model: ModelProto) -> str:
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    per_group = node.op_type == "GroupNormalization" and version < 21
-    arriving = _attribute(node, "num_groups", 1) if per_group else _at(shapes, 0, 1)
+def _normalisation(node: NodeProto, shapes: _Shapes, graph: BlockGraph) -> str:
+    per_group = node.op_type == "GroupNormalization" and graph.opset < 21
+    arriving = attributes(node).get("num_groups", 1) if per_group else _at(shapes, 0, 1)
     wrong = next((size for size in (_at(shapes, 1, 0), _at(shapes, 2, 0)) if _differ(size, arriving)), None)
     what = "groups" if per_group else "channels"
     return "" if wrong is None else f"its weights are for {wrong} {what}, and {arriving} arrive"
 
 
-def _broadcast_to_first(node: NodeProto, shapes: _Shapes, model: ModelProto) -> str:
+def _broadcast_to_first(node: NodeProto, shapes: _Shapes, graph: BlockGraph) -> str:
     """PRelu and LayerNormalization: what comes second is stretched to the first, and never the other way round."""
     x, *others = shapes
     if x is None:
@@ -107,25 +104,22 @@ def _broadcast_to_first(node: NodeProto, shapes: _Shapes, model: ModelProto) -> 
     return ""
 
 
-def _reshape(node: NodeProto, shapes: _Shapes, model: ModelProto) -> str:
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+def _reshape(node: NodeProto, shapes: _Shapes, graph: BlockGraph) -> str:
+    constants = {tensor.name: tensor for tensor in graph.model.graph.initializer}
     before = shapes[0]
     if before is None or None in before or node.input[1] not in constants:
         return ""
     wanted = numpy_helper.to_array(constants[node.input[1]]).ravel().tolist()
-    copies = not _attribute(node, "allowzero", 0)
+    copies = not attributes(node).get("allowzero")
     after = [before[i] if not size and copies and i < len(before) else size for i, size in enumerate(wanted)]
     if -1 in after or prod(size or 0 for size in before) == prod(size or 0 for size in after):
         return ""  # with a -1 in it, ONNX looks itself
     return f"{before} cannot be seen as {after}"
 
 
-_RULES: dict[str, Callable[[NodeProto, _Shapes, ModelProto], str]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _convolution,
-    "InstanceNormalization": _normalisation,
-    "GroupNormalization": _normalisation,
-    "PRelu": _broadcast_to_first,
-    "LayerNormalization": _broadcast_to_first,
+_RULES: dict[str, Callable[[NodeProto, _Shapes, BlockGraph], str]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose"), _convolution),
+    **dict.fromkeys(("InstanceNormalization", "GroupNormalization"), _normalisation),
+    **dict.fromkeys(("PRelu", "LayerNormalization"), _broadcast_to_first),
     "Reshape": _reshape,
 }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,35 +18,29 @@ from ..template.template import Template
 from .block_graph import split
 from .constructor import EPSILON, Constructor
 from .importing import NO_TRUST, Trust
-from .onnx_block import write_graph
+from .onnx_block import UserBlock, write_graph
 
 if TYPE_CHECKING:
     import torch
 
 
-class TorchBlock(Block):
+class TorchBlock(UserBlock):
     """The block ``package.module:Class``; ``settings`` are the arguments of the constructor that the user gave.
 
     ``bn_eps``, unless the constructor has an argument of that name, is set on every BatchNorm2d after it. The module is
-    imported when the block is first used, and only where ``trust`` names it: MissingDependency otherwise.
+    imported when the block is first used, and only where ``trust`` names it: MissingDependency otherwise. Every set of
+    weights is an export of its own, which takes seconds.
     """
 
-    paper = "none: a block of the user's own"
     formula = "what the module computes"
     untrained = "does what its initialisation says"
-    redrawn = False  # every set of weights is an export of its own, which takes seconds
 
     def __init__(self, path: str, settings: Mapping[str, object], trust: Trust = NO_TRUST) -> None:
         self.reference = path
         self.title = path.partition(":")[2]
         self.name = self.title.lower()
-        self.variant = None
         self.values: dict[str, Any] = {key: _literal(value) for key, value in settings.items()}
         self._trust = trust
-
-    @property
-    def spelled(self) -> str:
-        return self.reference
 
     @property
     def has_weights(self) -> bool:
@@ -77,10 +70,10 @@ class TorchBlock(Block):
         from .export import exported  # imports torch
 
         module = self.module(t.feature)
-        keys = list(_floats(module))
-        load_weights(module, {key: t.values(key) for key in keys})
+        weights = {key: t.values(key) for key in _floats(module)}
+        load_weights(module, weights)
         graph, constants = split(exported(module, t.feature, t.opset, self.spelled), self.spelled)
-        owner = _owners({key: t.values(key) for key in keys}, constants)
+        owner = _owners(weights, constants)
 
         def weight(name: str) -> gs.Tensor:
             return t.weight(owner[name]) if name in owner else t.constant(constants[name], name.replace(":", "_"))
@@ -100,25 +93,22 @@ class TorchBlock(Block):
         """The module as its constructor makes it from a seed; torch's own generator is left as it was."""
         constructor = self._constructor()
         arguments = constructor.arguments(self.values, feature.channels)
+        import torch  # which the module named needs
+
         try:
-            with _seeded(seed):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
                 module: torch.nn.Module = constructor.found(**arguments).eval()
         except Exception as error:  # whatever the user's code raises
             call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
             raise BlockError(f"{self.spelled}({call}) fails: {' '.join(str(error).split())}") from None
         eps = self.values.get(EPSILON)
         if eps is not None and EPSILON not in arguments:
-            _set_epsilon(module, float(eps))
+            for part in module.modules():
+                if isinstance(part, torch.nn.BatchNorm2d):
+                    part.eps = float(eps)
         module.sharp = True  # type: ignore[assignment]  # so that parity allows for how it multiplies rounding errors
         return module
-
-
-def _set_epsilon(module: torch.nn.Module, eps: float) -> None:
-    import torch
-
-    for part in module.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.eps = eps
 
 
 def _literal(value: object) -> object:
@@ -151,12 +141,3 @@ def _owners(weights: Mapping[str, Array], constants: Mapping[str, Array]) -> dic
 
 def _equal(weight: Array, constant: Array) -> bool:
     return weight.shape == constant.shape and np.array_equal(weight.astype(constant.dtype), constant)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

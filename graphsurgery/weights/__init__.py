@@ -11,8 +11,8 @@ blocks that are in a model.
 
 from __future__ import annotations
 
-from .checkpoint import Checkpoint
-from .fit import Fitted, fit, fitted, part
+from .checkpoint import Checkpoint, Fitted
+from .fit import fitted, part
 from .read import read, split
 
-__all__ = ["Checkpoint", "Fitted", "fit", "fitted", "part", "read", "split"]
+__all__ = ["Checkpoint", "Fitted", "fitted", "part", "read", "split"]

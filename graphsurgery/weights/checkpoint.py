@@ -1,4 +1,4 @@
-"""What a file of trained weights holds, whatever its format."""
+"""What a file of trained weights holds, whatever its format, and what a block is with weights out of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..blocks.block import Array
+from ..blocks.block import Array, Block
 from ..errors import WeightsError
-from ..messages import listed
+from ..messages import closest, listed
 
 _WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
 """What DataParallel, torch.compile, and trainers that keep a model as an attribute put before its keys."""
@@ -48,20 +48,22 @@ class Checkpoint:
         """
         starts = self._starts(prefix)
         arrays: Mapping[str, Array] = _without(self.arrays, starts)
-        if not arrays and prefix and prefix.strip(".") not in self.inserted:
-            starts = listed(dict.fromkeys(key.rpartition(".")[0] or key for key in self.arrays))
+        inner = prefix.strip(".")
+        here = {"": self.inserted[inner]} if inner in self.inserted else {}
+        if not arrays and prefix and not here:
+            places = dict.fromkeys(key.rpartition(".")[0] or key for key in self.arrays)
+            known = listed(places) or "nothing: it is empty"
             raise WeightsError(
-                f"{self.name} has no weights under {prefix!r}; its keys start with {starts or 'nothing: it is empty'}"
+                f"{self.name} has no weights under {prefix!r}; its keys start with {known}",
+                candidates=closest(prefix, places),
             )
         for key, values in arrays.items():
             if not _is_numeric(values):
                 raise WeightsError(f"{key} in {self.name} holds {values.dtype} values, not numbers")
-        name = self.name + (f":{prefix}" if prefix else "")
         epsilons = {key.removeprefix("."): eps for key, eps in _without(self.epsilons, starts.rstrip(".")).items()}
-        here = {"": self.inserted[prefix.strip(".")]} if prefix.strip(".") in self.inserted else {}
         return replace(
             self,
-            name=name,
+            name=self.name + (f":{prefix}" if prefix else ""),
             arrays=arrays,
             epsilons=epsilons,
             inserted=here,
@@ -73,14 +75,23 @@ class Checkpoint:
     def _starts(self, prefix: str) -> str:
         """What the keys under a prefix really start with."""
         if not prefix.strip("."):
-            around = [word for word in _AROUND_ALL if self.arrays and all(key.startswith(word) for key in self.arrays)]
-            return around[0] if around else ""
+            around = (word for word in _AROUND_ALL if self.arrays and all(key.startswith(word) for key in self.arrays))
+            return next(around, "")
         start = prefix.strip(".") + "."
         if any(key.startswith(start) for key in self.arrays):
             return start
         wrapped = re.compile(_WRAPPERS + re.escape(start))
         found = {match.group() for key in self.arrays if (match := wrapped.match(key))}
         return min(found, key=len) if found else start
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A block as the weights want it, its parameters by official key, and what the user should know."""
+
+    block: Block
+    arrays: dict[str, Array]
+    warnings: tuple[str, ...]
 
 
 def _without(entries: Mapping[str, Any], start: str) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ..feature_map import Array
 from .exported_graph import RESHAPING, ExportedGraph
 
-Array = np.ndarray[Any, Any]
 _ON_THE_WAY = RESHAPING | {"Mul", "Div", "Cast", "Split", "Slice", "Gather"}
 """Between a linear layer and the product that it goes into."""
 

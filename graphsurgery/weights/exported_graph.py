@@ -23,8 +23,10 @@ def named_by_exporter(name: str) -> bool:
 class ExportedGraph:
     """The main graph of a model, with the module of each node."""
 
-    def __init__(self, index: GraphIndex, floats: set[str], tensor: Callable[[str], Array]) -> None:
-        """``floats``: names of the initializers that can be weights; ``tensor`` reads one, or a Constant."""
+    def __init__(
+        self, index: GraphIndex, floats: dict[str, Callable[[], Array]], tensor: Callable[[str], Array]
+    ) -> None:
+        """``floats``: the initializers that can be weights, read when called; ``tensor`` reads any, or a Constant."""
         self.index, self.floats, self.tensor = index, floats, tensor
         self.tree = ModuleTree(index)
 
@@ -39,9 +41,8 @@ class ExportedGraph:
 
     def only_consumer(self, node_index: int) -> int | None:
         """The one node that consumes what a node produces; None if there is none, or several."""
-        consumers = [
-            each for name in self.index.nodes[node_index].output for each in self.index.consumers.get(name, ())
-        ]
+        outputs = self.index.nodes[node_index].output
+        consumers = [each for name in outputs for each in self.index.consumers.get(name, ())]
         return consumers[0] if len(consumers) == 1 else None
 
     def is_constant(self, name: str, value: float) -> bool:

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-
-from ..blocks.block import Block
+from ..blocks.block import Array, Block
 from ..errors import BlockError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
 from . import hints, refold, variants
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Fitted
 from .settings_conflict import check_overruled, resolve_settings
 
-Array = np.ndarray[Any, Any]
 _IGNORED = "num_batches_tracked"
 _EPSILON = "bn_eps"
 _OF_ULTRALYTICS = 1e-3
 _MOST = 12
-_NOTHING: Mapping[str, object] = {}
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A block as the weights want it, its parameters by official key, and what the user should know."""
-
-    block: Block
-    arrays: dict[str, Array]
-    warnings: tuple[str, ...]
-
-    @property
-    def pair(self) -> tuple[Block, dict[str, Array]]:
-        """The block and its parameters alone."""
-        return self.block, self.arrays
 
 
 def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> Checkpoint:
@@ -43,7 +24,8 @@ def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> C
     try:
         return whole.under(prefix)
     except WeightsError as error:
-        raise WeightsError(f"{error}{hints.places_hint(block, feature, whole)}") from None
+        places, hint = hints.places(block, feature, whole)
+        raise WeightsError(f"{error.message}{hint}", candidates=places or error.candidates) from None
 
 
 def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Fitted:
@@ -59,11 +41,10 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
     try:
         result = _fit(block, feature, part, given)
     except WeightsError as error:
-        raise WeightsError(f"{error}{hints.hint(block, feature, part)}") from None
+        candidates, hint = hints.alternatives(block, feature, part)
+        raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
-    notes += variants.find_others(
-        result.pair, feature, keys, part.name, lambda other: _fit(other, feature, part, {}).pair
-    )
+    notes += variants.find_others(result, feature, keys, part.name, lambda other: _fit(other, feature, part, {}))
     return replace(result, warnings=(*notes, *result.warnings))
 
 
@@ -99,25 +80,19 @@ def _with_epsilon(block: Block, part: Checkpoint, given: Mapping[str, object]) -
     return block, []
 
 
-def fit(
-    block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source: str, asked: Mapping[str, object] = _NOTHING
-) -> tuple[Block, dict[str, Array]]:
+def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str, object]) -> Fitted:
     """The block with the hyper-parameters that the weights imply, and the weights by official key.
 
     ``asked`` are the hyper-parameters that the user gave. WeightsError, in the user's terms, for a missing, extra or
     mis-shaped key, and for weights that contradict the user.
     """
-    return _fit(block, feature, Checkpoint(source, arrays), asked).pair
-
-
-def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str, object]) -> Fitted:
     given = _by_official_key(block, part)
     try:
         inferred = block.settings_from_weights({k: tuple(v.shape) or (1,) for k, (_, v) in given.items()})
         block = resolve_settings(block, feature, inferred, asked, part.name)
         block.check(feature)
     except BlockError as error:
-        raise WeightsError(f"the weights in {part.name} do not fit: {error}") from None
+        raise WeightsError(f"the weights in {part.name} do not fit: {error.message}") from None
     wanted, notes = block.parameters(feature), list[str]()
     if part.exported:
         places = refold.placed(wanted, given)
@@ -155,7 +130,7 @@ def _by_official_key(block: Block, part: Checkpoint) -> refold.Given:
 
 def _shaped(block: Block, feature: FeatureMap, key: str, values: Array, shape: tuple[int, ...]) -> Array:
     """The array in the wanted shape: a linear layer's [o, i] is a 1x1 convolution's [o, i, 1, 1]."""
-    if _squeezed(values.shape) == _squeezed(shape) and values.size == int(np.prod(shape)):
+    if _squeezed(values.shape) == _squeezed(shape):
         return values.reshape(shape)
     made_for = _channels_of(block, feature, key, values.shape, shape)
     if made_for is not None:
@@ -166,10 +141,9 @@ def _shaped(block: Block, feature: FeatureMap, key: str, values: Array, shape: t
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    last = len(shape)
-    while last > 1 and shape[last - 1] == 1:
-        last -= 1
-    return shape[:last]
+    """A shape without the sizes of 1 at its end."""
+    last = max((axis for axis, size in enumerate(shape) if size != 1), default=0)
+    return shape[: last + 1]
 
 
 def _channels_of(
@@ -185,7 +159,6 @@ def _channels_of(
             shapes = block.parameters(other)
         except (BlockError, ValueError):
             continue
-        official = block.official_key(key)
-        if official in shapes and _squeezed(shapes[official]) == _squeezed(found):
+        if _squeezed(shapes.get(block.official_key(key), ())) == _squeezed(found):
             return size
     return None

@@ -14,22 +14,25 @@ from .checkpoint import Checkpoint
 _MOST = 4
 
 
-def hint(block: Block, feature: FeatureMap, part: Checkpoint) -> str:
-    """A clause to put after "... does not fit"; "" if nothing is found, or the keys fit and only the shapes do not."""
+def alternatives(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[list[str], str]:
+    """What to give instead, and a clause that says so after "... does not fit".
+
+    Nothing and "" where nothing is found, or where the keys fit and only the shapes do not.
+    """
     if not part.arrays or keys_fit(block, feature, part.arrays):
-        return ""
-    others = [each for each in _alternatives(block) if keys_fit(each, feature, part.arrays)]
+        return [], ""
+    others = [each.spelled for each in _others(block) if keys_fit(each, feature, part.arrays)]
     if others:
-        return f"; its keys look like those of {listed([each.spelled for each in others], _MOST, ' or')}"
-    return places_hint(block, feature, part.whole or part)
+        return others, f"; its keys look like those of {listed(others, _MOST, ' or')}"
+    return places(block, feature, part.whole or part)
 
 
-def places_hint(block: Block, feature: FeatureMap, whole: Checkpoint) -> str:
-    """A clause that names the prefixes in a file under which the block's keys lie; "" if there are none."""
+def places(block: Block, feature: FeatureMap, whole: Checkpoint) -> tuple[list[str], str]:
+    """The prefixes in a file under which the block's keys lie, and a clause that names them; "" if there are none."""
     found = {place for place, arrays in _groups(whole.arrays).items() if keys_fit(block, feature, arrays)}
     found |= {name for name, (module, _) in whole.inserted.items() if module == block.spelled}
-    places = sorted(place for place in found if not any(place.startswith(f"{outer}.") for outer in found))
-    return f"; weights that look like {block.spelled} lie under {listed(places, _MOST, ' and')}" if places else ""
+    outer = sorted(place for place in found if not any(place.startswith(f"{other}.") for other in found))
+    return outer, f"; weights that look like {block.spelled} lie under {listed(outer, _MOST, ' and')}" if outer else ""
 
 
 def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> bool:
@@ -44,7 +47,7 @@ def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> 
     return bool(wanted) and wanted.keys() == given.keys()
 
 
-def _alternatives(block: Block) -> Iterator[Block]:
+def _others(block: Block) -> Iterator[Block]:
     """Every other block, and the other variants of this one."""
     for each in all_blocks().values():
         for variant in each.variants or (None,):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from ..errors import MissingDependency, WeightsError
 from ..userblocks import NO_TRUST, Trust
 from . import onnx_file, torch_file
 from .checkpoint import Checkpoint
-
-Array = np.ndarray[Any, Any]
 
 
 def split(spec: str) -> tuple[Path, str]:
@@ -68,10 +65,7 @@ def _npz(path: Path) -> Checkpoint:
 _READERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".safetensors": _safetensors,
     ".npz": _npz,
-    ".pt": torch_file.read,
-    ".pth": torch_file.read,
-    ".tar": torch_file.read,  # model_best.pth.tar of timm and of torch's own examples: not a tar archive
-    ".ckpt": torch_file.read,
-    ".bin": torch_file.read,
+    # model_best.pth.tar of timm and of torch's own examples is not a tar archive
+    **dict.fromkeys((".pt", ".pth", ".tar", ".ckpt", ".bin"), torch_file.read),
 }
 _ONNX = ".onnx"

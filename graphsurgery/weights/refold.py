@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from ..blocks.block import Block
+from ..blocks.block import Array, Block
 
-Array = np.ndarray[Any, Any]
 Given = dict[str, tuple[str, Array]]
 """official key -> (key in the file, values)"""
 Shapes = Mapping[str, tuple[int, ...]]

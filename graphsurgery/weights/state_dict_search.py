@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from . import inert_unpickler
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,8 +38,6 @@ def find(value: object, depth: int = 0) -> State | None:
     its place. (Keys that are numbers are those of an optimiser's state.)
     """
     import torch
-
-    from . import inert_unpickler
 
     if isinstance(value, inert_unpickler.Inert):
         tensors = inert_unpickler.state_dict(value)

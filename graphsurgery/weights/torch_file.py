@@ -8,19 +8,18 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import MissingDependency, WeightsError
+from ..feature_map import Array
 from ..messages import listed
 from . import inert_unpickler, state_dict_search
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import torch
-
-Array = np.ndarray[Any, Any]
 
 _BUILT_BY_ULTRALYTICS = re.compile(r"(?:module\.)?(?:model\.)+0\.bn\.running_var")
 _MOST = 12

@@ -180,6 +180,9 @@ def test_arguments_of_the_constructor(package: Path) -> None:
     assert refused("Gate", settings={"ratio": 2}) == (
         "attention_of_mine:Gate has no argument 'ratio'; it has c1, c2, reduction, act"
     )
+    with pytest.raises(BlockError) as error:
+        put("Gate", settings={"reductions": 2})
+    assert error.value.candidates == ("reduction",)
     assert refused("Attention") == "attention_of_mine:Attention needs heads: use settings={'heads': VALUE}"
     assert "fails" in refused("Gate", settings={"reduction": 0})
     assert refused("Gate", settings={"c1": 8, "c2": 8}).startswith(

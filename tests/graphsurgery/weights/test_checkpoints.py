@@ -349,6 +349,21 @@ def test_prefixes_that_fit_are_named(tmp_path: Path) -> None:
     assert "and 4 more, which the block does not" in refused(tmp_path / "w.pt", "se")
 
 
+def test_what_fits_instead_is_a_candidate(tmp_path: Path) -> None:
+    torch.save({"model": detector(nam(), se(), nam(seed=1))}, tmp_path / "w.pt")
+    torch.save(nam().state_dict(), tmp_path / "nam.pt")
+    torch.save({"backbone.attn.scale": torch.ones(1)}, tmp_path / "other.pt")
+    for file, module, candidates in (
+        ("w.pt:model.9.attn", "nam", ("model.0.attn", "model.2.attn")),
+        ("w.pt", "se", ("model.1.attn",)),
+        ("nam.pt", "se", ("nam[channel]",)),
+        ("other.pt:backbone.atn", "se", ("backbone.attn",)),
+    ):
+        with pytest.raises(WeightsError) as error:
+            put(tmp_path / file, module)
+        assert error.value.candidates == candidates
+
+
 def test_the_weights_of_another_block(tmp_path: Path) -> None:
     torch.save(nam().state_dict(), tmp_path / "w.pt")
     assert refused(tmp_path / "w.pt", "se").endswith("; its keys look like those of nam[channel]")

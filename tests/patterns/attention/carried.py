@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphsurgery import weights
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import Built, Settings, build, feature_map
 from tests.patterns.attention.verdicts import assert_close
 
@@ -21,7 +21,7 @@ def inserted(
     """A template with the weights of another module, as ``--weights`` reads them."""
     feature = feature_map(channels, 13, 21, batch=2)
     arrays = {key: value.detach().numpy() for key, value in state.items()}
-    block, given = weights.fit(make_block(spelled, settings), feature, arrays, "a file")
+    block, given = fit(make_block(spelled, settings), feature, arrays)
     return build(spelled, block.values, feature, weights=given, target=target)
 
 

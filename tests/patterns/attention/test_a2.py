@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphsurgery import weights
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees
 
@@ -32,7 +32,7 @@ def test_the_attention_is_over_positions_and_maps_not_over_the_batch() -> None:
 def test_widths_follow_from_the_weights() -> None:
     feature = feature_map(8)
     given = random_weights(make_block("a2", {"c_m": 3, "c_n": 5}), feature)
-    block, _ = weights.fit(make_block("a2"), feature, given, "a file")
+    block, _ = fit(make_block("a2"), feature, given)
     assert block.values == {"c_m": 3, "c_n": 5}
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 SPATIAL = ["Conv", "Relu"]
@@ -65,5 +65,5 @@ def test_hidden_width() -> None:
     feature = feature_map(24)
     for spelled in ("bam", "bam[cv-attention]"):
         given = random_weights(make_block(spelled, {"hidden": 5}), feature)
-        block, _ = weights.fit(make_block(spelled), feature, given, "a file")
+        block, _ = fit(make_block(spelled), feature, given)
         assert block.values["hidden"] == 5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 PLAIN = ["AveragePool", "Conv", "Conv", "Conv", "Conv", "Sigmoid", "Mul"]
@@ -59,7 +59,7 @@ def test_keys_of_ports_and_kernels_from_the_weights(spelled: str) -> None:
     given = random_weights(make_block(spelled, {"h_kernel_size": 7, "v_kernel_size": 13}), feature)
     renamed = {key.replace("_conv.conv.", "_conv."): values for key, values in given.items()}
     assert "h_conv.weight" in renamed
-    block, fitted = weights.fit(make_block(spelled), feature, renamed, "a file")
+    block, fitted = fit(make_block(spelled), feature, renamed)
     assert (block.values["h_kernel_size"], block.values["v_kernel_size"]) == (7, 13)
     assert {key: values.tolist() for key, values in fitted.items()} == {k: v.tolist() for k, v in given.items()}
 

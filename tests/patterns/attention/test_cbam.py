@@ -9,10 +9,10 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted, trained
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 CHANNEL = ["ReduceMean", "ReduceMax", "Conv", "Conv", "Relu", "Relu", "Add", "Conv", "Sigmoid", "Mul"]
@@ -137,7 +137,7 @@ def test_keys_of_yolo_ports(fc: str, conv: str) -> None:
         key.replace("channel_attention.fc", fc).replace("spatial_attention.conv1", conv): value
         for key, value in given.items()
     }
-    block, fitted = weights.fit(make_block("cbam[yolo-port]"), feature, renamed, "a file")
+    block, fitted = fit(make_block("cbam[yolo-port]"), feature, renamed)
     assert block.values["hidden"] == 3
     assert {key: value.tolist() for key, value in fitted.items()} == {k: v.tolist() for k, v in given.items()}
 
@@ -148,7 +148,7 @@ def test_weights_of_another_source_are_refused() -> None:
     for given, wanted in (("timm", "ultralytics"), ("yolo-port", "cv-attention"), ("ultralytics", "yolo-port")):
         arrays = random_weights(make_block(f"cbam[{given}]"), feature)
         with pytest.raises(WeightsError, match="lacks"):
-            weights.fit(make_block(f"cbam[{wanted}]"), feature, arrays, "a file")
+            fit(make_block(f"cbam[{wanted}]"), feature, arrays)
 
 
 def test_the_published_start_halves_behind_the_channel_gate() -> None:

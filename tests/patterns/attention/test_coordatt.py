@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 
@@ -77,7 +77,7 @@ def test_keys_of_the_older_copy() -> None:
     given = random_weights(make_block("coordatt"), feature)
     renamed = {key.replace("conv_h", "conv2").replace("conv_w", "conv3"): values for key, values in given.items()}
     renamed["bn1.num_batches_tracked"] = np.array(3)
-    _, fitted = weights.fit(make_block("coordatt"), feature, renamed, "a file")
+    _, fitted = fit(make_block("coordatt"), feature, renamed)
     assert {key: values.tolist() for key, values in fitted.items()} == {k: v.tolist() for k, v in given.items()}
 
 

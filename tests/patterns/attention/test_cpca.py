@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Stepwise
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees
 
@@ -28,7 +28,7 @@ def test_the_shared_convolution_stands_in_the_model_once() -> None:
 def test_the_hidden_width_follows_from_the_weights() -> None:
     feature = feature_map(16)
     given = random_weights(make_block("cpca", {"hidden": 5}), feature)
-    block, _ = weights.fit(make_block("cpca"), feature, given, "a file")
+    block, _ = fit(make_block("cpca"), feature, given)
     assert block.values["hidden"] == 5
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import evaluators
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.test_templates import check
 from tests.patterns.attention.verdicts import assert_agrees, assert_tensorrt_friendly
@@ -70,7 +70,7 @@ def test_keys_of_ports(names: tuple[str, str]) -> None:
     feature = feature_map(32)
     given = random_weights(make_block("ela[base]"), feature)
     renamed = {names[key.startswith("gn")] + "." + key.partition(".")[2]: values for key, values in given.items()}
-    _, fitted = weights.fit(make_block("ela"), feature, renamed, "a file")
+    _, fitted = fit(make_block("ela"), feature, renamed)
     assert {key: values.tolist() for key, values in fitted.items()} == {k: v.tolist() for k, v in given.items()}
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import Array, build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_close
 
@@ -72,10 +72,10 @@ def test_no_shape_is_computed_at_a_dynamic_site_either() -> None:
 def test_the_factor_is_read_off_the_weights() -> None:
     feature = feature_map(64)
     given = random_weights(make_block("ema", {"factor": 8}), feature)
-    block, _ = weights.fit(make_block("ema"), feature, given, "a file")
+    block, _ = fit(make_block("ema"), feature, given)
     assert block.parameters(feature)["conv1x1.weight"] == (8, 8, 1, 1)
     with pytest.raises(WeightsError, match="has 60 channels, which groups of 8 channels does not divide"):
-        weights.fit(make_block("ema"), feature_map(60), given, "a file")
+        fit(make_block("ema"), feature_map(60), given)
 
 
 @pytest.mark.parametrize(("channels", "factor"), [(48, 32), (16, 32), (20, 8)])
@@ -93,7 +93,7 @@ def test_a_running_average_is_told_apart_by_its_settings(name: str) -> None:
 def test_a_running_average_is_told_apart_by_its_weights() -> None:
     state = {"ema.model.0.conv.weight": np.zeros((4, 3, 3, 3)), "updates": np.array([7])}
     with pytest.raises(WeightsError, match="exponential moving average"):
-        weights.fit(make_block("ema"), feature_map(64), state, "a file")
+        fit(make_block("ema"), feature_map(64), state)
 
 
 def test_groups_of_one_channel_are_warned_of() -> None:

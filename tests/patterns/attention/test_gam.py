@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 PLAIN = ["Conv", "Relu", "Conv", "Mul", "Conv", "Relu", "Conv", "Sigmoid", "Mul"]
@@ -68,7 +68,7 @@ def test_a_grouped_fork(target: str) -> None:
 def test_the_reduction_is_read_off_the_weights() -> None:
     feature = feature_map(24)
     given = random_weights(make_block("gam", {"reduction": 6}), feature)
-    block, _ = weights.fit(make_block("gam"), feature, given, "a file")
+    block, _ = fit(make_block("gam"), feature, given)
     assert block.values["reduction"] == 6
 
 

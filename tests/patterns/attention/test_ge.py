@@ -9,10 +9,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Reference, Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import Array, Built, build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_close
 
@@ -195,7 +195,7 @@ def test_settings_that_do_not_fit_are_refused(spelled: str, settings: dict[str, 
 
 def inserted(spelled: str, given: dict[str, Array], channels: int) -> Built:
     feature = feature_map(channels)
-    block, fitted = weights.fit(make_block(spelled), feature, given, "a file")
+    block, fitted = fit(make_block(spelled), feature, given)
     return build(spelled, block.values, feature, weights=fitted)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 OPERATORS = ["ReduceMean", "Reshape", "InstanceNormalization", "Reshape", "BatchNormalization", "Sigmoid", "Mul"]
@@ -46,5 +46,5 @@ def test_groups_are_runs_of_channels() -> None:
 def test_keys_of_ports(w: str, b: str) -> None:
     feature = feature_map(32)
     given = random_weights(make_block("lct"), feature)
-    _, fitted = weights.fit(make_block("lct"), feature, {w: given["w"], b: given["b"]}, "a file")
+    _, fitted = fit(make_block("lct"), feature, {w: given["w"], b: given["b"]})
     assert {key: value.tolist() for key, value in fitted.items()} == {k: v.tolist() for k, v in given.items()}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime, Stepwise
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees
 
@@ -47,7 +47,7 @@ def test_strips_are_not_merged_and_keep_the_size(k_size: int) -> None:
 def test_the_kernel_size_follows_from_the_weights(k_size: int) -> None:
     feature = feature_map(8)
     given = random_weights(make_block("lska", {"k_size": k_size}), feature)
-    block, _ = weights.fit(make_block("lska"), feature, given, "a file")
+    block, _ = fit(make_block("lska"), feature, given)
     assert block.values == {"k_size": k_size}
 
 
@@ -56,7 +56,7 @@ def test_weights_of_no_known_kernel_size_are_refused() -> None:
     given = random_weights(make_block("lska"), feature)
     given["conv0h.weight"] = np.zeros((8, 1, 1, 9), np.float32)
     with pytest.raises(WeightsError, match=r"conv0h.weight has the shape \[8, 1, 1, 9\]"):
-        weights.fit(make_block("lska"), feature, given, "a file")
+        fit(make_block("lska"), feature, given)
 
 
 def test_other_kernel_sizes_are_refused() -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Stepwise
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees
 
@@ -54,10 +54,10 @@ def test_without_positions_any_size_goes() -> None:
 def test_settings_follow_from_the_weights() -> None:
     feature = feature_map(12)
     given = random_weights(make_block("mhsa[yolo]", {"heads": 3, "pos_emb": True}), feature)
-    block, _ = weights.fit(make_block("mhsa[yolo]"), feature, given, "a file")
+    block, _ = fit(make_block("mhsa[yolo]"), feature, given)
     assert block.values == {"heads": 3, "pos_emb": True}
     given = random_weights(make_block("mhsa", {"heads": 3, "key_dim": 5}), feature)
-    block, _ = weights.fit(make_block("mhsa"), feature, given, "a file")
+    block, _ = fit(make_block("mhsa"), feature, given)
     assert (block.values["heads"], block.values["key_dim"]) == (3, 5)
 
 

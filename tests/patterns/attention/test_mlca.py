@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import assert_agrees
 
@@ -35,7 +35,7 @@ def test_the_kernel_follows_from_the_channels(channels: int, kernel: int) -> Non
 
 def test_the_kernel_is_read_off_the_weights() -> None:
     given = random_weights(make_block("mlca", {"kernel_size": 9}), feature_map(16))
-    block, _ = weights.fit(make_block("mlca"), feature_map(16), given, "a file")
+    block, _ = fit(make_block("mlca"), feature_map(16), given)
     assert block.values["kernel_size"] == 9
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphsurgery import weights
 from graphsurgery.errors import WeightsError
 from graphsurgery.userblocks import make_block
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 CHAIN = [*["Conv"] * 7, *["Add"] * 3, "Conv", "Mul"]
@@ -42,7 +42,7 @@ def test_weights_of_the_wrapper_are_not_those_of_the_unit() -> None:
     }
     for spelled, other in (("msca", wrapper), ("msca[wrapper]", unit)):
         with pytest.raises(WeightsError, match="lacks"):
-            weights.fit(make_block(spelled), feature, other, "a file")
+            fit(make_block(spelled), feature, other)
 
 
 def test_the_wrappers_identity_can_be_trained_from() -> None:

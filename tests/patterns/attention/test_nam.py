@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import Array, build, feature_map, random_weights
 
 CHANNEL = ["BatchNormalization", "Sigmoid", "Mul"]
@@ -118,7 +118,7 @@ def test_keys_of_ports(prefix: str) -> None:
     given = random_weights(make_block("nam"), feature)
     renamed = {key.replace("Channel_Att.bn2", prefix): values for key, values in given.items()}
     renamed[f"{prefix}.num_batches_tracked"] = np.array(7)
-    _, fitted = weights.fit(make_block("nam"), feature, renamed, "a file")
+    _, fitted = fit(make_block("nam"), feature, renamed)
     assert {key: values.tolist() for key, values in fitted.items()} == {k: v.tolist() for k, v in given.items()}
 
 

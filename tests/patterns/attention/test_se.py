@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import Array, Built, build, feature_map
 from tests.patterns.attention.verdicts import assert_close
 
@@ -97,7 +97,7 @@ def inserted(state: dict[str, Any], channels: int) -> Built:
     """A template with the weights of another module, as ``--weights`` reads them."""
     feature = feature_map(channels, batch=2)
     arrays = {key: value.detach().numpy() for key, value in state.items()}
-    block, given = weights.fit(make_block("se"), feature, arrays, "a file")
+    block, given = fit(make_block("se"), feature, arrays)
     return build("se", block.values, feature, weights=given)
 
 

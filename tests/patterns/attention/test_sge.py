@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 
@@ -34,7 +34,7 @@ def test_what_cannot_work_is_refused() -> None:
 def test_groups_follow_from_the_weights() -> None:
     feature = feature_map(96)
     given = random_weights(make_block("sge", {"groups": 8}), feature)
-    block, _ = weights.fit(make_block("sge"), feature, given, "a file")
+    block, _ = fit(make_block("sge"), feature, given)
     assert block.values["groups"] == 8
 
 

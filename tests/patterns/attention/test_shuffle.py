@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 from tests.patterns.attention.verdicts import dimensions
 
@@ -95,5 +95,5 @@ def test_a_fresh_block_scales_by_sigmoid_1() -> None:
 
 def test_the_groups_are_read_off_the_weights() -> None:
     given = random_weights(make_block("shuffle", {"groups": 8}), feature_map(64))
-    block, _ = weights.fit(make_block("shuffle"), feature_map(64), given, "a file")
+    block, _ = fit(make_block("shuffle"), feature_map(64), given)
     assert block.values["half"] == 4

@@ -6,10 +6,10 @@ from types import ModuleType
 
 import pytest
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted, trained
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 PATH = ["Conv", "Relu"]
@@ -65,7 +65,7 @@ def test_settings_follow_from_the_weights() -> None:
     feature = feature_map(64)
     for spelled in ("sk", "sk[external-attention]"):
         given = random_weights(make_block(spelled, {"groups": 4, "hidden": 7}), feature)
-        block, _ = weights.fit(make_block(spelled), feature, given, "a file")
+        block, _ = fit(make_block(spelled), feature, given)
         assert block.values["groups"] == 4
         assert block.values["hidden"] == 7
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphsurgery import weights
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Runtime, Stepwise
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map
 from tests.patterns.attention.verdicts import assert_agrees
 
@@ -83,7 +83,7 @@ def test_a_timm_block(timm_layers: ModuleType, shift: int) -> None:
     layer = shaken(timm_swin.SwinTransformerBlock(16, (12, 20), num_heads=2, window_size=4, shift_size=shift))
     feature = feature_map(16, 12, 20)
     arrays = {key: values.detach().numpy() for key, values in layer.state_dict().items()}
-    block, given = weights.fit(make_block("swin[shifted]" if shift else "swin"), feature, arrays, "a file")
+    block, given = fit(make_block("swin[shifted]" if shift else "swin"), feature, arrays)
     built = build(block.spelled, block.values, feature, weights=given)
     x = np.random.default_rng(3).standard_normal((1, 16, 12, 20))
     with torch.no_grad():

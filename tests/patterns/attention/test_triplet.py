@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from graphsurgery import weights
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Runtime
+from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 POOL = ["ReduceMax", "ReduceMean", "Concat"]
@@ -61,7 +61,7 @@ def test_names_of_the_older_copy() -> None:
     given = random_weights(make_block("triplet"), feature_map())
     old = {"cw.conv": "ChannelGateH.spatial", "hc.conv": "ChannelGateW.spatial", "hw.conv": "SpatialGate.spatial"}
     renamed = {old[key[:7]] + key[7:]: values for key, values in given.items()}
-    block, fitted = weights.fit(make_block("triplet"), feature_map(), renamed, "a file")
+    block, fitted = fit(make_block("triplet"), feature_map(), renamed)
     assert block.values["spatial"] is True
     assert {key: values.tolist() for key, values in fitted.items()} == {k: v.tolist() for k, v in given.items()}
 
