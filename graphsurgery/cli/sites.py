@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from . import options
+from ..errors import OutputError, RequestError
+from ..messages import shape_text
+from ..request import Argument
+from .files import DASH, open_model
+from .output import Printer, counted
 
 if TYPE_CHECKING:
     from ..outline.outline import Outline
     from ..outline.rows import Row
     from ..selection.sites import Site, SiteFinder
-    from .output import Printer
 
 _DEPTH = 2
 """levels of modules that are shown of a model in which no block was recognised"""
@@ -26,36 +27,14 @@ _SUFFIXES = (".svg", ".html")
 
 
 def sites(
-    model: options.Model = None,
-    selector: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="SELECTOR",
-            help="Only what --after SELECTOR would name, with the reason where a place is not advisable.",
-            show_default=False,
-        ),
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Levels to show: 1 is whole blocks, 2 their parts.  [default: 1; with --json, all]",
-            show_default=False,
-        ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show the parts of blocks at every level.")] = False,
-    picture: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw the blocks and how they are wired, what is inserted highlighted: an .svg or .html file.",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: str | None = None,
+    selector: str | None = None,
+    *,
+    depth: Annotated[int | None, Argument(minimum=1)] = None,
+    every: bool = False,
+    picture: str | None = None,
+    force: bool = False,
+    printer: Printer,
 ) -> None:
     """List the blocks of a model and the places to insert behind them.
 
@@ -68,30 +47,39 @@ def sites(
     graphsurgery sites yolov8n.onnx
     graphsurgery sites yolov8n.onnx 'C2f[-1]' --json
     graphsurgery sites yolov8n-simam.onnx --picture yolov8n-simam.svg
+
+    Parameters
+    ----------
+    selector: SELECTOR
+        Only what --after SELECTOR would name, with the reason where a place is not advisable.
+    depth: N
+        Levels to show: 1 is whole blocks, 2 their parts.  [default: 1; with --json, all]
+    every:
+        Show the parts of blocks at every level.
+    picture: FILE
+        Draw the blocks and how they are wired, what is inserted highlighted: an .svg or .html file.
+    force:
+        Replace an existing picture.
     """
     from ..graph.validity import fault
     from ..outline.outline import Outline
     from ..selection.sites import SiteFinder
-    from .files import DASH, open_model
-    from .output import Printer
 
     target = _picture_target(picture, model, force) if picture is not None else None
     opened = open_model(model)
     finder = SiteFinder(opened)
-    printer = Printer(as_json=as_json, quiet=quiet)
     if wrong := fault(finder.index):
         printer.note(f"warning: {wrong}; nothing can be inserted")
     outline = Outline(finder)
     if target is not None:
         _draw(outline, target, force=force)
-    shown = None if every or (as_json and depth is None) else depth
-    data: dict[str, Any]
+    usual = _DEPTH if outline.is_empty else 1
+    most = None if every else depth or (None if printer.as_json else usual)
     if selector is not None:
-        data = _selected(printer, finder, selector)
-    elif outline.is_empty:
-        data = _modules(printer, finder, shown if every or as_json else depth or _DEPTH)
+        found = finder.find([selector])
+        data = _places(printer, finder, found, [1] * len(found))
     else:
-        data = _blocks(printer, outline, shown if every or as_json else depth or 1)
+        data = _modules(printer, finder, most) if outline.is_empty else _blocks(printer, outline, most)
     if target is not None:
         printer.lines([f"picture: {picture}"])
     printer.json({"model": model or DASH, **data, "picture": picture})
@@ -101,8 +89,6 @@ def sites(
 
 
 def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, Any]:
-    from ..messages import shape_text
-    from .output import counted
 
     rows = outline.rows(depth)
     table = [
@@ -121,9 +107,8 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
     ]
     headers = ("block", "module", "shape", "dtype", "stride", "role", "inserted", "advisable", "read by")
     same = len({row.dtype for row in rows if row.dtype}) < 2
-    empty = {3: same, 6: not any(row.insertions for row in rows)}
-    kept = [i for i in range(len(headers)) if not empty.get(i)]
-    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in table], optional=_OPTIONAL)
+    empty = {"dtype": same, "inserted": not any(row.insertions for row in rows)}
+    _table(printer, headers, table, [header for header in empty if empty[header]])
     good = sum(row.is_advisable for row in rows)
     ending = ""
     if depth is not None and (hidden := outline.hidden(depth)):
@@ -141,20 +126,19 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
     }
 
 
+def _table(printer: Printer, headers: Sequence[str], rows: Sequence[Sequence[str]], without: Collection[str]) -> None:
+    kept = [i for i, header in enumerate(headers) if header not in without]
+    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], optional=_OPTIONAL)
+
+
 def _name(row: Row) -> str:
     if row.part is None:
         return row.name
     return f"{'  ' * (row.depth - 1)}.{row.part} ({row.type})"
 
 
-def _selected(printer: Printer, finder: SiteFinder, selector: str) -> dict[str, Any]:
-    found = finder.find([selector])
-    return _places(printer, finder, found, [1] * len(found))
-
-
 def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str, Any]:
     """The places of a model in which no block was recognised: by module, else by tensor."""
-    from .output import counted
 
     found = finder.listing() or finder.tensors()
     levels = _levels(found)
@@ -171,7 +155,6 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 
 
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
-    from ..messages import shape_text
     from ..recognition.advice import examine
 
     advice = [examine(finder.blocks, site.tensor) for site in found]
@@ -188,8 +171,8 @@ def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels:
             for site, level in zip(found, levels, strict=True)
         ]
         headers = ("module", "type", "shape", "dtype", "stride", "consumers")
-        kept = [i for i, header in enumerate(headers) if header != "type" or any(row[i] for row in rows)]
-        printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], optional=_OPTIONAL)
+        without = () if any(site.type for site in found) else ("type",)
+        _table(printer, headers, rows, without)
         against = [(site, each) for site, each in zip(found, advice, strict=True) if each]
         printer.lines(f"not advisable: {site.path or site.tensor}: {each.sentence}" for site, each in against)
     return {
@@ -214,7 +197,6 @@ def _levels(found: Sequence[Site]) -> list[int]:
 
 def _picture_target(picture: str, model: str | None, force: bool) -> Path:
     """The file of a picture. RequestError or OutputError, before any work, if it must not be written."""
-    from ..errors import OutputError, RequestError
     from ..modelfile.saving import check_target, same_file
 
     path = Path(picture)
