@@ -23,15 +23,8 @@ from .parser import builder, major, network, tensorrt
 from .profiles import profiles
 
 Array = npt.NDArray[Any]
-_TORCH_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
+_TORCH_TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"} | {
+    name: name.lower() for name in ("INT8", "INT32", "INT64", "UINT8", "BOOL")
 }
 
 

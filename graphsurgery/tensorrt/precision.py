@@ -10,28 +10,17 @@ from typing import Any
 import onnx
 
 from ..errors import InsertionError, RequestError
+from ..feature_map import float_dtype
 from ..modelfile.model import ModelFile
 from .support import TYPE_NAMES, one_of
 from .view import View, Visit
 
 FORMATS = ("autocast", "trtexec")
-_SPELLED = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16", "FP64": "float64"}
 _BOUNDED = frozenset({"HardSigmoid", "QuantizeLinear", "Sigmoid", "Softmax", "Tanh"})
 _STATISTICS = frozenset(
-    {
-        "Exp",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LpNormalization",
-        "Pow",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSumExp",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "Softmax",
-    }
+    {"Exp", "Pow", "Softmax"}
+    | {f"{kind}Normalization" for kind in ("Group", "Instance", "Layer", "Lp")}
+    | {f"Reduce{kind}" for kind in ("L1", "L2", "LogSumExp", "Sum", "SumSquare")}
 )
 
 
@@ -84,8 +73,9 @@ def types_of(view: View) -> list[NodeType]:
 
 def spelled(kind: int) -> str:
     """Name of an element type; "?" where it is not known."""
-    name = TYPE_NAMES.get(kind)
-    return _SPELLED.get(name, name.lower()) if name else onnx.TensorProto.DataType.Name(kind).lower() if kind else "?"
+    if not kind:
+        return "?"
+    return float_dtype(kind) or (TYPE_NAMES.get(kind) or onnx.TensorProto.DataType.Name(kind)).lower()
 
 
 def _statistics(visits: Sequence[Visit]) -> set[str]:

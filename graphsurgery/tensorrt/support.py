@@ -16,19 +16,11 @@ VERSIONS = ("8.6", "10", "11")
 """The lines of TensorRT that are known; 10.9 or 11.1, say, may be asked for as well."""
 DLAS = ("orin",)
 
+_FLOATS = {"FP64": "DOUBLE", "FP32": "FLOAT", "FP16": "FLOAT16", "BF16": "BFLOAT16", "FP8": "FLOAT8E4M3FN"}
+_FLOATS["FP4"] = "FLOAT4E2M1"
+_SAME = ("INT64", "INT32", "INT8", "INT4", "UINT8", "BOOL")
 TYPE_NAMES: dict[int, str] = {
-    TensorProto.FLOAT: "FP32",
-    TensorProto.FLOAT16: "FP16",
-    TensorProto.BFLOAT16: "BF16",
-    TensorProto.DOUBLE: "FP64",
-    TensorProto.INT8: "INT8",
-    TensorProto.INT32: "INT32",
-    TensorProto.INT64: "INT64",
-    TensorProto.UINT8: "UINT8",
-    TensorProto.BOOL: "BOOL",
-    TensorProto.FLOAT8E4M3FN: "FP8",
-    TensorProto.INT4: "INT4",
-    TensorProto.FLOAT4E2M1: "FP4",
+    TensorProto.DataType.Value(onnx_name): name for name, onnx_name in (_FLOATS | dict(zip(_SAME, _SAME, strict=True))).items()
 }
 """ONNX element types as the table calls them; FP64 and, up to 8.6, INT64 are converted before anything else."""
 

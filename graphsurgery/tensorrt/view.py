@@ -66,12 +66,12 @@ class Visit:
     @property
     def standard(self) -> bool:
         """Whether its operator is one of the standard set, and no local function overrides it."""
-        return self.node.domain in STANDARD and not self.is_call
+        return self.node.domain in STANDARD and self.function is None
 
     @property
-    def is_call(self) -> bool:
-        """Whether it calls a function that the model defines."""
-        return (self.node.domain, self.node.op_type, overload(self.node)) in self.view.functions
+    def function(self) -> onnx.FunctionProto | None:
+        """The function of the model that it calls; None: it calls none."""
+        return self.view.functions.get((self.node.domain, self.node.op_type, overload(self.node)))
 
     @property
     def place(self) -> dict[str, Any]:
