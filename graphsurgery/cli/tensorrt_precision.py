@@ -49,7 +49,7 @@ def precision(
     types = inserted_types(opened)
     text = node_list(types, form) if form is not None else ""
     printer = Printer(as_json=as_json, quiet=quiet)
-    printer.json({"model": opened.name, "nodes": [each.to_json() for each in types], "list": text or None})
+    printer.json({"model": opened.name, "nodes": [vars(each) for each in types], "list": text or None})
     if form is None:
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]

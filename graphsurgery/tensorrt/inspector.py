@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RequestError
@@ -37,10 +37,6 @@ class Layer:
     """types of its inputs and outputs, each once; empty where the engine does not tell"""
     nodes: tuple[str, ...]
     """names of the ONNX nodes that it was made from, as far as the engine says"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Keys as in docs/tensorrt.md."""
-        return asdict(self)
 
 
 def layers(information: str) -> list[Layer]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import onnx
 
@@ -38,10 +37,6 @@ class NodeType:
     """whether it holds sums, squares or what is made of them, which float16 may not be able to hold"""
     float32: bool
     """whether it has to stay in float32 when the model is converted or built in a narrower type"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Keys as in docs/tensorrt.md."""
-        return asdict(self)
 
 
 def inserted_types(model: ModelFile) -> list[NodeType]:

@@ -16,11 +16,11 @@ VERSIONS = ("8.6", "10", "11")
 """The lines of TensorRT that are known; 10.9 or 11.1, say, may be asked for as well."""
 DLAS = ("orin",)
 
-_FLOATS = {"FP64": "DOUBLE", "FP32": "FLOAT", "FP16": "FLOAT16", "BF16": "BFLOAT16", "FP8": "FLOAT8E4M3FN"}
-_FLOATS["FP4"] = "FLOAT4E2M1"
-_SAME = ("INT64", "INT32", "INT8", "INT4", "UINT8", "BOOL")
+_ONNX_NAMES = {"FP64": "DOUBLE", "FP32": "FLOAT", "FP16": "FLOAT16", "BF16": "BFLOAT16"}
+_ONNX_NAMES |= {"FP8": "FLOAT8E4M3FN", "FP4": "FLOAT4E2M1"}
 TYPE_NAMES: dict[int, str] = {
-    TensorProto.DataType.Value(onnx_name): name for name, onnx_name in (_FLOATS | dict(zip(_SAME, _SAME, strict=True))).items()
+    TensorProto.DataType.Value(_ONNX_NAMES.get(name, name)): name
+    for name in (*_ONNX_NAMES, "INT8", "INT32", "INT64", "UINT8", "BOOL", "INT4")
 }
 """ONNX element types as the table calls them; FP64 and, up to 8.6, INT64 are converted before anything else."""
 
