@@ -50,8 +50,8 @@ class Checking:
 
     def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str], trust: Trust) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
-        from ..insertion.removal import remove, same_bytes
-        from ..verification import Rest, verify
+        from ..insertion.removal import Rest, remove, same_bytes
+        from ..verification import verify
 
         with aside():
             images = Path(self.images) if self.images is not None else None

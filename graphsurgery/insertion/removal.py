@@ -146,14 +146,14 @@ def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[
 
 
 @dataclass(frozen=True)
-class Unchanged:
-    """Whether a model, its insertions taken out, is the model that they were put into."""
+class Rest:
+    """Whether a model, its insertions taken out, is the model that they were put into; see :func:`unchanged`."""
 
     passed: bool
     sentence: str
 
 
-def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
+def unchanged(model: ModelFile, original: ModelFile | None = None) -> Rest:
     """Take every insertion out and compare with the original: byte for byte if it is given, else by the recorded
     digest.
     """
@@ -161,14 +161,14 @@ def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
     try:
         bare = remove(model)
     except (InsertionError, ModelError) as error:
-        return Unchanged(False, str(error))
+        return Rest(False, str(error))
     if original is not None:
         if same_bytes(bare, original):
-            return Unchanged(True, "without the insertions it is the original, byte for byte")
-        return Unchanged(False, f"without the insertions it is not {original.name}")
+            return Rest(True, "without the insertions it is the original, byte for byte")
+        return Rest(False, f"without the insertions it is not {original.name}")
     if insertions and bare.digest() != insertions[0].original:
-        return Unchanged(False, "without the insertions its structure is not the one that they were put into")
-    return Unchanged(
+        return Rest(False, "without the insertions its structure is not the one that they were put into")
+    return Rest(
         True, "without the insertions its structure is the original's (give the original to compare the weights too)"
     )
 

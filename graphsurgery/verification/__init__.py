@@ -7,6 +7,6 @@ metrics (tolerance) -> report.
 from __future__ import annotations
 
 from .comparison import verify
-from .report import InsertionReport, Mode, Report, Rest, Row, Verdict, Worst
+from .report import InsertionReport, Mode, Report, Row, Verdict, Worst
 
-__all__ = ["InsertionReport", "Mode", "Report", "Rest", "Row", "Verdict", "Worst", "verify"]
+__all__ = ["InsertionReport", "Mode", "Report", "Row", "Verdict", "Worst", "verify"]

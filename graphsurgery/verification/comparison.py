@@ -28,7 +28,7 @@ from .cutout import Cutout, cut_out, with_constants
 from .metrics import compare
 from .qdq_pair import PairCheck
 from .random_weights import draw_weights
-from .report import InsertionReport, Mode, Report, Rest, Row
+from .report import InsertionReport, Mode, Report, Row
 from .runners import Runner, compare_outputs, runners
 from .tolerance import TOLERANCES, comparison_dtype
 
@@ -100,7 +100,7 @@ def verify(
             else:
                 report = replace(report, failure=cutout)
             reports.append(report)
-    return Report(model.name, tuple(reports), _rest(model, original), names, versions)
+    return Report(model.name, tuple(reports), unchanged(model, original), names, versions)
 
 
 @dataclass(frozen=True)
@@ -283,8 +283,3 @@ def _versions() -> dict[str, str]:
     """Versions of what computes the two sides. Raises MissingDependency without torch."""
     torch = imported("torch", "PyTorch, which parity is checked against,", '"graphsurgery[torch]"')
     return {"torch": str(torch.__version__), **versions(("onnx", "onnxruntime", "onnxruntime-gpu"))}
-
-
-def _rest(model: ModelFile, original: ModelFile | None) -> Rest:
-    result = unchanged(model, original)
-    return Rest(result.passed, result.sentence)

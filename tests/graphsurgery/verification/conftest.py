@@ -14,7 +14,8 @@ from onnx import NodeProto, helper, numpy_helper
 from graphsurgery.blocks.reference import PYTORCH, Reference
 from graphsurgery.feature_map import numpy_dtype
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.verification import Rest, comparison
+from graphsurgery.insertion.removal import Rest
+from graphsurgery.verification import comparison
 
 CHANNELS = 4
 
@@ -158,7 +159,7 @@ def make_simam(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelWithInsert
     """:func:`simam`; the rest of such a model is not looked at."""
     monkeypatch.setattr(comparison, "block_of", lambda insertion: ByHand())
     monkeypatch.setattr(comparison, "module_of", lambda insertion, model, trust: insertion.make_twin().double().eval())
-    monkeypatch.setattr(comparison, "_rest", lambda model, original: Rest(True, "not looked at in this test"))
+    monkeypatch.setattr(comparison, "unchanged", lambda model, original: Rest(True, "not looked at in this test"))
     return simam
 
 

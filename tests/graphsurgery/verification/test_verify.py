@@ -15,7 +15,8 @@ from PIL import Image
 
 from graphsurgery.errors import InsertionError, ParityFailed, RequestError
 from graphsurgery.runtime.activations import activations, upstream
-from graphsurgery.verification import Mode, Report, Rest, Row, Verdict, comparison, verify
+from graphsurgery.insertion.removal import Rest
+from graphsurgery.verification import Mode, Report, Row, Verdict, comparison, verify
 
 CPU = ["cpu"]
 Make = Callable[..., Any]
@@ -237,7 +238,7 @@ def test_the_activation_is_that_of_the_model(make_simam: Make) -> None:
 @pytest.mark.parametrize("passed", [True, False, None])
 def test_the_rest_of_the_model_counts(make_simam: Make, monkeypatch: pytest.MonkeyPatch, passed: bool | None) -> None:
     model = make_simam()
-    monkeypatch.setattr(comparison, "_rest", lambda *_: Rest(passed, "something else has changed"))
+    monkeypatch.setattr(comparison, "unchanged", lambda *_: Rest(passed, "something else has changed"))
     report = verify(model, providers=CPU)
     assert report.passed is (passed is not False)
     if passed is False:
