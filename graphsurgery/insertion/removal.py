@@ -149,7 +149,8 @@ def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[
 class Rest:
     """Whether a model, its insertions taken out, is the model that they were put into; see :func:`unchanged`."""
 
-    passed: bool
+    passed: bool | None
+    """None: it could not be decided (no original to compare with)"""
     sentence: str
 
 

@@ -147,8 +147,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Every insertion passed, and the rest of the model has not changed."""
-        return bool(self.insertions) and all(i.passed for i in self.insertions) and self.rest.passed
+        """Every insertion passed, and the rest of the model is not known to have changed."""
+        return bool(self.insertions) and all(i.passed for i in self.insertions) and self.rest.passed is not False
 
     def require(self) -> Report:
         """This report. Raises ParityFailed, with the first reason, if it is one of failure."""
@@ -167,7 +167,7 @@ class Report:
             if not insertion.passed:
                 where = ", ".join(self.providers)
                 yield f"{insertion.id} could not be compared with {insertion.compared_with.what} on {where}"
-        yield self.rest.sentence if not self.rest.passed else "there was nothing to compare"
+        yield self.rest.sentence if self.rest.passed is False else "there was nothing to compare"
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for ``json.dumps``; numbers that are infinite or not a number are null.
@@ -211,7 +211,7 @@ class Report:
         lines: list[str] = []
         for insertion in self.insertions:
             lines += _insertion_lines(insertion)
-        mark = "passed" if self.rest.passed else "FAILED"
+        mark = {True: "passed", False: "FAILED", None: "not checked"}[self.rest.passed]
         lines.append(f"rest of the model: {mark}: {self.rest.sentence}")
         versions = ", ".join(f"{package} {version}" for package, version in self.versions.items())
         lines.append(f"{'passed' if self.passed else 'FAILED'} ({versions})")

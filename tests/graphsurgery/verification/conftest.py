@@ -13,8 +13,8 @@ from onnx import NodeProto, helper, numpy_helper
 
 from graphsurgery.blocks.reference import PYTORCH, Reference
 from graphsurgery.feature_map import numpy_dtype
-from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.insertion.removal import Rest
+from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification import comparison
 
 CHANNELS = 4
