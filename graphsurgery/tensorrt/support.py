@@ -69,12 +69,12 @@ class Support:
 
     def __init__(self, version: Version) -> None:
         self.version = version
-        table = _table()
-        first, last = table["versions"][_latest(table["versions"], version)]["opset"]
+        versions = table()["versions"]
+        first, last = versions[_latest(versions, version)]["opset"]
         self.opsets = range(first, last + 1)
         """the operator sets that the version's table is stated for"""
-        self._operators: Mapping[str, Any] = table["operators"]
-        self._corrections: Mapping[str, Any] = table["corrections"]
+        self._operators: Mapping[str, Any] = table()["operators"]
+        self._corrections: Mapping[str, Any] = table()["corrections"]
 
     def types(self, operator: str) -> frozenset[str] | None:
         """The element types that an operator is taken in, as TYPE_NAMES has them; None if it is not taken at all."""
@@ -102,23 +102,18 @@ class Support:
 
 def source(key: str) -> str:
     """What a source is called, and at which commit it was read."""
-    return str(_table()["sources"][key])
-
-
-def operators() -> Mapping[str, Mapping[str, Any]]:
-    """The whole table: operator -> first version -> row."""
-    rows: Mapping[str, Mapping[str, Any]] = _table()["operators"]
-    return rows
+    return str(table()["sources"][key])
 
 
 def dla_support(dla: str) -> Mapping[str, str]:
     """Operator -> how TensorRT runs it on this DLA ("native", "no" ...); what is not there is not run there."""
-    found: Mapping[str, str] = _table()["dla"][dla]["operators"]
+    found: Mapping[str, str] = table()["dla"][dla]["operators"]
     return found
 
 
 @cache
-def _table() -> Any:
+def table() -> Any:
+    """The whole of support.json."""
     return json.loads(resources.files(__package__).joinpath("support.json").read_text(encoding="utf-8"))
 
 
