@@ -41,7 +41,7 @@ def precision(
     opened = open_model(model)
     types = inserted_types(opened)
     text = node_list(types, format) if format is not None else ""
-    printer.json({"model": opened.name, "nodes": [each.to_json() for each in types], "list": text or None})
+    printer.json({"model": opened.name, "nodes": [vars(each) for each in types], "list": text or None})
     if format is None:
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]

@@ -14,7 +14,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from onnx import AttributeProto
 
 from ..errors import CannotRun, SiteError, option
@@ -100,7 +99,7 @@ def pair_at(index: GraphIndex, tensor: str, what: str) -> Pair:
     node_index = quantisation.dequantiser(index, tensor)
     assert node_index is not None
     node = index.nodes[node_index]
-    if not index.is_constant(node.input[1]) or (len(node.input) > 2 and not _is_given(index, node.input[2])):
+    if not all(index.is_constant(name) for name in node.input[1:] if name):
         raise SiteError(f"the scale of {what} is computed when the model runs, so {option('qdq')} cannot use it")
     scale = index.model.tensor(node.input[1])
     attributes = tuple(a for a in node.attribute if a.name in ("axis", "block_size"))
@@ -114,10 +113,6 @@ def pair_at(index: GraphIndex, tensor: str, what: str) -> Pair:
             f"{what} is held in {zero_point.dtype}, which {option('qdq')} cannot do; it does 8 and 16 bit integers"
         )
     return Pair(scale, zero_point, node.domain, attributes)
-
-
-def _is_given(index: GraphIndex, name: str) -> bool:
-    return not name or index.is_constant(name)
 
 
 def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str) -> Array:
@@ -138,23 +133,17 @@ def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str
 # ---------------------------------------------------------------------- in the file
 
 
-@dataclass(frozen=True)
-class Constants:
-    """The scale and the zero point of a pair, as tensors of the model."""
-
-    scale: gs.Constant
-    zero_point: gs.Constant
-
-
-def constants(t: Template, pair: Pair) -> Constants:
-    """Add the constants of a pair to the template of the block before it."""
-    return Constants(t.own(pair.scale, "qdq.scale"), t.own(pair.zero_point, "qdq.zero_point"))
+def constants(t: Template, pair: Pair) -> tuple[str, str]:
+    """Add scale and zero point of a pair to the template of the block before it; returns their names."""
+    return t.own(pair.scale, "qdq.scale").name, t.own(pair.zero_point, "qdq.zero_point").name
 
 
 def append(
-    subgraph: Subgraph, pair: Pair, given: Constants, feature: FeatureMap, names: UniqueNames, scope: str
+    subgraph: Subgraph, pair: Pair, given: tuple[str, str], feature: FeatureMap, names: UniqueNames, scope: str
 ) -> RecordedPair:
-    """Put the pair after a lowered block; its last tensor becomes the output. Returns the record of the pair.
+    """Put the pair, with ``given`` constants, after a lowered block; its last tensor becomes the output.
+
+    Returns the record of the pair.
 
     Where the scale has another float type than the site, as in half-precision models of old opsets, Casts go around.
     """
@@ -168,18 +157,15 @@ def append(
 
     wide = onnx.helper.np_dtype_to_tensor_dtype(pair.scale.dtype)
     casts = wide != feature.onnx_type
-    how = [given.scale.name, given.zero_point.name]
     value = add("Cast", [inner], to=wide) if casts else inner
     for op_type in (quantisation.QUANTISE, quantisation.DEQUANTISE):
-        value = add(op_type, [value, *how], pair.domain)
+        value = add(op_type, [value, *given], pair.domain)
         nodes[-1].attribute.extend(pair.axis)
     if casts:
         value = add("Cast", [value], to=feature.onnx_type)
     subgraph.nodes.extend(nodes)
     subgraph.output = value
-    return RecordedPair(
-        pair.type, pair.scale_from, inner, given.scale.name, given.zero_point.name, tuple(node.name for node in nodes)
-    )
+    return RecordedPair(pair.type, pair.scale_from, inner, *given, tuple(node.name for node in nodes))
 
 
 # ---------------------------------------------------------------------- warnings

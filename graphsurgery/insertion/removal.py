@@ -151,7 +151,7 @@ def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[
 
 @dataclass(frozen=True)
 class Unchanged:
-    """Whether a model, its insertions taken out, is the model that they were put into."""
+    """Whether a model, its insertions taken out, is the model that they were put into; see :func:`unchanged`."""
 
     passed: bool | None
     """None: it was not decided."""

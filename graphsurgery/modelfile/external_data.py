@@ -29,38 +29,24 @@ def locations(structure: onnx.ModelProto) -> list[str]:
 
 
 def _tensors(structure: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    pending: list[Any] = [structure.graph, *structure.functions]
-    for training in structure.training_info:
-        pending += [training.initialization, training.algorithm]
+    """Every tensor of a model, however deep it lies, in the order of the messages."""
+    pending: list[Any] = [structure]
     while pending:
-        owner = pending.pop()
-        attributes = [a for node in owner.node for a in node.attribute if a.type not in _PLAIN]
-        if isinstance(owner, onnx.GraphProto):
-            yield from owner.initializer
-            yield from _dense(owner.sparse_initializer)
-        else:
-            attributes += owner.attribute_proto
-        for attribute in attributes:
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("sparse_tensor"):
-                yield from _dense([attribute.sparse_tensor])
-            if attribute.HasField("g"):
-                pending.append(attribute.g)
-            yield from attribute.tensors
-            yield from _dense(attribute.sparse_tensors)
-            pending += attribute.graphs
+        message = pending.pop()
+        if isinstance(message, onnx.TensorProto):
+            yield message
+        elif not isinstance(message, onnx.AttributeProto) or message.type not in _PLAIN:
+            inner: list[Any] = []
+            for field, value in message.ListFields():
+                if field.message_type is not None and field.message_type.name not in _WITHOUT_TENSORS:
+                    inner += [value] if hasattr(value, "ListFields") else value
+            pending += reversed(inner)
 
 
 _PLAIN = frozenset(
     onnx.AttributeProto.AttributeType.Value(n) for n in ("FLOAT", "INT", "STRING", "FLOATS", "INTS", "STRINGS")
 )
-
-
-def _dense(tensors: Iterable[onnx.SparseTensorProto]) -> Iterator[onnx.TensorProto]:
-    for sparse in tensors:
-        yield sparse.values
-        yield sparse.indices
+_WITHOUT_TENSORS = ("OperatorSetIdProto", "StringStringEntryProto", "TensorAnnotation", "TypeProto", "ValueInfoProto")
 
 
 def real(location: str, folder: Path) -> Path:

@@ -65,7 +65,8 @@ def staged(model: Writable, path: Path, *, force: bool = False) -> Iterator[Path
                 shutil.copyfile(source, copy)
             temporary = _temporary(target)
             moves.append((temporary, target))
-            _write(model, temporary)
+            with open(temporary, "xb", buffering=0) as stream:
+                _copy(model, stream.fileno())
             if target.exists():
                 shutil.copymode(target, temporary)
         yield temporary
@@ -85,21 +86,19 @@ def staged(model: Writable, path: Path, *, force: bool = False) -> Iterator[Path
 def check_target(path: Path, *, force: bool) -> Path:
     """The file that would be written, links followed. OutputError if it must not be."""
     with _as_output_error(path):
-        return _checked(path, Path(os.path.realpath(path)), force=force)
-
-
-def _checked(path: Path, target: Path, *, force: bool) -> Path:
-    if target.is_dir():
-        raise OutputError(f"{path} is a directory; give the name of a file")
-    if not target.parent.is_dir():
-        raise OutputError(f"there is no folder {path.parent} to write {path.name} to")
-    if target.exists() and not target.is_file():
-        raise OutputError(f"{path} is not a regular file, so it cannot be replaced by one (-o - is standard output)")
-    if target.exists() and not force:
-        raise OutputError(f"{path} exists already; use {option('force', True)} to replace it")
-    if not os.access(target.parent, os.W_OK):
-        raise OutputError(f"{path} cannot be written: no permission in {path.parent}")
-    return target
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise OutputError(f"{path} is a directory; give the name of a file")
+        if not target.parent.is_dir():
+            raise OutputError(f"there is no folder {path.parent} to write {path.name} to")
+        if target.exists() and not target.is_file():
+            sentence = f"{path} is not a regular file, so it cannot be replaced by one (-o - is standard output)"
+            raise OutputError(sentence)
+        if target.exists() and not force:
+            raise OutputError(f"{path} exists already; use {option('force', True)} to replace it")
+        if not os.access(target.parent, os.W_OK):
+            raise OutputError(f"{path} cannot be written: no permission in {path.parent}")
+        return target
 
 
 def write_stream(model: Writable, descriptor: int) -> None:
@@ -166,14 +165,6 @@ _count = itertools.count()
 def _temporary(target: Path) -> Path:
     """A name of its own in the target's folder, whatever else this process or another one is writing there."""
     return target.with_name(f".graphsurgery-{os.getpid()}-{next(_count)}.part")
-
-
-def _write(model: Writable, path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        _copy(model, descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _copy(model: Writable, descriptor: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -86,22 +87,20 @@ class FileSource:
 
     def read(self, start: int, end: int) -> bytes:
         self._check_unchanged()
-        data = os.pread(self._descriptor, end - start, start)
-        while len(data) < end - start:
-            more = os.pread(self._descriptor, end - start - len(data), start + len(data))
-            if not more:
-                raise EOFError
-            data += more
-        return data
+        return b"".join(self._chunks(start, end))
 
     def copy(self, start: int, end: int, descriptor: int) -> None:
         self._check_unchanged()
-        start = self._copy_in_kernel(start, end, descriptor)
+        for chunk in self._chunks(self._copy_in_kernel(start, end, descriptor), end):
+            write_all(descriptor, memoryview(chunk))
+
+    def _chunks(self, start: int, end: int) -> Iterator[bytes]:
+        """The bytes [start, end) in parts: one read gives 2 GB at most, or fewer than were asked for."""
         while start < end:
             chunk = os.pread(self._descriptor, min(_CHUNK, end - start), start)
             if not chunk:
                 raise EOFError
-            write_all(descriptor, memoryview(chunk))
+            yield chunk
             start += len(chunk)
 
     def _copy_in_kernel(self, start: int, end: int, descriptor: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..modelfile.model import ModelFile
@@ -26,7 +26,7 @@ class TensorRTReport:
     dla: str | None
     precision: str
     nodes: int
-    findings: Sequence[Finding]
+    findings: list[Finding]
     insertions: Sequence[str]
     """ids of all insertions in the model"""
     parser: Verdict | None = None
@@ -59,7 +59,7 @@ class TensorRTReport:
             "insertions": list(self.insertions),
             "inserted": [finding.to_json() for finding in self.inserted],
             "model_findings": [finding.to_json() for finding in self.others],
-            "parser": self.parser.to_json() if self.parser else None,
+            "parser": asdict(self.parser) if self.parser else None,
             "stops": self.stops,
         }
 
@@ -109,7 +109,7 @@ def findings(
     >>> [finding.rule for finding in findings(model, "11", precision="fp16")]  # doctest: +SKIP
     ['float16-in-file']
     """
-    return _found(View(model), Options.of(version, precision=precision, dla=dla))
+    return check(model, version, dla=dla, precision=precision).findings
 
 
 def check(
@@ -123,13 +123,9 @@ def check(
     """As :func:`findings`, as a report; ``parser`` is the verdict of TensorRT's own parser to set beside it."""
     options, view = Options.of(version, precision=precision, dla=dla), View(model)
     ids = [insertion.id for insertion in model.insertions()]
-    found = _found(view, options)
-    return TensorRTReport(model.name, options.version, dla, precision, len(view.visits), found, ids, parser)
-
-
-def _found(view: View, options: Options) -> list[Finding]:
     found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
-    return sorted(found, key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
+    found.sort(key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
+    return TensorRTReport(model.name, options.version, dla, precision, len(view.visits), found, ids, parser)
 
 
 def _summary(found: Sequence[Finding]) -> str:

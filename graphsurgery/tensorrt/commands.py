@@ -102,20 +102,21 @@ def plan(
         flags = ["--stronglyTyped"]
         if version < (10, 12):
             result.notes.append("strongly typed networks are complete from TensorRT 10.12 on")
-    if dla is not None:
-        flags += [f"--useDLACore={dla}", "--allowGPUFallback"]
+    device = [] if dla is None else [f"--useDLACore={dla}"]
+    if device:
+        flags += [*device, "--allowGPUFallback"]
     ranges = profiles(model, shapes)
     engine = source.with_suffix(".plan")
-    build = [f"--onnx={source}", f"--saveEngine={engine}", *flags, *_ranges(ranges)]
+    sizes = _sizes(ranges, minShapes="smallest", optShapes="usual", maxShapes="largest")
+    build = [f"--onnx={source}", f"--saveEngine={engine}", *flags, *sizes]
     result.commands.append(_trtexec("build", *build, "--profilingVerbosity=detailed", "--skipInference"))
-    load = [f"--loadEngine={engine}", *_usual(ranges), *([f"--useDLACore={dla}"] if dla is not None else [])]
-    timing = [] if version.strongly_typed else list(_TIMING)
-    result.commands.append(_trtexec("time", *load, *timing))
-    kept = [] if version.strongly_typed else ["--separateProfileRun"]
-    exported = [f"--exportProfile={engine.with_suffix('.profile.json')}"]
-    exported.append(f"--exportLayerInfo={engine.with_suffix('.layers.json')}")
-    profiled = ["--profilingVerbosity=detailed", "--dumpProfile", *kept, *exported]
-    result.commands.append(_trtexec("profile", *load, *timing, *profiled))
+    timing, apart = ((), ()) if version.strongly_typed else (_TIMING, ("--separateProfileRun",))
+    run = [f"--loadEngine={engine}", *_sizes(ranges, shapes="usual"), *device, *timing]
+    result.commands.append(_trtexec("time", *run))
+    profiled = [*run, "--profilingVerbosity=detailed", "--dumpProfile", *apart]
+    profiled.append(f"--exportProfile={engine.with_suffix('.profile.json')}")
+    profiled.append(f"--exportLayerInfo={engine.with_suffix('.layers.json')}")
+    result.commands.append(_trtexec("profile", *profiled))
     return result
 
 
@@ -175,17 +176,11 @@ def _converted(model: ModelFile, path: Path, precision: str | None, version: Ver
     return target
 
 
-def _ranges(ranges: Sequence[Profile]) -> list[str]:
-    if not ranges:
-        return []
-    kinds = {"min": "smallest", "opt": "usual", "max": "largest"}
-    return [f"--{k}Shapes=" + ",".join(f"{_named(r)}:{text(getattr(r, a))}" for r in ranges) for k, a in kinds.items()]
-
-
-def _usual(ranges: Sequence[Profile]) -> list[str]:
-    return ["--shapes=" + ",".join(f"{_named(r)}:{text(r.usual)}" for r in ranges)] if ranges else []
-
-
-def _named(profile: Profile) -> str:
-    """The input's name; trtexec wants one with a colon in quotes."""
-    return f"'{profile.name}'" if ":" in profile.name else profile.name
+def _sizes(ranges: Sequence[Profile], **flags: str) -> list[str]:
+    """Flags with a shape of every dynamic input: ``smallest``, ``usual`` or ``largest`` for each flag."""
+    named = [(f"'{each.name}'" if ":" in each.name else each.name, each) for each in ranges]  # as trtexec wants it
+    return [
+        f"--{flag}=" + ",".join(f"{name}:{text(getattr(each, kind))}" for name, each in named)
+        for flag, kind in flags.items()
+        if ranges
+    ]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import CheckFailed, EnvironmentLacks, MissingDependency, RequestError
+from ..feature_map import Array
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import graph_inputs
 from .commands import builder_types
@@ -22,16 +22,8 @@ from .inspector import Layer, layers
 from .parser import builder, major, network, tensorrt
 from .profiles import profiles
 
-Array = npt.NDArray[Any]
-_TORCH_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
+_TORCH_TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"} | {
+    name: name.lower() for name in ("INT8", "INT32", "INT64", "UINT8", "BOOL")
 }
 
 
@@ -77,7 +69,8 @@ def build(have: Tools, path: Path, precision: str | None, shapes: Sequence[str])
         raise CheckFailed(f"TensorRT {trt.__version__} cannot parse {path.name}: {said or 'it does not say why'}")
     config = have.builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    for flag in sorted(_flags(model, precision, major(trt))):
+    flags = builder_types(model, precision) if major(trt) < 11 else ()  # from 11 on the file decides
+    for flag in sorted(flags):
         config.set_flag(getattr(trt.BuilderFlag, flag.upper()))
     ranges = profiles(model, shapes)
     if ranges:
@@ -91,11 +84,6 @@ def build(have: Tools, path: Path, precision: str | None, shapes: Sequence[str])
             f"TensorRT {trt.__version__} cannot build an engine of {path.name}; trtexec --verbose says why"
         )
     return bytes(serialised)
-
-
-def _flags(model: ModelFile, precision: str | None, version: int) -> set[str]:
-    """The builder flags, by the names of the commands; none from TensorRT 11 on, where the file decides."""
-    return builder_types(model, precision) if version < 11 else set()
 
 
 class Engine:

@@ -9,21 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RequestError
 
-_TYPES = (
-    ("BF16", re.compile(r"bf16|bfloat", re.I)),
-    ("FP16", re.compile(r"fp16|half|float16", re.I)),
-    ("FP8", re.compile(r"fp8|e4m3", re.I)),
-    ("INT8", re.compile(r"int8", re.I)),
-    ("INT64", re.compile(r"int64", re.I)),
-    ("INT32", re.compile(r"int32", re.I)),
-    ("BOOL", re.compile(r"bool", re.I)),
-    ("FP32", re.compile(r"fp32|float", re.I)),
-)
+_TYPES = {"BF16": "bf16|bfloat", "FP16": "fp16|half|float16", "FP8": "fp8|e4m3"}
+_TYPES |= {"INT8": "int8", "INT64": "int64", "INT32": "int32", "BOOL": "bool", "FP32": "fp32|float"}
+"""how the inspector spells each type, the first that fits: what is left of the floats is float32"""
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
@@ -37,10 +30,6 @@ class Layer:
     """types of its inputs and outputs, each once; empty where the engine does not tell"""
     nodes: tuple[str, ...]
     """names of the ONNX nodes that it was made from, as far as the engine says"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Keys as in docs/tensorrt.md."""
-        return asdict(self)
 
 
 def layers(information: str) -> list[Layer]:
@@ -67,7 +56,7 @@ def _type(tensor: Mapping[str, Any] | str) -> str | None:
         return None
     stated = {key.replace(" ", "").lower(): str(value) for key, value in tensor.items()}
     text = stated.get("datatype") or stated.get("format/datatype") or stated.get("format") or ""
-    return next((name for name, pattern in _TYPES if pattern.search(text)), None)
+    return next((name for name, spellings in _TYPES.items() if re.search(spellings, text, re.I)), None)
 
 
 def _in_name(name: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EnvironmentLacks, MissingDependency
@@ -33,10 +33,6 @@ class Verdict:
     errors: Sequence[ParserError]
     unsupported_nodes: Sequence[str]
     """names of the nodes in subgraphs that the parser would not take"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Keys as in docs/tensorrt.md."""
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """The verdict as text."""

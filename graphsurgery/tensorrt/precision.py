@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import onnx
 
 from ..errors import InsertionError, RequestError
+from ..feature_map import float_dtype
 from ..modelfile.model import ModelFile
 from .support import TYPE_NAMES, one_of
 from .view import View, Visit
 
 FORMATS = ("autocast", "trtexec")
-_SPELLED = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16", "FP64": "float64"}
 _BOUNDED = frozenset({"HardSigmoid", "QuantizeLinear", "Sigmoid", "Softmax", "Tanh"})
 _STATISTICS = frozenset(
-    {
-        "Exp",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LpNormalization",
-        "Pow",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSumExp",
-        "ReduceSum",
-        "ReduceSumSquare",
-        "Softmax",
-    }
+    {"Exp", "Pow", "Softmax"}
+    | {f"{kind}Normalization" for kind in ("Group", "Instance", "Layer", "Lp")}
+    | {f"Reduce{kind}" for kind in ("L1", "L2", "LogSumExp", "Sum", "SumSquare")}
 )
 
 
@@ -49,10 +37,6 @@ class NodeType:
     """whether it holds sums, squares or what is made of them, which float16 may not be able to hold"""
     float32: bool
     """whether it has to stay in float32 when the model is converted or built in a narrower type"""
-
-    def to_json(self) -> dict[str, Any]:
-        """Keys as in docs/tensorrt.md."""
-        return asdict(self)
 
 
 def inserted_types(model: ModelFile) -> list[NodeType]:
@@ -84,8 +68,9 @@ def types_of(view: View) -> list[NodeType]:
 
 def spelled(kind: int) -> str:
     """Name of an element type; "?" where it is not known."""
-    name = TYPE_NAMES.get(kind)
-    return _SPELLED.get(name, name.lower()) if name else onnx.TensorProto.DataType.Name(kind).lower() if kind else "?"
+    if not kind:
+        return "?"
+    return float_dtype(kind) or (TYPE_NAMES.get(kind) or onnx.TensorProto.DataType.Name(kind)).lower()
 
 
 def _statistics(visits: Sequence[Visit]) -> set[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..feature_map import Array
 from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.session import session
@@ -20,7 +20,6 @@ from .engine import Engine, build, random_feeds, tools
 from .inspector import Layer, became, types
 from .support import one_of
 
-Array = npt.NDArray[Any]
 _WARM_UP, _RUNS = 20, 10
 """Runs before, and runs in each round."""
 TOLERANCE = 0.02
@@ -83,7 +82,7 @@ class BuildReport:
             "baseline_ms": attributes(Times.of(self.baseline)) if self.baseline else None,
             "verdict": str(Difference.of(self.baseline, self.rounds)) if self.baseline else None,
             "layer_types": types(self.layers),
-            "blocks": {name: [layer.to_json() for layer in found] for name, found in self.blocks.items()},
+            "blocks": {name: [vars(layer) for layer in found] for name, found in self.blocks.items()},
             "notes": list(self.notes),
         }
 

@@ -11,7 +11,7 @@ from .support import source
 from .view import View, Visit
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Required, Unpack
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
@@ -49,16 +49,13 @@ NodeCheck: TypeAlias = Callable[[Visit, Options], str | None]
 FileCheck: TypeAlias = Callable[[View, Options], Iterable[str]]
 
 
-class _Explained(TypedDict):
-    source: str
-    """key of the table's sources"""
-    instead: str
+class Terms(TypedDict, total=False):
+    """What a rule is declared with, beside its check; see :class:`Rule`."""
 
-
-class Terms(_Explained, total=False):
-    """What a rule is declared with, beside its check."""
-
+    source: Required[str]
+    instead: Required[str]
     severity: str
+    when: Callable[[Visit], bool]
     since: tuple[int, int]
     before: tuple[int, int]
     dla: bool
@@ -69,11 +66,15 @@ class Rule:
     """One demand of TensorRT. ``since`` and ``before`` bound the versions that it holds for."""
 
     id: str
+    """the name of the check, with dashes"""
     source: str
+    """key of the table's sources"""
     instead: str
     severity: str = ERROR
     operators: frozenset[str] | None = None
     """the operators that it is about; None: all"""
+    when: Callable[[Visit], bool] = lambda visit: True
+    """the nodes among them that it is about"""
     since: tuple[int, int] = (0, 0)
     before: tuple[int, int] = (99, 0)
     dla: bool = False
@@ -87,27 +88,33 @@ class Rule:
     def findings(self, view: View, options: Options) -> Iterable[Finding]:
         """Where a model does not comply."""
         if self.file is not None:
-            for sentence in self.file(view, options):
-                yield self._finding(sentence)
+            yield from map(self._finding, self.file(view, options))
         if self.node is not None:
-            for visit in view.visits:
-                if self.operators is None or (visit.standard and visit.operator in self.operators):
-                    wrong = self.node(visit, options)
-                    if wrong is not None:
-                        yield self._finding(wrong, **visit.place)
+            for visit in filter(self._is_about, view.visits):
+                if (wrong := self.node(visit, options)) is not None:
+                    yield self._finding(wrong, **visit.place)
+
+    def _is_about(self, visit: Visit) -> bool:
+        named = self.operators is None or (visit.standard and visit.operator in self.operators)
+        return named and self.when(visit)
 
     def _finding(self, sentence: str, **place: Any) -> Finding:
         return Finding(self.id, self.severity, sentence, source(self.source), self.instead, **place)
 
 
-def node_rule(id: str, *operators: str, **terms: Unpack[Terms]) -> Callable[[NodeCheck], Rule]:
+def node_rule(*operators: str, id: str = "", **terms: Unpack[Terms]) -> Callable[[NodeCheck], Rule]:
     """Make a rule of a function from a node to the sentence that says what is wrong with it, or None.
 
-    It is about ``operators`` of the standard set; without any, about every node.
+    It is about ``operators`` of the standard set; without any, about every node. ``id``: where several rules share a
+    function.
     """
-    return lambda check: Rule(id=id, operators=frozenset(operators) or None, node=check, **terms)
+    return lambda check: Rule(id=id or _id(check), operators=frozenset(operators) or None, node=check, **terms)
 
 
-def file_rule(id: str, **terms: Unpack[Terms]) -> Callable[[FileCheck], Rule]:
+def file_rule(**terms: Unpack[Terms]) -> Callable[[FileCheck], Rule]:
     """Make a rule of a function from a model to the sentences that say what is wrong with it as a whole."""
-    return lambda check: Rule(id=id, file=check, **terms)
+    return lambda check: Rule(id=_id(check), file=check, **terms)
+
+
+def _id(check: NodeCheck | FileCheck) -> str:
+    return check.__name__.strip("_").replace("_", "-")

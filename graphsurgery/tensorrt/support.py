@@ -16,19 +16,11 @@ VERSIONS = ("8.6", "10", "11")
 """The lines of TensorRT that are known; 10.9 or 11.1, say, may be asked for as well."""
 DLAS = ("orin",)
 
+_ONNX_NAMES = {"FP64": "DOUBLE", "FP32": "FLOAT", "FP16": "FLOAT16", "BF16": "BFLOAT16"}
+_ONNX_NAMES |= {"FP8": "FLOAT8E4M3FN", "FP4": "FLOAT4E2M1"}
 TYPE_NAMES: dict[int, str] = {
-    TensorProto.FLOAT: "FP32",
-    TensorProto.FLOAT16: "FP16",
-    TensorProto.BFLOAT16: "BF16",
-    TensorProto.DOUBLE: "FP64",
-    TensorProto.INT8: "INT8",
-    TensorProto.INT32: "INT32",
-    TensorProto.INT64: "INT64",
-    TensorProto.UINT8: "UINT8",
-    TensorProto.BOOL: "BOOL",
-    TensorProto.FLOAT8E4M3FN: "FP8",
-    TensorProto.INT4: "INT4",
-    TensorProto.FLOAT4E2M1: "FP4",
+    TensorProto.DataType.Value(_ONNX_NAMES.get(name, name)): name
+    for name in (*_ONNX_NAMES, "INT8", "INT32", "INT64", "UINT8", "BOOL", "INT4")
 }
 """ONNX element types as the table calls them; FP64 and, up to 8.6, INT64 are converted before anything else."""
 
@@ -77,12 +69,12 @@ class Support:
 
     def __init__(self, version: Version) -> None:
         self.version = version
-        table = _table()
-        first, last = table["versions"][_latest(table["versions"], version)]["opset"]
+        versions = table()["versions"]
+        first, last = versions[_latest(versions, version)]["opset"]
         self.opsets = range(first, last + 1)
         """the operator sets that the version's table is stated for"""
-        self._operators: Mapping[str, Any] = table["operators"]
-        self._corrections: Mapping[str, Any] = table["corrections"]
+        self._operators: Mapping[str, Any] = table()["operators"]
+        self._corrections: Mapping[str, Any] = table()["corrections"]
 
     def types(self, operator: str) -> frozenset[str] | None:
         """The element types that an operator is taken in, as TYPE_NAMES has them; None if it is not taken at all."""
@@ -110,23 +102,18 @@ class Support:
 
 def source(key: str) -> str:
     """What a source is called, and at which commit it was read."""
-    return str(_table()["sources"][key])
-
-
-def operators() -> Mapping[str, Mapping[str, Any]]:
-    """The whole table: operator -> first version -> row."""
-    rows: Mapping[str, Mapping[str, Any]] = _table()["operators"]
-    return rows
+    return str(table()["sources"][key])
 
 
 def dla_support(dla: str) -> Mapping[str, str]:
     """Operator -> how TensorRT runs it on this DLA ("native", "no" ...); what is not there is not run there."""
-    found: Mapping[str, str] = _table()["dla"][dla]["operators"]
+    found: Mapping[str, str] = table()["dla"][dla]["operators"]
     return found
 
 
 @cache
-def _table() -> Any:
+def table() -> Any:
+    """The whole of support.json."""
     return json.loads(resources.files(__package__).joinpath("support.json").read_text(encoding="utf-8"))
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..feature_map import Dimension
+from ..feature_map import Array, Dimension
 from ..graph.index import STANDARD, GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import inferred, tensor_type
 from ..modelfile.model import ModelFile
 from ..modelfile.subgraphs import reads
-from ..modelfile.wire import text
 
-Array = np.ndarray[Any, Any]
 _SHAPE_OF = frozenset({"Shape", "Size"})
 
 
@@ -66,12 +63,12 @@ class Visit:
     @property
     def standard(self) -> bool:
         """Whether its operator is one of the standard set, and no local function overrides it."""
-        return self.node.domain in STANDARD and not self.is_call
+        return self.node.domain in STANDARD and self.function is None
 
     @property
-    def is_call(self) -> bool:
-        """Whether it calls a function that the model defines."""
-        return (self.node.domain, self.node.op_type, overload(self.node)) in self.view.functions
+    def function(self) -> onnx.FunctionProto | None:
+        """The function of the model that it calls; None: it calls none."""
+        return self.view.functions.get((self.node.domain, self.node.op_type, self.node.overload))
 
     @property
     def place(self) -> dict[str, Any]:
@@ -81,13 +78,9 @@ class Visit:
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, text as str; ``default`` where the node does not state it."""
-        for attribute in self.node.attribute:
-            if attribute.name == name:
-                value = onnx.helper.get_attribute_value(attribute)
-                if isinstance(value, bytes):
-                    return text(value.decode("utf-8", "replace"))
-                return value
-        return default
+        stated = (onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name)
+        value = next(stated, default)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def input(self, slot: int) -> str:
         """Name of an input; "" where it is left out."""
@@ -139,11 +132,6 @@ class Visit:
             return None
 
 
-def overload(node: onnx.NodeProto | onnx.FunctionProto) -> str:
-    """The overload that a call or a function names; "" in models older than those."""
-    return str(node.overload)
-
-
 class View:
     """A model, node by node."""
 
@@ -151,13 +139,8 @@ class View:
         self.model = model
         self.structure = model.structure
         self.index = GraphIndex(model)
-        self.functions = {(f.domain, f.name, overload(f)): f for f in self.structure.functions}
+        self.functions = {(f.domain, f.name, f.overload): f for f in self.structure.functions}
         self._copy = inferred(self.structure)
-
-    @cached_property
-    def insertions(self) -> Mapping[str, str]:
-        """Node name -> id of the insertion that it belongs to."""
-        return {name: each.id for each in self.model.insertions() for name in each.nodes}
 
     @cached_property
     def visits(self) -> Sequence[Visit]:
@@ -166,13 +149,14 @@ class View:
 
     def _main(self) -> Iterator[Visit]:
         tree = ModuleTree(self.index)
+        insertions = {name: each.id for each in self.model.insertions() for name in each.nodes}
         scope = Scope()
         _add(scope, self.structure.graph, self._copy.graph if self._copy else None)
         for position, node in enumerate(self.index.nodes):
             path = tree.of_node[position]
             display = tree.modules[path].display if path in tree.modules else path
-            insertion = self.insertions.get(node.name)
-            visit = Visit(node, scope, self.index.label(position), position, None, display or None, insertion, self)
+            label, insertion = self.index.label(position), insertions.get(node.name)
+            visit = Visit(node, scope, label, position, None, display or None, insertion, self)
             yield visit
             yield from self._subgraphs(visit, self._copy.graph.node[position] if self._copy else None)
 

@@ -3,85 +3,74 @@
 from __future__ import annotations
 
 import re
-
-import numpy as np
+from functools import partial
 
 from ..options import Options
-from ..rule import NOTE, WARNING, Rule, node_rule
+from ..rule import NOTE, WARNING, node_rule
 from ..support import TYPE_NAMES
 from ..view import Visit
 
 _POOLS = ("AveragePool", "MaxPool", "LpPool")
 
 
-@node_rule("pool-window", *_POOLS, source="operators-10.0", instead="a window over two or three axes")
+@node_rule(*_POOLS, source="operators-10.0", instead="a window over two or three axes")
 def pool_window(visit: Visit, options: Options) -> str | None:
     window = visit.attribute("kernel_shape", ())
     # a window over one axis is widened to two by the importer
     return f"the window has {len(window)} axes; two or three are taken" if len(window) > 3 else None
 
 
-@node_rule("pool-dilations", *_POOLS, source="operators-10.0", instead="a pool without dilations")
+@node_rule(*_POOLS, source="operators-10.0", instead="a pool without dilations")
 def pool_dilations(visit: Visit, options: Options) -> str | None:
     dilations = visit.attribute("dilations", ())
     return f"the dilations are {list(dilations)}; only 1 is taken" if any(d != 1 for d in dilations) else None
 
 
-@node_rule("maxpool-indices", "MaxPool", source="operators-8.6", instead="MaxPool without its second output")
+@node_rule("MaxPool", source="operators-8.6", instead="MaxPool without its second output")
 def maxpool_indices(visit: Visit, options: Options) -> str | None:
     return "the indices are asked for, and only the maxima are given" if len(visit.outputs()) > 1 else None
 
 
-@node_rule(
-    "layernorm-outputs", "LayerNormalization", source="operators-10.0", instead="ReduceMean and the rest by hand"
-)
+@node_rule("LayerNormalization", source="operators-10.0", instead="ReduceMean and the rest by hand")
 def layernorm_outputs(visit: Visit, options: Options) -> str | None:
     return "Mean or InvStdDev is asked for, and only Y is given" if len(visit.outputs()) > 1 else None
 
 
-@node_rule(
-    "layernorm-bias",
-    "LayerNormalization",
-    source="importer",
-    instead="a bias of zeros in the type of the input",
-    severity=NOTE,
-)
+@node_rule("LayerNormalization", source="importer", instead="a bias of zeros in the type of the input", severity=NOTE)
 def layernorm_bias(visit: Visit, options: Options) -> str | None:
     return None if visit.input(2) else "it has no bias, and the importer fills one in"
 
 
-@node_rule("groupnorm-opset", "GroupNormalization", source="changelog", instead="opset 20 or earlier", before=(10, 9))
+@node_rule("GroupNormalization", source="changelog", instead="opset 20 or earlier", before=(10, 9))
 def groupnorm_opset(visit: Visit, options: Options) -> str | None:
     opset = visit.view.model.standard_opset or 0
     return f"at opset {opset} its scale is per channel, which is read from 10.9 on" if opset >= 21 else None
 
 
-@node_rule("topk-sorted", "TopK", source="operators-10.0", instead="sorted=1")
+@node_rule("TopK", source="operators-10.0", instead="sorted=1")
 def topk_sorted(visit: Visit, options: Options) -> str | None:
     return None if visit.attribute("sorted", 1) == 1 else "sorted is 0, and only 1 is taken"
 
 
-@node_rule(
-    "resize-coordinates", "Resize", source="importer", instead="half_pixel, or asymmetric with nearest and floor"
-)
+@node_rule("Resize", source="importer", instead="half_pixel, or asymmetric with nearest and floor")
 def resize_coordinates(visit: Visit, options: Options) -> str | None:
     mode = visit.attribute("coordinate_transformation_mode", "half_pixel")
     taken = {"half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"}
     return None if mode in taken else f"the coordinate mode is {mode}, which is refused"
 
 
-@node_rule("resize-antialias", "Resize", source="operators-10.16", instead="Resize without antialias, after a pool")
+@node_rule("Resize", source="operators-10.16", instead="Resize without antialias, after a pool")
 def resize_antialias(visit: Visit, options: Options) -> str | None:
     return "antialias is set, which is refused" if visit.attribute("antialias", 0) else None
 
 
-@node_rule("resize-aspect", "Resize", source="operators-10.16", instead="sizes that are worked out beforehand")
+@node_rule("Resize", source="operators-10.16", instead="sizes that are worked out beforehand")
 def resize_aspect(visit: Visit, options: Options) -> str | None:
     policy = visit.attribute("keep_aspect_ratio_policy", "stretch")
     return None if policy == "stretch" else f"the aspect ratio policy is {policy}; only stretch is taken"
 
 
-@node_rule("resize-axes", "Resize", source="operators-10.16", instead="scales or sizes for every axis")
+@node_rule("Resize", source="operators-10.16", instead="scales or sizes for every axis")
 def resize_axes(visit: Visit, options: Options) -> str | None:
     axes, rank = visit.attribute("axes"), visit.rank()
     if axes is None or (rank is not None and [a % rank for a in axes] == list(range(rank))):
@@ -93,7 +82,7 @@ def resize_axes(visit: Visit, options: Options) -> str | None:
     return None
 
 
-@node_rule("resize-count", "Resize", source="importer", instead="several Resize nodes, one behind the other")
+@node_rule("Resize", source="importer", instead="several Resize nodes, one behind the other")
 def resize_count(visit: Visit, options: Options) -> str | None:
     mode, scales = visit.attribute("mode", "nearest"), visit.value(2)
     most = {"linear": 3, "cubic": 2}.get(mode)
@@ -103,9 +92,7 @@ def resize_count(visit: Visit, options: Options) -> str | None:
     return f"mode {mode} resizes {count} axes at once; {most} are taken" if count > most else None
 
 
-@node_rule(
-    "attention-form", "Attention", source="operators-10.16", instead="MatMul, scale, Softmax, MatMul", since=(10, 14)
-)
+@node_rule("Attention", source="operators-10.16", instead="MatMul, scale, Softmax, MatMul", since=(10, 14))
 def attention_form(visit: Visit, options: Options) -> str | None:
     if visit.input(4) or visit.input(5) or len(visit.outputs()) > 1:
         return "it has a cache of keys and values, or more than one output"
@@ -114,13 +101,13 @@ def attention_form(visit: Visit, options: Options) -> str | None:
     return None
 
 
-@node_rule("scatternd-reduction", "ScatterND", source="operators-10.0", instead="reduction none")
+@node_rule("ScatterND", source="operators-10.0", instead="reduction none")
 def scatternd_reduction(visit: Visit, options: Options) -> str | None:
     mode = visit.attribute("reduction", "none")
     return None if mode == "none" else f"the reduction is {mode}; only none is taken"
 
 
-@node_rule("rnn-activations", "LSTM", "GRU", "RNN", source="operators-8.6", instead="the same activations both ways")
+@node_rule("LSTM", "GRU", "RNN", source="operators-8.6", instead="the same activations both ways")
 def rnn_activations(visit: Visit, options: Options) -> str | None:
     names = list(visit.attribute("activations", ()))
     half = len(names) // 2
@@ -129,20 +116,20 @@ def rnn_activations(visit: Visit, options: Options) -> str | None:
     return None
 
 
-@node_rule("lstm-form", "LSTM", source="operators-10.0", instead="input_forget 0 and layout 0", since=(9, 0))
+@node_rule("LSTM", source="operators-10.0", instead="input_forget 0 and layout 0", since=(9, 0))
 def lstm_form(visit: Visit, options: Options) -> str | None:
     set_ones = [name for name in ("input_forget", "layout") if visit.attribute(name, 0)]
     return f"{set_ones[0]} is 1; only 0 is taken" if set_ones else None
 
 
-@node_rule("constant-form", "Constant", source="operators-10.0", instead="a dense tensor of numbers")
+@node_rule("Constant", source="operators-10.0", instead="a dense tensor of numbers")
 def constant_form(visit: Visit, options: Options) -> str | None:
     names = {attribute.name for attribute in visit.node.attribute}
     refused = names & {"sparse_value", "value_string", "value_strings"}
     return f"it holds a {min(refused)}, which is refused" if refused else None
 
 
-@node_rule("dropout-training", "Dropout", source="operators-10.0", instead="export in evaluation mode")
+@node_rule("Dropout", source="operators-10.0", instead="export in evaluation mode")
 def dropout_training(visit: Visit, options: Options) -> str | None:
     if not visit.input(2):
         return None
@@ -150,7 +137,7 @@ def dropout_training(visit: Visit, options: Options) -> str | None:
     return None if training is not None and not training.any() else "training_mode is not a constant False"
 
 
-@node_rule("deformconv-pads", "DeformConv", source="operators-10.0", instead="pads that are equal on both sides")
+@node_rule("DeformConv", source="operators-10.0", instead="pads that are equal on both sides")
 def deformconv_pads(visit: Visit, options: Options) -> str | None:
     pads = list(visit.attribute("pads", ()))
     half = len(pads) // 2
@@ -173,37 +160,24 @@ def _equation(visit: Visit) -> str | None:
     return "operands are broadcast" if any(len(found) > 1 for found in sizes.values()) else None
 
 
-def _einsum(severity: str, since: tuple[int, int], before: tuple[int, int]) -> Rule:
-    @node_rule(
-        "einsum-form",
-        "Einsum",
-        source="changelog",
-        instead="MatMul, Transpose and Mul",
-        severity=severity,
-        since=since,
-        before=before,
-    )
-    def einsum_form(visit: Visit, options: Options) -> str | None:
-        found = _equation(visit)
-        return f"{found}, which is known to be taken from 10.12 on" if found else None
-
-    return einsum_form
+def _einsum_form(visit: Visit, options: Options) -> str | None:
+    found = _equation(visit)
+    return f"{found}, which is known to be taken from 10.12 on" if found else None
 
 
-einsum_before_10 = _einsum("error", (0, 0), (9, 0))
-einsum_before_10_12 = _einsum(WARNING, (9, 0), (10, 12))
+_about_einsum = partial(node_rule, "Einsum", source="changelog", instead="MatMul, Transpose and Mul")
+einsum_before_10 = _about_einsum(before=(9, 0))(_einsum_form)
+einsum_before_10_12 = _about_einsum(severity=WARNING, since=(9, 0), before=(10, 12))(_einsum_form)
 
 
-@node_rule("pow-exponent", "Pow", source="changelog", instead="an exponent in the type of the base", before=(10, 8))
+@node_rule("Pow", source="changelog", instead="an exponent in the type of the base", before=(10, 8))
 def pow_exponent(visit: Visit, options: Options) -> str | None:
     kind = TYPE_NAMES.get(visit.type(visit.input(1)), "")
     base = TYPE_NAMES.get(visit.type(visit.input(0)), "")
     return "its exponent is an integer" if kind.startswith("INT") and not base.startswith("INT") else None
 
 
-@node_rule(
-    "instancenorm-types", "InstanceNormalization", source="importer", instead="scale and bias in the type of the input"
-)
+@node_rule("InstanceNormalization", source="importer", instead="scale and bias in the type of the input")
 def instancenorm_types(visit: Visit, options: Options) -> str | None:
     kinds = {visit.type(name) for name in visit.node.input if name} - {0}
     if len(kinds) > 1:
@@ -215,7 +189,6 @@ def instancenorm_types(visit: Visit, options: Options) -> str | None:
 
 
 @node_rule(
-    "instancenorm-plugin",
     "InstanceNormalization",
     source="importer",
     instead="nothing; or --nativeInstanceNorm of trtexec",
@@ -226,17 +199,11 @@ def instancenorm_plugin(visit: Visit, options: Options) -> str | None:
     return "TensorRT 8 runs it as a plugin on cuDNN unless it is told otherwise"
 
 
-@node_rule(
-    "quantise-zero-point", "QuantizeLinear", "DequantizeLinear", source="operators-8.6", instead="zero points of 0"
-)
-def zero_point(visit: Visit, options: Options) -> str | None:
+@node_rule("QuantizeLinear", "DequantizeLinear", source="operators-8.6", instead="zero points of 0")
+def quantise_zero_point(visit: Visit, options: Options) -> str | None:
     if not visit.input(2):
         return None
     value = visit.value(2)
     if value is None:
         return "its zero point is not a constant"
-    return (
-        "its zero point is not 0; TensorRT quantises symmetrically only"
-        if np.asarray(value).astype(int).any()
-        else None
-    )
+    return "its zero point is not 0; TensorRT quantises symmetrically only" if value.astype(int).any() else None

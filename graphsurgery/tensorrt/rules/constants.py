@@ -14,7 +14,7 @@ _REDUCTIONS = tuple(
 def _constant(id: str, slot: int, what: str, *operators: str, source: str, before: tuple[int, int] = (99, 0)) -> Rule:
     """The rule that an input is an initializer, a Constant, or computed from those alone."""
 
-    @node_rule(id, *operators, source=source, instead=f"{what} as a constant", before=before)
+    @node_rule(*operators, id=id, source=source, instead=f"{what} as a constant", before=before)
     def check(visit: Visit, options: Options) -> str | None:
         name = visit.input(slot)
         if name and visit.origin(name) is not Origin.CONSTANT:
@@ -33,13 +33,13 @@ stft_constants = _constant("stft-step", 1, "frame steps", "STFT", source="operat
 stft_window = _constant("stft-window", 2, "window values", "STFT", source="operators-10.16")
 
 
-@node_rule("onehot-depth", "OneHot", source="operators-10.0", instead="depth as a constant")
+@node_rule("OneHot", source="operators-10.0", instead="depth as a constant")
 def onehot_depth(visit: Visit, options: Options) -> str | None:
     # known when the engine is built: a constant, or a shape
     return "its depth is computed from data" if visit.origin(visit.input(1)) is Origin.DATA else None
 
 
-@node_rule("topk-k", "TopK", source="operators-10.0", instead="fewer elements, or several TopK nodes on parts")
+@node_rule("TopK", source="operators-10.0", instead="fewer elements, or several TopK nodes on parts")
 def topk_k(visit: Visit, options: Options) -> str | None:
     value = visit.value(1)
     if value is None or value.size != 1 or int(value.ravel()[0]) < 3840:

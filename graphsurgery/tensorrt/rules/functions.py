@@ -7,39 +7,34 @@ from collections.abc import Iterable
 from ...graph.index import STANDARD
 from ..options import Options
 from ..rule import WARNING, file_rule, node_rule
-from ..view import View, Visit, overload
+from ..view import View, Visit
 
 _INLINE = "inline the functions before the file is written: onnx.inliner.inline_local_functions"
 
 
-@node_rule("local-function", source="model-importer", instead=_INLINE, before=(9, 0))
+@node_rule(source="model-importer", instead=_INLINE, before=(9, 0))
 def local_function(visit: Visit, options: Options) -> str | None:
-    if visit.is_call:
+    if visit.function:
         return f"TensorRT {options.version} does not know local functions; the call of {visit.operator} is refused"
     return None
 
 
-@node_rule("function-inputs", source="model-importer", instead=_INLINE, since=(9, 0))
+@node_rule(source="model-importer", instead=_INLINE, since=(9, 0))
 def function_inputs(visit: Visit, options: Options) -> str | None:
-    if not visit.is_call:
-        return None
-    function = visit.view.functions[(visit.node.domain, visit.node.op_type, overload(visit.node))]
     given = sum(1 for name in visit.node.input if name)
-    if given != len(function.input):
-        return (
-            f"{visit.operator} declares {len(function.input)} inputs and is called with {given}; none may be left out"
-        )
+    if visit.function and given != (count := len(visit.function.input)):
+        return f"{visit.operator} declares {count} inputs and is called with {given}; none may be left out"
     return None
 
 
-@file_rule("function-names", source="model-importer", instead=_INLINE, since=(9, 0))
+@file_rule(source="model-importer", instead=_INLINE, since=(9, 0))
 def function_names(view: View, options: Options) -> Iterable[str]:
     names = [name for _, name, _ in view.functions]
     for name in dict.fromkeys(n for n in names if names.count(n) > 1):
         yield f"{names.count(name)} functions are called {name}; TensorRT tells functions apart by name alone"
 
 
-@file_rule("function-opset", source="model-importer", instead=_INLINE, severity=WARNING, since=(9, 0))
+@file_rule(source="model-importer", instead=_INLINE, severity=WARNING, since=(9, 0))
 def function_opset(view: View, options: Options) -> Iterable[str]:
     opset = view.model.standard_opset
     for (domain, name, _), function in view.functions.items():
@@ -51,11 +46,11 @@ def function_opset(view: View, options: Options) -> Iterable[str]:
                 )
 
 
-@node_rule("function-shadowing", source="model-importer", instead=_INLINE, since=(9, 0), before=(10, 8))
+@node_rule(source="model-importer", instead=_INLINE, since=(9, 0), before=(10, 8))
 def function_shadowing(visit: Visit, options: Options) -> str | None:
-    if not visit.is_call:
+    function = visit.function
+    if function is None:
         return None
-    function = visit.view.functions[(visit.node.domain, visit.node.op_type, overload(visit.node))]
     inner = {name for node in function.node for name in node.output if name} | set(function.input)
     outer = set(visit.scope.origins) - set(visit.node.input) - set(visit.node.output)
     both = sorted(inner & outer)

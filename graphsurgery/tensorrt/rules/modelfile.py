@@ -14,7 +14,6 @@ from ..view import View
 
 
 @file_rule(
-    "opset-range",
     source="model-importer",
     instead="export with an opset inside the range; 17 is read by every version from 8.6 on",
     severity=WARNING,
@@ -29,7 +28,6 @@ def opset_range(view: View, options: Options) -> Iterable[str]:
 
 
 @file_rule(
-    "ir-version",
     source="onnx-versions",
     instead="nothing, as long as the model builds; onnx.version_converter and the exporters can write an older one",
     severity=NOTE,
@@ -44,23 +42,19 @@ def ir_version(view: View, options: Options) -> Iterable[str]:
 
 
 @file_rule(
-    "dynamic-input",
     source="dynamic-shapes",
     instead="give the engine a range of sizes: graphsurgery tensorrt command prints the flags",
     severity=NOTE,
 )
 def dynamic_input(view: View, options: Options) -> Iterable[str]:
     for name, value in view.index.inputs.items():
-        if name in view.index.initializers:
-            continue
-        shape = value.type.tensor_type.shape
-        free = [d.dim_param or "?" for d in shape.dim if not (d.HasField("dim_value") and d.dim_value > 0)]
-        if free or not value.type.tensor_type.HasField("shape"):
+        tensor = value.type.tensor_type
+        free = [d.dim_param or "?" for d in tensor.shape.dim if d.dim_value <= 0]
+        if name not in view.index.initializers and (free or not tensor.HasField("shape")):
             yield f"the input {name} has dynamic sizes ({', '.join(free) or 'of unknown rank'})"
 
 
 @file_rule(
-    "float16-in-file",
     source="strong-typing",
     instead="convert the file: graphsurgery tensorrt command --version 11 --precision fp16 prints how",
     severity=WARNING,
@@ -73,7 +67,6 @@ def float16_in_file(view: View, options: Options) -> Iterable[str]:
 
 
 @file_rule(
-    "int8-in-file",
     source="quantised-types",
     instead="quantise the file: graphsurgery tensorrt command --version 11 --precision int8 prints how",
     severity=WARNING,
@@ -85,7 +78,6 @@ def int8_in_file(view: View, options: Options) -> Iterable[str]:
 
 
 @file_rule(
-    "int8-calibration",
     source="quantised-types",
     instead="quantise the file, or calibrate; a calibration cache from before an insertion lacks the new tensors",
     severity=WARNING,

@@ -23,7 +23,7 @@ _REPLACEMENTS = {
 }
 
 
-@node_rule("operator", source="operators-11.0", instead="another operator, or a plugin of that name")
+@node_rule(source="operators-11.0", instead="another operator, or a plugin of that name")
 def operator(visit: Visit, options: Options) -> str | None:
     if not visit.standard or options.support.types(visit.operator) is not None:
         return None
@@ -33,24 +33,22 @@ def operator(visit: Visit, options: Options) -> str | None:
     return f"TensorRT {known} has no importer for {visit.operator}" + (f"; {hint}" if hint else "")
 
 
-@node_rule("custom-operator", source="model-importer", instead="operators of the standard set")
+@node_rule(source="model-importer", instead="operators of the standard set")
 def custom_operator(visit: Visit, options: Options) -> str | None:
-    if visit.node.domain in STANDARD or visit.is_call or visit.operator.endswith("_TRT"):
+    if visit.node.domain in STANDARD or visit.function or visit.operator.endswith("_TRT"):
         return None
     return f"{visit.node.domain}.{visit.operator} is no standard operator; TensorRT takes a plugin of that name only"
 
 
-@node_rule(
-    "plugin", source="model-importer", instead="nothing, if the plugin library is loaded where it runs", severity=NOTE
-)
+@node_rule(source="model-importer", instead="nothing, if the plugin library is loaded where it runs", severity=NOTE)
 def plugin(visit: Visit, options: Options) -> str | None:
-    if visit.node.domain in STANDARD or visit.is_call or not visit.operator.endswith("_TRT"):
+    if visit.node.domain in STANDARD or visit.function or not visit.operator.endswith("_TRT"):
         return None
     return f"{visit.operator} is a plugin of TensorRT's own library (initLibNvInferPlugins)"
 
 
-@node_rule("type", source="operators-11.0", instead="a Cast to a type that the operator is taken in")
-def element_type(visit: Visit, options: Options) -> str | None:
+@node_rule(source="operators-11.0", instead="a Cast to a type that the operator is taken in")
+def type_(visit: Visit, options: Options) -> str | None:
     types = options.support.types(visit.operator) if visit.standard else None
     if types is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
         return None
@@ -77,14 +75,14 @@ def _kinds(visit: Visit) -> list[int]:
     return [visit.type(name) for name in visit.outputs()] + (of_input if visit.operator == "Cast" else [])
 
 
-@node_rule("float64", source="operators-11.0", instead="export the model in float32", severity=WARNING)
+@node_rule(source="operators-11.0", instead="export the model in float32", severity=WARNING)
 def float64(visit: Visit, options: Options) -> str | None:
     if "FP64" in {TYPE_NAMES.get(visit.type(name)) for name in visit.outputs()}:
         return "TensorRT has no float64: it is computed in float32, and larger numbers are clamped"
     return None
 
 
-@node_rule("int64-range", source="operators-8.6", instead="constants within 32 bits", severity=WARNING, before=(9, 0))
+@node_rule(source="operators-8.6", instead="constants within 32 bits", severity=WARNING, before=(9, 0))
 def int64_range(visit: Visit, options: Options) -> str | None:
     if visit.standard and visit.operator == "Slice":
         return None  # a start or end past the last element means the last element, clamped or not

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from onnx import TensorProto
 
 from ..options import Options
-from ..rule import WARNING, NodeCheck, Rule, node_rule
+from ..rule import WARNING, node_rule
 from ..view import Origin, Visit
 
 LARGEST = 65504.0
@@ -16,9 +16,7 @@ _SMALLEST_NORMAL = 2.0**-14
 _SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
-def _float16_rule(id: str, *operators: str, instead: str) -> Callable[[NodeCheck], Rule]:
-    """A rule about nodes, with a warning."""
-    return node_rule(id, *operators, source="float16", instead=instead, severity=WARNING)
+_float16_rule = partial(node_rule, source="float16", severity=WARNING)
 
 
 def _in_float16(visit: Visit, options: Options, slot: int = 0) -> bool:
@@ -30,7 +28,7 @@ def _in_float16(visit: Visit, options: Options, slot: int = 0) -> bool:
     return bool(kind == TensorProto.FLOAT16 or (may and kind == TensorProto.FLOAT))
 
 
-@_float16_rule("float16-sum", *_SUMS, instead="a mean in its place, a Cast to float32 around it, or --layerPrecisions")
+@_float16_rule(*_SUMS, instead="a mean in its place, a Cast to float32 around it, or --layerPrecisions")
 def float16_sum(visit: Visit, options: Options) -> str | None:
     if not _in_float16(visit, options):
         return None
@@ -42,9 +40,7 @@ def float16_sum(visit: Visit, options: Options) -> str | None:
     return f"it sums {what} in float16, whose largest number is 65504"
 
 
-@_float16_rule(
-    "float16-square", "Pow", instead="a Cast to float32 around it, or a division by the largest magnitude before it"
-)
+@_float16_rule("Pow", instead="a Cast to float32 around it, or a division by the largest magnitude before it")
 def float16_square(visit: Visit, options: Options) -> str | None:
     exponent = visit.value(1)
     if exponent is None or not _in_float16(visit, options) or float(np.max(exponent)) < 2:
@@ -52,7 +48,7 @@ def float16_square(visit: Visit, options: Options) -> str | None:
     return f"it raises to the power of {float(np.max(exponent)):g} in float16: 256 squared is infinite there"
 
 
-@_float16_rule("float16-constant", instead="numbers that float16 can hold")
+@_float16_rule(instead="numbers that float16 can hold")
 def float16_constant(visit: Visit, options: Options) -> str | None:
     for slot, name in enumerate(visit.node.input):
         if (
@@ -67,7 +63,7 @@ def float16_constant(visit: Visit, options: Options) -> str | None:
     return None
 
 
-@_float16_rule("float16-epsilon", "Add", "Max", instead="an epsilon of 1e-4 or more, or a Cast to float32 around it")
+@_float16_rule("Add", "Max", instead="an epsilon of 1e-4 or more, or a Cast to float32 around it")
 def float16_epsilon(visit: Visit, options: Options) -> str | None:
     for slot in (0, 1):
         value = visit.value(slot)

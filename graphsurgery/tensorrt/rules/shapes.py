@@ -18,31 +18,28 @@ _SHAPE_SLOTS = {
 }
 
 
-@node_rule("gridsample-rank", "GridSample", source="operators-10.0", instead="a 4-D input", since=(9, 0))
+@node_rule("GridSample", source="operators-10.0", instead="a 4-D input", since=(9, 0))
 def gridsample_rank(visit: Visit, options: Options) -> str | None:
     rank = visit.rank()
     return f"its input is of rank {rank}; only 4 is taken" if rank not in (None, 4) else None
 
 
-@node_rule(
-    "attention-rank", "Attention", source="operators-10.16", instead="4-D queries, keys and values", since=(10, 14)
-)
+@node_rule("Attention", source="operators-10.16", instead="4-D queries, keys and values", since=(10, 14))
 def attention_rank(visit: Visit, options: Options) -> str | None:
     ranks = {visit.rank(slot) for slot in range(3)} - {None}
     if len(ranks) > 1 or not ranks <= {3, 4}:
-        return (
-            f"its queries, keys and values are of the ranks {sorted(r for r in ranks if r)}; all 3 or all 4 are taken"
-        )
+        known = sorted(rank for rank in ranks if rank)
+        return f"its queries, keys and values are of the ranks {known}; all 3 or all 4 are taken"
     return None
 
 
-@node_rule("deformconv-rank", "DeformConv", source="operators-10.0", instead="one or two spatial axes")
+@node_rule("DeformConv", source="operators-10.0", instead="one or two spatial axes")
 def deformconv_rank(visit: Visit, options: Options) -> str | None:
     rank = visit.rank()
     return f"its input is of rank {rank}; 3 and 4 are taken" if rank not in (None, 3, 4) else None
 
 
-@node_rule("tensorscatter-form", "TensorScatter", source="operators-10.16", instead="4-D data, axis -2")
+@node_rule("TensorScatter", source="operators-10.16", instead="4-D data, axis -2")
 def tensorscatter_form(visit: Visit, options: Options) -> str | None:
     rank, axis = visit.rank(), visit.attribute("axis", -2)
     if rank not in (None, 4) or axis not in (-2, 2):
@@ -50,13 +47,13 @@ def tensorscatter_form(visit: Visit, options: Options) -> str | None:
     return None
 
 
-@node_rule("eyelike-static", "EyeLike", source="operators-10.0", instead="a constant matrix", since=(9, 0))
+@node_rule("EyeLike", source="operators-10.0", instead="a constant matrix", since=(9, 0))
 def eyelike_static(visit: Visit, options: Options) -> str | None:
     shape = visit.shape(visit.input(0))
     return None if shape and all(isinstance(d, int) for d in shape) else "its size is not known before the model runs"
 
 
-@node_rule("hardmax-static", "Hardmax", source="operators-10.0", instead="ArgMax and Equal", since=(9, 0))
+@node_rule("Hardmax", source="operators-10.0", instead="ArgMax and Equal", since=(9, 0))
 def hardmax_static(visit: Visit, options: Options) -> str | None:
     shape = visit.shape(visit.input(0))
     axis = visit.attribute("axis", -1)
@@ -65,7 +62,7 @@ def hardmax_static(visit: Visit, options: Options) -> str | None:
     return "the size along its axis is not known before the model runs"
 
 
-@node_rule("if-outputs", "If", source="operators-10.0", instead="outputs of other names and equal ranks")
+@node_rule("If", source="operators-10.0", instead="outputs of other names and equal ranks")
 def if_outputs(visit: Visit, options: Options) -> str | None:
     then, other = visit.attribute("then_branch"), visit.attribute("else_branch")
     if then is None or other is None:
@@ -80,7 +77,7 @@ def if_outputs(visit: Visit, options: Options) -> str | None:
     return None
 
 
-@node_rule("loop-length", "Loop", source="operators-10.0", instead="a constant number of turns", since=(9, 0))
+@node_rule("Loop", source="operators-10.0", instead="a constant number of turns", since=(9, 0))
 def loop_length(visit: Visit, options: Options) -> str | None:
     body = visit.attribute("body")
     carried = max(len(visit.node.input) - 2, 0)
@@ -93,25 +90,19 @@ def loop_length(visit: Visit, options: Options) -> str | None:
 
 
 @node_rule(
-    "data-dependent-shape",
     "NonZero",
     "NonMaxSuppression",
     source="dynamic-shapes",
     instead="TopK with a fixed number, or the same work behind the engine",
     severity=WARNING,
+    when=lambda visit: visit.own_origin is Origin.DATA,
 )
 def data_dependent_shape(visit: Visit, options: Options) -> str | None:
-    if visit.own_origin is not Origin.DATA:
-        return None
     return "the size of its output depends on the data: slow, and the memory for it is not known beforehand"
 
 
 @node_rule(
-    "shape-from-data",
-    *_SHAPE_SLOTS,
-    source="dynamic-shapes",
-    instead="a constant, or something computed from shapes",
-    severity=WARNING,
+    *_SHAPE_SLOTS, source="dynamic-shapes", instead="a constant, or something computed from shapes", severity=WARNING
 )
 def shape_from_data(visit: Visit, options: Options) -> str | None:
     for slot in _SHAPE_SLOTS[visit.operator]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx import defs
 
-from graphsurgery.tensorrt.support import TYPE_NAMES, Support, Version, dla_support, operators
+from graphsurgery.tensorrt.support import TYPE_NAMES, Support, Version, dla_support, table
 
 
 def support(text: str) -> Support:
@@ -61,9 +61,11 @@ def test_the_first_version_that_takes_an_operator() -> None:
 def test_the_table_names_real_operators_and_types() -> None:
     known = {schema.name for schema in defs.get_all_schemas_with_history() if not schema.domain}
     legacy = {"ImageScaler", "ParametricSoftplus", "ScaledTanh"}  # of opset 1, with importers still
-    assert set(operators()) - known - legacy == set()
+    assert set(table()["operators"]) - known - legacy == set()
     assert set(dla_support("orin")) - known == set()
-    types = {kind for rows in operators().values() for row in rows.values() if row for kind in row["types"].split()}
+    types = {
+        kind for rows in table()["operators"].values() for row in rows.values() if row for kind in row["types"].split()
+    }
     assert types <= set(TYPE_NAMES.values()) - {"FP64"}
 
 
