@@ -58,7 +58,7 @@ class GraphIndex:
     def is_activation(self, tensor: str) -> bool:
         """Whether a tensor depends on an input of the model, not on constants alone."""
         node_index = self.producer.get(tensor)
-        return tensor in self.images if node_index is None else node_index in self.active
+        return tensor in self.free_inputs if node_index is None else node_index in self.active
 
     def producing(self, tensor: str) -> onnx.NodeProto | None:
         """The node that produces a tensor."""
@@ -85,10 +85,12 @@ class GraphIndex:
     @cached_property
     def active(self) -> set[int]:
         """Indexes of the nodes whose output depends on an input of the model, not on constants alone."""
-        return reached(self.downstream(self.images), lambda node_index: self.downstream(self.nodes[node_index].output))
+        return reached(
+            self.downstream(self.free_inputs), lambda node_index: self.downstream(self.nodes[node_index].output)
+        )
 
     @cached_property
-    def images(self) -> list[str]:
+    def free_inputs(self) -> list[str]:
         """The inputs that whoever runs the model gives it: those that are no initializers."""
         return [name for name in self.inputs if name not in self.initializers]
 

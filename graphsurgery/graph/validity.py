@@ -37,7 +37,7 @@ def is_in_order(index: GraphIndex) -> bool:
 
 
 def _produced_twice(index: GraphIndex) -> str | None:
-    producer = dict.fromkeys(index.images, "an input of the model")
+    producer = dict.fromkeys(index.free_inputs, "an input of the model")
     producer |= dict.fromkeys(index.initializers, "an initializer")
     for node_index, node in enumerate(index.nodes):
         here = f"the node {index.label(node_index)!r}"

@@ -224,7 +224,7 @@ class View:
             outputs = node.output[:1] if node.op_type == quantisation.DYNAMIC else node.output
             return consumers(filter(self._may_be_value, outputs))
 
-        return reached(consumers(self.index.images), further)
+        return reached(consumers(self.index.free_inputs), further)
 
     def _may_be_value(self, tensor: str) -> bool:
         return self._known_values is None or tensor in self._known_values
@@ -238,7 +238,7 @@ class View:
     @cached_property
     def values(self) -> set[str]:
         """The tensors whose values depend on an input of the model, other than through shapes alone."""
-        return {name for node_index in self._live for name in self.outputs(node_index)}.union(self.index.images)
+        return {name for node_index in self._live for name in self.outputs(node_index)}.union(self.index.free_inputs)
 
     @cached_property
     def _inputs(self) -> dict[int, list[str]]:

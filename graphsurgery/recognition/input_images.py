@@ -31,7 +31,7 @@ class Images:
     """The images of one model, and the other values that enter it."""
 
     def __init__(self, view: View, shapes: ShapeTable | None) -> None:
-        inputs = view.index.images
+        inputs = view.index.free_inputs
         declared = {name: tensor_type(view.index.inputs[name].type)[1] for name in inputs if shapes is not None}
         self._shapeless = {name for name, shape in declared.items() if shape is not None and len(shape) != 4}
         sizes = {name: _image_size(declared.get(name)) for name in inputs}

@@ -55,7 +55,7 @@ class Strides:
         self._where: dict[str, _Where] = {}
         self._images = Images(view, shapes)
         self._image = self._images.reference
-        for name in view.index.images:
+        for name in view.index.free_inputs:
             self._where[name] = self._beginning(name)
         for node_index in view.order:
             self._where.update(dict.fromkeys(view.outputs(node_index), self._after(node_index)))

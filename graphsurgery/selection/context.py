@@ -38,7 +38,7 @@ class Context:
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
         """The shape of the first input that is an image, channels first; () without one."""
-        shapes = (self.shapes.lookup(name)[1] for name in self.index.images)
+        shapes = (self.shapes.lookup(name)[1] for name in self.index.free_inputs)
         return next((channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4), ())
 
     def fits_image(self, shape: tuple[Dimension, ...]) -> bool:

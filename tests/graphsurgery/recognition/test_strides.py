@@ -190,3 +190,8 @@ def test_two_sizes_of_one_image() -> None:
     scales = "s = Constant <value = float[4] {1.0, 1.0, 0.5, 0.5}> ()"
     found = with_inputs(f"{scales} {FUSED} r = Resize(x, , s) i = Conv <strides = [2,2]> (r, w) y = Add(d, i)")
     assert (found.stride("x"), found.stride("r"), found.stride("y")) == (1, 2, 4)
+
+
+def test_convolutions_of_one_dimension_with_computed_weights_are_off_the_plane() -> None:
+    body = "t = Flatten <axis = 2> (c) k = Neg(w) y = Conv <strides = [2]> (t, k)"
+    assert not plane(f"{CONV} {body}", w=(8, 8, 3, 3)).is_in("y")
