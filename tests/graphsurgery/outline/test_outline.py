@@ -222,7 +222,7 @@ def _stages(count: int) -> onnx.ModelProto:
 
 def _work(given: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> int:
     count = 0
-    solve = Matcher._solve
+    solve = Matcher.solve
 
     def counted(*arguments: object) -> object:
         nonlocal count
@@ -230,7 +230,7 @@ def _work(given: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> int:
         return solve(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(Matcher, "_solve", counted)
+        patched.setattr(Matcher, "solve", counted)
         outline(given).rows()
     return count
 
