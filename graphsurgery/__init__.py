@@ -21,21 +21,20 @@ from ._version import __version__
 from .errors import GraphSurgeryError, GraphSurgeryWarning
 
 if _typing.TYPE_CHECKING:
-    from .api import Sites, check, insert, remove, sites, verify
+    from .api import Insertion, ModelFile, Sites, insert, remove, sites
     from .bench import BenchReport, bench
     from .blocks import SATURATED, Block, Setting
     from .cards import Card, block, blocks
     from .diff import Difference, diff
     from .feature_map import FeatureMap
-    from .modelfile import Insertion, ModelFile
     from .outline import Info, Outline, info, outline
     from .recipe import Recipe, apply
     from .recognition import Pattern
     from .request import Request
     from .selection import Site
     from .template import Template
-    from .tensorrt import Finding, TensorRTReport
-    from .verification import Report
+    from .tensorrt import Finding, TensorRTReport, check
+    from .verification import Report, verify
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
 __all__ += ["Sites", "check", "insert", "remove", "sites", "verify"]
@@ -45,21 +44,20 @@ __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply
 __all__ += ["Finding", "TensorRTReport"]
 
 _HOMES = {
-    "api": "Sites check insert remove sites verify",
+    "api": "Insertion ModelFile Sites insert remove sites",
     "bench": "BenchReport bench",
     "blocks": "SATURATED Block Setting",
     "cards": "Card block blocks",
     "diff": "Difference diff",
     "feature_map": "FeatureMap",
-    "modelfile": "Insertion ModelFile",
     "outline": "Info Outline info outline",
     "recipe": "Recipe apply",
     "recognition": "Pattern",
     "request": "Request",
     "selection": "Site",
     "template": "Template",
-    "tensorrt": "Finding TensorRTReport",
-    "verification": "Report",
+    "tensorrt": "Finding TensorRTReport check",
+    "verification": "Report verify",
 }
 """module -> the public names that are loaded from it"""
 

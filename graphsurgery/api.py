@@ -1,4 +1,4 @@
-"""The public functions: insert, remove, sites, verify, check. The command line stands on them."""
+"""The public functions that edit a model, and the listing of its sites. The command line stands on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import tensorrt, userblocks, verification, weights
+from . import userblocks, weights
 from .blocks.block import Array, Block
 from .errors import BlockError, GraphSurgeryWarning, WeightsError, option
 from .feature_map import FeatureMap
@@ -20,6 +20,7 @@ from .insertion.splice import AppliedInsertion
 from .messages import html_table, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
+from .modelfile.record import Insertion
 from .request import Request, arguments
 from .selection.sites import Site, SiteFinder
 from .template.residual_gate import GATE_KEY
@@ -28,9 +29,9 @@ from .tensorrt.fallback import to_the_gpu
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
-    from .tensorrt import TensorRTReport
-    from .verification import Report
     from .weights import Checkpoint, Fitted
+
+__all__ = ["Insertion", "ModelFile", "Sites", "insert", "remove", "sites"]
 
 
 def insert(
@@ -240,99 +241,6 @@ def sites(model: ModelSource, selector: str | None = None) -> Sites:
     """
     finder = SiteFinder(ModelFile.load(model))
     return Sites(finder.listing() or finder.tensors() if selector is None else finder.find([selector]))
-
-
-def verify(
-    model: ModelSource,
-    *,
-    providers: Sequence[str] | None = None,
-    images: str | Path | None = None,
-    seeds: int = 3,
-    only: Sequence[str] | None = None,
-    original: ModelSource | None = None,
-    trust: str | Sequence[str] = (),
-) -> Report:
-    """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
-
-    Parameters
-    ----------
-    model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
-    providers:
-        Short names such as ``["cpu", "cuda"]``. None: the CPU, and CUDA where it is there.
-    images:
-        A folder of real images for the activation that arrives at each site. None: a random image.
-    seeds:
-        The number of random inputs of each magnitude, at least 1.
-    only:
-        The ids of the insertions to compare. None: all of them.
-    original:
-        The model from before the insertions, to compare the rest with.
-    trust:
-        PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
-
-    Returns
-    -------
-    Report
-        With ``passed``, and one row for each provider and way to run a block. A failed comparison is in the report;
-        its ``require`` raises ParityFailed.
-
-    Raises
-    ------
-    InsertionError
-        If nothing was inserted.
-    MissingDependency, MissingProvider
-        Without torch, onnxruntime, or a provider that was asked for.
-
-    Examples
-    --------
-    >>> verify("yolov8n-simam.onnx", providers=["cpu"]).passed   # doctest: +SKIP
-    True
-    """
-    return verification.verify(
-        ModelFile.load(model),
-        trust=userblocks.Trust.in_modules([trust] if isinstance(trust, str) else trust),
-        providers=providers,
-        images=Path(images) if images is not None else None,
-        seeds=seeds,
-        only=only,
-        original=ModelFile.load(original) if original is not None else None,
-    )
-
-
-def check(
-    model: ModelSource, version: str = "10", *, dla: str | None = None, precision: str = "fp32"
-) -> TensorRTReport:
-    """Check every node of a model against what TensorRT takes. TensorRT need not be installed.
-
-    Parameters
-    ----------
-    model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
-    version:
-        The version of TensorRT: ``"8.6"``, ``"10"``, ``"11"``, or a minor version such as ``"10.9"``.
-    dla:
-        ``"orin"``: what runs on a DLA of that, too.
-    precision:
-        What the engine is to run in: ``"fp32"``, ``"fp16"`` or ``"int8"``.
-
-    Returns
-    -------
-    TensorRTReport
-        With ``findings``, a list of :class:`Finding`, and ``stops``: whether TensorRT refuses the model or would
-        compute something else.
-
-    Raises
-    ------
-    RequestError
-        If there is no table for the version, the DLA or the precision.
-
-    Examples
-    --------
-    >>> check("yolov8n-simam.onnx", "8.6").stops   # doctest: +SKIP
-    False
-    """
-    return tensorrt.check(ModelFile.load(model), version, dla=dla, precision=precision)
 
 
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:

@@ -42,12 +42,12 @@ def verify(
     """
     from pathlib import Path
 
-    from .. import api
+    from ..verification import verify as compare
 
     names, opened = provider_list(providers), open_model(model)
     before = Path(original) if original is not None else None
     with aside():
-        report = api.verify(opened, providers=names, images=images, seeds=seeds, original=before, trust=trust or ())
+        report = compare(opened, providers=names, images=images, seeds=seeds, original=before, trust=trust or ())
     failed = None
     try:
         report.require()

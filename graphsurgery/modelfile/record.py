@@ -7,7 +7,7 @@ to run the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -57,6 +57,14 @@ class RecordedPair:
     """the pair, and Casts around it; the last ones of the insertion's own nodes"""
 
 
+_rebuild: dict[str, Callable[..., Any]] = {}
+
+
+def rebuild_with(**functions: Callable[..., Any]) -> None:
+    """Set how a record is rebuilt: ``block``, ``weights``, ``torch_module``. This folder knows of no blocks."""
+    _rebuild.update(functions)
+
+
 @dataclass(frozen=True)
 class Insertion:
     """One block in a model."""
@@ -96,6 +104,25 @@ class Insertion:
         batch, channels, height, width = (d if isinstance(d, int) else None for d in self.site.shape)
         assert channels is not None
         return FeatureMap(channels, height, width, self.site.dtype, batch, self.id)
+
+    def block(self, trust: str | Sequence[str] = ()) -> Any:
+        """The :class:`graphsurgery.Block` with its hyper-parameters.
+
+        ``trust`` names PyTorch modules of your own that may be imported. BlockError if the block is not installed here.
+        """
+        return _rebuild["block"](self, trust)
+
+    def weights(self, model: Any, trust: str | Sequence[str] = ()) -> dict[str, Any]:
+        """The module's parameters by official key, float64 arrays, read back from the ModelFile as it stands.
+
+        InsertionError if they are no longer where they were put.
+        """
+        found: dict[str, Any] = _rebuild["weights"](self, model, trust)
+        return found
+
+    def torch_module(self, model: Any, trust: str | Sequence[str] = ()) -> Any:
+        """The PyTorch module, gate included, with the weights in the ModelFile: float64, evaluation mode."""
+        return _rebuild["torch_module"](self, model, trust)
 
     def to_entry(self) -> tuple[str, str]:
         """Metadata key and value. The same insertion gives the same text."""

@@ -14,6 +14,7 @@ from .support import Version
 from .view import View
 
 if TYPE_CHECKING:
+    from ..modelfile.model import ModelSource
     from .parser import Verdict
 
 
@@ -78,7 +79,7 @@ class TensorRTReport:
 
 
 def findings(
-    model: ModelFile, version: str | Version = "10", *, dla: str | None = None, precision: str = "fp32"
+    model: ModelSource, version: str | Version = "10", *, dla: str | None = None, precision: str = "fp32"
 ) -> list[Finding]:
     """Where a model does not comply with what one version of TensorRT demands. TensorRT need not be installed.
 
@@ -113,14 +114,45 @@ def findings(
 
 
 def check(
-    model: ModelFile,
+    model: ModelSource,
     version: str | Version = "10",
     *,
     dla: str | None = None,
     precision: str = "fp32",
     parser: Verdict | None = None,
 ) -> TensorRTReport:
-    """As :func:`findings`, as a report; ``parser`` is the verdict of TensorRT's own parser to set beside it."""
+    """Check every node of a model against what TensorRT takes. TensorRT need not be installed.
+
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+    version:
+        The version of TensorRT: ``"8.6"``, ``"10"``, ``"11"``, or a minor version such as ``"10.9"``.
+    dla:
+        ``"orin"``: what runs on a DLA of that, too.
+    precision:
+        What the engine is to run in: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+    parser:
+        The verdict of TensorRT's own parser, to set beside the findings.
+
+    Returns
+    -------
+    TensorRTReport
+        With ``findings``, a list of :class:`Finding`, and ``stops``: whether TensorRT refuses the model or would
+        compute something else.
+
+    Raises
+    ------
+    RequestError
+        If there is no table for the version, the DLA or the precision.
+
+    Examples
+    --------
+    >>> check("yolov8n-simam.onnx", "8.6").stops   # doctest: +SKIP
+    False
+    """
+    model = ModelFile.load(model)
     options, view = Options.of(version, precision=precision, dla=dla), View(model)
     ids = [insertion.id for insertion in model.insertions()]
     found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]

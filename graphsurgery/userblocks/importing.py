@@ -34,9 +34,9 @@ class Trust:
     modules: frozenset[str] = frozenset()
 
     @classmethod
-    def in_modules(cls, names: Iterable[str]) -> Trust:
-        """Trust in modules that the user lists. BlockError for a name that is not of that form."""
-        modules = frozenset(name.strip() for name in names)
+    def in_modules(cls, names: str | Iterable[str]) -> Trust:
+        """Trust in one module or several that the user lists. BlockError for a name that is not of that form."""
+        modules = frozenset(name.strip() for name in ([names] if isinstance(names, str) else names))
         if wrong := next((name for name in sorted(modules) if not is_module(name)), None):
             raise BlockError(f"{wrong!r} does not name a PyTorch module; write it as in mypkg.blocks:MyAttention")
         return cls(modules)

@@ -14,12 +14,13 @@ from ..errors import InsertionError, ParityFailed
 from ..feature_map import Array, numpy_dtype
 from ..insertion.removal import unchanged
 from ..messages import closest, tracked
+from ..modelfile.model import ModelFile
 from ..runtime.activations import Activations, activations
 from ..runtime.providers import imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
-from ..userblocks import NO_TRUST, Trust
+from ..userblocks import Trust
 from ..weights.inserted import block_of, module_of, module_with
 from .cases import Case, cases
 from .conditioning import Conditioning
@@ -34,61 +35,68 @@ from .tolerance import TOLERANCES, comparison_dtype
 if TYPE_CHECKING:
     import torch
 
-    from ..modelfile.model import ModelFile
+    from ..modelfile.model import ModelSource
     from ..modelfile.record import Insertion
 
 
 def verify(
-    model: ModelFile,
+    model: ModelSource,
     *,
     providers: Sequence[str] | None = None,
-    images: Path | None = None,
+    images: str | Path | None = None,
     seeds: int = 3,
     only: Sequence[str] | None = None,
-    original: ModelFile | None = None,
-    trust: Trust = NO_TRUST,
+    original: ModelSource | None = None,
+    trust: str | Sequence[str] | Trust = (),
 ) -> Report:
-    """Run every inserted block, cut out as it stands in the file, and compare it with its PyTorch module in float64.
+    """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
 
     Parameters
     ----------
     model:
-        A model with insertions.
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     providers:
-        Short names of onnxruntime providers; None is the CPU, and CUDA where it starts.
+        Short names such as ``["cpu", "cuda"]``. None: the CPU, and CUDA where it is there.
     images:
-        A folder of real images for the activation that arrives at each site; None is one random image.
+        A folder of real images for the activation that arrives at each site. None: a random image.
     seeds:
-        How many random inputs per magnitude.
+        The number of random inputs of each magnitude, at least 1.
     only:
-        Ids of the insertions to check; None is all.
+        The ids of the insertions to compare. None: all of them.
     original:
-        The model before the insertions, to compare the rest with; without it the rest is checked against the record
-        in the model.
+        The model from before the insertions, to compare the rest with.
     trust:
-        The user's own PyTorch modules that may be imported.
+        PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
 
     Returns
     -------
     Report
-        A failed comparison is in the report (see :meth:`Report.require`), not an exception.
+        With ``passed``, and one row for each provider and way to run a block. A failed comparison is in the report;
+        its ``require`` raises ParityFailed.
 
     Raises
     ------
     InsertionError
-        If there is nothing to verify.
-    MissingProvider, MissingDependency
-        If a provider or a package is not there.
-    RequestError
-        For bad images or an unknown provider.
+        If nothing was inserted.
+    MissingDependency, MissingProvider
+        Without torch, onnxruntime, or a provider that was asked for.
+
+    Examples
+    --------
+    >>> verify("yolov8n-simam.onnx", providers=["cpu"]).passed   # doctest: +SKIP
+    True
     """
+    model = ModelFile.load(model)
+    folder = Path(images) if images is not None else None
+    if not isinstance(trust, Trust):
+        trust = Trust.in_modules(trust)
     insertions = _chosen(model, only)
     names = _providers(providers)
-    if images is not None:
-        image_paths(images)  # a bad folder is an error even if the model turns out not to run
+    if folder is not None:
+        image_paths(folder)  # a bad folder is an error even if the model turns out not to run
     versions = _versions()
     cutouts = {insertion.id: _cut_out(model, insertion) for insertion in insertions}
-    arriving = _activations(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], images)
+    arriving = _activations(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], folder)
     reports = []
     with _one_thread():
         for insertion in tracked(insertions, "insertions"):
@@ -99,7 +107,8 @@ def verify(
             else:
                 report = replace(report, failure=cutout)
             reports.append(report)
-    return Report(model.name, tuple(reports), unchanged(model, original), names, versions)
+    rest = unchanged(model, ModelFile.load(original) if original is not None else None)
+    return Report(model.name, tuple(reports), rest, names, versions)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..blocks.block import Block
 from ..blocks.state_dict import load_weights
 from ..errors import InsertionError
 from ..modelfile.model import ModelFile
-from ..modelfile.record import Insertion
+from ..modelfile.record import Insertion, rebuild_with
 from ..template.residual_gate import GATE_KEY
 from ..template.weight_folding import read_back
 from ..userblocks import NO_TRUST, Trust, make_block
@@ -65,3 +65,10 @@ def module_with(insertion: Insertion, weights: Weights, trust: Trust = NO_TRUST)
         with torch.no_grad():
             module.alpha.copy_(torch.from_numpy(alpha))
     return module.double().eval()
+
+
+rebuild_with(
+    block=lambda insertion, trust: block_of(insertion, Trust.in_modules(trust)),
+    weights=lambda insertion, model, trust: weights_of(insertion, model, Trust.in_modules(trust)),
+    torch_module=lambda insertion, model, trust: module_of(insertion, model, Trust.in_modules(trust)),
+)

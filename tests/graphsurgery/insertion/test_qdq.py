@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 import graphsurgery
-from graphsurgery.api import carry_out, verify
+from graphsurgery.api import carry_out
 from graphsurgery.errors import CannotRun, GraphSurgeryWarning, RecipeError, RequestError, SiteError
 from graphsurgery.graph.quantisation import dequantiser
 from graphsurgery.insertion import removal
@@ -28,7 +28,7 @@ from graphsurgery.request import Request
 from graphsurgery.selection.sites import SiteFinder
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
-from graphsurgery.verification import Mode, Verdict
+from graphsurgery.verification import Mode, Verdict, verify
 from tests.exports import export
 from tests.exports.derive import unfit
 from tests.quantised import (

@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 
-from graphsurgery.api import carry_out, verify
+from graphsurgery.api import carry_out
 from graphsurgery.errors import SelectorError, SiteError
 from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import Site, SiteFinder
+from graphsurgery.verification import verify
 from tests import models
 from tests.exports import export
 from tests.models import node, value
