@@ -37,44 +37,12 @@ if _typing.TYPE_CHECKING:
     from .tensorrt import Finding, TensorRTReport
     from .verification import Report
 
-__all__ = [
-    "SATURATED",
-    "BenchReport",
-    "Block",
-    "Card",
-    "Difference",
-    "FeatureMap",
-    "Finding",
-    "GraphSurgeryError",
-    "GraphSurgeryWarning",
-    "Info",
-    "Insertion",
-    "ModelFile",
-    "Outline",
-    "Pattern",
-    "Recipe",
-    "Report",
-    "Request",
-    "Setting",
-    "Site",
-    "Sites",
-    "Template",
-    "TensorRTReport",
-    "__version__",
-    "apply",
-    "bench",
-    "block",
-    "blocks",
-    "check",
-    "diff",
-    "errors",
-    "info",
-    "insert",
-    "outline",
-    "remove",
-    "sites",
-    "verify",
-]
+__all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
+__all__ += ["Sites", "check", "insert", "remove", "sites", "verify"]
+__all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "block", "blocks"]
+__all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
+__all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
+__all__ += ["Finding", "TensorRTReport"]
 
 _HOMES = {
     "api": "Sites check insert remove sites verify",
