@@ -39,14 +39,8 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Argument:
-    """How one thing that can be asked for is explained and checked, wherever it is given."""
+    """What values one thing that can be asked for takes, wherever it is given."""
 
-    help: str
-    """with options of insert as :func:`graphsurgery.errors.option` marks them"""
-    metavar: str = ""
-    """placeholder for the value in help; the choices where there are some"""
-    flags: tuple[str, ...] = ()
-    """on the command line; by default the name with dashes"""
     choices: tuple[str, ...] = ()
     minimum: int | None = None
     is_path: bool = False
@@ -59,114 +53,63 @@ class Argument:
 class Request:
     """One block at one or more places. RequestError for one that contradicts itself, whatever the model.
 
-    The arguments are those of :func:`graphsurgery.insert`, and take the same values.
+    The arguments are those of :func:`graphsurgery.insert`, and take the same values. The command line shows what is
+    said of them here, with each name between double backticks as a flag, and what follows a colon as the placeholder.
+
+    Parameters
+    ----------
+    module: NAME
+        The block: simam, se, 'ge[theta]' ...; or one of your own: ./myblock.onnx, mypkg.blocks:MyAttention.
+    after: SELECTOR
+        Where: /model.8, '/model.{4,6,8}', '/model.*/cv2', 'C2f[-1]', 'C2f[*].m.0', role:p5, 'op:Conv[17]', node:NAME,
+        tensor:NAME. May be repeated; the block goes to every place that is named.
+    before: SELECTOR
+        In place of ``after``: in front of the modules named, and of nothing else that reads the same tensor.
+    consumers: SELECTOR
+        With ``after``: only these consumers of the tensor read the block: modules, blocks, role:neck, 'op:Concat[0]',
+        node:NAME, output:NAME. May be repeated.
+    settings: NAME=VALUE
+        A hyper-parameter of the block. May be repeated.
+    init:
+        Weights: the module's own initialisation, or such that the model's output stays as it is.
+    seed: N
+        Seed of the initialisation.
+    gate:
+        residual: y = x + a * (block(x) - x) with a = 0, which leaves the model's output as it is.
+    weights: FILE[:PREFIX]
+        Trained weights: best.pt:model.8.attn, .pth, .safetensors, .npz, .onnx.
+    target:
+        The runtime to write the block for. dla: as far as possible for a DLA of NVIDIA's Orin.
+    precision:
+        At a site in half precision: statistics in float32 between Casts, everything in the site's type, or everything
+        in float32. fp16: the block in float16 at a float32 site, of an INT8 model say.
+    lowering: NAME
+        The formulation of the block. Default: the best for the target.
+    qdq:
+        int8: QuantizeLinear and DequantizeLinear after the block, so that what reads it keeps its quantised input. For
+        models with such pairs.
+    qdq_scale:
+        Where the scale of these comes from: that of the site, or what the block gives on ``images=DIR``.
+    images: DIR
+        Folder of real images: for the scale of ``qdq_scale=images``, and for the activations to verify with. Default: a
+        random image.
     """
 
-    module: Annotated[
-        str,
-        Argument(
-            "The block: simam, se, 'ge[theta]' ...; or one of your own: ./myblock.onnx, mypkg.blocks:MyAttention.",
-            metavar="NAME",
-            flags=("--module", "-m"),
-            words="is the name of a block, a text such as 'simam'",
-        ),
-    ]
-    after: Annotated[
-        Selectors,
-        Argument(
-            "Where: /model.8, '/model.{4,6,8}', '/model.*/cv2', 'C2f[-1]', 'C2f[*].m.0', role:p5, 'op:Conv[17]', "
-            "node:NAME, tensor:NAME. May be repeated; the block goes to every place that is named.",
-            metavar="SELECTOR",
-            flags=("--after", "-a"),
-        ),
-    ] = ()
-    before: Annotated[
-        Selectors,
-        Argument(
-            f"In place of {option('after')}: in front of the modules named, and of nothing else that reads the same "
-            "tensor.",
-            metavar="SELECTOR",
-            flags=("--before", "-b"),
-        ),
-    ] = field(default=(), kw_only=True)
-    consumers: Annotated[
-        Selectors,
-        Argument(
-            f"With {option('after')}: only these consumers of the tensor read the block: modules, blocks, role:neck, "
-            "'op:Concat[0]', node:NAME, output:NAME. May be repeated.",
-            metavar="SELECTOR",
-        ),
-    ] = field(default=(), kw_only=True)
-    settings: Annotated[
-        Settings, Argument("A hyper-parameter of the block. May be repeated.", metavar="NAME=VALUE")
-    ] = field(default_factory=dict)
-    init: Annotated[
-        str,
-        Argument(
-            "Weights: the module's own initialisation, or such that the model's output stays as it is.", choices=INITS
-        ),
-    ] = "default"
-    seed: Annotated[
-        int, Argument("Seed of the initialisation.", metavar="N", minimum=0, words="is a whole number from 0 on")
-    ] = 0
-    gate: Annotated[
-        str,
-        Argument(
-            "residual: y = x + a * (block(x) - x) with a = 0, which leaves the model's output as it is.", choices=GATES
-        ),
-    ] = "none"
-    weights: Annotated[
-        str | None,
-        Argument(
-            "Trained weights: best.pt:model.8.attn, .pth, .safetensors, .npz, .onnx.",
-            metavar="FILE[:PREFIX]",
-            is_path=True,
-            words="is the name of a file of weights",
-        ),
-    ] = None
-    target: Annotated[
-        str,
-        Argument(
-            "The runtime to write the block for. dla: as far as possible for a DLA of NVIDIA's Orin.", choices=TARGETS
-        ),
-    ] = "tensorrt"
-    precision: Annotated[
-        str,
-        Argument(
-            "At a site in half precision: statistics in float32 between Casts, everything in the site's type, or "
-            "everything in float32. fp16: the block in float16 at a float32 site, of an INT8 model say.",
-            choices=PRECISIONS,
-        ),
-    ] = "safe"
-    lowering: Annotated[
-        str | None, Argument("The formulation of the block. Default: the best for the target.", metavar="NAME")
-    ] = None
-    qdq: Annotated[
-        str,
-        Argument(
-            "int8: QuantizeLinear and DequantizeLinear after the block, so that what reads it keeps its quantised "
-            "input. For models with such pairs.",
-            choices=QDQ_KINDS,
-        ),
-    ] = "none"
-    qdq_scale: Annotated[
-        str,
-        Argument(
-            "Where the scale of these comes from: that of the site, or what the block gives on "
-            f"{option('images', 'DIR')}.",
-            choices=QDQ_SCALES,
-        ),
-    ] = "site"
-    images: Annotated[
-        str | None,
-        Argument(
-            f"Folder of real images: for the scale of {option('qdq_scale', 'images')}, and for the activations to "
-            "verify with. Default: a random image.",
-            metavar="DIR",
-            is_path=True,
-            words="is the name of a folder",
-        ),
-    ] = None
+    module: Annotated[str, Argument(words="is the name of a block, a text such as 'simam'")]
+    after: Selectors = ()
+    before: Selectors = field(default=(), kw_only=True)
+    consumers: Selectors = field(default=(), kw_only=True)
+    settings: Settings = field(default_factory=dict)
+    init: Annotated[str, Argument(choices=INITS)] = "default"
+    seed: Annotated[int, Argument(minimum=0, words="is a whole number from 0 on")] = 0
+    gate: Annotated[str, Argument(choices=GATES)] = "none"
+    weights: Annotated[str | None, Argument(is_path=True, words="is the name of a file of weights")] = None
+    target: Annotated[str, Argument(choices=TARGETS)] = "tensorrt"
+    precision: Annotated[str, Argument(choices=PRECISIONS)] = "safe"
+    lowering: str | None = None
+    qdq: Annotated[str, Argument(choices=QDQ_KINDS)] = "none"
+    qdq_scale: Annotated[str, Argument(choices=QDQ_SCALES)] = "site"
+    images: Annotated[str | None, Argument(is_path=True, words="is the name of a folder")] = None
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -194,23 +137,32 @@ class Request:
 
 @dataclass(frozen=True)
 class Declared:
-    """An argument with its type and default, as a field of Request declares them."""
+    """An argument with its type and default, as a field of a dataclass or a parameter of a function declares it."""
 
-    argument: Argument
     hint: Any
     default: Any
     """``dataclasses.MISSING`` where there is none"""
+    argument: Argument = Argument()
+
+    @classmethod
+    def of(cls, hint: Any, default: Any) -> Declared:
+        """From a type hint, in which an :class:`Argument` may stand."""
+        return (
+            cls(hint, default)
+            if get_origin(hint) is not Annotated
+            else cls(hint.__origin__, default, *hint.__metadata__)
+        )
 
 
 @cache
-def arguments() -> dict[str, Declared]:
-    """What can be asked for, by name."""
-    hints = get_type_hints(Request, include_extras=True)
+def arguments(kind: type = Request) -> dict[str, Declared]:
+    """What can be asked for, by name: the fields with which a dataclass is made."""
+    hints = get_type_hints(kind, include_extras=True)
     found = {}
-    for each in fields(Request):
-        hint, argument = get_args(hints[each.name])
-        default = each.default if each.default_factory is MISSING else each.default_factory()
-        found[each.name] = Declared(argument, hint, default)
+    for each in fields(kind):
+        if each.init:
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            found[each.name] = Declared.of(hints[each.name], default)
     return found
 
 

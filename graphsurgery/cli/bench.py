@@ -5,55 +5,24 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-import typer
-
 from ..errors import RequestError
-from . import options
+from ..request import Argument
+from .files import open_model
+from .options import provider_list
+from .output import Printer
 
 
 def bench(
-    model: options.Model = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline",
-            metavar="FILE",
-            help="What to compare with. Default: MODEL with its insertions taken out.",
-            show_default=False,
-        ),
-    ] = None,
-    providers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--providers",
-            metavar="NAME[,NAME]",
-            help="Providers of onnxruntime to time on (cpu, cuda, tensorrt ...); one that is missing is an error. "
-            "Default: cpu.",
-            show_default=False,
-        ),
-    ] = None,
-    shapes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--shape",
-            metavar="NAME=1x3x640x640",
-            help="Sizes of an input that the model leaves open. May be repeated. Default: batch 1, 640 x 640 pixels.",
-            show_default=False,
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            "--batch", min=1, metavar="N", help="The batch, where the model leaves it open.", show_default=False
-        ),
-    ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=2, metavar="N", help="Rounds that count.")] = 30,
-    warm_up: Annotated[int, typer.Option("--warm-up", min=0, metavar="N", help="Rounds before, that do not.")] = 5,
-    threads: Annotated[
-        int, typer.Option("--threads", min=0, metavar="N", help="Threads on the CPU. 0: onnxruntime's choice.")
-    ] = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: str | None = None,
+    *,
+    baseline: str | None = None,
+    providers: list[str] | None = None,
+    shape: list[str] | None = None,
+    batch: Annotated[int | None, Argument(minimum=1)] = None,
+    rounds: Annotated[int, Argument(minimum=2)] = 30,
+    warm_up: Annotated[int, Argument(minimum=0)] = 5,
+    threads: Annotated[int, Argument(minimum=0)] = 0,
+    printer: Printer,
 ) -> None:
     """Time a model before and after its insertions.
 
@@ -62,26 +31,39 @@ def bench(
 
     \b
     graphsurgery bench yolov8n-simam.onnx --baseline yolov8n.onnx --providers cpu,cuda
+
+    Parameters
+    ----------
+    baseline: FILE
+        What to compare with. Default: MODEL with its insertions taken out.
+    providers: NAME[,NAME]
+        Providers of onnxruntime to time on (cpu, cuda, tensorrt ...); one that is missing is an error. Default: cpu.
+    shape: NAME=1x3x640x640
+        Sizes of an input that the model leaves open. May be repeated. Default: batch 1, 640 x 640 pixels.
+    batch: N
+        The batch, where the model leaves it open.
+    rounds: N
+        Rounds that count.
+    warm_up: N
+        Rounds before, that do not.
+    threads: N
+        Threads on the CPU. 0: onnxruntime's choice.
     """
     from ..bench import bench as run
-    from .files import open_model
-    from .output import Printer
 
-    names = options.provider_list(providers) or ["cpu"]
+    names = provider_list(providers) or ["cpu"]
     opened = open_model(model)
     report = run(
         opened,
         open_model(baseline) if baseline is not None else None,
         providers=names,
-        shapes=dict(map(_shape, shapes or ())),
+        shapes=dict(map(_shape, shape or ())),
         batch=batch,
         rounds=rounds,
         warm_up=warm_up,
         threads=threads,
     )
-    printer = Printer(as_json=as_json, quiet=quiet)
-    printer.json(report.to_json())
-    printer.lines(report.lines())
+    printer.report(report)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

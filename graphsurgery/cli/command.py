@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperOption
 
 from ..errors import GraphSurgeryWarning, RequestError
+from .options import derived
 
 
 class SeveralBlocks(RequestError):
@@ -57,3 +59,8 @@ class Command(TyperCommand):
             warnings.filterwarnings("ignore", category=GraphSurgeryWarning)  # until main ends
         with nullcontext() if ctx.params.get("quiet") else progress(self.name or ""):
             return super().invoke(ctx)
+
+
+def add(app: typer.Typer, function: Callable[..., None], cls: type[Command] = Command) -> None:
+    """Add a command to an application or a group."""
+    app.command(cls=cls)(derived(function))

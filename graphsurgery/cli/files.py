@@ -44,6 +44,13 @@ def open_model(argument: str | None) -> ModelFile:
     return ModelFile.from_source(source, folder=Path(), name="standard input")
 
 
+def named(argument: str | None, reader: str) -> str:
+    """The path of a model that another program reads, from its file. RequestError for standard input."""
+    if argument is None or argument == DASH:
+        raise RequestError(f"{reader} reads a file: name the model")
+    return argument
+
+
 def _check_standard_input() -> None:
     try:
         terminal = os.isatty(_STDIN)
@@ -103,30 +110,38 @@ class Destination:
                 check(written)
 
 
-def destination(
-    argument: str | None, output: str | None, *, force: bool, in_place: bool, dry: bool = False
-) -> Destination:
-    """Where the result of working on the MODEL ``argument`` goes, or would go if ``dry``.
+@dataclass(frozen=True)
+class Output:
+    """The options of a command that writes a model."""
 
-    OutputError if it must not go there.
-    """
-    output = DASH if output == "/dev/stdout" else output
-    if in_place:
-        return replace(_in_place(argument, output), dry=dry)
-    if dry and (output is None or output == DASH):
-        return Destination(None, force, dry)
-    if output is None and not is_standard(argument):
-        raise OutputError("say where the result goes: -o FILE, or --in-place to replace the model", option="output")
-    if output is None or output == DASH:
-        _check_standard_output(argument, asked=output == DASH)
-        return Destination(None, force)
-    from ..modelfile.saving import check_target
+    output: str | None = None
+    force: bool = False
+    in_place: bool = False
+    dry_run: bool = False
 
-    path = Path(output)
-    if _is_input(argument, path):
-        raise OutputError(f"{output} is the model itself; use --in-place to replace it", option="output")
-    check_target(path, force=force)
-    return Destination(path, force, dry)
+    def destination(self, argument: str | None) -> Destination:
+        """Where the result of working on the MODEL ``argument`` goes, or would go.
+
+        OutputError if it must not go there.
+        """
+        output = DASH if self.output == "/dev/stdout" else self.output
+        if self.in_place:
+            return replace(_in_place(argument, output), dry=self.dry_run)
+        if self.dry_run and (output is None or output == DASH):
+            return Destination(None, self.force, dry=True)
+        if output is None and not is_standard(argument):
+            message = "say where the result goes: -o FILE, or --in-place to replace the model"
+            raise OutputError(message, option="output")
+        if output is None or output == DASH:
+            _check_standard_output(argument, asked=output == DASH)
+            return Destination(None, self.force)
+        from ..modelfile.saving import check_target
+
+        path = Path(output)
+        if _is_input(argument, path):
+            raise OutputError(f"{output} is the model itself; use --in-place to replace it", option="output")
+        check_target(path, force=self.force)
+        return Destination(path, self.force, self.dry_run)
 
 
 def _in_place(argument: str | None, output: str | None) -> Destination:

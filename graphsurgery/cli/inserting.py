@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingDependency, ParityFailed, RequestError
 from ..messages import listed, shape_text
 from .files import DASH, Destination, open_model
+from .options import provider_list
 from .output import Printer, aside, counted, shown
 
 if TYPE_CHECKING:
@@ -26,18 +27,12 @@ _NEEDED = ("torch", "onnxruntime")
 
 @dataclass(frozen=True)
 class Checking:
-    """Whether and how the inserted blocks are verified, and how the command speaks."""
+    """Whether and how the inserted blocks are verified."""
 
-    wanted: bool
-    providers: list[str] | None
-    images: str | None
-    as_json: bool = False
-    quiet: bool = False
+    no_verify: bool = False
+    providers: list[str] | None = None
+    images: str | None = None
     verbose: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.wanted and self.explicit:
-            raise RequestError("--no-verify does not go with --providers or --images, which say how to verify")
 
     @property
     def explicit(self) -> bool:
@@ -61,7 +56,9 @@ class Checking:
         return replace(report, rest=Rest(same, f"without the insertions it {verb} the given model, byte for byte"))
 
 
-def run(requests: Sequence[Request], model: str | None, target: Destination, checking: Checking) -> None:
+def run(
+    requests: Sequence[Request], model: str | None, target: Destination, checking: Checking, printer: Printer
+) -> None:
     """Carry out requests on a MODEL argument and deliver the result; print what was done.
 
     Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
@@ -69,7 +66,12 @@ def run(requests: Sequence[Request], model: str | None, target: Destination, che
     from ..api import carry_out
     from ..userblocks import Trust
 
-    printer = Printer(as_json=checking.as_json, to_stderr=target.is_standard_output, quiet=checking.quiet)
+    if checking.no_verify and any(each.qdq_scale == "images" for each in requests):
+        checking = replace(checking, images=None)  # they are for the scale
+    checking = replace(checking, providers=provider_list(checking.providers))
+    if checking.no_verify and checking.explicit:
+        raise RequestError("--no-verify does not go with --providers or --images, which say how to verify")
+    printer.to_stderr = target.is_standard_output
     before = open_model(model)
     with aside():
         after, done = carry_out(before, requests)
@@ -81,12 +83,12 @@ def run(requests: Sequence[Request], model: str | None, target: Destination, che
         if not outcome.report.passed:
             outcome.written = False
             failed = ParityFailed(f"{outcome.reason()}; nothing was written")
-            outcome.print(printer, failed)
+            printer.report(outcome, failed)
             raise failed
 
-    lacking = checking.missing() if checking.wanted else ""
+    lacking = "" if checking.no_verify else checking.missing()
     try:
-        target.deliver(after, verified if checking.wanted and not lacking else None)
+        target.deliver(after, None if checking.no_verify or lacking else verified)
     except MissingDependency as error:  # installed, and cannot be loaded
         if checking.explicit:
             raise
@@ -95,7 +97,7 @@ def run(requests: Sequence[Request], model: str | None, target: Destination, che
     if lacking:
         reason = f"{lacking} is not installed" if lacking in _NEEDED else lacking
         printer.note(f"note: not compared with PyTorch, because {reason}; do so later with graphsurgery verify")
-    outcome.print(printer)
+    printer.report(outcome)
 
 
 class _Outcome:
@@ -117,11 +119,7 @@ class _Outcome:
             return str(error)
         return ""
 
-    def print(self, printer: Printer, error: ParityFailed | None = None) -> None:
-        printer.json(self._json(), error)
-        printer.lines(self._lines())
-
-    def _json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """See docs/command-line.md for the keys."""
         output = self._target.label if self.written and not self._target.dry else None
         insertions = [self._insertion_json(done) for done in self._done]
@@ -152,7 +150,7 @@ class _Outcome:
         (mine,) = [insertion for insertion in whole["insertions"] if insertion["id"] == name]
         return {**mine, "unchanged": whole["unchanged"], "versions": whole["versions"]}
 
-    def _lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
         reports = {insertion.id: insertion for insertion in self.report.insertions} if self.report else {}
         for done in self._done:
             yield from _insertion_lines(done, reports.get(done.insertion.id), 1000 if self._verbose else 6)

@@ -30,7 +30,7 @@ from ..errors import (
     spelled,
 )
 from ..messages import printable
-from .command import Command, SeveralBlocks
+from .command import SeveralBlocks, add
 from .output import STOPPED_READING, Printer, silence
 
 _COMPLETION = "_GRAPHSURGERY_COMPLETE"
@@ -60,7 +60,7 @@ def application(first: str | None = None) -> typer.Typer:
     for name in _COMMANDS:
         if first in (None, name):
             module = importlib.import_module(f".{name}", __package__)
-            module.add_to(app) if hasattr(module, "add_to") else app.command(cls=Command)(getattr(module, name))
+            module.add_to(app) if hasattr(module, "add_to") else add(app, getattr(module, name))
         elif first not in _COMMANDS:
             app.command(name)(_named(name))
     return app

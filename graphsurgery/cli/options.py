@@ -1,107 +1,120 @@
-"""Arguments and options that several commands have, those that Request declares, and how their text is read."""
+"""The options of commands, derived from their parameters; those that several commands have are explained here.
+
+Parameters
+----------
+model: MODEL
+    An ONNX file. Absent or '-': standard input.
+output: FILE
+    Where the result goes. '-': standard output, which is also the default when MODEL is standard input.
+force:
+    Replace an existing output.
+in_place:
+    Replace MODEL itself.
+dry_run:
+    Say what would be written, and write nothing.
+as_json:
+    Print one JSON object instead of text.
+quiet:
+    Print nothing but errors.
+verbose:
+    Name everything: nodes, consumers, inputs.
+no_verify:
+    Do not compare the inserted blocks with their PyTorch modules.
+providers: NAME[,NAME]
+    Providers of onnxruntime to verify on (cpu, cuda, tensorrt ...); one that is missing is an error. Default: cpu, and
+    cuda where it is there.
+images: DIR
+    Folder of real images for the activations to verify with. Default: a random image.
+version: V
+    TensorRT that it is for: 8.6, 10, 11, or 10.9, say.
+shapes: NAME:SHAPE
+    Sizes of a dynamic input: images:1x3x640x640, or three such shapes, MIN,USUAL,MAX. May be
+    repeated.  [default: batches of 1 to 8, 320 to 1280 pixels]
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import MISSING
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, is_dataclass
+from functools import wraps
+from inspect import Parameter
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import RequestError, as_flag, option, spelled
-from ..request import Declared, Request, arguments
+from ..errors import RequestError, as_flag, option
+from ..request import Declared, arguments
+
+_SECTION = "\nParameters\n----------\n"
+_ENTRY = re.compile(r"^(\w+):(?: (.+))?\n((?:    .+\n?)+)", re.MULTILINE)
+_SHORT = {"module": "-m", "after": "-a", "before": "-b", "output": "-o", "quiet": "-q", "verbose": "-v"}
+_LONG = {"as_json": "--json", "every": "--all"}
+"""flags that are not the parameter's name with dashes"""
 
 
-def of_request(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with an option for every field of Request, in place of its ``**asked``."""
-    own = [
-        each for each in inspect.signature(command, eval_str=True).parameters.values() if each.kind != each.VAR_KEYWORD
-    ]
-    asked = [_parameter(name, declared) for name, declared in arguments().items()]
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*asked, *own)]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
+def derived(function: Callable[..., None]) -> Callable[..., None]:
+    """A command as typer takes it: its parameters by position are arguments, those by keyword are options.
+
+    A parameter whose type is a dataclass stands for an option for each of its fields; one that another dataclass has,
+    too, is one option for both. What help says stands under "Parameters" in the docstring of the command, in that of
+    the dataclass or in that of this file.
+    """
+    own = inspect.signature(function, eval_str=True).parameters
+    kinds: dict[str, type] = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
+    texts: dict[str, tuple[str, str]] = {}
+    for doc in (__doc__, *(kind.__doc__ for kind in kinds.values()), function.__doc__):
+        texts |= _explained(doc)
+    parameters: dict[str, Parameter] = {}
+    for name, each in own.items():
+        default = MISSING if each.default is Parameter.empty else each.default
+        found = arguments(kinds[name]) if name in kinds else {name: Declared.of(each.annotation, default)}
+        positional = name not in kinds and each.kind is not Parameter.KEYWORD_ONLY
+        parameters |= {key: _parameter(key, declared, positional, texts) for key, declared in found.items()}
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        function(**{name: _made(kinds[name], given) if name in kinds else given[name] for name in own})
+
+    command.__doc__ = inspect.cleandoc(function.__doc__ or "").partition(_SECTION)[0]
+    command.__annotations__ = {name: each.annotation for name, each in parameters.items()}
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     return command
 
 
-def _parameter(name: str, declared: Declared) -> inspect.Parameter:
-    """A field of Request as typer reads it: several selectors and settings are an option that may be repeated."""
+def _explained(doc: str | None) -> dict[str, tuple[str, str]]:
+    """The placeholder and the help of each parameter that a docstring explains."""
+    found = _ENTRY.findall(inspect.cleandoc(doc or "").partition(_SECTION)[2])
+    return {name: (placeholder, " ".join(map(str.strip, lines.splitlines()))) for name, placeholder, lines in found}
+
+
+def _parameter(name: str, declared: Declared, positional: bool, texts: Mapping[str, tuple[str, str]]) -> Parameter:
+    """A parameter as typer reads it: several selectors and settings are an option that may be repeated."""
     argument, several = declared.argument, declared.default in ((), {})
-    info = typer.Option(
-        *(argument.flags or [as_flag(name, "")]),
-        metavar="|".join(argument.choices) or argument.metavar,
-        help=spelled(argument.help, as_flag),
-        min=argument.minimum,
-        show_default=declared.default not in ((), {}, None),
-    )
-    default = None if several else inspect.Parameter.empty if declared.default is MISSING else declared.default
+    placeholder, text = texts.get(name, ("", ""))
+    metavar = "|".join(argument.choices) or placeholder or None
+    text = re.sub(r"``(\w+)=?(\w*)``", lambda found: as_flag(*found.groups()), text)
+    if positional:
+        info = typer.Argument(metavar=metavar, help=text, show_default=False)
+    else:
+        flags = [_LONG.get(name, as_flag(name, "")), *([_SHORT[name]] if name in _SHORT else [])]
+        shown = not several and declared.default is not None
+        info = typer.Option(*flags, metavar=metavar, help=text, min=argument.minimum, show_default=shown)
+    default = None if several else Parameter.empty if declared.default is MISSING else declared.default
     hint = list[str] | None if several else declared.hint
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info])
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info])
 
 
-def request_of(given: dict[str, Any]) -> Request:
-    """What typer read for the fields of Request, as one."""
-    read = {name: value if value is not None else arguments()[name].default for name, value in given.items()}
-    return Request(**{**read, "settings": settings(given["settings"])})
+def _made(kind: Any, given: Mapping[str, Any]) -> Any:
+    """A dataclass from what typer read for its fields."""
+    return kind(**{name: _value(declared, given[name]) for name, declared in arguments(kind).items()})
 
 
-Model = Annotated[
-    str | None,
-    typer.Argument(metavar="MODEL", help="An ONNX file. Absent or '-': standard input.", show_default=False),
-]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="Where the result goes. '-': standard output, which is also the default when MODEL is standard input.",
-        show_default=False,
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
-InPlace = Annotated[bool, typer.Option("--in-place", help="Replace MODEL itself.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Name everything: nodes, consumers, inputs.")]
-NoVerify = Annotated[
-    bool, typer.Option("--no-verify", help="Do not compare the inserted blocks with their PyTorch modules.")
-]
-Providers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--providers",
-        metavar="NAME[,NAME]",
-        help="Providers of onnxruntime to verify on (cpu, cuda, tensorrt ...); one that is missing is an error. "
-        "Default: cpu, and cuda where it is there.",
-        show_default=False,
-    ),
-]
-Images = Annotated[
-    str | None,
-    typer.Option(
-        "--images",
-        metavar="DIR",
-        help="Folder of real images for the activations to verify with. Default: a random image.",
-        show_default=False,
-    ),
-]
-
-TensorRTVersion = Annotated[
-    str, typer.Option("--version", metavar="V", help="TensorRT that it is for: 8.6, 10, 11, or 10.9, say.")
-]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--shapes",
-        metavar="NAME:SHAPE",
-        help="Sizes of a dynamic input: images:1x3x640x640, or three such shapes, MIN,USUAL,MAX. May be repeated.  "
-        "[default: batches of 1 to 8, 320 to 1280 pixels]",
-        show_default=False,
-    ),
-]
+def _value(declared: Declared, value: Any) -> Any:
+    if value is None:
+        return declared.default
+    return settings(value) if declared.default == {} else value
 
 
 def provider_list(values: list[str] | None) -> list[str] | None:
@@ -113,10 +126,10 @@ def provider_list(values: list[str] | None) -> list[str] | None:
     return [short_name(name) for value in values for name in value.split(",") if name.strip()]
 
 
-def settings(pairs: list[str] | None) -> dict[str, object]:
+def settings(pairs: list[str]) -> dict[str, object]:
     """Hyper-parameters from ``--set name=value``. RequestError for anything else, and for a name given twice."""
     found: dict[str, object] = {}
-    for pair in pairs or []:
+    for pair in pairs:
         name, equals, value = pair.partition("=")
         name = name.strip()
         if not equals or not name:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TextIO
 
 import typer
@@ -21,47 +22,57 @@ STOPPED_READING = 128 + 13
 """Exit code when whoever reads the output stops reading, as if the signal for it had ended the program."""
 
 
+@dataclass
 class Printer:
     """Prints to standard output; to standard error while that carries a model; nowhere when quiet."""
 
+    as_json: bool = False
+    quiet: bool = False
+    to_stderr: bool = field(default=False, init=False)
+    done: bool = field(default=False, init=False)
+    """whether the JSON object was printed"""
     last: ClassVar[Printer | None] = None
     """the one that the running command prints with"""
 
-    def __init__(self, *, as_json: bool = False, to_stderr: bool = False, quiet: bool = False) -> None:
-        self.as_json = as_json
-        self.done = False
-        """whether the JSON object was printed"""
-        self._stream = sys.stderr if to_stderr else sys.stdout
-        self._quiet = quiet
+    def __post_init__(self) -> None:
         Printer.last = self
+
+    @property
+    def _stream(self) -> TextIO | None:
+        return sys.stderr if self.to_stderr else sys.stdout
 
     @classmethod
     def current(cls, words: Sequence[str]) -> Printer:
         """The printer of the running command, or one for a command line that did not get as far."""
         return cls.last or cls(as_json="--json" in words)
 
+    def report(self, report: Any, error: GraphSurgeryError | None = None) -> None:
+        """Print what has ``to_json`` and ``lines``, as one or the other."""
+        self.json(report.to_json(), error)
+        self.lines(report.lines())
+
     def lines(self, lines: Iterable[str]) -> None:
         """Print lines of text, except where JSON was asked for."""
-        if not self.as_json and not self._quiet:
+        if not self.as_json and not self.quiet:
             _write(self._stream, "".join(f"{text(line)}\n" for line in lines))
 
     def json(self, data: Mapping[str, Any], error: GraphSurgeryError | None = None) -> None:
         """Print one JSON object, if that was asked for, with the error of a check that failed."""
         import json
 
-        if self.as_json and (error is not None or not self._quiet):
-            whole = {**({} if self._quiet else data), **({"error": _error_json(error)} if error is not None else {})}
+        if self.as_json and (error is not None or not self.quiet):
+            whole = {**({} if self.quiet else data), **({"error": _error_json(error)} if error is not None else {})}
             _write(self._stream, json.dumps(_with_flags(whole), indent=2) + "\n")
             self.done = True
 
     def note(self, line: str) -> None:
         """Print a line that is not the result: to standard error, so that the result can be read by programs."""
-        if not self._quiet:
+        if not self.quiet:
             _write(sys.stderr, f"{text(line)}\n")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, optional: Sequence[str] = ()) -> None:
         """Print a table, except where JSON was asked for. On a terminal it fits its width, see table.py."""
-        if self.as_json or self._quiet:
+        if self.as_json or self.quiet:
             return
         terminal = self._stream is not None and self._stream.isatty()
         room = shutil.get_terminal_size().columns if terminal else None

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ..errors import InsertionError, RequestError
-from . import options
+from ..messages import shape_text
+from .files import DASH, Output, open_model
+from .output import Printer, counted
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
-    from ..modelfile.record import Insertion
-    from .output import Printer
+
+_PRIVATE = ("stored", "original")
+"""fields of a record that JSON does not show"""
 
 
 def remove(
-    model: options.Model = None,
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID", help="Insertions to undo, by id. None: list the insertions.", show_default=False),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Undo every insertion.")] = False,
-    output: options.Output = None,
-    force: options.Force = False,
-    in_place: options.InPlace = False,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    model: str | None = None,
+    ids: list[str] | None = None,
+    *,
+    every: bool = False,
+    output: Output,
+    verbose: bool = False,
+    printer: Printer,
 ) -> None:
     """List the insertions of a model, or undo them.
 
@@ -38,20 +34,24 @@ def remove(
     \b
     graphsurgery remove yolov8n-simam.onnx
     graphsurgery remove yolov8n-simam.onnx model.8.simam -o yolov8n.onnx
-    """
-    from .files import DASH, destination, open_model
-    from .output import Printer
 
+    Parameters
+    ----------
+    ids: ID
+        Insertions to undo, by id. None: list the insertions.
+    every:
+        Undo every insertion.
+    """
     if every and ids:
         raise RequestError("give ids or --all, not both")
     if not every and not ids:
-        if output or in_place:
+        if output.output or output.in_place:
             raise RequestError("say which insertions to undo: their ids, or --all")
-        _list(open_model(model), model or DASH, Printer(as_json=as_json, quiet=quiet), verbose)
+        _list(open_model(model), model or DASH, printer, verbose)
         return
     from ..insertion import removal
 
-    target = destination(model, output, force=force, in_place=in_place, dry=dry_run)
+    target = output.destination(model)
     before = open_model(model)
     insertions = before.insertions()
     if not insertions:
@@ -61,9 +61,9 @@ def remove(
     left = [insertion.id for insertion in after.insertions()]
     original = None if left else after.digest() == insertions[0].original
     target.deliver(after)
-    printer = Printer(as_json=as_json, to_stderr=target.is_standard_output, quiet=quiet)
-    output = None if dry_run else target.label
-    printer.json({"model": model or DASH, "output": output, "removed": chosen, "remaining": left, "original": original})
+    printer.to_stderr = target.is_standard_output
+    label = None if target.dry else target.label
+    printer.json({"model": model or DASH, "output": label, "removed": chosen, "remaining": left, "original": original})
     printer.lines([f"undone: {', '.join(chosen)}", *_state(left, original)])
     printer.lines([target.sentence])
 
@@ -77,11 +77,9 @@ def _state(left: list[str], original: bool | None) -> list[str]:
 
 
 def _list(model: ModelFile, label: str, printer: Printer, verbose: bool) -> None:
-    from ..messages import shape_text
-    from .output import counted
-
     insertions = model.insertions()
-    printer.json({"model": label, "insertions": [_json(insertion) for insertion in insertions]})
+    kept = [{key: value for key, value in asdict(each).items() if key not in _PRIVATE} for each in insertions]
+    printer.json({"model": label, "insertions": kept})
     if not insertions:
         printer.lines([f"{model.name} has no insertions made by graphsurgery"])
         return
@@ -99,11 +97,3 @@ def _list(model: ModelFile, label: str, printer: Printer, verbose: bool) -> None
     printer.table(headers, rows, optional=("init", "shape", "added"))
     if verbose:
         printer.lines(f"{insertion.id}: {', '.join(insertion.nodes)}" for insertion in insertions)
-
-
-def _json(insertion: Insertion) -> dict[str, object]:
-    from dataclasses import asdict
-
-    data = asdict(insertion)
-    del data["stored"], data["original"]
-    return data

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from . import options
+from ..errors import OutputError, RequestError
+from ..messages import shape_text
+from ..request import Argument
+from .files import DASH, open_model
+from .output import Printer, counted
 
 if TYPE_CHECKING:
     from ..outline.outline import Outline
     from ..outline.rows import Row
     from ..selection.sites import Site, SiteFinder
-    from .output import Printer
 
 _DEPTH = 2
 """levels of modules that are shown of a model in which no block was recognised"""
@@ -26,36 +27,14 @@ _SUFFIXES = (".svg", ".html")
 
 
 def sites(
-    model: options.Model = None,
-    selector: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="SELECTOR",
-            help="Only what --after SELECTOR would name, with the reason where a place is not advisable.",
-            show_default=False,
-        ),
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Levels to show: 1 is whole blocks, 2 their parts.  [default: 1; with --json, all]",
-            show_default=False,
-        ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show the parts of blocks at every level.")] = False,
-    picture: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw the blocks and how they are wired, what is inserted highlighted: an .svg or .html file.",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: str | None = None,
+    selector: str | None = None,
+    *,
+    depth: Annotated[int | None, Argument(minimum=1)] = None,
+    every: bool = False,
+    picture: str | None = None,
+    force: bool = False,
+    printer: Printer,
 ) -> None:
     """List the blocks of a model and the places to insert behind them.
 
@@ -68,30 +47,40 @@ def sites(
     graphsurgery sites yolov8n.onnx
     graphsurgery sites yolov8n.onnx 'C2f[-1]' --json
     graphsurgery sites yolov8n-simam.onnx --picture yolov8n-simam.svg
+
+    Parameters
+    ----------
+    selector: SELECTOR
+        Only what --after SELECTOR would name, with the reason where a place is not advisable.
+    depth: N
+        Levels to show: 1 is whole blocks, 2 their parts.  [default: 1; with --json, all]
+    every:
+        Show the parts of blocks at every level.
+    picture: FILE
+        Draw the blocks and how they are wired, what is inserted highlighted: an .svg or .html file.
+    force:
+        Replace an existing picture.
     """
     from ..graph.validity import fault
     from ..outline.outline import Outline
     from ..selection.sites import SiteFinder
-    from .files import DASH, open_model
-    from .output import Printer
 
     target = _picture_target(picture, model, force) if picture is not None else None
     opened = open_model(model)
     finder = SiteFinder(opened)
-    printer = Printer(as_json=as_json, quiet=quiet)
     if wrong := fault(finder.index):
         printer.note(f"warning: {wrong}; nothing can be inserted")
     outline = Outline(finder)
     if target is not None:
         _draw(outline, target, force=force)
-    shown = None if every or (as_json and depth is None) else depth
+    shown = None if every or (printer.as_json and depth is None) else depth
     data: dict[str, Any]
     if selector is not None:
         data = _selected(printer, finder, selector)
     elif outline.is_empty:
-        data = _modules(printer, finder, shown if every or as_json else depth or _DEPTH)
+        data = _modules(printer, finder, shown if every or printer.as_json else depth or _DEPTH)
     else:
-        data = _blocks(printer, outline, shown if every or as_json else depth or 1)
+        data = _blocks(printer, outline, shown if every or printer.as_json else depth or 1)
     if target is not None:
         printer.lines([f"picture: {picture}"])
     printer.json({"model": model or DASH, **data, "picture": picture})
@@ -101,8 +90,6 @@ def sites(
 
 
 def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, Any]:
-    from ..messages import shape_text
-    from .output import counted
 
     rows = outline.rows(depth)
     table = [
@@ -154,7 +141,6 @@ def _selected(printer: Printer, finder: SiteFinder, selector: str) -> dict[str, 
 
 def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str, Any]:
     """The places of a model in which no block was recognised: by module, else by tensor."""
-    from .output import counted
 
     found = finder.listing() or finder.tensors()
     levels = _levels(found)
@@ -171,7 +157,6 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 
 
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
-    from ..messages import shape_text
     from ..recognition.advice import examine
 
     advice = [examine(finder.blocks, site.tensor) for site in found]
@@ -214,7 +199,6 @@ def _levels(found: Sequence[Site]) -> list[int]:
 
 def _picture_target(picture: str, model: str | None, force: bool) -> Path:
     """The file of a picture. RequestError or OutputError, before any work, if it must not be written."""
-    from ..errors import OutputError, RequestError
     from ..modelfile.saving import check_target, same_file
 
     path = Path(picture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from .command import Command
+from .command import add
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
     group.callback()(tensorrt)
     for each in (check, precision, command, build):
-        group.command(cls=Command)(each)
+        add(group, each)
     app.add_typer(group, name="tensorrt")
 
 

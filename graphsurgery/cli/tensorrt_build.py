@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from ..errors import EnvironmentLacks, OutputError, RequestError
-from . import options
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from ..errors import EnvironmentLacks, OutputError
+from ..request import Argument
+from .files import DASH, named, open_model
+from .output import Printer
 
 
 def build(
-    model: options.Model = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option("--baseline", metavar="FILE", help="A model to time in turns with it.", show_default=False),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            metavar="P",
-            help="fp32, fp16, bf16 or int8, before TensorRT 11.  [default: what the types in the file ask for]",
-            show_default=False,
-        ),
-    ] = None,
-    shapes: options.Shapes = None,
-    rounds: Annotated[int, typer.Option(min=2, metavar="N", help="Rounds of ten runs to time.")] = 30,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="Where the engine goes. None: nowhere.", show_default=False
-        ),
-    ] = None,
-    force: options.Force = False,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: str | None = None,
+    *,
+    baseline: str | None = None,
+    precision: str | None = None,
+    shapes: list[str] | None = None,
+    rounds: Annotated[int, Argument(minimum=2)] = 30,
+    output: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    printer: Printer,
 ) -> None:
     """Build an engine, time it, and compare it with onnxruntime.
 
@@ -49,48 +33,45 @@ def build(
 
     \b
     graphsurgery tensorrt build yolov8n-simam.onnx --baseline yolov8n.onnx --precision fp16
+
+    Parameters
+    ----------
+    baseline: FILE
+        A model to time in turns with it.
+    precision: P
+        fp32, fp16, bf16 or int8, before TensorRT 11.  [default: what the types in the file ask for]
+    rounds: N
+        Rounds of ten runs to time.
+    output: FILE
+        Where the engine goes. None: nowhere.
     """
-    from pathlib import Path
-
     from ..tensorrt.report import build_and_compare
-    from .files import is_standard
-    from .output import Printer
 
-    if model is None or is_standard(model):
-        raise RequestError("TensorRT reads a file: name the model")
+    path, sizes = named(model, "TensorRT"), shapes or []
     target = _target(output, force=force)
     if dry_run:
-        printer = Printer(as_json=as_json, quiet=quiet)
-        line = _line(model, precision, shapes or [])
-        printer.json({"model": model, "engine": output, "command": line})
+        line = _line(path, precision, sizes)
+        printer.json({"model": path, "engine": output, "command": line})
         printer.lines([f"nothing was built; it would be what this builds: {line}"])
         return
+    before = Path(baseline) if baseline is not None else None
     try:
         report = build_and_compare(
-            Path(model),
-            baseline=Path(baseline) if baseline is not None else None,
-            precision=precision,
-            shapes=shapes or [],
-            rounds=rounds,
-            engine=target,
+            Path(path), baseline=before, precision=precision, shapes=sizes, rounds=rounds, engine=target
         )
     except EnvironmentLacks as error:
-        raise type(error)(f"{error}; where it is there, run: {_line(model, precision, shapes or [])}") from None
-    printer = Printer(as_json=as_json, quiet=quiet)
-    printer.json(report.to_json())
-    printer.lines(report.lines())
+        raise type(error)(f"{error}; where it is there, run: {_line(path, precision, sizes)}") from None
+    printer.report(report)
     if not report.agrees:
         raise typer.Exit(1)
 
 
 def _target(output: str | None, *, force: bool) -> Path | None:
-    from pathlib import Path
-
     from ..modelfile.saving import check_target
 
     if output is None:
         return None
-    if output == "-":
+    if output == DASH:
         raise OutputError("an engine is not written to standard output; give -o FILE")
     check_target(Path(output), force=force)
     return Path(output)
@@ -99,7 +80,6 @@ def _target(output: str | None, *, force: bool) -> Path | None:
 def _line(model: str, precision: str | None, shapes: list[str]) -> str:
     """The command that builds the model with TensorRT 10."""
     from ..tensorrt.commands import plan
-    from .files import open_model
 
     made = plan(open_model(model), model, precision=precision, shapes=shapes)
     return str(next(each for each in made.commands if each.purpose == "build"))

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from . import options
+from .files import open_model
+from .output import Printer
 
 
 def check(
-    model: options.Model = None,
-    version: options.TensorRTVersion = "10",
-    dla: Annotated[
-        str | None,
-        typer.Option("--dla", metavar="NAME", help="Also what runs on a DLA: orin.", show_default=False),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="P", help="What the engine is to run in: fp32, fp16 or int8.")
-    ] = "fp32",
-    require_tensorrt: Annotated[
-        bool, typer.Option("--require-tensorrt", help="End with 3 if TensorRT's own parser cannot be asked here.")
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: str | None = None,
+    *,
+    version: str = "10",
+    dla: str | None = None,
+    precision: str = "fp32",
+    require_tensorrt: bool = False,
+    printer: Printer,
 ) -> None:
     """Check every node of a model against what TensorRT takes.
 
@@ -33,17 +25,22 @@ def check(
     \b
     graphsurgery tensorrt check yolov8n-simam.onnx --version 8.6
     graphsurgery tensorrt check yolov8n-simam.onnx --dla orin --precision fp16
+
+    Parameters
+    ----------
+    dla: NAME
+        Also what runs on a DLA: orin.
+    precision: P
+        What the engine is to run in: fp32, fp16 or int8.
+    require_tensorrt:
+        End with 3 if TensorRT's own parser cannot be asked here.
     """
     from ..tensorrt.check import check as run
     from ..tensorrt.parser import verdict
-    from .files import open_model
-    from .output import Printer
 
     opened = open_model(model)
     opinion = verdict(opened, required=require_tensorrt)
     report = run(opened, version, dla=dla, precision=precision, parser=opinion)
-    printer = Printer(as_json=as_json, quiet=quiet)
-    printer.json(report.to_json())
-    printer.lines(report.lines())
+    printer.report(report)
     if report.stops:
         raise typer.Exit(1)

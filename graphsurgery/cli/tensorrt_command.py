@@ -4,34 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from ..errors import RequestError
-from . import options
+from ..request import Argument
+from .files import named, open_model
+from .output import Printer
 
 
 def command(
-    model: options.Model = None,
-    version: options.TensorRTVersion = "10",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            metavar="P",
-            help="fp32, fp16, bf16 or int8.  [default: what the types in the file ask for]",
-            show_default=False,
-        ),
-    ] = None,
-    dla: Annotated[
-        int | None,
-        typer.Option("--dla", min=0, metavar="CORE", help="Run on this DLA, the rest on the GPU.", show_default=False),
-    ] = None,
-    shapes: options.Shapes = None,
-    strongly_typed: Annotated[
-        bool, typer.Option("--strongly-typed", help="TensorRT 10: let the types in the file decide, as in 11.")
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: str | None = None,
+    *,
+    version: str = "10",
+    precision: str | None = None,
+    dla: Annotated[int | None, Argument(minimum=0)] = None,
+    shapes: list[str] | None = None,
+    strongly_typed: bool = False,
+    printer: Printer,
 ) -> None:
     """Print the trtexec commands for a model.
 
@@ -40,25 +26,30 @@ def command(
 
     \b
     graphsurgery tensorrt command yolov8n-simam.onnx --version 10 --precision fp16
+
+    Parameters
+    ----------
+    precision: P
+        fp32, fp16, bf16 or int8.  [default: what the types in the file ask for]
+    dla: CORE
+        Run on this DLA, the rest on the GPU.
+    strongly_typed:
+        TensorRT 10: let the types in the file decide, as in 11.
     """
     from ..tensorrt.commands import plan
-    from .files import is_standard, open_model
-    from .output import Printer
 
-    if model is None or is_standard(model):
-        raise RequestError("trtexec reads a file: name the model")
+    path = named(model, "trtexec")
     made = plan(
-        open_model(model),
-        model,
+        open_model(path),
+        path,
         version=version,
         precision=precision,
         dla=dla,
         shapes=shapes or [],
         strongly_typed=strongly_typed,
     )
-    printer = Printer(as_json=as_json, quiet=quiet)
-    printer.json({"model": model, "version": version, **made.to_json()})
+    printer.json({"model": path, "version": version, **made.to_json()})
     printer.lines(str(each) for each in made.commands)
-    if not as_json:
+    if not printer.as_json:
         for note in made.notes:
             printer.note(note)

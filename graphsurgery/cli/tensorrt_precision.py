@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from pathlib import Path
 
 from ..errors import OutputError
-from . import options
+from .files import open_model
+from .output import Printer
 
 
 def precision(
-    model: options.Model = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="F",
-            help="Write the list of nodes that should stay in float32, for autocast or trtexec, instead of the table.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Where the list goes.", show_default=False),
-    ] = None,
-    force: options.Force = False,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: str | None = None,
+    *,
+    format: str | None = None,
+    output: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    printer: Printer,
 ) -> None:
     """Show in which type each inserted node runs.
 
@@ -38,19 +26,23 @@ def precision(
     \b
     graphsurgery tensorrt precision yolov8n-simam.onnx
     graphsurgery tensorrt precision yolov8n-simam.onnx --format autocast -o nodes.txt
+
+    Parameters
+    ----------
+    format: F
+        Write the list of nodes that should stay in float32, for autocast or trtexec, instead of the table.
+    output: FILE
+        Where the list goes.
     """
     from ..tensorrt.precision import inserted_types, lines, node_list
-    from .files import open_model
-    from .output import Printer
 
-    if output is not None and form is None:
+    if output is not None and format is None:
         raise OutputError("-o takes the list of --format, and no format was given")
     opened = open_model(model)
     types = inserted_types(opened)
-    text = node_list(types, form) if form is not None else ""
-    printer = Printer(as_json=as_json, quiet=quiet)
+    text = node_list(types, format) if format is not None else ""
     printer.json({"model": opened.name, "nodes": [each.to_json() for each in types], "list": text or None})
-    if form is None:
+    if format is None:
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]
         printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives",))
@@ -59,19 +51,16 @@ def precision(
     if output is None:
         printer.lines(text.splitlines())
     else:
-        _write(output, text, force=force, dry=dry_run)
+        _write(Path(output), text, force=force, dry=dry_run)
         if dry_run:
             printer.lines([f"nothing was written; it would go to {output}"])
     for line in lines(types):
         printer.note(line)
 
 
-def _write(name: str, text: str, *, force: bool, dry: bool) -> None:
-    from pathlib import Path
-
+def _write(path: Path, text: str, *, force: bool, dry: bool) -> None:
     from ..modelfile.saving import check_target
 
-    path = Path(name)
     check_target(path, force=force)
     if dry:
         return

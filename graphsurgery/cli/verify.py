@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from ..errors import ParityFailed
-from . import options
+from ..request import Argument
+from .files import open_model
+from .options import provider_list
+from .output import Printer, aside
 
 
 def verify(
-    model: options.Model = None,
-    providers: options.Providers = None,
-    images: options.Images = None,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Random inputs for each magnitude.")] = 3,
-    original: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="The model before the insertions, to compare the rest with.", show_default=False
-        ),
-    ] = None,
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PKG.MOD:CLASS",
-            help="A PyTorch module of your own that may be imported to compare with. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
+    model: str | None = None,
+    *,
+    providers: list[str] | None = None,
+    images: str | None = None,
+    seeds: Annotated[int, Argument(minimum=1)] = 3,
+    original: str | None = None,
+    trust: list[str] | None = None,
+    verbose: bool = False,
+    printer: Printer,
 ) -> None:
     """Compare every inserted block with its PyTorch module.
 
@@ -41,32 +30,30 @@ def verify(
 
     \b
     graphsurgery verify yolov8n-simam.onnx --providers cpu,cuda --original yolov8n.onnx
+
+    Parameters
+    ----------
+    seeds: N
+        Random inputs for each magnitude.
+    original: FILE
+        The model before the insertions, to compare the rest with.
+    trust: PKG.MOD:CLASS
+        A PyTorch module of your own that may be imported to compare with. May be repeated.
     """
     from pathlib import Path
 
     from .. import api
-    from .files import open_model
-    from .output import Printer, aside
 
-    names = options.provider_list(providers)
-    opened = open_model(model)
+    names, opened = provider_list(providers), open_model(model)
+    before = Path(original) if original is not None else None
     with aside():
-        report = api.verify(
-            opened,
-            providers=names,
-            images=images,
-            seeds=seeds,
-            original=Path(original) if original is not None else None,
-            trust=trust or (),
-        )
+        report = api.verify(opened, providers=names, images=images, seeds=seeds, original=before, trust=trust or ())
     failed = None
     try:
         report.require()
     except ParityFailed as error:
         failed = error
-    printer = Printer(as_json=as_json, quiet=quiet)
-    printer.json(report.to_json(), failed)
-    printer.lines(report.lines())
+    printer.report(report, failed)
     if verbose:
         printer.lines(f"{each.id}: compared on {', '.join(each.inputs)}" for each in report.insertions)
     if failed:

@@ -117,6 +117,24 @@ def test_the_arguments_of_apply_exchanged(cli: Any, folder: Path) -> None:
     assert said == "the recipe comes first: graphsurgery apply 'my recipe.yaml' detector.onnx ..."
 
 
+def commands() -> dict[str, Any]:
+    """Every command by its words."""
+    root: Any = typer.main.get_command(application())
+    group = root.commands["tensorrt"].commands
+    return {**root.commands, **{f"tensorrt {name}": command for name, command in group.items()}}
+
+
+@pytest.mark.parametrize("name", [name for name in commands() if name != "tensorrt"])
+def test_every_argument_and_option_is_explained(name: str) -> None:
+    command = commands()[name]
+    assert "Parameters" not in command.help
+    assert len(command.params) > 2
+    for each in command.params:
+        assert each.help, each.name
+        assert "``" not in each.help
+        assert each.metavar or getattr(each, "is_flag", False), each.name
+
+
 # ---------------------------------------------------------------------- errors as JSON
 
 
