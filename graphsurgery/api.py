@@ -147,7 +147,7 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[PlannedInsertion] = []
     for request in requests:
         block = userblocks.make_block(request.module, request.settings, trust)
-        trained = _read(request.weights, trust) if request.weights is not None else None
+        trained = weights.read(weights.split(request.weights)[0], trust) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         planned = [_planned(request, block, site, trained) for site in sites_of]
@@ -162,10 +162,6 @@ def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, mo
     opset, ir_version = model.opset, int(model.structure.ir_version)
     float32 = planned.request.precision == "fp32"
     return to_the_gpu(subgraph, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
-
-
-def _read(spelled: str, trust: userblocks.Trust) -> Checkpoint:
-    return weights.read(weights.split(spelled)[0], trust)
 
 
 def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelFile:

@@ -41,7 +41,8 @@ def block_class(name: str) -> type[Block]:
         kind = MissingDependency if lacks else BlockError
         raise kind(f"there is no block {name!r} among those that can be loaded; {lost}")
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(registry.blocks)}"
-    raise BlockError(f"there is no block {name!r}; {hint}{f' ({lost})' if lost else ''}")
+    message = f"there is no block {name!r}; {hint}{f' ({lost})' if lost else ''}"
+    raise BlockError(message, candidates=near or tuple(registry.blocks))
 
 
 def catalogue_block(spelled: str, settings: Mapping[str, object] | None = None) -> Block:

@@ -80,11 +80,13 @@ def run(
 
     def verified(written: ModelFile) -> None:
         outcome.report = checking.report(written, before, [each.insertion.id for each in done], trust)
-        if not outcome.report.passed:
+        try:
+            outcome.report.require()
+        except ParityFailed as error:
             outcome.written = False
-            failed = ParityFailed(f"{outcome.reason()}; nothing was written")
+            failed = ParityFailed(f"{error}; nothing was written")
             printer.report(outcome, failed)
-            raise failed
+            raise failed from None
 
     lacking = "" if checking.no_verify else checking.missing()
     try:
@@ -100,30 +102,22 @@ def run(
     printer.report(outcome)
 
 
+@dataclass
 class _Outcome:
     """What was done, as JSON and as text."""
 
-    def __init__(self, model: str, target: Destination, done: Sequence[AppliedInsertion], verbose: bool) -> None:
-        self._model = model
-        self._verbose = verbose
-        self._target = target
-        self._done = done
-        self.report: Report | None = None
-        self.written = True
-
-    def reason(self) -> str:
-        """The first reason why the report is one of failure."""
-        try:
-            (self.report and self.report.require())
-        except ParityFailed as error:
-            return str(error)
-        return ""
+    model: str
+    target: Destination
+    done: Sequence[AppliedInsertion]
+    verbose: bool
+    report: Report | None = None
+    written: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """See docs/command-line.md for the keys."""
-        output = self._target.label if self.written and not self._target.dry else None
-        insertions = [self._insertion_json(done) for done in self._done]
-        return {"model": self._model, "output": output, "insertions": insertions}
+        output = self.target.label if self.written and not self.target.dry else None
+        insertions = [self._insertion_json(done) for done in self.done]
+        return {"model": self.model, "output": output, "insertions": insertions}
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
@@ -152,18 +146,18 @@ class _Outcome:
 
     def lines(self) -> Iterator[str]:
         reports = {insertion.id: insertion for insertion in self.report.insertions} if self.report else {}
-        for done in self._done:
-            yield from _insertion_lines(done, reports.get(done.insertion.id), 1000 if self._verbose else 6)
-            if self._verbose:
+        for done in self.done:
+            yield from _insertion_lines(done, reports.get(done.insertion.id), 1000 if self.verbose else 6)
+            if self.verbose:
                 yield f"  nodes: {', '.join(done.insertion.nodes)}"
         if self.report and not self.report.passed:
             yield from self.report.lines()
         elif self.report:
             yield f"rest of the model: unchanged; {self.report.rest.sentence}"
-        if untrained := [done for done in self._done if _is_untrained(done)]:
+        if untrained := [done for done in self.done if _is_untrained(done)]:
             yield _untrained(untrained)
         if self.written:
-            yield self._target.sentence
+            yield self.target.sentence
 
 
 def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, most: int) -> Iterator[str]:

@@ -62,7 +62,7 @@ def derived(function: Callable[..., None]) -> Callable[..., None]:
     the dataclass or in that of this file.
     """
     own = inspect.signature(function, eval_str=True).parameters
-    kinds: dict[str, type] = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
+    kinds: dict[str, Any] = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
     texts: dict[str, tuple[str, str]] = {}
     for doc in (__doc__, *(kind.__doc__ for kind in kinds.values()), function.__doc__):
         texts |= _explained(doc)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,14 +73,13 @@ def sites(
     outline = Outline(finder)
     if target is not None:
         _draw(outline, target, force=force)
-    shown = None if every or (printer.as_json and depth is None) else depth
-    data: dict[str, Any]
+    usual = _DEPTH if outline.is_empty else 1
+    most = None if every else depth or (None if printer.as_json else usual)
     if selector is not None:
-        data = _selected(printer, finder, selector)
-    elif outline.is_empty:
-        data = _modules(printer, finder, shown if every or printer.as_json else depth or _DEPTH)
+        found = finder.find([selector])
+        data = _places(printer, finder, found, [1] * len(found))
     else:
-        data = _blocks(printer, outline, shown if every or printer.as_json else depth or 1)
+        data = _modules(printer, finder, most) if outline.is_empty else _blocks(printer, outline, most)
     if target is not None:
         printer.lines([f"picture: {picture}"])
     printer.json({"model": model or DASH, **data, "picture": picture})
@@ -108,9 +107,8 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
     ]
     headers = ("block", "module", "shape", "dtype", "stride", "role", "inserted", "advisable", "read by")
     same = len({row.dtype for row in rows if row.dtype}) < 2
-    empty = {3: same, 6: not any(row.insertions for row in rows)}
-    kept = [i for i in range(len(headers)) if not empty.get(i)]
-    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in table], optional=_OPTIONAL)
+    empty = {"dtype": same, "inserted": not any(row.insertions for row in rows)}
+    _table(printer, headers, table, [header for header in empty if empty[header]])
     good = sum(row.is_advisable for row in rows)
     ending = ""
     if depth is not None and (hidden := outline.hidden(depth)):
@@ -128,15 +126,15 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
     }
 
 
+def _table(printer: Printer, headers: Sequence[str], rows: Sequence[Sequence[str]], without: Collection[str]) -> None:
+    kept = [i for i, header in enumerate(headers) if header not in without]
+    printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], optional=_OPTIONAL)
+
+
 def _name(row: Row) -> str:
     if row.part is None:
         return row.name
     return f"{'  ' * (row.depth - 1)}.{row.part} ({row.type})"
-
-
-def _selected(printer: Printer, finder: SiteFinder, selector: str) -> dict[str, Any]:
-    found = finder.find([selector])
-    return _places(printer, finder, found, [1] * len(found))
 
 
 def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str, Any]:
@@ -173,8 +171,8 @@ def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels:
             for site, level in zip(found, levels, strict=True)
         ]
         headers = ("module", "type", "shape", "dtype", "stride", "consumers")
-        kept = [i for i, header in enumerate(headers) if header != "type" or any(row[i] for row in rows)]
-        printer.table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows], optional=_OPTIONAL)
+        without = () if any(site.type for site in found) else ("type",)
+        _table(printer, headers, rows, without)
         against = [(site, each) for site, each in zip(found, advice, strict=True) if each]
         printer.lines(f"not advisable: {site.path or site.tensor}: {each.sentence}" for site, each in against)
     return {
