@@ -196,6 +196,7 @@ def test_the_nearest_names_by_name_title_and_initials(asked: str, near: str) -> 
     with pytest.raises(BlockError) as raised:
         make_block(asked)
     assert str(raised.value) == f"there is no block {asked!r}; did you mean {near}?"
+    assert raised.value.candidates == tuple(near.split(" or "))
 
 
 def test_a_name_like_none_gets_all_names() -> None:
