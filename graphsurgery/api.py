@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import userblocks, weights
+from . import userblocks
 from .blocks.block import Array, Block
 from .errors import BlockError, GraphSurgeryWarning, WeightsError, option
 from .feature_map import FeatureMap
@@ -25,7 +25,7 @@ from .request import Request, arguments
 from .selection.sites import Site, SiteFinder
 from .template.residual_gate import GATE_KEY
 from .template.subgraph import Subgraph
-from .tensorrt.fallback import to_the_gpu
+from .userblocks import inserted  # noqa: F401 - it is how records rebuild their blocks
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
@@ -148,7 +148,7 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[PlannedInsertion] = []
     for request in requests:
         block = userblocks.make_block(request.module, request.settings, trust)
-        trained = weights.read(weights.split(request.weights)[0], trust) if request.weights is not None else None
+        trained = _checkpoint(request.weights, trust) if request.weights is not None else None
         position = "before" if request.before else "after"
         sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         planned = [_planned(request, block, site, trained) for site in sites_of]
@@ -156,10 +156,18 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 
+def _checkpoint(spelled: str, trust: userblocks.Trust) -> Checkpoint:
+    from . import weights
+
+    return weights.read(weights.split(spelled)[0], trust)
+
+
 def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, model: ModelFile) -> str | None:
     """Which operators of a block for a DLA go to the GPU."""
     if planned.request.target != "dla":
         return None
+    from .tensorrt.fallback import to_the_gpu
+
     opset, ir_version = model.opset, int(model.structure.ir_version)
     float32 = planned.request.precision == "fp32"
     return to_the_gpu(subgraph, source, planned.site.feature, opset=opset, ir_version=ir_version, float32=float32)
@@ -260,6 +268,8 @@ def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.ra
 def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
     if not block.has_weights:
         raise BlockError(f"{block.name} has no weights; drop {option('weights')}")
+    from . import weights
+
     _, prefix = weights.split(request.weights or "")
     part = weights.part(trained, prefix, block, feature)
     if request.gate != "residual":

@@ -14,7 +14,7 @@ from os import PathLike
 from types import UnionType
 from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from .errors import RequestError, option
+from .errors import BlockError, RequestError, option
 
 INITS = ("default", "identity")
 GATES = ("none", "residual")
@@ -42,6 +42,8 @@ class Argument:
     """What values one thing that can be asked for takes, wherever it is given."""
 
     choices: tuple[str, ...] = ()
+    error: type[RequestError] = RequestError
+    """of a value that is none of the choices"""
     minimum: int | None = None
     is_path: bool = False
     """whether it names a file or folder, which starts at the folder of the recipe that it stands in"""
@@ -104,7 +106,7 @@ class Request:
     seed: Annotated[int, Argument(minimum=0, words="is a whole number from 0 on")] = 0
     gate: Annotated[str, Argument(choices=GATES)] = "none"
     weights: Annotated[str | None, Argument(is_path=True, words="is the name of a file of weights")] = None
-    target: Annotated[str, Argument(choices=TARGETS)] = "tensorrt"
+    target: Annotated[str, Argument(choices=TARGETS, error=BlockError)] = "tensorrt"
     precision: Annotated[str, Argument(choices=PRECISIONS)] = "safe"
     lowering: str | None = None
     qdq: Annotated[str, Argument(choices=QDQ_KINDS)] = "none"
@@ -173,7 +175,7 @@ def _checked(name: str, value: object) -> object:
         if not isinstance(value, str) or value not in argument.choices:
             known = ", ".join(argument.choices)
             message = f"there is no {name.replace('_', ' ')} {value!r}; it is one of {known}"
-            raise RequestError(message, option=name, candidates=argument.choices)
+            raise argument.error(message, option=name, candidates=argument.choices)
         return value
     plain = _plain(value, hint)
     too_small = argument.minimum is not None and isinstance(plain, int) and plain < argument.minimum

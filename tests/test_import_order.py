@@ -21,7 +21,7 @@ ORDER = [
     *("__main__", "cli", "__init__", "recipe", "api", "cards", "block"),
     *("sweep", "bench", "outline", "diff", "tensorrt", "torch", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
-    *("runtime", "graph", "modelfile"),
+    *("graph", "runtime", "modelfile"),
     *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "_version"),
 ]
 """folders and files of graphsurgery/ from the top down: each imports only what stands after it"""
@@ -30,12 +30,16 @@ AT_THE_ROOT = 12
 HEAVY = {"torch", "onnxruntime", "tensorrt"}
 """packages that are imported inside of functions, by the code that needs them; in cli/ anything may be, for start-up"""
 INSIDE = {
+    "graphsurgery.api": {
+        "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
+        "graphsurgery.weights": "the readers take 15 ms, for who gives a file",
+    },
     "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
     "graphsurgery.userblocks.onnx_block": {"graphsurgery.userblocks.onnx_reference": "it needs torch"},
     "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
-    "graphsurgery.weights.inserted": {"graphsurgery.blocks.residual_module": "it needs torch"},
+    "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.residual_module": "it needs torch"},
     "graphsurgery.weights.read": {"safetensors": "an extra"},
 }
 """all other imports inside of functions, with the reason"""

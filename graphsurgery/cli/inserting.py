@@ -211,7 +211,7 @@ def _is_untrained(done: AppliedInsertion) -> bool:
 
 
 def _untrained(done: Sequence[AppliedInsertion]) -> str:
-    from ..weights.inserted import block_of
+    from ..userblocks.inserted import block_of
 
     effects = {each.insertion.module: block_of(each.insertion).untrained for each in done}
     blocks = " and ".join(f"{module} ({effect})" for module, effect in effects.items())

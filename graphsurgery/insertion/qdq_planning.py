@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CannotRun, SiteError, option
-from ..runtime.activations import activations
+from ..insertion.activations import activations
 from . import qdq
 from .plan import PlannedInsertion, ordered
 from .splice import insert

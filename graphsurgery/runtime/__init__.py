@@ -1,1 +1,1 @@
-"""Running models: sessions of onnxruntime, providers, what is fed in, and what arrives inside."""
+"""Running models: sessions of onnxruntime, providers, what is fed in, and how times are taken."""

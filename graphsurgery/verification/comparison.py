@@ -12,16 +12,16 @@ import numpy as np
 
 from ..errors import InsertionError, ParityFailed
 from ..feature_map import Array, numpy_dtype
+from ..insertion.activations import Activations, activations
 from ..insertion.removal import unchanged
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
-from ..runtime.activations import Activations, activations
 from ..runtime.providers import imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
-from ..weights.inserted import block_of, module_of, module_with
+from ..userblocks.inserted import block_of, module_of, module_with
 from .cases import Case, cases
 from .conditioning import Conditioning
 from .cutout import Cutout, cut_out, with_constants

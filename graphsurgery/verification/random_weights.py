@@ -20,7 +20,7 @@ from ..template import residual_gate, weight_folding
 from ..template.residual_gate import GATE_KEY
 from ..template.subgraph import Subgraph
 from ..template.template import Template
-from ..weights.inserted import block_of
+from ..userblocks.inserted import block_of
 from .cutout import Cutout, constants, with_constants
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
 from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
+from ..userblocks.inserted import block_of, weights_of
 from .checkpoint import Checkpoint
 from .exported_graph import ExportedGraph
 from .exported_names import BATCH_NORM, Export
-from .inserted import block_of, weights_of
 
 if TYPE_CHECKING:
     from ..modelfile.record import Insertion

@@ -21,7 +21,7 @@ from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, M
 from graphsurgery.insertion import removal
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.weights.inserted import weights_of
+from graphsurgery.userblocks.inserted import weights_of
 from tests import models
 from tests.models import node, value
 

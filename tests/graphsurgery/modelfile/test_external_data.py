@@ -15,7 +15,7 @@ import graphsurgery
 from graphsurgery.errors import ExternalDataError, OutputError
 from graphsurgery.modelfile import external_data
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.weights.inserted import weights_of
+from graphsurgery.userblocks.inserted import weights_of
 from tests import models
 
 

@@ -14,7 +14,7 @@ from graphsurgery.modelfile.fields import Edit
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.modelfile.record import KEY, Insertion, read_insertions
 from graphsurgery.userblocks import make_block
-from graphsurgery.weights.inserted import block_of, module_of, weights_of
+from graphsurgery.userblocks.inserted import block_of, module_of, weights_of
 from tests import models
 
 Array = np.ndarray[Any, Any]

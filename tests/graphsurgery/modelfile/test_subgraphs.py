@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from graphsurgery.graph.index import GraphIndex
+from graphsurgery.insertion.activations import upstream
 from graphsurgery.modelfile import wire
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.modelfile.subgraphs import reads, subgraphs
-from graphsurgery.runtime.activations import upstream
 from graphsurgery.tensorrt.view import Origin, View
 from tests import models
 from tests.models import node, value

@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 import graphsurgery as gsx
 from graphsurgery.api import carry_out
-from graphsurgery.errors import RequestError
+from graphsurgery.errors import BlockError, RequestError
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
 from graphsurgery.tensorrt import findings
@@ -86,7 +86,7 @@ def test_other_targets_say_nothing_of_it() -> None:
 def test_an_unknown_precision_or_target_is_refused() -> None:
     with pytest.raises(RequestError, match="there is no precision 'int4'; it is one of safe, site, fp32, fp16"):
         gsx.insert(detector(), "se", after="/model.2", precision="int4")
-    with pytest.raises(RequestError, match="there is no target 'npu'; it is one of tensorrt, onnxruntime, dla"):
+    with pytest.raises(BlockError, match="there is no target 'npu'; it is one of tensorrt, onnxruntime, dla"):
         gsx.insert(detector(), "simam", after="/model.2", target="npu")
 
 

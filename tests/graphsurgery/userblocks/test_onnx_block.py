@@ -20,8 +20,8 @@ from graphsurgery.errors import BlockError, GraphSurgeryError, InsertionError, W
 from graphsurgery.modelfile.fields import NODE, Edit
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
+from graphsurgery.userblocks.inserted import weights_of
 from graphsurgery.verification import verify
-from graphsurgery.weights.inserted import weights_of
 from tests import models
 
 Array = np.ndarray[Any, Any]

@@ -17,8 +17,8 @@ from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.userblocks.inserted import weights_of
 from graphsurgery.verification import Report, Row, verify
-from graphsurgery.weights.inserted import weights_of
 from tests.graphsurgery.verification.test_insertions import detector
 from tests.quantised import fork, quantised
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from graphsurgery.errors import InsertionError, ParityFailed, RequestError
+from graphsurgery.insertion.activations import activations, upstream
 from graphsurgery.insertion.removal import Unchanged
-from graphsurgery.runtime.activations import activations, upstream
 from graphsurgery.verification import Mode, Report, Row, Verdict, comparison, verify
 
 CPU = ["cpu"]

@@ -25,7 +25,7 @@ from graphsurgery.api import carry_out
 from graphsurgery.errors import GraphSurgeryWarning, WeightsError
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.weights.inserted import module_of, weights_of
+from graphsurgery.userblocks.inserted import module_of, weights_of
 from tests import models
 
 Array = np.ndarray[Any, Any]

@@ -21,7 +21,7 @@ import graphsurgery
 from graphsurgery import weights
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.weights.inserted import weights_of
+from graphsurgery.userblocks.inserted import weights_of
 from tests import models
 
 Array = np.ndarray[Any, Any]

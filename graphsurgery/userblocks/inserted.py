@@ -15,7 +15,7 @@ from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, rebuild_with
 from ..template.residual_gate import GATE_KEY
 from ..template.weight_folding import read_back
-from ..userblocks import NO_TRUST, Trust, make_block
+from . import NO_TRUST, Trust, make_block
 
 if TYPE_CHECKING:
     import torch

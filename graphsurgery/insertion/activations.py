@@ -11,8 +11,8 @@ from ..errors import CannotRun, NoKernel
 from ..feature_map import Array
 from ..graph.index import GraphIndex
 from ..modelfile.fields import INITIALIZER, NODE, Edit
-from .sample_inputs import graph_inputs, image_feeds, random_feeds
-from .session import session
+from ..runtime.sample_inputs import graph_inputs, image_feeds, random_feeds
+from ..runtime.session import session
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
