@@ -37,6 +37,10 @@ INSIDE = {
     "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
+    "graphsurgery.selection.context": {
+        "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
+    },
+    "graphsurgery.selection.sites": {"graphsurgery.recognition.advice": "likewise"},
     "graphsurgery.userblocks.onnx_block": {"graphsurgery.userblocks.onnx_reference": "it needs torch"},
     "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
     "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.residual_module": "it needs torch"},

@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..graph.module_paths import Module
 from ..messages import closest, listed
-from ..recognition import BlockTree, RecognisedBlock
 from .context import Context, tensor_selectors
 from .modules import PathFinder
 from .parser import Block, Item, Operator, Path, Role, Subscript
 from .text import Text
+
+if TYPE_CHECKING:
+    from ..recognition import BlockTree, RecognisedBlock
 
 
 class Scope(NamedTuple):

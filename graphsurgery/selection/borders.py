@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import option
 from ..graph import quantisation
-from ..recognition import RecognisedBlock
 from .branches import Branches
 from .context import Context
 from .text import Text
+
+if TYPE_CHECKING:
+    from ..recognition import RecognisedBlock
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ..feature_map import Dimension, channels_first
 from ..graph.index import GraphIndex
@@ -11,7 +12,9 @@ from ..graph.module_paths import ModuleTree
 from ..graph.shapes import ShapeTable
 from ..messages import listed, shape_text
 from ..modelfile.model import ModelFile
-from ..recognition import BlockTree, recognise
+
+if TYPE_CHECKING:
+    from ..recognition import BlockTree
 
 _MOST_UNEVEN = 4
 """how many times more the height of a map may be reduced than its width, or less"""
@@ -33,6 +36,8 @@ class Context:
     @cached_property
     def blocks(self) -> BlockTree:
         """The model's blocks, recognised by structure."""
+        from ..recognition import recognise
+
         return recognise(self.index, self.shapes, self.tree)
 
     @cached_property

@@ -11,7 +11,6 @@ from ..errors import SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
 from ..graph.module_paths import enclosing
-from ..recognition.advice import objection
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
@@ -176,6 +175,8 @@ class SiteFinder(Context):
         if quantised := quantised_sites.before_quantiser(self.index, tensor):
             yield quantised
         producer = self.index.producing(tensor)
-        suspicious = producer is not None and producer.op_type in _SUSPICIOUS
-        if suspicious and (found := objection(self.blocks, tensor)):  # looks at the whole model
-            yield found
+        if producer is not None and producer.op_type in _SUSPICIOUS:
+            from ..recognition.advice import objection
+
+            if found := objection(self.blocks, tensor):  # looks at the whole model
+                yield found
