@@ -57,7 +57,7 @@ def hyper_parameters(name: str) -> list[str]:
 
 def test_arguments_with_types_and_defaults() -> None:
     assert hyper_parameters("Gate") == [
-        "hyper-parameters (--set NAME=VALUE)",
+        "hyper-parameters, for settings=",
         "  channels (whole number, not set): the channels of the site, unless it is given",
         "  reduction (whole number, default 4)",
         "  act (text, default relu)",
@@ -85,7 +85,7 @@ def test_as_json() -> None:
 
 def test_a_module_that_needs_more_is_described_and_not_tried() -> None:
     assert hyper_parameters("Needs") == [
-        "hyper-parameters (--set NAME=VALUE)",
+        "hyper-parameters, for settings=",
         "  width (whole number, not set): the channels of the site, unless it is given",
         "  c2 (whole number, not set): the channels of the site, unless it is given",
         "  heads (whole number, required)",

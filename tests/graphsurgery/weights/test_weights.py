@@ -356,7 +356,7 @@ def test_missing_and_extra_keys(tmp_path: Path) -> None:
 def test_a_block_without_weights(tmp_path: Path) -> None:
     path = save(tmp_path / "w.npz", se())
     for module in ("simam", "ge"):
-        with pytest.raises(BlockError, match=f"{module} has no weights; drop --weights"):
+        with pytest.raises(BlockError, match=f"{module} has no weights; drop weights="):
             put(path, module)
 
 
