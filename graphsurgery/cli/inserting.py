@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependency, ParityFailed, RequestError
+from ..errors import InvalidModel, MissingDependency, ParityFailed, RequestError
 from ..messages import listed, shape_text
 from .files import DASH, Destination, open_model
 from .options import provider_list
@@ -64,6 +64,8 @@ def run(
     Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
     """
     from ..api import carry_out
+    from ..graph.index import GraphIndex
+    from ..graph.validity import fault
     from ..userblocks import Trust
 
     if checking.no_verify and any(each.qdq_scale == "images" for each in requests):
@@ -79,6 +81,8 @@ def run(
     outcome = _Outcome(model or DASH, target, done, checking.verbose)
 
     def verified(written: ModelFile) -> None:
+        if found := fault(GraphIndex(written)):
+            raise InvalidModel(f"{found}; nothing was written. This is a fault of graphsurgery: please report it")
         outcome.report = checking.report(written, before, [each.insertion.id for each in done], trust)
         try:
             outcome.report.require()

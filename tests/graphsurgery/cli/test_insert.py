@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import graphsurgery as gsx
+from graphsurgery import api
 
 WRITE = ("-o", "out.onnx")
 
@@ -230,6 +231,21 @@ def test_parity_that_fails(cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyP
         piped = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", "-o", "-")
         assert piped.error(1)
         assert piped.out == b""
+
+
+def test_a_result_that_is_no_valid_model(cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    carry_out = api.carry_out
+
+    def spoiled(model: gsx.ModelFile, requests: Any) -> Any:
+        edited, done = carry_out(model, requests)
+        proto = edited.proto()
+        proto.graph.node[-1].input[0] = "nowhere"
+        return gsx.ModelFile.load(proto), done
+
+    monkeypatch.setattr(api, "carry_out", spoiled)
+    with unchanged():
+        ended = cli("insert", "detector.onnx", "--module", "simam", "--after", "/model.8", *WRITE)
+    assert "reads the tensor 'nowhere', which nothing makes; nothing was written" in ended.error(1)
 
 
 @pytest.mark.parametrize("package", ["torch", "onnxruntime"])
