@@ -1,8 +1,8 @@
 """Whole models with every block of the catalogue where people put blocks: behind a stage of the backbone, in the neck,
 and inside of a Bottleneck or HGBlock.
 
-Every run takes each variant of each block once in each of three models, all in one file. `make test-all` takes each by
-itself at each place.
+Every run takes each variant of each block once, all in one yolov8n. `make test-all` does so in each of three models,
+and takes each block by itself at each place.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def small_maps(name: str) -> Sequence[str]:
     return [f"tensor:{tensors[index * len(tensors) // len(SMALL_MAPS)]}" for index in range(len(SMALL_MAPS))]
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize(
+    "name", ["yolov8n", *(pytest.param(name, marks=pytest.mark.long) for name in list(PLACES)[1:])]
+)
 def test_every_block_in_one_model(name: str, tmp_path: Path) -> None:
     """Neighbours of the catalogue at different places, so that no signal passes a row of blocks of one kind."""
     finder = SiteFinder(original(name))
