@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import ModelError
 
 _CHUNK = 1 << 20
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
 class Source(Protocol):
@@ -47,19 +48,22 @@ class BytesSource:
 
 
 class FileSource:
-    """Bytes of a regular file. The file stays open; ModelError from the next read or copy if it changes meanwhile."""
+    """Bytes of a regular file. The file stays open; ModelError from the next read or copy if it changes meanwhile.
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    A copy is the source itself. A pickle holds the path and what the file is known by, or the bytes where the path
+    does not lead to this file (any more).
+    """
+
+    def __init__(self, descriptor: int, name: str, stamp: tuple[int, int] | None = None) -> None:
         self._descriptor = descriptor
         self.name = name
-        status = os.fstat(descriptor)
-        self._stamp = (status.st_size, status.st_mtime_ns)
-        self.size = status.st_size
+        self._stamp = stamp or _stamp(os.fstat(descriptor))
+        self.size = self._stamp[0]
 
     @classmethod
     def open(cls, path: Path) -> Source:
         """Open ``path``. What is not a regular file (a pipe, say) is read into memory. OSError if it cannot be read."""
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, _READ)
         return cls.adopt(descriptor, str(path))
 
     @classmethod
@@ -79,10 +83,25 @@ class FileSource:
         if descriptor > 2:
             os.close(descriptor)
 
+    def __copy__(self) -> FileSource:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FileSource:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Source], tuple[object, ...]]:
+        self._check_unchanged()
+        try:
+            path = os.path.abspath(self.name)
+            if os.path.samestat(os.stat(path), os.fstat(self._descriptor)):
+                return _reopen, (path, self._stamp)
+        except OSError:
+            pass  # no such file: the name is of no path, or the file was moved or deleted
+        return BytesSource, (self.read(0, self.size),)
+
     def _check_unchanged(self) -> None:
         """ModelError if the file was written to since it was opened."""
-        status = os.fstat(self._descriptor)
-        if (status.st_size, status.st_mtime_ns) != self._stamp:
+        if _stamp(os.fstat(self._descriptor)) != self._stamp:
             raise ModelError(f"{self.name} was changed by another program while it was in use; start again")
 
     def read(self, start: int, end: int) -> bytes:
@@ -117,6 +136,21 @@ class FileSource:
                 break
             start += count
         return start
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    """What tells whether a file was written to: its size and the time of the last change."""
+    return status.st_size, status.st_mtime_ns
+
+
+def _reopen(path: str, stamp: tuple[int, int]) -> FileSource:
+    """The source of a pickle. ModelError if its file is not there, or is not as it was."""
+    try:
+        source = FileSource(os.open(path, _READ), path, stamp)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be opened again: {error.strerror}") from None
+    source._check_unchanged()
+    return source
 
 
 def write_all(descriptor: int, data: memoryview) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import multiprocessing
 import os
+import pickle
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -615,3 +618,52 @@ def test_showing_a_model_reads_no_payload(tmp_path: Path, count: list[int]) -> N
     assert "1.2 GB" in repr(model)
     assert "1.2 GB" in model._repr_html_()
     assert sum(count) - loaded < 1000
+
+
+def pickled(model: ModelFile) -> ModelFile:
+    copied: ModelFile = pickle.loads(pickle.dumps(model))
+    return copied
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_copy_of_a_model_leaves_the_original_its_file(
+    tmp_path: Path, copied: Callable[[ModelFile], ModelFile]
+) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(models.detector(), path)
+    original = ModelFile.load(path)
+    assert copied(original).to_bytes() == path.read_bytes()
+    with open(os.devnull):  # takes the number of a descriptor that was closed by mistake
+        assert original.to_bytes() == path.read_bytes()
+    del original
+
+
+def test_a_pickled_model_refers_to_its_file_and_not_to_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = ModelFile.load(models.sparse_file(path, 50_000_000))
+    data = pickle.dumps(model)
+    assert len(data) < 1_000_000
+    assert pickle.loads(data).size == model.size
+    path.rename(tmp_path / "moved.onnx")
+    with pytest.raises(ModelError, match=r"m\.onnx cannot be opened again: No such file"):
+        pickle.loads(data)
+    path.write_bytes(b"another")
+    with pytest.raises(ModelError, match=r"m\.onnx was changed by another program"):
+        pickle.loads(data)
+
+
+def test_a_pickled_model_holds_its_bytes_where_its_path_leads_to_no_such_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(models.detector(), path)
+    data = path.read_bytes()
+    model = ModelFile.load(path)
+    path.unlink()
+    assert pickled(model).to_bytes() == data
+
+
+def test_a_spawned_process_takes_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(models.detector(), path)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(ModelFile.to_bytes, (ModelFile.load(path),)) == path.read_bytes()
