@@ -73,17 +73,17 @@ class _Told(Exception):
     """What errors and warnings have in common: a message in which options may be named."""
 
     def __init__(self, message: object = "", *, option: str | None = None, candidates: Sequence[str] = ()) -> None:
-        super().__init__(message)
         self.message = str(message)
-        """with options as :func:`option` marks them"""
+        """with options as :func:`option` marks them; ``args`` and ``str(error)`` spell them for Python"""
+        super().__init__(spelled(self.message, as_argument))
         named = _OPTION.search(self.message)
         self.option = option or (named.group(1) if named else None)
         """the option that is concerned, as the argument is called in Python; by default the first that is named"""
         self.candidates = tuple(candidates)
         """what could have been meant, the nearest first"""
 
-    def __str__(self) -> str:
-        return spelled(self.message, as_argument)
+    def __reduce__(self) -> tuple[type[_Told], tuple[str], dict[str, object]]:
+        return type(self), (self.message,), vars(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
