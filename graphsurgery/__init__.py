@@ -85,6 +85,9 @@ class _PublicName:
         if not isinstance(value, _types.ModuleType):
             vars(package)[self._name] = value
 
+    def __delete__(self, package: _types.ModuleType) -> None:
+        vars(package).pop(self._name, None)
+
 
 class _Package(_types.ModuleType):
     """The package as a module whose public names are loaded when they are used."""

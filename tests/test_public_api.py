@@ -13,6 +13,7 @@ import typing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -214,3 +215,13 @@ def test_check_says_what_tensorrt_takes() -> None:
     report = gsx.check(gsx.insert(DETECTOR, "simam", after="/model.8"), "8.6")
     assert not report.stops
     assert list(report.insertions) == ["model.8.simam"]
+
+
+@pytest.mark.parametrize("name", ["insert", "diff"])
+def test_a_public_name_can_be_patched_before_and_after_its_first_use(name: str) -> None:
+    original = getattr(gsx, name)
+    vars(gsx).pop(name)
+    for _ in range(2):
+        with mock.patch(f"graphsurgery.{name}") as substitute:
+            assert getattr(gsx, name) is substitute
+        assert getattr(gsx, name) is original
