@@ -86,6 +86,11 @@ def shape_text(shape: Iterable[Dimension]) -> str:
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
+def as_text(value: object) -> str:
+    """A field of a model as text: protobuf hands over a string that is not UTF-8 as bytes, which are spelled out."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
 def printable(text: str) -> str:
     """Fit for a terminal and for one line: control characters are spelled out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..messages import printable
+from ..messages import as_text, printable
 
 NONE = "(none)"
 """stands in texts for what is not there"""
@@ -36,15 +36,15 @@ def unequal(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tup
             yield key, old, new
 
 
-def short(text: str, most: int = 80) -> str:
+def short(text: str | bytes, most: int = 80) -> str:
     """A text on one line, cut to at most ``most`` characters."""
-    line = printable(text[: most + 1]) or NONE
+    line = printable(as_text(text)[: most + 1]) or NONE
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
-def arrow(before: str | None, after: str | None) -> str:
+def arrow(before: str | bytes | None, after: str | bytes | None) -> str:
     """``before -> after``; of long texts the part from shortly before they differ."""
-    old, new = before or "", after or ""
+    old, new = as_text(before or ""), as_text(after or "")
     if max(len(old), len(new)) > 80:
         shared = min(len(old), len(new))
         if (start := next((i for i in range(shared) if old[i] != new[i]), shared) - 20) > 0:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from ..insertion.removal import same_bytes
-from ..messages import html_table
+from ..messages import as_text, html_table
 from ..modelfile.fields import INITIALIZER, NODE
 from ..modelfile.model import ModelFile
 from .changes import Change, arrow, short
@@ -152,7 +152,7 @@ def _initializers(first: ModelFile, second: ModelFile) -> tuple[Change, ...]:
     def details(i: int, j: int) -> tuple[str, ...]:
         return tensor_details((a[i], left[i], first.folder), (b[j], right[j], second.folder))
 
-    return _named(a, b, lambda t: str(t.name), tensor_text, details)
+    return _named(a, b, lambda t: as_text(t.name), tensor_text, details)
 
 
 def _named(
@@ -190,21 +190,23 @@ def _section(
 
 
 def _function_name(function: onnx.FunctionProto) -> str:
-    return "::".join(part for part in (function.domain, function.name, function.overload) if part)
+    return "::".join(as_text(part) for part in (function.domain, function.name, function.overload) if part)
 
 
 _NAMED: dict[str, Callable[[onnx.ModelProto, onnx.ModelProto], tuple[Change, ...]]] = {
     "sparse_initializers": _section(
-        lambda m: m.graph.sparse_initializer, lambda s: str(s.values.name), lambda s: tensor_text(s.values)
+        lambda m: m.graph.sparse_initializer, lambda s: as_text(s.values.name), lambda s: tensor_text(s.values)
     ),
-    "value_info": _section(lambda m: m.graph.value_info, lambda v: str(v.name), lambda v: type_text(v.type)),
-    "inputs": _section(lambda m: m.graph.input, lambda v: str(v.name), lambda v: type_text(v.type)),
-    "outputs": _section(lambda m: m.graph.output, lambda v: str(v.name), lambda v: type_text(v.type)),
-    "metadata": _section(lambda m: m.metadata_props, lambda e: str(e.key), lambda e: str(e.value)),
-    "opsets": _section(lambda m: m.opset_import, lambda o: o.domain or "ai.onnx", lambda o: f"version {o.version}"),
+    "value_info": _section(lambda m: m.graph.value_info, lambda v: as_text(v.name), lambda v: type_text(v.type)),
+    "inputs": _section(lambda m: m.graph.input, lambda v: as_text(v.name), lambda v: type_text(v.type)),
+    "outputs": _section(lambda m: m.graph.output, lambda v: as_text(v.name), lambda v: type_text(v.type)),
+    "metadata": _section(lambda m: m.metadata_props, lambda e: as_text(e.key), lambda e: as_text(e.value)),
+    "opsets": _section(
+        lambda m: m.opset_import, lambda o: as_text(o.domain) or "ai.onnx", lambda o: f"version {o.version}"
+    ),
     "functions": _section(lambda m: m.functions, _function_name, lambda f: f"{len(f.node)} nodes"),
     "annotations": _section(
-        lambda m: m.graph.quantization_annotation, lambda q: str(q.tensor_name), lambda q: "quantisation"
+        lambda m: m.graph.quantization_annotation, lambda q: as_text(q.tensor_name), lambda q: "quantisation"
     ),
 }
 
@@ -219,7 +221,7 @@ _HEADER = (
 def _header(first: onnx.ModelProto, second: onnx.ModelProto) -> list[Change]:
     pairs = [(field, attrgetter(field)(first), attrgetter(field)(second)) for field in _HEADER]
     pairs.append(("training_info", len(first.training_info), len(second.training_info)))
-    return [Change("changed", field, "", (arrow(str(a), str(b)),)) for field, a, b in pairs if a != b]
+    return [Change("changed", field, "", (arrow(as_text(a), as_text(b)),)) for field, a, b in pairs if a != b]
 
 
 def _counts(changes: Sequence[Change]) -> str:

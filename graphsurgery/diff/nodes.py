@@ -11,6 +11,7 @@ from itertools import zip_longest
 import onnx
 
 from ..insertion.removal import chunks
+from ..messages import as_text
 from ..modelfile.fields import Piece
 from .changes import NONE, Change, arrow, unequal
 
@@ -86,10 +87,10 @@ def node_changes(
         more, left_a, left_b = match([key(a[i]) for i in gone], [key(b[j]) for j in new])
         changed += [(gone[i], new[j]) for i, j in more]
         gone, new = [gone[i] for i in left_a], [new[j] for j in left_b]
-    found = [Change("removed", _label(a[i]), a[i].op_type) for i in gone]
+    found = [Change("removed", _label(a[i]), as_text(a[i].op_type)) for i in gone]
     for i, j in sorted(changed, key=lambda pair: pair[1]):
-        found.append(Change("changed", _label(b[j]), b[j].op_type, tuple(_node_details(a[i], b[j]))))
-    found += [Change("added", _label(b[j]), b[j].op_type) for j in new]
+        found.append(Change("changed", _label(b[j]), as_text(b[j].op_type), tuple(_node_details(a[i], b[j]))))
+    found += [Change("added", _label(b[j]), as_text(b[j].op_type)) for j in new]
     return sorted(pairs + changed), found
 
 
@@ -107,7 +108,9 @@ def in_another_order(pairs: Sequence[tuple[int, int]]) -> int:
 
 def _label(node: onnx.NodeProto) -> str:
     output = next((name for name in node.output if name), "")
-    return node.name or (f"the node that makes {output}" if output else "a node without name or output")
+    return as_text(node.name) or (
+        f"the node that makes {as_text(output)}" if output else "a node without name or output"
+    )
 
 
 def _node_details(a: onnx.NodeProto, b: onnx.NodeProto) -> list[str]:
@@ -119,10 +122,10 @@ def _node_details(a: onnx.NodeProto, b: onnx.NodeProto) -> list[str]:
     for what, before, after in (("input", a.input, b.input), ("output", a.output, b.output)):
         for i, (old, new) in enumerate(zip_longest(before, after, fillvalue="(absent)")):
             if old != new:
-                details.append(f"{what} {i}: {old or NONE} -> {new or NONE}")
+                details.append(f"{what} {i}: {as_text(old) or NONE} -> {as_text(new) or NONE}")
     details += _attributes(a, b)
     metadata = ({entry.key: entry.value for entry in node.metadata_props} for node in (a, b))
-    details += [f"metadata {key}: {arrow(old, new)}" for key, old, new in unequal(*metadata)]
+    details += [f"metadata {as_text(key)}: {arrow(old, new)}" for key, old, new in unequal(*metadata)]
     return details or ["its contents differ (weights in it, or fields unknown to onnx)"]
 
 
@@ -131,12 +134,12 @@ def _attributes(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
         if old is None or new is None:
-            yield f"attribute {name}: {arrow(_value(old), _value(new))}"
+            yield f"attribute {as_text(name)}: {arrow(_value(old), _value(new))}"
         elif old.SerializeToString(deterministic=True) != new.SerializeToString(deterministic=True):
             inner = list(_subgraph(old.g, new.g)) if old.HasField("g") and new.HasField("g") else []
             texts = _value(old), _value(new)
             same = "its contents differ" if texts[0] == texts[1] else arrow(*texts)
-            yield from (f"attribute {name}: {line}" for line in inner or [same])
+            yield from (f"attribute {as_text(name)}: {line}" for line in inner or [same])
 
 
 def _subgraph(a: onnx.GraphProto, b: onnx.GraphProto) -> Iterator[str]:
@@ -152,14 +155,14 @@ def _value(attribute: onnx.AttributeProto | None) -> str:
         return NONE
     kind = str(onnx.AttributeProto.AttributeType.Name(attribute.type))
     if attribute.ref_attr_name:
-        return f"the function's {attribute.ref_attr_name}"
+        return f"the function's {as_text(attribute.ref_attr_name)}"
     if attribute.type == onnx.AttributeProto.TENSOR:
         return f"a tensor {list(attribute.t.dims)}"
     if attribute.type == onnx.AttributeProto.GRAPH:
         return f"a graph of {len(attribute.g.node)} nodes"
     if kind in ("FLOAT", "INT", "STRING", "FLOATS", "INTS", "STRINGS"):
         value = onnx.helper.get_attribute_value(attribute)
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return as_text(value)
     return kind.lower()
 
 
@@ -171,5 +174,5 @@ def type_text(kind: onnx.TypeProto) -> str:
     element = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     if not tensor.HasField("shape"):
         return f"{element} of unknown rank"
-    sizes = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    sizes = (str(d.dim_value) if d.HasField("dim_value") else as_text(d.dim_param) or "?" for d in tensor.shape.dim)
     return f"{element} [{', '.join(sizes)}]"

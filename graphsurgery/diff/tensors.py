@@ -9,6 +9,7 @@ import onnx
 
 from ..errors import ExternalDataError
 from ..insertion.removal import Range, same_ranges
+from ..messages import as_text
 from ..modelfile import external_data
 from ..modelfile.fields import Piece
 from ..modelfile.source import FileSource
@@ -64,7 +65,8 @@ def _places(a: onnx.TensorProto, b: onnx.TensorProto, outside: list[bool]) -> It
     elif outside[0]:
         before, after = ({entry.key: entry.value for entry in tensor.external_data} for tensor in (a, b))
         for key, old, new in unequal(before, after):
-            yield f"external {key}: {NONE if old is None else old} -> {NONE if new is None else new}"
+            old, new = (NONE if text is None else as_text(text) for text in (old, new))
+            yield f"external {as_text(key)}: {old} -> {new}"
 
 
 def _external(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, int]:

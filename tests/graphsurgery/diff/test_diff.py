@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import Message
 from onnx import TensorProto, helper, numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.diff.diff import SECTIONS, Difference, diff
 from graphsurgery.errors import ExternalDataError
+from tests import models
 from tests.counting import calls
 
 DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
@@ -341,3 +343,42 @@ def test_large_graphs_take_work_in_proportion() -> None:
         return count
 
     assert work(20_000) < 15 * work(2_000)  # with the square it would be 100 times
+
+
+def strings(message: Message) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """Every string in a message: its kind, and what sets it."""
+    for field in message.DESCRIPTOR.fields:
+        kind, found = f"{message.DESCRIPTOR.name}.{field.name}", getattr(message, field.name)
+        repeated = not isinstance(found, str | bytes | int | float | Message)
+        if field.type == field.TYPE_STRING and repeated:
+            yield from ((kind, lambda text, i=i, found=found: found.__setitem__(i, text)) for i in range(len(found)))
+        elif field.type == field.TYPE_STRING:
+            yield kind, lambda text, name=field.name: setattr(message, name, text)
+        elif field.type == field.TYPE_MESSAGE and repeated:
+            for each in found:
+                yield from strings(each)
+        elif field.type == field.TYPE_MESSAGE and message.HasField(field.name):
+            yield from strings(found)
+
+
+@pytest.mark.parametrize("build", [models.kitchen_sink, models.detector])
+def test_strings_that_are_not_utf_8_are_spelled_out(build: Callable[[], Model]) -> None:
+    before = gsx.ModelFile.load(build())
+    kinds = []
+    for i, (kind, _) in enumerate(strings(build())):
+        if kind in kinds:
+            continue
+        kinds.append(kind)
+        changed = build()
+        list(strings(changed))[i][1]("not text")
+        after = gsx.ModelFile.load(changed.SerializeToString().replace(b"not text", b"\xff\xfe\xfd text"))
+        for difference in (diff(before, after), diff(after, before)):
+            shown = json.dumps(difference.to_json()), str(difference), difference._repr_html_()
+            assert not any("b'" in text or "b&#x27;" in text for text in shown), kind
+    assert {"NodeProto.name", "NodeProto.op_type", "TensorProto.name", "ValueInfoProto.name"} <= set(kinds)
+
+
+def test_a_name_that_is_not_utf_8() -> None:
+    before = build(chain(2)).SerializeToString()
+    (change,) = diff(before, before.replace(b"n0", b"\xff0")).changes["nodes"]
+    assert (change.name, change.details) == (r"\xff0", (r"name: n0 -> \xff0",))
