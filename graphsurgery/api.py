@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .feature_map import FeatureMap
 from .insertion import qdq_planning, removal, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
-from .messages import html_table, shape_text
+from .messages import html_table, printable, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
@@ -201,13 +201,27 @@ def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelF
 
 
 class Sites(list[Site]):
-    """Places to insert, in the order of the model; a notebook shows them as a table."""
+    """Places to insert, in the order of the model; a shell shows them a line each, a notebook as a table."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Site: ...
+
+    @overload
+    def __getitem__(self, index: slice, /) -> Sites: ...
+
+    def __getitem__(self, index: SupportsIndex | slice, /) -> Site | Sites:
+        return Sites(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
+
+    def __repr__(self) -> str:
+        rows = [(_called(site), printable(site.type or ""), shape_text(site.shape)) for site in self]
+        called, kind = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+        return "\n".join(f"{row[0]:<{called}}  {row[1]:<{kind}}  {row[2]}" for row in rows) or "no sites"
 
     def _repr_html_(self) -> str:
         headers = ("module", "type", "shape", "dtype", "stride", "consumers")
         rows = [
             (
-                site.path or f"tensor:{site.tensor}",
+                _called(site),
                 site.type,
                 shape_text(site.shape),
                 site.dtype,
@@ -217,6 +231,10 @@ class Sites(list[Site]):
             for site in self
         ]
         return html_table(headers, rows)
+
+
+def _called(site: Site) -> str:
+    return printable(site.path or f"tensor:{site.tensor}")
 
 
 def sites(model: ModelSource, selector: str | None = None) -> Sites:

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import typing
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -196,6 +197,7 @@ def test_sites_are_a_list_that_notebooks_show() -> None:
     found = gsx.sites(DETECTOR)
     assert isinstance(found, list)
     assert found[:1][0].path == "/model.0"
+    assert isinstance(found[:1], gsx.Sites)
     assert "<td>/model.0</td>" in found._repr_html_()
     (last,) = gsx.sites(DETECTOR, "C2f[-1]")
     assert last.path == "/model.21"
@@ -225,3 +227,23 @@ def test_a_public_name_can_be_patched_before_and_after_its_first_use(name: str) 
         with mock.patch(f"graphsurgery.{name}") as substitute:
             assert getattr(gsx, name) is substitute
         assert getattr(gsx, name) is original
+
+
+def test_sites_are_shown_in_a_line_each() -> None:
+    found = gsx.sites(DETECTOR)
+    lines = repr(found).splitlines()
+    assert [line.split()[0] for line in lines] == [site.path for site in found]
+    assert len({line.index("[") for line in lines}) == 1, "in columns"
+    typed = gsx.Sites([replace(found[0], type="Conv\x1b"), replace(found[1], path=None, tensor="t", type=None)])
+    assert repr(typed).splitlines() == [
+        rf"/model.0  Conv\x1b  {list(found[0].shape)}",
+        rf"tensor:t            {list(found[1].shape)}",
+    ]
+    assert repr(found[:0]) == "no sites"
+
+
+def test_insertions_and_reports_are_shown_in_a_line() -> None:
+    model = gsx.insert(DETECTOR, "simam", after="/model.8")
+    assert repr(model.insertions()) == "[<Insertion model.8.simam: simam after /model.8>]"
+    (before,) = gsx.insert(DETECTOR, "simam", before="/model.9").insertions()
+    assert repr(before).endswith(": simam before /model.9>")

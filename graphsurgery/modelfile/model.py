@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from ..errors import InsertionError, ModelError
+from ..messages import printable
 from . import external_data, fields, saving, summary, wire
 from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
 from .record import Insertion, read_insertions
@@ -361,7 +362,8 @@ class ModelFile:
 
     def __repr__(self) -> str:
         inserted = ", ".join(insertion.id for insertion in self._readable_insertions())
-        return f"<ModelFile {self.name}: {self._in_short()}{f', insertions: {inserted}' if inserted else ''}>"
+        line = f"{self._in_short()}{f', insertions: {inserted}' if inserted else ''}"
+        return printable(f"<ModelFile {self.name}: {line}>")
 
     def _repr_html_(self) -> str:
         return summary.as_html(self.name, self._in_short(), self._readable_insertions())

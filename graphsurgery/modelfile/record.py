@@ -15,6 +15,7 @@ import onnx
 
 from ..errors import InsertionError
 from ..feature_map import Dimension, FeatureMap
+from ..messages import printable
 from ..request import fits
 from .wire import text
 
@@ -92,6 +93,10 @@ class Insertion:
     qdq: RecordedPair | None = None
     precision: str = "site"
     """"safe", "site", "fp32" or "fp16"; records from before there was a choice have none"""
+
+    def __repr__(self) -> str:
+        place = self.site.path or f"tensor:{self.site.tensor}"
+        return printable(f"<Insertion {self.id}: {self.module} {self.site.position} {place}>")
 
     @property
     def block_output(self) -> str:

@@ -14,7 +14,7 @@ from ..feature_map import Dimension, type_name
 from ..graph import validity
 from ..graph.index import STANDARD
 from ..graph.shapes import tensor_type
-from ..messages import attributes, html_table, listed, shape_text
+from ..messages import attributes, html_table, listed, printable, shape_text
 from ..modelfile.model import ModelFile
 from ..selection.sites import SiteFinder
 from .outline import Outline
@@ -89,8 +89,8 @@ class Info:
 
     def lines(self) -> Iterator[str]:
         """As text."""
-        yield self.model
-        yield from (f"  {name:<14}{text}" for name, text in self.rows())
+        yield printable(self.model)
+        yield from (printable(f"  {name:<14}{text}") for name, text in self.rows())
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..messages import html_table, printable
 from ..modelfile.model import ModelFile
 from .options import Options
 from .rule import ERROR, SEVERITIES, Finding
@@ -32,6 +33,20 @@ class TensorRTReport:
     """ids of all insertions in the model"""
     parser: Verdict | None = None
     """what the installed TensorRT's own parser says; None where there is none"""
+
+    def __repr__(self) -> str:
+        return printable(f"<TensorRTReport of {self.model}: {self._verdict}; {_summary(self.findings)}>")
+
+    def _repr_html_(self) -> str:
+        headers = ("severity", "rule", "node", "insertion", "finding", "instead")
+        rows = [(f.severity, f.rule, f.node, f.insertion, f.sentence, f.instead) for f in self.findings]
+        said = [("parser", line) for line in self.parser.lines()] if self.parser else []
+        return html_table((self.model, ""), [*said, ("verdict", self._verdict)]) + html_table(headers, rows)
+
+    @property
+    def _verdict(self) -> str:
+        device = f" with DLA ({self.dla})" if self.dla else ""
+        return f"TensorRT {self.version}{device} {'does not take' if self.stops else 'takes'} this model"
 
     @property
     def stops(self) -> bool:
@@ -73,9 +88,7 @@ class TensorRTReport:
         yield from _details(self.others)
         if self.parser is not None:
             yield from self.parser.lines()
-        device = f" with DLA ({self.dla})" if self.dla else ""
-        verdict = "does not take" if self.stops else "takes"
-        yield f"{self.nodes:,} nodes: TensorRT {self.version}{device} {verdict} this model, as far as the table tells"
+        yield f"{self.nodes:,} nodes: {self._verdict}, as far as the table tells"
 
 
 def findings(

@@ -117,3 +117,14 @@ def test_types_and_quantisation() -> None:
     assert found.blocks == {}
     assert "blocks        none recognised" in repr(found)
     assert "exporter      not told" in repr(found)
+
+
+def test_control_characters_are_spelled_out(tmp_path: Path) -> None:
+    model = models.detector()
+    model.producer_name = "\x1b[2Jpytorch"
+    path = tmp_path / "a\x1b[31m.onnx"
+    onnx.save(model, path)
+    for shown in (repr(gsx.info(path)), str(gsx.info(path)), repr(gsx.ModelFile.load(path))):
+        assert "\x1b" not in shown
+        assert r"a\x1b[31m.onnx" in shown
+    assert r"\x1b[2Jpytorch" in repr(gsx.info(path))

@@ -129,3 +129,15 @@ def test_other_wishes_that_are_unknown() -> None:
         findings(ModelFile.load(chain("Relu")), dla="xavier")
     with pytest.raises(RequestError, match="no precision 'fp8'"):
         findings(ModelFile.load(chain("Relu")), precision="fp8")
+
+
+def test_a_report_reads_well_in_a_shell_and_a_notebook() -> None:
+    proto = branches()
+    proto.graph.node[0].attribute[1].g.node[0].op_type = "Det"
+    verdict = Verdict("10.9", False, [ParserError("no <Det>", "Det", "n")], [])
+    report = check(proto, "10", parser=verdict)
+    assert repr(report) == "<TensorRTReport of the model: TensorRT 10 does not take this model; 1 error>"
+    table = report._repr_html_()
+    assert table.count("<tr>") == 2 + len(list(verdict.lines())) + 1 + len(report.findings)
+    assert "no &lt;Det&gt;" in table
+    assert "<td>operator</td>" in table
