@@ -20,11 +20,22 @@ class InsertCommand(Command):
 
     def check(self, given: Mapping[str, Any]) -> None:
         """As for every command, with a recipe and the commands for each block where there are several."""
-        modules = [part.strip() for text in given.get("module", []) for part in _COMMA.split(text) if part.strip()]
+        super().check({name: value for name, value in given.items() if name != "module"})
+        modules = [module for text in given.get("module", []) for module in _blocks(text)]
         if len(modules) > 1:
             flags = [max(each.opts, key=len) for each in self.params if given.get(each.name or "") is True]
             raise SeveralBlocks(_instead(modules, given, flags), option="module")
         super().check(given)
+
+
+def _blocks(text: str) -> list[str]:
+    """The blocks that one value of ``--module`` names. A file's name may have commas in it."""
+    if "," in text:
+        from ..userblocks import is_file
+
+        if is_file(text):
+            return [text]
+    return [part.strip() for part in _COMMA.split(text) if part.strip()]
 
 
 def _instead(modules: Sequence[str], given: Mapping[str, Any], flags: Sequence[str]) -> str:

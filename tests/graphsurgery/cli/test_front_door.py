@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_several_blocks_keep_every_option(cli: Any) -> None:
 
 def test_a_comma_within_a_variant_is_no_list(cli: Any) -> None:
     assert "has no variant 'a,b'" in cli("insert", "detector.onnx", "-m", "ge[a,b]", *AFTER, "--dry-run").sentence(2)
+
+
+def test_a_comma_in_the_name_of_a_file_is_no_list(cli: Any, folder: Path) -> None:
+    shutil.copy(folder / "detector.onnx", folder / "my,block.onnx")
+    said = cli("insert", "detector.onnx", "-m", "./my,block.onnx", *AFTER, "--dry-run").error(2)
+    assert "insert puts in one block" not in said
+    assert "my,block.onnx" in said
+    (folder / "my,block.onnx").unlink()
+    said = cli("insert", "detector.onnx", "-m", "./my,block.onnx", *AFTER, "--dry-run").sentence(2)
+    assert "my,block.onnx" in said
+    assert "insert puts in one block" not in said
+    ended = cli("insert", "detector.onnx", "-m", "./my,block.onnx", "-m", "simam,se", *AFTER, "--dry-run")
+    assert "not 3 (./my,block.onnx, simam, se)" in ended.err
 
 
 def single_valued() -> list[tuple[str, str, str]]:
