@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _STDIN, _STDOUT = 0, 1
 DASH = "-"
+STANDARD_OUTPUT = (DASH, "/dev/stdout")
+"""how -o names it"""
 
 
 def is_standard(argument: str | None) -> bool:
@@ -138,7 +140,7 @@ class Output:
 
         OutputError if it must not go there.
         """
-        output = DASH if self.output == "/dev/stdout" else self.output
+        output = DASH if self.output in STANDARD_OUTPUT else self.output
         if self.in_place:
             return replace(_in_place(argument, output), dry=self.dry_run)
         if self.dry_run and (output is None or output == DASH):
