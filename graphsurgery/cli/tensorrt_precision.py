@@ -47,7 +47,7 @@ def precision(
     if format is None:
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]
-        printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives",))
+        printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives", "operator"))
         printer.lines(lines(types))
         return
     if target is None:

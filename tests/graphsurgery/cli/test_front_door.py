@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ import typer
 
 import graphsurgery as gsx
 from graphsurgery.cli.main import application, main
+from graphsurgery.errors import MissingDependency
+from graphsurgery.runtime import providers
 
 AFTER = ("-a", "/model.8")
 
@@ -112,6 +115,29 @@ def test_written_out_commands_run_as_they_stand(command: Any, folder: Path, word
         assert sorted(i.id for i in gsx.ModelFile.load(written).insertions()) == ids
         (folder / "detector.onnx").write_bytes(given)
         (folder / "result.onnx").unlink(missing_ok=True)
+
+
+def test_help_is_shown_whatever_else_is_given(cli: Any) -> None:
+    ended = cli("insert", "-h", "-o", "a", "-o", "b", "-m", "simam", "-m", "se")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.text.startswith("Usage: graphsurgery insert")
+
+
+def test_a_number_that_is_none_is_told_in_plain_words(cli: Any) -> None:
+    for command, flag in (("insert", "--seed"), ("sites", "--depth"), ("bench", "--rounds")):
+        assert cli(command, flag, "x").sentence(2) == f"invalid value for '{flag}': 'x' is not a whole number"
+
+
+def test_what_to_install_can_be_pasted_to_the_end_of_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependency) as found:
+        providers.onnxruntime()
+    for said in (str(found.value), providers.missing("cuda", ["cpu"])):
+        line = said[said.index("pip ") :]
+        done = subprocess.run(
+            ["sh", "-c", f'pip() {{ printf "%s\\n" "$*"; }}; {line}'], capture_output=True, text=True, check=True
+        )
+        assert re.fullmatch(r"(uninstall -y onnxruntime\n)?install graphsurgery\[(cpu|gpu)\]\n", done.stdout), said
 
 
 def test_several_blocks_and_an_option_with_one_value_given_twice(cli: Any) -> None:
