@@ -14,7 +14,7 @@ from functools import cache
 from numbers import Integral
 from os import PathLike
 from types import UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from .errors import BlockError, GraphSurgeryError, RequestError, option
 
@@ -115,12 +115,12 @@ class Request:
     qdq_scale: Annotated[str, Argument(choices=QDQ_SCALES)] = "site"
     images: Annotated[str | None, Argument(is_path=True, words="is the name of a folder")] = None
 
-    label: str = field(default="", init=False, repr=False, compare=False)
-    """what errors call it, as in "entry 2 of recipe.yaml"; "": nothing"""
+    label: ClassVar[str] = ""
+    """what errors call it, as in "entry 2 of recipe.yaml", see :meth:`labelled`; no field, as nobody asks for it"""
 
     def __post_init__(self) -> None:
-        for name in arguments():
-            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+        for each in fields(self):
+            object.__setattr__(self, each.name, _checked(each.name, getattr(self, each.name)))
         if not self.after and not self.before:
             places = f"{option('after', 'SELECTOR')} or {option('before', 'SELECTOR')}"
             raise RequestError(f"where should {self.module} go? give {places}")
