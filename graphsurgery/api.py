@@ -147,12 +147,13 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     trust = userblocks.Trust.in_blocks(request.module for request in requests)
     plans: list[PlannedInsertion] = []
     for request in requests:
-        block = userblocks.make_block(request.module, request.settings, trust)
-        trained = _checkpoint(request.weights, trust) if request.weights is not None else None
-        position = "before" if request.before else "after"
-        sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-        planned = [_planned(request, block, site, trained) for site in sites_of]
-        plans += [qdq_planning.with_pair(each, finder) for each in planned]
+        with request.concerned():
+            block = userblocks.make_block(request.module, request.settings, trust)
+            trained = _checkpoint(request.weights, trust) if request.weights is not None else None
+            position = "before" if request.before else "after"
+            sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
+            planned = [_planned(request, block, site, trained) for site in sites_of]
+            plans += [qdq_planning.with_pair(each, finder) for each in planned]
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 

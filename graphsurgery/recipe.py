@@ -25,7 +25,7 @@ import yaml
 
 from . import userblocks
 from .api import carry_out, warned
-from .errors import RecipeError, RequestError, spelled
+from .errors import ModelError, RecipeError, RequestError, spelled
 from .modelfile.model import ModelFile
 from .request import Request, arguments, fits
 
@@ -65,7 +65,7 @@ class Recipe:
         except FileNotFoundError:
             raise RecipeError(f"there is no recipe {path}") from None
         except UnicodeDecodeError:
-            raise RecipeError(f"{path.name} is not a text file in UTF-8, so it is no recipe") from None
+            raise RecipeError(_no_text(path)) from None
         except OSError as error:
             raise RecipeError(f"the recipe {path} cannot be read: {error.strerror or error}") from None
         return cls.from_text(text, folder=path.parent, name=path.name, images=images)
@@ -212,10 +212,19 @@ def _request(entry: object, label: str, folder: Path | None, defaults: Mapping[s
         if not fits(value, _SCALAR):
             raise RecipeError(f"{name!r} in the settings of {label} has to be one value, not {value!r}")
     try:
-        return Request(**given)
+        return Request(**given).labelled(label)
     except RequestError as error:
         message = spelled(error.message, lambda name, value: f"{name}: {value}" if value else name)
         raise RecipeError(f"{label}: {message}", option=error.option, candidates=error.candidates) from None
+
+
+def _no_text(path: Path) -> str:
+    """The sentence for a file that is no text."""
+    try:
+        ModelFile.load(path)
+    except ModelError:
+        return f"{path.name} is not a text file in UTF-8, so it is no recipe"
+    return f"{path.name} is an ONNX model, not a recipe: the recipe comes first, then the model"
 
 
 def _is_block_file(key: str, value: str) -> bool:

@@ -6,15 +6,17 @@ of a recipe's entries and the arguments of :func:`graphsurgery.insert` derive fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral
 from os import PathLike
 from types import UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from .errors import BlockError, RequestError, option
+from .errors import BlockError, GraphSurgeryError, RequestError, option
 
 INITS = ("default", "identity")
 GATES = ("none", "residual")
@@ -113,6 +115,9 @@ class Request:
     qdq_scale: Annotated[str, Argument(choices=QDQ_SCALES)] = "site"
     images: Annotated[str | None, Argument(is_path=True, words="is the name of a folder")] = None
 
+    label: ClassVar[str] = ""
+    """what errors call it, as in "entry 2 of recipe.yaml", see :meth:`labelled`; no field, as nobody asks for it"""
+
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, _checked(each.name, getattr(self, each.name)))
@@ -135,6 +140,22 @@ class Request:
         if self.weights is not None and self.init != "default":
             drop = f"drop {option('init')} or {option('weights')}"
             raise RequestError(f"weights come from a file or from an initialisation, not from both: {drop}")
+
+    def labelled(self, label: str) -> Request:
+        """The same request, of which errors say that they concern it."""
+        other = copy(self)
+        object.__setattr__(other, "label", label)
+        return other
+
+    @contextmanager
+    def concerned(self) -> Iterator[None]:
+        """While this request is carried out: errors begin with its label."""
+        try:
+            yield
+        except GraphSurgeryError as error:
+            if self.label:
+                error.message = f"{self.label}: {error.message}"
+            raise
 
 
 @dataclass(frozen=True)

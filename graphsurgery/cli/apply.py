@@ -29,7 +29,7 @@ def apply(recipe: str, model: str | None = None, *, output: Output, checking: Ch
     """
     from ..recipe import Recipe
 
-    place = output.destination(model)
     if model is not None and recipe.lower().endswith(".onnx") and model.lower().endswith((".yaml", ".yml")):
         raise RequestError(f"the recipe comes first: graphsurgery apply {shlex.join([model, recipe])} ...")
-    run(Recipe.load(recipe, images=checking.images).requests, model, place, checking, printer)
+    requests = Recipe.load(recipe, images=checking.images).requests
+    run(requests, model, output.destination(model), checking, printer)

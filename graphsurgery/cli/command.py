@@ -23,7 +23,9 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does, after every option was seen to be given as often as it may be."""
-        self.check(self._given(ctx, args))
+        given = self._given(ctx, args)
+        if not given.get("help"):
+            self.check(given)
         return super().parse_args(ctx, args)
 
     def check(self, given: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _STDIN, _STDOUT = 0, 1
 DASH = "-"
+STANDARD_OUTPUT = (DASH, "/dev/stdout")
+"""how -o names it"""
 
 
 def is_standard(argument: str | None) -> bool:
@@ -49,6 +51,20 @@ def named(argument: str | None, reader: str) -> str:
     if argument is None or argument == DASH:
         raise RequestError(f"{reader} reads a file: name the model")
     return argument
+
+
+def side_target(output: str, inputs: Sequence[str | None], what: str, *, force: bool) -> Path:
+    """Where something that is no model goes, ``what`` it is: a picture, say. OutputError if it must not go there.
+
+    ``inputs`` are the MODEL arguments, which must not be replaced by it.
+    """
+    from ..modelfile.saving import check_target
+
+    path = Path(output)
+    if any(_is_input(each, path) for each in inputs):
+        raise OutputError(f"{output} is the model itself; give the {what} another name")
+    check_target(path, force=force)
+    return path
 
 
 def _check_standard_input() -> None:
@@ -124,7 +140,7 @@ class Output:
 
         OutputError if it must not go there.
         """
-        output = DASH if self.output == "/dev/stdout" else self.output
+        output = DASH if self.output in STANDARD_OUTPUT else self.output
         if self.in_place:
             return replace(_in_place(argument, output), dry=self.dry_run)
         if self.dry_run and (output is None or output == DASH):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -167,6 +168,7 @@ class UsageError(RequestError):
 def _usage(message: str) -> str:
     """A sentence of typer's as one of ours."""
     words = " ".join(message.split()).rstrip(".")
+    words = re.sub(r"is not a valid int(eger)?( range)?$", "is not a whole number", words)
     return words[:1].lower() + words[1:]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import as_flag
 from ..request import arguments
 from .command import Command, SeveralBlocks
+from .files import DASH, STANDARD_OUTPUT
 
 _COMMA = re.compile(r",(?![^\[]*\])")  # not one inside of the brackets of a variant
 
@@ -20,11 +21,22 @@ class InsertCommand(Command):
 
     def check(self, given: Mapping[str, Any]) -> None:
         """As for every command, with a recipe and the commands for each block where there are several."""
-        modules = [part.strip() for text in given.get("module", []) for part in _COMMA.split(text) if part.strip()]
+        super().check({name: value for name, value in given.items() if name != "module"})
+        modules = [module for text in given.get("module", []) for module in _blocks(text)]
         if len(modules) > 1:
             flags = [max(each.opts, key=len) for each in self.params if given.get(each.name or "") is True]
             raise SeveralBlocks(_instead(modules, given, flags), option="module")
         super().check(given)
+
+
+def _blocks(text: str) -> list[str]:
+    """The blocks that one value of ``--module`` names. A file's name may have commas in it."""
+    if "," in text:
+        from ..userblocks import is_file
+
+        if is_file(text):
+            return [text]
+    return [part.strip() for part in _COMMA.split(text) if part.strip()]
 
 
 def _instead(modules: Sequence[str], given: Mapping[str, Any], flags: Sequence[str]) -> str:
@@ -33,13 +45,14 @@ def _instead(modules: Sequence[str], given: Mapping[str, Any], flags: Sequence[s
     asked = [(name, value) for name in arguments() if name != "module" for value in given.get(name, [])]
     entries = [{"module": module, **_keys(asked)} for module in modules]
     recipe = yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=1000).splitlines()
-    source = given.get("model") or "in.onnx"
-    target = source if "--in-place" in flags else given.get("output", ["out.onnx"])[-1]
-    steps = [source, *(_numbered(target, number) for number in range(1, len(modules))), target]
+    source = given.get("model") or DASH
+    target = given.get("output", [DASH if source == DASH else "out.onnx"])[-1]
+    between = [_numbered(target, number) for number in range(1, len(modules))]
+    starts = [source] * len(modules) if "--dry-run" in flags else [source, *between]
     options = [word for name, value in asked for word in (as_flag(name, ""), value)]
     how = [*(word for value in given.get("providers", []) for word in ("--providers", value)), *flags]
     commands = []
-    for module, start, end in zip(modules, steps, steps[1:], strict=False):
+    for module, start, end in zip(modules, starts, [*between, target], strict=True):
         files = [source] if "--in-place" in flags else [start, "-o", end]
         commands.append(_line("insert", files, ["--module", module, *options, *how]))
     files = [source] if "--in-place" in flags else [source, "-o", target]
@@ -65,7 +78,7 @@ def _keys(asked: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _numbered(target: str, number: int) -> str:
-    path = Path(target)
+    path = Path("out.onnx" if target in STANDARD_OUTPUT else target)
     return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 
 

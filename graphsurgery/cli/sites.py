@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import OutputError, RequestError
+from ..errors import RequestError
 from ..messages import shape_text
 from ..request import Argument
-from .files import DASH, open_model
+from .files import DASH, open_model, side_target
 from .output import Printer, counted
 
 if TYPE_CHECKING:
@@ -197,15 +197,10 @@ def _levels(found: Sequence[Site]) -> list[int]:
 
 def _picture_target(picture: str, model: str | None, force: bool) -> Path:
     """The file of a picture. RequestError or OutputError, before any work, if it must not be written."""
-    from ..modelfile.saving import check_target, same_file
-
     path = Path(picture)
     if path.suffix.lower() not in _SUFFIXES:
         raise RequestError(f"a picture is an .svg or .html file, not {path.name or picture!r}")
-    if model is not None and same_file(Path(model), path):
-        raise OutputError(f"{picture} is the model itself; give the picture another name")
-    check_target(path, force=force)
-    return path
+    return side_target(picture, [model], "picture", force=force)
 
 
 def _draw(outline: Outline, target: Path, *, force: bool) -> None:

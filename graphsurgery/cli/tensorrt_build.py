@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from ..errors import EnvironmentLacks, OutputError
 from ..request import Argument
-from .files import DASH, named, open_model
+from .files import DASH, named, open_model, side_target
 from .output import Printer
 
 
@@ -48,7 +49,7 @@ def build(
     from ..tensorrt.report import build_and_compare
 
     path, sizes = named(model, "TensorRT"), shapes or []
-    target = _target(output, force=force)
+    target = _target(output, [path, *([baseline] if baseline is not None else [])], force=force)
     if dry_run:
         line = _line(path, precision, sizes)
         printer.json({"model": path, "engine": output, "command": line})
@@ -66,15 +67,12 @@ def build(
         raise typer.Exit(1)
 
 
-def _target(output: str | None, *, force: bool) -> Path | None:
-    from ..modelfile.saving import check_target
-
+def _target(output: str | None, inputs: Sequence[str], *, force: bool) -> Path | None:
     if output is None:
         return None
     if output == DASH:
         raise OutputError("an engine is not written to standard output; give -o FILE")
-    check_target(Path(output), force=force)
-    return Path(output)
+    return side_target(output, inputs, "engine", force=force)
 
 
 def _line(model: str, precision: str | None, shapes: list[str]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..errors import OutputError
-from .files import open_model
+from .files import open_model, side_target
 from .output import Printer
 
 
@@ -34,37 +32,27 @@ def precision(
     output: FILE
         Where the list goes.
     """
+    from ..modelfile.saving import write_whole
     from ..tensorrt.precision import inserted_types, lines, node_list
 
     if output is not None and format is None:
         raise OutputError("-o takes the list of --format, and no format was given")
+    target = side_target(output, [model], "list", force=force) if output is not None else None
     opened = open_model(model)
     types = inserted_types(opened)
     text = node_list(types, format) if format is not None else ""
+    if target is not None and not dry_run:
+        write_whole(target, text.encode(), force=force)
     printer.json({"model": opened.name, "nodes": [vars(each) for each in types], "list": text or None})
     if format is None:
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]
-        printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives",))
+        printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives", "operator"))
         printer.lines(lines(types))
         return
-    if output is None:
+    if target is None:
         printer.lines(text.splitlines())
-    else:
-        _write(Path(output), text, force=force, dry=dry_run)
-        if dry_run:
-            printer.lines([f"nothing was written; it would go to {output}"])
+    elif dry_run:
+        printer.lines([f"nothing was written; it would go to {output}"])
     for line in lines(types):
         printer.note(line)
-
-
-def _write(path: Path, text: str, *, force: bool, dry: bool) -> None:
-    from ..modelfile.saving import check_target
-
-    check_target(path, force=force)
-    if dry:
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None

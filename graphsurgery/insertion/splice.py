@@ -85,6 +85,10 @@ class _Splice:
 
     def insert(self, step: Step) -> AppliedInsertion:
         """Lower one step and add it to the edit."""
+        with step.insertion.request.concerned():
+            return self._insert(step)
+
+    def _insert(self, step: Step) -> AppliedInsertion:
         planned, request, site = step.insertion, step.insertion.request, step.insertion.site
         source = self._produced(site.tensor, step.previous)
         weights = planned.weights(np.random.default_rng([request.seed, zlib.crc32(step.id.encode())]))

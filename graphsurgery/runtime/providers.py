@@ -62,16 +62,18 @@ def available_providers() -> tuple[str, ...]:
 
 def onnxruntime() -> Any:
     """The package. Raises MissingDependency."""
-    return imported("onnxruntime", "onnxruntime", '"graphsurgery[cpu]" (or "graphsurgery[gpu]" for CUDA)')
+    return imported(
+        "onnxruntime", "onnxruntime", 'graphsurgery[gpu] for CUDA, else with pip install "graphsurgery[cpu]"'
+    )
 
 
-def imported(package: str, called: str, extra: str) -> Any:
-    """A package, imported. Raises MissingDependency, which calls it so and names what pip installs it with."""
+def imported(package: str, called: str, source: str) -> Any:
+    """A package, imported. Raises MissingDependency, which calls it so and says what it comes with."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
         reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be loaded ({error})"
-        raise MissingDependency(f"{called} {reason}; it comes with pip install {extra}") from None
+        raise MissingDependency(f"{called} {reason}; it comes with {source}") from None
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -114,7 +116,7 @@ def missing(name: str, installed: Sequence[str]) -> str:
     """The sentence for a provider that the installed onnxruntime was built without."""
     has = ", ".join(installed)
     if name in NVIDIA:
-        remedy = 'pip uninstall onnxruntime, then pip install "graphsurgery[gpu]"'
+        remedy = 'pip uninstall -y onnxruntime && pip install "graphsurgery[gpu]"'
     else:
         remedy = f"install an onnxruntime that was built with {PROVIDERS[name]}"
     return f"the installed onnxruntime has no {name} provider (it has: {has}); {remedy}"

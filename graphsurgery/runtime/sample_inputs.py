@@ -150,7 +150,7 @@ def _array(path: Path, template: Array) -> Array:
 
 def _picture(path: Path, template: Array, channels_last: bool) -> Array:
     pillow, operations = (
-        imported(module, "Pillow, which images are read with,", '"graphsurgery[images]"')
+        imported(module, "Pillow, which images are read with,", 'pip install "graphsurgery[images]"')
         for module in ("PIL.Image", "PIL.ImageOps")
     )
     shape = template.shape if channels_last else (template.shape[0], *template.shape[2:], template.shape[1])

@@ -282,5 +282,5 @@ def _one_thread() -> Iterator[None]:
 
 def _versions() -> dict[str, str]:
     """Versions of what computes the two sides. Raises MissingDependency without torch."""
-    torch = imported("torch", "PyTorch, which parity is checked against,", '"graphsurgery[torch]"')
+    torch = imported("torch", "PyTorch, which parity is checked against,", 'pip install "graphsurgery[torch]"')
     return {"torch": str(torch.__version__), **versions(("onnx", "onnxruntime", "onnxruntime-gpu"))}

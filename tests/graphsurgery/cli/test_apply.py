@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import graphsurgery as gsx
+from graphsurgery.errors import GraphSurgeryError, RecipeError
 
 RECIPE = """\
 - {module: se, after: ['/model.{4,6}', /model.8], init: identity}
@@ -71,4 +73,47 @@ def test_no_recipe(cli: Any, unchanged: Any) -> None:
     with unchanged():
         ended = cli("apply", "gone.yaml", "detector.onnx", "-o", "out.onnx")
         assert ended.sentence(2) == "there is no recipe gone.yaml"
-        assert "is not a text file" in cli("apply", "detector.onnx", "detector.onnx", "-o", "out.onnx").sentence(2)
+
+
+@pytest.mark.parametrize(
+    "words", [("detector.onnx",), ("detector.onnx", "other.onnx"), ("detector.onnx", "other.onnx", "-o", "out.onnx")]
+)
+def test_a_model_in_place_of_the_recipe(cli: Any, folder: Path, unchanged: Any, words: Any) -> None:
+    (folder / "other.onnx").write_bytes((folder / "detector.onnx").read_bytes())
+    said = "detector.onnx is an ONNX model, not a recipe: the recipe comes first, then the model"
+    with unchanged():
+        assert cli("apply", *words).sentence(2) == said
+        with pytest.raises(RecipeError, match=f"^{re.escape(said)}$"):
+            gsx.apply("detector.onnx", "r.yaml")
+
+
+def test_exchanged_arguments_are_noticed_before_the_destination_is_looked_at(cli: Any, folder: Path) -> None:
+    (folder / "r.yaml").write_text(RECIPE)
+    said = "the recipe comes first: graphsurgery apply r.yaml detector.onnx ..."
+    for words in ((), ("-o", "gone/out.onnx"), ("-o", "r.yaml"), ("--in-place",)):
+        assert cli("apply", "detector.onnx", "r.yaml", *words).sentence(2) == said
+
+
+@pytest.mark.parametrize(
+    ("entry", "asked"),
+    [
+        ("{module: smam, after: /model.8}", ("smam", "/model.8", {})),
+        ("{module: simam, after: '/model.8['}", ("simam", "/model.8[", {})),
+        ("{module: simam, after: /model.99}", ("simam", "/model.99", {})),
+        ("{module: se, after: /model.8, settings: {redction: 8}}", ("se", "/model.8", {"settings": {"redction": 8}})),
+        ("{module: se, after: /model.8, lowering: 'no'}", ("se", "/model.8", {"lowering": "no"})),
+    ],
+)
+def test_errors_name_the_entry(cli: Any, folder: Path, entry: str, asked: Any) -> None:
+    """Whatever the error of the insertion says, and all that it carries, is said of the entry."""
+    (folder / "r.yaml").write_text(f"- {{module: simam, after: /model.6}}\n- {entry}\n")
+    module, after, more = asked
+    with pytest.raises(GraphSurgeryError) as alone:
+        gsx.insert("detector.onnx", module, after=after, **more)
+    with pytest.raises(type(alone.value)) as found:
+        gsx.apply("r.yaml", "detector.onnx")
+    assert str(found.value) == f"entry 2 of r.yaml: {alone.value}"
+    assert (found.value.option, found.value.candidates) == (alone.value.option, alone.value.candidates)
+    ended = cli("apply", "r.yaml", "detector.onnx", "-o", "out.onnx")
+    assert ended.sentence(2).startswith("entry 2 of r.yaml: ")
+    assert ("^" in ended.err) == ("^" in str(alone.value))

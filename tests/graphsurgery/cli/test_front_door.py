@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ import typer
 
 import graphsurgery as gsx
 from graphsurgery.cli.main import application, main
+from graphsurgery.errors import MissingDependency
+from graphsurgery.runtime import providers
 
 AFTER = ("-a", "/model.8")
 
@@ -80,8 +84,83 @@ def test_several_blocks_keep_every_option(cli: Any) -> None:
     assert f"{line} --in-place --quiet" in text
 
 
+WRITTEN_OUT = {
+    "standard output": (("detector.onnx", "-o", "-"), False),
+    "/dev/stdout": (("detector.onnx", "-o", "/dev/stdout"), False),
+    "standard input": (("-", "-o", "result.onnx"), True),
+    "a pipe": ((), True),
+    "in place": (("detector.onnx", "--in-place"), False),
+    "dry run": (("detector.onnx", "-o", "result.onnx", "--dry-run"), False),
+    "dry run in place": (("detector.onnx", "--in-place", "--dry-run"), False),
+    "no result": (("detector.onnx", "--dry-run"), False),
+}
+
+
+@pytest.mark.parametrize(("words", "piped"), WRITTEN_OUT.values(), ids=WRITTEN_OUT)
+def test_written_out_commands_run_as_they_stand(command: Any, folder: Path, words: Any, piped: bool) -> None:
+    given = (folder / "detector.onnx").read_bytes()
+    stdin = {"stdin": given} if piped else {}
+    said = command("insert", *words, "-m", "simam", "-m", "se", *AFTER, "--no-verify", "--seed", "3", **stdin).err
+    lines = [line[2:] for line in said.splitlines()[1:]]
+    (folder / "recipe.yaml").write_text("\n".join(lines[1 : lines.index("")]))
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("graphsurgery ")]
+    assert [each[0] for each in commands] == ["apply", "insert", "insert"]
+    for steps in (commands[:1], commands[1:]):
+        for step in steps:
+            ended = command(*step, **stdin)
+            assert ended.code == 0, (step, ended.err)
+        results = [folder / "result.onnx", folder / "detector.onnx"]
+        written = ended.out if ended.out[:1] == b"\x08" else next(p for p in results if p.exists()).read_bytes()
+        ids = [] if "--dry-run" in words else ["model.8.se", "model.8.simam"]
+        assert sorted(i.id for i in gsx.ModelFile.load(written).insertions()) == ids
+        (folder / "detector.onnx").write_bytes(given)
+        (folder / "result.onnx").unlink(missing_ok=True)
+
+
+def test_help_is_shown_whatever_else_is_given(cli: Any) -> None:
+    ended = cli("insert", "-h", "-o", "a", "-o", "b", "-m", "simam", "-m", "se")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.text.startswith("Usage: graphsurgery insert")
+
+
+def test_a_number_that_is_none_is_told_in_plain_words(cli: Any) -> None:
+    for command, flag in (("insert", "--seed"), ("sites", "--depth"), ("bench", "--rounds")):
+        assert cli(command, flag, "x").sentence(2) == f"invalid value for '{flag}': 'x' is not a whole number"
+
+
+def test_what_to_install_can_be_pasted_to_the_end_of_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependency) as found:
+        providers.onnxruntime()
+    for said in (str(found.value), providers.missing("cuda", ["cpu"])):
+        line = said[said.index("pip ") :]
+        done = subprocess.run(
+            ["sh", "-c", f'pip() {{ printf "%s\\n" "$*"; }}; {line}'], capture_output=True, text=True, check=True
+        )
+        assert re.fullmatch(r"(uninstall -y onnxruntime\n)?install graphsurgery\[(cpu|gpu)\]\n", done.stdout), said
+
+
+def test_several_blocks_and_an_option_with_one_value_given_twice(cli: Any) -> None:
+    twice = ("--gate", "residual", "--gate", "none")
+    said = cli("insert", "detector.onnx", "-m", "simam", "-m", "se", *AFTER, *twice).sentence(2)
+    assert said.startswith("--gate takes one value and was given 2: residual, none")
+
+
 def test_a_comma_within_a_variant_is_no_list(cli: Any) -> None:
     assert "has no variant 'a,b'" in cli("insert", "detector.onnx", "-m", "ge[a,b]", *AFTER, "--dry-run").sentence(2)
+
+
+def test_a_comma_in_the_name_of_a_file_is_no_list(cli: Any, folder: Path) -> None:
+    shutil.copy(folder / "detector.onnx", folder / "my,block.onnx")
+    said = cli("insert", "detector.onnx", "-m", "./my,block.onnx", *AFTER, "--dry-run").error(2)
+    assert "insert puts in one block" not in said
+    assert "my,block.onnx" in said
+    (folder / "my,block.onnx").unlink()
+    said = cli("insert", "detector.onnx", "-m", "./my,block.onnx", *AFTER, "--dry-run").sentence(2)
+    assert "my,block.onnx" in said
+    assert "insert puts in one block" not in said
+    ended = cli("insert", "detector.onnx", "-m", "./my,block.onnx", "-m", "simam,se", *AFTER, "--dry-run")
+    assert "not 3 (./my,block.onnx, simam, se)" in ended.err
 
 
 def single_valued() -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -165,3 +166,13 @@ def test_indentation_is_kept() -> None:
 
 def test_without_rows_there_are_headers() -> None:
     assert list(table(("a", "b"), [], room=80)) == ["a  b"]
+
+
+def test_names_of_inserted_nodes_are_whole_at_80_columns(shown: Callable[..., str], cli: Any) -> None:
+    ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", "-o", "gated.onnx", "--no-verify")
+    assert ended.code == 0, ended.err
+    nodes = [each["node"] for each in json.loads(cli("tensorrt", "precision", "gated.onnx", "--json").text)["nodes"]]
+    text = shown(80, "tensorrt", "precision", "gated.onnx")
+    table_lines = text.partition("(no room for gives, operator)")[0].splitlines()
+    assert max(map(len, table_lines)) <= 80
+    assert [line.split()[1] for line in table_lines[1:]] == nodes

@@ -99,6 +99,27 @@ def test_precision_writes_the_list(cli: Any, gated: str, folder: Path) -> None:
     assert (folder / "nodes.txt").read_text().startswith("--precisionConstraints=obey\n--layerPrecisions=")
 
 
+def test_nothing_takes_the_place_of_a_model(cli: Any, gated: str, folder: Path, unchanged: Any) -> None:
+    (folder / "link.onnx").symlink_to(gated)
+    with unchanged():
+        for output in (gated, "link.onnx"):
+            ended = cli("tensorrt", "precision", gated, "--format", "autocast", "-o", output, "--force")
+            assert ended.sentence(2) == f"{output} is the model itself; give the list another name"
+            ended = cli("tensorrt", "build", gated, "-o", output, "--force")
+            assert ended.sentence(2) == f"{output} is the model itself; give the engine another name"
+        baseline = ("--baseline", "detector.onnx")
+        ended = cli("tensorrt", "build", gated, *baseline, "-o", "detector.onnx", "--force")
+        assert "is the model itself" in ended.sentence(2)
+
+
+def test_precision_prints_one_object_where_the_list_must_not_be_written(cli: Any, gated: str, folder: Path) -> None:
+    (folder / "nodes.txt").write_text("kept")
+    ended = cli("tensorrt", "precision", gated, "--format", "autocast", "-o", "nodes.txt", "--json")
+    assert "exists already" in ended.error(2)
+    assert json.loads(ended.text).keys() == {"error"}
+    assert (folder / "nodes.txt").read_text() == "kept"
+
+
 def test_precision_of_nothing(cli: Any) -> None:
     assert "no insertions" in cli("tensorrt", "precision", "detector.onnx").sentence(2)
     assert "no format was given" in cli("tensorrt", "precision", "detector.onnx", "-o", "x").sentence(2)
