@@ -12,7 +12,7 @@ import numpy as np
 
 from . import userblocks
 from .blocks.block import Array, Block
-from .errors import BlockError, GraphSurgeryWarning, WeightsError, option
+from .errors import BlockError, GraphSurgeryWarning, SelectorError, SiteError, WeightsError, concerning, option
 from .feature_map import FeatureMap
 from .insertion import qdq_planning, removal, splice
 from .insertion.plan import PlannedInsertion
@@ -150,12 +150,14 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
         block = userblocks.make_block(request.module, request.settings, trust)
         trained = _checkpoint(request.weights, trust) if request.weights is not None else None
         position = "before" if request.before else "after"
-        sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
+        with concerning(position, SelectorError, SiteError):
+            sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
         planned = [_planned(request, block, site, trained) for site in sites_of]
         plans += [qdq_planning.with_pair(each, finder) for each in planned]
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 
+@concerning("weights")
 def _checkpoint(spelled: str, trust: userblocks.Trust) -> Checkpoint:
     from . import weights
 
@@ -248,7 +250,10 @@ def sites(model: ModelSource, selector: str | None = None) -> Sites:
     ['/model.18']
     """
     finder = SiteFinder(ModelFile.load(model))
-    return Sites(finder.listing() or finder.tensors() if selector is None else finder.find([selector]))
+    if selector is None:
+        return Sites(finder.listing() or finder.tensors())
+    with concerning("selector", SelectorError, SiteError):
+        return Sites(finder.find([selector]))
 
 
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:
@@ -265,6 +270,7 @@ def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.ra
     return lambda rng: {**block.initial(feature, rng), **closed}
 
 
+@concerning("weights")
 def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
     if not block.has_weights:
         raise BlockError(f"{block.name} has no weights; drop {option('weights')}")

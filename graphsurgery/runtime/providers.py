@@ -48,7 +48,8 @@ def short_name(provider: str) -> str:
     for short, full in PROVIDERS.items():
         if lowered in (short, full.lower()):
             return short
-    raise RequestError(f"there is no provider called {provider!r}; known ones: {', '.join(PROVIDERS)}")
+    sentence = f"there is no provider called {provider!r}; known ones: {', '.join(PROVIDERS)}"
+    raise RequestError(sentence, option="providers", candidates=tuple(PROVIDERS))
 
 
 def available_providers() -> tuple[str, ...]:

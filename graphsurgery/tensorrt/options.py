@@ -23,7 +23,7 @@ class Options:
     def of(cls, version: str | Version, *, precision: str = "fp32", dla: str | None = None) -> Options:
         """The options by their names. RequestError for one that there is not."""
         if dla is not None:
-            one_of("table for the DLA", dla, DLAS)
+            one_of("table for the DLA", dla, DLAS, "dla")
         return cls(Support(Version.of(version)), one_of("precision", precision, PRECISIONS), dla)
 
     @property

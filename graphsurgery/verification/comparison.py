@@ -219,7 +219,8 @@ def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
     if unknown:
         raise InsertionError(
             f"{model.name} has no insertion {unknown[0]!r}; it has {', '.join(known)}",
-            candidates=closest(unknown[0], known),
+            option="only",
+            candidates=closest(unknown[0], known) or known,
         )
     return [insertion for insertion in every if only is None or insertion.id in only]
 
