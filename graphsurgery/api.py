@@ -21,7 +21,7 @@ from .messages import html_table, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
-from .request import Request, arguments
+from .request import Argument, Request, Selectors, arguments, checked
 from .selection.sites import Site, SiteFinder
 from .template.residual_gate import GATE_KEY
 from .template.subgraph import Subgraph
@@ -199,7 +199,8 @@ def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelF
     --------
     >>> remove("yolov8n-simam.onnx").save("yolov8n.onnx")   # doctest: +SKIP
     """
-    return removal.remove(ModelFile.load(model), [ids] if isinstance(ids, str) else ids)
+    words = "is the id of an insertion, such as 'model.8.simam', or a list of them"
+    return removal.remove(ModelFile.load(model), checked("ids", ids, Selectors | None, Argument(words=words)))
 
 
 class Sites(list[Site]):
@@ -221,7 +222,7 @@ class Sites(list[Site]):
         return html_table(headers, rows)
 
 
-def sites(model: ModelSource, selector: str | None = None) -> Sites:
+def sites(model: ModelSource, selector: str | Sequence[str] | None = None) -> Sites:
     """List the places where a block can be inserted.
 
     Parameters
@@ -229,7 +230,7 @@ def sites(model: ModelSource, selector: str | None = None) -> Sites:
     model:
         A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     selector:
-        Only what ``insert(after=selector)`` would name, such as ``"C2f[-1]"`` or ``"role:p4"``.
+        Only what ``insert(after=selector)`` would name, such as ``"C2f[-1]"`` or ``["role:p4", "role:p5"]``.
 
     Returns
     -------
@@ -249,11 +250,12 @@ def sites(model: ModelSource, selector: str | None = None) -> Sites:
     >>> [site.path for site in sites("yolov8n.onnx", "role:p4")]   # doctest: +SKIP
     ['/model.18']
     """
+    selectors = checked("selector", selector, Selectors | None)
     finder = SiteFinder(ModelFile.load(model))
-    if selector is None:
+    if selectors is None:
         return Sites(finder.listing() or finder.tensors())
     with concerning("selector", SelectorError, SiteError):
-        return Sites(finder.find([selector]))
+        return Sites(finder.find(selectors))
 
 
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:

@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from ..errors import MissingDependency, RequestError
+from ..request import Argument
 
 PROVIDERS: dict[str, str] = {
     "cpu": "CPUExecutionProvider",
@@ -29,6 +30,8 @@ PROVIDERS: dict[str, str] = {
 
 NVIDIA = ("cuda", "tensorrt")
 """Those whose tensors lie in the memory of an NVIDIA GPU."""
+
+NAMES = Argument(words="is the name of a provider, such as 'cuda', or a list of them")
 
 Chain = list[str | tuple[str, dict[str, str]]]
 

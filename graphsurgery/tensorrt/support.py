@@ -41,11 +41,11 @@ class Version(NamedTuple):
     minor: int
 
     @classmethod
-    def of(cls, text: str | Version) -> Version:
+    def of(cls, text: str | float | Version) -> Version:
         """``8.6``, ``10``, ``11`` or a minor version of the last two. RequestError for anything else."""
         if isinstance(text, Version):
             return text
-        parts = text.strip().split(".")
+        parts = str(text).strip().split(".")
         if all(part.isdecimal() for part in parts) and 1 <= len(parts) <= 4:
             major, minor = int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
             if major in (10, 11) or (major, minor) == (8, 6):
