@@ -23,13 +23,13 @@ from .errors import GraphSurgeryError, GraphSurgeryWarning
 if _typing.TYPE_CHECKING:
     from .api import Insertion, ModelFile, Sites, insert, remove, sites
     from .bench import BenchReport, bench
-    from .blocks import SATURATED, Block, Setting
+    from .blocks import SATURATED, Array, Block, Setting, Variable
     from .cards import Card, block, blocks
     from .diff import Difference, diff
     from .feature_map import FeatureMap
     from .outline import Info, Outline, info, outline
     from .recipe import Recipe, apply
-    from .recognition import Pattern
+    from .recognition import Op, Part, Pattern, Value
     from .request import Request
     from .selection import Site
     from .template import Template
@@ -41,18 +41,18 @@ __all__ += ["Sites", "check", "insert", "remove", "sites", "verify"]
 __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "block", "blocks"]
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
-__all__ += ["Finding", "TensorRTReport"]
+__all__ += ["Array", "Finding", "Op", "Part", "TensorRTReport", "Value", "Variable"]
 
 _HOMES = {
     "api": "Insertion ModelFile Sites insert remove sites",
     "bench": "BenchReport bench",
-    "blocks": "SATURATED Block Setting",
+    "blocks": "SATURATED Array Block Setting Variable",
     "cards": "Card block blocks",
     "diff": "Difference diff",
     "feature_map": "FeatureMap",
     "outline": "Info Outline info outline",
     "recipe": "Recipe apply",
-    "recognition": "Pattern",
+    "recognition": "Op Part Pattern Value",
     "request": "Request",
     "selection": "Site",
     "template": "Template",

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import userblocks
 from .blocks.block import Array, Block
-from .errors import BlockError, GraphSurgeryWarning, WeightsError, option
+from .errors import BlockError, GraphSurgeryWarning, SelectorError, SiteError, WeightsError, concerning, option
 from .feature_map import FeatureMap
 from .insertion import qdq_planning, removal, splice
 from .insertion.plan import PlannedInsertion
@@ -21,7 +21,7 @@ from .messages import html_table, printable, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
-from .request import Request, arguments
+from .request import Argument, Request, Selectors, arguments, checked
 from .selection.sites import Site, SiteFinder
 from .template.residual_gate import GATE_KEY
 from .template.subgraph import Subgraph
@@ -151,12 +151,14 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
             block = userblocks.make_block(request.module, request.settings, trust)
             trained = _checkpoint(request.weights, trust) if request.weights is not None else None
             position = "before" if request.before else "after"
-            sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
+            with concerning(position, SelectorError, SiteError):
+                sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
             planned = [_planned(request, block, site, trained) for site in sites_of]
             plans += [qdq_planning.with_pair(each, finder) for each in planned]
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 
+@concerning("weights")
 def _checkpoint(spelled: str, trust: userblocks.Trust) -> Checkpoint:
     from . import weights
 
@@ -198,7 +200,8 @@ def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelF
     --------
     >>> remove("yolov8n-simam.onnx").save("yolov8n.onnx")   # doctest: +SKIP
     """
-    return removal.remove(ModelFile.load(model), [ids] if isinstance(ids, str) else ids)
+    words = "is the id of an insertion, such as 'model.8.simam', or a list of them"
+    return removal.remove(ModelFile.load(model), checked("ids", ids, Selectors | None, Argument(words=words)))
 
 
 class Sites(list[Site]):
@@ -238,7 +241,7 @@ def _called(site: Site) -> str:
     return printable(site.path or f"tensor:{site.tensor}")
 
 
-def sites(model: ModelSource, selector: str | None = None) -> Sites:
+def sites(model: ModelSource, selector: str | Sequence[str] | None = None) -> Sites:
     """List the places where a block can be inserted.
 
     Parameters
@@ -246,7 +249,7 @@ def sites(model: ModelSource, selector: str | None = None) -> Sites:
     model:
         A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     selector:
-        Only what ``insert(after=selector)`` would name, such as ``"C2f[-1]"`` or ``"role:p4"``.
+        Only what ``insert(after=selector)`` would name, such as ``"C2f[-1]"`` or ``["role:p4", "role:p5"]``.
 
     Returns
     -------
@@ -266,8 +269,12 @@ def sites(model: ModelSource, selector: str | None = None) -> Sites:
     >>> [site.path for site in sites("yolov8n.onnx", "role:p4")]   # doctest: +SKIP
     ['/model.18']
     """
+    selectors = checked("selector", selector, Selectors | None)
     finder = SiteFinder(ModelFile.load(model))
-    return Sites(finder.listing() or finder.tensors() if selector is None else finder.find([selector]))
+    if selectors is None:
+        return Sites(finder.listing() or finder.tensors())
+    with concerning("selector", SelectorError, SiteError):
+        return Sites(finder.find(selectors))
 
 
 def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:
@@ -284,6 +291,7 @@ def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.ra
     return lambda rng: {**block.initial(feature, rng), **closed}
 
 
+@concerning("weights")
 def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
     if not block.has_weights:
         raise BlockError(f"{block.name} has no weights; drop {option('weights')}")

@@ -33,7 +33,8 @@ command line spells the same message with ``--after`` and ``--force``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 _OPTION = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
 """an option in a message: its name and value between characters that no text has"""
@@ -72,18 +73,30 @@ def as_flag(name: str, value: str) -> str:
 class _Told(Exception):
     """What errors and warnings have in common: a message in which options may be named."""
 
+    usual_option: str | None = None
+    """the option that errors of the class concern, unless one states another"""
+
     def __init__(self, message: object = "", *, option: str | None = None, candidates: Sequence[str] = ()) -> None:
         self.message = str(message)
         """with options as :func:`option` marks them; ``args`` and ``str(error)`` spell them for Python"""
         super().__init__(spelled(self.message, as_argument))
         named = _OPTION.search(self.message)
-        self.option = option or (named.group(1) if named else None)
-        """the option that is concerned, as the argument is called in Python; by default the first that is named"""
+        self._cause = option or self.usual_option
+        self._named = named.group(1) if named else None
         self.candidates = tuple(candidates)
         """what could have been meant, the nearest first"""
 
     def __reduce__(self) -> tuple[type[_Told], tuple[str], dict[str, object]]:
         return type(self), (self.message,), vars(self)
+
+    @property
+    def option(self) -> str | None:
+        """The option that is concerned, as the argument is called in Python; by default the first that is named."""
+        return self._cause or self._named
+
+    def concern(self, name: str) -> None:
+        """State the option that is concerned, unless that is known already."""
+        self._cause = self._cause or name
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
@@ -97,6 +110,24 @@ class GraphSurgeryError(_Told):
 
 class GraphSurgeryWarning(_Told, UserWarning):
     """The work was done, and the user should know something of it."""
+
+
+@contextmanager
+def concerning(name: str, *kinds: type[GraphSurgeryError]) -> Iterator[None]:
+    """Errors from inside, of these kinds or of any, concern the option ``name``, whatever remedy their text names; one
+    that states its option keeps it.
+
+    >>> with concerning("module"):
+    ...     raise BlockError("there is no block 'simam2'")
+    Traceback (most recent call last):
+    graphsurgery.errors.BlockError: there is no block 'simam2'
+    """
+    try:
+        yield
+    except GraphSurgeryError as error:
+        if not kinds or isinstance(error, kinds):
+            error.concern(name)
+        raise
 
 
 class RequestError(GraphSurgeryError):
@@ -126,6 +157,8 @@ class BlockError(RequestError):
 class WeightsError(RequestError):
     """Weights that do not fit the block, or a file that cannot be read safely."""
 
+    usual_option = "weights"
+
 
 class RecipeError(RequestError):
     """A recipe that cannot be read."""
@@ -137,6 +170,8 @@ class InsertionError(RequestError):
 
 class OutputError(RequestError):
     """The result cannot, or must not, be written where it was asked for."""
+
+    usual_option = "output"
 
 
 class CheckFailed(GraphSurgeryError):

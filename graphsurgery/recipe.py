@@ -27,7 +27,7 @@ from . import userblocks
 from .api import carry_out, warned
 from .errors import ModelError, RecipeError, RequestError, spelled
 from .modelfile.model import ModelFile
-from .request import Request, arguments, fits
+from .request import Argument, Request, arguments, checked, fits
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
@@ -59,7 +59,7 @@ class Recipe:
         RecipeError
             If there is no such file, or it is no recipe; an entry is named by its number.
         """
-        path = Path(path)
+        path = Path(checked("recipe", path, str, Argument(words="is the path of a YAML file")))
         try:
             text = path.read_bytes().decode("utf-8-sig")
         except FileNotFoundError:

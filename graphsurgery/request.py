@@ -53,6 +53,9 @@ class Argument:
     """what a value is, where its type does not say enough"""
 
 
+_ANY = Argument()
+
+
 @dataclass(frozen=True)
 class Request:
     """One block at one or more places. RequestError for one that contradicts itself, whatever the model.
@@ -105,7 +108,7 @@ class Request:
     consumers: Selectors = field(default=(), kw_only=True)
     settings: Settings = field(default_factory=dict)
     init: Annotated[str, Argument(choices=INITS)] = "default"
-    seed: Annotated[int, Argument(minimum=0, words="is a whole number from 0 on")] = 0
+    seed: Annotated[int, Argument(minimum=0)] = 0
     gate: Annotated[str, Argument(choices=GATES)] = "none"
     weights: Annotated[str | None, Argument(is_path=True, words="is the name of a file of weights")] = None
     target: Annotated[str, Argument(choices=TARGETS, error=BlockError)] = "tensorrt"
@@ -120,7 +123,9 @@ class Request:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            object.__setattr__(self, each.name, _checked(each.name, getattr(self, each.name)))
+            declared = arguments()[each.name]
+            value = checked(each.name, getattr(self, each.name), declared.hint, declared.argument)
+            object.__setattr__(self, each.name, value)
         if not self.after and not self.before:
             places = f"{option('after', 'SELECTOR')} or {option('before', 'SELECTOR')}"
             raise RequestError(f"where should {self.module} go? give {places}")
@@ -189,9 +194,13 @@ def arguments(kind: type = Request) -> dict[str, Declared]:
     return found
 
 
-def _checked(name: str, value: object) -> object:
-    """A value as the field holds it. RequestError, with the field as its option, for one that is none."""
-    argument, hint = arguments()[name].argument, arguments()[name].hint
+def checked(name: str, value: object, hint: Any, argument: Argument = _ANY) -> Any:
+    """A value that was given for an argument, in the type of ``hint``. RequestError, with the argument as its option,
+    for one that is none.
+
+    >>> checked("providers", "cuda", Selectors)
+    ('cuda',)
+    """
     if argument.choices:
         if not isinstance(value, str) or value not in argument.choices:
             known = ", ".join(argument.choices)
@@ -201,13 +210,18 @@ def _checked(name: str, value: object) -> object:
     plain = _plain(value, hint)
     too_small = argument.minimum is not None and isinstance(plain, int) and plain < argument.minimum
     if too_small or not fits(plain, hint):
-        raise RequestError(f"{name} {argument.words or _WORDS.get(hint, 'is a text')}, not {value!r}", option=name)
+        usual = _WORDS.get(_without_none(hint), "is a text")
+        words = argument.words or (f"{usual} from {argument.minimum} on" if argument.minimum is not None else usual)
+        raise RequestError(f"{name} {words}, not {value!r}", option=name)
     return plain
 
 
 def _plain(value: object, hint: Any) -> object:
     """What may be given in place of a type, as that type: one selector, a path, no settings."""
-    if hint == Selectors:
+    if value is None and hint != Settings:
+        return value
+    hint = _without_none(hint)
+    if get_origin(hint) is tuple:
         if isinstance(value, str):
             return (value,)
         if isinstance(value, set | frozenset):
@@ -218,6 +232,12 @@ def _plain(value: object, hint: Any) -> object:
     if hint is int and not isinstance(value, bool):
         return int(value) if isinstance(value, Integral) else value
     return str(value) if isinstance(value, PathLike) else value
+
+
+def _without_none(hint: Any) -> Any:
+    """``T`` of ``T | None``; any other hint as it is."""
+    kinds = [each for each in get_args(hint) if each is not type(None)]
+    return kinds[0] if len(kinds) == 1 and type(None) in get_args(hint) else hint
 
 
 # ---------------------------------------------------------------------- values against type hints

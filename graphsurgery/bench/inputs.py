@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import RequestError
+from ..errors import RequestError, concerning
 from ..feature_map import Array
 from ..messages import closest
 from ..modelfile.model import ModelFile
@@ -23,6 +23,7 @@ class Inputs:
     chosen: tuple[str, ...]
 
 
+@concerning("shapes")
 def inputs_for(model: ModelFile, shapes: Mapping[str, Sequence[int]] | None = None, batch: int | None = None) -> Inputs:
     """Random inputs. ``shapes``: input name -> sizes. ``batch``: the first size of every input that leaves it open.
 
@@ -34,7 +35,7 @@ def inputs_for(model: ModelFile, shapes: Mapping[str, Sequence[int]] | None = No
     for name in wanted:
         if name not in names:
             raise RequestError(
-                f"the model has no input {name!r}; it has {', '.join(names)}", candidates=closest(name, names)
+                f"the model has no input {name!r}; it has {', '.join(names)}", candidates=closest(name, names) or names
             )
     concrete = [replace(each, shape=_shape(each, wanted.get(each.name), batch)) for each in declared]
     chosen = tuple(
@@ -54,7 +55,8 @@ def _shape(given: GraphInput, wanted: Sequence[int] | None, batch: int | None) -
     if batch is None or not own:
         return own
     if own[0] not in (None, batch):
-        raise RequestError(f"the input {given.name} has a batch of {own[0]}, which cannot be made {batch}")
+        sentence = f"the input {given.name} has a batch of {own[0]}, which cannot be made {batch}"
+        raise RequestError(sentence, option="batch")
     return (batch, *own[1:])
 
 

@@ -16,8 +16,9 @@ from ..errors import RequestError, option
 from ..feature_map import Array, type_name
 from ..insertion.removal import remove
 from ..modelfile.model import ModelFile
+from ..request import Argument, Selectors, Settings, checked
 from ..runtime.placement import by_provider
-from ..runtime.providers import NVIDIA
+from ..runtime.providers import NAMES, NVIDIA
 from ..runtime.quantised_types import element_types, is_quantised
 from ..runtime.sample_inputs import graph_inputs
 from ..runtime.session import require, session, short_name
@@ -36,7 +37,7 @@ def bench(
     model: ModelSource,
     baseline: ModelSource | None = None,
     *,
-    providers: Sequence[str] = ("cpu",),
+    providers: str | Sequence[str] = ("cpu",),
     shapes: Mapping[str, Sequence[int]] | None = None,
     batch: int | None = None,
     rounds: int = ROUNDS,
@@ -84,6 +85,13 @@ def bench(
     >>> report.timed[0].difference.median                                                    # doctest: +SKIP
     0.184
     """
+    providers = checked("providers", providers, Selectors, NAMES)
+    sizes = "are sizes by input, as in {'images': (1, 3, 640, 640)}"
+    shapes = checked("shapes", shapes, Settings, Argument(words=sizes))
+    batch = checked("batch", batch, int | None, Argument(minimum=1))
+    rounds = checked("rounds", rounds, int, Argument(minimum=2))
+    warm_up = checked("warm_up", warm_up, int, Argument(minimum=0))
+    threads = checked("threads", threads, int, Argument(minimum=0))
     after = ModelFile.load(model)
     insertions = after.insertions()
     if baseline is None and not insertions:
@@ -92,8 +100,6 @@ def bench(
         )
     before = remove(after) if baseline is None else ModelFile.load(baseline)
     _check_inputs(before, after)
-    if rounds < 2:
-        raise RequestError(f"a spread takes at least two rounds, not {rounds}")
     names = tuple(dict.fromkeys(short_name(name) for name in providers))
     for name in names:
         require(name)

@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 
 from ..errors import BlockError, option
 from ..feature_map import FeatureMap
+from ..messages import closest
 from ..template.template import Template
 from .initial_weights import Array as Array
 from .initial_weights import torch_default
@@ -55,7 +56,10 @@ class Block(ABC):
     def __init__(self, variant: str | None = None, **values: object) -> None:
         if variant is not None and variant not in self.variants:
             known = f"has the variants {', '.join(self.variants)}" if self.variants else "has no variants"
-            raise BlockError(f"{self.name} has no variant {variant!r}; it {known}")
+            candidates = [f"{self.name}[{each}]" for each in self.variants] or [self.name]
+            raise BlockError(
+                f"{self.name} has no variant {variant!r}; it {known}", option="module", candidates=candidates
+            )
         self.variant = variant or next(iter(self.variants), None)
         known_settings = {
             setting.name: setting for setting in self.settings if self.variant in (setting.variants or (self.variant,))
@@ -63,7 +67,9 @@ class Block(ABC):
         for key in values:
             if key not in known_settings:
                 known = f"the known ones are {', '.join(known_settings)}" if known_settings else "it has none"
-                raise BlockError(f"{self.spelled} has no hyper-parameter {key!r}; {known}")
+                near = closest(key, known_settings) or list(known_settings)
+                message = f"{self.spelled} has no hyper-parameter {key!r}; {known}"
+                raise BlockError(message, option="settings", candidates=near)
         self.values: dict[str, int | float | bool | None] = {
             key: setting.read(values.get(key, setting.default), self.name) for key, setting in known_settings.items()
         }
@@ -152,7 +158,7 @@ class Block(ABC):
 
     def no_identity(self, why: str) -> BlockError:
         """The error of ``identity`` where there is none; ``why``: a predicate, of which the block is the subject."""
-        return BlockError(f"{self.spelled} {why}; use {option('gate', 'residual')} instead")
+        return BlockError(f"{self.spelled} {why}; use {option('gate', 'residual')} instead", option="init")
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         """Hyper-parameters that follow from the shapes of given weights (official keys), a hidden width say."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import BlockError
+from ..errors import BlockError, concerning
 
 _WORDS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
 
@@ -27,6 +27,7 @@ class Setting:
     """the block's variants that have it; None: all"""
     required: bool = False
 
+    @concerning("settings")
     def read(self, value: object, block: str) -> int | float | bool | None:
         """A value in the setting's type.
 
@@ -52,9 +53,11 @@ class Setting:
         result = self._converted(value)
         if result is None:
             kind = {int: "a whole number", float: "a number", bool: "true or false"}[self.type]
-            raise BlockError(f"{self.name} of {block} is {kind}, not {value!r}")
+            candidates = ("true", "false") if self.type is bool else ()
+            raise BlockError(f"{self.name} of {block} is {kind}, not {value!r}", candidates=candidates)
         if self.choices is not None and result not in self.choices:
-            raise BlockError(f"{self.name} of {block} is one of {', '.join(map(str, self.choices))}, not {value}")
+            known = tuple(map(str, self.choices))
+            raise BlockError(f"{self.name} of {block} is one of {', '.join(known)}, not {value}", candidates=known)
         if self.minimum is not None and result < self.minimum:
             raise BlockError(f"{self.name} of {block} is at least {self.minimum:g}, not {value}")
         if self.above is not None and not result > self.above:

@@ -15,6 +15,7 @@ from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
 from ..errors import as_argument, as_flag, option, spelled
 from ..messages import attributes, html_table, plain, tracked
+from ..request import arguments, checked
 from ..userblocks import Trust, user_block
 from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
 
@@ -174,7 +175,8 @@ def block(name: str) -> Card:
     BlockError
         If there is no such block, with the names most like it.
     """
-    return Card(name)
+    declared = arguments()["module"]
+    return Card(checked("name", name, declared.hint, declared.argument))
 
 
 def grouped(weights: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -70,5 +70,5 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     """``NAME=1x3x640x640`` as a name and sizes."""
     name, equals, sizes = text.rpartition("=")
     if not equals or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
-        raise RequestError(f"--shape takes NAME=1x3x640x640, not {text!r}")
+        raise RequestError(f"--shape takes NAME=1x3x640x640, not {text!r}", option="shape")
     return name, tuple(map(int, sizes.split("x")))

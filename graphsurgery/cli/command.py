@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperOption
 
 from ..errors import GraphSurgeryWarning, RequestError
 from .options import derived
+from .output import Printer
 
 
 class SeveralBlocks(RequestError):
@@ -23,6 +24,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does, after every option was seen to be given as often as it may be."""
+        options = [each for each in self.params if isinstance(each, TyperOption)]
+        Printer.flags = {each.name or "": max(each.opts, key=len) for each in options}
         given = self._given(ctx, args)
         if not given.get("help"):
             self.check(given)

@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
         signal.signal(signal.SIGTERM, _terminated)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    Printer.last = None
+    Printer.last, Printer.flags = None, {}
     try:
         first = None if _COMPLETION in os.environ else words[0] if words else ""
         code = application(first)(args=words, prog_name="graphsurgery", standalone_mode=False)

@@ -31,6 +31,8 @@ class Printer:
     to_stderr: bool = field(default=False, init=False)
     done: bool = field(default=False, init=False)
     """whether the JSON object was printed"""
+    flags: ClassVar[Mapping[str, str]] = {}
+    """option -> flag, of the running command"""
     last: ClassVar[Printer | None] = None
     """the one that the running command prints with"""
 
@@ -98,12 +100,13 @@ def _with_flags(value: Any) -> Any:
 
 
 def _error_json(error: GraphSurgeryError) -> dict[str, Any]:
-    """An error as the value of "error" in JSON."""
+    """An error as the value of "error" in JSON; its option is a flag of the command, or none."""
+    flags, name = Printer.flags, error.option or ""
     return {
         "code": error.exit_code,
         "type": type(error).__name__,
         "message": error.message,
-        "option": as_flag(error.option, "") if error.option else None,
+        "option": flags.get(name) or flags.get(name.removesuffix("s")),  # one that may be repeated is in the singular
         "candidates": list(error.candidates),
     }
 

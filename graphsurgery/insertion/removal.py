@@ -47,7 +47,8 @@ def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
     for name in ids or ():
         if name not in insertions:
             known = f"it has {', '.join(insertions)}" if insertions else "it has none at all"
-            raise InsertionError(f"the model has no insertion {name!r}; {known}", candidates=closest(name, insertions))
+            candidates = closest(name, insertions) or tuple(insertions)
+            raise InsertionError(f"the model has no insertion {name!r}; {known}", option="ids", candidates=candidates)
     chosen = [insertions[name] for name in ids] if ids is not None else list(insertions.values())
     return _without(model, chosen, list(insertions.values())) if chosen else model
 

@@ -218,5 +218,6 @@ def _lowering(block: Block, t: Template, wanted: str | None) -> str:
     if wanted is None:
         return block.choose(t, known)
     if wanted not in known:
-        raise BlockError(f"{block.spelled} has no lowering {wanted!r} at {t.feature.label}; it has {', '.join(known)}")
+        sentence = f"{block.spelled} has no lowering {wanted!r} at {t.feature.label}; it has {', '.join(known)}"
+        raise BlockError(sentence, option="lowering", candidates=known)
     return wanted

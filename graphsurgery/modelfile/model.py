@@ -19,6 +19,7 @@ import onnx
 
 from ..errors import InsertionError, ModelError
 from ..messages import printable
+from ..request import Argument, checked
 from . import external_data, fields, saving, summary, wire
 from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
 from .record import Insertion, read_insertions
@@ -356,7 +357,8 @@ class ModelFile:
         ExternalDataError
             If external data is not there to be copied.
         """
-        return saving.save(self, Path(path), force=force)
+        where = checked("path", path, str, Argument(words="is the name of a file"))
+        return saving.save(self, Path(where), force=force)
 
     # ------------------------------------------------------------------ showing
 

@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from ..errors import MissingDependency, RequestError
+from ..request import Argument
 
 PROVIDERS: dict[str, str] = {
     "cpu": "CPUExecutionProvider",
@@ -29,6 +30,8 @@ PROVIDERS: dict[str, str] = {
 
 NVIDIA = ("cuda", "tensorrt")
 """Those whose tensors lie in the memory of an NVIDIA GPU."""
+
+NAMES = Argument(words="is the name of a provider, such as 'cuda', or a list of them")
 
 Chain = list[str | tuple[str, dict[str, str]]]
 
@@ -48,7 +51,8 @@ def short_name(provider: str) -> str:
     for short, full in PROVIDERS.items():
         if lowered in (short, full.lower()):
             return short
-    raise RequestError(f"there is no provider called {provider!r}; known ones: {', '.join(PROVIDERS)}")
+    sentence = f"there is no provider called {provider!r}; known ones: {', '.join(PROVIDERS)}"
+    raise RequestError(sentence, option="providers", candidates=tuple(PROVIDERS))
 
 
 def available_providers() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..errors import RequestError
+from ..errors import RequestError, concerning
 from ..feature_map import Array
 from .providers import imported
 
@@ -96,17 +96,21 @@ def image_feeds(inputs: Sequence[GraphInput], folder: Path, size: int) -> Iterat
     """
     image_input = next((each for each in inputs if each.is_image), None)
     if image_input is None:
-        raise RequestError("the model has no image input (a 4-D tensor of floats or bytes) to put images into")
-    for path in image_paths(folder):
-        feeds = random_feeds(inputs, size)
-        template = feeds[image_input.name]
-        if path.suffix.lower() == ".npy":
-            feeds[image_input.name] = _array(path, template)
-        else:
-            feeds[image_input.name] = _picture(path, template, image_input.channels_last)
-        yield path.name, feeds
+        raise RequestError(
+            "the model has no image input (a 4-D tensor of floats or bytes) to put images into", option="images"
+        )
+    with concerning("images"):
+        for path in image_paths(folder):
+            feeds = random_feeds(inputs, size)
+            template = feeds[image_input.name]
+            if path.suffix.lower() == ".npy":
+                feeds[image_input.name] = _array(path, template)
+            else:
+                feeds[image_input.name] = _picture(path, template, image_input.channels_last)
+            yield path.name, feeds
 
 
+@concerning("images")
 def image_paths(folder: Path) -> list[Path]:
     """The images of a folder that will be used. Raises RequestError."""
     if not folder.is_dir():

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from ..errors import CannotRun, MissingProvider, NoKernel
+from ..errors import CannotRun, MissingProvider, NoKernel, concerning
 from ..feature_map import Array
 from .placement import Kernel, kernels
 from .providers import (
@@ -136,7 +136,7 @@ def session(
     ort = onnxruntime()
     installed = available_providers()
     if name not in installed:
-        raise MissingProvider(missing(name, installed))
+        raise MissingProvider(missing(name, installed), candidates=installed)
     if name in NVIDIA:
         preload(ort)
     options = ort.SessionOptions()
@@ -176,6 +176,7 @@ def _silent(ort: Any, name: str) -> Iterator[None]:
         ort.set_default_logger_severity(_WARNING)
 
 
+@concerning("providers", MissingProvider)
 def require(provider: str) -> None:
     """Make sure that sessions can be made on this provider, by making one. Raises MissingProvider and what
     :func:`session` raises.

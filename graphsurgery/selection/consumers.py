@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import SelectorError, option
+from ..errors import SelectorError, concerning, option
 from ..graph import quantisation
 from ..messages import listed
 from .branches import Consumer, OutputConsumer, in_order, nodes_of, of_nodes
@@ -16,6 +16,7 @@ from .text import Text
 class ConsumerChoice:
     """The consumers that selectors name. SelectorError for a selector that names nothing."""
 
+    @concerning("consumers")
     def __init__(self, selectors: Sequence[str], resolver: Resolver, context: Context) -> None:
         self._context = context
         self._branches = resolver.borders.branches
@@ -26,6 +27,7 @@ class ConsumerChoice:
         self._unused = dict.fromkeys(selectors)
         self._seen: dict[str, None] = {}
 
+    @concerning("consumers")
     def at(self, tensor: str) -> tuple[str, set[Consumer]]:
         """The tensor at which to insert for the chosen consumers of this one, and the consumers to rewire.
 
@@ -39,6 +41,7 @@ class ConsumerChoice:
         self._unused = {name: None for name in self._unused if not self._chosen[name] & reached}
         return site, consumers
 
+    @concerning("consumers")
     def check(self) -> None:
         """SelectorError if one of the selectors named no consumer of any tensor."""
         if self._unused:
@@ -51,7 +54,7 @@ class ConsumerChoice:
         if len(selectors) == 1:
             return Text.of(selectors[0]).strip().error(f"{option('consumers')} names {sentence}", consumers)
         named = " and ".join(map(repr, selectors))
-        return SelectorError(f"{named} name {sentence}", option="consumers", candidates=tuple(consumers))
+        return SelectorError(f"{named} name {sentence}", candidates=tuple(consumers))
 
     def _selector(self, consumer: Consumer) -> str:
         """A selector for a consumer."""

@@ -128,7 +128,7 @@ def findings(
 
 def check(
     model: ModelSource,
-    version: str | Version = "10",
+    version: str | float | Version = "10",
     *,
     dla: str | None = None,
     precision: str = "fp32",

@@ -91,11 +91,11 @@ def plan(
     if precision is not None:
         one_of("precision", precision, PRECISIONS)
     if dla is not None and not version.has_dla:
-        raise RequestError(f"TensorRT {version} cannot use a DLA; 10.7 was the last 10.x that could")
+        raise RequestError(f"TensorRT {version} cannot use a DLA; 10.7 was the last 10.x that could", option="dla")
     result = Plan()
     typed = version.strongly_typed or strongly_typed
     if strongly_typed and version.major < 10:
-        raise RequestError("strongly typed networks came with TensorRT 10")
+        raise RequestError("strongly typed networks came with TensorRT 10", option="strongly_typed")
     source = _converted(model, Path(path), precision, version, result) if typed else Path(path)
     flags = [] if typed else _weak(model, version, precision, dla, result)
     if strongly_typed and not version.strongly_typed:
@@ -139,7 +139,7 @@ def _weak(model: ModelFile, version: Version, precision: str | None, dla: int | 
     if precision == "fp32" and found:
         result.notes.append(f"the file has {' and '.join(found)} in it, which takes the flags whatever is asked for")
     if "bf16" in found and version.major < 10:
-        raise RequestError("TensorRT 8.6 has no bfloat16")
+        raise RequestError("TensorRT 8.6 has no bfloat16", option="precision")
     if "int8" in found and not is_quantised(model.structure):
         result.notes.append("without Q/DQ nodes trtexec makes INT8 ranges up: add --calib=FILE, or quantise the model")
     if dla is not None and not set(found) & {"fp16", "int8"}:

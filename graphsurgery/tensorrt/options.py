@@ -20,10 +20,10 @@ class Options:
     """one of DLAS"""
 
     @classmethod
-    def of(cls, version: str | Version, *, precision: str = "fp32", dla: str | None = None) -> Options:
+    def of(cls, version: str | float | Version, *, precision: str = "fp32", dla: str | None = None) -> Options:
         """The options by their names. RequestError for one that there is not."""
         if dla is not None:
-            one_of("table for the DLA", dla, DLAS)
+            one_of("table for the DLA", dla, DLAS, "dla")
         return cls(Support(Version.of(version)), one_of("precision", precision, PRECISIONS), dla)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import RequestError, option
+from ..errors import RequestError, concerning, option
 from ..feature_map import Dimension
 from ..graph.index import GraphIndex
 from ..graph.shapes import tensor_type
@@ -30,6 +30,7 @@ class Profile:
     largest: Shape
 
 
+@concerning("shapes")
 def profiles(model: ModelFile, given: Sequence[str] = ()) -> list[Profile]:
     """The profile of each dynamic input: as ``given`` (``images:1x3x640x640`` or ``images:MIN,USUAL,MAX``), or chosen.
 

@@ -25,10 +25,12 @@ TYPE_NAMES: dict[int, str] = {
 """ONNX element types as the table calls them; FP64 and, up to 8.6, INT64 are converted before anything else."""
 
 
-def one_of(kind: str, value: str, known: Sequence[str]) -> str:
-    """The value itself. RequestError if it is not among those that are known."""
+def one_of(kind: str, value: str, known: Sequence[str], option: str | None = None) -> str:
+    """The value itself. RequestError, for ``option`` (by default of that kind), if it is not among those known."""
     if value not in known:
-        raise RequestError(f"there is no {kind} {value!r}; it is one of {', '.join(known)}", candidates=known)
+        raise RequestError(
+            f"there is no {kind} {value!r}; it is one of {', '.join(known)}", option=option or kind, candidates=known
+        )
     return value
 
 
@@ -39,16 +41,17 @@ class Version(NamedTuple):
     minor: int
 
     @classmethod
-    def of(cls, text: str | Version) -> Version:
+    def of(cls, text: str | float | Version) -> Version:
         """``8.6``, ``10``, ``11`` or a minor version of the last two. RequestError for anything else."""
         if isinstance(text, Version):
             return text
-        parts = text.strip().split(".")
+        parts = str(text).strip().split(".")
         if all(part.isdecimal() for part in parts) and 1 <= len(parts) <= 4:
             major, minor = int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
             if major in (10, 11) or (major, minor) == (8, 6):
                 return cls(major, minor)
-        raise RequestError(f"there is no table for TensorRT {text}; known are {', '.join(VERSIONS)}, and 10.9, say")
+        sentence = f"there is no table for TensorRT {text}; known are {', '.join(VERSIONS)}, and 10.9, say"
+        raise RequestError(sentence, option="version", candidates=VERSIONS)
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}" if self.minor else str(self.major)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from ..blocks.block import Block
 from ..blocks.registry import catalogue_block
+from ..errors import concerning
 from .importing import NO_TRUST, Trust, is_module
 from .onnx_block import onnx_block
 from .torch_block import TorchBlock
@@ -23,6 +24,7 @@ def is_file(spelled: str) -> bool:
     return spelled.strip().lower().endswith(".onnx")
 
 
+@concerning("module")
 def make_block(spelled: str, settings: Mapping[str, object] | None = None, trust: Trust = NO_TRUST) -> Block:
     """The block that a user, or a record, names.
 

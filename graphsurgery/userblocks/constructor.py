@@ -41,12 +41,14 @@ class Constructor:
             if name not in self._known and self._others is None and name != EPSILON:
                 known = ", ".join(self._known) or "none"
                 message = f"{self._label} has no argument {name!r}; it has {known}"
-                raise BlockError(message, candidates=closest(name, self._known))
+                candidates = closest(name, self._known) or tuple(self._known)
+                raise BlockError(message, option="settings", candidates=candidates)
         arguments = {name: value for name, value in given.items() if name in self._known or name != EPSILON}
         arguments |= dict.fromkeys(self._channels(given), channels)
         if lacking := [name for name in self._required if name not in arguments]:
             advice = option("settings", f"{lacking[0]}=VALUE")
-            raise BlockError(f"{self._label} needs {', '.join(lacking)}: use {advice}")
+            sentence = f"{self._label} needs {', '.join(lacking)}: use {advice}"
+            raise BlockError(sentence, option="settings", candidates=lacking)
         return arguments
 
     def settings(self) -> Iterator[Setting]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import BlockError, MissingDependency, option
+from ..errors import BlockError, MissingDependency, concerning, option
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ class Trust:
     modules: frozenset[str] = frozenset()
 
     @classmethod
+    @concerning("trust")
     def in_modules(cls, names: str | Iterable[str]) -> Trust:
         """Trust in one module or several that the user lists. BlockError for a name that is not of that form."""
         modules = frozenset(name.strip() for name in ([names] if isinstance(names, str) else names))
@@ -42,6 +43,7 @@ class Trust:
         return cls(modules)
 
     @classmethod
+    @concerning("module")
     def in_blocks(cls, names: Iterable[str]) -> Trust:
         """Trust in the modules among the blocks that the user wants inserted. BlockError if one cannot be imported."""
         modules = frozenset(name.strip() for name in names if is_module(name))

@@ -103,7 +103,7 @@ def onnx_block(spelled: str, settings: Mapping[str, object]) -> Block:
 
 def _check_settings(names: Iterable[str], file: str) -> None:
     if extra := [name for name in names if name != _GRAPH]:
-        raise BlockError(f"{file} is an ONNX file and has no hyper-parameter {extra[0]!r}")
+        raise BlockError(f"{file} is an ONNX file and has no hyper-parameter {extra[0]!r}", option="settings")
 
 
 def write_graph(t: Template, graph: BlockGraph, weight: Callable[[str], gs.Tensor]) -> gs.Variable:

@@ -16,7 +16,8 @@ from ..insertion.activations import Activations, activations
 from ..insertion.removal import unchanged
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
-from ..runtime.providers import imported, versions
+from ..request import Argument, Selectors, checked
+from ..runtime.providers import NAMES, imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
 def verify(
     model: ModelSource,
     *,
-    providers: Sequence[str] | None = None,
+    providers: str | Sequence[str] | None = None,
     images: str | Path | None = None,
     seeds: int = 3,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     original: ModelSource | None = None,
     trust: str | Sequence[str] | Trust = (),
 ) -> Report:
@@ -86,10 +87,15 @@ def verify(
     >>> verify("yolov8n-simam.onnx", providers=["cpu"]).passed   # doctest: +SKIP
     True
     """
+    providers = checked("providers", providers, Selectors | None, NAMES)
+    images = checked("images", images, str | None, Argument(words="is the name of a folder"))
+    seeds = checked("seeds", seeds, int, Argument(minimum=1))
+    only = checked("only", only, Selectors | None, Argument(words="is the id of an insertion or a list of them"))
+    if not isinstance(trust, Trust):
+        modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
+        trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
     model = ModelFile.load(model)
     folder = Path(images) if images is not None else None
-    if not isinstance(trust, Trust):
-        trust = Trust.in_modules(trust)
     insertions = _chosen(model, only)
     names = _providers(providers)
     if folder is not None:
@@ -219,7 +225,8 @@ def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
     if unknown:
         raise InsertionError(
             f"{model.name} has no insertion {unknown[0]!r}; it has {', '.join(known)}",
-            candidates=closest(unknown[0], known),
+            option="only",
+            candidates=closest(unknown[0], known) or known,
         )
     return [insertion for insertion in every if only is None or insertion.id in only]
 

@@ -121,3 +121,51 @@ def test_a_request_is_checked_when_it_is_made_and_when_it_is_altered() -> None:
 )
 def test_values_against_types(value: object, hint: Any, expected: bool) -> None:
     assert fits(value, hint) is expected
+
+
+# ---------------------------------------------------------------------- the other functions
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "words"),
+    [
+        (graphsurgery.sites, {"selector": 3}, f"selector {SELECTORS} 3"),
+        (graphsurgery.remove, {"ids": 3}, "ids is the id of an insertion, such as 'model.8.simam', or a list of them,"),
+        (graphsurgery.verify, {"trust": 3}, "trust is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list"),
+        (graphsurgery.verify, {"trust": None}, "trust is a PyTorch module such as"),
+        (graphsurgery.verify, {"seeds": "3"}, "seeds is a whole number from 1 on, not '3'"),
+        (graphsurgery.verify, {"seeds": 0}, "seeds is a whole number from 1 on, not 0"),
+        (graphsurgery.verify, {"seeds": -1}, "seeds is a whole number from 1 on, not -1"),
+        (graphsurgery.verify, {"only": 3}, "only is the id of an insertion or a list of them, not 3"),
+        (graphsurgery.verify, {"images": 3}, "images is the name of a folder, not 3"),
+        (graphsurgery.verify, {"providers": 3}, "providers is the name of a provider, such as 'cuda', or a list"),
+        (graphsurgery.bench, {"providers": None}, "providers is the name of a provider, such as 'cuda', or a list"),
+        (graphsurgery.bench, {"rounds": "3"}, "rounds is a whole number from 2 on, not '3'"),
+        (graphsurgery.bench, {"rounds": 1}, "rounds is a whole number from 2 on, not 1"),
+        (graphsurgery.bench, {"warm_up": -1}, "warm_up is a whole number from 0 on, not -1"),
+        (graphsurgery.bench, {"threads": -1}, "threads is a whole number from 0 on, not -1"),
+        (graphsurgery.bench, {"batch": 0}, "batch is a whole number from 1 on, not 0"),
+        (graphsurgery.bench, {"shapes": 3}, "shapes are sizes by input, as in {'images': (1, 3, 640, 640)}, not 3"),
+        (graphsurgery.check, {"version": None}, "there is no table for TensorRT None; known are"),
+        (lambda model, path: graphsurgery.insert(model, "simam", after="/model.2").save(path), {"path": 3}, "path is"),
+        (lambda model, name: graphsurgery.block(name), {"name": 3}, "name is the name of a block, a text such as"),
+        (lambda model, recipe: graphsurgery.apply(recipe, model), {"recipe": 3}, "recipe is the path of a YAML file,"),
+    ],
+    ids=str,
+)
+def test_wrong_types_of_other_functions(function: Any, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(words)) as raised:
+        function(models.detector(), **given)
+    assert raised.value.option == next(iter(given))
+
+
+def test_one_and_several_of_other_functions() -> None:
+    model = graphsurgery.insert(models.detector(), "simam", after="/model.2")
+    assert graphsurgery.sites(model, ["/model.3", "/model.2"]) == [
+        *graphsurgery.sites(model, "/model.3"),
+        *graphsurgery.sites(model, "/model.2"),
+    ]
+    assert graphsurgery.verify(model, providers="cpu", only="model.2.simam", seeds=1).passed
+    assert graphsurgery.bench(model, providers="cpu", rounds=2, warm_up=0, shapes={"images": [1, 3, 32, 32]}).timed
+    for number, text in ((10, "10"), (8.6, "8.6")):
+        assert graphsurgery.check(model, number).to_json() == graphsurgery.check(model, text).to_json()

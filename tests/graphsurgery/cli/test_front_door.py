@@ -248,11 +248,36 @@ def test_errors_as_json(cli: Any, folder: Path) -> None:
     assert failure(cli, "info", "gone.onnx")["message"] == "there is no file gone.onnx"
     assert failure(cli, "blocks", "sinam")["type"] == "BlockError"
     wrong = failure(cli, "sites", "detector.onnx", "--dept", "2")
-    assert (wrong["type"], wrong["option"]) == ("UsageError", "--dept")
+    assert (wrong["type"], wrong["option"]) == ("UsageError", None)
     assert "--depth" in wrong["candidates"]
     twice = failure(cli, *insert, *AFTER, "--seed", "1", "--seed", "2")
     assert (twice["option"], twice["code"]) == ("--seed", 2)
     assert failure(cli, "tensorrt", "check", "detector.onnx", "--require-tensorrt")["code"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("diff", "detector.onnx"), None),
+        (("blocks", "sinam"), None),
+        (("sites", "detector.onnx", "/model.80"), None),
+        (("sites", "detector.onnx", "--depth", "0"), "--depth"),
+        (("insert", "detector.onnx", "-m", "sinam", *AFTER, "--dry-run"), "--module"),
+        (("insert", "detector.onnx", "-m", "simam", "-b", "/model.80", "--dry-run"), "--before"),
+        (("insert", "detector.onnx", "-m", "simam", *AFTER, "--set", "x=1", "--dry-run"), "--set"),
+        (("insert", "detector.onnx", "-m", "simam", *AFTER, "-o", "detector.onnx"), "--output"),
+        (("bench", "detector.onnx", "--baseline", "detector.onnx", "--shape", "x=1"), "--shape"),
+        (("bench", "detector.onnx", "--baseline", "detector.onnx", "--shape", "x=1y"), "--shape"),
+        (("tensorrt", "check", "detector.onnx", "--version", "9"), "--version"),
+        (("tensorrt", "check", "detector.onnx", "--dla", "x"), "--dla"),
+        (("gone",), None),
+    ],
+    ids=str,
+)
+def test_the_option_of_an_error_is_a_flag_of_the_command(
+    cli: Any, folder: Path, words: tuple[str, ...], flag: str | None
+) -> None:
+    assert failure(cli, *words)["option"] == flag
 
 
 def test_a_failed_check_is_one_object_with_the_result_and_the_error(cli: Any, folder: Path) -> None:
