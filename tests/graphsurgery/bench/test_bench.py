@@ -203,7 +203,7 @@ def test_refused() -> None:
         bench(DETECTOR)
     with pytest.raises(RequestError, match="do not have the same inputs: they differ in im"):
         bench(DETECTOR, dynamic())
-    with pytest.raises(RequestError, match="at least two rounds, not 1"):
+    with pytest.raises(RequestError, match="rounds is a whole number from 2 on, not 1"):
         bench(DETECTOR, DETECTOR, rounds=1)
     with pytest.raises(MissingProvider, match="no coreml provider"):
         bench(DETECTOR, DETECTOR, providers=["coreml"])
