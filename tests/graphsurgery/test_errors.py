@@ -41,7 +41,7 @@ def insert(**given: Any) -> gsx.ModelFile:
         ({**SE, "weights": "gone.docx"}, "weights", None),
         ({"module": "eca", "init": "identity"}, "init", None),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_option_of_an_insertion(given: dict[str, Any], concerned: str, candidate: str | None) -> None:
     with pytest.raises(GraphSurgeryError) as raised:
@@ -66,7 +66,7 @@ def test_the_option_of_an_insertion(given: dict[str, Any], concerned: str, candi
         (gsx.bench, {"shapes": {"gone": (1, 3, 8, 8)}}, "shapes", "images"),
         (gsx.bench, {"batch": 77}, "batch", None),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_option_of_other_functions(function: Any, given: dict[str, Any], concerned: str, candidate: str) -> None:
     with pytest.raises(GraphSurgeryError) as raised:

@@ -151,7 +151,7 @@ def test_values_against_types(value: object, hint: Any, expected: bool) -> None:
         (lambda model, name: graphsurgery.block(name), {"name": 3}, "name is the name of a block, a text such as"),
         (lambda model, recipe: graphsurgery.apply(recipe, model), {"recipe": 3}, "recipe is the path of a YAML file,"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_wrong_types_of_other_functions(function: Any, given: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=re.escape(words)) as raised:
