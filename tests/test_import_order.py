@@ -41,6 +41,10 @@ INSIDE = {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
     },
     "graphsurgery.selection.sites": {"graphsurgery.recognition.advice": "likewise"},
+    "graphsurgery.userblocks": {
+        "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",
+        "graphsurgery.userblocks.torch_block": "likewise",
+    },
     "graphsurgery.userblocks.onnx_block": {"graphsurgery.userblocks.onnx_reference": "it needs torch"},
     "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
     "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.residual_module": "it needs torch"},

@@ -13,8 +13,6 @@ from ..blocks.block import Block
 from ..blocks.registry import catalogue_block
 from ..errors import concerning
 from .importing import NO_TRUST, Trust, is_module
-from .onnx_block import onnx_block
-from .torch_block import TorchBlock
 
 __all__ = ["NO_TRUST", "Trust", "is_file", "is_module", "make_block", "user_block"]
 
@@ -49,7 +47,11 @@ def make_block(spelled: str, settings: Mapping[str, object] | None = None, trust
 def user_block(spelled: str, settings: Mapping[str, object], trust: Trust = NO_TRUST) -> Block | None:
     """The block, if it is one of a user's; None for the name of a block of the catalogue. Raises BlockError."""
     if is_file(spelled):
+        from .onnx_block import onnx_block
+
         return onnx_block(spelled.strip(), settings)
     if is_module(spelled):
+        from .torch_block import TorchBlock
+
         return TorchBlock(spelled.strip(), settings, trust)
     return None
