@@ -94,6 +94,11 @@ class _Told(Exception):
         """The option that is concerned, as the argument is called in Python; by default the first that is named."""
         return self._cause or self._named
 
+    def begin_with(self, label: str) -> None:
+        """Say at the beginning of the message what the error is in."""
+        self.message = f"{label}: {self.message}"
+        self.args = (spelled(self.message, as_argument),)
+
     def concern(self, name: str) -> None:
         """State the option that is concerned, unless that is known already."""
         self._cause = self._cause or name

@@ -159,7 +159,7 @@ class Request:
             yield
         except GraphSurgeryError as error:
             if self.label:
-                error.message = f"{self.label}: {error.message}"
+                error.begin_with(self.label)
             raise
 
 

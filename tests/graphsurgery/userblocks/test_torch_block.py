@@ -18,9 +18,8 @@ import torch
 import graphsurgery
 from graphsurgery.errors import BlockError, GraphSurgeryError, MissingDependency
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.userblocks import Trust
+from graphsurgery.userblocks import Trust, inserted
 from graphsurgery.verification import Report
-from graphsurgery.weights import inserted
 from tests import models
 
 C = 16
