@@ -35,6 +35,9 @@ INSIDE = {
         "graphsurgery.weights": "the readers take 15 ms, for who gives a file",
     },
     "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
+    "graphsurgery.insertion.qdq_planning": {
+        "graphsurgery.insertion.activations": "it runs the model, and only scales from images need that"
+    },
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
     "graphsurgery.selection.context": {

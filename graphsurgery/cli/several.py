@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,4 +82,6 @@ def _numbered(target: str, number: int) -> str:
 
 
 def _line(command: str, files: Sequence[str], options: Sequence[str]) -> str:
+    import shlex
+
     return f"graphsurgery {command} {shlex.join([*files, *options])}"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CannotRun, SiteError, option
-from ..insertion.activations import activations
 from . import qdq
 from .plan import PlannedInsertion, ordered
 from .splice import insert
@@ -52,6 +51,8 @@ def fit_scales(finder: SiteFinder, insertions: Sequence[PlannedInsertion]) -> li
     }
     if not folders:
         return result
+    from .activations import activations
+
     bare = [replace(planned, pair=None) if place in folders else planned for place, planned in enumerate(result)]
     model, applied = insert(finder, bare)
     for folder in dict.fromkeys(folders.values()):
