@@ -40,7 +40,7 @@ def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Pa
     part = upstream(model, tensors)
     try:
         inputs = graph_inputs(part.structure)
-        ready = session(part.to_bytes(), "cpu", folder=part.folder)
+        ready = session(part.to_bytes(), "cpu", folder=part.folder, frugal=True)
     except (RequestError, NoKernel, CannotRun) as error:  # the first: an input that nobody can make up
         return Activations(failure=str(error))
     failure, names = "", [name for name, _ in tensors]
