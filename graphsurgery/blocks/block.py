@@ -133,11 +133,9 @@ class Block(ABC):
         positions = feature.height * feature.width
         if positions < _MANY_POSITIONS:
             return ""
-        size = f"{positions:,} x {positions:,}, {4 * positions**2 / 1e6:,.0f} MB in float32"
-        return (
-            f"{self.spelled} attends over {positions:,} positions ({feature.height} x {feature.width}): the score matrix "
-            f"of each head is {size}"
-        )
+        place = f"{positions:,} positions ({feature.height} x {feature.width})"
+        matrix = f"{positions:,} x {positions:,}, {4 * positions**2 / 1e6:,.0f} MB in float32"
+        return f"{self.spelled} attends over {place}: the score matrix of each head is {matrix}"
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         """The parameters and buffers of the PyTorch module that the function depends on.

@@ -18,8 +18,8 @@ MEMORY = 2
 _LOADED = 0.6e9
 """bytes of it that Python, PyTorch, onnxruntime and the model take before anything is compared"""
 _COMPARED = 24
-"""bytes for each number that is alive at once: a float64 of the reference, the noise by which its rounding is perturbed,
-and the product of the two. onnxruntime's float32 take less, and are freed before (see runners.py)."""
+"""bytes for each number that is alive at once: a float64 of the reference, the noise by which its rounding is
+perturbed, and the product of the two. onnxruntime's float32 take less, and are freed before (see runners.py)."""
 _ROOM = 8
 """how many times less than the limit allows a smaller map is to take"""
 _RUN = 6

@@ -84,11 +84,16 @@ def comparable(
             f"it cannot be compared on a smaller map than {height} x {width}, because its nodes are not those that "
             f"its template writes; {reason}"
         )
+    fitting = None
     for size in _halved((height, width)):
         found = _at(block, insertion, cutout, model, weights, size)
-        if found and memory.compares_easily(_numbers(found.cutout, concrete_shapes(found.insertion.site.shape)[0])):
-            return replace(found, note=f"compared at {size[0]} x {size[1]} instead of {height} x {width}: {reason}")
-    return f"it was not compared, because {reason}, and it cannot work on a smaller map"
+        numbers = _numbers(found.cutout, concrete_shapes(found.insertion.site.shape)[0]) if found else 0
+        if found and memory.compares(numbers):
+            note = f"compared at {size[0]} x {size[1]} instead of {height} x {width}: {reason}"
+            fitting = replace(found, note=note)
+            if memory.compares_easily(numbers):
+                break
+    return fitting or f"it was not compared, because {reason}, and it cannot work on a smaller map"
 
 
 def largest_size(cutout: Cutout, shape: tuple[int, ...], memory: Memory) -> Size:
