@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 else:
     Module = Any
 
+_MANY_POSITIONS = 1600
+"""40 x 40, P4 of an image of 640: detectors have attention over all pairs of positions at P5, over 400"""
+
 
 class Block(ABC):
     """An attention block. Subclasses are registered by lying in a package of the entry-point group."""
@@ -122,6 +125,17 @@ class Block(ABC):
     def warnings(self, feature: FeatureMap) -> list[str]:
         """Settings that work and are probably not what is meant."""
         return []
+
+    def cost_warning(self, feature: FeatureMap) -> str:
+        """What attention over all pairs of positions takes, where they are many; "" where they are not."""
+        if not self.quadratic or feature.height is None or feature.width is None:
+            return ""
+        positions = feature.height * feature.width
+        if positions < _MANY_POSITIONS:
+            return ""
+        place = f"{positions:,} positions ({feature.height} x {feature.width})"
+        matrix = f"{positions:,} x {positions:,}, {4 * positions**2 / 1e6:,.0f} MB in float32"
+        return f"{self.spelled} attends over {place}: the score matrix of each head is {matrix}"
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         """The parameters and buffers of the PyTorch module that the function depends on.

@@ -18,6 +18,7 @@ from .output import Printer, aside, counted, shown
 if TYPE_CHECKING:
     from ..insertion.splice import AppliedInsertion
     from ..modelfile.model import ModelFile
+    from ..modelfile.record import Insertion
     from ..request import Request
     from ..userblocks import Trust
     from ..verification import InsertionReport, Report
@@ -93,6 +94,8 @@ def run(
             raise failed from None
 
     lacking = "" if checking.no_verify else checking.missing()
+    if not checking.no_verify and not lacking:
+        announce([each.insertion for each in done], printer)
     try:
         target.deliver(after, None if checking.no_verify or lacking else verified)
     except MissingDependency as error:  # installed, and cannot be loaded
@@ -104,6 +107,15 @@ def run(
         reason = f"{lacking} is not installed" if lacking in _NEEDED else lacking
         printer.note(f"note: not compared with PyTorch, because {reason}; do so later with graphsurgery verify")
     printer.report(outcome)
+
+
+def announce(insertions: Sequence[Insertion], printer: Printer) -> None:
+    """Say before anything is run what attention over very many positions takes."""
+    from ..userblocks.inserted import cost_of
+
+    for insertion in insertions:
+        if cost := cost_of(insertion):
+            printer.note(f"note: {insertion.id}: {cost}")
 
 
 @dataclass
@@ -205,6 +217,8 @@ def _parity_lines(report: InsertionReport) -> Iterator[str]:
             yield f"parity on {provider}: {verdict}, {figures}, {made}"
         else:
             yield f"parity on {provider}: {rows[0].verdict}: {rows[0].reason}"
+    if report.size:
+        yield f"parity: {report.size}"
     if report.activation:
         yield f"parity: the activation that really arrives here was not compared: {report.activation}"
 

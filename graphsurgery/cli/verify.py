@@ -7,6 +7,7 @@ from typing import Annotated
 from ..errors import ParityFailed
 from ..request import Argument
 from .files import open_model
+from .inserting import announce
 from .options import provider_list
 from .output import Printer, aside
 
@@ -19,6 +20,7 @@ def verify(
     seeds: Annotated[int, Argument(minimum=1)] = 3,
     original: str | None = None,
     trust: list[str] | None = None,
+    memory: Annotated[int, Argument(minimum=1)] = 2,
     verbose: bool = False,
     printer: Printer,
 ) -> None:
@@ -39,6 +41,8 @@ def verify(
         The model before the insertions, to compare the rest with.
     trust: PKG.MOD:CLASS
         A PyTorch module of your own that may be imported to compare with. May be repeated.
+    memory: GB
+        What it may take. A block that would take more is compared on a smaller map, and the report says so.
     """
     from pathlib import Path
 
@@ -46,8 +50,17 @@ def verify(
 
     names, opened = provider_list(providers), open_model(model)
     before = Path(original) if original is not None else None
+    announce(opened.insertions(), printer)
     with aside():
-        report = compare(opened, providers=names, images=images, seeds=seeds, original=before, trust=trust or ())
+        report = compare(
+            opened,
+            providers=names,
+            images=images,
+            seeds=seeds,
+            original=before,
+            trust=trust or (),
+            memory=memory,
+        )
     failed = None
     try:
         report.require()

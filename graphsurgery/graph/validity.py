@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
 
-from ..errors import ModelError
 from ..messages import listed
 from .index import GraphIndex
-
-
-def check(index: GraphIndex) -> None:
-    """Raise ModelError with the fault of a graph that nothing can run."""
-    found = fault(index)
-    if found is not None:
-        raise ModelError(found)
 
 
 def fault(index: GraphIndex) -> str | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CannotRun, NoKernel
+from ..errors import CannotRun, NoKernel, RequestError
 from ..feature_map import Array
 from ..graph.index import GraphIndex
-from ..modelfile.fields import INITIALIZER, NODE, Edit
-from ..runtime.sample_inputs import graph_inputs, image_feeds, random_feeds
+from ..modelfile.fields import GRAPH_INPUT, INITIALIZER, NODE, Edit
+from ..runtime.sample_inputs import graph_inputs, image_feeds, is_numeric, random_feeds
 from ..runtime.session import session
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Pa
     """Run the part of a model that leads to some tensors, on the CPU, and fetch them.
 
     ``tensors``: (name, element type). ``images``: a folder (see :func:`.sample_inputs.image_feeds`), or None for one
-    random image. A model that does not run gives a ``failure``. Raises RequestError and MissingDependency for bad
-    images.
+    random image. A model that does not run, or that nobody can feed, gives a ``failure``. Raises RequestError and
+    MissingDependency for bad images.
     """
     part = upstream(model, tensors)
-    inputs = graph_inputs(part.structure)
     try:
-        ready = session(part.to_bytes(), "cpu", folder=part.folder)
-    except (NoKernel, CannotRun) as error:
+        inputs = graph_inputs(part.structure)
+        ready = session(part.to_bytes(), "cpu", folder=part.folder, frugal=True)
+    except (RequestError, NoKernel, CannotRun) as error:  # the first: an input that nobody can make up
         return Activations(failure=str(error))
     failure, names = "", [name for name, _ in tensors]
     for size in IMAGE_SIDES if any(each.is_image and None in each.shape for each in inputs) else IMAGE_SIDES[:1]:
@@ -56,12 +56,15 @@ def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Pa
 def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:
     """The model with only these outputs, and without the nodes and weights that do not lead to them.
 
-    So a model can be looked into even if what follows (a TensorRT plugin for NMS, say) is unknown to onnxruntime.
+    So a model can be looked into even if what follows (a TensorRT plugin for NMS, say) is unknown to onnxruntime. Of
+    the inputs that do not lead to them, those that are no tensors of numbers are left out as well.
     """
     index = GraphIndex(model)
     used = {node_index for name, _ in tensors for node_index in index.ancestors(name)}
     needed = {name for name, _ in tensors}.union(*map(index.reads, used))
+    inputs = enumerate(model.structure.graph.input)
+    unused = [(GRAPH_INPUT, i) for i, value in inputs if value.name not in needed and not is_numeric(value)]
     needed |= index.inputs.keys()  # an initializer that is an input too, as IR 3 has it, gives its value
-    unused = [(NODE, node_index) for node_index in range(len(index.nodes)) if node_index not in used]
+    unused += [(NODE, node_index) for node_index in range(len(index.nodes)) if node_index not in used]
     unused += [(INITIALIZER, i) for name, i in index.initializers.items() if name not in needed]
     return model.edited(Edit(replaced=dict.fromkeys(unused))).with_outputs(tensors)

@@ -136,7 +136,7 @@ class _Splice:
             quantised = qdq.becoming_float(self._index, site.tensor, site.consumers)
         checked = self._check(planned, subgraph, source, self._model) if self._check else None
         given = (*site.warnings, *planned.warnings, *block.warnings(feature), *subgraph.warnings)
-        return (*given, *(warning for warning in (quantised, checked) if warning))
+        return (*given, *(warning for warning in (block.cost_warning(feature), quantised, checked) if warning))
 
     def _record(
         self,

@@ -16,6 +16,7 @@ METADATA = number_of(onnx.ModelProto, "metadata_props")
 NODE = number_of(onnx.GraphProto, "node")
 INITIALIZER = number_of(onnx.GraphProto, "initializer")
 VALUE_INFO = number_of(onnx.GraphProto, "value_info")
+GRAPH_INPUT = number_of(onnx.GraphProto, "input")
 GRAPH_OUTPUT = number_of(onnx.GraphProto, "output")
 
 Range: TypeAlias = tuple[Source, int, int]

@@ -58,13 +58,19 @@ def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
     for value in model.graph.input:
         if value.name in given:
             continue
-        tensor = value.type.tensor_type
-        if value.type.WhichOneof("value") != "tensor_type" or tensor.elem_type in (0, onnx.TensorProto.STRING):
+        if not is_numeric(value):
             raise RequestError(f"the model's input {value.name} is not a tensor of numbers")
+        tensor = value.type.tensor_type
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
         sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)
         inputs.append(GraphInput(value.name, dtype, sizes))
     return inputs
+
+
+def is_numeric(value: onnx.ValueInfoProto) -> bool:
+    """Whether a value is a tensor of numbers: neither a sequence, an optional or a map, nor one of strings."""
+    kinds = (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
+    return value.type.WhichOneof("value") == "tensor_type" and value.type.tensor_type.elem_type not in kinds
 
 
 def random_feeds(inputs: Sequence[GraphInput], size: int, seed: int = 0) -> dict[str, Array]:

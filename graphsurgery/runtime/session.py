@@ -123,13 +123,15 @@ def session(
     types: Collection[str] = (),
     exact: bool = True,
     profiled: bool = False,
+    frugal: bool = False,
 ) -> Session:
     """A session for a model on disk or in memory.
 
     ``provider``: a key of :data:`PROVIDERS` or onnxruntime's own name. ``optimise``: all of onnxruntime's graph
     optimisations, or none. ``folder``: where the external data of an in-memory model lies. ``threads``: for one
     operator on the CPU; 0 lets onnxruntime choose. ``types``, ``exact``: see :func:`.providers.chain`. ``profiled``:
-    whether the first run is, for :attr:`Session.executed`.
+    whether the first run is, for :attr:`Session.executed`. ``frugal``: whether the CPU's memory is given back after
+    each tensor instead of being kept for the next run.
     Raises MissingDependency, MissingProvider, NoKernel, CannotRun, and RequestError for an unknown provider.
     """
     name = short_name(provider)
@@ -143,6 +145,7 @@ def session(
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # several sessions share the cores
+    options.enable_cpu_mem_arena = not frugal
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     if folder is not None and not isinstance(model, Path):

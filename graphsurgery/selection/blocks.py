@@ -82,9 +82,9 @@ class BlockFinder:
         if not every:
             hint = f"; modules of the model are {self._context.listed(modules)}" if modules else ""
             raise block.type.error(f"{scope.label} has no {name}; {self._instead(scope)}{hint}", modules or ())
-        labels = [(f"{name}[{number}]", each) for number, each in every]
-        last = {label: each.output for label, each in labels[-1:]}
-        found = self._picked(block.subscript, labels, f"{scope.label} has {len(every)} {name}", "is", last)
+        last = {f"{name}[{number}]": each.output for number, each in every[-1:]}
+        chosen = self._picked(block.subscript, every, f"{scope.label} has {len(every)} {name}", "is", last)
+        found = [(f"{name}[{number}]", each) for number, each in chosen]
         return self._parts(found, block.steps) if block.steps else found
 
     def _picked(
@@ -99,6 +99,8 @@ class BlockFinder:
 
     def _all(self, name: str, scope: Scope) -> list[tuple[int, RecognisedBlock]]:
         """The blocks of a type in a scope, numbered as in the whole model."""
+        if scope is self._everywhere:
+            return list(enumerate(self._blocks.of_type(name)))
         if name not in self._starts:
             table = self._starts[name] = {}
             for number, found in enumerate(self._blocks.of_type(name)):
@@ -169,13 +171,20 @@ class BlockFinder:
 
     # ------------------------------------------------------------------ operators
 
+    @cached_property
+    def _by_operator(self) -> dict[str, list[int]]:
+        """operator -> indexes of its nodes, in order"""
+        table: dict[str, list[int]] = {}
+        for node_index, node in enumerate(self._index.nodes):
+            table.setdefault(node.op_type, []).append(node_index)
+        return table
+
     def operators(self, part: Operator, scope: Scope | None = None) -> list[int]:
         """Indexes of the nodes of an operator. SelectorError if there are none."""
         name, scope = part.type.text, scope or self._everywhere
-        operator = {node_index: self._index.nodes[node_index].op_type for node_index in sorted(scope.nodes)}
-        nodes = [node_index for node_index, kind in operator.items() if kind == name]
+        nodes = [node_index for node_index in self._by_operator.get(name, ()) if node_index in scope.nodes]
         if not nodes:
-            counts = Counter(operator.values())
+            counts = Counter(self._index.nodes[node_index].op_type for node_index in sorted(scope.nodes))
             most = [other for other, _ in counts.most_common()]
             near = list(dict.fromkeys([*closest(name, most, cutoff=0.6), *most]))
             shown = [f"{other} ({counts[other]})" for other in near]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import cache, cached_property
 
 from ..graph.module_paths import Module, join
@@ -22,8 +23,13 @@ class PathFinder:
         self._leaving = leaving
 
     @cached_property
-    def _steps(self) -> dict[str, list[str]]:
-        return {path: path.split(".") for path in self._modules}
+    def _by_last_step(self) -> dict[str, list[tuple[int, list[str]]]]:
+        """last step of a path -> the paths that end with it, each with its place in the model and its steps"""
+        table: dict[str, list[tuple[int, list[str]]]] = {}
+        for place, path in enumerate(self._modules):
+            steps = path.split(".")
+            table.setdefault(steps[-1], []).append((place, steps))
+        return table
 
     def matches(self, path: Path) -> list[str]:
         """The dotted paths that it matches: from the root, else as the end of a longer path (then only one, or a
@@ -67,8 +73,10 @@ class PathFinder:
         return 0
 
     def _fitting(self, steps: Sequence[str]) -> list[str]:
-        fits = cache(fnmatchcase)
-        return [path for path, own in self._steps.items() if _match(own, steps, fits)]
+        """The paths that match steps with globs, in the order of the model."""
+        fits, last = cache(fnmatchcase), re.compile(translate("*" if steps[-1] == "**" else steps[-1]))
+        ending = (each for step, paths in self._by_last_step.items() if last.match(step) for each in paths)
+        return [".".join(own) for _, own in sorted(each for each in ending if _match(each[1], steps, fits))]
 
 
 def _is_glob(step: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ..errors import SiteError
+from ..errors import ModelError, SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
 from ..graph.module_paths import enclosing
@@ -76,6 +76,11 @@ class SiteFinder(Context):
     def _resolver(self) -> Resolver:
         return Resolver(self)
 
+    @cached_property
+    def _fault(self) -> str | None:
+        """What is wrong with the graph: asked once for the model, however often places are looked for."""
+        return validity.fault(self.index)
+
     def find(self, selectors: Iterable[str], *, position: str = "after", consumers: Sequence[str] = ()) -> list[Site]:
         """The sites after, or before, what selectors name, each once.
 
@@ -104,7 +109,8 @@ class SiteFinder(Context):
         >>> site.tensor, site.shape, site.stride  # doctest: +SKIP
         ('/model.8/cv2/act/Mul_output_0', (1, 256, 20, 20), 32)
         """
-        validity.check(self.index)
+        if self._fault is not None:
+            raise ModelError(self._fault)
         choice = ConsumerChoice(consumers, self._resolver, self) if consumers else None
         sites: dict[tuple[str, frozenset[Consumer]], Site] = {}
         for selector in selectors:

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..errors import InsertionError, ParityFailed
 from ..feature_map import Array, numpy_dtype
-from ..insertion.activations import Activations, activations
 from ..insertion.removal import unchanged
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
@@ -23,14 +22,17 @@ from ..runtime.session import require, short_name, usable
 from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
 from ..userblocks.inserted import block_of, module_of, module_with
+from .arriving import Arriving, activations_of
 from .cases import Case, cases
 from .conditioning import Conditioning
 from .cutout import Cutout, cut_out, with_constants
+from .memory import MEMORY, Memory
 from .metrics import compare
 from .qdq_pair import PairCheck
 from .random_weights import draw_weights
 from .report import InsertionReport, Mode, Report, Row
 from .runners import Runner, compare_outputs, runners
+from .smaller import Comparable, comparable
 from .tolerance import TOLERANCES, comparison_dtype
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def verify(
     only: str | Sequence[str] | None = None,
     original: ModelSource | None = None,
     trust: str | Sequence[str] | Trust = (),
+    memory: int = MEMORY,
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
 
@@ -68,6 +71,8 @@ def verify(
         The model from before the insertions, to compare the rest with.
     trust:
         PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
+    memory:
+        How many GB it may take. A block that would take more is compared on a smaller map, and the report says so.
 
     Returns
     -------
@@ -94,6 +99,7 @@ def verify(
     if not isinstance(trust, Trust):
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
+    limit = Memory(checked("memory", memory, int, Argument(minimum=1, words="is a whole number of GB from 1 on")))
     model = ModelFile.load(model)
     folder = Path(images) if images is not None else None
     insertions = _chosen(model, only)
@@ -101,17 +107,18 @@ def verify(
     if folder is not None:
         image_paths(folder)  # a bad folder is an error even if the model turns out not to run
     versions = _versions()
-    cutouts = {insertion.id: _cut_out(model, insertion) for insertion in insertions}
-    arriving = _activations(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], folder)
+    blocks = {insertion.id: _comparable(model, insertion, limit, trust) for insertion in insertions}
+    arriving = activations_of(model, [each for each in blocks.values() if isinstance(each, Comparable)], folder, limit)
     reports = []
     with _one_thread():
         for insertion in tracked(insertions, "insertions"):
-            cutout = cutouts[insertion.id]
+            block = blocks[insertion.id]
             report = _empty_report(insertion, arriving.failure)
-            if isinstance(cutout, Cutout):
-                report = _compared(report, model, insertion, cutout, arriving, seeds, names, trust)
+            if isinstance(block, Comparable):
+                report = replace(report, size=arriving.note(block))
+                report = _compared(report, model, block, arriving, seeds, names, trust)
             else:
-                report = replace(report, failure=cutout)
+                report = replace(report, failure=block)
             reports.append(report)
     rest = unchanged(model, ModelFile.load(original) if original is not None else None)
     return Report(model.name, tuple(reports), rest, names, versions)
@@ -175,17 +182,17 @@ def _variant(
 def _compared(
     report: InsertionReport,
     model: ModelFile,
-    insertion: Insertion,
-    cutout: Cutout,
-    arriving: Activations,
+    block: Comparable,
+    arriving: Arriving,
     seeds: int,
     providers: Sequence[str],
     trust: Trust,
 ) -> InsertionReport:
     """The report filled in: every input goes through the PyTorch module once and then every way to run the block."""
+    insertion, cutout = block.insertion, block.cutout
     dtype = comparison_dtype(insertion)
-    pair = PairCheck(model, insertion) if insertion.qdq else None
-    variants = list(_variants(model, insertion, cutout, providers, trust))
+    pair = PairCheck(model, block.recorded) if block.recorded.qdq else None
+    variants = list(_variants(block.model, insertion, cutout, providers, trust))
     own = variants[0]
     # In half precision the model's own run may skip the rounding before the block, so that it gets another input.
     in_place = Runner(Row(provider="cpu", mode=Mode.IN_THE_MODEL, tolerance=TOLERANCES[dtype]))
@@ -200,12 +207,12 @@ def _compared(
 
     for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
         compare_all(case)
-    for image, tensors in arriving.images:
-        case = Case(f"the activation of {image}", tensors[cutout.input].astype(numpy_dtype(dtype)))
+    for image, given, output in arriving.at(block):
+        case = Case(f"the activation of {image}", given.astype(numpy_dtype(dtype)))
         expected = compare_all(case)
-        if dtype in ("float32", "float64"):
+        if output is not None and dtype in ("float32", "float64"):
             limits = replace(in_place.row.tolerance, slack=own.conditioning.slack(case.array, expected))
-            found = compare(tensors[cutout.output], expected, dtype, signal=case.array, tolerance=limits)
+            found = compare(output, expected, dtype, signal=case.array, tolerance=limits)
             in_place.record(case.name, found)
     ways = [*(runner for each in variants for runner in each.runners), *([pair.runner] if pair else []), in_place]
     return replace(
@@ -255,23 +262,12 @@ def _empty_report(insertion: Insertion, activation: str) -> InsertionReport:
     )
 
 
-def _cut_out(model: ModelFile, insertion: Insertion) -> Cutout | str:
-    """The block as a model of its own, or why it cannot be one."""
+def _comparable(model: ModelFile, insertion: Insertion, memory: Memory, trust: Trust) -> Comparable | str:
+    """The block as a model of its own, or why it cannot be one, or not within the memory."""
     try:
-        return cut_out(model, insertion)
+        return comparable(model, insertion, cut_out(model, insertion), memory, trust)
     except ParityFailed as error:
         return str(error)
-
-
-def _activations(model: ModelFile, cutouts: Sequence[Cutout], images: Path | None) -> Activations:
-    """What arrives at, and what leaves, each block when the model runs."""
-    wanted: dict[str, int] = {}
-    for cutout in cutouts:
-        kind = cutout.model.graph.input[0].type.tensor_type.elem_type
-        wanted |= {cutout.input: kind, cutout.output: kind}
-    if not wanted:
-        return Activations(failure="there is no whole block to run up to")
-    return activations(model, list(wanted.items()), images)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,12 @@ import onnx
 
 from ..blocks.block import Block
 from ..feature_map import Array
-from ..template import residual_gate, weight_folding
+from ..template import weight_folding
 from ..template.residual_gate import GATE_KEY
 from ..template.subgraph import Subgraph
-from ..template.template import Template
 from ..userblocks.inserted import block_of
 from .cutout import Cutout, constants, with_constants
+from .lowering import lowered
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
@@ -54,14 +53,14 @@ def draw_weights(insertion: Insertion, cutout: Cutout, model: ModelFile) -> Rand
     names = insertion.initializers or tuple(held)  # those of a Q/DQ pair may come after the template's own
     for keep_zeros in (False, True):
         weights, other = (_weights(block, insertion, seed, keep_zeros=keep_zeros) for seed in _SEEDS)
-        subgraph = _lowered(block, insertion, cutout, model, weights)
+        subgraph = lowered(block, insertion, cutout, model.opset, weights)
         written = _constants(subgraph)
         pairs = list(zip(names, written, strict=False))
         if len(written) == len(pairs) and all(_alike(held.get(name), constant) for name, constant in pairs):
             break
     else:
         return None
-    again = _constants(_lowered(block, insertion, cutout, model, other))
+    again = _constants(lowered(block, insertion, cutout, model.opset, other))
     arrays = {constant.name: onnx.numpy_helper.to_array(constant) for constant in written}
     # what does not change with the weights, an epsilon say, stays as it is in the file, and is compared
     changed = {
@@ -98,24 +97,6 @@ def _layer(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def _vector(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.asarray(rng.uniform(_SMALLEST, _LARGEST, shape) * np.resize([1.0, -1.0], shape))
-
-
-def _lowered(
-    block: Block, insertion: Insertion, cutout: Cutout, model: ModelFile, weights: Mapping[str, Array]
-) -> Subgraph:
-    template = Template(
-        insertion.feature,
-        opset=model.opset,
-        weight_scope=insertion.id,
-        target=insertion.target,
-        precision=insertion.precision,
-        weights=weights,
-        x=cutout.input,
-    )
-    output = block.emit(template, insertion.lowering)
-    if insertion.gate == "residual":
-        output = residual_gate.residual(template, output)
-    return template.export(output, ir_version=cutout.model.ir_version)
 
 
 def _constants(subgraph: Subgraph) -> list[onnx.TensorProto]:

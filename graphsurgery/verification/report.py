@@ -110,6 +110,8 @@ class InsertionReport:
     """Names of the inputs that were used."""
     activation: str = ""
     """Why the activation that really arrives was not checked; "" if it was."""
+    size: str = ""
+    """At which smaller size the block, or the activation, was compared, and why; "" for its own."""
     failure: str = ""
     """Why the block could not be compared at all; "" if it could."""
     rows: tuple[Row, ...] = ()
@@ -168,8 +170,8 @@ class Report:
         - "model", "passed", "providers": [name], "versions": {package: version}
         - "unchanged": {"passed": true, false or null, "sentence"}, about the rest of the model
         - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
-          "relative"}, "compared_with": {"what", "runtime", "dtype"}, "inputs": [name], "activation", "failure",
-          "rows"}]
+          "relative"}, "compared_with": {"what", "runtime", "dtype"}, "inputs": [name], "activation", "size",
+          "failure", "rows"}]
         - each of the "rows": {"provider", "mode", "gate_opened", "weights_drawn", "verdict", "tolerance",
           "comparisons", "worst": {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null,
           "worst_case", "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on":
@@ -218,6 +220,8 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
         lines += [f"  {provider}: {first}", *(f"    {text}" for text in more)]
     if any(row.worst for row in insertion.rows):
         lines.append(f"  {len(insertion.inputs)} inputs, each compared with {insertion.compared_with}")
+    if insertion.size:
+        lines.append(f"  {insertion.size}")
     if insertion.activation:
         lines.append(f"  the activation that really arrives here was not checked: {insertion.activation}")
     return lines

@@ -141,7 +141,7 @@ def _on_provider(cutout: Cutout, data: bytes, dtype: str, provider: str, optimis
     given, wanted = numpy_dtype(cutout.dtype), numpy_dtype(dtype)
     with runner.stopping():
         types = element_types(cutout.model)
-        ready = session(data, provider, optimise=optimise, threads=_THREADS, types=types, profiled=True)
+        ready = session(data, provider, optimise=optimise, threads=_THREADS, types=types, profiled=True, frugal=True)
 
         def run(array: Array) -> Array:
             output: Array = ready.run({cutout.input: array.astype(given, copy=False)})[0]
@@ -156,7 +156,7 @@ def _rounded(cutout: Cutout, dtype: str) -> Runner:
     half = numpy_dtype(dtype)
     with runner.stopping():
         rounded = rounded_after_every_node(cutout.model).SerializeToString()
-        ready = session(rounded, "cpu", optimise=False, threads=_THREADS)
+        ready = session(rounded, "cpu", optimise=False, threads=_THREADS, frugal=True)
         runner.run = lambda array: ready.run({cutout.input: array.astype(np.float32)})[0].astype(half)
     return runner
 

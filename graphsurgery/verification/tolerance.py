@@ -47,14 +47,17 @@ class Tolerance:
     slack: float = 0.0
     """Permitted on top everywhere, in the unit of the tensor (see conditioning.py)."""
 
-    def allowed(self, expected: Array, signal: Array | None = None) -> npt.NDArray[np.float64]:
+    def allowed(
+        self, expected: Array, signal: Array | None = None, peak: float | None = None
+    ) -> npt.NDArray[np.float64]:
         """The largest permitted error for each element of ``expected``, which is finite; the same shape.
 
         ``signal``: the block's input x, of the same shape (its elements that are not finite do not count); it counts
-        only where the tolerance weighs the input.
+        only where the tolerance weighs the input. ``peak``: the largest |expected| of the tensor that ``expected`` is
+        a part of; None where it is the whole.
         """
         size: npt.NDArray[np.float64] = np.abs(expected, dtype=np.float64)
-        peak = float(size.max(initial=0.0))
+        peak = float(size.max(initial=0.0)) if peak is None else peak
         if self.weighs_input and signal is not None:
             wide = np.abs(signal.astype(np.float64))
             np.maximum(size, wide, out=size, where=np.isfinite(wide))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphsurgery.verification.metrics import compare, ulps
-from graphsurgery.verification.tolerance import TOLERANCES
+from graphsurgery.verification.tolerance import TOLERANCES, Tolerance
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 each_dtype = pytest.mark.parametrize("dtype", list(DTYPES))
@@ -202,3 +202,50 @@ def test_the_input_is_weighed_beside_infinities_too() -> None:
     wide = TOLERANCES["float16"].weighing_input()
     assert compare(actual, expected, "float16", signal=x, tolerance=wide).passed
     assert not compare(actual, expected, "float16", signal=x / 10, tolerance=wide).passed
+
+
+def _pieces(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """An output and its reference that are compared in several pieces, the last of them short."""
+    expected = np.random.default_rng(1).standard_normal((1, 7, 90, 90)) * 3
+    noise = np.random.default_rng(2).standard_normal(expected.shape)
+    return (expected * (1 + 1e-6 * noise)).astype(DTYPES[dtype]), expected
+
+
+@each_dtype
+@pytest.mark.parametrize("where", ["everywhere", "in the sample", "nowhere"])
+def test_pieces_give_the_figures_of_the_whole(dtype: str, where: str) -> None:
+    actual, expected = _pieces(dtype)
+    if where != "everywhere":
+        expected = actual.astype(np.float64)
+    if where == "in the sample":  # from which the size of the errors is guessed: too large
+        expected.reshape(-1)[::64] *= 1 + 1e-3 * np.random.default_rng(3).random(expected.size // 64 + 1)
+    tolerance = TOLERANCES[dtype].weighing_input()
+    found = compare(actual, expected, dtype, signal=expected * 2, tolerance=tolerance)
+    error = np.abs(actual.astype(np.float64) - expected)
+    size = np.abs(expected)
+    shares = error / tolerance.allowed(expected, expected * 2)
+    assert found.max_abs == error.max()
+    assert found.p99_abs == np.sort(error, axis=None)[math.ceil(0.99 * error.size) - 1]
+    assert found.max_rel == (error / np.maximum(size, 1e-3 * size.max())).max()
+    assert found.max_ulps == ulps(actual, expected, dtype).max()
+    assert found.ratio == shares.max()
+    assert found.worst_index == np.unravel_index(shares.argmax(), shares.shape)
+    assert found.mean_abs == pytest.approx(error.mean(), rel=1e-13)
+    flat = actual.astype(np.float64).ravel(), expected.ravel()
+    assert found.cosine == pytest.approx(np.dot(*flat) / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1]), abs=1e-13)
+    assert found.elements == error.size
+
+
+def test_a_permitted_error_that_is_not_a_number_fails() -> None:
+    actual, expected = _pieces("float32")
+    expected = actual.astype(np.float64)
+    expected[0, 0, 0, 5] = actual[0, 0, 0, 5] = 0.0
+    with np.errstate(invalid="ignore"):
+        assert not compare(actual, expected, "float32", tolerance=Tolerance(0.0, 1e-5)).passed
+
+
+def test_tensors_of_zeros_have_the_same_direction_and_one_has_none() -> None:
+    zeros = np.zeros((1, 1, 2, 2))
+    assert compare(zeros.astype(np.float32), zeros, "float32").cosine == 1.0
+    assert compare(zeros.astype(np.float32), zeros + 1.0, "float32").cosine == 0.0
+    assert compare((zeros + 1.0).astype(np.float32), zeros, "float32").cosine == 0.0
