@@ -5,7 +5,7 @@ right.
 >>> model = gsx.insert("yolov8n.onnx", "simam", after="/model.8")   # doctest: +SKIP
 >>> model.save("yolov8n-simam.onnx")                                # doctest: +SKIP
 
-Importing the package imports nothing of it but its errors: each public name is loaded when it is first used.
+Importing the package imports nothing of it: each public name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import importlib as _importlib
 import os as _os
 import sys as _sys
 import types as _types
-import typing as _typing
 
-from . import errors
 from ._version import __version__
-from .errors import GraphSurgeryError, GraphSurgeryWarning
 
-if _typing.TYPE_CHECKING:
+TYPE_CHECKING = False  # as in typing, which takes 3 ms in which nothing catches signals yet
+if TYPE_CHECKING:
+    from . import errors
     from .api import Insertion, ModelFile, Sites, insert, remove, sites
     from .bench import BenchReport, bench
     from .blocks import SATURATED, Array, Block, Setting, Variable
     from .cards import Card, block, blocks
     from .diff import Difference, diff
+    from .errors import GraphSurgeryError, GraphSurgeryWarning
     from .feature_map import FeatureMap
     from .outline import Info, Outline, info, outline
     from .recipe import Recipe, apply
@@ -35,6 +35,7 @@ if _typing.TYPE_CHECKING:
     from .template import Template
     from .tensorrt import Finding, TensorRTReport, check
     from .verification import Report, verify
+del TYPE_CHECKING
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
 __all__ += ["Sites", "check", "insert", "remove", "sites", "verify"]
@@ -49,6 +50,7 @@ _HOMES = {
     "blocks": "SATURATED Array Block Setting Variable",
     "cards": "Card block blocks",
     "diff": "Difference diff",
+    "errors": "GraphSurgeryError GraphSurgeryWarning",
     "feature_map": "FeatureMap",
     "outline": "Info Outline info outline",
     "recipe": "Recipe apply",
@@ -77,8 +79,8 @@ class _PublicName:
         if package is None:
             return self
         if self._name not in vars(package):
-            value = getattr(_importlib.import_module(f"{__name__}.{self._home}"), self._name)
-            vars(package)[self._name] = value
+            home = _importlib.import_module(f"{__name__}.{self._home}")
+            vars(package)[self._name] = getattr(home, self._name, home)
         return vars(package)[self._name]
 
     def __set__(self, package: _types.ModuleType, value: object) -> None:
@@ -96,7 +98,7 @@ class _Package(_types.ModuleType):
         return sorted({*vars(self), *__all__})
 
 
-for _home, _names in _HOMES.items():
+for _home, _names in (*_HOMES.items(), ("errors", "errors")):  # the last one: the module itself
     for _name in _names.split():
         globals().pop(_name, None)  # of before a reload
         setattr(_Package, _name, _PublicName(_name, _home))

@@ -22,7 +22,7 @@ ORDER = [
     *("sweep", "bench", "outline", "diff", "tensorrt", "torch", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),
-    *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "_version"),
+    *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "process", "_version"),
 ]
 """folders and files of graphsurgery/ from the top down: each imports only what stands after it"""
 AT_THE_ROOT = 12
@@ -30,6 +30,7 @@ AT_THE_ROOT = 12
 HEAVY = {"torch", "onnxruntime", "tensorrt"}
 """packages that are imported inside of functions, by the code that needs them; in cli/ anything may be, for start-up"""
 INSIDE = {
+    "graphsurgery.__main__": {"graphsurgery.cli.main": "signals are caught before anything else is loaded"},
     "graphsurgery.api": {
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
         "graphsurgery.weights": "the readers take 15 ms, for who gives a file",

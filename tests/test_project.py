@@ -35,6 +35,7 @@ def test_version_is_the_installed_one() -> None:
 def test_console_script_is_a_function() -> None:
     (script,) = metadata.entry_points(group="console_scripts", name="graphsurgery")
     assert callable(script.load())
+    assert PROJECT["project"]["scripts"] == {"graphsurgery": "graphsurgery.__main__:main"}
 
 
 def test_catalogue_is_an_entry_point() -> None:

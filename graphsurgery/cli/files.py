@@ -10,10 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ..errors import ModelError, OutputError, RequestError
+from .output import STOPPED_READING
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
+    from ..modelfile.target import Target
 
 _STDIN, _STDOUT = 0, 1
 DASH = "-"
@@ -53,18 +57,17 @@ def named(argument: str | None, reader: str) -> str:
     return argument
 
 
-def side_target(output: str, inputs: Sequence[str | None], what: str, *, force: bool) -> Path:
+def side_target(output: str, inputs: Sequence[str | None], what: str, *, force: bool) -> Target:
     """Where something that is no model goes, ``what`` it is: a picture, say. OutputError if it must not go there.
 
     ``inputs`` are the MODEL arguments, which must not be replaced by it.
     """
-    from ..modelfile.saving import check_target
+    from ..modelfile.target import check_target
 
     path = Path(output)
     if any(_is_input(each, path) for each in inputs):
         raise OutputError(f"{output} is the model itself; give the {what} another name")
-    check_target(path, force=force)
-    return path
+    return check_target(path, force=force, watched=True)
 
 
 def _check_standard_input() -> None:
@@ -81,11 +84,15 @@ def _check_standard_input() -> None:
 class Destination:
     """Where a result goes."""
 
-    path: Path | None
+    target: Target | None
     """None: standard output"""
-    force: bool
     dry: bool = False
     """whether nothing is written"""
+
+    @property
+    def path(self) -> Path | None:
+        """The file, as it was given; None: standard output."""
+        return None if self.target is None else self.target.path
 
     @property
     def is_standard_output(self) -> bool:
@@ -109,20 +116,23 @@ class Destination:
         from ..modelfile.model import ModelFile
         from ..modelfile.saving import staged, write_stream
 
-        if self.path is None or self.dry:
+        if self.target is None or self.dry:
             if check:
                 check(model)
             if self.dry:
                 return
             if sys.stdout is not None:
                 sys.stdout.flush()
-            write_stream(model, _STDOUT)
+            try:
+                write_stream(model, _STDOUT)
+            except BrokenPipeError:
+                raise typer.Exit(STOPPED_READING) from None
             return
-        with staged(model, self.path, force=self.force) as temporary:
+        with staged(model, self.target) as temporary:
             if check:
                 # where the model came from: copies of external data have not got their names yet
                 written = ModelFile.load(temporary, folder=model.folder)
-                written.name = self.path.name
+                written.name = self.target.path.name
                 check(written)
 
 
@@ -144,20 +154,19 @@ class Output:
         if self.in_place:
             return replace(_in_place(argument, output), dry=self.dry_run)
         if self.dry_run and (output is None or output == DASH):
-            return Destination(None, self.force, dry=True)
+            return Destination(None, dry=True)
         if output is None and not is_standard(argument):
             message = "say where the result goes: -o FILE, or --in-place to replace the model"
             raise OutputError(message, option="output")
         if output is None or output == DASH:
             _check_standard_output(argument, asked=output == DASH)
-            return Destination(None, self.force)
-        from ..modelfile.saving import check_target
+            return Destination(None)
+        from ..modelfile.target import check_target
 
         path = Path(output)
         if _is_input(argument, path):
             raise OutputError(f"{output} is the model itself; use --in-place to replace it", option="output")
-        check_target(path, force=self.force)
-        return Destination(path, self.force, self.dry_run)
+        return Destination(check_target(path, force=self.force, watched=True), self.dry_run)
 
 
 def _in_place(argument: str | None, output: str | None) -> Destination:
@@ -165,15 +174,14 @@ def _in_place(argument: str | None, output: str | None) -> Destination:
         raise OutputError("standard input cannot be replaced in place; give -o FILE")
     if output is not None and (output == DASH or not _is_input(argument, Path(output))):
         raise OutputError("give -o FILE or --in-place, not both")
-    from ..modelfile.saving import check_target
+    from ..modelfile.target import check_target
 
-    check_target(Path(argument), force=True)
-    return Destination(Path(argument), force=True)
+    return Destination(check_target(Path(argument), force=True, watched=True))
 
 
 def _is_input(argument: str | None, path: Path) -> bool:
     """Whether a path is the input model, links followed."""
-    from ..modelfile.saving import same_file
+    from ..modelfile.target import same_file
 
     if argument is not None and argument != DASH:
         return same_file(Path(argument), path)

@@ -1,7 +1,7 @@
 """The command line: one file a command, thin over the API. This file puts them together and turns errors into text.
 
 Exit codes: 0 done; 1 a check failed; 2 the request is wrong; 3 this machine lacks something that was asked for;
-130 interrupted; 141 whoever read the output stopped reading; 143 terminated.
+130 interrupted; 141 whoever read the output stopped reading; 129, 131, 143 ended by another signal (see process/).
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import contextlib
 import importlib
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +35,6 @@ from .output import STOPPED_READING, Printer, silence
 _COMPLETION = "_GRAPHSURGERY_COMPLETE"
 """set by the shell that asks for completions"""
 _INTERRUPTED = 128 + 2
-_TERMINATED = 128 + 15
 
 _COMMANDS = ("insert", "remove", "sites", "info", "blocks", "verify", "bench", "apply", "diff", "tensorrt")
 """each is a function in the file of its name"""
@@ -119,8 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name from a model must not end the program on an ASCII terminal
             stream.reconfigure(errors="backslashreplace")
-    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
-        signal.signal(signal.SIGTERM, _terminated)
     words = sys.argv[1:] if arguments is None else list(arguments)
     Printer.last, Printer.flags = None, {}
     try:
@@ -186,7 +181,3 @@ def _say(text: str) -> None:
             print(f"graphsurgery: {text}", file=sys.stderr)
         except OSError:
             silence(sys.stderr)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(_TERMINATED)  # an exception, so that temporary files are cleaned up

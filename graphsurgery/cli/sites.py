@@ -13,6 +13,7 @@ from .files import DASH, open_model, side_target
 from .output import Printer, counted
 
 if TYPE_CHECKING:
+    from ..modelfile.target import Target
     from ..outline.outline import Outline
     from ..outline.rows import Row
     from ..selection.sites import Site, SiteFinder
@@ -72,7 +73,7 @@ def sites(
         printer.note(f"warning: {wrong}; nothing can be inserted")
     outline = Outline(finder)
     if target is not None:
-        _draw(outline, target, force=force)
+        _draw(outline, target)
     usual = _DEPTH if outline.is_empty else 1
     most = None if every else depth or (None if printer.as_json else usual)
     if selector is not None:
@@ -195,7 +196,7 @@ def _levels(found: Sequence[Site]) -> list[int]:
 # ---------------------------------------------------------------------- pictures
 
 
-def _picture_target(picture: str, model: str | None, force: bool) -> Path:
+def _picture_target(picture: str, model: str | None, force: bool) -> Target:
     """The file of a picture. RequestError or OutputError, before any work, if it must not be written."""
     path = Path(picture)
     if path.suffix.lower() not in _SUFFIXES:
@@ -203,8 +204,8 @@ def _picture_target(picture: str, model: str | None, force: bool) -> Path:
     return side_target(picture, [model], "picture", force=force)
 
 
-def _draw(outline: Outline, target: Path, *, force: bool) -> None:
+def _draw(outline: Outline, target: Target) -> None:
     from ..modelfile.saving import write_whole
 
-    written = outline.as_html() if target.suffix.lower() == ".html" else outline.as_svg()
-    write_whole(target, written.encode(), force=force)
+    written = outline.as_html() if target.path.suffix.lower() == ".html" else outline.as_svg()
+    write_whole(target, written.encode())

@@ -72,7 +72,7 @@ def _target(output: str | None, inputs: Sequence[str], *, force: bool) -> Path |
         return None
     if output == DASH:
         raise OutputError("an engine is not written to standard output; give -o FILE")
-    return side_target(output, inputs, "engine", force=force)
+    return side_target(output, inputs, "engine", force=force).path
 
 
 def _line(model: str, precision: str | None, shapes: list[str]) -> str:

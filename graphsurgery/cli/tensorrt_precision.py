@@ -42,7 +42,7 @@ def precision(
     types = inserted_types(opened)
     text = node_list(types, format) if format is not None else ""
     if target is not None and not dry_run:
-        write_whole(target, text.encode(), force=force)
+        write_whole(target, text.encode())
     printer.json({"model": opened.name, "nodes": [vars(each) for each in types], "list": text or None})
     if format is None:
         marks = {True: "keep float32", False: ""}

@@ -11,12 +11,36 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import ModelError
 
 _CHUNK = 1 << 20
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+
+
+class Stamp(NamedTuple):
+    """What tells whether a file is the one that it was, with the content that it had."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    """nanoseconds, as ``changed``, which is harder to set back"""
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp of a file whose status is known."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    @classmethod
+    def at(cls, path: Path) -> Stamp | None:
+        """The stamp of what is at ``path``, links followed; None if nothing is. OSError if that cannot be told."""
+        try:
+            return cls.of(os.stat(path))
+        except FileNotFoundError:
+            return None
 
 
 class Source(Protocol):
@@ -52,26 +76,38 @@ class FileSource:
 
     A copy is the source itself. A pickle holds the path and what the file is known by, or the bytes where the path
     does not lead to this file (any more).
+
+    Attributes
+    ----------
+    path:
+        Where the file is, links followed; None if it was given as an open descriptor.
+    at_path:
+        The file that belongs there: this one, until a result of it takes its place.
     """
 
-    def __init__(self, descriptor: int, name: str, stamp: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, descriptor: int, name: str, stamp: tuple[int, int] | None = None, *, path: Path | None = None
+    ) -> None:
         self._descriptor = descriptor
         self.name = name
-        self._stamp = stamp or _stamp(os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        self._stamp = stamp or _stamp(status)
         self.size = self._stamp[0]
+        self.path = path
+        self.at_path = Stamp.of(status)
 
     @classmethod
     def open(cls, path: Path) -> Source:
         """Open ``path``. What is not a regular file (a pipe, say) is read into memory. OSError if it cannot be read."""
         descriptor = os.open(path, _READ)
-        return cls.adopt(descriptor, str(path))
+        return cls.adopt(descriptor, str(path), path=Path(os.path.realpath(path)))
 
     @classmethod
-    def adopt(cls, descriptor: int, name: str) -> Source:
+    def adopt(cls, descriptor: int, name: str, *, path: Path | None = None) -> Source:
         """Take over an open descriptor: a regular file at its beginning by reference, anything else into memory."""
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISREG(mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == 0:
-            return cls(descriptor, name)
+            return cls(descriptor, name, path=path)
         if stat.S_ISDIR(mode):
             os.close(descriptor)
             raise IsADirectoryError(errno.EISDIR, "is a directory", name)
@@ -90,7 +126,7 @@ class FileSource:
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[object, ...]]:
-        self._check_unchanged()
+        self.check_unchanged()
         try:
             path = os.path.abspath(self.name)
             if os.path.samestat(os.stat(path), os.fstat(self._descriptor)):
@@ -99,17 +135,23 @@ class FileSource:
             pass  # no such file: the name is of no path, or the file was moved or deleted
         return BytesSource, (self.read(0, self.size),)
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self) -> None:
         """ModelError if the file was written to since it was opened."""
         if _stamp(os.fstat(self._descriptor)) != self._stamp:
             raise ModelError(f"{self.name} was changed by another program while it was in use; start again")
 
+    def has_become(self, path: Path) -> None:
+        """Take note that a result has replaced the file, if ``path`` is that of the file."""
+        now = Stamp.at(path)
+        if self.path == path and now is not None:
+            self.at_path = now
+
     def read(self, start: int, end: int) -> bytes:
-        self._check_unchanged()
+        self.check_unchanged()
         return b"".join(self._chunks(start, end))
 
     def copy(self, start: int, end: int, descriptor: int) -> None:
-        self._check_unchanged()
+        self.check_unchanged()
         for chunk in self._chunks(self._copy_in_kernel(start, end, descriptor), end):
             write_all(descriptor, memoryview(chunk))
 
@@ -146,10 +188,10 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 def _reopen(path: str, stamp: tuple[int, int]) -> FileSource:
     """The source of a pickle. ModelError if its file is not there, or is not as it was."""
     try:
-        source = FileSource(os.open(path, _READ), path, stamp)
+        source = FileSource(os.open(path, _READ), path, stamp, path=Path(os.path.realpath(path)))
     except OSError as error:
         raise ModelError(f"{path} cannot be opened again: {error.strerror}") from None
-    source._check_unchanged()
+    source.check_unchanged()
     return source
 
 

@@ -21,6 +21,7 @@ import onnx
 
 from ..errors import CannotRun, MissingProvider, NoKernel, concerning
 from ..feature_map import Array
+from ..process import leftovers
 from .placement import Kernel, kernels
 from .providers import (
     NVIDIA,
@@ -110,6 +111,7 @@ class Session:
         if self._profile is not None:
             with self._profile:
                 self.executed = kernels(Path(self._inner.end_profiling()).read_text(encoding="utf-8"))
+            leftovers.forget(self._profile.name)
             self._profile = None
 
 
@@ -152,6 +154,7 @@ def session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     profile = TemporaryDirectory(prefix="graphsurgery-", ignore_cleanup_errors=True) if profiled else None
     if profile is not None:
+        leftovers.register(profile.name, content=True)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(profile.name, "run"))
     source = str(model) if isinstance(model, Path) else model

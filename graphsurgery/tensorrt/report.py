@@ -13,6 +13,7 @@ import numpy as np
 from ..feature_map import Array
 from ..messages import attributes
 from ..modelfile.model import ModelFile
+from ..modelfile.saving import write_whole
 from ..runtime.session import session
 from ..runtime.timing import Difference, Times, in_turns
 from .commands import PRECISIONS
@@ -146,7 +147,7 @@ def build_and_compare(
     have = tools()
     built = [(each, build(have, each, precision, shapes)) for each in (path, *([baseline] if baseline else []))]
     if engine is not None:
-        engine.write_bytes(built[0][1])
+        write_whole(engine, memoryview(built[0][1]), force=True)
     engines = [Engine(have, serialised) for _, serialised in built]
     feeds = random_feeds(model, shapes)
     for each in engines:

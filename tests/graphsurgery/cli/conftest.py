@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +83,9 @@ def command(folder: Path) -> Run:
 
 
 @pytest.fixture
-def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Run]:
+def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
     """Run the command line in this process, in `folder`, with nothing on standard input: faster than `command`."""
     monkeypatch.chdir(folder)
-    before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments: str | Path) -> Ended:
         capfdbinary.readouterr()
@@ -95,8 +93,7 @@ def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.Captu
         captured = capfdbinary.readouterr()
         return Ended(code, captured.out, PROGRESS.sub("", captured.err.decode()))
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 @pytest.fixture

@@ -341,6 +341,39 @@ def test_a_stopped_run_leaves_nothing_behind(
         assert (ended.code, ended.out, ended.err) == (130, b"", "")
 
 
+@pytest.mark.parametrize(
+    ("where", "there", "words"),
+    [
+        (("--in-place",), True, "detector.onnx was changed while this was at work on it"),
+        (("-o", "out.onnx", "--force"), True, "out.onnx was changed while this was at work on it"),
+        (("-o", "out.onnx", "--force"), False, "out.onnx was changed while this was at work on it"),
+        (("-o", "out.onnx"), False, "out.onnx exists already: another program made it while this was at work"),
+    ],
+    ids=["in place", "forced", "forced, new", "new"],
+)
+def test_another_run_writes_the_same_file(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, where: tuple[str, ...], there: bool, words: str
+) -> None:
+    """It comes first; this run is told, and what the other one inserted stays."""
+    from graphsurgery.modelfile.replacing import Replacement
+
+    path = folder / ("detector.onnx" if "--in-place" in where else "out.onnx")
+    other = gsx.insert(folder / "detector.onnx", "se", after="/model.4")
+    if there and not path.exists():
+        path.write_bytes(b"old")
+    commit = Replacement.commit
+
+    def late(self: Replacement, *arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(Replacement, "commit", commit)
+        other.save(path, force=True)
+        commit(self, *arguments, **options)
+
+    monkeypatch.setattr(Replacement, "commit", late)
+    assert words in cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", "--no-verify", *where).sentence(2)
+    assert path.read_bytes() == other.to_bytes()
+    assert sorted(os.listdir(folder)) == sorted({"detector.onnx", path.name})
+
+
 def test_copies_of_the_model_can_be_chained(cli: Any, folder: Path) -> None:
     shutil.copy(folder / "detector.onnx", folder / "work.onnx")
     for module in ("simam", "se", "nam"):

@@ -216,7 +216,7 @@ def test_a_stream_gets_the_same_bytes(edited: ModelFile, tmp_path: Path) -> None
 def test_a_reader_that_goes_away(edited: ModelFile) -> None:
     read, write = os.pipe()
     os.close(read)
-    with pytest.raises(OutputError, match="stopped reading"):
+    with pytest.raises(BrokenPipeError):
         saving.write_stream(edited, write)
     os.close(write)
 

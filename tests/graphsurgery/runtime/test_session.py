@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphsurgery.errors import CannotRun, GraphSurgeryError, MissingDependency, MissingProvider, NoKernel, RequestError
+from graphsurgery.process import leftovers
 from graphsurgery.runtime.providers import preload
 from graphsurgery.runtime.session import available_providers, require, session, short_name, usable
 
@@ -250,8 +251,11 @@ def test_what_a_provider_logs_when_it_does_not_start_is_not_shown(
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_a_bound_model_runs_again_and_again(kind: Any) -> None:
+    before = set(leftovers._registered)
     ready = session(one_node(helper.np_dtype_to_tensor_dtype(np.dtype(kind))).SerializeToString(), profiled=True)
+    assert len(set(leftovers._registered) - before) == 1  # the folder of the profile
     run = ready.bound({"x": np.ones((2, 3), kind)})
+    assert set(leftovers._registered) == before
     assert [kernel.provider for kernel in ready.executed] == ["cpu"]
     for _ in range(3):
         run()
