@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from .process import signals
+
+_NEW_OBJECTS = 50_000
+"""Python looks for circular garbage whenever it has made so many more objects than it freed. By default these are 700,
+so that it looks through what a command imports a hundred times, and finds nothing."""
 
 
 def main() -> int:
     """Run the command line with the arguments of the process; returns the exit code."""
     signals.install()
+    gc.set_threshold(_NEW_OBJECTS)
     from .cli.main import main as command_line
 
     return command_line()
