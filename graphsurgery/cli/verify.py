@@ -18,6 +18,7 @@ def verify(
     images: str | None = None,
     seeds: Annotated[int, Argument(minimum=1)] = 3,
     original: str | None = None,
+    ignore_rest: bool = False,
     trust: list[str] | None = None,
     verbose: bool = False,
     printer: Printer,
@@ -25,8 +26,8 @@ def verify(
     """Compare every inserted block with its PyTorch module.
 
     Each is cut out as it stands in the file; one that came from an ONNX file is compared with that. Ends with 1 if one
-    of them does not agree, or if the rest of the model is not what it was; with 3 if torch, onnxruntime or a provider
-    that was asked for is missing.
+    of them does not agree, is not connected as it was inserted, or if the rest of the model is not what it was; with 3
+    if torch, onnxruntime or a provider that was asked for is missing.
 
     \b
     graphsurgery verify yolov8n-simam.onnx --providers cpu,cuda --original yolov8n.onnx
@@ -37,6 +38,8 @@ def verify(
         Random inputs for each magnitude.
     original: FILE
         The model before the insertions, to compare the rest with.
+    ignore_rest:
+        Judge the blocks alone: an optimiser rewrote the rest of the model, say.
     trust: PKG.MOD:CLASS
         A PyTorch module of your own that may be imported to compare with. May be repeated.
     """
@@ -47,7 +50,15 @@ def verify(
     names, opened = provider_list(providers), open_model(model)
     before = Path(original) if original is not None else None
     with aside():
-        report = compare(opened, providers=names, images=images, seeds=seeds, original=before, trust=trust or ())
+        report = compare(
+            opened,
+            providers=names,
+            images=images,
+            seeds=seeds,
+            original=before,
+            ignore_rest=ignore_rest,
+            trust=trust or (),
+        )
     failed = None
     try:
         report.require()

@@ -214,7 +214,9 @@ def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
             return Unchanged(True, "without the insertions it is the original, byte for byte")
         return Unchanged(False, f"without the insertions it is not {original.name}")
     if insertions and bare.digest() != insertions[0].original:
-        return Unchanged(False, "without the insertions its structure is not the one that they were put into")
+        return Unchanged(
+            False, "without the insertions it is not the original any more: another tool, an optimiser say, changed it"
+        )
     return Unchanged(
         True, "without the insertions its structure is the original's (give the original to compare the weights too)"
     )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InsertionError, ParityFailed
+from ..errors import InsertionError, ParityFailed, RequestError, option
 from ..feature_map import Array, numpy_dtype
+from ..graph.index import GraphIndex
 from ..insertion.activations import Activations, activations
 from ..insertion.removal import unchanged
 from ..messages import closest, tracked
@@ -25,6 +26,7 @@ from ..userblocks import Trust
 from ..userblocks.inserted import block_of, module_of, module_with
 from .cases import Case, cases
 from .conditioning import Conditioning
+from .connection import Connection, Connections
 from .cutout import Cutout, cut_out, with_constants
 from .metrics import compare
 from .qdq_pair import PairCheck
@@ -48,6 +50,7 @@ def verify(
     seeds: int = 3,
     only: str | Sequence[str] | None = None,
     original: ModelSource | None = None,
+    ignore_rest: bool = False,
     trust: str | Sequence[str] | Trust = (),
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
@@ -66,6 +69,9 @@ def verify(
         The ids of the insertions to compare. None: all of them.
     original:
         The model from before the insertions, to compare the rest with.
+    ignore_rest:
+        Whether the report may pass although the rest of the model is not what the insertions were put into, because an
+        optimiser rewrote it, say.
     trust:
         PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
 
@@ -78,7 +84,9 @@ def verify(
     Raises
     ------
     InsertionError
-        If nothing was inserted.
+        If nothing was inserted, or the records of what was are lost.
+    RequestError
+        If an argument has no such value, or ``original`` comes with ``ignore_rest``.
     MissingDependency, MissingProvider
         Without torch, onnxruntime, or a provider that was asked for.
 
@@ -91,6 +99,8 @@ def verify(
     images = checked("images", images, str | None, Argument(words="is the name of a folder"))
     seeds = checked("seeds", seeds, int, Argument(minimum=1))
     only = checked("only", only, Selectors | None, Argument(words="is the id of an insertion or a list of them"))
+    if ignore_rest and original is not None:
+        raise RequestError(f"{option('original')} is to compare the rest of the model with: drop {option('ignore_rest')}")
     if not isinstance(trust, Trust):
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
@@ -103,18 +113,19 @@ def verify(
     versions = _versions()
     cutouts = {insertion.id: _cut_out(model, insertion) for insertion in insertions}
     arriving = _activations(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], folder)
+    connections = Connections(GraphIndex(model))
     reports = []
     with _one_thread():
         for insertion in tracked(insertions, "insertions"):
             cutout = cutouts[insertion.id]
-            report = _empty_report(insertion, arriving.failure)
+            report = _empty_report(insertion, connections.check(insertion), arriving.failure)
             if isinstance(cutout, Cutout):
                 report = _compared(report, model, insertion, cutout, arriving, seeds, names, trust)
             else:
                 report = replace(report, failure=cutout)
             reports.append(report)
     rest = unchanged(model, ModelFile.load(original) if original is not None else None)
-    return Report(model.name, tuple(reports), rest, names, versions)
+    return Report(model.name, tuple(reports), rest, names, versions, ignore_rest)
 
 
 @dataclass(frozen=True)
@@ -241,7 +252,7 @@ def _providers(asked: Sequence[str] | None) -> tuple[str, ...]:
     return names or _providers(None)
 
 
-def _empty_report(insertion: Insertion, activation: str) -> InsertionReport:
+def _empty_report(insertion: Insertion, connected: Connection, activation: str) -> InsertionReport:
     site = insertion.site
     return InsertionReport(
         id=insertion.id,
@@ -251,6 +262,7 @@ def _empty_report(insertion: Insertion, activation: str) -> InsertionReport:
         shape=tuple(site.shape),
         dtype=site.dtype,
         tolerance=TOLERANCES[comparison_dtype(insertion)],
+        connected=connected,
         activation=activation,
     )
 
