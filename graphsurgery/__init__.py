@@ -28,7 +28,7 @@ if _typing.TYPE_CHECKING:
     from .diff import Difference, diff
     from .feature_map import FeatureMap
     from .outline import Info, Outline, info, outline
-    from .recipe import Recipe, apply
+    from .recipe import Recipe, adopt, apply
     from .recognition import Op, Part, Pattern, Value
     from .request import Request
     from .selection import Site
@@ -37,7 +37,7 @@ if _typing.TYPE_CHECKING:
     from .verification import Report, verify
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
-__all__ += ["Sites", "check", "insert", "remove", "sites", "verify"]
+__all__ += ["Sites", "adopt", "check", "insert", "remove", "sites", "verify"]
 __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "block", "blocks"]
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
@@ -51,7 +51,7 @@ _HOMES = {
     "diff": "Difference diff",
     "feature_map": "FeatureMap",
     "outline": "Info Outline info outline",
-    "recipe": "Recipe apply",
+    "recipe": "Recipe adopt apply",
     "recognition": "Op Part Pattern Value",
     "request": "Request",
     "selection": "Site",

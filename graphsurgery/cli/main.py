@@ -39,7 +39,7 @@ _COMPLETION = "_GRAPHSURGERY_COMPLETE"
 _INTERRUPTED = 128 + 2
 _TERMINATED = 128 + 15
 
-_COMMANDS = ("insert", "remove", "sites", "info", "blocks", "verify", "bench", "apply", "diff", "tensorrt")
+_COMMANDS = ("insert", "remove", "sites", "info", "blocks", "verify", "bench", "apply", "adopt", "diff", "tensorrt")
 """each is a function in the file of its name"""
 
 

@@ -6,7 +6,7 @@ as the insertion gives; a constant goes with them only if nothing else reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import InsertionError
@@ -41,7 +41,17 @@ class Ownership:
 
     def find(self, insertion: Insertion) -> Owned:
         """The block of a record. InsertionError, with the reason, where it is no block of its own any more."""
-        index, nodes = self._index, self._nodes(insertion)
+        nodes = self._nodes(insertion)
+        sources, outputs = self.boundary(nodes)
+        if len(sources) != 1:
+            raise _joined(insertion, f"it reads {_quoted(sources)} where a block reads one tensor")
+        if len(outputs) != 1:
+            raise _joined(insertion, f"it gives {_quoted(outputs)} where a block gives one tensor")
+        return Owned(nodes, sources[0], outputs[0])
+
+    def boundary(self, nodes: frozenset[int]) -> tuple[list[str], list[str]]:
+        """The tensors, constants apart, that enter some nodes, and those that leave them."""
+        index = self._index
         produced = {name for node_index in nodes for name in index.nodes[node_index].output if name}
         read = {name for node_index in nodes for name in index.reads(node_index)}
         sources = sorted(name for name in read - produced if not self._is_constant(name))
@@ -49,11 +59,11 @@ class Ownership:
         outputs = [name for name in variable if name in index.outputs or self._leaves(nodes, name)]
         if not outputs:  # a block that nothing reads: its last tensor
             outputs = [name for name in variable if name not in index.consumers]
-        if len(sources) != 1:
-            raise _joined(insertion, f"it reads {_quoted(sources)} where a block reads one tensor")
-        if len(outputs) != 1:
-            raise _joined(insertion, f"it gives {_quoted(outputs)} where a block gives one tensor")
-        return Owned(nodes, sources[0], outputs[0])
+        return sources, outputs
+
+    def scopes(self) -> Iterator[tuple[str, frozenset[int]]]:
+        """The scopes in the names of nodes, with the nodes right in them."""
+        return ((scope, frozenset(nodes)) for scope, nodes in self._in_scope.items())
 
     def _nodes(self, insertion: Insertion) -> frozenset[int]:
         """The nodes that the record names, and that are a block's."""

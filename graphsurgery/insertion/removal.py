@@ -53,10 +53,11 @@ def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
             candidates = closest(name, insertions) or tuple(insertions)
             raise InsertionError(f"the model has no insertion {name!r}; {known}", option="ids", candidates=candidates)
     chosen = [insertions[name] for name in ids] if ids is not None else list(insertions.values())
-    return _without(model, chosen, list(insertions.values())) if chosen else model
+    return without(model, chosen, list(insertions.values())) if chosen else model
 
 
-def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
+def without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
+    """A model without the chosen ones of its insertions. InsertionError where one cannot be taken out."""
     index, graph = GraphIndex(model), model.structure.graph
     ownership = Ownership(index)
     blocks = {insertion.id: ownership.find(insertion) for insertion in chosen}
@@ -81,8 +82,8 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
     others = [other for other in every if KEY + other.id not in edit.metadata]
     declared = {name for insertion in every for name in insertion.value_info}
     after = _records_after(others, names, declared)
-    behind = {index.nodes[n].name: each.site.consumers for each in chosen for n in blocks[each.id].nodes}
-    after = [_with_consumers(record, behind) for record in _with_constants(after, index, chosen, removed)]
+    gone_nodes = {name: each for each in chosen for name in each.nodes}
+    after = [_with_consumers(record, gone_nodes) for record in _with_constants(after, index, chosen, removed)]
     for other, renamed in zip(others, after, strict=True):
         declared.difference_update(renamed.value_info)
         if renamed != other:
@@ -144,24 +145,26 @@ def _with_constants(
     return result
 
 
-def _with_consumers(record: Insertion, behind: Mapping[str, Sequence[str]]) -> Insertion:
-    """A record in which nodes that are gone, where they read the block, are replaced by what stood behind them."""
+def _with_consumers(record: Insertion, removed: Mapping[str, Insertion]) -> Insertion:
+    """A record in which nodes that are gone, where they read the block, are replaced by what stood behind them.
+
+    ``removed``: name of a node that is gone -> its insertion.
+    """
     site = record.site
-    consumers, others = (_outlasting(names, behind) for names in (site.consumers, site.others))
+    consumers, others = (_outlasting(names, removed) for names in (site.consumers, site.others))
     return replace(record, site=replace(site, consumers=consumers, others=others))
 
 
-def _outlasting(readers: tuple[str, ...], behind: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    if behind.keys().isdisjoint(readers):
-        return readers
+def _outlasting(readers: tuple[str, ...], removed: Mapping[str, Insertion]) -> tuple[str, ...]:
     found, seen, pending = list[str](), set[str](), list(reversed(readers))
     while pending:
         reader = pending.pop()
-        if reader not in behind:
+        insertion = removed.get(reader)
+        if insertion is None:
             found.append(reader)
-        elif reader not in seen:
-            pending += reversed(behind[reader])
-        seen.add(reader)
+        elif insertion.id not in seen:
+            seen.add(insertion.id)
+            pending += reversed(insertion.site.consumers)
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from ..feature_map import Array, numpy_dtype
 from ..graph.index import GraphIndex
 from ..insertion.activations import Activations, activations
 from ..insertion.removal import unchanged
+from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, checked
@@ -230,7 +231,7 @@ def _compared(
 def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
     every = model.insertions()
     if not every:
-        raise InsertionError(f"{model.name} has no insertions made by graphsurgery, so there is nothing to verify")
+        raise none_recorded(model, "verify")
     known = sorted(insertion.id for insertion in every)
     unknown = [each for each in only or () if each not in known]
     if unknown:

@@ -26,6 +26,8 @@ class Site:
     tensor: str
     shape: tuple[int | str | None, ...]
     dtype: str
+    consumers: tuple[str, ...] = ("tail",)
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
