@@ -134,7 +134,7 @@ def apply(recipe: str | Path | Recipe, model: ModelSource) -> ModelFile:
 
 
 def adopt(model: ModelSource, recipe: str | Path | Recipe) -> ModelFile:
-    """Put back the records of insertions that another tool dropped with the metadata of a model.
+    """Put back records of insertions that another tool dropped.
 
     Each block of the recipe has to be in the model, by the names of its nodes, and without a record. They are taken
     out, the recipe is carried out on what is left, and the result has to be the model as it is: the same nodes,

@@ -7,10 +7,8 @@ from .files import DASH, Output, open_model
 from .output import Printer, aside, counted
 
 
-def adopt(
-    model: str | None = None, *, recipe: str, output: Output, verbose: bool = False, printer: Printer
-) -> None:
-    """Put back the records of insertions that another tool dropped with the metadata of a model.
+def adopt(model: str | None = None, *, recipe: str, output: Output, verbose: bool = False, printer: Printer) -> None:
+    """Put back records of insertions that another tool dropped.
 
     The blocks are recognised by the names of their nodes, and proven: taken out and inserted again by the recipe, they
     give the model as it is. Optimisers may have merged constants; weights may have been trained since. To remove and

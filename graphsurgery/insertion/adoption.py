@@ -193,8 +193,7 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     """Where parameters are stored, with the constants by their present names."""
     if isinstance(value, Mapping):
         return {
-            key: names.get(each, each) if key == "initializer" else _renamed(each, names)
-            for key, each in value.items()
+            key: names.get(each, each) if key == "initializer" else _renamed(each, names) for key, each in value.items()
         }
     return [_renamed(each, names) for each in value] if isinstance(value, list | tuple) else value
 

@@ -201,6 +201,8 @@ class Unchanged:
     passed: bool | None
     """None: it was not decided."""
     sentence: str
+    rewritten: bool = False
+    """whether the model is another one than was recorded, as it is after an optimiser: nobody named what it should be"""
 
 
 def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
@@ -211,15 +213,14 @@ def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
     try:
         bare = remove(model)
     except (InsertionError, ModelError) as error:
-        return Unchanged(False, str(error))
+        return Unchanged(False, str(error), rewritten=original is None)
     if original is not None:
         if same_bytes(bare, original):
             return Unchanged(True, "without the insertions it is the original, byte for byte")
         return Unchanged(False, f"without the insertions it is not {original.name}")
     if insertions and bare.digest() != insertions[0].original:
-        return Unchanged(
-            False, "without the insertions it is not the original any more: another tool, an optimiser say, changed it"
-        )
+        said = "without the insertions it is not the original any more: another tool, an optimiser say, changed it"
+        return Unchanged(False, said, rewritten=True)
     return Unchanged(
         True, "without the insertions its structure is the original's (give the original to compare the weights too)"
     )

@@ -101,7 +101,9 @@ def verify(
     seeds = checked("seeds", seeds, int, Argument(minimum=1))
     only = checked("only", only, Selectors | None, Argument(words="is the id of an insertion or a list of them"))
     if ignore_rest and original is not None:
-        raise RequestError(f"{option('original')} is to compare the rest of the model with: drop {option('ignore_rest')}")
+        raise RequestError(
+            f"{option('original')} is to compare the rest of the model with: drop {option('ignore_rest')}"
+        )
     if not isinstance(trust, Trust):
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))

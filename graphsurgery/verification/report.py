@@ -172,7 +172,7 @@ class Report:
             if not insertion.passed:
                 where = ", ".join(self.providers)
                 yield f"{insertion.id} could not be compared with {insertion.compared_with.what} on {where}"
-        if self._blocks_passed:
+        if self._blocks_passed and self.rest.rewritten:
             yield (
                 f"the inserted blocks are connected and agree, and {self.rest.sentence}; {option('ignore_rest', True)} "
                 "leaves that out of the verdict"
@@ -195,7 +195,7 @@ class Report:
         See the fields of these classes for what they mean.
         """
         whole = attributes(self, "model", "passed", "providers", "versions")
-        rest = {**plain(self.rest), "ignored": self.ignore_rest}
+        rest = {**attributes(self.rest, "passed", "sentence"), "ignored": self.ignore_rest}
         return {**whole, "unchanged": rest, "insertions": plain(self.insertions)}
 
     def __repr__(self) -> str:
@@ -232,13 +232,13 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
     ]
     if insertion.failure:
         lines.append(f"  {insertion.failure}")
-    connected = "connected: passed: it" if insertion.connected.passed else "connected: FAILED:"
-    lines.append(f"  {connected} {insertion.connected.sentence}")
     for provider, rows in groupby(insertion.rows, key=_line_of):
         first, *more = _row_lines(list(rows))
         lines += [f"  {provider}: {first}", *(f"    {text}" for text in more)]
     if any(row.worst for row in insertion.rows):
         lines.append(f"  {len(insertion.inputs)} inputs, each compared with {insertion.compared_with}")
+    mark = "passed: it" if insertion.connected.passed else "FAILED:"
+    lines.append(f"  connected: {mark} {insertion.connected.sentence}")
     if insertion.activation:
         lines.append(f"  the activation that really arrives here was not checked: {insertion.activation}")
     return lines
@@ -249,8 +249,8 @@ def _html_rows(insertion: InsertionReport) -> Iterator[tuple[object, ...]]:
     whose = (insertion.id, insertion.module)
     if insertion.failure:
         yield (*whose, "", f"{Verdict.FAILED}: {insertion.failure}", "", "", "")
-    verdict = Verdict.PASSED if insertion.connected.passed else Verdict.FAILED
-    yield (*whose, "connected", f"{verdict}: {insertion.connected.sentence}", "", "", "")
+    if not insertion.connected.passed:
+        yield (*whose, "connected", f"{Verdict.FAILED}: {insertion.connected.sentence}", "", "", "")
     for row in insertion.rows:
         verdict = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
         error = (f"{row.worst.max_abs:.1e}", f"{row.worst.ratio:.2g}") if row.worst else ("", "")

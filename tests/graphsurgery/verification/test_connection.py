@@ -66,7 +66,9 @@ CASES = {
     "without names": without_names,
     "as an output": as_an_output,
     "captured": captured,
-    "quantised": lambda: gsx.insert(quantised.half_quantised(19), "se", after="/model.1", settings={"reduction": 2}, qdq="int8"),
+    "quantised": lambda: gsx.insert(
+        quantised.half_quantised(19), "se", after="/model.1", settings={"reduction": 2}, qdq="int8"
+    ),
 }
 
 
