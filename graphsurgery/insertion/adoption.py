@@ -236,4 +236,4 @@ def _value(attribute: onnx.AttributeProto) -> bytes:
     bare = onnx.AttributeProto()
     bare.CopyFrom(attribute)
     bare.name = bare.doc_string = ""
-    return bare.SerializeToString(deterministic=True)
+    return bytes(bare.SerializeToString(deterministic=True))

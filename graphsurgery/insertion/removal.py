@@ -202,7 +202,7 @@ class Unchanged:
     """None: it was not decided."""
     sentence: str
     rewritten: bool = False
-    """whether the model is another one than was recorded, as it is after an optimiser: nobody named what it should be"""
+    """whether it is another model than was recorded, as it is after an optimiser"""
 
 
 def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:

@@ -185,7 +185,8 @@ class Report:
         - "model", "passed", "providers": [name], "versions": {package: version}
         - "unchanged": {"passed": true, false or null, "sentence", "ignored"}, about the rest of the model
         - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
-          "relative"}, "connected": {"passed", "sentence"}, "compared_with": {"what", "runtime", "dtype"}, "inputs": [name], "activation", "failure",
+          "relative"}, "connected": {"passed", "sentence"}, "compared_with": {"what", "runtime", "dtype"}, "inputs":
+          [name], "activation", "failure",
           "rows"}]
         - each of the "rows": {"provider", "mode", "gate_opened", "weights_drawn", "verdict", "tolerance",
           "comparisons", "worst": {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null,
