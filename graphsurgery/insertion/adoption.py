@@ -7,9 +7,9 @@ weights may have other values, since they may have been trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -160,21 +160,11 @@ class _Comparison:
             raise self._differs(insertion, f"the constant {other!r} has another value")
 
     def _record(self, insertion: Insertion) -> Insertion:
-        names = self._constants
-        nodes = tuple(name for name in insertion.nodes if name in self._index.node_names)
-        read = (name for each in nodes for n in self._index.node_names[each] for name in self._index.reads(n))
-        pair = insertion.qdq and replace(
-            insertion.qdq,
-            scale=names.get(insertion.qdq.scale, insertion.qdq.scale),
-            zero_point=names.get(insertion.qdq.zero_point, insertion.qdq.zero_point),
-        )
-        return replace(
-            insertion,
-            nodes=nodes,
-            initializers=tuple(dict.fromkeys(name for name in read if name in self._index.initializers)),
-            stored=_renamed(insertion.stored, names),
-            qdq=pair,
-        )
+        index = self._index
+        nodes = tuple(name for name in insertion.nodes if name in index.node_names)
+        renamed = insertion.with_constants(self._constants)
+        initializers = tuple(name for name in renamed.initializers if name in index.initializers)
+        return replace(renamed, nodes=nodes, initializers=initializers)
 
     def _differs(self, insertion: Insertion | None, why: str) -> InsertionError:
         what = insertion.id if insertion else "the model around the blocks"
@@ -187,15 +177,6 @@ def _weights(insertion: Insertion) -> Iterator[str]:
         for part in (entry, *entry.get("parts", ())):
             if "initializer" in part:
                 yield part["initializer"]
-
-
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """Where parameters are stored, with the constants by their present names."""
-    if isinstance(value, Mapping):
-        return {
-            key: names.get(each, each) if key == "initializer" else _renamed(each, names) for key, each in value.items()
-        }
-    return [_renamed(each, names) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _kind(node: onnx.NodeProto) -> tuple[str, str]:

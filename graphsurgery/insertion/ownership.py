@@ -75,6 +75,8 @@ class Ownership:
         # constants come from other blocks, too, where an optimiser made several read one
         own = [name for name, (n,) in found.items() if self._index.nodes[n].op_type != "Constant"]
         scope = scope_of(own)
+        if not own:
+            raise _changed(insertion, "its record names no nodes")
         if scope.rpartition("/")[2] != insertion.id.rpartition(".")[2]:
             raise _changed(insertion, f"{listed(own, 4)} are not named as nodes of one block are")
         if more := self._in_scope[scope] - nodes:

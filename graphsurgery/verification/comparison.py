@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InsertionError, ParityFailed, RequestError, option
+from ..errors import GraphSurgeryError, InsertionError, ParityFailed, RequestError, option
 from ..feature_map import Array, numpy_dtype
 from ..graph.index import GraphIndex
 from ..insertion.activations import Activations, activations
+from ..insertion.relocation import relocated
 from ..insertion.removal import unchanged
 from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
@@ -109,14 +110,15 @@ def verify(
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
     model = ModelFile.load(model)
     folder = Path(images) if images is not None else None
-    insertions = _chosen(model, only)
+    index = GraphIndex(model)
+    insertions = [_relocated(index, insertion, trust) for insertion in _chosen(model, only)]
     names = _providers(providers)
     if folder is not None:
         image_paths(folder)  # a bad folder is an error even if the model turns out not to run
     versions = _versions()
     cutouts = {insertion.id: _cut_out(model, insertion) for insertion in insertions}
     arriving = _activations(model, [cutout for cutout in cutouts.values() if isinstance(cutout, Cutout)], folder)
-    connections = Connections(GraphIndex(model))
+    connections = Connections(index)
     reports = []
     with _one_thread():
         for insertion in tracked(insertions, "insertions"):
@@ -243,6 +245,14 @@ def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
             candidates=closest(unknown[0], known) or known,
         )
     return [insertion for insertion in every if only is None or insertion.id in only]
+
+
+def _relocated(index: GraphIndex, insertion: Insertion, trust: Trust) -> Insertion:
+    """The record with the block's constants by their present names. What it cannot be told by is reported later."""
+    try:
+        return relocated(index, insertion, lambda: block_of(insertion, trust))
+    except GraphSurgeryError:
+        return insertion
 
 
 def _providers(asked: Sequence[str] | None) -> tuple[str, ...]:

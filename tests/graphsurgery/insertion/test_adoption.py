@@ -51,7 +51,7 @@ def test_the_records_are_those_that_were_there(text: str) -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("name", ["several places", "a chain", "folded"])
+@pytest.mark.parametrize("name", ["several places", "a chain", pytest.param("folded", marks=pytest.mark.long)])
 def test_what_optimisers_made_of_it(tool: str, name: str, tmp_path: Path) -> None:
     path = gsx.apply(recipe(RECIPES[name]), DETECTOR).save(tmp_path / "model.onnx")
     adopted = gsx.adopt(without_metadata(optimised(tool, path)), recipe(RECIPES[name]))

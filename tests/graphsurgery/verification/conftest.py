@@ -45,6 +45,7 @@ class Insertion:
     qdq: None = None
     precision: str = "site"
     feature: None = None
+    initializers: tuple[str, ...] = ()
     stored: Mapping[str, dict[str, str]] = field(default_factory=lambda: {"alpha": {"initializer": "alpha"}})
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -179,3 +180,20 @@ def test_verify_fails_and_says_where() -> None:
     assert f"  connected: FAILED: {said}" in report.lines()
     with pytest.raises(ParityFailed, match="is not connected as it was inserted"):
         report.require()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(
+    "arguments", [{"module": "se", "init": "identity"}, pytest.param({"module": "coordatt"}, marks=pytest.mark.long)]
+)
+def test_blocks_that_share_weights_agree(tool: str, arguments: dict[str, Any], tmp_path: Path) -> None:
+    """Equal constants are merged: records name some that are not there any more."""
+    pytest.importorskip("torch")
+    model = DETECTOR
+    for _ in range(2):
+        model = gsx.insert(model, after="/model.4", gate="residual", **arguments)
+    made = optimised(tool, model.save(tmp_path / "model.onnx"))
+    there = {tensor.name for tensor in made.graph.initializer}
+    assert not all(there.issuperset(each.initializers) for each in model.insertions())
+    report = gsx.verify(made, providers="cpu", seeds=1, ignore_rest=True)
+    assert report.passed, str(report)
