@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .errors import GraphSurgeryError, GraphSurgeryWarning
     from .feature_map import FeatureMap
     from .outline import Info, Outline, info, outline
-    from .recipe import Recipe, apply
+    from .recipe import Recipe, adopt, apply
     from .recognition import Op, Part, Pattern, Value
     from .request import Request
     from .selection import Site
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 del TYPE_CHECKING
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
-__all__ += ["Sites", "check", "insert", "remove", "sites", "verify"]
+__all__ += ["Sites", "adopt", "check", "insert", "remove", "sites", "verify"]
 __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "block", "blocks"]
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
@@ -53,7 +53,7 @@ _HOMES = {
     "errors": "GraphSurgeryError GraphSurgeryWarning",
     "feature_map": "FeatureMap",
     "outline": "Info Outline info outline",
-    "recipe": "Recipe apply",
+    "recipe": "Recipe adopt apply",
     "recognition": "Op Part Pattern Value",
     "request": "Request",
     "selection": "Site",

@@ -16,7 +16,7 @@ list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from . import userblocks
-from .api import carry_out, warned
+from .api import Insertion, carry_out, warned
 from .errors import ModelError, RecipeError, RequestError, spelled
+from .insertion import adoption
 from .modelfile.model import ModelFile
 from .request import Argument, Request, arguments, checked, fits
 
@@ -130,6 +131,50 @@ def apply(recipe: str | Path | Recipe, model: ModelSource) -> ModelFile:
     """
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     return warned(*carry_out(ModelFile.load(model), loaded.requests))
+
+
+def adopt(model: ModelSource, recipe: str | Path | Recipe) -> ModelFile:
+    """Put back records of insertions that another tool dropped.
+
+    Each block of the recipe has to be in the model, by the names of its nodes, and without a record. They are taken
+    out, the recipe is carried out on what is left, and the result has to be the model as it is: the same nodes,
+    attributes, connections, and constants of the same shapes. Weights may have been trained since.
+
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not changed.
+    recipe:
+        The path of a YAML file, or a ``Recipe``: the insertions as they were made, all that have no record.
+
+    Returns
+    -------
+    ModelFile
+        The model with the records in its metadata: ``remove`` and ``verify`` know its insertions again. To them, the
+        original is this model without the blocks.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe cannot be read.
+    InsertionError
+        If a block is not there, or the model is not what the recipe makes.
+    RequestError
+        As :func:`graphsurgery.insert` does.
+
+    Examples
+    --------
+    >>> adopt("yolov8n-sanitized.onnx", "recipe.yaml").save("yolov8n-adopted.onnx")   # doctest: +SKIP
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    return put_back(ModelFile.load(model), loaded.requests)[0]
+
+
+def put_back(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[Insertion]]:
+    """The model with the records of the insertions that requests made, and these records; see :func:`adopt`."""
+    trust = userblocks.Trust.in_blocks(request.module for request in requests)
+    blocks = [userblocks.make_block(request.module, request.settings, trust).name for request in requests]
+    return adoption.adopt(model, blocks, lambda bare: carry_out(bare, requests))
 
 
 def _parsed(text: str, name: str) -> object:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidModel, MissingDependency, ParityFailed, RequestError
-from ..messages import listed, shape_text
+from ..messages import attributes, listed, shape_text
 from .files import DASH, Destination, open_model
 from .options import provider_list
 from .output import Printer, aside, counted, shown
@@ -158,7 +158,8 @@ class _Outcome:
             return None
         whole = self.report.to_json()
         (mine,) = [insertion for insertion in whole["insertions"] if insertion["id"] == name]
-        return {**mine, "unchanged": whole["unchanged"], "versions": whole["versions"]}
+        unchanged = attributes(self.report.rest, "passed", "sentence")  # there is nothing to ignore here
+        return {**mine, "unchanged": unchanged, "versions": whole["versions"]}
 
     def lines(self) -> Iterator[str]:
         reports = {insertion.id: insertion for insertion in self.report.insertions} if self.report else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..errors import InsertionError, RequestError
+from ..errors import RequestError
 from ..messages import shape_text
 from .files import DASH, Output, open_model
 from .output import Printer, counted
@@ -50,12 +50,13 @@ def remove(
         _list(open_model(model), model or DASH, printer, verbose)
         return
     from ..insertion import removal
+    from ..insertion.unrecorded import none_recorded
 
     target = output.destination(model)
     before = open_model(model)
     insertions = before.insertions()
     if not insertions:
-        raise InsertionError(f"{before.name} has no insertions made by graphsurgery, so there is nothing to undo")
+        raise none_recorded(before, "undo")
     chosen = list(dict.fromkeys(ids)) if ids else [insertion.id for insertion in insertions]
     after = removal.remove(before, chosen)
     left = [insertion.id for insertion in after.insertions()]
@@ -81,7 +82,10 @@ def _list(model: ModelFile, label: str, printer: Printer, verbose: bool) -> None
     kept = [{key: value for key, value in asdict(each).items() if key not in _PRIVATE} for each in insertions]
     printer.json({"model": label, "insertions": kept})
     if not insertions:
-        printer.lines([f"{model.name} has no insertions made by graphsurgery"])
+        from ..insertion.unrecorded import lost
+
+        hint = lost(model)
+        printer.lines([f"{model.name} has no insertions made by graphsurgery{f'; {hint}' if hint else ''}"])
         return
     headers = ("id", "block", "where", "shape", "init", "added")
     rows = []

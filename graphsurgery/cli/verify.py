@@ -19,6 +19,7 @@ def verify(
     images: str | None = None,
     seeds: Annotated[int, Argument(minimum=1)] = 3,
     original: str | None = None,
+    ignore_rest: bool = False,
     trust: list[str] | None = None,
     memory: Annotated[int, Argument(minimum=1)] = 2,
     verbose: bool = False,
@@ -27,8 +28,8 @@ def verify(
     """Compare every inserted block with its PyTorch module.
 
     Each is cut out as it stands in the file; one that came from an ONNX file is compared with that. Ends with 1 if one
-    of them does not agree, or if the rest of the model is not what it was; with 3 if torch, onnxruntime or a provider
-    that was asked for is missing.
+    of them does not agree, is not connected as it was inserted, or if the rest of the model is not what it was; with 3
+    if torch, onnxruntime or a provider that was asked for is missing.
 
     \b
     graphsurgery verify yolov8n-simam.onnx --providers cpu,cuda --original yolov8n.onnx
@@ -39,6 +40,8 @@ def verify(
         Random inputs for each magnitude.
     original: FILE
         The model before the insertions, to compare the rest with.
+    ignore_rest:
+        Judge the blocks alone: an optimiser rewrote the rest of the model, say.
     trust: PKG.MOD:CLASS
         A PyTorch module of your own that may be imported to compare with. May be repeated.
     memory: GB
@@ -58,6 +61,7 @@ def verify(
             images=images,
             seeds=seeds,
             original=before,
+            ignore_rest=ignore_rest,
             trust=trust or (),
             memory=memory,
         )

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ..errors import InsertionError, ModelError
+from ..graph import validity
 from ..graph.index import GraphIndex
+from ..graph.shapes import ShapeTable
 from ..messages import closest
 from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from ..modelfile.model import ModelFile
 from ..modelfile.record import KEY, Insertion
 from ..modelfile.source import Source
+from .ownership import Owned, Ownership, check_types, needed
 from .rewiring import rename_tensors
 
 Range: TypeAlias = tuple[Source, int, int]
@@ -50,18 +53,18 @@ def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
             candidates = closest(name, insertions) or tuple(insertions)
             raise InsertionError(f"the model has no insertion {name!r}; {known}", option="ids", candidates=candidates)
     chosen = [insertions[name] for name in ids] if ids is not None else list(insertions.values())
-    return _without(model, chosen, list(insertions.values())) if chosen else model
+    return without(model, chosen, list(insertions.values())) if chosen else model
 
 
-def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
+def without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
+    """A model without the chosen ones of its insertions. InsertionError where one cannot be taken out."""
     index, graph = GraphIndex(model), model.structure.graph
-    removed: set[int] = set()
-    joined: dict[str, str] = {}  # the output of a removed block -> its input
-    for insertion in chosen:
-        mine = _nodes(index, insertion)
-        source, output = _boundary(index, mine, insertion)
-        joined[output] = source
-        removed |= mine
+    ownership = Ownership(index)
+    blocks = {insertion.id: ownership.find(insertion) for insertion in chosen}
+    joined = {block.output: block.source for block in blocks.values()}
+    removed = frozenset[int]().union(*(block.nodes for block in blocks.values()))
+    kept = needed(index, removed)
+    removed -= _constants(index, removed, kept)
     edit = Edit()
     names = _names_after(index, joined)
     inputs: dict[int, dict[str, str]] = {}
@@ -72,16 +75,46 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
     # a graph output gets its name back from the node that produces it
     rename_tensors(edit, index, inputs, {old: new for old, new in names.items() if old not in joined})
     edit.replaced |= {(NODE, node_index): None for node_index in removed}
-    _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], {n for i in chosen for n in i.initializers})
+    read = {name for node_index in removed for name in index.reads(node_index)}
+    recorded = {name for insertion in chosen for name in insertion.initializers}
+    _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], recorded & read - kept)
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
     others = [other for other in every if KEY + other.id not in edit.metadata]
     declared = {name for insertion in every for name in insertion.value_info}
-    for other, renamed in zip(others, _records_after(others, names, declared), strict=True):
+    after = _records_after(others, names, declared)
+    gone_nodes = {name: each for each in chosen for name in each.nodes}
+    after = [_with_consumers(record, gone_nodes) for record in _with_constants(after, index, chosen, removed)]
+    for other, renamed in zip(others, after, strict=True):
         declared.difference_update(renamed.value_info)
         if renamed != other:
             edit.metadata.update([renamed.to_entry()])
-    _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], declared)
-    return model.edited(edit)
+    gone = {name for node_index in removed for name in index.nodes[node_index].output} | names.keys()
+    _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], declared | gone.difference(names.values()))
+    result = model.edited(edit)
+    if others or result.digest() != chosen[0].original:  # that one is as valid as the original was
+        _check(index, GraphIndex(result), chosen, blocks)
+    return result
+
+
+def _constants(index: GraphIndex, nodes: frozenset[int], kept: set[str]) -> set[int]:
+    """The Constant nodes among some nodes whose values are needed elsewhere."""
+    constant = (n for n in nodes if index.nodes[n].op_type == "Constant")
+    return {n for n in constant if not kept.isdisjoint(index.nodes[n].output)}
+
+
+def _check(index: GraphIndex, after: GraphIndex, chosen: Sequence[Insertion], blocks: Mapping[str, Owned]) -> None:
+    """InsertionError where a removal would make a model invalid that was valid before."""
+    shapes = ShapeTable(index)
+    for insertion in chosen:
+        check_types(shapes, insertion, blocks[insertion.id].source, blocks[insertion.id].output)
+    if validity.is_in_order(after):
+        return
+    found = validity.fault(after)
+    if found is None and validity.is_in_order(index):
+        found = "its nodes would no longer be in order"
+    if found is not None and validity.fault(index) is None:
+        ids = ", ".join(blocks)
+        raise InsertionError(f"{ids} cannot be taken out: without it, {found}; go back to the file from before")
 
 
 def _records_after(others: Sequence[Insertion], names: Mapping[str, str], declared: set[str]) -> list[Insertion]:
@@ -95,6 +128,44 @@ def _records_after(others: Sequence[Insertion], names: Mapping[str, str], declar
         own = [name for name in other.value_info if name not in names]
         result.append(replace(renamed, value_info=(*own, *inherited)))
     return result
+
+
+def _with_constants(
+    others: Sequence[Insertion], index: GraphIndex, chosen: Sequence[Insertion], removed: frozenset[int]
+) -> list[Insertion]:
+    """The records of the insertions that stay, with the constants of removed ones that an optimiser made them read."""
+    left = {name for each in chosen for name in each.initializers if name in index.initializers}
+    nodes = {name: n for each in chosen for name in each.nodes if (n := index.node_names[name][0]) not in removed}
+    result = []
+    for other in others:
+        found = {name for each in other.nodes for n in index.node_names.get(each, ()) for name in index.reads(n)}
+        more = [name for name in sorted(left & found) if name not in other.initializers]
+        made = [name for name, n in nodes.items() if found.intersection(index.nodes[n].output)]
+        result.append(replace(other, initializers=(*other.initializers, *more), nodes=(*other.nodes, *made)))
+    return result
+
+
+def _with_consumers(record: Insertion, removed: Mapping[str, Insertion]) -> Insertion:
+    """A record in which nodes that are gone, where they read the block, are replaced by what stood behind them.
+
+    ``removed``: name of a node that is gone -> its insertion.
+    """
+    site = record.site
+    consumers, others = (_outlasting(names, removed) for names in (site.consumers, site.others))
+    return replace(record, site=replace(site, consumers=consumers, others=others))
+
+
+def _outlasting(readers: tuple[str, ...], removed: Mapping[str, Insertion]) -> tuple[str, ...]:
+    found, seen, pending = list[str](), set[str](), list(reversed(readers))
+    while pending:
+        reader = pending.pop()
+        insertion = removed.get(reader)
+        if insertion is None:
+            found.append(reader)
+        elif insertion.id not in seen:
+            seen.add(insertion.id)
+            pending += reversed(insertion.site.consumers)
+    return tuple(found)
 
 
 def _names_after(index: GraphIndex, joined: Mapping[str, str]) -> dict[str, str]:
@@ -123,33 +194,6 @@ def _drop(edit: Edit, number: int, names: Sequence[str], unwanted: set[str]) -> 
     edit.replaced |= {(number, position): None for position, name in enumerate(names) if name in unwanted}
 
 
-def _nodes(index: GraphIndex, insertion: Insertion) -> set[int]:
-    """The node indexes of an insertion. InsertionError if another tool has removed or doubled one of them."""
-    found = [index.node_names.get(name, []) for name in insertion.nodes]
-    if any(len(node_indexes) != 1 for node_indexes in found):
-        raise InsertionError(
-            f"{insertion.id} cannot be taken out: another tool has changed its nodes since it was inserted; "
-            "go back to the file from before"
-        )
-    return {node_indexes[0] for node_indexes in found}
-
-
-def _boundary(index: GraphIndex, mine: set[int], insertion: Insertion) -> tuple[str, str]:
-    """The tensor that the block reads and the one that it produces, as the graph is now."""
-    produced = {name for node_index in mine for name in index.nodes[node_index].output}
-    read = {name for node_index in mine for name in index.nodes[node_index].input if name}
-    sources = [name for name in read - produced if not index.is_constant(name)]
-    outputs = [name for name in produced if name in index.outputs or not mine.issuperset(index.consumers.get(name, ()))]
-    if not outputs:  # a block that nothing reads: its last tensor
-        outputs = [name for name in produced if name not in index.consumers]
-    if len(sources) != 1 or len(outputs) != 1:
-        raise InsertionError(
-            f"{insertion.id} cannot be taken out: another tool has joined it with the graph around it; "
-            "go back to the file from before"
-        )
-    return sources[0], outputs[0]
-
-
 @dataclass(frozen=True)
 class Unchanged:
     """Whether a model, its insertions taken out, is the model that they were put into; see :func:`unchanged`."""
@@ -157,6 +201,8 @@ class Unchanged:
     passed: bool | None
     """None: it was not decided."""
     sentence: str
+    rewritten: bool = False
+    """whether it is another model than was recorded, as it is after an optimiser"""
 
 
 def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
@@ -167,13 +213,14 @@ def unchanged(model: ModelFile, original: ModelFile | None = None) -> Unchanged:
     try:
         bare = remove(model)
     except (InsertionError, ModelError) as error:
-        return Unchanged(False, str(error))
+        return Unchanged(False, str(error), rewritten=original is None)
     if original is not None:
         if same_bytes(bare, original):
             return Unchanged(True, "without the insertions it is the original, byte for byte")
         return Unchanged(False, f"without the insertions it is not {original.name}")
     if insertions and bare.digest() != insertions[0].original:
-        return Unchanged(False, "without the insertions its structure is not the one that they were put into")
+        said = "without the insertions it is not the original any more: another tool, an optimiser say, changed it"
+        return Unchanged(False, said, rewritten=True)
     return Unchanged(
         True, "without the insertions its structure is the original's (give the original to compare the weights too)"
     )

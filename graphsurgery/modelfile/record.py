@@ -141,11 +141,30 @@ class Insertion:
         given = (output or {}).get(self.output_tensor, self.output_tensor)
         return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given)
 
+    def with_constants(self, names: Mapping[str, str]) -> Insertion:
+        """The record after constants of the block got other names, several perhaps one."""
+        pair = self.qdq
+        if pair is not None:
+            scale, zero_point = (names.get(name, name) for name in (pair.scale, pair.zero_point))
+            pair = replace(pair, scale=scale, zero_point=zero_point)
+        initializers = tuple(dict.fromkeys(names.get(name, name) for name in self.initializers))
+        return replace(self, initializers=initializers, stored=_with_names(self.stored, names), qdq=pair)
+
 
 def read_insertions(structure: onnx.ModelProto) -> list[Insertion]:
     """The insertions that a model's metadata records, oldest first. InsertionError for a record of a later version."""
     entries = [(text(entry.key) or "", entry.value) for entry in structure.metadata_props]
     return [_read(key, value) for key, value in entries if key.startswith(KEY)]
+
+
+def _with_names(stored: Any, names: Mapping[str, str]) -> Any:
+    """Where parameters are stored, with other names for what holds them."""
+    if isinstance(stored, Mapping):
+        return {
+            key: names.get(value, value) if key == "initializer" else _with_names(value, names)
+            for key, value in stored.items()
+        }
+    return [_with_names(each, names) for each in stored] if isinstance(stored, list | tuple) else stored
 
 
 def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InsertionError, ParityFailed
+from ..errors import GraphSurgeryError, InsertionError, ParityFailed, RequestError, option
 from ..feature_map import Array, numpy_dtype
+from ..graph.index import GraphIndex
+from ..insertion.relocation import relocated
 from ..insertion.removal import unchanged
+from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, checked
@@ -25,6 +28,7 @@ from ..userblocks.inserted import block_of, module_of, module_with
 from .arriving import Arriving, activations_of
 from .cases import Case, cases
 from .conditioning import Conditioning
+from .connection import Connection, Connections
 from .cutout import Cutout, cut_out, with_constants
 from .memory import MEMORY, Memory
 from .metrics import compare
@@ -50,6 +54,7 @@ def verify(
     seeds: int = 3,
     only: str | Sequence[str] | None = None,
     original: ModelSource | None = None,
+    ignore_rest: bool = False,
     trust: str | Sequence[str] | Trust = (),
     memory: int = MEMORY,
 ) -> Report:
@@ -69,6 +74,9 @@ def verify(
         The ids of the insertions to compare. None: all of them.
     original:
         The model from before the insertions, to compare the rest with.
+    ignore_rest:
+        Whether the report may pass although the rest of the model is not what the insertions were put into, because an
+        optimiser rewrote it, say.
     trust:
         PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
     memory:
@@ -83,7 +91,9 @@ def verify(
     Raises
     ------
     InsertionError
-        If nothing was inserted.
+        If nothing was inserted, or the records of what was are lost.
+    RequestError
+        If an argument has no such value, or ``original`` comes with ``ignore_rest``.
     MissingDependency, MissingProvider
         Without torch, onnxruntime, or a provider that was asked for.
 
@@ -96,24 +106,30 @@ def verify(
     images = checked("images", images, str | None, Argument(words="is the name of a folder"))
     seeds = checked("seeds", seeds, int, Argument(minimum=1))
     only = checked("only", only, Selectors | None, Argument(words="is the id of an insertion or a list of them"))
+    if ignore_rest and original is not None:
+        raise RequestError(
+            f"{option('original')} is to compare the rest of the model with: drop {option('ignore_rest')}"
+        )
     if not isinstance(trust, Trust):
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
     limit = Memory(checked("memory", memory, int, Argument(minimum=1, words="is a whole number of GB from 1 on")))
     model = ModelFile.load(model)
     folder = Path(images) if images is not None else None
-    insertions = _chosen(model, only)
+    index = GraphIndex(model)
+    insertions = [_relocated(index, insertion, trust) for insertion in _chosen(model, only)]
     names = _providers(providers)
     if folder is not None:
         image_paths(folder)  # a bad folder is an error even if the model turns out not to run
     versions = _versions()
     blocks = {insertion.id: _comparable(model, insertion, limit, trust) for insertion in insertions}
     arriving = activations_of(model, [each for each in blocks.values() if isinstance(each, Comparable)], folder, limit)
+    connections = Connections(index)
     reports = []
     with _one_thread():
         for insertion in tracked(insertions, "insertions"):
             block = blocks[insertion.id]
-            report = _empty_report(insertion, arriving.failure)
+            report = _empty_report(insertion, connections.check(insertion), arriving.failure)
             if isinstance(block, Comparable):
                 report = replace(report, size=arriving.note(block))
                 report = _compared(report, model, block, arriving, seeds, names, trust)
@@ -121,7 +137,7 @@ def verify(
                 report = replace(report, failure=block)
             reports.append(report)
     rest = unchanged(model, ModelFile.load(original) if original is not None else None)
-    return Report(model.name, tuple(reports), rest, names, versions)
+    return Report(model.name, tuple(reports), rest, names, versions, ignore_rest)
 
 
 @dataclass(frozen=True)
@@ -226,7 +242,7 @@ def _compared(
 def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
     every = model.insertions()
     if not every:
-        raise InsertionError(f"{model.name} has no insertions made by graphsurgery, so there is nothing to verify")
+        raise none_recorded(model, "verify")
     known = sorted(insertion.id for insertion in every)
     unknown = [each for each in only or () if each not in known]
     if unknown:
@@ -236,6 +252,14 @@ def _chosen(model: ModelFile, only: Sequence[str] | None) -> list[Insertion]:
             candidates=closest(unknown[0], known) or known,
         )
     return [insertion for insertion in every if only is None or insertion.id in only]
+
+
+def _relocated(index: GraphIndex, insertion: Insertion, trust: Trust) -> Insertion:
+    """The record with the block's constants by their present names. What it cannot be told by is reported later."""
+    try:
+        return relocated(index, insertion, lambda: block_of(insertion, trust))
+    except GraphSurgeryError:
+        return insertion
 
 
 def _providers(asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -248,7 +272,7 @@ def _providers(asked: Sequence[str] | None) -> tuple[str, ...]:
     return names or _providers(None)
 
 
-def _empty_report(insertion: Insertion, activation: str) -> InsertionReport:
+def _empty_report(insertion: Insertion, connected: Connection, activation: str) -> InsertionReport:
     site = insertion.site
     return InsertionReport(
         id=insertion.id,
@@ -258,6 +282,7 @@ def _empty_report(insertion: Insertion, activation: str) -> InsertionReport:
         shape=tuple(site.shape),
         dtype=site.dtype,
         tolerance=TOLERANCES[comparison_dtype(insertion)],
+        connected=connected,
         activation=activation,
     )
 

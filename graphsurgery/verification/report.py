@@ -11,11 +11,12 @@ from itertools import groupby
 from typing import Any
 
 from ..blocks.reference import PYTORCH, Reference
-from ..errors import ParityFailed
+from ..errors import ParityFailed, option
 from ..feature_map import Dimension
 from ..insertion.removal import Unchanged
 from ..messages import attributes, html_table, plain, shape_text
 from ..runtime.placement import Placement, shares
+from .connection import Connection
 from .metrics import Figures
 from .tolerance import Tolerance
 
@@ -105,6 +106,8 @@ class InsertionReport:
     shape: tuple[Dimension, ...]
     dtype: str
     tolerance: Tolerance
+    connected: Connection
+    """Whether it reads its site, is read by its recorded consumers, and reaches an output."""
     compared_with: Reference = PYTORCH
     inputs: tuple[str, ...] = ()
     """Names of the inputs that were used."""
@@ -118,10 +121,11 @@ class InsertionReport:
 
     @property
     def passed(self) -> bool:
-        """At least one comparison was made, and none failed."""
+        """The block is connected, at least one comparison was made, and none failed."""
         rows = [row for row in self.rows if row.mode is not Mode.QUANTISED]
         compared = any(row.verdict is Verdict.PASSED and row.comparisons for row in rows)
-        return compared and not self.failure and all(row.verdict is not Verdict.FAILED for row in self.rows)
+        agrees = compared and not self.failure and all(row.verdict is not Verdict.FAILED for row in self.rows)
+        return agrees and self.connected.passed
 
     def to_json(self) -> dict[str, Any]:
         """See :meth:`Report.to_json`."""
@@ -139,11 +143,17 @@ class Report:
     providers: tuple[str, ...]
     versions: dict[str, str] = field(default_factory=dict)
     """Package name -> version, of what computed the two sides."""
+    ignore_rest: bool = False
+    """Whether the verdict is about the insertions alone."""
 
     @property
     def passed(self) -> bool:
-        """Every insertion passed, and the rest of the model is not known to have changed."""
-        return bool(self.insertions) and all(i.passed for i in self.insertions) and self.rest.passed is not False
+        """Every insertion passed, and the rest of the model is not known to have changed, unless that is ignored."""
+        return self._blocks_passed and (self.rest.passed is not False or self.ignore_rest)
+
+    @property
+    def _blocks_passed(self) -> bool:
+        return bool(self.insertions) and all(insertion.passed for insertion in self.insertions)
 
     def require(self) -> Report:
         """This report. Raises ParityFailed, with the first reason, if it is one of failure."""
@@ -155,6 +165,8 @@ class Report:
         for insertion in self.insertions:
             if insertion.failure:
                 yield f"{insertion.id}: {insertion.failure}"
+            if not insertion.connected.passed:
+                yield f"{insertion.id} is not connected as it was inserted: {insertion.connected.sentence}"
             for row in insertion.rows:
                 if row.verdict is Verdict.FAILED:
                     where = f"{row.provider}, {row.mode}" + (f", on {row.worst_case}" if row.worst_case else "")
@@ -162,16 +174,21 @@ class Report:
             if not insertion.passed:
                 where = ", ".join(self.providers)
                 yield f"{insertion.id} could not be compared with {insertion.compared_with.what} on {where}"
+        if self._blocks_passed and self.rest.rewritten:
+            yield (
+                f"the inserted blocks are connected and agree, and {self.rest.sentence}; {option('ignore_rest', True)} "
+                "leaves that out of the verdict"
+            )
         yield self.rest.sentence if self.rest.passed is False else "there was nothing to compare"
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for ``json.dumps``; numbers that are infinite or not a number are null.
 
         - "model", "passed", "providers": [name], "versions": {package: version}
-        - "unchanged": {"passed": true, false or null, "sentence"}, about the rest of the model
+        - "unchanged": {"passed": true, false or null, "sentence", "ignored"}, about the rest of the model
         - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
-          "relative"}, "compared_with": {"what", "runtime", "dtype"}, "inputs": [name], "activation", "size",
-          "failure", "rows"}]
+          "relative"}, "connected": {"passed", "sentence"}, "compared_with": {"what", "runtime", "dtype"}, "inputs":
+          [name], "activation", "size", "failure", "rows"}]
         - each of the "rows": {"provider", "mode", "gate_opened", "weights_drawn", "verdict", "tolerance",
           "comparisons", "worst": {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null,
           "worst_case", "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on":
@@ -180,7 +197,8 @@ class Report:
         See the fields of these classes for what they mean.
         """
         whole = attributes(self, "model", "passed", "providers", "versions")
-        return {**whole, "unchanged": plain(self.rest), "insertions": plain(self.insertions)}
+        rest = {**attributes(self.rest, "passed", "sentence"), "ignored": self.ignore_rest}
+        return {**whole, "unchanged": rest, "insertions": plain(self.insertions)}
 
     def __repr__(self) -> str:
         passed = sum(insertion.passed for insertion in self.insertions)
@@ -200,7 +218,8 @@ class Report:
         lines: list[str] = []
         for insertion in self.insertions:
             lines += _insertion_lines(insertion)
-        mark = {True: "passed", False: "FAILED", None: "not checked"}[self.rest.passed]
+        failed = "changed, which is ignored" if self.ignore_rest else "FAILED"
+        mark = {True: "passed", False: failed, None: "not checked"}[self.rest.passed]
         lines.append(f"rest of the model: {mark}: {self.rest.sentence}")
         versions = ", ".join(f"{package} {version}" for package, version in self.versions.items())
         lines.append(f"{'passed' if self.passed else 'FAILED'} ({versions})")
@@ -222,6 +241,8 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
         lines.append(f"  {len(insertion.inputs)} inputs, each compared with {insertion.compared_with}")
     if insertion.size:
         lines.append(f"  {insertion.size}")
+    mark = "passed: it" if insertion.connected.passed else "FAILED:"
+    lines.append(f"  connected: {mark} {insertion.connected.sentence}")
     if insertion.activation:
         lines.append(f"  the activation that really arrives here was not checked: {insertion.activation}")
     return lines
@@ -232,6 +253,8 @@ def _html_rows(insertion: InsertionReport) -> Iterator[tuple[object, ...]]:
     whose = (insertion.id, insertion.module)
     if insertion.failure:
         yield (*whose, "", f"{Verdict.FAILED}: {insertion.failure}", "", "", "")
+    if not insertion.connected.passed:
+        yield (*whose, "connected", f"{Verdict.FAILED}: {insertion.connected.sentence}", "", "", "")
     for row in insertion.rows:
         verdict = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
         error = (f"{row.worst.max_abs:.1e}", f"{row.worst.ratio:.2g}") if row.worst else ("", "")

@@ -26,6 +26,8 @@ class Site:
     tensor: str
     shape: tuple[int | str | None, ...]
     dtype: str
+    consumers: tuple[str, ...] = ("tail",)
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Insertion:
     qdq: None = None
     precision: str = "site"
     feature: None = None
+    initializers: tuple[str, ...] = ()
     stored: Mapping[str, dict[str, str]] = field(default_factory=lambda: {"alpha": {"initializer": "alpha"}})
 
     @property
