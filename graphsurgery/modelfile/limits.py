@@ -20,11 +20,14 @@ CHANNELS = 1 << 16
 """Of the map that a block is put on: detectors have up to some thousands, and weights grow with the square."""
 
 WEIGHT_ELEMENTS = 1 << 26
-"""Of all weights of one block: 512 MB in float64. Attention over 2048 channels, the widest stage of ResNet-50, has a
-quarter of it."""
+"""Of all weights of one block, and of one constant in it: 512 MB in float64. Attention over 2048 channels, the widest
+stage of ResNet-50, has a quarter of it."""
 
 WRITTEN_OUT_NODES = 1 << 17
 """Of a model whose calls of local functions are written out: five times the largest exports (24,000 nodes)."""
+
+WRITTEN_OUT_BYTES = 1 << 28
+"""Of the same nodes: a constant in a function is there once for each call."""
 
 BLOCK_NODES = 1 << 12
 """Of a block in an ONNX file, its functions written out: a whole transformer layer has some hundred."""
@@ -41,6 +44,9 @@ FOLDED_ELEMENTS = 1 << 22
 FOLDING_WORK = 1 << 26
 """Elements read and written, multiplications included, while the constants of one block are computed ahead: about a
 second."""
+
+INFERRED_VALUES = 1 << 21
+"""Elements of all vectors of a model together whose values its inference may follow: about 300 MB there."""
 
 SHAPE_ELEMENTS = 1 << 16
 """Of a constant that shapes are computed from: a thousand times the largest rank."""
