@@ -168,8 +168,8 @@ class ModelFile:
 
     @cached_property
     def graph(self) -> onnx.GraphProto:
-        """The main graph of the structure, to compute with. ModelError if the model is not sound: see soundness.py."""
-        soundness.check_graph(self.structure, self.name)
+        """The main graph of the structure, to compute with. ModelError if a name in the model is not UTF-8 text."""
+        soundness.check_names(self.structure, self.name)
         return self.structure.graph
 
     @cached_property

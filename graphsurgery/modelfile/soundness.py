@@ -1,10 +1,8 @@
-"""What every model has to be before its graph is looked at: versions that exist, names that are text, nodes with what
-their operators need.
-"""
+"""What every model has to be before its graph is looked at: of versions that exist, with names that are text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import onnx
 
@@ -37,61 +35,22 @@ def _of_functions(model: onnx.ModelProto) -> Iterator[int]:
     return (version for each in model.functions if (version := standard_opset(each)) is not None)
 
 
-def check_graph(model: onnx.ModelProto, name: str) -> None:
-    """ModelError for a name in the graph, a subgraph or a function that is not UTF-8 text, and for a node of a standard
-    operator that lacks an input or an output which it must have.
-    """
-    _Check(name, standard_opset(model)).graph(model.graph)
-    for function in model.functions:
-        check = _Check(name, standard_opset(function))
-        check.names((function.domain, function.name, *function.input, *function.output, *function.attribute))
-        check.nodes(function.node)
+def check_names(model: onnx.ModelProto, name: str) -> None:
+    """ModelError for a name in the graph, a subgraph or a function that is not UTF-8 text."""
+    for found in _names(model):
+        if text(found) is None:
+            raise ModelError(f"{name} has the name {found!r} in it, which is not UTF-8 text")
 
 
-class _Check:
-    """The check of the graphs of one operator set."""
-
-    def __init__(self, model: str, opset: int | None) -> None:
-        self._model = model
-        self._opset = opset
-        self._least: dict[str, tuple[int, int]] = {}
-
-    def graph(self, graph: onnx.GraphProto) -> None:
-        self.names(value.name for values in (graph.input, graph.output) for value in values)
-        self.names(tensor.name for tensor in graph.initializer)
-        self.nodes(graph.node)
-
-    def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        for node in nodes:
-            inputs, outputs = node.input, node.output
-            self.names((node.name, node.op_type, node.domain, *inputs, *outputs))
-            if node.domain in _STANDARD:
-                takes, gives = self._arity(node.op_type)
-                if len(inputs) < takes or len(outputs) < gives:
-                    raise self._lacking(node, takes, gives)
-            for graph in subgraphs(node):
-                self.graph(graph)
-
-    def names(self, names: Iterable[str]) -> None:
-        for name in names:
-            if text(name) is None:
-                raise ModelError(f"{self._model} has the name {name!r} in it, which is not UTF-8 text")
-
-    def _arity(self, op_type: str) -> tuple[int, int]:
-        """The least numbers of inputs and outputs of a standard operator; (0, 0) for one that is not known."""
-        if op_type not in self._least:
-            known = self._opset is not None and onnx.defs.has(op_type, self._opset, "")
-            schema = onnx.defs.get_schema(op_type, self._opset, "") if known else None
-            self._least[op_type] = (schema.min_input, schema.min_output) if schema else (0, 0)
-        return self._least[op_type]
-
-    def _lacking(self, node: onnx.NodeProto, takes: int, gives: int) -> ModelError:
-        count, least, what = len(node.input), takes, "input"
-        if count >= takes:
-            count, least, what = len(node.output), gives, "output"
-        called = f"the node {node.name!r} ({node.op_type})" if node.name else f"a node ({node.op_type})"
-        plural = "" if least == 1 else "s"
-        return ModelError(
-            f"{self._model} is no valid model, and no runtime can run it: {called} has {count or 'no'} "
-            f"{what}{plural}, and needs {least}"
-        )
+def _names(model: onnx.ModelProto) -> Iterator[str]:
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while pending:
+        graph = pending.pop()
+        if isinstance(graph, onnx.GraphProto):
+            yield from (value.name for values in (graph.input, graph.output) for value in values)
+            yield from (tensor.name for tensor in graph.initializer)
+        else:
+            yield from (graph.domain, graph.name, graph.overload, *graph.input, *graph.output, *graph.attribute)
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
+            pending += subgraphs(node)

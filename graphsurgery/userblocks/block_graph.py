@@ -95,7 +95,7 @@ class BlockGraph:
             model = ModelProto.FromString(zlib.decompress(base64.b64decode(str(recorded))))
             if len(model.graph.output) != 1 or not model.graph.input:
                 raise ValueError
-            soundness.check_graph(model, label)
+            soundness.check_names(model, label)
             block = cls(model, label)
             _check_operators(block)
         except Exception as error:  # of binascii, zlib and whichever protobuf implementation is installed
@@ -107,7 +107,7 @@ def load(path: Path) -> tuple[BlockGraph, dict[str, Array]]:
     """The block in an ONNX file, and its weights by name. BlockError if the file is no such block."""
     try:
         file = ModelFile.load(path)
-        soundness.check_graph(file.structure, file.name)
+        soundness.check_names(file.structure, file.name)
         external_data.check(file.external_data, file.folder)
         model = file.proto()
         for tensor in model.graph.initializer:
