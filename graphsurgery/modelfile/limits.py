@@ -35,7 +35,7 @@ BLOCK_NODES = 1 << 12
 CALL_DEPTH = 100
 """Functions of a model that call each other, one within the other; exporters nest them as deep as modules, about 10."""
 
-FUNCTION_BINDINGS = 16
+FUNCTION_BINDINGS = 256
 """Different attributes with which a local function is called and looked at one by one."""
 
 FOLDED_ELEMENTS = 1 << 22

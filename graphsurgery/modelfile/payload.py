@@ -32,6 +32,8 @@ def array(tensor: TensorProto) -> Array:
 def of_constant(node: onnx.NodeProto) -> TensorProto | None:
     """The value of a Constant node, under the name of its output; None for text, a sparse tensor, and for no value."""
     for attribute in node.attribute:
+        if not node.output:
+            return None
         if attribute.name == "value" and attribute.HasField("t"):
             return attribute.t
         if attribute.name in _DTYPES and (value := attribute_value(attribute)) is not None:
