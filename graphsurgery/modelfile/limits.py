@@ -23,6 +23,9 @@ WEIGHT_ELEMENTS = 1 << 26
 """Of all weights of one block, and of one constant in it: 512 MB in float64. Attention over 2048 channels, the widest
 stage of ResNet-50, has a quarter of it."""
 
+INPUT_ELEMENTS = 1 << 27
+"""Of an input of a model that random values are drawn for: 100 images of 640 x 640, 1 GB while they are drawn."""
+
 WRITTEN_OUT_NODES = 1 << 17
 """Of a model whose calls of local functions are written out: five times the largest exports (24,000 nodes)."""
 
