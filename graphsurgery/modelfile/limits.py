@@ -7,9 +7,6 @@ brings a machine down.
 
 from __future__ import annotations
 
-MESSAGE_DEPTH = 100
-"""Messages within messages of a model: protobuf's own limit, beyond which no reader takes it."""
-
 VERSION = 1000
 """Of the standard operator set, and of the IR: both have grown by two or three a year. (ONNX keeps them in 32 bits.)"""
 

@@ -50,9 +50,7 @@ def with_sizes(graph: BlockGraph, feature: FeatureMap) -> BlockGraph:
     BlockError if the graph is then known not to work, or to give another shape.
     """
     sized = _sized(graph, feature)
-    if reason := misfit(sized):
-        raise BlockError(_unfit(graph, feature, reason))
-    if reason := _enormous(sized):
+    if reason := misfit(sized) or _enormous(sized):
         raise BlockError(_unfit(graph, feature, reason))
     if shape := _other_shape(sized, feature):
         raise BlockError(f"a block keeps the shape of its input; {graph.label} makes {shape} of {_shape(feature)}")
@@ -104,7 +102,7 @@ def _unfit(graph: BlockGraph, feature: FeatureMap, reason: str) -> str:
     for count in sorted(counts)[:_MOST_COUNTS]:
         other = replace(feature, channels=count)
         sized = _sized(graph, other)
-        if not misfit(sized) and not _other_shape(sized, other):
+        if not misfit(sized) and not _enormous(sized) and not _other_shape(sized, other):
             fitting.append(count)
     if len(fitting) == 1:
         return f"{feature.label} has {feature.channels} channels; {graph.label} is made for {fitting[0]}"
