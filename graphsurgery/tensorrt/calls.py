@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
@@ -25,9 +26,9 @@ def key_of(node: onnx.NodeProto) -> Key:
 def calls(graph: onnx.GraphProto, functions: Mapping[Key, onnx.FunctionProto]) -> dict[Key, list[Given]]:
     """The different attributes that each function is called with: no attribute, once, where nothing calls it."""
     found: dict[Key, dict[tuple[bytes, ...], Given]] = {key: {} for key in functions}
-    pending: list[tuple[onnx.NodeProto, Given]] = [(node, {}) for node in _all(graph.node)]
+    pending: deque[tuple[onnx.NodeProto, Given]] = deque((node, {}) for node in _all(graph.node))
     while pending:
-        node, outer = pending.pop()
+        node, outer = pending.popleft()
         key = key_of(node)
         if key not in functions:
             continue

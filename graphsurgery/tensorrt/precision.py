@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from ..errors import InsertionError, RequestError
-from ..feature_map import float_dtype
+from ..feature_map import float_dtype, type_name
 from ..modelfile.model import ModelFile
 from .support import TYPE_NAMES, one_of
 from .view import View, Visit
@@ -70,7 +70,7 @@ def spelled(kind: int) -> str:
     """Name of an element type; "?" where it is not known."""
     if not kind:
         return "?"
-    return float_dtype(kind) or (TYPE_NAMES.get(kind) or onnx.TensorProto.DataType.Name(kind)).lower()
+    return float_dtype(kind) or TYPE_NAMES.get(kind, type_name(kind)).lower()
 
 
 def _statistics(visits: Sequence[Visit]) -> set[str]:
