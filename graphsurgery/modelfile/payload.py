@@ -31,11 +31,10 @@ def array(tensor: TensorProto) -> Array:
 
 def of_constant(node: onnx.NodeProto) -> TensorProto | None:
     """The value of a Constant node, under the name of its output; None for text, a sparse tensor, and for no value."""
-    for attribute in node.attribute:
-        if not node.output:
-            return None
+    for attribute in node.attribute if node.output else ():
         if attribute.name == "value" and attribute.HasField("t"):
-            return attribute.t
+            tensor: TensorProto = attribute.t
+            return tensor
         if attribute.name in _DTYPES and (value := attribute_value(attribute)) is not None:
             return numpy_helper.from_array(np.asarray(value, _DTYPES[attribute.name]), node.output[0])
     return None

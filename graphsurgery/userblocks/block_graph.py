@@ -93,11 +93,8 @@ class BlockGraph:
         """From such a text. BlockError if it is damaged."""
         try:
             model = ModelProto.FromString(zlib.decompress(base64.b64decode(str(recorded))))
-            if len(model.graph.output) != 1 or not model.graph.input:
-                raise ValueError
-            soundness.check_names(model, label)
             block = cls(model, label)
-            _check_operators(block)
+            _check_recorded(block)
         except Exception as error:  # of binascii, zlib and whichever protobuf implementation is installed
             raise BlockError(f"the graph of {label} in the record of its insertion is damaged") from error
         return block
@@ -134,10 +131,10 @@ def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
     inputs = [each for each in model.graph.input if each.name not in constants]
     x, y = _only(inputs, "input", label), _only(list(model.graph.output), "output", label)
     kind = x.type.tensor_type
-    if float_dtype(kind.elem_type) is None or len(kind.shape.dim) != 4:
-        raise BlockError(f"the input {x.name} of {label} is no floating-point map [N, C, H, W]")
+    _check_input(x, label)
     nodes = [node for node in model.graph.node if not any(name in constants for name in node.output)]
     graph.node.extend(_bare(node) for node in sorted_nodes(nodes, {x.name, *constants}, label))
+    _check_output(graph, x.name, y.name, label)
     _check_operators(block)
     fixed = block.fixed_names
     used = {name for node in graph.node for name in node.input}
@@ -219,6 +216,31 @@ def _only(values: list[onnx.ValueInfoProto], what: str, label: str) -> onnx.Valu
         named = ", ".join(each.name for each in values[:6]) or "none"
         raise BlockError(f"a block has one {what}; {label} has {len(values)}: {named}")
     return values[0]
+
+
+def _check_recorded(block: BlockGraph) -> None:
+    """BlockError or ModelError for a graph that :func:`split` cannot have made."""
+    graph, label = block.model.graph, block.label
+    soundness.check_names(block.model, label)
+    soundness.check_versions(block.model, label)
+    y = _only(list(graph.output), "output", label)
+    if not graph.input or len(graph.node) > limits.BLOCK_NODES:
+        raise BlockError(f"{label} is no block")
+    _check_input(block.x, label)
+    constants = {tensor.name: payload.array(tensor) for tensor in graph.initializer}
+    list(sorted_nodes(graph.node, {*block.parameters, *constants, block.x.name}, label))
+    _check_output(graph, block.x.name, y.name, label)
+    _check_operators(block)
+
+
+def _check_input(x: onnx.ValueInfoProto, label: str) -> None:
+    if float_dtype(x.type.tensor_type.elem_type) is None or len(x.type.tensor_type.shape.dim) != 4:
+        raise BlockError(f"the input {x.name} of {label} is no floating-point map [N, C, H, W]")
+
+
+def _check_output(graph: onnx.GraphProto, x: str, y: str, label: str) -> None:
+    if y not in {x, *(name for node in graph.node for name in node.output)}:
+        raise BlockError(f"{label} is not a valid model: no node of it makes its output {y!r}")
 
 
 def _check_operators(block: BlockGraph) -> None:

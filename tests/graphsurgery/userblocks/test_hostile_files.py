@@ -16,6 +16,7 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorPro
 import graphsurgery
 from graphsurgery.errors import BlockError
 from graphsurgery.modelfile import limits
+from graphsurgery.userblocks.block_graph import BlockGraph
 from tests import models
 
 MAP = ("n", "c", "h", "w")
@@ -107,6 +108,14 @@ WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
     "made twice": (
         lambda: block([models.node("Relu", "x", "y"), models.node("Neg", "x", "y")]),
         "makes the tensor 'y' twice",
+    ),
+    "output that nothing makes": (
+        lambda: block([models.node("Relu", "x", "z")]),
+        "no node of it makes its output 'y'",
+    ),
+    "output that is a constant": (
+        lambda: block([models.node("Relu", "x", "z")], y=np.ones((1, 8, 16, 16), np.float32)),
+        "no node of it makes its output 'y'",
     ),
     "circle": (
         lambda: block([models.node("Add", "xb", "a"), models.node("Relu", "a", "b"), models.node("Relu", "b", "y")]),
@@ -238,9 +247,17 @@ def test_constants_worth_computing_are_computed(tmp_path: Path) -> None:
 def test_a_record_is_no_more_trusted_than_a_file(tmp_path: Path) -> None:
     model = inserted(block([models.node("Relu", "x", "y")]), tmp_path)
     (insertion,) = model.insertions()
-    graph = graphsurgery.userblocks.block_graph.BlockGraph.from_text(insertion.settings["graph"], "x.onnx")
-    wrong = ModelProto.FromString(graph.model.SerializeToString())
-    del wrong.graph.node[0].input[:]
-    text = type(graph)(wrong, "x.onnx").to_text()
-    with pytest.raises(BlockError, match="is damaged"):
-        type(graph).from_text(text, "x.onnx")
+    graph = BlockGraph.from_text(insertion.settings["graph"], "x.onnx")
+    for damage in (
+        lambda graph: graph.node[0].ClearField("input"),
+        lambda graph: graph.ClearField("node"),
+        lambda graph: graph.ClearField("input"),
+        lambda graph: graph.output.add(),
+        lambda graph: graph.input[0].type.tensor_type.shape.dim.add(),
+        lambda graph: graph.node[0].input.__setitem__(0, "nothing"),
+        lambda graph: graph.initializer.add(name="w", dims=[7], data_type=TensorProto.FLOAT),
+    ):
+        wrong = ModelProto.FromString(graph.model.SerializeToString())
+        damage(wrong.graph)
+        with pytest.raises(BlockError, match="is damaged"):
+            BlockGraph.from_text(BlockGraph(wrong, "x.onnx").to_text(), "x.onnx")
