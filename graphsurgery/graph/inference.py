@@ -8,7 +8,7 @@ nodes that could make one of a length that has not been found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 from onnx import shape_inference
@@ -23,6 +23,11 @@ _LENGTHENING = frozenset(
     | {"TopK", "Upsample"}
 )
 """operators that can make a long vector out of a few numbers, or out of a map"""
+_BY_VALUE = frozenset(
+    {"AffineGrid", "CenterCropPad", "Col2Im", "DFT", "Expand", "OneHot", "Pad", "Range", "Reshape", "Resize", "STFT"}
+    | {"Slice", "Split", "SplitToSequence", "Squeeze", "Tile", "TopK", "Unsqueeze", "Upsample"}
+)
+"""operators the shape of whose output depends on the values of inputs behind the first; so do reductions"""
 _HIDDEN = "Hidden"
 """an operator that the inference does not know"""
 
@@ -35,6 +40,8 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
     nodes = list(_nodes(model.graph))
     hidden = [i for i, node in enumerate(nodes) if node.op_type == "Split" and _miscounts(node)]
     plain = _without(hidden, model, strict=strict, data_prop=False)
+    if not _depend_on_computed_values(model.graph, nodes):
+        return plain
     shapes = {name: shape for graph in _graphs(plain.graph) for name, shape in _shapes(graph)}
     vectors = (shape[0] or 0 for shape in shapes.values() if shape is not None and len(shape) == 1)
     is_open = {name for node in nodes for name in node.output if name and None in (shapes.get(name) or [None])}
@@ -43,6 +50,22 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
     lengthening = (i for i, node in enumerate(nodes) if node.op_type in _LENGTHENING)
     hidden += [i for i in lengthening if any(shapes.get(name) in (None, [None]) for name in nodes[i].output if name)]
     return _without(hidden, model, strict=strict, data_prop=True)
+
+
+def _depend_on_computed_values(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Whether following values can find more: a shape depends on some that are computed."""
+    stored = {tensor.name for each in _graphs(graph) for tensor in each.initializer}
+    stored |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
+    for node in nodes:
+        if node.op_type in _BY_VALUE or node.op_type.startswith("Reduce"):
+            names = node.input[0 if node.op_type == "Range" else 1 :]
+        elif node.op_type in ("ConstantOfShape", "Loop"):
+            names = node.input[:]
+        else:
+            continue
+        if any(name and name not in stored for name in names):
+            return True
+    return False
 
 
 def _without(hidden: Sequence[int], model: onnx.ModelProto, *, strict: bool, data_prop: bool) -> onnx.ModelProto:
