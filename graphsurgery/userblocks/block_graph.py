@@ -16,6 +16,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helpe
 from ..errors import BlockError, ModelError
 from ..feature_map import Array, FeatureMap, float_dtype
 from ..graph import local_functions
+from ..graph.index import STANDARD
 from ..modelfile import external_data, limits, payload, soundness
 from ..modelfile.model import ModelFile
 from ..modelfile.soundness import standard_opset
@@ -123,7 +124,7 @@ def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
     if len(model.graph.node) > limits.BLOCK_NODES:
         raise BlockError(f"{label} has {len(model.graph.node):,} nodes; a block has at most {limits.BLOCK_NODES:,}")
     plain = ModelProto(ir_version=model.ir_version, producer_name="graphsurgery")
-    plain.opset_import.add(version=standard_opset(model) or 1)
+    plain.opset_import.extend([entry for entry in model.opset_import if entry.domain in STANDARD][-1:])
     graph = plain.graph
     graph.name = "block"
     block = BlockGraph(plain, label)
