@@ -199,7 +199,7 @@ def _constants(model: ModelProto, label: str) -> dict[str, TensorProto]:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             value = payload.of_constant(node)
             if value is None:
-                raise BlockError(f"{label} has a Constant, {node.output[0]!r}, without a tensor as its value")
+                raise BlockError(f"{label} has a Constant, {''.join(node.output)!r}, without a tensor as its value")
             value.name = node.output[0]
             found[value.name] = value
     return found

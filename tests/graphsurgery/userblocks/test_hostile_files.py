@@ -83,6 +83,10 @@ WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: block([models.node("Constant", "", "c", value_string="text"), models.node("Add", "xc", "y")]),
         "has a Constant, 'c', without a tensor as its value",
     ),
+    "constant without an output": (
+        lambda: block([models.node("Constant", "", "", value_int=1), models.node("Relu", "x", "y")]),
+        "has a Constant, '', without a tensor as its value",
+    ),
     "no input": (lambda: block([models.node("Relu", "", "y")]), "Relu: .* has input size 0"),
     "too many inputs": (lambda: block([models.node("Relu", "xx", "y")]), "Relu: .* has input size 2"),
     "attribute of another type": (lambda: block([models.node("Elu", "x", "y", alpha=1)]), "Elu: .*'FLOAT'"),
