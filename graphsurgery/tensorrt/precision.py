@@ -60,7 +60,7 @@ def types_of(view: View) -> list[NodeType]:
             runs_in = spelled(visit.type(visit.input(0)))
             statistic = visit.label in statistics
             keep = runs_in == "float32" and visit.operator != "Cast" and (statistic or site != "float32")
-            gives = spelled(visit.type(visit.node.output[0]))
+            gives = spelled(visit.type(visit.output))
             found.append(NodeType(insertion, visit.label, visit.operator, runs_in, gives, statistic, keep))
     order = {visit.label: i for i, visit in enumerate(view.visits)}
     return sorted(found, key=lambda each: order[each.node])
@@ -98,7 +98,7 @@ def _statistics(visits: Sequence[Visit]) -> set[str]:
 def _narrows(visit: Visit) -> bool:
     """Whether a node is the end of a float32 island: what leaves it is made for the narrower type."""
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return visit.operator == "Cast" and visit.type(visit.node.output[0]) in halves
+    return visit.operator == "Cast" and visit.type(visit.output) in halves
 
 
 def _squares(visit: Visit) -> bool:

@@ -91,6 +91,11 @@ class Visit:
         """Names of the outputs that are not left out."""
         return [name for name in self.node.output if name]
 
+    @property
+    def output(self) -> str:
+        """Name of the first output; "" where there is none."""
+        return self.node.output[0] if self.node.output else ""
+
     def type(self, tensor: str) -> int:
         """Element type number of a tensor that the node can see; 0 where it is not known."""
         return self.scope.types.get(tensor, (0, None))[0]

@@ -97,7 +97,7 @@ def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 def _with_payload(model: ModelFile, node: onnx.NodeProto) -> onnx.NodeProto:
     """A node that holds its own value: the structure of a model has no payloads, and a Constant is one."""
-    if node.op_type != "Constant" or (value := _constant(model, node.output[0])) is None:
+    if node.op_type != "Constant" or not node.output or (value := _constant(model, node.output[0])) is None:
         return node
     return onnx.helper.make_node("Constant", [], list(node.output), name=node.name, value=value)
 
