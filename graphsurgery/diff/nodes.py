@@ -171,7 +171,9 @@ def type_text(kind: onnx.TypeProto) -> str:
     if not kind.HasField("tensor_type"):
         return (kind.WhichOneof("value") or "unknown").removesuffix("_type")
     tensor = kind.tensor_type
-    element = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    kinds = onnx.TensorProto.DataType
+    known = tensor.elem_type in kinds.values()
+    element = kinds.Name(tensor.elem_type).lower() if known else f"type {tensor.elem_type}"
     if not tensor.HasField("shape"):
         return f"{element} of unknown rank"
     sizes = (str(d.dim_value) if d.HasField("dim_value") else as_text(d.dim_param) or "?" for d in tensor.shape.dim)

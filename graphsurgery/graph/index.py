@@ -8,11 +8,9 @@ from typing import TypeVar
 
 import onnx
 
-from ..errors import ModelError
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion
 from ..modelfile.subgraphs import reads, subgraphs
-from ..modelfile.wire import text
 
 _Item = TypeVar("_Item")
 
@@ -25,7 +23,7 @@ class GraphIndex:
 
     def __init__(self, model: ModelFile) -> None:
         self.model = model
-        graph = model.structure.graph
+        graph = model.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
         self._reads = [frozenset(reads(node)) for node in self.nodes]
         self.producer: dict[str, int] = {}
@@ -41,14 +39,6 @@ class GraphIndex:
                     self.producer[name] = node_index
             for name in self._reads[node_index]:
                 self.consumers.setdefault(name, []).append(node_index)
-        self._check_names()
-
-    def _check_names(self) -> None:
-        tables = (self.producer, self.consumers, self.inputs, self.outputs, self.initializers)
-        own = (name for node in self.nodes for name in (node.name, node.op_type))
-        for name in (*(name for table in tables for name in table), *own):
-            if text(name) is None:
-                raise ModelError(f"{self.model.name} has the name {name!r} in it, which is not UTF-8 text")
 
     def is_constant(self, tensor: str) -> bool:
         """Whether a tensor is an initializer or the output of a Constant node."""

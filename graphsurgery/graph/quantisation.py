@@ -103,13 +103,13 @@ def quantisers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
         only_consumer(index, node.output[0]) if node.op_type == "Cast" and node.output else node
         for node in consumers(index, tensor)
     )
-    return [node for node in found if node is not None and node.op_type == QUANTISE]
+    return [node for node in found if node is not None and node.op_type == QUANTISE and node.output]
 
 
 def dequantised(index: GraphIndex, tensor: str) -> Iterator[str]:
     """The tensors that DequantizeLinear nodes give of a float tensor which QuantizeLinear nodes read."""
     for node in quantisers(index, tensor):
-        yield from (str(c.output[0]) for c in consumers(index, node.output[0]) if c.op_type == DEQUANTISE)
+        yield from (str(c.output[0]) for c in consumers(index, node.output[0]) if c.op_type == DEQUANTISE and c.output)
 
 
 def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str]) -> set[int]:

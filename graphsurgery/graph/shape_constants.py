@@ -13,7 +13,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ..errors import ModelError
+from ..modelfile import limits, payload
 from .index import STANDARD, upstream
+from .output_sizes import domain_of, most_elements
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -29,9 +32,7 @@ _OPERATORS = frozenset(
     {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Gather", "Identity", "Mul", "Reshape", "Slice"}
     | {"Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"}
 )
-"""what exporters compute shapes with; none gives much more than it gets, but for ConstantOfShape"""
-_LARGEST = 1 << 16
-"""elements of a shape"""
+"""what exporters compute shapes with"""
 
 
 def fold_shapes(model: onnx.ModelProto) -> None:
@@ -60,19 +61,15 @@ def evaluate(
     from onnx.reference import ReferenceEvaluator  # takes as long as a small edit, and few models need it
 
     graph = onnx.GraphProto(name="node", node=[node])
-    graph.node[0].domain = _domain(node)
+    graph.node[0].domain = domain_of(node)
     graph.input.extend(onnx.ValueInfoProto(name=name) for name in inputs)
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
     try:
-        versions = {_domain(entry): entry.version for entry in opsets}
+        versions = {domain_of(entry): entry.version for entry in opsets}
         found: list[Any] = ReferenceEvaluator(graph, opsets=versions).run(None, dict(inputs))  # type: ignore[assignment]
     except Exception:  # it raises whatever its operators raise
         return None
     return {value.name: np.asarray(array) for value, array in zip(graph.output, found, strict=True)}
-
-
-def _domain(named: onnx.NodeProto | onnx.OperatorSetIdProto) -> str:
-    return "" if named.domain in STANDARD else str(named.domain)
 
 
 def _values(model: onnx.ModelProto, wanted: Iterable[str], producer: Mapping[str, int]) -> dict[str, Array]:
@@ -84,7 +81,8 @@ def _values(model: onnx.ModelProto, wanted: Iterable[str], producer: Mapping[str
     for node_index in upstream(wanted, producer, lambda node_index: nodes[node_index].input):
         node = nodes[node_index]
         if node.op_type == "Constant":
-            given = {node.output[0]: node.attribute[0].t}
+            stored = payload.of_constant(node)
+            given = {} if stored is None else {node.output[0]: stored}
         else:
             given = {name: initializers[name] for name in node.input if name in initializers and name not in values}
         values |= {name: value for name, tensor in given.items() if (value := _data(tensor)) is not None}
@@ -98,8 +96,8 @@ def _data(tensor: onnx.TensorProto) -> Array | None:
     if not tensor.data_type or tensor.data_location == onnx.TensorProto.EXTERNAL:
         return None
     try:
-        return numpy_helper.to_array(tensor)
-    except Exception:  # a tensor whose payload was left out of the copy
+        return payload.array(tensor)
+    except ModelError:  # a tensor whose payload was left out of the copy
         return None
 
 
@@ -111,6 +109,6 @@ def _run(
         return None
     if node.op_type == "Identity":  # many chains have nothing else in them, and so the reference need not be loaded
         return {node.output[0]: inputs[node.input[0]]}
-    if node.op_type == "ConstantOfShape" and np.prod(inputs[node.input[0]], dtype=float) > _LARGEST:
+    if not most_elements(node, inputs, opsets) <= limits.SHAPE_ELEMENTS:
         return None
     return evaluate(node, inputs, opsets)

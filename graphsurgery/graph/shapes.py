@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 
 import onnx
-from onnx import inliner, shape_inference
 
+from ..errors import ModelError
 from ..feature_map import Dimension, float_dtype
 from ..modelfile.wire import text
+from . import local_functions
 from .index import GraphIndex
+from .inference import infer
 from .shape_constants import fold_shapes
 
 
@@ -55,7 +57,7 @@ class ShapeTable:
 
     @staticmethod
     def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-        copy = inferred(_written_out(model))
+        copy = inferred(_without_calls(model))
         return {} if copy is None else _types(copy.graph)
 
     def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
@@ -80,21 +82,22 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _forget_impossible_sizes(copy.graph)
+    _forget_endless_functions(copy)
     for node in copy.graph.node:
         if node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             node.domain = ""  # onnxruntime's own ones for 16-bit integers do the same to shapes
     try:
         fold_shapes(copy)
-        return shape_inference.infer_shapes(copy, data_prop=True)
+        return infer(copy)
     except Exception:  # whatever stops the inference, what the model itself states still holds
         return None
 
 
-def _written_out(model: onnx.ModelProto) -> onnx.ModelProto:
+def _without_calls(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without local functions: the inference loses its way in calls that hold calls."""
     try:
-        return inliner.inline_local_functions(model) if model.functions else model
-    except Exception:  # recursive or incomplete functions
+        return local_functions.written_out(model, "the model")
+    except ModelError:  # recursive, incomplete or countless functions
         return model
 
 
@@ -104,6 +107,15 @@ def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_value") and dimension.dim_value <= 0:
                 dimension.Clear()
+
+
+def _forget_endless_functions(model: onnx.ModelProto) -> None:
+    """The inference follows every call; where there is no end of them, their results are not known."""
+    if model.functions:
+        try:
+            local_functions.check(model, "the model")
+        except ModelError:
+            del model.functions[:]
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..blocks.block import Array, Block
+from ..blocks.size import check_size
 from ..errors import SiteError
 from ..graph import module_paths
 from ..request import Request
@@ -90,6 +91,7 @@ class Plan:
     def _add(self, insertion: PlannedInsertion) -> None:
         site, block = insertion.site, insertion.block
         block.check(site.feature)
+        check_size(block, site.feature)
         self._check_free(site)
         previous, output = self._previous(site), None
         if site.graph_output:  # the last block gives the output its name, so whatever comes before needs another one

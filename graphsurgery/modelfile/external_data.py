@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from ..errors import ExternalDataError
+from ..errors import ExternalDataError, ModelError
+from . import payload
 from .wire import text
 
 
@@ -74,10 +74,13 @@ def check(locations: Iterable[str], folder: Path | None) -> None:
 
 
 def read(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray[Any, Any]:
-    """The value of one tensor, from its external file if it has one. ExternalDataError if that cannot be read."""
+    """The value of one tensor, from its external file if it has one.
+
+    ModelError if its bytes are not those of its shape; ExternalDataError if the file cannot be read.
+    """
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
-    entries = {entry.key: entry.value for entry in tensor.external_data}
+        return payload.array(tensor)
+    entries = {text(entry.key): text(entry.value) or "" for entry in tensor.external_data}
     if folder is None:
         raise ExternalDataError(
             "the model's weights are external data, and a model from memory has no folder to find them in"
@@ -92,8 +95,8 @@ def read(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray[Any, Any]:
         with path.open("rb") as stream:
             stream.seek(offset)
             whole.raw_data = stream.read(length)
-        return numpy_helper.to_array(whole)
-    except (OSError, ValueError):
+        return payload.array(whole)
+    except (OSError, ValueError, ModelError):
         raise ExternalDataError(
             f"the model's external data {path.name!r} cannot be read, or does not have {tensor.name!r} in its place"
         ) from None

@@ -20,7 +20,7 @@ import onnx
 from ..errors import InsertionError, ModelError
 from ..messages import printable
 from ..request import Argument, checked
-from . import external_data, fields, saving, summary, wire
+from . import external_data, fields, payload, saving, soundness, summary, wire
 from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
 from .record import Insertion, read_insertions
 from .source import BytesSource, FileSource, Source
@@ -148,6 +148,7 @@ class ModelFile:
             raise wire.WireError("its structure is not that of an ONNX model") from error
         if not structure.ir_version or not structure.opset_import:
             raise wire.WireError("it names no IR version or no operator set")
+        soundness.check_versions(structure, self.name)
 
     # ------------------------------------------------------------------ reading
 
@@ -166,9 +167,15 @@ class ModelFile:
         return model
 
     @cached_property
+    def graph(self) -> onnx.GraphProto:
+        """The main graph of the structure, to compute with. ModelError if a name in the model is not UTF-8 text."""
+        soundness.check_names(self.structure, self.name)
+        return self.structure.graph
+
+    @cached_property
     def standard_opset(self) -> int | None:
         """Version of the standard operator set; None if the model does not import it."""
-        return next((int(e.version) for e in self.structure.opset_import if e.domain in ("", "ai.onnx")), None)
+        return soundness.standard_opset(self.structure)
 
     @property
     def opset(self) -> int:
@@ -206,6 +213,8 @@ class ModelFile:
         ------
         KeyError
             If there is none of that name.
+        ModelError
+            If its bytes are not those of its shape and type.
         ExternalDataError
             If it lies in a file beside the model that cannot be read.
         """
@@ -213,7 +222,10 @@ class ModelFile:
         content = self.content(number, position)
         if number == INITIALIZER:
             return external_data.read(onnx.TensorProto.FromString(content), self.folder)
-        return external_data.read(onnx.NodeProto.FromString(content).attribute[0].t, self.folder)
+        value = payload.of_constant(onnx.NodeProto.FromString(content))
+        if value is None:
+            raise ModelError(f"the Constant that gives {name!r} in {self.name} has no tensor as its value")
+        return external_data.read(value, self.folder)
 
     @cached_property
     def _constants(self) -> dict[str, tuple[int, int]]:

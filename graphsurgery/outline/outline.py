@@ -117,7 +117,8 @@ class Outline:
     def _units(self) -> list[RecognisedBlock | int]:
         """Outermost blocks, and nodes in no block that give a map, in the order of the graph."""
         tree, view = self._tree, self._view
-        last = {max(block.nodes, key=view.place.__getitem__): block for block in tree.blocks if block.nodes}
+        placed = [(block.nodes & view.place.keys(), block) for block in tree.blocks]  # nodes of a cycle have no place
+        last = {max(nodes, key=view.place.__getitem__): block for nodes, block in placed if nodes}
         units: list[RecognisedBlock | int] = []
         for node_index in view.order:
             if node_index in last:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from functools import cached_property
 
 import onnx
-from onnx import inliner
 
+from ..errors import ModelError
 from ..graph.index import GraphIndex
+from ..graph.local_functions import written_out
 from .block import RecognisedBlock
 from .graph_view import View
 
@@ -24,9 +25,9 @@ class Expanded:
     ``caller``: index of a node there -> of the node in the file that it belongs to.
     """
 
-    def __init__(self, index: GraphIndex, written_out: onnx.ModelProto, caller: Mapping[int, int]) -> None:
+    def __init__(self, index: GraphIndex, flat: onnx.ModelProto, caller: Mapping[int, int]) -> None:
         model = copy(index.model)  # its payload stays where it is
-        model.structure = written_out
+        model.structure, model.graph = flat, flat.graph
         self.inside = View(GraphIndex(model))
         """with the calls written out"""
         self.file = View(index, values=self.inside.values)
@@ -79,13 +80,13 @@ def expand(index: GraphIndex) -> Expanded | None:
     if not any((node.domain, node.op_type) in functions for node in index.nodes):
         return None
     try:
-        written_out = inliner.inline_local_functions(model)
-    except Exception:  # recursive or incomplete functions: the calls then stay what they are
+        flat = written_out(model, index.model.name)
+    except ModelError:  # the calls then stay what they are
         return None
-    caller = dict(_callers(index.nodes, written_out.graph.node))
-    if len(caller) != len(written_out.graph.node):
+    caller = dict(_callers(index.nodes, flat.graph.node))
+    if len(caller) != len(flat.graph.node):
         return None
-    return Expanded(index, written_out, caller)
+    return Expanded(index, flat, caller)
 
 
 def _callers(before: Sequence[onnx.NodeProto], after: Sequence[onnx.NodeProto]) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import onnx
 
 from ..errors import RequestError, concerning
 from ..feature_map import Array
+from ..messages import shape_text
+from ..modelfile import limits
 from .providers import imported
 
 if TYPE_CHECKING:
@@ -44,11 +47,20 @@ class GraphInput:
         return self.shape[3] in (1, 3) and self.shape[1] not in (1, 3)
 
     def concrete(self, size: int) -> tuple[int, ...]:
-        """The shape with every dynamic size settled: 1 for the batch, 3 for channels, ``size`` for height and width."""
+        """The shape with every dynamic size settled: 1 for the batch, 3 for channels, ``size`` for height and width.
+
+        RequestError where a value of that shape would not fit into the memory.
+        """
         settled = (1, size, size, 3) if self.is_image and self.channels_last else (1, 3, size, size)
         if not self.is_image:
             settled = (1,) * len(self.shape)  # type: ignore[assignment]
-        return tuple(known if known else other for known, other in zip(self.shape, settled, strict=True))
+        shape = tuple(known if known else other for known, other in zip(self.shape, settled, strict=True))
+        if prod(shape) > limits.INPUT_ELEMENTS:
+            raise RequestError(
+                f"the model's input {self.name} has the shape {shape_text(shape)}; at most {limits.INPUT_ELEMENTS:,} "
+                "elements are made up for it"
+            )
+        return shape
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
@@ -69,8 +81,10 @@ def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
 
 def is_numeric(value: onnx.ValueInfoProto) -> bool:
     """Whether a value is a tensor of numbers: neither a sequence, an optional or a map, nor one of strings."""
-    kinds = (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
-    return value.type.WhichOneof("value") == "tensor_type" and value.type.tensor_type.elem_type not in kinds
+    nothing = (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING)
+    kind = value.type.tensor_type.elem_type
+    is_tensor = value.type.WhichOneof("value") == "tensor_type"
+    return is_tensor and kind in onnx.TensorProto.DataType.values() and kind not in nothing
 
 
 def random_feeds(inputs: Sequence[GraphInput], size: int, seed: int = 0) -> dict[str, Array]:

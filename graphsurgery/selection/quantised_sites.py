@@ -19,7 +19,8 @@ def no_integers(context: Context, tensor: str, what: str) -> SiteError:
     index = context.index
     wide = context.shapes.lookup(tensor)[0] in (TensorProto.INT16, TensorProto.UINT16)
     held = f"{what} holds {16 if wide else 8}-bit integers, and a block computes in floats"
-    around = [r.output[0] for r in quantisation.consumers(index, tensor) if r.op_type == quantisation.DEQUANTISE]
+    readers = [r for r in quantisation.consumers(index, tensor) if r.op_type == quantisation.DEQUANTISE]
+    around = [reader.output[0] for reader in readers if reader.output]
     producer = index.producing(tensor)
     if producer is not None and producer.op_type in quantisation.TO_INTEGERS:
         around.append(producer.input[0])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from onnx import TensorProto
 
 from ..errors import SiteError
 from ..feature_map import float_dtype
 from ..graph import quantisation
+from ..graph.weight_channels import weight_channels
 from ..messages import shape_text
+from ..modelfile import limits
 from . import quantised_sites
 from .context import Context, tensor_selectors
 
@@ -38,6 +41,14 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
         yield _with_maps(context, tensor, f"{shown}; a block needs [N, C, H, W]")
     if not context.shapes.is_feature_map(tensor):
         yield SiteError(f"the number of channels of {what} is not fixed in the model; a block needs to know it")
+    channels = shape[1] if shape is not None else None
+    found = weight_channels(context.index, tensor)
+    if found is not None and channels != found[0]:
+        yield SiteError(f"{shown} as the model declares it, and the weights of {found[1]} give it {found[0]} channels")
+    if isinstance(channels, int) and channels > limits.CHANNELS:
+        yield SiteError(f"{shown}; a block is put on at most {limits.CHANNELS:,} channels")
+    if prod(size for size in shape or () if isinstance(size, int)) > limits.ELEMENTS:
+        yield SiteError(f"{shown}, which no runtime can hold: a tensor has at most {limits.ELEMENTS:,} elements")
     if not context.is_map(tensor):
         image = f"no map of the image {shape_text(context.image)}"
         sentence = f"{shown}, which is {image}: it is an intermediate result of a head or of an attention"

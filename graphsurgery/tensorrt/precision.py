@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from ..errors import InsertionError, RequestError
-from ..feature_map import float_dtype
+from ..feature_map import float_dtype, type_name
 from ..modelfile.model import ModelFile
 from .support import TYPE_NAMES, one_of
 from .view import View, Visit
@@ -60,7 +60,7 @@ def types_of(view: View) -> list[NodeType]:
             runs_in = spelled(visit.type(visit.input(0)))
             statistic = visit.label in statistics
             keep = runs_in == "float32" and visit.operator != "Cast" and (statistic or site != "float32")
-            gives = spelled(visit.type(visit.node.output[0]))
+            gives = spelled(visit.type(visit.output))
             found.append(NodeType(insertion, visit.label, visit.operator, runs_in, gives, statistic, keep))
     order = {visit.label: i for i, visit in enumerate(view.visits)}
     return sorted(found, key=lambda each: order[each.node])
@@ -70,7 +70,7 @@ def spelled(kind: int) -> str:
     """Name of an element type; "?" where it is not known."""
     if not kind:
         return "?"
-    return float_dtype(kind) or (TYPE_NAMES.get(kind) or onnx.TensorProto.DataType.Name(kind)).lower()
+    return float_dtype(kind) or TYPE_NAMES.get(kind, type_name(kind)).lower()
 
 
 def _statistics(visits: Sequence[Visit]) -> set[str]:
@@ -98,7 +98,7 @@ def _statistics(visits: Sequence[Visit]) -> set[str]:
 def _narrows(visit: Visit) -> bool:
     """Whether a node is the end of a float32 island: what leaves it is made for the narrower type."""
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return visit.operator == "Cast" and visit.type(visit.node.output[0]) in halves
+    return visit.operator == "Cast" and visit.type(visit.output) in halves
 
 
 def _squares(visit: Visit) -> bool:

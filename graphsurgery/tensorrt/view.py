@@ -9,14 +9,15 @@ from functools import cached_property
 from typing import Any
 
 import onnx
-from onnx import numpy_helper
 
 from ..feature_map import Array, Dimension
 from ..graph.index import STANDARD, GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import inferred, tensor_type
+from ..modelfile import payload
 from ..modelfile.model import ModelFile
 from ..modelfile.subgraphs import reads
+from .calls import Given, bound, calls, in_words, key_of
 
 _SHAPE_OF = frozenset({"Shape", "Size"})
 
@@ -68,7 +69,7 @@ class Visit:
     @property
     def function(self) -> onnx.FunctionProto | None:
         """The function of the model that it calls; None: it calls none."""
-        return self.view.functions.get((self.node.domain, self.node.op_type, self.node.overload))
+        return self.view.functions.get(key_of(self.node))
 
     @property
     def place(self) -> dict[str, Any]:
@@ -78,8 +79,8 @@ class Visit:
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, text as str; ``default`` where the node does not state it."""
-        stated = (onnx.helper.get_attribute_value(a) for a in self.node.attribute if a.name == name)
-        value = next(stated, default)
+        stated = (payload.attribute_value(a) for a in self.node.attribute if a.name == name)
+        value = next((each for each in stated if each is not None), default)
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
     def input(self, slot: int) -> str:
@@ -89,6 +90,11 @@ class Visit:
     def outputs(self) -> list[str]:
         """Names of the outputs that are not left out."""
         return [name for name in self.node.output if name]
+
+    @property
+    def output(self) -> str:
+        """Name of the first output; "" where there is none."""
+        return self.node.output[0] if self.node.output else ""
 
     def type(self, tensor: str) -> int:
         """Element type number of a tensor that the node can see; 0 where it is not known."""
@@ -123,7 +129,7 @@ class Visit:
             return None
         try:
             if tensor.data_location != onnx.TensorProto.EXTERNAL:
-                return numpy_helper.to_array(tensor)
+                return payload.array(tensor)
         except Exception:  # a payload that the structure leaves out
             pass
         try:
@@ -144,8 +150,14 @@ class View:
 
     @cached_property
     def visits(self) -> Sequence[Visit]:
-        """Every node: those of the main graph in its order, each followed by those of its subgraphs, then functions."""
-        return [*self._main(), *(v for f in self.structure.functions for v in self._function(f))]
+        """Every node: those of the main graph in its order, each followed by those of its subgraphs, then those of
+        functions, as often as the attributes differ that a function is called with.
+        """
+        called = calls(self.structure.graph, self.functions)
+        return [
+            *self._main(),
+            *(v for key, given in called.items() for v in self._function(self.functions[key], given)),
+        ]
 
     def _main(self) -> Iterator[Visit]:
         tree = ModuleTree(self.index)
@@ -175,16 +187,18 @@ class View:
                     yield visit
                     yield from self._subgraphs(visit, graph_copy.node[i] if graph_copy else None)
 
-    def _function(self, function: onnx.FunctionProto) -> Iterator[Visit]:
-        scope = Scope()
-        within = f"the function {function.domain}.{function.name}".replace(" .", " ")
-        scope.origins.update(dict.fromkeys(function.input, Origin.DATA))
-        _propagate(scope, function.node)
-        scope.values.update(_constants(function.node))
-        for i, node in enumerate(function.node):
-            visit = Visit(node, scope, _label(node, i), None, within, None, None, self)
-            yield visit
-            yield from self._subgraphs(visit, None)
+    def _function(self, function: onnx.FunctionProto, different: Sequence[Given]) -> Iterator[Visit]:
+        name = f"the function {function.domain}.{function.name}".replace(" .", " ")
+        for given in different:
+            within = name if len(different) == 1 else f"{name}, {in_words(given)}"
+            nodes, scope = [bound(node, given) for node in function.node], Scope()
+            scope.origins.update(dict.fromkeys(function.input, Origin.DATA))
+            _propagate(scope, nodes)
+            scope.values.update(_constants(nodes))
+            for i, node in enumerate(nodes):
+                visit = Visit(node, scope, _label(node, i), None, within, None, None, self)
+                yield visit
+                yield from self._subgraphs(visit, None)
 
 
 def _label(node: onnx.NodeProto, node_index: int) -> str:
@@ -192,10 +206,10 @@ def _label(node: onnx.NodeProto, node_index: int) -> str:
 
 
 def _constants(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """The outputs of Constant nodes that hold a tensor, and the tensors."""
+    """The outputs of Constant nodes that hold numbers, and these as tensors."""
     for node in nodes:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            yield node.output[0], node.attribute[0].t
+        if node.op_type == "Constant" and (value := payload.of_constant(node)) is not None:
+            yield node.output[0], value
 
 
 def _add(scope: Scope, graph: onnx.GraphProto, copied: onnx.GraphProto | None) -> None:

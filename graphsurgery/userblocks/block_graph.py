@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError, ModelError
 from ..feature_map import Array, FeatureMap, float_dtype
-from ..modelfile import external_data
+from ..graph import local_functions
+from ..graph.index import STANDARD
+from ..modelfile import external_data, limits, payload, soundness
 from ..modelfile.model import ModelFile
+from ..modelfile.soundness import standard_opset
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class BlockGraph:
     @property
     def opset(self) -> int:
         """Version of the standard operator set."""
-        return next((int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+        return standard_opset(self.model) or 1
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
@@ -92,57 +94,61 @@ class BlockGraph:
         """From such a text. BlockError if it is damaged."""
         try:
             model = ModelProto.FromString(zlib.decompress(base64.b64decode(str(recorded))))
-            if len(model.graph.output) != 1 or not model.graph.input:
-                raise ValueError
+            block = cls(model, label)
+            _check_recorded(block)
         except Exception as error:  # of binascii, zlib and whichever protobuf implementation is installed
             raise BlockError(f"the graph of {label} in the record of its insertion is damaged") from error
-        return cls(model, label)
+        return block
 
 
 def load(path: Path) -> tuple[BlockGraph, dict[str, Array]]:
     """The block in an ONNX file, and its weights by name. BlockError if the file is no such block."""
     try:
         file = ModelFile.load(path)
+        soundness.check_names(file.structure, file.name)
         external_data.check(file.external_data, file.folder)
         model = file.proto()
         for tensor in model.graph.initializer:
             if tensor.data_location == TensorProto.EXTERNAL:
                 tensor.CopyFrom(numpy_helper.from_array(external_data.read(tensor, path.parent), tensor.name))
+        return split(model, path.name)
     except ModelError as error:
         raise BlockError(f"the block cannot be read: {error}") from None
-    return split(model, path.name)
 
 
 def split(model: ModelProto, label: str) -> tuple[BlockGraph, dict[str, Array]]:
-    """A whole model as a graph and its weights: the floating-point constants that are not scalars."""
-    if model.functions:
-        model = inliner.inline_local_functions(model)
+    """A whole model as a graph and its weights: the floating-point constants that are not scalars. BlockError and
+    ModelError if it is no block.
+    """
+    model = local_functions.written_out(model, label, limits.BLOCK_NODES)
+    if len(model.graph.node) > limits.BLOCK_NODES:
+        raise BlockError(f"{label} has {len(model.graph.node):,} nodes; a block has at most {limits.BLOCK_NODES:,}")
     plain = ModelProto(ir_version=model.ir_version, producer_name="graphsurgery")
-    plain.opset_import.extend(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    plain.opset_import.extend([entry for entry in model.opset_import if entry.domain in STANDARD][-1:])
     graph = plain.graph
     graph.name = "block"
     block = BlockGraph(plain, label)
-    constants = _constants(model)
+    constants = _constants(model, label)
     inputs = [each for each in model.graph.input if each.name not in constants]
     x, y = _only(inputs, "input", label), _only(list(model.graph.output), "output", label)
     kind = x.type.tensor_type
-    if float_dtype(kind.elem_type) is None or len(kind.shape.dim) != 4:
-        raise BlockError(f"the input {x.name} of {label} is no floating-point map [N, C, H, W]")
+    _check_input(x, label)
     nodes = [node for node in model.graph.node if not any(name in constants for name in node.output)]
     graph.node.extend(_bare(node) for node in sorted_nodes(nodes, {x.name, *constants}, label))
+    _check_output(graph, x.name, y.name, label)
     _check_operators(block)
     fixed = block.fixed_names
+    used = {name for node in graph.node for name in node.input}
+    values = {name: payload.array(tensor) for name, tensor in constants.items() if name in used}
     weights = {
-        name: numpy_helper.to_array(tensor)
-        for name, tensor in constants.items()
-        if float_dtype(tensor.data_type) and len(tensor.dims) and name not in fixed
+        name: value
+        for name, value in values.items()
+        if float_dtype(constants[name].data_type) and value.ndim and name not in fixed
     }
     graph.input.append(x)
-    used = {name for node in graph.node for name in node.input}
-    for name, tensor in constants.items():
-        if name not in used:
-            weights.pop(name, None)
-        elif name in weights:
+    for name in values:
+        tensor = constants[name]
+        if name in weights:
             graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
         else:
             graph.initializer.append(tensor)
@@ -174,6 +180,8 @@ def sorted_nodes(nodes: Iterable[NodeProto], known: set[str], label: str) -> Ite
         later = []
         for node in waiting:
             if known.issuperset(node.input):
+                if twice := next((name for name in node.output if name and name in known), None):
+                    raise BlockError(f"{label} is not a valid model: it makes the tensor {twice!r} twice")
                 known.update(node.output)
                 yield node
             else:
@@ -184,16 +192,14 @@ def sorted_nodes(nodes: Iterable[NodeProto], known: set[str], label: str) -> Ite
         waiting = later
 
 
-def _constants(model: ModelProto) -> dict[str, TensorProto]:
+def _constants(model: ModelProto, label: str) -> dict[str, TensorProto]:
     """Initializers, and the values of Constant nodes, by name."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            (attribute,) = node.attribute
-            value = onnx.helper.get_attribute_value(attribute)
-            if not isinstance(value, TensorProto):
-                kinds = {"value_float": np.float32, "value_floats": np.float32}
-                value = numpy_helper.from_array(np.asarray(value, kinds.get(attribute.name, np.int64)))
+            value = payload.of_constant(node)
+            if value is None:
+                raise BlockError(f"{label} has a Constant, {''.join(node.output)!r}, without a tensor as its value")
             value.name = node.output[0]
             found[value.name] = value
     return found
@@ -213,8 +219,36 @@ def _only(values: list[onnx.ValueInfoProto], what: str, label: str) -> onnx.Valu
     return values[0]
 
 
+def _check_recorded(block: BlockGraph) -> None:
+    """BlockError or ModelError for a graph that :func:`split` cannot have made."""
+    graph, label = block.model.graph, block.label
+    soundness.check_names(block.model, label)
+    soundness.check_versions(block.model, label)
+    y = _only(list(graph.output), "output", label)
+    if not graph.input or len(graph.node) > limits.BLOCK_NODES:
+        raise BlockError(f"{label} is no block")
+    _check_input(block.x, label)
+    constants = {tensor.name: payload.array(tensor) for tensor in graph.initializer}
+    list(sorted_nodes(graph.node, {*block.parameters, *constants, block.x.name}, label))
+    _check_output(graph, block.x.name, y.name, label)
+    _check_operators(block)
+
+
+def _check_input(x: onnx.ValueInfoProto, label: str) -> None:
+    if float_dtype(x.type.tensor_type.elem_type) is None or len(x.type.tensor_type.shape.dim) != 4:
+        raise BlockError(f"the input {x.name} of {label} is no floating-point map [N, C, H, W]")
+
+
+def _check_output(graph: onnx.GraphProto, x: str, y: str, label: str) -> None:
+    if y not in {x, *(name for node in graph.node for name in node.output)}:
+        raise BlockError(f"{label} is not a valid model: no node of it makes its output {y!r}")
+
+
 def _check_operators(block: BlockGraph) -> None:
+    """BlockError for a node that cannot be inserted, or that is not as its operator wants it."""
     label = block.label
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = block.model.ir_version, {"": block.opset}
     for node in block.model.graph.node:
         if node.domain not in ("", "ai.onnx"):
             raise BlockError(
@@ -224,3 +258,10 @@ def _check_operators(block: BlockGraph) -> None:
             raise BlockError(f"{label} has control flow ({node.op_type}), which cannot be inserted")
         if not onnx.defs.has(node.op_type, block.opset, ""):
             raise BlockError(f"{label} uses {node.op_type}, which opset {block.opset} of ONNX does not have")
+        if any(each.ref_attr_name for each in node.attribute):
+            raise BlockError(f"{label} is not a valid model: an attribute of its {node.op_type} refers to no function")
+        try:
+            onnx.checker.check_node(node, context)
+        except onnx.checker.ValidationError as error:
+            reason = str(error).splitlines()[0].rstrip(".")[:160]
+            raise BlockError(f"{label} is not a valid model: {node.op_type}: {reason}") from None

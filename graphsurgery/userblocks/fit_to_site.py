@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
+from math import inf, prod
 
 import numpy as np
 import onnx
@@ -11,19 +13,23 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
 from ..feature_map import FeatureMap
+from ..graph.output_sizes import BROADCAST, NO_LARGER, most_elements
 from ..graph.shape_constants import Array, evaluate
 from ..messages import shape_text
+from ..modelfile import limits
 from .block_graph import BlockGraph, attributes, with_nodes
 from .opset_conversion import with_opset
 from .shape_check import Shape, infer, known_shapes, misfit
 
 _ROUNDS = 8
-_LARGEST = 1 << 22
-"""Elements of a constant that is worth computing ahead."""
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
 _MOST_COUNTS = 16
+_QUICK = NO_LARGER | BROADCAST | {"Concat", "ConstantOfShape", "Expand", "Gather", "Pad", "Range", "Split", "Tile"}
+"""operators that ONNX's reference computes array by array; others it may compute element by element"""
+_SLOW = 1 << 10
+"""how many times longer an element takes there"""
 
 
 def fitted(graph: BlockGraph, feature: FeatureMap, opset: int) -> BlockGraph:
@@ -44,7 +50,7 @@ def with_sizes(graph: BlockGraph, feature: FeatureMap) -> BlockGraph:
     BlockError if the graph is then known not to work, or to give another shape.
     """
     sized = _sized(graph, feature)
-    if reason := misfit(sized):
+    if reason := misfit(sized) or _enormous(sized):
         raise BlockError(_unfit(graph, feature, reason))
     if shape := _other_shape(sized, feature):
         raise BlockError(f"a block keeps the shape of its input; {graph.label} makes {shape} of {_shape(feature)}")
@@ -56,11 +62,15 @@ def _sized(graph: BlockGraph, feature: FeatureMap) -> BlockGraph:
     shape = [name if size is None else size for size, name in zip(_shape(feature), "NCHW", strict=True)]
     x = onnx.helper.make_tensor_value_info(graph.x.name, graph.x.type.tensor_type.elem_type, shape)
     model.graph.input[0].CopyFrom(x)
-    for _ in range(_ROUNDS):
-        count = len(model.graph.node)
-        model = _folded(model)
-        if len(model.graph.node) == count:
-            break
+    budget = _Budget()
+    try:
+        for _ in range(_ROUNDS):
+            count = len(model.graph.node)
+            model = _folded(model, budget)
+            if len(model.graph.node) == count:
+                break
+    except BlockError as error:
+        raise BlockError(f"{graph.label} is not a valid model: {error.message}") from None
     return BlockGraph(model, graph.label)
 
 
@@ -77,6 +87,14 @@ def _other_shape(graph: BlockGraph, feature: FeatureMap) -> Shape | None:
     return shape if len(shape) != 4 or any(a != b for a, b in pairs if a is not None and b is not None) else None
 
 
+def _enormous(graph: BlockGraph) -> str:
+    """What to say of a tensor that no runtime can hold; "" if none is known to be."""
+    for name, shape in known_shapes(infer(graph.model)).items():
+        if prod(size or 1 for size in shape) > limits.ELEMENTS:
+            return f"its tensor {name} would be {shape_text(shape)}"
+    return ""
+
+
 def _unfit(graph: BlockGraph, feature: FeatureMap, reason: str) -> str:
     """What to say of a graph that does not fit: the number of channels that it is made for, where its weights tell."""
     counts = {size for shape in graph.parameters.values() for size in shape} - {feature.channels}
@@ -84,7 +102,7 @@ def _unfit(graph: BlockGraph, feature: FeatureMap, reason: str) -> str:
     for count in sorted(counts)[:_MOST_COUNTS]:
         other = replace(feature, channels=count)
         sized = _sized(graph, other)
-        if not misfit(sized) and not _other_shape(sized, other):
+        if not misfit(sized) and not _enormous(sized) and not _other_shape(sized, other):
             fitting.append(count)
     if len(fitting) == 1:
         return f"{feature.label} has {feature.channels} channels; {graph.label} is made for {fitting[0]}"
@@ -94,13 +112,37 @@ def _unfit(graph: BlockGraph, feature: FeatureMap, reason: str) -> str:
 # ---------------------------------------------------------------------- constants
 
 
-def _folded(model: ModelProto) -> ModelProto:
+class _Budget:
+    """The work that computing constants ahead may still be."""
+
+    def __init__(self) -> None:
+        self._left = limits.FOLDING_WORK
+
+    def allows(self, node: NodeProto, inputs: dict[str, Array], opsets: Iterable[onnx.OperatorSetIdProto]) -> bool:
+        """Whether to compute a node: its outputs are known to be small, and there is work left, which is taken off.
+
+        BlockError if they are known to be so large that nobody should.
+        """
+        quick = node.op_type in _QUICK
+        most = limits.FOLDED_ELEMENTS if quick else limits.SHAPE_ELEMENTS
+        given, made = sum(value.size for value in inputs.values()), most_elements(node, inputs, opsets)
+        if limits.WEIGHT_ELEMENTS < made < inf:
+            raise BlockError(
+                f"{node.op_type} makes a constant of {made:,} elements; {limits.WEIGHT_ELEMENTS:,} are taken"
+            )
+        if not (made <= most and given <= most):
+            return False
+        self._left -= int(given + made) * (1 if quick else _SLOW)
+        return self._left >= 0
+
+
+def _folded(model: ModelProto, budget: _Budget) -> ModelProto:
     """One pass of computing what is constant."""
     shapes = known_shapes(infer(model))
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     left = []
     for node in model.graph.node:
-        values = None if model.graph.output[0].name in node.output else _value(node, known, shapes, model)
+        values = None if model.graph.output[0].name in node.output else _value(node, known, shapes, model, budget)
         if values is None:
             left.append(node)
         known |= values or {}
@@ -112,20 +154,18 @@ def _folded(model: ModelProto) -> ModelProto:
 
 
 def _value(
-    node: NodeProto, known: dict[str, Array], shapes: dict[str, Shape], model: ModelProto
+    node: NodeProto, known: dict[str, Array], shapes: dict[str, Shape], model: ModelProto, budget: _Budget
 ) -> dict[str, Array] | None:
     """What a node gives, if that follows from constants and shapes."""
     if node.op_type == "Shape":
         bounds = attributes(node)
         part = shapes.get(node.input[0], [None])[bounds.get("start", 0) : bounds.get("end")]
         return None if None in part else {node.output[0]: np.array(part, np.int64)}
-    given = [name for name in node.input if name]
-    if node.op_type in _RANDOM or not known.keys() >= set(given):
+    names = set(filter(None, node.input))
+    if node.op_type in _RANDOM or not known.keys() >= names:
         return None
-    if any(size is not None and size > _LARGEST for name in node.output for size in shapes.get(name, [])):
-        return None
-    values = evaluate(node, {name: known[name] for name in given}, model.opset_import)
-    return None if values is None or any(value.size > _LARGEST for value in values.values()) else values
+    given = {name: known[name] for name in names}
+    return evaluate(node, given, model.opset_import) if budget.allows(node, given, model.opset_import) else None
 
 
 def _pruned(model: ModelProto) -> ModelProto:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..blocks.block import Block
+from ..blocks.size import check_size
 from ..blocks.state_dict import load_weights
 from ..errors import BlockError, InsertionError, MissingDependency
 from ..modelfile.model import ModelFile
@@ -42,7 +43,9 @@ def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) 
     InsertionError if they are no longer where they were put; MissingDependency for a PyTorch module of the user's own
     that ``trust`` does not name.
     """
-    shapes = block_of(insertion, trust).parameters(insertion.feature)
+    block = block_of(insertion, trust)
+    check_size(block, insertion.feature)
+    shapes = block.parameters(insertion.feature)
     if insertion.gate == "residual":
         shapes = {**shapes, GATE_KEY: (1,)}
     try:

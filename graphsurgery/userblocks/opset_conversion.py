@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, numpy_helper, version_converter
 from onnx.helper import make_node
 
 from ..errors import BlockError
+from ..modelfile import payload
 from .block_graph import BlockGraph, attributes, with_nodes
 from .shape_check import Shape, infer, known_shapes
 
@@ -63,7 +64,8 @@ def _raised(graph: BlockGraph, opset: int) -> BlockGraph:
     except Exception as error:  # whatever its C++ side raises
         reason = " ".join(str(error).split()).rpartition("failed: ")[2].replace("$", "")
         raise _refused(graph, opset, f"cannot be raised to that: {reason[:160]}") from None
-    constants = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    stored = {node.output[0]: payload.of_constant(node) for node in model.graph.node if node.op_type == "Constant"}
+    constants = {name: value for name, value in stored.items() if value is not None}
     result = with_nodes(model, (node for node in model.graph.node if node.output[0] not in constants))
     for node in result.graph.node:
         for place, name in enumerate(node.input):
@@ -201,6 +203,8 @@ def _split(node: NodeProto, change: Change) -> Restated:
     axis = change.counted([values.get("axis", 0)], change.rank(node.input[0]))
     count = values.get("num_outputs")
     if sizes is None or axis is None:
+        return None
+    if count is not None and count != len(node.output):
         return None
     if count is not None:  # the last part may be smaller than the others; before, all are of one size
         size = change.shapes[node.input[0]][axis[0]] if node.input[0] in change.shapes else None

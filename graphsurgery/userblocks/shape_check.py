@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from math import prod
 
-import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 
+from ..errors import BlockError
+from ..graph import inference
 from .block_graph import BlockGraph, attributes
 
 Shape = list[int | None]
@@ -25,8 +26,8 @@ def misfit(graph: BlockGraph) -> str:
     """Why the nodes of a graph cannot work on the shapes that arrive at them; "" if nothing speaks against it."""
     try:
         shapes = known_shapes(infer(graph.model, strict=True))
-    except onnx.shape_inference.InferenceError as error:
-        return _in_short(str(error))
+    except BlockError as error:
+        return error.message
     for node in graph.model.graph.node:
         rule = _RULES.get(node.op_type)
         reason = rule(node, [shapes.get(name) for name in node.input], graph) if rule else ""
@@ -36,10 +37,14 @@ def misfit(graph: BlockGraph) -> str:
 
 
 def infer(model: ModelProto, *, strict: bool = False) -> ModelProto:
-    """With shapes and element types of all tensors, as far as ONNX can tell; ``strict``: InferenceError for misfits."""
+    """With shapes and element types of all tensors, as far as ONNX can tell. BlockError, with the reason alone, for
+    what it refuses; ``strict``: for misfits as well.
+    """
     del model.graph.value_info[:]
-    result: ModelProto = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=strict)
-    return result
+    try:
+        return inference.infer(model, strict=strict)
+    except Exception as error:  # its own InferenceError, and what its checker raises
+        raise BlockError(_in_short(str(error))) from None
 
 
 def known_shapes(inferred: ModelProto) -> dict[str, Shape]:

@@ -12,6 +12,7 @@ import onnx
 from ..errors import ParityFailed
 from ..feature_map import Array, numpy_dtype
 from ..messages import listed
+from ..modelfile import payload
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
@@ -46,7 +47,7 @@ def pair_of(model: ModelFile, insertion: Insertion) -> Cutout:
 
 
 def _part(model: ModelFile, insertion: Insertion, wanted: set[str], output: str) -> Cutout:
-    graph = model.structure.graph
+    graph = model.graph
     nodes = [_with_payload(model, node) for node in graph.node if node.name in wanted]
     missing = wanted - {node.name for node in nodes}
     if missing:
@@ -86,13 +87,17 @@ def with_constants(cutout: Cutout, values: Mapping[str, Array]) -> Cutout:
 
 def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """What the nodes compute with, by name, in the order of the file: initializers, or up to IR version 3 nodes."""
-    nodes = {node.output[0]: node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"}
+    nodes = {
+        node.output[0]: value
+        for node in model.graph.node
+        if node.op_type == "Constant" and (value := payload.of_constant(node)) is not None
+    }
     return nodes | {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def _with_payload(model: ModelFile, node: onnx.NodeProto) -> onnx.NodeProto:
     """A node that holds its own value: the structure of a model has no payloads, and a Constant is one."""
-    if node.op_type != "Constant" or (value := _constant(model, node.output[0])) is None:
+    if node.op_type != "Constant" or not node.output or (value := _constant(model, node.output[0])) is None:
         return node
     return onnx.helper.make_node("Constant", [], list(node.output), name=node.name, value=value)
 

@@ -96,7 +96,7 @@ class Export:
         return own if own.startswith(f"{path}.") else path
 
     def _bias_after(self, node: onnx.NodeProto, path: str) -> None:
-        consumers = self._graph.index.consumers.get(node.output[0], [])
+        consumers = self._graph.index.downstream(node.output[:1])
         added = [self._nodes[p] for p in consumers if self._nodes[p].op_type == "Add" and self._path_of[p] == path]
         for name in added[0].input if added and len(consumers) == 1 else ():
             self._add(f"{path}.bias", name)

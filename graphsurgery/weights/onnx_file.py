@@ -64,7 +64,7 @@ def read(path: Path, trust: Trust) -> Checkpoint:
     readers = floats | export.found
     epsilons: dict[str, float] = {}
     for node in graph.node:
-        if node.op_type == BATCH_NORM:
+        if node.op_type == BATCH_NORM and len(node.input) > 1:
             own = text(node.input[1]) or ""
             module = own.removesuffix(".weight") if own.endswith(".weight") else from_name(text(node.name) or "")
             epsilons[module] = _epsilon(node)

@@ -86,7 +86,7 @@ def _is_square(visit: Visit) -> bool:
 
 def _summed(visit: Visit) -> int | None:
     """How many numbers each element of a reduction's output is made of."""
-    before, after = visit.shape(visit.input(0)), visit.shape(visit.node.output[0])
+    before, after = visit.shape(visit.input(0)), visit.shape(visit.output)
     if before is None or after is None or not all(isinstance(d, int) for d in (*before, *after)):
         return None
     sizes = [int(np.prod([d for d in shape if isinstance(d, int)])) for shape in (before, after)]

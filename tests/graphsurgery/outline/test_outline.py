@@ -20,6 +20,7 @@ from graphsurgery.outline.rows import OUTPUT, Row
 from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.selection.sites import SiteFinder
+from tests import models
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect
 from tests.models import model, node, value
@@ -265,6 +266,19 @@ def test_a_cycle() -> None:
     found = outline(model(nodes, [value("x")], [value("y")]))
     assert [each.tensor for each in found.rows()] == ["y"]
     assert found.edges() == [Edge(None, "op:Relu[1]", ()), Edge("op:Relu[1]", None, ())]
+
+
+def test_a_cycle_around_the_calls_of_functions() -> None:
+    """The blocks are seen with the calls written out; in the file, no order leads to those of the cycle."""
+    made = models.detector()
+    body = [node("Identity", ["a"], ["b"])]
+    made.functions.append(helper.make_function("local", "Pass", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
+    made.opset_import.append(helper.make_opsetid("local", 1))
+    first, last = (each for each in made.graph.node if each.op_type == "Concat")
+    made.graph.node.append(helper.make_node("Pass", list(last.output), ["late"], domain="local"))
+    before = len(outline(made).rows())
+    first.input[0] = "late"
+    assert len(outline(made).rows()) < before
 
 
 def test_a_python_user_sees_the_blocks(tmp_path: Path) -> None:

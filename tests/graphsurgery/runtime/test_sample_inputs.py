@@ -32,6 +32,18 @@ def test_inputs_are_read_without_initializers() -> None:
     assert graph_inputs(model) == [GraphInput("images", np.dtype(np.float16), (None, 3, None, 640))]
 
 
+def test_an_input_that_no_memory_holds_is_refused() -> None:
+    for shape in ((1, 3, 2**20, 2**20), (2**62, 3, None, None)):
+        with pytest.raises(RequestError, match=r"input images has the shape .* elements are made up for it"):
+            random_feeds([GraphInput("images", FLOAT32, shape)], 64)
+
+
+def test_an_input_of_an_unknown_type_is_refused() -> None:
+    values = [helper.make_tensor_value_info("x", 99, [1])]
+    with pytest.raises(RequestError, match="x is not a tensor of numbers"):
+        graph_inputs(helper.make_model(helper.make_graph([], "g", values, [])))
+
+
 def test_an_input_that_is_no_tensor_of_numbers_is_refused() -> None:
     values = [helper.make_tensor_value_info("names", TensorProto.STRING, [1])]
     with pytest.raises(RequestError, match="names"):

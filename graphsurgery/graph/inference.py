@@ -1,0 +1,119 @@
+"""ONNX's inference of shapes, kept from filling the memory.
+
+Asked to follow values (``data_prop``), it keeps one message for every element of what may be a shape, known or not: a
+vector that is said to have 1e9 elements costs 100 GB, though nobody computes it. So the shapes are inferred without
+values first. What they leave open is inferred with values, if the vectors are short enough for that, and without the
+nodes that could make one of a length that has not been found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import onnx
+from onnx import shape_inference
+
+from ..modelfile import limits
+from ..modelfile.subgraphs import subgraphs
+
+_Shape = list[int | None] | None
+
+_LENGTHENING = frozenset(
+    {"CenterCropPad", "ConstantOfShape", "Expand", "Flatten", "OneHot", "Pad", "Range", "Reshape", "Resize", "Tile"}
+    | {"TopK", "Upsample"}
+)
+"""operators that can make a long vector out of a few numbers, or out of a map"""
+_BY_VALUE = frozenset(
+    {"AffineGrid", "CenterCropPad", "Col2Im", "DFT", "Expand", "OneHot", "Pad", "Range", "Reshape", "Resize", "STFT"}
+    | {"Slice", "Split", "SplitToSequence", "Squeeze", "Tile", "TopK", "Unsqueeze", "Upsample"}
+)
+"""operators the shape of whose output depends on the values of inputs behind the first; so do reductions"""
+_HIDDEN = "Hidden"
+"""an operator that the inference does not know"""
+
+
+def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
+    """A copy of a model with the types of its tensors, as far as ONNX can tell; ``strict``: misfits are errors.
+
+    Raises whatever ONNX raises.
+    """
+    nodes = list(_nodes(model.graph))
+    hidden = [i for i, node in enumerate(nodes) if node.op_type == "Split" and _miscounts(node)]
+    plain = _without(hidden, model, strict=strict, data_prop=False)
+    if not _depend_on_computed_values(model.graph, nodes):
+        return plain
+    shapes = {name: shape for graph in _graphs(plain.graph) for name, shape in _shapes(graph)}
+    vectors = (shape[0] or 0 for shape in shapes.values() if shape is not None and len(shape) == 1)
+    is_open = {name for node in nodes for name in node.output if name and None in (shapes.get(name) or [None])}
+    if not is_open or sum(vectors) > limits.INFERRED_VALUES:
+        return plain
+    lengthening = (i for i, node in enumerate(nodes) if node.op_type in _LENGTHENING)
+    hidden += [i for i in lengthening if any(shapes.get(name) in (None, [None]) for name in nodes[i].output if name)]
+    return _without(hidden, model, strict=strict, data_prop=True)
+
+
+def _depend_on_computed_values(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Whether following values can find more: a shape depends on some that are computed."""
+    stored = {tensor.name for each in _graphs(graph) for tensor in each.initializer}
+    stored |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
+    for node in nodes:
+        if node.op_type in _BY_VALUE or node.op_type.startswith("Reduce"):
+            names = node.input[0 if node.op_type == "Range" else 1 :]
+        elif node.op_type in ("ConstantOfShape", "Loop"):
+            names = node.input[:]
+        else:
+            continue
+        if any(name and name not in stored for name in names):
+            return True
+    return False
+
+
+def _without(hidden: Sequence[int], model: onnx.ModelProto, *, strict: bool, data_prop: bool) -> onnx.ModelProto:
+    """Infer types as if some nodes were of an unknown operator; they are counted as :func:`_nodes` gives them."""
+    nodes = list(_nodes(model.graph)) if hidden else []
+    operators = {i: nodes[i].op_type for i in hidden}
+    _rename(model, dict.fromkeys(hidden, _HIDDEN))
+    try:
+        result: onnx.ModelProto = shape_inference.infer_shapes(
+            model, check_type=strict, strict_mode=strict, data_prop=data_prop
+        )
+    finally:
+        _rename(model, operators)
+    _rename(result, operators)
+    return result
+
+
+def _rename(model: onnx.ModelProto, operators: dict[int, str]) -> None:
+    if operators:
+        nodes = list(_nodes(model.graph))
+        for i, op_type in operators.items():
+            nodes[i].op_type = op_type
+
+
+def _miscounts(split: onnx.NodeProto) -> bool:
+    """Whether a Split has another number of outputs than it says: the inference makes room for those it says."""
+    counts = [attribute.i for attribute in split.attribute if attribute.name == "num_outputs"]
+    return counts not in ([], [len(split.output)])
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the subgraphs in it, however deep."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from _graphs(inner)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of the subgraphs in it, always in the same order."""
+    return (node for each in _graphs(graph) for node in each.node)
+
+
+def _shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, _Shape]]:
+    """The tensors of a graph and their shapes, as far as they are known."""
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type
+        sizes = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+        yield value.name, sizes if kind.HasField("shape") else None
+    for tensor in graph.initializer:
+        yield tensor.name, list(tensor.dims)

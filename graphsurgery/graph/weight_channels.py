@@ -1,0 +1,30 @@
+"""The channels that the weights upstream of a tensor give it, whatever the model declares."""
+
+from __future__ import annotations
+
+from .index import GraphIndex
+
+_WEIGHT = {"BatchNormalization": 1, "Conv": 1, "InstanceNormalization": 1, "QLinearConv": 3}
+"""operator -> the input whose first size is the channels of its output"""
+_KEEPING = frozenset(
+    {"AveragePool", "Cast", "Clip", "DequantizeLinear", "Dropout", "Elu", "Gelu", "HardSigmoid", "HardSwish"}
+    | {"Identity", "LeakyRelu", "MaxPool", "Mish", "Mul", "PRelu", "QuantizeLinear", "Relu", "Selu", "Sigmoid"}
+    | {"Softplus", "Tanh"}
+)
+"""operators whose output has the channels of the first input, unless that has one"""
+
+
+def weight_channels(index: GraphIndex, tensor: str) -> tuple[int, str] | None:
+    """The channels of a tensor, and the node whose weights tell them; None where no weight nearby does."""
+    seen = set[int]()
+    while (node_index := index.producer.get(tensor)) is not None and node_index not in seen:
+        seen.add(node_index)
+        node = index.nodes[node_index]
+        if node.op_type in _KEEPING and node.input:
+            tensor = node.input[0]
+            continue
+        place = _WEIGHT.get(node.op_type)
+        weight = index.initializers.get(node.input[place]) if place is not None else None
+        dims = index.model.structure.graph.initializer[weight].dims if weight is not None else ()
+        return (dims[0], index.label(node_index)) if dims and dims[0] > 1 else None
+    return None

@@ -1,0 +1,52 @@
+"""Limits: how large the things in a file may be, and why. They are checked before anything is computed or unpacked.
+
+A file of kilobytes can ask for gigabytes: a size that is only declared, a loop of functions that call each other, a
+number with thousands of digits. Every limit is far above what detectors and their blocks have, and far below what
+brings a machine down.
+"""
+
+from __future__ import annotations
+
+VERSION = 1000
+"""Of the standard operator set, and of the IR: both have grown by two or three a year. (ONNX keeps them in 32 bits.)"""
+
+ELEMENTS = 2**31 - 1
+"""Of one tensor: TensorRT takes no more, and onnxruntime's kernels count in 32 bits."""
+
+CHANNELS = 1 << 16
+"""Of the map that a block is put on: detectors have up to some thousands, and weights grow with the square."""
+
+WEIGHT_ELEMENTS = 1 << 26
+"""Of all weights of one block, and of one constant in it: 512 MB in float64. Attention over 2048 channels, the widest
+stage of ResNet-50, has a quarter of it."""
+
+INPUT_ELEMENTS = 1 << 27
+"""Of an input of a model that random values are drawn for: 100 images of 640 x 640, 1 GB while they are drawn."""
+
+WRITTEN_OUT_NODES = 1 << 17
+"""Of a model whose calls of local functions are written out: five times the largest exports (24,000 nodes)."""
+
+WRITTEN_OUT_BYTES = 1 << 28
+"""Of the same nodes: a constant in a function is there once for each call."""
+
+BLOCK_NODES = 1 << 12
+"""Of a block in an ONNX file, its functions written out: a whole transformer layer has some hundred."""
+
+CALL_DEPTH = 100
+"""Functions of a model that call each other, one within the other; exporters nest them as deep as modules, about 10."""
+
+FUNCTION_BINDINGS = 256
+"""Different attributes with which a local function is called and looked at one by one."""
+
+FOLDED_ELEMENTS = 1 << 22
+"""Of a constant of a block that is worth computing ahead: 16 MB in float32."""
+
+FOLDING_WORK = 1 << 26
+"""Elements read and written, multiplications included, while the constants of one block are computed ahead: about a
+second."""
+
+INFERRED_VALUES = 1 << 21
+"""Elements of all vectors of a model together whose values its inference may follow: about 300 MB there."""
+
+SHAPE_ELEMENTS = 1 << 16
+"""Of a constant that shapes are computed from: a thousand times the largest rank."""
