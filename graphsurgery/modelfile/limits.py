@@ -50,3 +50,12 @@ INFERRED_VALUES = 1 << 21
 
 SHAPE_ELEMENTS = 1 << 16
 """Of a constant that shapes are computed from: a thousand times the largest rank."""
+
+RECIPE_BYTES = 1 << 20
+"""Of a recipe: some ten thousand insertions, which Python's YAML reader takes half a minute for."""
+
+RECIPE_VALUES = 1 << 16
+"""Of a recipe with every alias written out, merge keys included: eight nested aliases can stand for billions."""
+
+TEXT = 1 << 12
+"""Characters of one name, path or number in a recipe. Twice the longest selector that was seen, a list of modules."""

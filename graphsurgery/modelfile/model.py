@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from ..errors import InsertionError, ModelError
-from ..messages import printable
+from ..messages import brief, printable
 from ..request import Argument, checked
 from . import external_data, fields, payload, saving, soundness, summary, wire
 from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
@@ -405,6 +405,8 @@ def _open(path: Path) -> Source:
         raise ModelError(f"{path} may not be read: no permission") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # of os.open, for a zero byte or half of a surrogate pair
+        raise ModelError(f"{brief(str(path))} cannot be the path of a file: {error}") from None
 
 
 def _explain(source: Source, name: str, reason: str) -> str:
