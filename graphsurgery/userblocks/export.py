@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 import torch
 
+from ..entry_points import ForeignError, foreign_code, said
 from ..errors import BlockError
 from ..feature_map import FeatureMap
 
@@ -43,19 +44,19 @@ def exported(module: torch.nn.Module, feature: FeatureMap, opset: int, label: st
     reasons = []
     for attempt in (_traced, _by_dynamo):
         try:
-            with _quietly():
+            with _quietly(), foreign_code():
                 return attempt(export, axes, opset)
-        except Exception as error:  # the exporters raise all kinds
-            reasons.append(next(iter(str(error).strip().splitlines()), type(error).__name__))
+        except ForeignError as error:  # the exporters raise all kinds
+            reasons.append(next(iter(str(error.raised).strip().splitlines()), type(error.raised).__name__))
     raise BlockError(f"{label} cannot be exported to ONNX: {reasons[0][:200]}")
 
 
 def _check(module: torch.nn.Module, x: torch.Tensor, label: str) -> None:
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), foreign_code():
             y = module(x)
-    except Exception as error:  # whatever the user's code raises
-        raise BlockError(f"{label} fails on a map {list(x.shape)}: {' '.join(str(error).split())[:200]}") from None
+    except ForeignError as error:
+        raise BlockError(f"{label} fails on a map {list(x.shape)}: {said(error.raised)[:200]}") from None
     if not isinstance(y, torch.Tensor) or y.shape != x.shape:
         what = list(y.shape) if isinstance(y, torch.Tensor) else f"a {type(y).__name__}"
         raise BlockError(f"a block keeps the shape of its input; {label} makes {what} of {list(x.shape)}")
