@@ -59,3 +59,19 @@ RECIPE_VALUES = 1 << 16
 
 TEXT = 1 << 12
 """Characters of one name, path or number in a recipe. Twice the longest selector that was seen, a list of modules."""
+
+CHECKPOINT_ENTRIES = 1 << 17
+"""Tensors of a checkpoint, or modules of a pickled model: detectors have some thousands of them."""
+
+CHECKPOINT_KEY = 1 << 10
+"""Characters of the name of a weight: the path of a module, some dozens."""
+
+HASHED_VALUES = 1 << 26
+"""Values that are hashed while a pickle is loaded, tuples in tuples written out: about a second."""
+
+UNPACKED_BYTES = 1 << 28
+"""That the arrays of a compressed file may unpack to, however small it is: 256 MB, a second. Constants shrink a
+thousand times, trained weights by a tenth, see UNPACKED_RATIO."""
+
+UNPACKED_RATIO = 4
+"""Of the size of a compressed file, which it may unpack to where that is more."""
