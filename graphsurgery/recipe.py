@@ -163,7 +163,7 @@ def _check_size(size: int, name: str) -> None:
 
 
 def _check_values(root: yaml.Node, name: str) -> None:
-    """Look at what a document holds before it is built: an alias is a few bytes and may stand for billions of values."""
+    """Look at a document before it is built: an alias is a few bytes and may stand for billions of values."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:

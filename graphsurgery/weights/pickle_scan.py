@@ -42,12 +42,12 @@ def _globals(stream: BinaryIO) -> Iterator[str]:
     for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
         name = operation.name
         if name in _STORE:
-            place = len(memo) if name == "MEMOIZE" else int(argument)
+            place = len(memo) if argument is None else int(argument)
             if place > count:
                 raise WeightsError("its pickle has numbers that no pickle has")
             memo[place] = stack[-1] or (1, "")
         elif name in _FETCH:
-            stack.append(memo[int(argument)])
+            stack.append(memo[int(str(argument))])
         elif name == "DUP":
             stack.append(stack[-1])
         else:

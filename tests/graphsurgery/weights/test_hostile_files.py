@@ -112,7 +112,7 @@ def test_a_tensor_of_one_value_that_stands_for_billions(dtype: torch.dtype, tmp_
     put(f"{file}:good", "se")
     assert "x.pt has no weights under 'trunk'" in refused(f"{file}:trunk", "se")
     said = f"fc1.weight in x.pt has {HUGE:,} values, more than any block has"
-    assert refused(f"{file}:se", "se") == said
+    assert refused(f"{file}:se", "se").startswith(said)
     assert "weights that look like se lie under good" in refused(f"{file}:none", "se")
 
 
@@ -227,8 +227,8 @@ def test_what_trainers_pickle_is_scanned_and_named() -> None:
     content = {"scheduler": Counter([30, 60]), "size": torch.Size((1, 2)), "args": (1, (2, ("a",) * 9)), "rng": {3}}
     for protocol in range(6):
         assert "collections.Counter" in pickle_scan.scan(io.BytesIO(pickle.dumps(content, protocol)))
-    with pytest.raises(ValueError, match=""):
-        pickle_scan.scan(io.BytesIO(b"0000"))
+    with pytest.raises(ValueError, match="pickle"):
+        pickle_scan.scan(io.BytesIO(b"\x800000"))
 
 
 def test_keys_that_are_no_text(tmp_path: Path) -> None:
