@@ -75,3 +75,7 @@ thousand times, trained weights by a tenth, see UNPACKED_RATIO."""
 
 UNPACKED_RATIO = 4
 """Of the size of a compressed file, which it may unpack to where that is more."""
+
+RECORDED_GRAPH_BYTES = 1 << 24
+"""Of the graph of a block in the record of its insertion, which has no weights in it: the size of BLOCK_NODES nodes
+with names and shapes is a tenth."""
