@@ -19,6 +19,7 @@ from types import FrameType, ModuleType
 from typing import TypeVar
 
 from .errors import GraphSurgeryWarning
+from .messages import one_line
 
 Kind = TypeVar("Kind")
 CATALOGUE = "graphsurgery.patterns"
@@ -93,18 +94,10 @@ def tell(sentences: Iterable[str]) -> None:
 
 def reason(error: BaseException) -> str:
     """Why code of other people failed, in one line."""
-    text = said(error)
+    text = one_line(error)
     if isinstance(error, ImportError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def said(error: BaseException) -> str:
-    """The message of an error, in one line; "" where even that fails."""
-    try:
-        return " ".join(str(error).split())
-    except Exception:  # a __str__ of the same people
-        return ""
 
 
 def _entries(group: str) -> tuple[dict[str, str], list[Broken]]:

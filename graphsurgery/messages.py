@@ -118,6 +118,14 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line; "" where even that fails."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # a __str__ of other people's
+        return ""
+
+
 def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as HTML for a notebook; every cell is escaped.
 

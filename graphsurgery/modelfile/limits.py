@@ -79,3 +79,7 @@ UNPACKED_RATIO = 4
 RECORDED_GRAPH_BYTES = 1 << 24
 """Of the graph of a block in the record of its insertion, which has no weights in it: the size of BLOCK_NODES nodes
 with names and shapes is a tenth."""
+
+PIXELS = 1 << 27
+"""Of an image: 400 MB in RGB. The largest cameras have three quarters of it; a PNG of a megabyte can have a hundred
+times as many."""

@@ -15,9 +15,10 @@ from typing import Any
 import onnx
 import torch
 
-from ..entry_points import ForeignError, foreign_code, said
+from ..entry_points import ForeignError, foreign_code
 from ..errors import BlockError
 from ..feature_map import FeatureMap
+from ..messages import one_line
 
 _NEWEST_TRACED = 20
 """the newest opset that the TorchScript exporter writes"""
@@ -56,7 +57,7 @@ def _check(module: torch.nn.Module, x: torch.Tensor, label: str) -> None:
         with torch.inference_mode(), foreign_code():
             y = module(x)
     except ForeignError as error:
-        raise BlockError(f"{label} fails on a map {list(x.shape)}: {said(error.raised)[:200]}") from None
+        raise BlockError(f"{label} fails on a map {list(x.shape)}: {one_line(error.raised)[:200]}") from None
     if not isinstance(y, torch.Tensor) or y.shape != x.shape:
         what = list(y.shape) if isinstance(y, torch.Tensor) else f"a {type(y).__name__}"
         raise BlockError(f"a block keeps the shape of its input; {label} makes {what} of {list(x.shape)}")

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..entry_points import ForeignError, foreign_code, said
+from ..entry_points import ForeignError, foreign_code
 from ..errors import BlockError, MissingDependency, concerning, option
+from ..messages import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ def _load(spelled: str) -> type[torch.nn.Module]:
             found = getattr(imported, name, None)
     except ForeignError as error:
         raised = error.raised
-        raise BlockError(f"{module} cannot be imported: {type(raised).__name__}: {said(raised)}") from None
+        raise BlockError(f"{module} cannot be imported: {type(raised).__name__}: {one_line(raised)}") from None
     if found is None:
         raise BlockError(f"the module {module} has no {name}")
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
