@@ -168,8 +168,11 @@ class ModelFile:
 
     @cached_property
     def graph(self) -> onnx.GraphProto:
-        """The main graph of the structure, to compute with. ModelError if a name in the model is not UTF-8 text."""
+        """The main graph of the structure, to compute with. ModelError if a name in the model is not UTF-8 text, or a
+        node lacks inputs or outputs.
+        """
         soundness.check_names(self.structure, self.name)
+        soundness.check_nodes(self.structure, self.name)
         return self.structure.graph
 
     @cached_property
