@@ -26,15 +26,11 @@ def standard_opset(model: onnx.ModelProto | onnx.FunctionProto) -> int | None:
 
 def check_versions(model: onnx.ModelProto, name: str) -> None:
     """ModelError for a version of the IR or of the standard operator set that cannot be one."""
-    said = {"IR version": int(model.ir_version), "version of the standard operator set": standard_opset(model)}
-    said |= {"version of a function's operator set": max(_of_functions(model), default=None)}
-    for what, version in said.items():
+    said = [("IR version", int(model.ir_version)), ("version of the standard operator set", standard_opset(model))]
+    said += (("version of a function's operator set", standard_opset(each)) for each in model.functions)
+    for what, version in said:
         if version is not None and not 0 < version <= limits.VERSION:
             raise ModelError(f"{name} says that its {what} is {version}, which ONNX does not have")
-
-
-def _of_functions(model: onnx.ModelProto) -> Iterator[int]:
-    return (version for each in model.functions if (version := standard_opset(each)) is not None)
 
 
 def check_names(model: onnx.ModelProto, name: str) -> None:
