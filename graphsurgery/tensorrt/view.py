@@ -207,7 +207,7 @@ def _attribute_types(operator: str) -> dict[str, int]:
         declared = onnx.defs.get_schema(operator).attributes
     except onnx.defs.SchemaError:
         return {}
-    return {name: int(each.type.value) for name, each in declared.items()}
+    return {name: int(each.type.value) for name, each in declared.items()}  # type: ignore[attr-defined]
 
 
 def _label(node: onnx.NodeProto, node_index: int) -> str:
