@@ -309,4 +309,4 @@ def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Che
             f"{GATE_KEY} in {trained.name} is the gate's one number, and has the shape {list(alpha.shape)}"
         )
     fitted = weights.fitted(block, feature, replace(part, arrays=arrays), request.settings)
-    return replace(fitted, arrays={**fitted.arrays, GATE_KEY: alpha.reshape(1)})
+    return replace(fitted, arrays={**fitted.arrays, GATE_KEY: weights.widened(alpha).reshape(1)})

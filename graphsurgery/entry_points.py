@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
+from importlib.metadata import EntryPoint, distributions, entry_points
+from types import FrameType, ModuleType
 from typing import TypeVar
 
 from .errors import GraphSurgeryWarning
+from .messages import one_line
 
 Kind = TypeVar("Kind")
 CATALOGUE = "graphsurgery.patterns"
@@ -52,16 +55,17 @@ def loaded(group: str) -> Catalogues:
 
     An entry point names a module, or a package of which all modules are meant.
     """
-    found = Catalogues()
-    for name, package in _entries(group).items():
+    entries, damaged = _entries(group)
+    found = Catalogues(broken=damaged)
+    for name, package in entries.items():
         _load_all(name, package, found)
     return found
 
 
 def module_of_the_only(group: str, name: str) -> ModuleType | None:
     """The module ``name`` right inside of a group's catalogue, if there is only one and it has that module."""
-    entries = _entries(group)
-    if len(entries) != 1 or not name.isidentifier():
+    entries, damaged = _entries(group)
+    if damaged or len(entries) != 1 or not name.isidentifier():
         return None
     (top,) = entries
     package = _module(top)
@@ -90,16 +94,28 @@ def tell(sentences: Iterable[str]) -> None:
 
 def reason(error: BaseException) -> str:
     """Why code of other people failed, in one line."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, ImportError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _entries(group: str) -> dict[str, str]:
-    """What the entry points name, and the installed package that each belongs to."""
-    entries = sorted(entry_points(group=group), key=lambda entry: entry.value)
-    return {entry.value: _owner(entry) for entry in entries} or _of_a_checkout(group)
+def _entries(group: str) -> tuple[dict[str, str], list[Broken]]:
+    """What the entry points name, with the installed package that each belongs to, and packages whose metadata is
+    damaged.
+    """
+    damaged = list[Broken]()
+    try:
+        declared = list(entry_points(group=group))
+    except Exception:  # importlib.metadata reads all packages or none
+        declared = []
+        for each in distributions():
+            try:
+                declared += each.entry_points.select(group=group)
+            except Exception as error:
+                damaged.append(Broken("entry_points.txt", str(each.name), reason(error)))
+    entries = {entry.value: _owner(entry) for entry in sorted(declared, key=lambda entry: entry.value)}
+    return entries or _of_a_checkout(group), damaged
 
 
 def _of_a_checkout(group: str) -> dict[str, str]:
@@ -127,7 +143,41 @@ def _load_all(name: str, package: str, found: Catalogues) -> None:
 def _module(name: str) -> ModuleType | BaseException:
     """A module, or why it cannot be imported. What it prints is no part of any result."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), foreign_code():
             return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever the code of other people raises
-        return error
+    except ForeignError as error:
+        return error.raised
+
+
+class ForeignError(Exception):
+    """What code of other people raised, whatever that is."""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(reason(raised))
+        self.raised = raised
+
+
+@contextlib.contextmanager
+def foreign_code() -> Iterator[None]:
+    """Run code of other people in the body: ForeignError for all that it raises, SystemExit and KeyboardInterrupt too.
+
+    A KeyboardInterrupt of the user's own, from a signal, passes.
+    """
+    pressed = list[int]()
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    try:
+        if ours and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupted)
+        yield
+    except BaseException as error:
+        if pressed:
+            raise
+        raise ForeignError(error) from None
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
+import reprlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 _MOST = 1000
+_LONGEST = 500
+"""characters of a name that others are compared with; the time grows with the square"""
+_DIGITS = 40
 _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _observer: ContextVar[Callable[[int, int, str], None] | None] = ContextVar("observer", default=None)
 
 
 def closest(name: str, names: Iterable[str], *, count: int = 4, cutoff: float = 0.5) -> list[str]:
     """The names most like this one, best first. Of very many, only those that begin or end alike are compared."""
-    pool: Collection[str] = dict.fromkeys(names)
+    if len(name) > _LONGEST:
+        return []
+    pool: Collection[str] = dict.fromkeys(other for other in names if len(other) <= _LONGEST)
     if len(pool) > _MOST:
         pool = heapq.nlargest(_MOST, pool, key=lambda other: _ends_alike(name, other))
     from difflib import get_close_matches  # costs milliseconds, for errors only
@@ -86,6 +92,22 @@ def shape_text(shape: Iterable[Dimension]) -> str:
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
+class _Brief(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, 200, 200
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = 6
+
+    def repr_int(self, number: int, level: int) -> str:
+        digits = int(number.bit_length() * math.log10(2)) + 1  # Python writes out none of more than 4,300
+        return repr(number) if digits <= _DIGITS else f"a whole number of about {digits} digits"
+
+
+def brief(value: object) -> str:
+    """A value as Python writes it, for an error: of what is long, deep or has many digits, the beginning."""
+    return _Brief().repr(value)
+
+
 def as_text(value: object) -> str:
     """A field of a model as text: protobuf hands over a string that is not UTF-8 as bytes, which are spelled out."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
@@ -94,6 +116,14 @@ def as_text(value: object) -> str:
 def printable(text: str) -> str:
     """Fit for a terminal and for one line: control characters are spelled out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line; "" where even that fails."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # a __str__ of other people's
+        return ""
 
 
 def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

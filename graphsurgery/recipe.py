@@ -16,7 +16,7 @@ list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from . import userblocks
 from .api import Insertion, carry_out, warned
 from .errors import ModelError, RecipeError, RequestError, spelled
 from .insertion import adoption
+from .messages import brief
+from .modelfile import limits
 from .modelfile.model import ModelFile
 from .request import Argument, Request, arguments, checked, fits
 
@@ -62,13 +64,18 @@ class Recipe:
         """
         path = Path(checked("recipe", path, str, Argument(words="is the path of a YAML file")))
         try:
-            text = path.read_bytes().decode("utf-8-sig")
+            with path.open("rb") as stream:
+                data = stream.read(limits.RECIPE_BYTES + 1)
+            _check_size(len(data), path.name)
+            text = data.decode("utf-8-sig")
         except FileNotFoundError:
             raise RecipeError(f"there is no recipe {path}") from None
         except UnicodeDecodeError:
             raise RecipeError(_no_text(path)) from None
         except OSError as error:
             raise RecipeError(f"the recipe {path} cannot be read: {error.strerror or error}") from None
+        except ValueError as error:  # a zero byte, say
+            raise RecipeError(f"{brief(str(path))} cannot be the path of a recipe: {error}") from None
         return cls.from_text(text, folder=path.parent, name=path.name, images=images)
 
     @classmethod
@@ -84,6 +91,7 @@ class Recipe:
 
         ``folder`` is where relative paths start (None: the current folder), ``name`` what errors call the recipe.
         """
+        _check_size(len(text), name)
         entries = _entries(_parsed(text, name), name)
         where = Path(folder) if folder is not None else None
         given = {"images": str(images)} if images is not None else {}
@@ -179,9 +187,12 @@ def put_back(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, 
 
 def _parsed(text: str, name: str) -> object:
     try:
-        for node in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
-            _check_keys_differ(node, name)
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check_values(root, name)
+        return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -191,19 +202,37 @@ def _parsed(text: str, name: str) -> object:
         raise RecipeError(f"{name} is not YAML: {reason}") from None
 
 
-def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Every mapping in a document, each once however many aliases point at it."""
-    pending, seen = [node], set[int]()
-    while pending:
-        node = pending.pop()
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            yield node
-            pending += [value for _, value in node.value]
-        elif isinstance(node, yaml.SequenceNode):
-            pending += node.value
+def _check_size(size: int, name: str) -> None:
+    if size > limits.RECIPE_BYTES:
+        raise RecipeError(f"{name} is larger than {limits.RECIPE_BYTES >> 20} MB, which no recipe is")
+
+
+def _check_values(root: yaml.Node, name: str) -> None:
+    """Look at a document before it is built: an alias is a few bytes and may stand for billions of values."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        """How many values there are with every alias written out."""
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # where an alias in it leads back to it
+            inner: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                _check_keys_differ(node, name)
+                inner = [each for entry in node.value for each in entry]
+            elif isinstance(node, yaml.SequenceNode):
+                inner = node.value
+            elif len(node.value) > limits.TEXT:
+                raise RecipeError(f"{name} has a value of {len(node.value):,} characters in {_line(node)}")
+            sizes[id(node)] = 1 + sum(map(size, inner))
+        if sizes[id(node)] > limits.RECIPE_VALUES:
+            raise RecipeError(f"{name} stands for more than {limits.RECIPE_VALUES:,} values, which no recipe does")
+        return sizes[id(node)]
+
+    size(root)
+
+
+def _line(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}"
 
 
 def _check_keys_differ(node: yaml.MappingNode, name: str) -> None:
@@ -213,15 +242,15 @@ def _check_keys_differ(node: yaml.MappingNode, name: str) -> None:
         if not isinstance(key.value, str):
             continue  # a list as a key: the reader itself complains
         if key.value in seen:
-            raise RecipeError(f"{name} has the key {key.value!r} twice in one place (line {key.start_mark.line + 1})")
+            raise RecipeError(f"{name} has the key {key.value!r} twice in one place ({_line(key)})")
         seen.add(key.value)
 
 
 def _entries(document: object, name: str) -> list[object]:
     if isinstance(document, Mapping):
-        extra = [str(key) for key in document if key != _TOP]
+        extra = [brief(key) for key in document if key != _TOP]
         if extra or _TOP not in document:
-            what = f"the unknown key {extra[0]!r} at its top" if extra else "nothing in it"
+            what = f"the unknown key {extra[0]} at its top" if extra else "nothing in it"
             raise RecipeError(f"{name} has {what}; it is a list of insertions, or has one key, {_TOP}, with that list")
         document = document[_TOP]
     if document is None or document == []:
@@ -237,7 +266,7 @@ def _request(entry: object, label: str, folder: Path | None, defaults: Mapping[s
         raise RecipeError(f"{label} is a {_kind(entry)}; it has to be a mapping with the keys {', '.join(_KEYS)}")
     for key in entry:
         if key not in _KEYS:
-            raise RecipeError(f"{label} has the unknown key {key!r}; the known ones are {', '.join(_KEYS)}")
+            raise RecipeError(f"{label} has the unknown key {brief(key)}; the known ones are {', '.join(_KEYS)}")
     given: dict[str, Any] = {key: value for key, value in entry.items() if value is not None}
     if "module" not in given:
         raise RecipeError(f"{label} has no 'module'; the known keys are {', '.join(_KEYS)}")
@@ -253,9 +282,9 @@ def _request(entry: object, label: str, folder: Path | None, defaults: Mapping[s
     settings = given.get("settings", {})
     for name, value in settings.items() if isinstance(settings, Mapping) else ():
         if not isinstance(name, str):
-            raise RecipeError(f"'settings' in {label} has the name {name!r}, which is not a text")
+            raise RecipeError(f"'settings' in {label} has the name {brief(name)}, which is not a text")
         if not fits(value, _SCALAR):
-            raise RecipeError(f"{name!r} in the settings of {label} has to be one value, not {value!r}")
+            raise RecipeError(f"{brief(name)} in the settings of {label} has to be one value, not {brief(value)}")
     try:
         return Request(**given).labelled(label)
     except RequestError as error:

@@ -17,6 +17,7 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from .errors import BlockError, GraphSurgeryError, RequestError, option
+from .messages import brief
 
 INITS = ("default", "identity")
 GATES = ("none", "residual")
@@ -204,7 +205,7 @@ def checked(name: str, value: object, hint: Any, argument: Argument = _ANY) -> A
     if argument.choices:
         if not isinstance(value, str) or value not in argument.choices:
             known = ", ".join(argument.choices)
-            message = f"there is no {name.replace('_', ' ')} {value!r}; it is one of {known}"
+            message = f"there is no {name.replace('_', ' ')} {brief(value)}; it is one of {known}"
             raise argument.error(message, option=name, candidates=argument.choices)
         return value
     plain = _plain(value, hint)
@@ -212,7 +213,9 @@ def checked(name: str, value: object, hint: Any, argument: Argument = _ANY) -> A
     if too_small or not fits(plain, hint):
         usual = _WORDS.get(_without_none(hint), "is a text")
         words = argument.words or (f"{usual} from {argument.minimum} on" if argument.minimum is not None else usual)
-        raise RequestError(f"{name} {words}, not {value!r}", option=name)
+        raise RequestError(f"{name} {words}, not {brief(value)}", option=name)
+    if isinstance(plain, str) and "\0" in plain:
+        raise RequestError(f"{name} {brief(plain)} has a zero byte in it, which no name has", option=name)
     return plain
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import BlockError, concerning
+from ..messages import brief
 
 _WORDS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
 
@@ -54,14 +55,15 @@ class Setting:
         if result is None:
             kind = {int: "a whole number", float: "a number", bool: "true or false"}[self.type]
             candidates = ("true", "false") if self.type is bool else ()
-            raise BlockError(f"{self.name} of {block} is {kind}, not {value!r}", candidates=candidates)
+            raise BlockError(f"{self.name} of {block} is {kind}, not {brief(value)}", candidates=candidates)
+        shown = value if isinstance(value, str) else brief(value)
         if self.choices is not None and result not in self.choices:
             known = tuple(map(str, self.choices))
-            raise BlockError(f"{self.name} of {block} is one of {', '.join(known)}, not {value}", candidates=known)
+            raise BlockError(f"{self.name} of {block} is one of {', '.join(known)}, not {shown}", candidates=known)
         if self.minimum is not None and result < self.minimum:
-            raise BlockError(f"{self.name} of {block} is at least {self.minimum:g}, not {value}")
+            raise BlockError(f"{self.name} of {block} is at least {self.minimum:g}, not {shown}")
         if self.above is not None and not result > self.above:
-            raise BlockError(f"{self.name} of {block} is greater than {self.above:g}, not {value}")
+            raise BlockError(f"{self.name} of {block} is greater than {self.above:g}, not {shown}")
         return result
 
     def _converted(self, value: object) -> int | float | bool | None:

@@ -211,9 +211,10 @@ def each_of(blocks: Sequence[type[Block]], what: Callable[[type[Block]], Kind]) 
     found = []
     for block in tracked(blocks, "blocks"):
         try:
-            found.append(what(block))
-        except Exception as error:  # whatever the code of other people's packages raises
-            entry_points.tell([f"the block {block.name} of {block.__module__} fails: {entry_points.reason(error)}"])
+            with entry_points.foreign_code():
+                found.append(what(block))
+        except entry_points.ForeignError as error:
+            entry_points.tell([f"the block {block.name} of {block.__module__} fails: {error}"])
     return found
 
 

@@ -109,7 +109,8 @@ def quantisers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
 def dequantised(index: GraphIndex, tensor: str) -> Iterator[str]:
     """The tensors that DequantizeLinear nodes give of a float tensor which QuantizeLinear nodes read."""
     for node in quantisers(index, tensor):
-        yield from (str(c.output[0]) for c in consumers(index, node.output[0]) if c.op_type == DEQUANTISE and c.output)
+        pairs = (c for quantised in node.output[:1] for c in consumers(index, quantised) if c.op_type == DEQUANTISE)
+        yield from (str(name) for each in pairs for name in each.output[:1])
 
 
 def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str]) -> set[int]:

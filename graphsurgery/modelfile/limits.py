@@ -50,3 +50,36 @@ INFERRED_VALUES = 1 << 21
 
 SHAPE_ELEMENTS = 1 << 16
 """Of a constant that shapes are computed from: a thousand times the largest rank."""
+
+RECIPE_BYTES = 1 << 20
+"""Of a recipe: some ten thousand insertions, which Python's YAML reader takes half a minute for."""
+
+RECIPE_VALUES = 1 << 16
+"""Of a recipe with every alias written out, merge keys included: eight nested aliases can stand for billions."""
+
+TEXT = 1 << 12
+"""Characters of one name, path or number in a recipe. Twice the longest selector that was seen, a list of modules."""
+
+CHECKPOINT_ENTRIES = 1 << 17
+"""Tensors of a checkpoint, or modules of a pickled model: detectors have some thousands of them."""
+
+CHECKPOINT_KEY = 1 << 10
+"""Characters of the name of a weight: the path of a module, some dozens."""
+
+HASHED_VALUES = 1 << 26
+"""Values that are hashed while a pickle is loaded, tuples in tuples written out: about a second."""
+
+UNPACKED_BYTES = 1 << 28
+"""That the arrays of a compressed file may unpack to, however small it is: 256 MB, a second. Constants shrink a
+thousand times, trained weights by a tenth, see UNPACKED_RATIO."""
+
+UNPACKED_RATIO = 4
+"""Of the size of a compressed file, which it may unpack to where that is more."""
+
+RECORDED_GRAPH_BYTES = 1 << 24
+"""Of the graph of a block in the record of its insertion, which has no weights in it: the size of BLOCK_NODES nodes
+with names and shapes is a tenth."""
+
+PIXELS = 1 << 27
+"""Of an image: 400 MB in RGB. The largest cameras have three quarters of it; a PNG of a megabyte can have a hundred
+times as many."""

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from ..errors import InsertionError, ModelError
-from ..messages import printable
+from ..messages import brief, printable
 from ..request import Argument, checked
 from . import external_data, fields, payload, saving, soundness, summary, wire
 from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
@@ -168,8 +168,11 @@ class ModelFile:
 
     @cached_property
     def graph(self) -> onnx.GraphProto:
-        """The main graph of the structure, to compute with. ModelError if a name in the model is not UTF-8 text."""
+        """The main graph of the structure, to compute with. ModelError if a name in the model is not UTF-8 text, or a
+        node lacks inputs or outputs.
+        """
         soundness.check_names(self.structure, self.name)
+        soundness.check_nodes(self.structure, self.name)
         return self.structure.graph
 
     @cached_property
@@ -405,6 +408,8 @@ def _open(path: Path) -> Source:
         raise ModelError(f"{path} may not be read: no permission") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # of os.open, for a zero byte or half of a surrogate pair
+        raise ModelError(f"{brief(str(path))} cannot be the path of a file: {error}") from None
 
 
 def _explain(source: Source, name: str, reason: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any
 
 import onnx
@@ -16,7 +17,8 @@ import onnx
 from ..errors import InsertionError
 from ..feature_map import Dimension, FeatureMap
 from ..messages import printable
-from ..request import fits
+from ..request import arguments, fits
+from . import limits
 from .wire import text
 
 KEY = "graphsurgery.insertion."
@@ -167,6 +169,21 @@ def _with_names(stored: Any, names: Mapping[str, str]) -> Any:
     return [_with_names(each, names) for each in stored] if isinstance(stored, list | tuple) else stored
 
 
+def _is_sound(insertion: Insertion) -> bool:
+    """Whether the values of a record, which are of their types, are such as an insertion has."""
+    shape, choices = insertion.site.shape, arguments()
+    sizes = [size for size in shape if isinstance(size, int)]
+    return (
+        len(shape) == 4
+        and isinstance(shape[1], int)
+        and 0 < shape[1] <= limits.CHANNELS
+        and min(sizes) > 0
+        and prod(sizes) <= limits.ELEMENTS
+        and insertion.site.position in POSITIONS
+        and all(getattr(insertion, name) in choices[name].argument.choices for name in ("gate", "target", "precision"))
+    )
+
+
 def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     """JSON knows lists only; the records hold tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
@@ -182,9 +199,7 @@ def _read(key: str, value: str) -> Insertion:
         pair = data.pop("qdq", None)
         qdq = RecordedPair(**_with_tuples(pair)) if pair is not None else None
         insertion = Insertion(id=name, site=site, qdq=qdq, **_with_tuples(data))
-        if not (fits(insertion, Insertion) and len(site.shape) == 4 and isinstance(site.shape[1], int)):
-            raise ValueError
-        if site.position not in POSITIONS:
+        if not (fits(insertion, Insertion) and _is_sound(insertion)):
             raise ValueError
         _ = insertion.feature.onnx_type
         return insertion

@@ -14,7 +14,7 @@ import onnx
 
 from ..errors import RequestError, concerning
 from ..feature_map import Array
-from ..messages import shape_text
+from ..messages import one_line, shape_text
 from ..modelfile import limits
 from .providers import imported
 
@@ -162,13 +162,18 @@ def _side_value(each: GraphInput, shape: tuple[int, ...], image: Sequence[int], 
 
 def _array(path: Path, template: Array) -> Array:
     try:
-        value: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RequestError(f"{path} cannot be read as an array: {error}") from None
+        value = np.load(path, mmap_mode="r", allow_pickle=False)  # the shape is looked at before anything is read
+    except Exception as error:  # numpy hands on what zipfile, mmap and its parser of headers raise
+        raise RequestError(f"{path} cannot be read as an array: {one_line(error)}") from None
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+        what = f"{value.dtype} values" if isinstance(value, np.ndarray) else "several arrays"
+        raise RequestError(f"{path} cannot be read as an array of numbers: it has {what}")
     if value.ndim == template.ndim - 1:
         value = value[None]
     if value.shape[1:] != template.shape[1:] or len(value) not in (1, len(template)):
         raise RequestError(f"{path} has shape {list(value.shape)}, but the model's input is {list(template.shape)}")
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
+        raise RequestError(f"{path} has values that are infinite or not a number")
     return np.ascontiguousarray(np.broadcast_to(value, template.shape)).astype(template.dtype)
 
 
@@ -180,12 +185,14 @@ def _picture(path: Path, template: Array, channels_last: bool) -> Array:
     shape = template.shape if channels_last else (template.shape[0], *template.shape[2:], template.shape[1])
     try:
         with pillow.open(path) as opened:
+            if opened.width * opened.height > limits.PIXELS:
+                raise ValueError(f"it has {opened.width} x {opened.height} pixels, more than {limits.PIXELS:,}")
             picture = operations.exif_transpose(opened).convert("L" if shape[3] == 1 else "RGB")
             pixels = _letterboxed(picture, shape[1], shape[2])
-    # ImportError: ultralytics, once imported, replaces Image.open by one that wants a further package for what it
-    # cannot read
-    except (OSError, ValueError, SyntaxError, ImportError, pillow.DecompressionBombError) as error:
-        raise RequestError(f"{path} cannot be read as an image: {error}") from None
+    # each format of Pillow's raises what its parser stumbles over; ultralytics, once imported, replaces Image.open by
+    # one that wants a further package for what it cannot read
+    except Exception as error:
+        raise RequestError(f"{path} cannot be read as an image: {one_line(error)}") from None
     if pixels.shape[2] != shape[3]:
         raise RequestError(f"{path} gives {pixels.shape[2]} channels, but the model's input has {shape[3]}")
     layout = pixels if channels_last else pixels.transpose(2, 0, 1)

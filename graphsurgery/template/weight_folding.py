@@ -6,14 +6,16 @@ The record of the insertion says which, so that the PyTorch module can be built 
 
 from __future__ import annotations
 
-import base64
-import zlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..modelfile.packed import pack, unpack
+
 Array = np.ndarray[Any, Any]
+_KINDS = {"<f4": np.float32, "<f8": np.float64}
 
 
 def affine(values: Callable[[str], Array], bn: str, eps: float) -> tuple[Array, Array]:
@@ -30,8 +32,8 @@ def per_output(scale: Array, rank: int) -> Array:
 def keep(values: Array) -> dict[str, Any]:
     """An array as text, for parameters that the template does not hold in any form that they could be read from."""
     kind = "<f8" if values.dtype == np.float64 else "<f4"
-    packed = zlib.compress(np.ascontiguousarray(values, dtype=kind).tobytes(), 9)
-    return {"data": base64.b64encode(packed).decode(), "dtype": kind, "shape": list(values.shape)}
+    data = np.ascontiguousarray(values, dtype=kind).tobytes()
+    return {"data": pack(data), "dtype": kind, "shape": list(values.shape)}
 
 
 def read_back(
@@ -40,13 +42,16 @@ def read_back(
     """A block's parameters by official key, float64, from the record ``stored`` and the model's tensors.
 
     ``tensor(name)`` gives an initializer of the model. A channel whose BatchNorm scale is 0 has lost its convolution
-    weights; any weights are right there, and zeros are returned.
+    weights; any weights are right there, and zeros are returned. LookupError, ValueError or TypeError for a record that
+    contradicts the block: ``shapes`` say how much there is to read, whatever the record says.
     """
+    stored = {key: stored[key] for key in shapes}
     found: dict[str, Array] = {}
     for key, entry in stored.items():
         if "data" in entry:
-            raw = zlib.decompress(base64.b64decode(entry["data"]))
-            found[key] = np.frombuffer(raw, dtype=entry["dtype"]).reshape(entry["shape"]).astype(np.float64)
+            dtype = np.dtype(_KINDS[entry["dtype"]])
+            raw = unpack(entry["data"], math.prod(shapes[key]) * dtype.itemsize)
+            found[key] = np.frombuffer(raw, dtype).reshape(shapes[key]).astype(np.float64)
     for key, entry in stored.items():
         if "initializer" in entry or "parts" in entry:
             if "parts" in entry:
@@ -78,6 +83,10 @@ def _joined(parts: Sequence[Mapping[str, Any]], shape: tuple[int, ...], tensor: 
     """A parameter whose rows stand in several tensors, each perhaps transposed or multiplied (see Template.rows)."""
     values = np.zeros(shape)
     for part in parts:
+        if any(not 0 <= start <= stop for start, stop in part["rows"]):
+            raise ValueError("rows that run backwards")
+        if sum(stop - start for start, stop in part["rows"]) > len(values):
+            raise ValueError("more rows than there are")
         rows = np.concatenate([np.arange(start, stop) for start, stop in part["rows"]])
         inner = values[rows].shape
         found = np.asarray(tensor(part["initializer"]), dtype=np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import onnx
@@ -78,8 +78,12 @@ class Visit:
         return {"node": self.label} | {name: getattr(self, name) for name in own}
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """Value of an attribute, text as str; ``default`` where the node does not state it."""
-        stated = (payload.attribute_value(a) for a in self.node.attribute if a.name == name)
+        """Value of an attribute, text as str; ``default`` where the node does not state it, or as one of another type
+        than its operator has.
+        """
+        kind = _attribute_types(self.node.op_type).get(name) if not self.node.domain else None
+        named = (a for a in self.node.attribute if a.name == name and kind in (None, a.type))
+        stated = map(payload.attribute_value, named)
         value = next((each for each in stated if each is not None), default)
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
@@ -199,6 +203,16 @@ class View:
                 visit = Visit(node, scope, _label(node, i), None, within, None, None, self)
                 yield visit
                 yield from self._subgraphs(visit, None)
+
+
+@cache
+def _attribute_types(operator: str) -> dict[str, int]:
+    """The types of the attributes of a standard operator, as its newest version has them."""
+    try:
+        declared = onnx.defs.get_schema(operator).attributes
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: int(each.type.value) for name, each in declared.items()}  # type: ignore[attr-defined]
 
 
 def _label(node: onnx.NodeProto, node_index: int) -> str:

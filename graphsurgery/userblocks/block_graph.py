@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from ..graph import local_functions
 from ..graph.index import STANDARD
 from ..modelfile import external_data, limits, payload, soundness
 from ..modelfile.model import ModelFile
+from ..modelfile.packed import pack, unpack
 from ..modelfile.soundness import standard_opset
 
 
@@ -87,16 +86,16 @@ class BlockGraph:
 
     def to_text(self) -> str:
         """As text for the record of an insertion."""
-        return base64.b64encode(zlib.compress(self.model.SerializeToString(deterministic=True), 9)).decode()
+        return pack(self.model.SerializeToString(deterministic=True))
 
     @classmethod
     def from_text(cls, recorded: object, label: str) -> BlockGraph:
         """From such a text. BlockError if it is damaged."""
         try:
-            model = ModelProto.FromString(zlib.decompress(base64.b64decode(str(recorded))))
+            model = ModelProto.FromString(unpack(str(recorded), limits.RECORDED_GRAPH_BYTES))
             block = cls(model, label)
             _check_recorded(block)
-        except Exception as error:  # of binascii, zlib and whichever protobuf implementation is installed
+        except Exception as error:  # of base64, zlib and whichever protobuf implementation is installed
             raise BlockError(f"the graph of {label} in the record of its insertion is damaged") from error
         return block
 

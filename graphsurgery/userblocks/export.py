@@ -15,8 +15,10 @@ from typing import Any
 import onnx
 import torch
 
+from ..entry_points import ForeignError, foreign_code
 from ..errors import BlockError
 from ..feature_map import FeatureMap
+from ..messages import one_line
 
 _NEWEST_TRACED = 20
 """the newest opset that the TorchScript exporter writes"""
@@ -43,19 +45,19 @@ def exported(module: torch.nn.Module, feature: FeatureMap, opset: int, label: st
     reasons = []
     for attempt in (_traced, _by_dynamo):
         try:
-            with _quietly():
+            with _quietly(), foreign_code():
                 return attempt(export, axes, opset)
-        except Exception as error:  # the exporters raise all kinds
-            reasons.append(next(iter(str(error).strip().splitlines()), type(error).__name__))
+        except ForeignError as error:  # the exporters raise all kinds
+            reasons.append(next(iter(str(error.raised).strip().splitlines()), type(error.raised).__name__))
     raise BlockError(f"{label} cannot be exported to ONNX: {reasons[0][:200]}")
 
 
 def _check(module: torch.nn.Module, x: torch.Tensor, label: str) -> None:
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), foreign_code():
             y = module(x)
-    except Exception as error:  # whatever the user's code raises
-        raise BlockError(f"{label} fails on a map {list(x.shape)}: {' '.join(str(error).split())[:200]}") from None
+    except ForeignError as error:
+        raise BlockError(f"{label} fails on a map {list(x.shape)}: {one_line(error.raised)[:200]}") from None
     if not isinstance(y, torch.Tensor) or y.shape != x.shape:
         what = list(y.shape) if isinstance(y, torch.Tensor) else f"a {type(y).__name__}"
         raise BlockError(f"a block keeps the shape of its input; {label} makes {what} of {list(x.shape)}")

@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..entry_points import ForeignError, foreign_code
 from ..errors import BlockError, MissingDependency, concerning, option
+from ..messages import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -78,12 +80,14 @@ def _load(spelled: str) -> type[torch.nn.Module]:
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
     try:
-        found = getattr(importlib.import_module(module), name)
-    except AttributeError:
-        raise BlockError(f"the module {module} has no {name}") from None
-    except Exception as error:  # whatever the user's code raises
-        reason = " ".join(str(error).split())
-        raise BlockError(f"{module} cannot be imported: {type(error).__name__}: {reason}") from None
+        with foreign_code():
+            imported = importlib.import_module(module)
+            found = getattr(imported, name, None)
+    except ForeignError as error:
+        raised = error.raised
+        raise BlockError(f"{module} cannot be imported: {type(raised).__name__}: {one_line(raised)}") from None
+    if found is None:
+        raise BlockError(f"the module {module} has no {name}")
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
         raise BlockError(f"{spelled} is not a class of torch.nn.Module")
     return found

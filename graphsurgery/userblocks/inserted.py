@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) 
         shapes = {**shapes, GATE_KEY: (1,)}
     try:
         return read_back(insertion.stored, shapes, model.tensor)
-    except (KeyError, ValueError, TypeError, zlib.error):
+    except (LookupError, ValueError, TypeError):
         raise InsertionError(
             f"the weights of {insertion.id} are not in the model as its record says; another tool has changed them"
         ) from None

@@ -12,8 +12,10 @@ import onnx_graphsurgeon as gs
 from ..blocks.block import Array, Block
 from ..blocks.setting import Setting
 from ..blocks.state_dict import load_weights
+from ..entry_points import ForeignError, foreign_code
 from ..errors import BlockError
 from ..feature_map import FeatureMap
+from ..messages import brief, one_line
 from ..template.template import Template
 from .block_graph import split
 from .constructor import EPSILON, Constructor
@@ -96,12 +98,12 @@ class TorchBlock(UserBlock):
         import torch  # which the module named needs
 
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), foreign_code():
                 torch.manual_seed(seed)
                 module: torch.nn.Module = constructor.found(**arguments).eval()
-        except Exception as error:  # whatever the user's code raises
-            call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-            raise BlockError(f"{self.spelled}({call}) fails: {' '.join(str(error).split())}") from None
+        except ForeignError as error:
+            call = ", ".join(f"{key}={brief(value)}" for key, value in arguments.items())
+            raise BlockError(f"{self.spelled}({call}) fails: {one_line(error.raised)}") from None
         eps = self.values.get(EPSILON)
         if eps is not None and EPSILON not in arguments:
             for part in module.modules():

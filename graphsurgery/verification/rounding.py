@@ -35,7 +35,10 @@ def rounded_after_every_node(model: ModelProto) -> ModelProto:
 
 def _kinds(model: ModelProto) -> dict[str, int]:
     """Element type of every tensor; a tensor whose type cannot be inferred counts as the input's."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # onnxruntime will say what is wrong with the model
+        inferred = model.graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     kinds = {value.name: value.type.tensor_type.elem_type for value in values}
     default = model.graph.input[0].type.tensor_type.elem_type

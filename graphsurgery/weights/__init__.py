@@ -10,8 +10,8 @@ for, and variants.py for keys that are another variant's; hints.py says what a f
 
 from __future__ import annotations
 
-from .checkpoint import Checkpoint, Fitted
+from .checkpoint import Checkpoint, Fitted, widened
 from .fit import fitted, part
 from .read import read, split
 
-__all__ = ["Checkpoint", "Fitted", "fitted", "part", "read", "split"]
+__all__ = ["Checkpoint", "Fitted", "fitted", "part", "read", "split", "widened"]

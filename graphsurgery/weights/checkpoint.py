@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from ..blocks.block import Array, Block
 from ..errors import WeightsError
 from ..messages import closest, listed
+from ..modelfile import limits
 
 _WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
 """What DataParallel, torch.compile, and trainers that keep a model as an attribute put before its keys."""
@@ -60,6 +63,8 @@ class Checkpoint:
         for key, values in arrays.items():
             if not _is_numeric(values):
                 raise WeightsError(f"{key} in {self.name} holds {values.dtype} values, not numbers")
+            if not may_be_of_a_block(values):
+                raise WeightsError(f"{key} in {self.name} has {values.size:,} values, more than any block has")
         epsilons = {key.removeprefix("."): eps for key, eps in _without(self.epsilons, starts.rstrip(".")).items()}
         return replace(
             self,
@@ -96,6 +101,17 @@ class Fitted:
 
 def _without(entries: Mapping[str, Any], start: str) -> dict[str, Any]:
     return {key[len(start) :]: entries[key] for key in entries if key.startswith(start)}
+
+
+def may_be_of_a_block(values: Array) -> bool:
+    """Whether an array is no larger than the weights of a block can be. One value can stand for billions: a view."""
+    return values.size <= limits.WEIGHT_ELEMENTS
+
+
+def widened(values: Array) -> Array:
+    """An array of a narrow floating-point type in float32, any other as it is."""
+    narrow = values.dtype.itemsize < 4 and values.dtype.kind not in "iub"
+    return values.astype(np.float32) if narrow else values
 
 
 def _is_numeric(values: Array) -> bool:

@@ -10,7 +10,7 @@ from ..errors import BlockError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
 from . import hints, refold, variants
-from .checkpoint import Checkpoint, Fitted
+from .checkpoint import Checkpoint, Fitted, widened
 from .settings_conflict import check_overruled, resolve_settings
 
 _IGNORED = "num_batches_tracked"
@@ -131,7 +131,7 @@ def _by_official_key(block: Block, part: Checkpoint) -> refold.Given:
 def _shaped(block: Block, feature: FeatureMap, key: str, values: Array, shape: tuple[int, ...]) -> Array:
     """The array in the wanted shape: a linear layer's [o, i] is a 1x1 convolution's [o, i, 1, 1]."""
     if _squeezed(values.shape) == _squeezed(shape):
-        return values.reshape(shape)
+        return widened(values).reshape(shape)
     made_for = _channels_of(block, feature, key, values.shape, shape)
     if made_for is not None:
         raise WeightsError(f"{feature.label} has {feature.channels} channels; {key} is made for {made_for}")

@@ -9,7 +9,7 @@ from ..blocks.registry import all_blocks
 from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
 from ..messages import listed
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, may_be_of_a_block
 
 _MOST = 4
 
@@ -37,6 +37,8 @@ def places(block: Block, feature: FeatureMap, whole: Checkpoint) -> tuple[list[s
 
 def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> bool:
     """Whether these are a block's keys; shapes are not looked at, so that weights for other channels fit."""
+    if not all(map(may_be_of_a_block, arrays.values())):
+        return False
     try:
         arrays = block.regrouped(arrays)
         given = {block.official_key(key): key for key in arrays if not key.endswith("num_batches_tracked")}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsError
+from ..modelfile import limits
 
 if TYPE_CHECKING:
     import torch
@@ -88,11 +89,14 @@ def state_dict(module: Inert) -> dict[str, torch.Tensor]:
 
     found: dict[str, torch.Tensor] = {}
     for path, each in modules(module):
-        transient = each.state.get("_non_persistent_buffers_set") or ()
+        transient = each.state.get("_non_persistent_buffers_set")
+        transient = transient if isinstance(transient, set) else ()
         for kind in ("_parameters", "_buffers"):
             for name, value in _entries(each, kind):
                 if isinstance(value, torch.Tensor) and not (kind == "_buffers" and name in transient):
-                    found[f"{path}.{name}" if path else name] = value
+                    found[_joined(path, name)] = value
+        if len(found) > limits.CHECKPOINT_ENTRIES:
+            raise WeightsError(f"has modules with more than {limits.CHECKPOINT_ENTRIES:,} tensors")
     return found
 
 
@@ -117,8 +121,16 @@ def modules(module: Inert) -> Iterator[tuple[str, Inert]]:
             continue
         seen.add(id(each))
         yield path, each
-        inner = [(f"{path}.{name}" if path else name, m) for name, m in _entries(each, "_modules")]
-        pending += reversed([(name, m) for name, m in inner if isinstance(m, Inert)])
+        inner = [(_joined(path, name), m) for name, m in _entries(each, "_modules") if isinstance(m, Inert)]
+        pending += reversed(inner)
+        if len(pending) > limits.CHECKPOINT_ENTRIES:
+            raise WeightsError(f"has more than {limits.CHECKPOINT_ENTRIES:,} modules in one another")
+
+
+def _joined(path: str, name: str) -> str:
+    if len(path) + len(name) > limits.CHECKPOINT_KEY:
+        raise WeightsError(f"has a module whose path has more than {limits.CHECKPOINT_KEY:,} characters")
+    return f"{path}.{name}" if path else name
 
 
 def _entries(module: Inert, kind: str) -> list[tuple[str, Any]]:

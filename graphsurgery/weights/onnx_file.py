@@ -21,7 +21,7 @@ from ..modelfile.wire import text
 from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
 from ..userblocks.inserted import block_of, weights_of
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, widened
 from .exported_graph import ExportedGraph
 from .exported_names import BATCH_NORM, Export
 
@@ -54,8 +54,7 @@ def read(path: Path, trust: Trust) -> Checkpoint:
         raise WeightsError(str(error)) from None
 
     def tensor(name: str) -> Array:
-        values = model.tensor(name)
-        return values.astype(np.float32) if values.dtype.itemsize < 4 else values
+        return widened(model.tensor(name))
 
     graph = model.structure.graph
     names = [text(each.name) or "" for each in graph.initializer if float_dtype(each.data_type)]

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import MissingDependency, WeightsError
 from ..userblocks import NO_TRUST, Trust
 from . import onnx_file, torch_file
+from .archive import check_unpacked
 from .checkpoint import Checkpoint
 
 
@@ -57,7 +58,10 @@ def _safetensors(path: Path) -> Checkpoint:
 def _npz(path: Path) -> Checkpoint:
     try:
         with np.load(path, allow_pickle=False) as archive:
+            check_unpacked(archive.zip, path)
             return Checkpoint(path.name, {key: np.asarray(archive[key]) for key in archive.files})
+    except WeightsError:
+        raise
     except Exception:  # numpy, zipfile and zlib each have their own
         raise WeightsError(f"{path.name} is not an .npz archive of plain arrays") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pickle
 import re
 import warnings
@@ -10,12 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 
 from ..errors import MissingDependency, WeightsError
 from ..feature_map import Array
 from ..messages import listed
-from . import inert_unpickler, state_dict_search
+from ..modelfile import limits
+from . import inert_unpickler, pickle_scan, state_dict_search
+from .archive import check_unpacked
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -23,6 +28,11 @@ if TYPE_CHECKING:
 
 _BUILT_BY_ULTRALYTICS = re.compile(r"(?:module\.)?(?:model\.)+0\.bn\.running_var")
 _MOST = 12
+_PICKLE = "data.pkl"
+_PICKLES_BEFORE_1_6 = 5
+"""at the beginning of a file of the format before: its mark, version, system, content and names of its payloads"""
+_COSTLY = {"builtins.bytearray", "__builtin__.bytearray", "_codecs.encode"}
+"""what torch calls for a file of plain weights, and what can take as much memory or time as a number or text says"""
 
 
 def read(path: Path) -> Checkpoint:
@@ -36,13 +46,16 @@ def read(path: Path) -> Checkpoint:
     except ImportError:
         raise MissingDependency(f'reading {path.suffix} needs torch: pip install "graphsurgery[torch]"') from None
     loaded, whole = _loaded(path)
-    state = state_dict_search.find(loaded)
+    try:
+        state = state_dict_search.find(loaded)
+    except WeightsError as error:
+        raise WeightsError(f"{path.name} {error.message}") from None
     if state is None:
         raise WeightsError(_nothing(path.name, loaded, whole))
     note = f"the averaged weights (EMA) of {path.name} were taken, as its trainer's own loader does"
     return Checkpoint(
         path.name,
-        {key: _array(value, f"{key} in {path.name}") for key, value in state.tensors.items()},
+        {key: _view(value, f"{key} in {path.name}") for key, value in state.tensors.items()},
         state.epsilons,
         ultralytics=state.kind.startswith("ultralytics.") or any(map(_BUILT_BY_ULTRALYTICS.fullmatch, state.tensors)),
         notes=(note,) * state.averaged,
@@ -57,7 +70,7 @@ def _nothing(name: str, loaded: object, whole: bool) -> str:
         )
     if not isinstance(loaded, Mapping):
         return f"{name} holds a {type(loaded).__name__}, not a state_dict"
-    keys = [str(key) for key in loaded]
+    keys = [state_dict_search.as_key(key)[: limits.CHECKPOINT_KEY] for key in loaded]
     return f"{name} has no weights in it; " + (f"its entries are {listed(keys, _MOST)}" if keys else "it is empty")
 
 
@@ -67,14 +80,18 @@ def _loaded(path: Path) -> tuple[object, bool]:
 
     try:
         pickled = _is_checkpoint(path)
+        costly = _named(path, pickled) & _COSTLY
+        if costly and not pickled:
+            raise pickle.UnpicklingError(f"unsupported global {min(costly)}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old kinds of pickles: they are read, or refused below
             try:
-                return torch.load(path, map_location="cpu", weights_only=True), False
+                if not costly:
+                    return torch.load(path, map_location="cpu", weights_only=True), False
             except pickle.UnpicklingError:
                 if not pickled:
                     raise
-                return torch.load(path, map_location="cpu", pickle_module=inert_unpickler, weights_only=False), True
+            return torch.load(path, map_location="cpu", pickle_module=inert_unpickler, weights_only=False), True
     except WeightsError:
         raise
     except Exception as error:  # pickle, zip and torch each have their own; all mean that it is not plain weights
@@ -94,14 +111,32 @@ def _is_checkpoint(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
+        check_unpacked(archive, path)
     if "constants.pkl" in names:
         raise WeightsError(
             f"{path.name} is a TorchScript archive, which is a program; save the state_dict() of the module instead"
         )
-    return "data.pkl" in names
+    return _PICKLE in names
 
 
-def _array(tensor: torch.Tensor, named: str) -> Array:
+def _named(path: Path, pickled: bool) -> set[str]:
+    """The globals that the pickles of a file name; see pickle_scan.py for what is refused."""
+    try:
+        if pickled:
+            with zipfile.ZipFile(path) as archive:
+                inside = [each for each in archive.infolist() if each.filename.rpartition("/")[2] == _PICKLE]
+                return set().union(*(pickle_scan.scan(io.BytesIO(archive.read(each))) for each in inside))
+        names: set[str] = set()
+        with path.open("rb") as stream, contextlib.suppress(ValueError):  # what is no pickle is refused by torch
+            for _ in range(_PICKLES_BEFORE_1_6):
+                names |= pickle_scan.scan(stream)
+        return names
+    except WeightsError as error:
+        raise WeightsError(f"{path.name} cannot be read: {error.message}") from None
+
+
+def _view(tensor: torch.Tensor, named: str) -> Array:
+    """The tensor's own memory as an array: no value is copied, however large the tensor says it is."""
     import torch
 
     if tensor.is_meta:
@@ -110,5 +145,14 @@ def _array(tensor: torch.Tensor, named: str) -> Array:
         )
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise WeightsError(f"{named} is a sparse or quantised tensor; save it as a plain one")
-    narrow = tensor.is_floating_point() and tensor.dtype != torch.float64  # numpy lacks some of these types
-    return np.asarray((tensor.float() if narrow else tensor).numpy())
+    kind = str(tensor.dtype).removeprefix("torch.")
+    try:
+        if hasattr(ml_dtypes, kind):  # numpy lacks bfloat16 and the narrower ones
+            whole = {1: torch.uint8, 2: torch.int16}[tensor.dtype.itemsize]
+            values: Array = tensor.view(whole).numpy().view(getattr(ml_dtypes, kind))
+            return values
+        return np.asarray(tensor.numpy())
+    except (RuntimeError, TypeError, KeyError):  # of what a pickle can set: the bit of a negated view, odd types
+        raise WeightsError(
+            f"{named} is a tensor of {kind} that numpy has no form for; save it as a plain one"
+        ) from None

@@ -12,6 +12,7 @@ from graphsurgery.errors import BlockError, InsertionError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.modelfile.fields import Edit
 from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.modelfile.packed import pack, unpack
 from graphsurgery.modelfile.record import KEY, Insertion, read_insertions
 from graphsurgery.userblocks import make_block
 from graphsurgery.userblocks.inserted import block_of, module_of, weights_of
@@ -205,6 +206,25 @@ def test_the_module_has_the_weights_of_the_file(
 # ---------------------------------------------------------------------- records that are not right
 
 
+def rows(of: list[list[Any]]) -> dict[str, Any]:
+    """Rows of a parameter that lie in a tensor of their own."""
+    return {"rows": of, "initializer": "model.2.se.fc1.weight", "transposed": False, "factor": 1.0}
+
+
+def test_what_is_packed_unpacks_to_no_more_than_is_wanted() -> None:
+    assert unpack(pack(bytes(1000)), 1000) == bytes(1000)
+    for text in (pack(bytes(1001)), pack(bytes(1 << 22)), pack(bytes(1000))[:-8], "", "?", "é", "AAAA"):
+        with pytest.raises((ValueError, TypeError)):
+            unpack(text, 1000)
+
+
+def test_the_weights_of_the_others_are_not_unpacked(edited: ModelFile) -> None:
+    """What the block does not have is not looked at."""
+    stored = json.loads(edited.insertions()[0].to_entry()[1])["stored"]
+    model = altered(edited, {"stored": {**stored, "more": {"data": "?", "dtype": "|O", "shape": [1 << 62]}}})
+    assert set(weights_of(model.insertions()[0], model)) == set(stored)
+
+
 def altered(edited: ModelFile, change: dict[str, Any] | None = None, text: str | None = None) -> ModelFile:
     key, old = edited.insertions()[0].to_entry()
     if text is None:
@@ -250,6 +270,10 @@ def test_a_damaged_record_is_told(edited: ModelFile, text: str) -> None:
         {"unknown": 1},
         {"original": None},
         {"parameters": "many"},
+        {"gate": "open"},
+        {"target": "coreml"},
+        {"precision": "int4"},
+        {"parameters": 2**70, "nodes": [None]},
     ],
     ids=str,
 )
@@ -270,6 +294,13 @@ def test_a_record_of_other_types_is_damaged(edited: ModelFile, change: dict[str,
         {"position": "beside"},
         {"position": 3},
         {"others": [1]},
+        {"shape": [1, 0, 8, 8]},
+        {"shape": [1, -16, 8, 8]},
+        {"shape": [1, 2**40, 8, 8]},
+        {"shape": [1, 16, 2**40, 8]},
+        {"shape": [1, 16, 2**20, 2**20]},
+        {"shape": [1, 16, 0, 8]},
+        {"shape": [True, 16, 8, 8]},
     ],
     ids=str,
 )
@@ -300,8 +331,19 @@ def test_a_record_of_a_later_version(edited: ModelFile) -> None:
         {"fc1.weight": {"data": "", "dtype": "<f4", "shape": [4]}},
         {"fc1.weight": {"initializer": "model.2.se.fc1.weight", "divided_by": "gone", "eps": 1.0, "factor": 1.0}},
         {"fc1.weight": {}},
+        {"fc1.weight": {"data": pack(bytes(1 << 22)), "dtype": "<f4", "shape": [1 << 20]}},
+        {"fc1.weight": {"data": pack(bytes(256)), "dtype": "<f4", "shape": [4, 16]} | {"dtype": "|O"}},
+        {"fc1.weight": {"data": pack(bytes(252)), "dtype": "<f4", "shape": [4, 16]}},
+        {"fc1.weight": {"data": pack(bytes(256))[:8], "dtype": "<f4", "shape": [4, 16]}},
+        {"fc1.weight": {"parts": [rows([[0, 10**12]])]}},
+        {"fc1.weight": {"parts": [rows([[-1, 4]])]}},
+        {"fc1.weight": {"parts": [rows([[3, 1]])]}},
+        {"fc1.weight": {"parts": [rows([[0, 4]] * 10**4)]}},
+        {"fc1.weight": {"parts": [rows([[0.5, 1]])]}},
+        {"fc1.weight": {"parts": [rows([["a", "b"]])]}},
+        {"fc1.weight": {"parts": 7}},
     ],
-    ids=str,
+    ids=lambda stored: repr(stored)[:80],
 )
 def test_weights_that_are_not_where_the_record_says(edited: ModelFile, stored: dict[str, Any]) -> None:
     whole = {**json.loads(edited.insertions()[0].to_entry()[1])["stored"], **stored}

@@ -1,0 +1,1 @@
+"""A fuzzer: mutants of small models in many dialects, each given to one command, which may refuse it and no more."""
