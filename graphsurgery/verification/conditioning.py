@@ -27,6 +27,7 @@ import numpy as np
 from ..feature_map import Array
 from ..template.writer import HALVES
 from .perturbation import perturbed
+from .tolerance import TOLERANCES
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,7 @@ class Conditioning:
     """Measures one module (float64, evaluation mode) for one element type of the site."""
 
     def __init__(self, module: torch.nn.Module, dtype: str) -> None:
-        self._module = module
+        self._module, self._dtype = module, dtype
         self._unit, self._factor = UNITS[dtype], _FACTOR[dtype]
         self._half = dtype in HALVES
         self._sharp = any(getattr(part, "sharp", False) for part in module.modules())
@@ -60,6 +61,13 @@ class Conditioning:
         found = max(float(np.abs(moved - expected).max(initial=0.0)) for moved in self._results(x))
         found += self._unit * float(np.abs(expected).max(initial=0.0))  # the result is rounded, too
         return self._factor * found if np.isfinite(found) else 0.0
+
+    def steady(self, x: Array, expected: Array) -> bool:
+        """Whether rounding moves the result for the input ``x`` by less than the tolerance permits."""
+        if not np.isfinite(expected).all():
+            return False
+        limit = TOLERANCES[self._dtype].allowed(expected) / self._factor
+        return all(bool((np.abs(moved - expected) <= limit).all()) for moved in self._results(x))
 
     def relative(self, x: Array, expected: Array) -> float:
         """How far rounding alone can move the result in half precision, relative to the larger of |x| and |y|.

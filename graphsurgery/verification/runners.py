@@ -105,6 +105,18 @@ def runners(cutout: Cutout, dtype: str, providers: Iterable[str]) -> list[Runner
     return found
 
 
+def merged(runners: Iterable[Runner]) -> list[Runner]:
+    """One for each way to run a block, with what all of that way gave."""
+    ways: dict[tuple[str, Mode], Runner] = {}
+    for runner in runners:
+        first = ways.setdefault((runner.row.provider, runner.row.mode), runner)
+        if first is not runner:
+            first.found += runner.found
+            if runner.row.verdict is Verdict.FAILED:
+                first.row = runner.row
+    return list(ways.values())
+
+
 def compare_outputs(
     runners: Iterable[Runner], case: Case, expected: Array, dtype: str, conditioning: Conditioning | None = None
 ) -> None:
