@@ -22,10 +22,9 @@ from ..userblocks import Trust
 from ..userblocks.inserted import block_of
 from .cases import Case, cases
 from .cutout import Cutout, cut_out
-from .metrics import compare
 from .qdq_pair import PairCheck
 from .report import InsertionReport, Mode, Report, Row
-from .runners import Runner
+from .runners import Comparing, Runner
 from .tolerance import TOLERANCES, comparison_dtype
 from .variants import Variants
 
@@ -144,8 +143,8 @@ def _compared(
         case = Case(f"the activation of {image}", tensors[cutout.input].astype(numpy_dtype(dtype)))
         expected = compare_all(case)
         if dtype in ("float32", "float64"):
-            limits = replace(in_place.row.tolerance, slack=variants.own.conditioning.slack(case.array, expected))
-            found = compare(tensors[cutout.output], expected, dtype, signal=case.array, tolerance=limits)
+            comparing = Comparing(case.array, expected, dtype, variants.own.conditioning)
+            found = comparing.compare(tensors[cutout.output], in_place.row.tolerance)
             in_place.record(case.name, found)
     reaching, names = variants.reach(usual.array)
     ways = [*(runner for each in variants.every for runner in each.runners), *reaching]
