@@ -161,7 +161,8 @@ class Report:
             for row in insertion.rows:
                 if row.verdict is Verdict.FAILED:
                     where = f"{row.provider}, {row.mode}" + (f", on {row.worst_case}" if row.worst_case else "")
-                    yield f"{insertion.id} does not agree with {insertion.compared_with.what} ({where}): {row.reason}"
+                    what = f"{insertion.compared_with.what} ({where})"
+                    yield f"{insertion.id} does not agree with {what}: {row.reason}{_measured(row)}"
             if not insertion.passed:
                 where = ", ".join(self.providers)
                 yield f"{insertion.id} could not be compared with {insertion.compared_with.what} on {where}"
@@ -273,6 +274,13 @@ def _row_lines(rows: list[Row]) -> Iterator[str]:
         yield f"{modes[0]} only, {reason}" if len(modes) == 1 < len(rows) else reason
     yield from dict.fromkeys(row.note for row in rows if row.note)
     yield from (text for row in rows if (text := _where(row)))
+
+
+def _measured(row: Row) -> str:
+    """By how much a row failed, where that is a number."""
+    if row.worst is None or not math.isfinite(row.worst.ratio):
+        return ""
+    return f", an error of {row.worst.ratio:.2g} times what is permitted ({row.tolerance})"
 
 
 def _where(row: Row) -> str:
