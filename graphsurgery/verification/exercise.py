@@ -31,8 +31,9 @@ _APART = 2.0
 """A rival has given itself away where it is off by this many tolerances."""
 _LOUDER = 30.0
 _GAINS = (-1.0, _LOUDER, 1 / _LOUDER, -_LOUDER)
-_SIZES = (1.0, -1.0, 1e-2, 20.0)
-"""What the usual input is multiplied by: 1e-2 has variances of the size of the usual epsilons, 1e-5."""
+_SIZES = (1.0, -1.0, 1e-2, 20.0, 300.0)
+"""What the usual input is multiplied by: 1e-2 has variances of the size of the usual epsilons, 1e-5; 300 has logits of
+which float32 holds no exponential."""
 _MOST = 60
 """sets of weights that are tried; a block of many layers has more, and the first ones reach most"""
 
@@ -61,6 +62,8 @@ class Exercise:
         written = redrawing.written() if redrawing is not None else block
         sources = [block] if same_operators(block, written) else [block, written]
         self._redrawing = redrawing if redrawing is not None and redrawing.possible else None
+        stuck = redrawing is not None and redrawing.needed and not redrawing.possible
+        self._unaltered = ["what its weights hide, which are not where its template writes them"] if stuck else []
         self._tolerance = max((TOLERANCES[dtype], TOLERANCES["float32"]), key=lambda each: each.relative)
         self._sources = sources
         self._hidden: dict[Key, Piece] = {
@@ -70,7 +73,8 @@ class Exercise:
     @property
     def hidden(self) -> tuple[str, ...]:
         """What has not been exercised, in words."""
-        return tuple(dict.fromkeys(f"{piece.what} ({piece.output})" for piece in self._hidden.values()))
+        found = [f"{piece.what} ({piece.output})" for piece in self._hidden.values()]
+        return tuple(dict.fromkeys([*found, *self._unaltered]))
 
     def watch(self, weights: RandomWeights | None = None) -> Watch:
         """The block and its rivals with its own weights, or with others."""

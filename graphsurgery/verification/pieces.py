@@ -114,9 +114,14 @@ def _small(constants: Constants, node: NodeProto, nodes: Iterable[NodeProto]) ->
 
 def _overflowing(node: NodeProto, nodes: Iterable[NodeProto]) -> Rivals:
     """What takes the largest value off a tensor, so that no exponential of it leaves the type."""
-    largest = {each.output[0] for each in nodes if each.op_type == "ReduceMax" and each.input[0] == node.input[0]}
-    if node.op_type == "Sub" and node.input[1] in largest:
+    largest = {each.output[0]: each.input[0] for each in nodes if each.op_type == "ReduceMax"}
+    taken = {each.input[1] for each in nodes if each.op_type == "Sub" and largest.get(each.input[1]) == each.input[0]}
+    if node.op_type == "Sub" and node.input[1] in taken:
         yield "values too large for an exponential", _same(node)
+    if node.output[0] in taken:
+        smallest = _with_inputs(node, {})
+        smallest.op_type = "ReduceMin"
+        yield "values too far apart for an exponential", [smallest]
 
 
 def _with_inputs(node: NodeProto, renamed: Mapping[str, str]) -> NodeProto:

@@ -66,6 +66,11 @@ class Redrawing:
         return bool(self._places)
 
     @property
+    def needed(self) -> bool:
+        """Whether it is a fresh block, whose weights hide what they will not hide later on."""
+        return self._fresh and self._block.has_weights
+
+    @property
     def random(self) -> bool:
         """Whether what it gives a block has nothing of the block's own weights."""
         return self._fresh and self.possible
@@ -100,7 +105,7 @@ class Redrawing:
         """
         if not self._block.has_weights:
             return {}
-        held = constants(self._cutout.model)
+        held = self._recorded() | constants(self._cutout.model)
         names = self._insertion.initializers or tuple(held)  # those of a Q/DQ pair may come after the template's own
         for self._keep_zeros in (False, True):
             one, other = (_constants(self._lowered(self._weights(seed))) for seed in _SEEDS)
@@ -111,6 +116,11 @@ class Redrawing:
                 if changing and all(_alike(held.get(order[i]), one[i]) for i in changing):
                     return {one[i].name: order[i] for i in changing}
         return {}
+
+    def _recorded(self) -> dict[str, onnx.TensorProto]:
+        """Constants that the record names: where the nodes no longer read one, the others still get other values."""
+        tensors = self._model.structure.graph.initializer
+        return {tensor.name: tensor for tensor in tensors if tensor.name in self._insertion.initializers}
 
     def _weights(self, seed: int) -> dict[str, Array]:
         """Weights near those of a fresh block, none of them at its first value; or its own, and ones next to them."""

@@ -1,7 +1,7 @@
-"""A block that is right passes where float32 leaves little: gates that close on large activations, maps without a signal.
+"""A block that is right passes where float32 leaves little: gates that close on large values, maps without a signal.
 
-onnxruntime's Sigmoid is 0 from -18 on and off by 1.4e-7 before; sums of large terms leave their rounding in the argument
-of a gate. What a wrong block does there is more, and shows elsewhere.
+onnxruntime's Sigmoid is 0 from -18 on and off by 1.4e-7 before; sums of large terms leave their rounding in what goes
+into a gate. What a wrong block does there is more, and shows elsewhere.
 """
 
 from __future__ import annotations
