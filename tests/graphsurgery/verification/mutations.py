@@ -118,6 +118,8 @@ def _attributes(block: _Block) -> Alterations:
             if attribute.name != "value":
                 yield f"{what} left to its default", _without_attribute(i, place)
             for value in _other_values(attribute):
+                if value == helper.get_attribute_value(attribute):
+                    continue
                 yield f"{what} = {value}", _with_attribute(i, attribute.name, value)
         present = {attribute.name for attribute in node.attribute}
         if node.op_type == "AveragePool" and "count_include_pad" not in present:
