@@ -53,6 +53,8 @@ class Block(ABC):
     """whether time and memory grow with the square of the number of positions"""
     redrawn: ClassVar[bool] = True
     """whether parity compares a fresh block with other weights, too (see verification/random_weights.py)"""
+    rewritten: ClassVar[bool] = True
+    """whether parity may write its template anew, to see what it should consist of (see verification/exercise.py)"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression for a whole key found in the field, official key as a replacement template)"""
 

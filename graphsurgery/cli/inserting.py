@@ -89,7 +89,9 @@ def run(
             outcome.report.require()
         except ParityFailed as error:
             outcome.written = False
-            failed = ParityFailed(f"{error}; nothing was written")
+            compared = all(each.passed for each in outcome.report.insertions)
+            hint = "" if compared else "; with --no-verify it is written all the same"
+            failed = ParityFailed(f"{error}{hint}; nothing was written")
             printer.report(outcome, failed)
             raise failed from None
 

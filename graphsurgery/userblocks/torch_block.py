@@ -36,6 +36,7 @@ class TorchBlock(UserBlock):
 
     formula = "what the module computes"
     untrained = "does what its initialisation says"
+    rewritten = False
 
     def __init__(self, path: str, settings: Mapping[str, object], trust: Trust = NO_TRUST) -> None:
         self.reference = path

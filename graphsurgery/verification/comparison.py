@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import GraphSurgeryError, InsertionError, ParityFailed, RequestError, option
 from ..feature_map import Array, numpy_dtype
@@ -22,26 +20,21 @@ from ..request import Argument, Selectors, checked
 from ..runtime.providers import NAMES, imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
-from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
-from ..userblocks.inserted import block_of, module_of, module_with
+from ..userblocks.inserted import block_of
 from .arriving import Arriving, activations_of
 from .cases import Case, cases
-from .conditioning import Conditioning
 from .connection import Connection, Connections
-from .cutout import Cutout, cut_out, with_constants
+from .cutout import cut_out
 from .memory import MEMORY, Memory
-from .metrics import compare
 from .qdq_pair import PairCheck
-from .random_weights import draw_weights
 from .report import InsertionReport, Mode, Report, Row
-from .runners import Runner, compare_outputs, runners
+from .runners import Comparing, Runner
 from .smaller import Comparable, comparable
 from .tolerance import TOLERANCES, comparison_dtype
+from .variants import Variants
 
 if TYPE_CHECKING:
-    import torch
-
     from ..modelfile.model import ModelSource
     from ..modelfile.record import Insertion
 
@@ -140,61 +133,6 @@ def verify(
     return Report(model.name, tuple(reports), rest, names, versions, ignore_rest)
 
 
-@dataclass(frozen=True)
-class _Variant:
-    """A block with certain weights, the PyTorch module that it is compared with, and the ways to run it."""
-
-    module: torch.nn.Module
-    conditioning: Conditioning
-    runners: list[Runner]
-    dtype: str
-    weights_drawn: bool = False
-    """Then one input of each shape will do."""
-
-    def compare(self, case: Case) -> Array:
-        """Compare on one input; gives what the PyTorch module computes, in float64."""
-        expected = self.expected(case.array)
-        if self.weights_drawn and not np.isfinite(expected).all():
-            return expected  # the module is not made for such weights: it takes their logarithm, say
-        compare_outputs(self.runners, case, expected, self.dtype, self.conditioning)
-        return expected
-
-    def expected(self, array: Array) -> Array:
-        """What the PyTorch module computes: [N, C, H, W] of any element type -> float64."""
-        import torch
-
-        with torch.inference_mode():
-            return np.asarray(self.module(torch.from_numpy(array.astype(np.float64))).numpy())
-
-
-def _variants(
-    model: ModelFile, insertion: Insertion, cutout: Cutout, providers: Sequence[str], trust: Trust
-) -> Iterator[_Variant]:
-    """The block as it stands in the file, with its residual gate open if it has one, and with random weights."""
-    yield _variant(insertion, cutout, module_of(insertion, model, trust), providers)
-    if insertion.gate == "residual":  # closed, as it is at the start, the gate hides the block
-        import torch
-
-        module = module_of(insertion, model, trust)
-        torch.nn.init.ones_(module.get_parameter(GATE_KEY))
-        opened = with_constants(cutout, {insertion.stored[GATE_KEY]["initializer"]: np.ones(())})
-        yield _variant(insertion, opened, module, providers, gate_opened=True)
-    if (random := draw_weights(insertion, cutout, model)) is not None:
-        module = module_with(insertion, random.weights, trust)
-        yield _variant(insertion, random.cutout, module, providers, weights_drawn=True)
-
-
-def _variant(
-    insertion: Insertion, cutout: Cutout, module: torch.nn.Module, providers: Sequence[str], **altered: Any
-) -> _Variant:
-    """``altered``: ``gate_opened`` or ``weights_drawn`` of the rows."""
-    dtype = comparison_dtype(insertion)
-    found = runners(cutout, dtype, providers)
-    for runner in found:
-        runner.row = replace(runner.row, **altered)
-    return _Variant(module, Conditioning(module, dtype), found, dtype, "weights_drawn" in altered)
-
-
 def _compared(
     report: InsertionReport,
     model: ModelFile,
@@ -208,34 +146,38 @@ def _compared(
     insertion, cutout = block.insertion, block.cutout
     dtype = comparison_dtype(insertion)
     pair = PairCheck(model, block.recorded) if block.recorded.qdq else None
-    variants = list(_variants(block.model, insertion, cutout, providers, trust))
-    own = variants[0]
+    variants = Variants(block.model, insertion, cutout, providers, trust)
     # In half precision the model's own run may skip the rounding before the block, so that it gets another input.
     in_place = Runner(Row(provider="cpu", mode=Mode.IN_THE_MODEL, tolerance=TOLERANCES[dtype]))
     inputs: list[str] = []
 
     def compare_all(case: Case) -> Array:
         inputs.append(case.name)
-        expected, *_ = [each.compare(case) for each in variants if case.usual or not each.weights_drawn]
+        expected = variants.compare(case)
         if pair:
             pair.compare(case.name, expected)
         return expected
 
-    for case in cases(insertion.site.shape, numpy_dtype(dtype), seeds):
+    made = list(cases(insertion.site.shape, numpy_dtype(dtype), seeds))
+    usual = next(case for case in made if case.usual)
+    for case in made:
         compare_all(case)
     for image, given, output in arriving.at(block):
         case = Case(f"the activation of {image}", given.astype(numpy_dtype(dtype)))
         expected = compare_all(case)
         if output is not None and dtype in ("float32", "float64"):
-            limits = replace(in_place.row.tolerance, slack=own.conditioning.slack(case.array, expected))
-            found = compare(output, expected, dtype, signal=case.array, tolerance=limits)
+            comparing = Comparing(case.array, expected, dtype, variants.own.conditioning)
+            found = comparing.compare(output, in_place.row.tolerance)
             in_place.record(case.name, found)
-    ways = [*(runner for each in variants for runner in each.runners), *([pair.runner] if pair else []), in_place]
+    reaching, names = variants.reach(usual.array)
+    ways = [*(runner for each in variants.every for runner in each.runners), *reaching]
+    ways += [*([pair.runner] if pair else []), in_place]
     return replace(
         report,
         compared_with=block_of(insertion).compared_with(insertion.feature),
         rows=tuple(way.summary() for way in ways if way.found or way.row.reason),
-        inputs=tuple(inputs),
+        inputs=(*inputs, *names),
+        not_exercised=variants.exercise.hidden,
     )
 
 

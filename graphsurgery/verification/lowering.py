@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import onnx
+
 from ..blocks.block import Array, Block
+from ..feature_map import Dimension
 from ..template import residual_gate
 from ..template.template import Template
 from .cutout import Cutout
@@ -30,3 +33,13 @@ def lowered(block: Block, insertion: Insertion, cutout: Cutout, opset: int, weig
     if insertion.gate == "residual":
         output = residual_gate.residual(template, output)
     return template.export(output, ir_version=cutout.model.ir_version)
+
+
+def as_model(subgraph: Subgraph, cutout: Cutout, shape: Sequence[Dimension] | None = None) -> onnx.ModelProto:
+    """What a template wrote, as a model that reads what the cut-out block reads. ``shape``: of another map than its."""
+    alone = cutout.model
+    kind = alone.graph.input[0].type.tensor_type.elem_type
+    given = alone.graph.input if shape is None else [onnx.helper.make_tensor_value_info(cutout.input, kind, shape)]
+    output = onnx.helper.make_tensor_value_info(subgraph.output, kind, shape)
+    graph = onnx.helper.make_graph(subgraph.nodes, alone.graph.name, given, [output], subgraph.initializers)
+    return onnx.helper.make_model(graph, opset_imports=list(alone.opset_import), ir_version=alone.ir_version)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 
 @contextmanager
-def perturbed(unit: float, seed: int) -> Iterator[None]:
+def perturbed(unit: float, seed: int, absolute: Mapping[str, float] | None = None) -> Iterator[None]:
     """Inside, every floating-point result that an operator computes is multiplied by 1 + r with |r| <= unit.
 
     Each element has an r of its own, from ``seed``. Views are left alone; the normalisations, which torch computes in
-    one operator, are computed step by step, so that their means and variances are moved, too.
+    one operator, are computed step by step, so that their means and variances are moved, too. ``absolute``: an operator
+    of torch, "sigmoid" say -> what each element of its result is moved by at most on top.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    own = {getattr(torch.ops.aten, name).default: error for name, error in (absolute or {}).items()}
     generator = torch.Generator().manual_seed(seed)
 
-    def moved(value: Any) -> Any:
+    def noise(value: torch.Tensor) -> torch.Tensor:
+        found = torch.rand(value.shape, generator=generator, dtype=value.dtype)
+        return found.mul_(2).sub_(1)  # in place: it can be as large as all scores
+
+    def moved(value: Any, by: float = 0.0) -> Any:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return value
-        noise = torch.rand(value.shape, generator=generator, dtype=value.dtype)
-        return value * noise.mul_(2).sub_(1).mul_(unit).add_(1)  # in place: it can be as large as all scores
+        rounded = value * noise(value).mul_(unit).add_(1)
+        return rounded.add_(noise(value), alpha=by) if by else rounded
 
     class Perturbing(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ignore]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -33,7 +39,7 @@ def perturbed(unit: float, seed: int) -> Iterator[None]:
             result = func(*args, **(kwargs or {}))
             if any(returned.alias_info is not None for returned in func._schema.returns):
                 return result  # a view, or what is written in place: nothing is computed anew
-            return type(result)(map(moved, result)) if isinstance(result, tuple) else moved(result)
+            return type(result)(map(moved, result)) if isinstance(result, tuple) else moved(result, own.get(func, 0.0))
 
     with Perturbing():  # type: ignore[no-untyped-call,unused-ignore]
         yield

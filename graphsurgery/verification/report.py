@@ -73,6 +73,9 @@ class Row:
     """Whether the alpha of a residual gate was 1 for this, so that what comes before the gate counts."""
     weights_drawn: bool = False
     """Whether the nodes of the file had random weights for this, on both sides (see random_weights.py)."""
+    reaching: bool = False
+    """Whether inputs and weights were made for it that reach bounds of the block which the usual ones do not (see
+    exercise.py)."""
     verdict: Verdict = Verdict.PASSED
     tolerance: Tolerance
     comparisons: int = 0
@@ -118,6 +121,8 @@ class InsertionReport:
     failure: str = ""
     """Why the block could not be compared at all; "" if it could."""
     rows: tuple[Row, ...] = ()
+    not_exercised: tuple[str, ...] = ()
+    """Bounds of the block's operators that no input or weights reached: another function there would not show."""
 
     @property
     def passed(self) -> bool:
@@ -170,7 +175,8 @@ class Report:
             for row in insertion.rows:
                 if row.verdict is Verdict.FAILED:
                     where = f"{row.provider}, {row.mode}" + (f", on {row.worst_case}" if row.worst_case else "")
-                    yield f"{insertion.id} does not agree with {insertion.compared_with.what} ({where}): {row.reason}"
+                    what = f"{insertion.compared_with.what} ({where})"
+                    yield f"{insertion.id} does not agree with {what}: {row.reason}{_measured(row)}"
             if not insertion.passed:
                 where = ", ".join(self.providers)
                 yield f"{insertion.id} could not be compared with {insertion.compared_with.what} on {where}"
@@ -188,8 +194,8 @@ class Report:
         - "unchanged": {"passed": true, false or null, "sentence", "ignored"}, about the rest of the model
         - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
           "relative"}, "connected": {"passed", "sentence"}, "compared_with": {"what", "runtime", "dtype"}, "inputs":
-          [name], "activation", "size", "failure", "rows"}]
-        - each of the "rows": {"provider", "mode", "gate_opened", "weights_drawn", "verdict", "tolerance",
+          [name], "activation", "size", "failure", "rows", "not_exercised": [bound]}]
+        - each of the "rows": {"provider", "mode", "gate_opened", "weights_drawn", "reaching", "verdict", "tolerance",
           "comparisons", "worst": {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null,
           "worst_case", "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on":
           {provider: count}, "fell_back": [{"node", "operator", "provider"}]} or null}
@@ -245,6 +251,7 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
     lines.append(f"  connected: {mark} {insertion.connected.sentence}")
     if insertion.activation:
         lines.append(f"  the activation that really arrives here was not checked: {insertion.activation}")
+    lines += [f"  not exercised: {piece}" for piece in insertion.not_exercised]
     return lines
 
 
@@ -263,7 +270,12 @@ def _html_rows(insertion: InsertionReport) -> Iterator[tuple[object, ...]]:
 
 def _line_of(row: Row, unnamed: Collection[Mode] = (Mode.OPTIMISED, Mode.AS_WRITTEN)) -> str:
     """How a row was run. Optimised and as written share a line, unless they differ in kind."""
-    altered = "with weights drawn at random" if row.weights_drawn else "with the gate open" if row.gate_opened else ""
+    ways = {
+        "with what reaches its bounds": row.reaching,
+        "with weights drawn at random": row.weights_drawn,
+        "with the gate open": row.gate_opened,
+    }
+    altered = next((words for words, chosen in ways.items() if chosen), "")
     return ", ".join(part for part in (row.provider, "" if row.mode in unnamed else row.mode, altered) if part)
 
 
@@ -289,6 +301,13 @@ def _row_lines(rows: list[Row]) -> Iterator[str]:
         yield f"{modes[0]} only, {reason}" if len(modes) == 1 < len(rows) else reason
     yield from dict.fromkeys(row.note for row in rows if row.note)
     yield from (text for row in rows if (text := _where(row)))
+
+
+def _measured(row: Row) -> str:
+    """By how much a row failed, where that is a number."""
+    if row.worst is None or not math.isfinite(row.worst.ratio):
+        return ""
+    return f", an error of {row.worst.ratio:.2g} times what is permitted ({row.tolerance})"
 
 
 def _where(row: Row) -> str:

@@ -16,6 +16,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_LIFTED = (*HALVES, TensorProto.DOUBLE)
 
 
 def rounded_after_every_node(model: ModelProto) -> ModelProto:
@@ -30,6 +31,16 @@ def rounded_after_every_node(model: ModelProto) -> ModelProto:
     graph.initializer.extend(_lifted(tensor) for tensor in model.graph.initializer)
     for node in model.graph.node:
         graph.node.extend(_steps(node, kinds))
+    return onnx.helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)
+
+
+def in_float32(model: ModelProto) -> ModelProto:
+    """The same block with float32 in the place of every other floating-point type, to look at what it computes."""
+    graph = GraphProto(name=model.graph.name)
+    graph.input.extend(_as_float32(value) for value in model.graph.input)
+    graph.output.extend(_as_float32(value) for value in model.graph.output)
+    graph.initializer.extend(_lifted(tensor) for tensor in model.graph.initializer)
+    graph.node.extend(_lifted_node(node) for node in model.graph.node)
     return onnx.helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)
 
 
@@ -50,13 +61,7 @@ def _kinds(model: ModelProto) -> dict[str, int]:
 
 def _steps(node: NodeProto, kinds: dict[str, int]) -> Iterable[NodeProto]:
     """The node in float32, then for each half-precision output a rounding to that type and back to float32."""
-    lifted = NodeProto()
-    lifted.CopyFrom(node)
-    for attribute in lifted.attribute:
-        if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in HALVES:
-            attribute.t.CopyFrom(_lifted(attribute.t))
-        elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in HALVES:
-            attribute.i = TensorProto.FLOAT
+    lifted = _lifted_node(node)
     casts: list[NodeProto] = []
     for place, name in enumerate(node.output):
         if name and kinds[name] in HALVES:
@@ -67,15 +72,26 @@ def _steps(node: NodeProto, kinds: dict[str, int]) -> Iterable[NodeProto]:
     return [lifted, *casts]
 
 
+def _lifted_node(node: NodeProto) -> NodeProto:
+    lifted = NodeProto()
+    lifted.CopyFrom(node)
+    for attribute in lifted.attribute:
+        if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in _LIFTED:
+            attribute.t.CopyFrom(_lifted(attribute.t))
+        elif node.op_type == "Cast" and attribute.name == "to" and attribute.i in _LIFTED:
+            attribute.i = TensorProto.FLOAT
+    return lifted
+
+
 def _as_float32(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     result = onnx.ValueInfoProto()
     result.CopyFrom(value)
-    if result.type.tensor_type.elem_type in HALVES:
+    if result.type.tensor_type.elem_type in _LIFTED:
         result.type.tensor_type.elem_type = TensorProto.FLOAT
     return result
 
 
 def _lifted(tensor: TensorProto) -> TensorProto:
-    if tensor.data_type not in HALVES:
+    if tensor.data_type not in _LIFTED:
         return tensor
     return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float32), tensor.name)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,15 +106,23 @@ def runners(cutout: Cutout, dtype: str, providers: Iterable[str]) -> list[Runner
     return found
 
 
+def merged(runners: Iterable[Runner]) -> list[Runner]:
+    """One for each way to run a block, with what all of that way gave."""
+    ways: dict[tuple[str, Mode], Runner] = {}
+    for runner in runners:
+        first = ways.setdefault((runner.row.provider, runner.row.mode), runner)
+        if first is not runner:
+            first.found += runner.found
+            if runner.row.verdict is Verdict.FAILED:
+                first.row = runner.row
+    return list(ways.values())
+
+
 def compare_outputs(
     runners: Iterable[Runner], case: Case, expected: Array, dtype: str, conditioning: Conditioning | None = None
 ) -> None:
-    """Run one input everywhere and record the comparison with ``expected`` (float64).
-
-    ``conditioning``: of the module, for what is permitted on top of each runner's tolerance; how far rounding alone can
-    move the result is measured where a comparison fails.
-    """
-    slack = conditioning.slack(case.array, expected) if conditioning else 0.0
+    """Run one input everywhere and record the comparison with ``expected`` (float64), as ``Comparing`` makes it."""
+    comparing = Comparing(case.array, expected, dtype, conditioning)
     before: tuple[Tolerance, Array, Metrics] | None = None
     for runner in runners:
         actual = runner.output(case.array)
@@ -121,14 +130,45 @@ def compare_outputs(
             continue
         tolerance = runner.row.tolerance
         if before is None or before[0] != tolerance or not _same_bits(before[1], actual):
-            limits = replace(tolerance, slack=slack)
-            found = compare(actual, expected, dtype, signal=case.array, tolerance=limits)
-            moved = conditioning.relative(case.array, expected) if conditioning and not found.passed else 0.0
-            if moved > limits.relative:
-                wider = compare(actual, expected, dtype, signal=case.array, tolerance=limits.widened(moved))
-                found = wider if wider.passed else found
-            before = (tolerance, actual, found)
+            before = (tolerance, actual, comparing.compare(actual, tolerance))
         runner.record(case.name, before[2])
+
+
+@dataclass
+class Comparing:
+    """Comparisons of outputs for one input ``x`` with what the PyTorch module gives for it.
+
+    ``conditioning``: of the module, for what is permitted on top of a tolerance; how far rounding alone can move the
+    result is measured where a comparison fails.
+    """
+
+    x: Array
+    expected: Array
+    dtype: str
+    conditioning: Conditioning | None = None
+
+    def compare(self, actual: Array, tolerance: Tolerance) -> Metrics:
+        """One comparison."""
+        limits = replace(tolerance, slack=self._slack)
+        found = compare(actual, self.expected, self.dtype, signal=self.x, tolerance=limits)
+        if found.passed:
+            return found
+        rounding, moved = self._rounding
+        if moved > limits.relative:
+            limits = limits.widened(moved)
+        wider = compare(actual, self.expected, self.dtype, signal=self.x, tolerance=replace(limits, rounding=rounding))
+        return wider if wider.passed else found
+
+    @cached_property
+    def _slack(self) -> float:
+        return self.conditioning.slack(self.x, self.expected) if self.conditioning else 0.0
+
+    @cached_property
+    def _rounding(self) -> tuple[float, float]:
+        """In float32, and in half precision."""
+        if self.conditioning is None:
+            return 0.0, 0.0
+        return self.conditioning.rounding(self.x, self.expected), self.conditioning.relative(self.x, self.expected)
 
 
 def _on_provider(cutout: Cutout, data: bytes, dtype: str, provider: str, optimise: bool) -> Runner:

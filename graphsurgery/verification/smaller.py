@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from ..errors import GraphSurgeryError
-from ..feature_map import Array, Dimension
+from ..feature_map import Array
 from ..modelfile.model import ModelFile
 from ..template import weight_folding
 from ..template.writer import computed_in
@@ -25,7 +25,7 @@ from ..userblocks.inserted import block_of, weights_of
 from .cases import concrete_shapes
 from .conditioning import UNITS
 from .cutout import Cutout, constants
-from .lowering import lowered
+from .lowering import as_model, lowered
 from .memory import Memory, alive_at_once, shapes_in
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _at(
         subgraph = lowered(block, there, cutout, model.opset, own)
     except GraphSurgeryError:
         return None
-    alone = _as_model(subgraph, cutout, shape)
+    alone = as_model(subgraph, cutout, shape)
     small = replace(
         there,
         nodes=tuple(node.name for node in subgraph.nodes),
@@ -143,14 +143,6 @@ def _at(
         qdq=None,
     )
     return Comparable(ModelFile.load(alone), small, Cutout(alone, cutout.input, subgraph.output, cutout.dtype), there)
-
-
-def _as_model(subgraph: Subgraph, cutout: Cutout, shape: tuple[Dimension, ...]) -> onnx.ModelProto:
-    alone = cutout.model
-    kind = alone.graph.input[0].type.tensor_type.elem_type
-    ends = [onnx.helper.make_tensor_value_info(name, kind, shape) for name in (cutout.input, subgraph.output)]
-    graph = onnx.helper.make_graph(subgraph.nodes, alone.graph.name, ends[:1], ends[1:], subgraph.initializers)
-    return onnx.helper.make_model(graph, opset_imports=list(alone.opset_import), ir_version=alone.ir_version)
 
 
 def _is_what_the_template_writes(cutout: Cutout, subgraph: Subgraph, insertion: Insertion) -> bool:

@@ -47,6 +47,9 @@ class Tolerance:
     slack: float = 0.0
     """Permitted on top everywhere, in the unit of the tensor (see conditioning.py)."""
 
+    rounding: float = 0.0
+    """Permitted on top of each element, relative to max(|x|, |y|) (see conditioning.py)."""
+
     def allowed(
         self, expected: Array, signal: Array | None = None, peak: float | None = None
     ) -> npt.NDArray[np.float64]:
@@ -58,11 +61,15 @@ class Tolerance:
         """
         size: npt.NDArray[np.float64] = np.abs(expected, dtype=np.float64)
         peak = float(size.max(initial=0.0)) if peak is None else peak
-        if self.weighs_input and signal is not None:
+        everywhere = self.absolute * min(max(peak, _SMALLEST_SCALE), 1.0) + self.slack
+        larger = size
+        if signal is not None and (self.weighs_input or self.rounding):
             wide = np.abs(signal.astype(np.float64))
-            np.maximum(size, wide, out=size, where=np.isfinite(wide))
+            larger = np.maximum(size, wide, out=size.copy(), where=np.isfinite(wide))
+        on_top = self.rounding * larger if self.rounding else 0.0
+        size = larger if self.weighs_input else size
         size *= self.relative
-        size += self.absolute * min(max(peak, _SMALLEST_SCALE), 1.0) + self.slack
+        size += everywhere + on_top
         return size
 
     def widened(self, relative: float) -> Tolerance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -221,6 +222,8 @@ def test_parity_that_fails(cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyP
     with unchanged():
         ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE)
         assert ended.error(1).endswith("; nothing was written")
+        assert re.search(r", an error of \S+ times what is permitted \(1e-05 \+ 1e-05\*\|y\|\); ", ended.error(1))
+        assert "; with --no-verify it is written all the same; " in ended.error(1)
         assert "parity on cpu: FAILED" in ended.text
         assert "written to" not in ended.text
         as_json = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", *WRITE, "--json")

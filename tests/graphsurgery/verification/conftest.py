@@ -15,7 +15,7 @@ from graphsurgery.blocks.reference import PYTORCH, Reference
 from graphsurgery.feature_map import numpy_dtype
 from graphsurgery.insertion.removal import Unchanged
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.verification import comparison
+from graphsurgery.verification import comparison, variants
 
 CHANNELS = 4
 
@@ -55,6 +55,8 @@ class Insertion:
 
 class ByHand:
     """What parity asks of a block."""
+
+    rewritten = False
 
     def compared_with(self, feature: None) -> Reference:
         return PYTORCH
@@ -157,11 +159,20 @@ def _node(step: tuple[str, list[str], str], kind: int) -> NodeProto:
     return helper.make_node(op_type, inputs, [output], name=f"/simam/{output}", **settings)
 
 
+def _twin(insertion: Insertion, weights: Mapping[str, Any], trust: object) -> torch.nn.Module:
+    module = insertion.make_twin().double().eval()
+    for key, values in weights.items():
+        torch.nn.init.constant_(module.get_parameter(key), values.item())
+    return module
+
+
 @pytest.fixture
 def make_simam(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModelWithInsertions]:
     """:func:`simam`; the rest of such a model is not looked at."""
     monkeypatch.setattr(comparison, "block_of", lambda insertion: ByHand())
-    monkeypatch.setattr(comparison, "module_of", lambda insertion, model, trust: insertion.make_twin().double().eval())
+    monkeypatch.setattr(variants, "block_of", lambda insertion, trust: ByHand())
+    monkeypatch.setattr(variants, "weights_of", lambda insertion, model, trust: {})
+    monkeypatch.setattr(variants, "module_with", _twin)
     monkeypatch.setattr(comparison, "unchanged", lambda model, original: Unchanged(True, "not looked at in this test"))
     return simam
 

@@ -16,6 +16,7 @@ from graphsurgery.verification.conditioning import Conditioning
 from graphsurgery.verification.metrics import compare
 from graphsurgery.verification.runners import Runner, compare_outputs
 from graphsurgery.verification.tolerance import TOLERANCES
+from graphsurgery.verification.variants import Variant
 
 ONES = np.ones((1, 2, 3, 3), np.float32)
 
@@ -60,7 +61,7 @@ class Log(torch.nn.Module):
 @pytest.mark.parametrize("weights_drawn", [True, False])
 def test_random_weights_that_a_module_is_not_made_for_are_not_compared(weights_drawn: bool) -> None:
     way = runner()
-    variant = comparison._Variant(Log(), Conditioning(Log(), "float32"), [way], "float32", weights_drawn)
+    variant = Variant(Log(), Conditioning(Log(), "float32"), [way], "float32", weights_drawn)
     variant.compare(Case("below zero", -ONES))
     assert bool(way.found) is not weights_drawn
 
