@@ -73,8 +73,11 @@ def round_robin(name: str) -> Iterator[Request]:
         yield Request(spelled, (f"tensor:{site.tensor}",))
 
 
-def check(name: str, requests: list[Request], folder: Path) -> None:
-    """Inserted: valid, runs, agrees with PyTorch; taken out: the bytes of the original."""
+def check(name: str, requests: list[Request], folder: Path, *, parity: bool = True) -> None:
+    """Inserted: valid, runs, agrees with PyTorch; taken out: the bytes of the original.
+
+    ``parity``: whether every block is compared, which takes seconds each.
+    """
     before = original(name)
     edited, done = carry_out(before, requests)
     assert len(done) == len(requests)
@@ -85,7 +88,8 @@ def check(name: str, requests: list[Request], folder: Path) -> None:
     found = session.run(None, {image.name: np.random.default_rng(3).random(image.shape).astype(np.float32)})
     assert [list(output.shape) for output in found] == [output.shape for output in session.get_outputs()]
     assert all(np.isfinite(output).all() for output in found)
-    gsx.verify(edited, seeds=1).require()
+    if parity:
+        gsx.verify(edited, seeds=1).require()
     assert gsx.remove(edited).to_bytes() == export(name, VARIANT).read_bytes()
 
 
@@ -101,8 +105,9 @@ def small(name: str) -> list[Request]:
     return [request for request in round_robin(name) if moderate.issuperset(request.after)]
 
 
-def test_all_moderate_sites_at_once(tmp_path: Path) -> None:
-    check("yolov8n", small("yolov8n"), tmp_path)
+@pytest.mark.parametrize("parity", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_all_moderate_sites_at_once(parity: bool, tmp_path: Path) -> None:
+    check("yolov8n", small("yolov8n"), tmp_path, parity=parity)
 
 
 @pytest.mark.parametrize("place", range(0, 40, 4))
