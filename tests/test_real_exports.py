@@ -1,7 +1,7 @@
 """Real exports: each block, every variant, at the sites where people put them.
 
-The YOLO models take each variant by itself; RT-DETR-L, ten times as large, takes all of them in one model, and each
-by itself in the long matrix.
+The YOLO models take each variant by itself; RT-DETR-L, ten times as large, takes all of them in one model. There each
+is compared in the long matrix, in one model and by itself.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def check(case: Case) -> None:
     path = export(case.model, case.variant)
     edited = gsx.insert(original(case.model, case.variant), case.block, after=case.site, settings=case.settings)
     check_runs(edited, case.model, case.variant)
-    report = gsx.verify(edited)
+    report = gsx.verify(edited, seeds=1)
     assert report.passed, "\n".join(report.lines())
     check_restored(edited, path)
 
@@ -139,8 +139,9 @@ def test_each_block_in_the_rtdetr_exports(case: Case) -> None:
     check(case)
 
 
+@pytest.mark.parametrize("parity", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_all_blocks_at_once_in_the_rtdetr_exports(variant: str) -> None:
+def test_all_blocks_at_once_in_the_rtdetr_exports(variant: str, parity: bool) -> None:
     """Every variant, one behind the other, behind both sites."""
     model, path = original("rtdetr-l", variant), export("rtdetr-l", variant)
     wanted = [(block, settings) for block, settings in BLOCKS if fits(variant, block, settings)]
@@ -148,8 +149,9 @@ def test_all_blocks_at_once_in_the_rtdetr_exports(variant: str) -> None:
     edited, done = carry_out(model, requests)
     assert len(done) == 2 * len(wanted)
     check_runs(edited, "rtdetr-l", variant)
-    report = gsx.verify(edited, seeds=1)
-    assert report.passed, "\n".join(report.lines())
+    if parity:
+        report = gsx.verify(edited, seeds=1)
+        assert report.passed, "\n".join(report.lines())
     check_restored(edited, path)
 
 

@@ -199,16 +199,26 @@ def test_full_matrix(block: Named, dtype: str, site: str) -> None:
 # ---------------------------------------------------------------------- what TensorRT takes
 
 
+SITES = {
+    "static": STATIC,
+    "dynamic batch": DYNAMIC_BATCH,
+    "dynamic": DYNAMIC,
+    "odd sizes": feature_map(12, 38, 46),
+    "square": feature_map(8, 20, 20),
+}
+
+
+@pytest.mark.pairwise
 @every_block
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 18, 20, 22])
-def test_what_is_chosen_for_tensorrt(block: Named, opset: int) -> None:
-    sites = [STATIC, DYNAMIC_BATCH, DYNAMIC, feature_map(12, 38, 46), feature_map(8, 20, 20)]
-    for site, dtype in product(sites, ("float32", "float16")):
-        feature = replace(site, dtype=dtype)
-        if possible(block, feature, opset):
-            built = build(*block, feature, opset=opset, target="tensorrt")
-            assert_tensorrt_friendly(built)
-            assert_valid(built)
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_what_is_chosen_for_tensorrt(block: Named, opset: int, site: str, dtype: str) -> None:
+    feature = replace(SITES[site], dtype=dtype)
+    if possible(block, feature, opset):
+        built = build(*block, feature, opset=opset, target="tensorrt")
+        assert_tensorrt_friendly(built)
+        assert_valid(built)
 
 
 @pytest.mark.pairwise
