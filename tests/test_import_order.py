@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("__main__", "cli", "__init__", "recipe", "api", "cards", "block"),
-    *("sweep", "bench", "outline", "diff", "tensorrt", "torch", "verification"),
+    *("__main__", "cli", "__init__", "torch", "recipe", "api", "cards", "block"),
+    *("sweep", "bench", "outline", "diff", "tensorrt", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),
     *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "_version"),
@@ -32,9 +32,9 @@ HEAVY = {"torch", "onnxruntime", "tensorrt"}
 INSIDE = {
     "graphsurgery.api": {
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
-        "graphsurgery.weights": "the readers take 15 ms, for who gives a file",
     },
     "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
+    "graphsurgery.insertion.start": {"graphsurgery.weights": "the readers take 15 ms, for who gives a file"},
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
     "graphsurgery.selection.context": {
