@@ -1,0 +1,289 @@
+"""attach: the blocks of a recipe become children of modules of a live model, each called by a hook."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import userblocks
+from ..blocks.block import Block
+from ..blocks.residual_module import ResidualGate
+from ..blocks.state_dict import load_weights
+from ..errors import BlockError, GraphSurgeryWarning, RecipeError, SelectorError, SiteError, concerning, option
+from ..feature_map import Array, FeatureMap
+from ..insertion.start import checkpoint, generator, start_of
+from ..messages import shape_text
+from ..recipe import Recipe
+from ..request import Request, arguments
+from ..template.names import UniqueNames
+from ..template.residual_gate import GATE_KEY
+from ..weights import Checkpoint
+from .attachment import Attachment
+from .dry_run import dry_run
+from .hooks import HOOKS
+from .learning import learns
+from .model_check import check
+from .selecting import LiveSelection
+from .sites import LiveSite, LiveSites
+
+_OF_FILES = {
+    "target": "a file is written for a runtime, and PyTorch runs the module itself",
+    "precision": "a live model computes in the type that it has",
+    "lowering": "a file is written in one of several forms, and PyTorch runs the module itself",
+    "qdq": "only a file has QuantizeLinear and DequantizeLinear",
+    "qdq_scale": "only a file has QuantizeLinear and DequantizeLinear",
+    "images": "nothing is measured on images",
+}
+"""keys that mean nothing on a live model, and why"""
+
+
+def attach(
+    model: nn.Module,
+    recipe: str | Path | Recipe | Sequence[Mapping[str, object] | Request],
+    example: object,
+) -> list[Attachment]:
+    """Attach the blocks of a recipe to a live model, in place.
+
+    Every old key, parameter name, type and output of the model stays. The block is a child of the module that it
+    follows, so that its weights are ``model.8.se.*`` in the model's ``state_dict``. Attach before the model is given to
+    an optimizer, an EMA, ``DistributedDataParallel`` or ``torch.compile``.
+
+    Parameters
+    ----------
+    model:
+        Any ``torch.nn.Module``, in training or evaluation mode, with whatever weights. After an error it is as it was.
+    recipe:
+        The path of a YAML file, a :class:`graphsurgery.Recipe`, or a list of entries: mappings with the keys of a
+        recipe, or :class:`graphsurgery.Request` objects. Where an entry says nothing of its gate and of its weights,
+        the gate is ``residual``: the model's output stays as it is, and training can open the gate. Selectors are
+        module paths, with globs and inner parts; roles and types of blocks are looked up in an export of the model.
+    example:
+        What the model takes: a tensor [N, C, H, W], a list where that is what it takes, a dict of keyword arguments,
+        or a tuple of several arguments. The model is run on it once, in evaluation mode and without gradients.
+
+    Returns
+    -------
+    list[Attachment]
+        What was attached, in the order of the recipe.
+
+    Raises
+    ------
+    RequestError
+        If the model is compiled, wrapped, fused or TorchScript, has blocks attached, or does not take the example.
+    RecipeError
+        If the recipe cannot be read, or has keys that mean nothing on a live model.
+    SelectorError
+        If a selector matches nothing, or names what only a file has.
+    SiteError
+        If a module is never called, gives something that is not one feature map, or cannot hold the block.
+    BlockError
+        If the block cannot work there, or would never learn.
+    WeightsError
+        If the weights do not fit the block.
+
+    Warns
+    -----
+    GraphSurgeryWarning
+        For what works and is probably not what is meant, a module that is called several times say.
+
+    Examples
+    --------
+    >>> attach(model, [{"module": "se", "after": "model.8"}], torch.zeros(1, 3, 64, 64))   # doctest: +SKIP
+    """
+    module = check(model)
+    entries = _entries(Recipe.of(recipe))
+    _check_keys(entries)
+    trust = userblocks.Trust.in_blocks(request.module for request, _ in entries)
+    selection = LiveSelection(module, example)
+    chosen = []
+    for request, _ in entries:
+        position = "before" if request.before else "after"
+        with request.concerned(), concerning(position, SelectorError, SiteError):
+            chosen.append([selection.choose(each, position) for each in request.before or request.after])
+    kept = {selection.first[path] for each in chosen for one in each for path in one.paths}
+    sites = LiveSites(module, selection, dry_run(module, example, kept))
+    planner = _Planner(module)
+    for (request, entry), found in zip(entries, chosen, strict=True):
+        with request.concerned():
+            block = userblocks.make_block(request.module, request.settings, trust)
+            trained = checkpoint(request, trust)
+            position = "before" if request.before else "after"
+            for site in sites.find(found, position, request.consumers):
+                planner.add(request, entry, site, block, trained)
+    for planned in planner.planned:
+        _put(module, planned)
+        for message in planned.warnings:
+            warnings.warn(f"{planned.attachment.id}: {message}", GraphSurgeryWarning, stacklevel=2)
+    return [planned.attachment for planned in planner.planned]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A block that is ready to be attached."""
+
+    attachment: Attachment
+    module: nn.Module
+    warnings: tuple[str, ...]
+
+
+class _Planner:
+    """Makes the blocks of a recipe without touching the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._names: dict[str, UniqueNames] = {}
+        self.planned: list[_Planned] = []
+
+    def add(
+        self, request: Request, entry: Mapping[str, Any], site: LiveSite, block: Block, trained: Checkpoint | None
+    ) -> None:
+        """Make the block for a site."""
+        if userblocks.is_file(request.module):
+            sentence = f"{request.module} is an ONNX file, which PyTorch cannot train; give the block as a module"
+            raise BlockError(sentence, option="module")
+        feature = _feature(block, site)
+        start = start_of(request, block, feature, trained)
+        name = self._name(site, start.block.name)
+        weights = start.weights(generator(request.seed, f"{site.named}.{name}"))
+        with torch.random.fork_rng(devices=[]):
+            module = start.block.module(feature)
+        module = _loaded(module, weights, request)
+        if start.init == "identity" and request.gate == "none" and not learns(module, feature):
+            raise BlockError(
+                f"{start.block.spelled} never learns from an identity: its gate is saturated, and the gradient is 0 at "
+                f"every parameter; use {option('gate', 'residual')}, which leaves the output as it is, too",
+                option="init",
+            )
+        host = self._model.get_submodule(site.path)
+        module = module.to(site.seen.device, _dtype(host, self._model, site)).train(host.training)
+        _check_runs(module, site, start.block)
+        notes = list(start.warnings) + start.block.warnings(feature)
+        if len(site.maps) > 1:
+            notes.append(
+                f"{site.path} is called {len(site.maps)} times in a forward pass, each time with this one block"
+            )
+        attachment = Attachment(
+            path=site.path,
+            name=name,
+            position=site.position,
+            places=site.places,
+            module=start.block.spelled,
+            settings=dict(start.block.values),
+            gate=request.gate,
+            init=start.init,
+            channels=feature.channels,
+            size=feature.size if feature.static else None,
+            entry=entry,
+        )
+        self.planned.append(_Planned(attachment, module, tuple(notes)))
+
+    def _name(self, site: LiveSite, wish: str) -> str:
+        """The name of the block among the children of its module. SiteError if the module uses it."""
+        host = self._model.get_submodule(site.path)
+        if hasattr(host, wish):
+            kind = type(getattr(host, wish)).__name__
+            raise SiteError(
+                f"{site.path} ({type(host).__name__}) has something called {wish} already ({kind}), in whose place the "
+                "block would come; name a module around it or inside of it"
+            )
+        return self._names.setdefault(site.path, UniqueNames(set(dir(host)))).reserve(wish)
+
+
+def _put(model: nn.Module, planned: _Planned) -> None:
+    attachment, host = planned.attachment, model.get_submodule(planned.attachment.path)
+    host.add_module(attachment.name, planned.module)
+    HOOKS[attachment.position](attachment.to_json()).register(host)
+
+
+def _entries(recipe: Recipe) -> list[tuple[Request, dict[str, Any]]]:
+    """Requests as they are for a live model, each with the keys that were given, as plain data."""
+    given: Iterable[Mapping[str, object]] = recipe.entries or map(_stated, recipe.requests)
+    plain = [json.loads(json.dumps(dict(each), default=str)) for each in given]
+    return [(_gated(request, each), each) for request, each in zip(recipe.requests, plain, strict=True)]
+
+
+def _stated(request: Request) -> dict[str, object]:
+    """What a request asks for beyond the defaults."""
+    values = {each.name: getattr(request, each.name) for each in fields(request)}
+    return {name: value for name, value in values.items() if value != arguments()[name].default}
+
+
+def _gated(request: Request, entry: Mapping[str, object]) -> Request:
+    """The request with a residual gate, unless it says how the block starts."""
+    if "gate" in entry or request.init != "default" or request.weights is not None:
+        return request
+    return replace(request, gate="residual").labelled(request.label)
+
+
+def _check_keys(entries: Sequence[tuple[Request, Mapping[str, Any]]]) -> None:
+    """RecipeError for what means nothing on a live model, a line each."""
+    lines = [
+        f"  {request.label or request.module}: {key}: {getattr(request, key)} ({why})"
+        for request, _ in entries
+        for key, why in _OF_FILES.items()
+        if getattr(request, key) != arguments()[key].default
+    ]
+    if lines:
+        raise RecipeError("\n".join(["keys that mean nothing on a live model; drop them:", *lines]))
+
+
+def _feature(block: Block, site: LiveSite) -> FeatureMap:
+    """What the block needs to know of a site: its size only if it cannot work without. BlockError if it cannot work."""
+    batch, channels, height, width = site.seen.shape
+    static = FeatureMap(channels, height, width, batch=batch, label=site.named)
+    block.check(static)
+    dynamic = FeatureMap(channels, None, None, label=site.named)
+    try:
+        block.check(dynamic)
+    except BlockError:
+        sizes = {each.shape[2:] for each in site.maps}
+        if len(sizes) > 1:
+            raise BlockError(f"{block.spelled} works at one size, and {site.named} has several") from None
+        return replace(static, batch=None)
+    return dynamic
+
+
+def _loaded(module: nn.Module, weights: Mapping[str, Array], request: Request) -> nn.Module:
+    """The module with its weights, in float32, behind a residual gate if one is asked for."""
+    own = {key: value for key, value in weights.items() if request.gate == "none" or key != GATE_KEY}
+    load_weights(module, own)
+    if request.gate == "residual":
+        module = ResidualGate(module)
+        with torch.no_grad():
+            module.alpha.copy_(torch.as_tensor(weights[GATE_KEY]))
+    return module.float()
+
+
+def _dtype(host: nn.Module, model: nn.Module, site: LiveSite) -> torch.dtype:
+    """The element type of the parameters around a site; autocast may give the map another one."""
+    for module in (host, model):
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                return parameter.dtype
+    return site.seen.dtype
+
+
+def _check_runs(module: nn.Module, site: LiveSite, block: Block) -> None:
+    """BlockError for a block that fails on a map like the one that was seen, or gives another shape."""
+    shape = site.seen.shape
+    parameter = next((each for each in module.parameters() if each.is_floating_point()), None)
+    dtype = parameter.dtype if parameter is not None else site.seen.dtype
+    was = module.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            y = module.eval()(torch.zeros(shape, dtype=dtype, device=site.seen.device))
+    except Exception as error:  # whatever the user's code raises
+        reason = " ".join(str(error).split())[:200]
+        raise BlockError(f"{block.spelled} fails on a map {shape_text(shape)}: {reason}") from None
+    finally:
+        module.train(was)
+    if not isinstance(y, torch.Tensor) or y.shape != shape:
+        what = shape_text(y.shape) if isinstance(y, torch.Tensor) else f"a {type(y).__name__}"
+        raise BlockError(f"a block keeps the shape of its input; {block.spelled} makes {what} of {shape_text(shape)}")

@@ -1,0 +1,146 @@
+"""One run of a model on an example, and what was seen of it: who was called, who read what, and what came out."""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from .attachment import Place
+from .untouched import untouched
+
+
+@dataclass(eq=False)
+class Seen:
+    """A tensor among those that a module took or gave."""
+
+    place: Place
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    _tensor: weakref.ref[Tensor]
+    _version: int
+
+    @classmethod
+    def at(cls, place: Place, tensor: Tensor) -> Seen:
+        """A tensor, as it is now: an operation in place makes another one of it."""
+        version = 0 if tensor.is_inference() else tensor._version
+        return cls(place, tuple(tensor.shape), tensor.dtype, tensor.device, weakref.ref(tensor), version)
+
+    def is_same(self, other: Seen) -> bool:
+        """Whether both are one tensor with the same values. One of the two has to be kept alive."""
+        tensor = self._tensor()
+        return tensor is not None and tensor is other._tensor() and self._version == other._version
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module."""
+
+    path: str
+    parent: Call | None
+    """the call that it is a part of"""
+    inputs: list[Seen]
+    outputs: list[Seen] = field(default_factory=list)
+    gave: str = ""
+    """the type of what came out"""
+
+    def is_within(self, other: Call) -> bool:
+        """Whether it is a part of another call."""
+        return self.parent is not None and (self.parent is other or self.parent.is_within(other))
+
+
+class DryRun:
+    """The calls of a run, in the order in which they began."""
+
+    def __init__(self, calls: list[Call], image: tuple[int, ...], kept: list[Tensor]) -> None:
+        self.calls = calls
+        self.image = image
+        """the shape of the first image-like tensor of the example; () without one"""
+        self._kept = kept  # so that Seen.is_same can tell
+        self._by_path: dict[str, list[Call]] = defaultdict(list)
+        for call in calls:
+            self._by_path[call.path].append(call)
+
+    def of(self, path: str) -> list[Call]:
+        """The calls of a module."""
+        return self._by_path.get(path, [])
+
+    def readers(self, seen: Seen) -> list[Call]:
+        """The calls that took a tensor, but for those that are a part of such a call."""
+        found: list[Call] = []
+        for call in self.calls:
+            if any(seen.is_same(each) for each in call.inputs) and not any(map(call.is_within, found)):
+                found.append(call)
+        return found
+
+    def makers(self, seen: Seen) -> list[Call]:
+        """The calls that gave a tensor as their only one, the outermost first."""
+        return [call for call in self.calls if len(call.outputs) == 1 and seen.is_same(call.outputs[0])]
+
+
+def arguments(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An example as positional and keyword arguments: a dict is keywords, a tuple several arguments, anything else, a
+    list too, is the one argument.
+    """
+    if isinstance(example, Mapping):
+        return (), {str(key): value for key, value in example.items()}
+    return (example if isinstance(example, tuple) else (example,)), {}
+
+
+def dry_run(model: nn.Module, example: object, kept: Collection[str]) -> DryRun:
+    """Run a model once; the tensors that the modules at the paths ``kept`` take and give are kept alive until the
+    result is dropped. RequestError if the model does not take the example.
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    calls, stack, alive = list[Call](), list[Call](), list[Tensor]()
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        path = paths[id(module)]
+        taken: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+        stack.append(Call(path, stack[-1] if stack else None, _seen(taken, path)))
+        calls.append(stack[-1])
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        call = stack.pop()
+        call.outputs, call.gave = _seen(output, call.path), type(output).__name__
+
+    def _seen(value: Any, path: str) -> list[Seen]:
+        found = list(_tensors(value))
+        if path in kept:
+            alive.extend(tensor for _, tensor in found)
+        return [Seen.at(place, tensor) for place, tensor in found]
+
+    args, kwargs = arguments(example)
+    with ExitStack() as handles, untouched(model):
+        for module in model.modules():
+            handles.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            handles.callback(module.register_forward_hook(leave).remove)
+        try:
+            model(*args, **kwargs)
+        except Exception as error:  # whatever the user's code raises
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise RequestError(f"the model fails on the example: {reason}", option="example") from None
+    shapes = (tuple(tensor.shape) for _, tensor in _tensors([args, kwargs]))
+    image = next(((1,) * (4 - len(shape)) + shape for shape in shapes if len(shape) in (3, 4)), ())
+    return DryRun(calls, image, alive)
+
+
+def _tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
+    """The tensors in a value, each with its place in it."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(key, int | str):
+                yield from _tensors(inner, (*place, key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _tensors(inner, (*place, index))

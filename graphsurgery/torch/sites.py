@@ -1,0 +1,158 @@
+"""Sites: the places in a live model that the entries of a recipe name, as they were seen in a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from ..errors import SelectorError, SiteError, concerning
+from ..messages import listed
+from .attachment import Place
+from .dry_run import Call, DryRun, Seen
+from .refusals import Refusals
+from .selecting import Chosen, LiveSelection
+
+
+@dataclass(frozen=True, eq=False)
+class LiveSite:
+    """One place for a block."""
+
+    path: str
+    """of the module that is to hold the block"""
+    position: str
+    """``"after"``: on what that module gives; ``"before"``: on what it takes"""
+    named: str
+    """the path of the module that the recipe names"""
+    places: tuple[Place, ...]
+    maps: tuple[Seen, ...]
+    """the map of each call of the module"""
+
+    @property
+    def seen(self) -> Seen:
+        """The map of the first call."""
+        return self.maps[0]
+
+
+class LiveSites:
+    """Finds sites in one model. SiteError or SelectorError where there is none."""
+
+    def __init__(self, model: nn.Module, selection: LiveSelection, run: DryRun) -> None:
+        self._model = model
+        self._selection = selection
+        self._run = run
+        self._refusals = Refusals(model, run)
+        self._all: list[LiveSite] = []
+
+    def find(self, chosen: Sequence[Chosen], position: str, consumers: Sequence[str]) -> list[LiveSite]:
+        """The sites after, or before, what the selectors of one entry name, each once."""
+        sites: list[LiveSite] = []
+        for each in chosen:
+            with concerning(position, SelectorError, SiteError):
+                found = list(self._of(each, position, sites))
+            for site in found:
+                narrow = self._narrowed(site, consumers) if consumers else site
+                self._check_order(narrow)
+                sites.append(narrow)
+        self._all += sites
+        return sites
+
+    def _of(self, chosen: Chosen, position: str, before: Sequence[LiveSite]) -> Iterator[LiveSite]:
+        """The sites of one selector that are not among those of the selectors before it. Of several modules those that
+        have no map are left out.
+        """
+        known, skipped = list(before), list[SiteError]()
+        for path in chosen.paths:
+            try:
+                site = self._site(path, position, known)
+            except _NoMap as error:
+                if chosen.is_one:
+                    raise error.reason from None
+                skipped.append(error.reason)
+                continue
+            if site is not None:
+                known.append(site)
+                yield site
+        if len(skipped) == len(chosen.paths):
+            verb = "gives" if position == "after" else "takes"
+            sentence = f"{len(skipped)} modules match {chosen.selector!r}, and none of them {verb} one feature map"
+            raise SiteError(f"{sentence}; the first: {skipped[0].message}")
+
+    def _site(self, path: str, position: str, known: Sequence[LiveSite]) -> LiveSite | None:
+        """The site of a module; None if it is one of the known ones."""
+        first = self._selection.first[path]
+        outer = path.rpartition(".")[0]
+        names = self._selection.names(path)
+        calls = self._run.of(first)
+        if len(names) > 1:  # under this path, as far as the calls tell
+            calls = [call for call in calls if call.parent is not None and call.parent.path == outer]
+        if not calls:
+            raise _NoMap(self._refusals.never_called(path))
+        maps = [self._map(call, position) for call in calls]
+        if any(site.position == position and all(map(site.seen.is_same, maps)) for site in known):
+            return None
+        if len(names) > 1:
+            raise self._refusals.shared(path, [name for name in names if name != path])
+        seen = maps[0]
+        if position == "after":
+            reason = self._refusals.passed_through(calls[0], seen) or self._refusals.read_inside(calls[0], seen)
+        else:
+            reason = None
+        if reason := reason or self._refusals.vanishes(path) or self._refusals.before_norm(seen):
+            raise reason
+        if len({each.shape[1] for each in maps}) > 1:
+            channels = listed(sorted({str(each.shape[1]) for each in maps}))
+            raise SiteError(
+                f"{self._refusals.called(path)} is called with maps of {channels} channels; no block fits all"
+            )
+        sights = calls[0].outputs if position == "after" else calls[0].inputs
+        places = tuple(each.place for each in sights if seen.is_same(each))
+        return LiveSite(path, position, path, places, tuple(maps))
+
+    def _map(self, call: Call, position: str) -> Seen:
+        maps = self._refusals.maps(call.outputs if position == "after" else call.inputs)
+        if len(maps) != 1:
+            raise _NoMap(self._refusals.no_map(call, position))
+        return maps[0]
+
+    @concerning("consumers")
+    def _narrowed(self, site: LiveSite, consumers: Sequence[str]) -> LiveSite:
+        """The site in front of the one module, among those that take the map, that ``consumers`` names."""
+        calls = {call.path: call for call in self._run.readers(site.seen)}
+        readers = {path: self._refusals.called(path) for path in calls}
+        chosen = self._selection.choose_consumers(consumers, site.named, readers)
+        if len(chosen) > 1:
+            raise SiteError(
+                f"{listed(chosen)} all take what {site.named} gives, and in a live model a block is for one of them or "
+                "for all: give one of them, or none"
+            )
+        call = calls[chosen[0]]
+        if len(self._run.of(call.path)) > 1 or len(self._selection.names(call.path)) > 1:
+            raise SiteError(f"{self._refusals.called(call.path)} is called several times, and not only by {site.named}")
+        if reason := self._refusals.vanishes(call.path):
+            raise reason
+        places = tuple(each.place for each in call.inputs if site.seen.is_same(each))
+        return replace(site, path=call.path, position="before", places=places)
+
+    def _check_order(self, site: LiveSite) -> None:
+        """SiteError for a module around, or inside of, that of an earlier entry if blocks would come in another order
+        than in the recipe.
+        """
+        for other in self._all:
+            if other.position != site.position or not site.seen.is_same(other.seen) or other.path == site.path:
+                continue
+            inner, outer = (site, other) if site.position == "after" else (other, site)
+            if inner.path.startswith(f"{outer.path}."):
+                raise SiteError(
+                    f"{site.path} and {other.path} have one map in common, and the block at {site.path} would come "
+                    f"first although its entry does not; name {other.path} in both"
+                )
+
+
+class _NoMap(Exception):
+    """A module without one map: an error if it alone is named."""
+
+    def __init__(self, reason: SiteError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
