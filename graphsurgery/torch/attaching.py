@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,10 +17,19 @@ from .. import userblocks
 from ..blocks.block import Block
 from ..blocks.residual_module import ResidualGate
 from ..blocks.state_dict import load_weights
-from ..errors import BlockError, GraphSurgeryWarning, RecipeError, SelectorError, SiteError, concerning, option
+from ..errors import (
+    BlockError,
+    GraphSurgeryWarning,
+    RecipeError,
+    SelectorError,
+    SiteError,
+    WeightsError,
+    concerning,
+    option,
+)
 from ..feature_map import Array, FeatureMap
 from ..insertion.start import checkpoint, generator, start_of
-from ..messages import shape_text
+from ..messages import listed, shape_text
 from ..recipe import Recipe
 from ..request import Request, arguments
 from ..template.names import UniqueNames
@@ -100,28 +110,15 @@ def attach(
     module = check(model)
     entries = _entries(Recipe.of(recipe))
     _check_keys(entries)
-    trust = userblocks.Trust.in_blocks(request.module for request, _ in entries)
-    selection = LiveSelection(module, example)
-    chosen = []
-    for request, _ in entries:
-        position = "before" if request.before else "after"
-        with request.concerned(), concerning(position, SelectorError, SiteError):
-            chosen.append([selection.choose(each, position) for each in request.before or request.after])
-    kept = {selection.first[path] for each in chosen for one in each for path in one.paths}
-    sites = LiveSites(module, selection, dry_run(module, example, kept))
-    planner = _Planner(module)
-    for (request, entry), found in zip(entries, chosen, strict=True):
-        with request.concerned():
-            block = userblocks.make_block(request.module, request.settings, trust)
-            trained = checkpoint(request, trust)
-            position = "before" if request.before else "after"
-            for site in sites.find(found, position, request.consumers):
-                planner.add(request, entry, site, block, trained)
-    for planned in planner.planned:
-        _put(module, planned)
+    with torch.inference_mode(False):  # a parameter that is made in it can never be trained
+        every = _planned(module, entries, example)
+    for planned in every:
+        host = module.get_submodule(planned.attachment.path)
+        host.add_module(planned.attachment.name, planned.module)
+        HOOKS[planned.attachment.position](planned.attachment.to_json()).register(host)
         for message in planned.warnings:
             warnings.warn(f"{planned.attachment.id}: {message}", GraphSurgeryWarning, stacklevel=2)
-    return [planned.attachment for planned in planner.planned]
+    return [planned.attachment for planned in every]
 
 
 @dataclass(frozen=True)
@@ -131,6 +128,28 @@ class _Planned:
     attachment: Attachment
     module: nn.Module
     warnings: tuple[str, ...]
+
+
+def _planned(model: nn.Module, entries: Sequence[tuple[Request, dict[str, Any]]], example: object) -> list[_Planned]:
+    """The blocks of the entries of a recipe, and where they go. The model is run, and stays as it was."""
+    trust = userblocks.Trust.in_blocks(request.module for request, _ in entries)
+    selection = LiveSelection(model, example)
+    chosen = []
+    for request, _ in entries:
+        position = "before" if request.before else "after"
+        with request.concerned(), concerning(position, SelectorError, SiteError):
+            chosen.append([selection.choose(each, position) for each in request.before or request.after])
+    kept = {selection.first[path] for each in chosen for one in each for path in one.paths}
+    sites = LiveSites(model, selection, dry_run(model, example, kept))
+    planner = _Planner(model)
+    for (request, entry), found in zip(entries, chosen, strict=True):
+        with request.concerned():
+            block = userblocks.make_block(request.module, request.settings, trust)
+            trained = checkpoint(request, trust)
+            position = "before" if request.before else "after"
+            for site in sites.find(found, position, request.consumers):
+                planner.add(request, entry, site, block, trained)
+    return planner.planned
 
 
 class _Planner:
@@ -171,6 +190,7 @@ class _Planner:
             )
         attachment = Attachment(
             path=site.path,
+            named=site.named,
             name=name,
             position=site.position,
             places=site.places,
@@ -194,12 +214,6 @@ class _Planner:
                 "block would come; name a module around it or inside of it"
             )
         return self._names.setdefault(site.path, UniqueNames(set(dir(host)))).reserve(wish)
-
-
-def _put(model: nn.Module, planned: _Planned) -> None:
-    attachment, host = planned.attachment, model.get_submodule(planned.attachment.path)
-    host.add_module(attachment.name, planned.module)
-    HOOKS[attachment.position](attachment.to_json()).register(host)
 
 
 def _entries(recipe: Recipe) -> list[tuple[Request, dict[str, Any]]]:
@@ -253,6 +267,8 @@ def _feature(block: Block, site: LiveSite) -> FeatureMap:
 def _loaded(module: nn.Module, weights: Mapping[str, Array], request: Request) -> nn.Module:
     """The module with its weights, in float32, behind a residual gate if one is asked for."""
     own = {key: value for key, value in weights.items() if request.gate == "none" or key != GATE_KEY}
+    if wrong := [key for key, values in weights.items() if not np.isfinite(np.asarray(values, np.float64)).all()]:
+        raise WeightsError(f"{listed(wrong)} of {request.module} has values that are not finite")
     load_weights(module, own)
     if request.gate == "residual":
         module = ResidualGate(module)
@@ -271,14 +287,15 @@ def _dtype(host: nn.Module, model: nn.Module, site: LiveSite) -> torch.dtype:
 
 
 def _check_runs(module: nn.Module, site: LiveSite, block: Block) -> None:
-    """BlockError for a block that fails on a map like the one that was seen, or gives another shape."""
-    shape = site.seen.shape
-    parameter = next((each for each in module.parameters() if each.is_floating_point()), None)
-    dtype = parameter.dtype if parameter is not None else site.seen.dtype
-    was = module.training
+    """BlockError for a block that fails on a map like the one that was seen, or gives another shape; a gate around it
+    could hide that.
+    """
+    inner = module.block if isinstance(module, ResidualGate) else module
+    shape, was = site.seen.shape, module.training
+    dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), site.seen.dtype)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            y = module.eval()(torch.zeros(shape, dtype=dtype, device=site.seen.device))
+            y = inner.eval()(torch.zeros(shape, dtype=dtype, device=site.seen.device))
     except Exception as error:  # whatever the user's code raises
         reason = " ".join(str(error).split())[:200]
         raise BlockError(f"{block.spelled} fails on a map {shape_text(shape)}: {reason}") from None

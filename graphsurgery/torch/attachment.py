@@ -12,7 +12,7 @@ from ..blocks.block import Block
 from ..blocks.residual_module import ResidualGate
 from ..errors import WeightsError
 from ..feature_map import FeatureMap
-from ..userblocks import Trust, make_block
+from ..userblocks import NO_TRUST, Trust, make_block
 
 FORMAT = 1
 """of the plain data; a later graphsurgery that adds to it in a way that this one would misread has a higher one"""
@@ -28,6 +28,9 @@ class Attachment:
 
     path: str
     """of the module that the block is a child of, in the model that it was attached to: ``model.8``"""
+    named: str
+    """of the module that the recipe names, which a file has the block at: the same, but for one that runs all its
+    children, as Sequential does, and with ``consumers``"""
     name: str
     """of the child: ``se``"""
     position: str
@@ -50,7 +53,7 @@ class Attachment:
 
     @property
     def id(self) -> str:
-        """What the keys of its weights begin with, and what the insertion is called in a file: ``model.8.se``."""
+        """What the keys of its weights begin with, which are in the model's ``state_dict``: ``model.8.se``."""
         return f"{self.path}.{self.name}"
 
     @property
@@ -59,11 +62,11 @@ class Attachment:
         height, width = self.size or (None, None)
         return FeatureMap(self.channels, height, width, label=self.path)
 
-    def block(self, trust: Trust) -> Block:
+    def block(self, trust: Trust = NO_TRUST) -> Block:
         """The block with its hyper-parameters. BlockError if there is none of that name here."""
         return make_block(self.module, self.settings, trust)
 
-    def build(self, trust: Trust) -> nn.Module:
+    def build(self, trust: Trust = NO_TRUST) -> nn.Module:
         """The module, gate included, with weights that are still to be loaded."""
         module: nn.Module = self.block(trust).module(self.feature)
         return ResidualGate(module) if self.gate == "residual" else module

@@ -16,6 +16,8 @@ from ..errors import RequestError
 from .attachment import Place
 from .untouched import untouched
 
+_PROBE = "_graphsurgery_probe"
+
 
 @dataclass(eq=False)
 class Seen:
@@ -60,8 +62,12 @@ class Call:
 class DryRun:
     """The calls of a run, in the order in which they began."""
 
-    def __init__(self, calls: list[Call], image: tuple[int, ...], kept: list[Tensor]) -> None:
+    def __init__(
+        self, calls: list[Call], image: tuple[int, ...], kept: list[Tensor], runs_children: Collection[str]
+    ) -> None:
         self.calls = calls
+        self.runs_children = runs_children
+        """paths of modules, among those that were kept and what is in them, that run whatever children they have"""
         self.image = image
         """the shape of the first image-like tensor of the example; () without one"""
         self._kept = kept  # so that Seen.is_same can tell
@@ -73,11 +79,15 @@ class DryRun:
         """The calls of a module."""
         return self._by_path.get(path, [])
 
-    def readers(self, seen: Seen) -> list[Call]:
-        """The calls that took a tensor, but for those that are a part of such a call."""
+    def readers(self, seen: Seen, within: Call | None = None) -> list[Call]:
+        """The calls that took a tensor, but for those that are a part of such a call; all, or those in one."""
         found: list[Call] = []
         for call in self.calls:
-            if any(seen.is_same(each) for each in call.inputs) and not any(map(call.is_within, found)):
+            if (
+                (within is None or call.is_within(within))
+                and any(seen.is_same(each) for each in call.inputs)
+                and not any(map(call.is_within, found))
+            ):
                 found.append(call)
         return found
 
@@ -99,30 +109,66 @@ def dry_run(model: nn.Module, example: object, kept: Collection[str]) -> DryRun:
     """Run a model once; the tensors that the modules at the paths ``kept`` take and give are kept alive until the
     result is dropped. RequestError if the model does not take the example.
     """
+    inner = (".".join([path, name]) if name else path for path in kept for name, _ in _named(model, path))
+    probed = {path: Probe() for path in inner if _can_hold(model.get_submodule(path))}
+    try:
+        return _recorded(model, example, kept, probed)
+    except RequestError:  # which a probe may be the reason of
+        sequential = {path: Probe() for path in probed if type(model.get_submodule(path)) is nn.Sequential}
+        return _recorded(model, example, kept, sequential)
+
+
+class Probe(nn.Module):
+    """A child that gives back what it takes, and knows whether it has been called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called = False
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Whatever comes first."""
+        self.called = True
+        return x
+
+
+def _named(model: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    return model.get_submodule(path).named_modules()
+
+
+def _can_hold(module: nn.Module) -> bool:
+    """Whether a module has a forward pass of its own, and children in it: ModuleList has none, Conv2d no children."""
+    return bool(module._modules) and type(module).forward is not nn.Module.forward
+
+
+def _recorded(model: nn.Module, example: object, kept: Collection[str], probes: Mapping[str, Probe]) -> DryRun:
     paths = {id(module): path for path, module in model.named_modules()}
     calls, stack, alive = list[Call](), list[Call](), list[Tensor]()
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         path = paths[id(module)]
         taken: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
-        stack.append(Call(path, stack[-1] if stack else None, _seen(taken, path)))
+        stack.append(Call(path, stack[-1] if stack else None, seen(taken, path)))
         calls.append(stack[-1])
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         call = stack.pop()
-        call.outputs, call.gave = _seen(output, call.path), type(output).__name__
+        call.outputs, call.gave = seen(output, call.path), type(output).__name__
 
-    def _seen(value: Any, path: str) -> list[Seen]:
+    def seen(value: Any, path: str) -> list[Seen]:
         found = list(_tensors(value))
         if path in kept:
             alive.extend(tensor for _, tensor in found)
         return [Seen.at(place, tensor) for place, tensor in found]
 
     args, kwargs = arguments(example)
-    with ExitStack() as handles, untouched(model):
+    with ExitStack() as undo, untouched(model):
         for module in model.modules():
-            handles.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            handles.callback(module.register_forward_hook(leave).remove)
+            undo.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            undo.callback(module.register_forward_hook(leave).remove)
+        for path, probe in probes.items():
+            children = model.get_submodule(path)._modules
+            children[_PROBE] = probe
+            undo.callback(children.pop, _PROBE)
         try:
             model(*args, **kwargs)
         except Exception as error:  # whatever the user's code raises
@@ -130,7 +176,7 @@ def dry_run(model: nn.Module, example: object, kept: Collection[str]) -> DryRun:
             raise RequestError(f"the model fails on the example: {reason}", option="example") from None
     shapes = (tuple(tensor.shape) for _, tensor in _tensors([args, kwargs]))
     image = next(((1,) * (4 - len(shape)) + shape for shape in shapes if len(shape) in (3, 4)), ())
-    return DryRun(calls, image, alive)
+    return DryRun(calls, image, alive, {path for path, probe in probes.items() if probe.called})
 
 
 def _tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:

@@ -56,7 +56,8 @@ def undo(model: nn.Module) -> None:
         for name in vars(module).pop(_MARK, ()):
             module.get_parameter(name).requires_grad_(True)
         if _stays(module):
-            module.train(vars(module).pop("train").wanted)
+            stays = vars(module).pop("train")
+            module.train(stays.wanted)
 
 
 def _stays(module: nn.Module) -> bool:

@@ -136,7 +136,7 @@ def _with(value: Any, place: Place, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     step, rest = place[0], place[1:]
     if isinstance(value, Mapping):
-        changed: Any = copy.copy(value)
+        changed: Any = dict(value) if type(value) is dict else copy.copy(value)  # which torch.compile cannot follow
         changed[step] = _with(value[step], rest, change)
         return changed
     items = list(value)

@@ -67,16 +67,13 @@ def _too_late(model: nn.Module) -> Iterator[str]:
 
 
 def _holders(model: nn.Module) -> Iterator[object]:
-    parameters = {id(each) for each in model.parameters()}
-    modules = {id(each) for each in model.modules()}
+    own = {id(each) for each in model.parameters()}
     kinds = (torch.optim.Optimizer, *_compiled_kinds(), *_WRAPPERS[:2])
     for each in gc.get_objects():
         if not issubclass(type(each), kinds):
             continue
-        if isinstance(each, torch.optim.Optimizer):
-            if any(id(p) in parameters for group in each.param_groups for p in group["params"]):
-                yield each
-        elif id(each) not in modules and any(id(inner) in modules for inner in each.children()):
+        groups = each.param_groups if isinstance(each, torch.optim.Optimizer) else [{"params": each.parameters()}]
+        if any(id(parameter) in own for group in groups for parameter in group["params"]):
             yield each
 
 

@@ -85,14 +85,6 @@ class Refusals:
             )
         return None
 
-    def passed_through(self, call: Call, seen: Seen) -> SiteError | None:
-        """For a module that gives back what it takes, as Identity and Dropout do: a file has nothing of it."""
-        if not any(seen.is_same(each) for each in call.inputs):
-            return None
-        maker = next((each for each in self._run.makers(seen) if each is not call), None)
-        hint = f"; name {maker.path}, which makes it" if maker else ""
-        return SiteError(f"{self.called(call.path)} gives back what it takes, so that a file has no such place{hint}")
-
     def before_norm(self, seen: Seen) -> SiteError | None:
         """For what goes from a convolution into a BatchNorm: a file has both as one."""
         makers, readers = self._run.makers(seen), self._run.readers(seen)
@@ -107,17 +99,22 @@ class Refusals:
             candidates=[norm],
         )
 
-    def read_inside(self, call: Call, seen: Seen) -> SiteError | None:
-        """For a module that goes on with what it gives: in a file those inner consumers would read the block too."""
-        inner = [reader for reader in self._run.readers(seen) if reader.is_within(call)]
-        maker = next((each for each in self._run.makers(seen) if each.is_within(call)), None)
-        if not inner or maker is None:
+    def unlike_a_file(self, call: Call, seen: Seen) -> SiteError | None:
+        """For a module after which a file has no place, or another one: one that gives back what it takes, as Identity
+        and Dropout do, and one that goes on with what it gives, in a file with what comes out of the block.
+        """
+        what, makers = self.called(call.path), self._run.makers(seen)
+        if any(seen.is_same(each) for each in call.inputs):
+            maker = next((each for each in makers if each is not call and not each.is_within(call)), None)
+            sentence = f"{what} gives back what it takes, so that a file has no such place"
+        elif inner := [reader for reader in self._run.readers(seen) if reader.is_within(call)]:
+            maker = next((each for each in makers if each.is_within(call)), None)
+            sentence = f"what {what} gives is read inside of it as well, by {inner[0].path}"
+        else:
             return None
-        return SiteError(
-            f"what {self.called(call.path)} gives is read inside of it as well, by {inner[0].path}; name the module "
-            f"that makes it, {maker.path}",
-            candidates=[maker.path],
-        )
+        if maker is None:
+            return SiteError(sentence)
+        return SiteError(f"{sentence}; name {maker.path}, which makes it", candidates=[maker.path])
 
     def called(self, path: str) -> str:
         """A module in messages: ``model.8 (C2f)``."""

@@ -95,20 +95,34 @@ class LiveSites:
         if len(names) > 1:
             raise self._refusals.shared(path, [name for name in names if name != path])
         seen = maps[0]
-        if position == "after":
-            reason = self._refusals.passed_through(calls[0], seen) or self._refusals.read_inside(calls[0], seen)
-        else:
-            reason = None
-        if reason := reason or self._refusals.vanishes(path) or self._refusals.before_norm(seen):
-            raise reason
         if len({each.shape[1] for each in maps}) > 1:
             channels = listed(sorted({str(each.shape[1]) for each in maps}))
-            raise SiteError(
-                f"{self._refusals.called(path)} is called with maps of {channels} channels; no block fits all"
-            )
-        sights = calls[0].outputs if position == "after" else calls[0].inputs
-        places = tuple(each.place for each in sights if seen.is_same(each))
-        return LiveSite(path, position, path, places, tuple(maps))
+            raise SiteError(f"{self._refusals.called(path)} is called with maps of {channels} channels")
+        if position == "after" and (reason := self._refusals.unlike_a_file(calls[0], seen)):
+            raise reason
+        if reason := self._refusals.vanishes(path) or self._refusals.before_norm(seen):
+            raise reason
+        host = self._host(calls[0], seen, position)
+        return LiveSite(host.path, position, path, _places(host, seen, position), tuple(maps))
+
+    def _host(self, call: Call, seen: Seen, position: str) -> Call:
+        """The call of the module that is to hold the block: the one given or, if that runs all its children, as
+        Sequential does, the one inside of it that gives, or takes, the same map. SiteError if there is none.
+        """
+        run = self._run
+        for other in [call, *(each for each in run.calls if each.is_within(call))]:
+            sights = other.outputs if position == "after" else other.inputs
+            alike = len(run.of(other.path)) == len(run.of(call.path)) and len(self._selection.names(other.path)) == 1
+            if alike and other.path not in run.runs_children and [s for s in sights if seen.is_same(s)]:
+                if position == "before" and other is not call and len(run.readers(seen, within=call)) > 1:
+                    break
+                if reason := self._refusals.vanishes(other.path):
+                    raise reason
+                return other
+        raise SiteError(
+            f"{self._refusals.called(call.path)} runs every child that it has, so that a block could not be one; name "
+            "a module inside of it"
+        )
 
     def _map(self, call: Call, position: str) -> Seen:
         maps = self._refusals.maps(call.outputs if position == "after" else call.inputs)
@@ -130,10 +144,8 @@ class LiveSites:
         call = calls[chosen[0]]
         if len(self._run.of(call.path)) > 1 or len(self._selection.names(call.path)) > 1:
             raise SiteError(f"{self._refusals.called(call.path)} is called several times, and not only by {site.named}")
-        if reason := self._refusals.vanishes(call.path):
-            raise reason
-        places = tuple(each.place for each in call.inputs if site.seen.is_same(each))
-        return replace(site, path=call.path, position="before", places=places)
+        host = self._host(call, site.seen, "before")
+        return replace(site, path=host.path, position="before", places=_places(host, site.seen, "before"))
 
     def _check_order(self, site: LiveSite) -> None:
         """SiteError for a module around, or inside of, that of an earlier entry if blocks would come in another order
@@ -148,6 +160,11 @@ class LiveSites:
                     f"{site.path} and {other.path} have one map in common, and the block at {site.path} would come "
                     f"first although its entry does not; name {other.path} in both"
                 )
+
+
+def _places(call: Call, seen: Seen, position: str) -> tuple[Place, ...]:
+    sights = call.outputs if position == "after" else call.inputs
+    return tuple(each.place for each in sights if seen.is_same(each))
 
 
 class _NoMap(Exception):
