@@ -148,17 +148,22 @@ class LiveSites:
         return replace(site, path=host.path, position="before", places=_places(host, site.seen, "before"))
 
     def _check_order(self, site: LiveSite) -> None:
-        """SiteError for a module around, or inside of, that of an earlier entry if blocks would come in another order
-        than in the recipe.
+        """SiteError if blocks at one map would come in another order than in a file, where that of the entries counts:
+        hooks of an inner module, and those after a module, are called first.
         """
         for other in self._all:
-            if other.position != site.position or not site.seen.is_same(other.seen) or other.path == site.path:
+            here = (other.path, other.position) == (site.path, site.position)
+            if here or not site.seen.is_same(other.seen):
                 continue
-            inner, outer = (site, other) if site.position == "after" else (other, site)
-            if inner.path.startswith(f"{outer.path}."):
+            if site.position != other.position:
+                overtakes = site.position == "after" and len(self._run.readers(site.seen)) == 1
+            else:
+                inner, outer = (site, other) if site.position == "after" else (other, site)
+                overtakes = inner.path.startswith(f"{outer.path}.")
+            if overtakes:
                 raise SiteError(
-                    f"{site.path} and {other.path} have one map in common, and the block at {site.path} would come "
-                    f"first although its entry does not; name {other.path} in both"
+                    f"the block {site.position} {site.path} would come before that {other.position} {other.path}, at "
+                    "the same map, although its entry does not; put its entry first, or name one place in both"
                 )
 
 

@@ -113,10 +113,21 @@ def test_a_name_that_the_module_uses() -> None:
     refused(model, [entry("simam", "se")], SiteError, r"se \(Conv2d\) has something called simam already \(int\)")
 
 
-def test_an_order_that_hooks_cannot_have() -> None:
-    recipe = [entry("simam", "c2f"), entry("nam", "c2f.cv2")]
-    message = r"^entry 2 of .*c2f\.cv2 and c2f have one map in common.*come first"
-    refused(net(), recipe, SiteError, message)
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"after": "c2f"}, {"after": "c2f.cv2"}),
+        ({"before": "c2f.cv1"}, {"before": "c2f"}),
+        ({"before": "c2f.cv1"}, {"after": "stem"}),
+        ({"after": "stem", "consumers": "c2f"}, {"after": "stem"}),
+    ],
+    ids=str,
+)
+def test_an_order_that_hooks_cannot_have(first: dict[str, str], second: dict[str, str]) -> None:
+    recipe = [{"module": "simam", **first}, {"module": "nam", **second}]
+    refused(
+        net(), recipe, SiteError, "^entry 2 of the recipe: the block .* at the same map, although its entry does not"
+    )
     gt.attach(net(), recipe[::-1], image())
 
 
