@@ -41,6 +41,7 @@ INSIDE = {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
     },
     "graphsurgery.selection.sites": {"graphsurgery.recognition.advice": "likewise"},
+    "graphsurgery.torch.files": {"safetensors": "an extra"},
     "graphsurgery.userblocks": {
         "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",
         "graphsurgery.userblocks.torch_block": "likewise",
@@ -53,6 +54,20 @@ INSIDE = {
 """all other imports inside of functions, with the reason"""
 AT_THE_TOP = {
     "graphsurgery.blocks.residual_module",
+    "graphsurgery.torch.attaching",
+    "graphsurgery.torch.attachment",
+    "graphsurgery.torch.detaching",
+    "graphsurgery.torch.dry_run",
+    "graphsurgery.torch.exported",
+    "graphsurgery.torch.files",
+    "graphsurgery.torch.freezing",
+    "graphsurgery.torch.hooks",
+    "graphsurgery.torch.learning",
+    "graphsurgery.torch.model_check",
+    "graphsurgery.torch.refusals",
+    "graphsurgery.torch.selecting",
+    "graphsurgery.torch.sites",
+    "graphsurgery.torch.untouched",
     "graphsurgery.userblocks.export",
     "graphsurgery.userblocks.onnx_reference",
 }

@@ -147,7 +147,7 @@ def _planned(model: nn.Module, entries: Sequence[tuple[Request, dict[str, Any]]]
             block = userblocks.make_block(request.module, request.settings, trust)
             trained = checkpoint(request, trust)
             position = "before" if request.before else "after"
-            for site in sites.find(found, position, request.consumers):
+            for site in sites.find(found, block.name, position, request.consumers):
                 planner.add(request, entry, site, block, trained)
     return planner.planned
 
@@ -208,10 +208,12 @@ class _Planner:
         """The name of the block among the children of its module. SiteError if the module uses it."""
         host = self._model.get_submodule(site.path)
         if hasattr(host, wish):
-            kind = type(getattr(host, wish)).__name__
+            kind, what = type(host).__name__, type(getattr(host, wish)).__name__
+            hint = f"; {site.alike[0]} inside of it has the same map" if site.alike else ""
             raise SiteError(
-                f"{site.path} ({type(host).__name__}) has something called {wish} already ({kind}), in whose place the "
-                "block would come; name a module around it or inside of it"
+                f"{site.path} ({kind}) has something called {wish} already ({what}), in whose place the block would "
+                f"come{hint}",
+                candidates=site.alike,
             )
         return self._names.setdefault(site.path, UniqueNames(set(dir(host)))).reserve(wish)
 

@@ -104,10 +104,10 @@ class Refusals:
         and Dropout do, and one that goes on with what it gives, in a file with what comes out of the block.
         """
         what, makers = self.called(call.path), self._run.makers(seen)
-        if any(seen.is_same(each) for each in call.inputs):
+        if _passes(call, seen):
             maker = next((each for each in makers if each is not call and not each.is_within(call)), None)
             sentence = f"{what} gives back what it takes, so that a file has no such place"
-        elif inner := [reader for reader in self._run.readers(seen) if reader.is_within(call)]:
+        elif inner := [reader for reader in self._run.readers(seen, within=call) if not _passes(reader, seen)]:
             maker = next((each for each in makers if each.is_within(call)), None)
             sentence = f"what {what} gives is read inside of it as well, by {inner[0].path}"
         else:
@@ -122,3 +122,8 @@ class Refusals:
 
     def _module(self, path: str) -> nn.Module:
         return self._model.get_submodule(path)
+
+
+def _passes(call: Call, seen: Seen) -> bool:
+    """Whether a call gave back a tensor that it took, as Identity does."""
+    return any(map(seen.is_same, call.inputs)) and any(map(seen.is_same, call.outputs))

@@ -28,6 +28,8 @@ class LiveSite:
     places: tuple[Place, ...]
     maps: tuple[Seen, ...]
     """the map of each call of the module"""
+    alike: tuple[str, ...] = ()
+    """paths of modules inside of that one which could hold the block as well"""
 
     @property
     def seen(self) -> Seen:
@@ -45,27 +47,27 @@ class LiveSites:
         self._refusals = Refusals(model, run)
         self._all: list[LiveSite] = []
 
-    def find(self, chosen: Sequence[Chosen], position: str, consumers: Sequence[str]) -> list[LiveSite]:
-        """The sites after, or before, what the selectors of one entry name, each once."""
+    def find(self, chosen: Sequence[Chosen], name: str, position: str, consumers: Sequence[str]) -> list[LiveSite]:
+        """The sites after, or before, what the selectors of one entry name, each once, for a block of that name."""
         sites: list[LiveSite] = []
         for each in chosen:
             with concerning(position, SelectorError, SiteError):
-                found = list(self._of(each, position, sites))
+                found = list(self._of(each, name, position, sites))
             for site in found:
-                narrow = self._narrowed(site, consumers) if consumers else site
+                narrow = self._narrowed(site, name, consumers) if consumers else site
                 self._check_order(narrow)
                 sites.append(narrow)
         self._all += sites
         return sites
 
-    def _of(self, chosen: Chosen, position: str, before: Sequence[LiveSite]) -> Iterator[LiveSite]:
+    def _of(self, chosen: Chosen, name: str, position: str, before: Sequence[LiveSite]) -> Iterator[LiveSite]:
         """The sites of one selector that are not among those of the selectors before it. Of several modules those that
         have no map are left out.
         """
         known, skipped = list(before), list[SiteError]()
         for path in chosen.paths:
             try:
-                site = self._site(path, position, known)
+                site = self._site(path, name, position, known)
             except _NoMap as error:
                 if chosen.is_one:
                     raise error.reason from None
@@ -79,7 +81,7 @@ class LiveSites:
             sentence = f"{len(skipped)} modules match {chosen.selector!r}, and none of them {verb} one feature map"
             raise SiteError(f"{sentence}; the first: {skipped[0].message}")
 
-    def _site(self, path: str, position: str, known: Sequence[LiveSite]) -> LiveSite | None:
+    def _site(self, path: str, name: str, position: str, known: Sequence[LiveSite]) -> LiveSite | None:
         """The site of a module; None if it is one of the known ones."""
         first = self._selection.first[path]
         outer = path.rpartition(".")[0]
@@ -102,27 +104,33 @@ class LiveSites:
             raise reason
         if reason := self._refusals.vanishes(path) or self._refusals.before_norm(seen):
             raise reason
-        host = self._host(calls[0], seen, position)
-        return LiveSite(host.path, position, path, _places(host, seen, position), tuple(maps))
+        host, *others = self._hosts(calls[0], name, seen, position)
+        alike = tuple(each.path for each in others)
+        return LiveSite(host.path, position, path, _places(host, seen, position), tuple(maps), alike)
 
-    def _host(self, call: Call, seen: Seen, position: str) -> Call:
-        """The call of the module that is to hold the block: the one given or, if that runs all its children, as
-        Sequential does, the one inside of it that gives, or takes, the same map. SiteError if there is none.
+    def _hosts(self, call: Call, name: str, seen: Seen, position: str) -> list[Call]:
+        """The calls of modules that could hold a block of that name: the one given, unless it runs all its children, as
+        Sequential does, and those inside of it that give, or take, the same map. SiteError if there are none.
         """
-        run = self._run
+        run, found = self._run, list[Call]()
         for other in [call, *(each for each in run.calls if each.is_within(call))]:
-            sights = other.outputs if position == "after" else other.inputs
-            alike = len(run.of(other.path)) == len(run.of(call.path)) and len(self._selection.names(other.path)) == 1
-            if alike and other.path not in run.runs_children and [s for s in sights if seen.is_same(s)]:
-                if position == "before" and other is not call and len(run.readers(seen, within=call)) > 1:
-                    break
-                if reason := self._refusals.vanishes(other.path):
-                    raise reason
-                return other
-        raise SiteError(
-            f"{self._refusals.called(call.path)} runs every child that it has, so that a block could not be one; name "
-            "a module inside of it"
-        )
+            path, sights = other.path, other.outputs if position == "after" else other.inputs
+            alike = len(run.of(path)) == len(run.of(call.path)) and len(self._selection.names(path)) == 1
+            if not alike or path in run.runs_children or not any(map(seen.is_same, sights)):
+                continue
+            if other is not call and position == "before" and len(run.readers(seen, within=call)) > 1:
+                break
+            reason, taken = self._refusals.vanishes(path), hasattr(self._model.get_submodule(path), name)
+            if not found and reason:
+                raise reason
+            if other is call or not (taken or reason):
+                found.append(other)
+        if not found:
+            raise SiteError(
+                f"{self._refusals.called(call.path)} runs every child that it has, so that a block could not be one; "
+                "name a module inside of it"
+            )
+        return found
 
     def _map(self, call: Call, position: str) -> Seen:
         maps = self._refusals.maps(call.outputs if position == "after" else call.inputs)
@@ -131,7 +139,7 @@ class LiveSites:
         return maps[0]
 
     @concerning("consumers")
-    def _narrowed(self, site: LiveSite, consumers: Sequence[str]) -> LiveSite:
+    def _narrowed(self, site: LiveSite, name: str, consumers: Sequence[str]) -> LiveSite:
         """The site in front of the one module, among those that take the map, that ``consumers`` names."""
         calls = {call.path: call for call in self._run.readers(site.seen)}
         readers = {path: self._refusals.called(path) for path in calls}
@@ -144,8 +152,9 @@ class LiveSites:
         call = calls[chosen[0]]
         if len(self._run.of(call.path)) > 1 or len(self._selection.names(call.path)) > 1:
             raise SiteError(f"{self._refusals.called(call.path)} is called several times, and not only by {site.named}")
-        host = self._host(call, site.seen, "before")
-        return replace(site, path=host.path, position="before", places=_places(host, site.seen, "before"))
+        host, *others = self._hosts(call, name, site.seen, "before")
+        places, alike = _places(host, site.seen, "before"), tuple(each.path for each in others)
+        return replace(site, path=host.path, position="before", places=places, alike=alike)
 
     def _check_order(self, site: LiveSite) -> None:
         """SiteError if blocks at one map would come in another order than in a file, where that of the entries counts:

@@ -107,10 +107,27 @@ def test_a_place_that_a_file_does_not_have_or_has_elsewhere() -> None:
     gt.attach(Plain(), [entry("simam", "bn1")], image())
 
 
+class Optional(nn.Module):
+    """A block as timm has them: with SE inside, or None in its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.act = nn.ReLU(inplace=True)
+        self.se = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y if self.se is None else self.se(y)
+        return self.act(y)
+
+
 def test_a_name_that_the_module_uses() -> None:
-    model = Plain()
-    model.se.simam = 3
-    refused(model, [entry("simam", "se")], SiteError, r"se \(Conv2d\) has something called simam already \(int\)")
+    recipe = [entry("se", "0", settings={"reduction": 4})]
+    message = r"0 \(Optional\) has something called se already \(NoneType\).*; 0\.act inside of it has the same map"
+    refused(nn.Sequential(Optional()), recipe, SiteError, message)
+    model = nn.Sequential(nn.Sequential(Optional()))
+    assert [each.id for each in gt.attach(model, recipe, image())] == ["0.0.act.se"]
 
 
 @pytest.mark.parametrize(
