@@ -50,6 +50,8 @@ class Block(ABC):
     """whether time and memory grow with the square of the number of positions"""
     redrawn: ClassVar[bool] = True
     """whether parity compares a fresh block with other weights, too (see verification/random_weights.py)"""
+    identity_learns: ClassVar[bool | Sequence[str]] = False
+    """whether training can go on from ``identity``, in all variants or in these: a saturated gate has no gradient"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression for a whole key found in the field, official key as a replacement template)"""
 
@@ -84,6 +86,12 @@ class Block(ABC):
     def has_weights(self) -> bool:
         """Whether the block, in its variant, has parameters."""
         return bool(self.parameters(FeatureMap(1024, 8, 8)))
+
+    @property
+    def learns_from_identity(self) -> bool:
+        """Whether training can go on from :meth:`identity`."""
+        own = self.identity_learns
+        return own if isinstance(own, bool) else self.variant in own
 
     @property
     def has_epsilon(self) -> bool:

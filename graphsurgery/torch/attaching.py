@@ -37,7 +37,7 @@ from ..template.residual_gate import GATE_KEY
 from ..weights import Checkpoint
 from .attachment import Attachment
 from .dry_run import dry_run
-from .hooks import HOOKS
+from .hooks import put
 from .learning import learns
 from .model_check import check
 from .selecting import LiveSelection
@@ -113,9 +113,7 @@ def attach(
     with torch.inference_mode(False):  # a parameter that is made in it can never be trained
         every = _planned(module, entries, example)
     for planned in every:
-        host = module.get_submodule(planned.attachment.path)
-        host.add_module(planned.attachment.name, planned.module)
-        HOOKS[planned.attachment.position](planned.attachment.to_json()).register(host)
+        put(module, planned.attachment, planned.module)
         for message in planned.warnings:
             warnings.warn(f"{planned.attachment.id}: {message}", GraphSurgeryWarning, stacklevel=2)
     return [planned.attachment for planned in every]

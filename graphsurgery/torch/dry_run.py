@@ -109,7 +109,7 @@ def dry_run(model: nn.Module, example: object, kept: Collection[str]) -> DryRun:
     """Run a model once; the tensors that the modules at the paths ``kept`` take and give are kept alive until the
     result is dropped. RequestError if the model does not take the example.
     """
-    inner = (".".join([path, name]) if name else path for path in kept for name, _ in _named(model, path))
+    inner = [name for name, _ in model.named_modules() if any(f"{name}.".startswith(f"{path}.") for path in kept)]
     probed = {path: Probe() for path in inner if _can_hold(model.get_submodule(path))}
     try:
         return _recorded(model, example, kept, probed)
@@ -131,10 +131,6 @@ class Probe(nn.Module):
         return x
 
 
-def _named(model: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    return model.get_submodule(path).named_modules()
-
-
 def _can_hold(module: nn.Module) -> bool:
     """Whether a module has a forward pass of its own, and children in it: ModuleList has none, Conv2d no children."""
     return bool(module._modules) and type(module).forward is not nn.Module.forward
@@ -146,8 +142,8 @@ def _recorded(model: nn.Module, example: object, kept: Collection[str], probes: 
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         path = paths[id(module)]
-        taken: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
-        stack.append(Call(path, stack[-1] if stack else None, seen(taken, path)))
+        taken: dict[int | str, Any] = dict(enumerate(args))
+        stack.append(Call(path, stack[-1] if stack else None, seen({**taken, **kwargs}, path)))
         calls.append(stack[-1])
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

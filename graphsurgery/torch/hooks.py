@@ -79,6 +79,13 @@ class Before(BlockHook):
 HOOKS: dict[str, type[After | Before]] = {"after": After, "before": Before}
 
 
+def put(model: nn.Module, attachment: Attachment, block: nn.Module) -> None:
+    """Make a block a child of its module, and let a hook call it."""
+    host = model.get_submodule(attachment.path)
+    host.add_module(attachment.name, block)
+    HOOKS[attachment.position](attachment.to_json()).register(host)
+
+
 def hooks_of(module: nn.Module) -> Iterator[After | Before]:
     """The hooks of blocks that are on a module, in the order in which they are called."""
     for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
@@ -118,7 +125,7 @@ def _scope_of(module: nn.Module) -> Iterator[None]:
     """While the module is traced, its scope: hooks are called outside of it, and without it the nodes of a block would
     be called /se/fc in place of /model.8/se/fc.
     """
-    state = torch._C._get_tracing_state()
+    state: Any = torch._C._get_tracing_state()
     names = torch.jit._trace._trace_module_map if state is not None else None
     if names is None or module not in names:
         yield
