@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from . import userblocks
-from .errors import GraphSurgeryWarning, SelectorError, SiteError, concerning
+from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning
 from .insertion import qdq_planning, removal, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
@@ -142,6 +142,9 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[PlannedInsertion] = []
     for request in requests:
         with request.concerned():
+            if request.init == "calibrated":
+                sentence = "a block is calibrated in a live model, with graphsurgery.torch.attach, and not in a file"
+                raise RequestError(sentence, option="init")
             block = userblocks.make_block(request.module, request.settings, trust)
             trained = checkpoint(request, trust)
             position = "before" if request.before else "after"

@@ -71,7 +71,7 @@ class Recipe:
         path:
             A YAML file.
         images:
-            The folder of images for entries with ``qdq_scale: images`` that name none.
+            The folder of images for entries with ``qdq_scale: images`` or ``init: calibrated`` that name none.
 
         Raises
         ------
@@ -212,7 +212,7 @@ def _entries(document: object, name: str) -> list[object]:
 
 
 def _given(entry: object, label: str, folder: Path | None, defaults: Mapping[str, str]) -> dict[str, Any]:
-    """The keys of one entry; ``defaults`` are for those that measure a scale."""
+    """The keys of one entry; ``defaults`` are for those that measure something."""
     if not isinstance(entry, Mapping):
         raise RecipeError(f"{label} is a {_kind(entry)}; it has to be a mapping with the keys {', '.join(_KEYS)}")
     for key in entry:
@@ -225,7 +225,7 @@ def _given(entry: object, label: str, folder: Path | None, defaults: Mapping[str
         for key, value in given.items():
             if isinstance(value, str) and (arguments()[key].argument.is_path or _is_block_file(key, value)):
                 given[key] = str(folder / value)
-    if given.get("qdq_scale") == "images":
+    if given.get("qdq_scale") == "images" or given.get("init") == "calibrated":
         given = {**defaults, **given}
     for key, value in given.items():
         if value == []:

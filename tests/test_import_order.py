@@ -53,9 +53,11 @@ INSIDE = {
 }
 """all other imports inside of functions, with the reason"""
 AT_THE_TOP = {
+    "graphsurgery.blocks.calibrated_module",
     "graphsurgery.blocks.residual_module",
     "graphsurgery.torch.attaching",
     "graphsurgery.torch.attachment",
+    "graphsurgery.torch.calibration",
     "graphsurgery.torch.detaching",
     "graphsurgery.torch.dry_run",
     "graphsurgery.torch.exported",

@@ -12,6 +12,7 @@ parameters and the forward pass that they find. Importing this package imports t
 
 from __future__ import annotations
 
+from ..blocks.calibrated_module import CalibratedBlock
 from ..blocks.residual_module import ResidualGate
 from .attaching import attach
 from .attachment import Attachment
@@ -21,6 +22,7 @@ from .freezing import freeze_rest
 
 __all__ = [
     "Attachment",
+    "CalibratedBlock",
     "ResidualGate",
     "attach",
     "attachments",

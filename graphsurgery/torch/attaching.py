@@ -35,7 +35,9 @@ from ..request import Request, arguments
 from ..template.names import UniqueNames
 from ..template.residual_gate import GATE_KEY
 from ..weights import Checkpoint
-from .attachment import Attachment
+from .attachment import Attachment, wrapped
+from .calibration import Calibration
+from .detaching import detach
 from .dry_run import dry_run
 from .hooks import put
 from .learning import learns
@@ -49,7 +51,7 @@ _OF_FILES = {
     "lowering": "a file is written in one of several forms, and PyTorch runs the module itself",
     "qdq": "only a file has QuantizeLinear and DequantizeLinear",
     "qdq_scale": "only a file has QuantizeLinear and DequantizeLinear",
-    "images": "nothing is measured on images",
+    "images": "nothing but init: calibrated measures on images",
 }
 """keys that mean nothing on a live model, and why"""
 
@@ -112,8 +114,18 @@ def attach(
     _check_keys(entries)
     with torch.inference_mode(False):  # a parameter that is made in it can never be trained
         every = _planned(module, entries, example)
+        order = sorted((each for each in every if each.attachment.init == "calibrated"), key=lambda each: each.order)
+        places = [(each.attachment, str(each.attachment.entry["images"])) for each in order]
+        calibration = Calibration(module, example, places) if places else None
+        for planned in every:
+            put(module, planned.attachment, planned.module)
+        if calibration is not None:
+            try:
+                calibration.fit()
+            except BaseException:
+                detach(module)
+                raise
     for planned in every:
-        put(module, planned.attachment, planned.module)
         for message in planned.warnings:
             warnings.warn(f"{planned.attachment.id}: {message}", GraphSurgeryWarning, stacklevel=2)
     return [planned.attachment for planned in every]
@@ -126,6 +138,8 @@ class _Planned:
     attachment: Attachment
     module: nn.Module
     warnings: tuple[str, ...]
+    order: int
+    """when, in a forward pass, the block is called"""
 
 
 def _planned(model: nn.Module, entries: Sequence[tuple[Request, dict[str, Any]]], example: object) -> list[_Planned]:
@@ -171,7 +185,7 @@ class _Planner:
         weights = start.weights(generator(request.seed, f"{site.named}.{name}"))
         with torch.random.fork_rng(devices=[]):
             module = start.block.module(feature)
-        module = _loaded(module, weights, request)
+        module = _loaded(module, weights, request, feature.channels)
         if start.init == "identity" and request.gate == "none" and not learns(module, feature):
             raise BlockError(
                 f"{start.block.spelled} never learns from an identity: its gate is saturated, and the gradient is 0 at "
@@ -200,7 +214,7 @@ class _Planner:
             size=feature.size if feature.static else None,
             entry=entry,
         )
-        self.planned.append(_Planned(attachment, module, tuple(notes)))
+        self.planned.append(_Planned(attachment, module, tuple(notes), site.order))
 
     def _name(self, site: LiveSite, wish: str) -> str:
         """The name of the block among the children of its module. SiteError if the module uses it."""
@@ -242,7 +256,7 @@ def _check_keys(entries: Sequence[tuple[Request, Mapping[str, Any]]]) -> None:
         f"  {request.label or request.module}: {key}: {getattr(request, key)} ({why})"
         for request, _ in entries
         for key, why in _OF_FILES.items()
-        if getattr(request, key) != arguments()[key].default
+        if getattr(request, key) != arguments()[key].default and (key, request.init) != ("images", "calibrated")
     ]
     if lines:
         raise RecipeError("\n".join(["keys that mean nothing on a live model; drop them:", *lines]))
@@ -264,14 +278,14 @@ def _feature(block: Block, site: LiveSite) -> FeatureMap:
     return dynamic
 
 
-def _loaded(module: nn.Module, weights: Mapping[str, Array], request: Request) -> nn.Module:
-    """The module with its weights, in float32, behind a residual gate if one is asked for."""
+def _loaded(module: nn.Module, weights: Mapping[str, Array], request: Request, channels: int) -> nn.Module:
+    """The module with its weights, in float32, and with what its start puts around it."""
     own = {key: value for key, value in weights.items() if request.gate == "none" or key != GATE_KEY}
     if wrong := [key for key, values in weights.items() if not np.isfinite(np.asarray(values, np.float64)).all()]:
         raise WeightsError(f"{listed(wrong)} of {request.module} has values that are not finite")
     load_weights(module, own)
-    if request.gate == "residual":
-        module = ResidualGate(module)
+    module = wrapped(module, channels, init=request.init, gate=request.gate)
+    if isinstance(module, ResidualGate):
         with torch.no_grad():
             module.alpha.copy_(torch.as_tensor(weights[GATE_KEY]))
     return module.float()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from ..blocks.block import Block
+from ..blocks.calibrated_module import CalibratedBlock
 from ..blocks.residual_module import ResidualGate
 from ..errors import WeightsError
 from ..feature_map import FeatureMap
@@ -44,7 +45,7 @@ class Attachment:
     gate: str
     """``"none"`` or ``"residual"``"""
     init: str
-    """``"default"``, ``"identity"``, or ``"weights"`` for those of a file"""
+    """``"default"``, ``"identity"``, ``"calibrated"``, or ``"weights"`` for those of a file"""
     channels: int
     size: tuple[int, int] | None
     """height and width of the map, for a block that works at one size only"""
@@ -69,7 +70,7 @@ class Attachment:
     def build(self, trust: Trust = NO_TRUST) -> nn.Module:
         """The module, gate included, with weights that are still to be loaded."""
         module: nn.Module = self.block(trust).module(self.feature)
-        return ResidualGate(module) if self.gate == "residual" else module
+        return wrapped(module, self.channels, init=self.init, gate=self.gate)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, from which :meth:`from_json` makes it again."""
@@ -90,3 +91,10 @@ class Attachment:
             return cls(**values)
         except (KeyError, TypeError):
             raise WeightsError(f"the attachments in {where} are damaged") from None
+
+
+def wrapped(module: nn.Module, channels: int, *, init: str, gate: str) -> nn.Module:
+    """A block's module with what its start puts around it."""
+    if init == "calibrated":
+        module = CalibratedBlock(module, channels)
+    return ResidualGate(module) if gate == "residual" else module

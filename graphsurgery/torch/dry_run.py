@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -53,6 +54,9 @@ class Call:
     outputs: list[Seen] = field(default_factory=list)
     gave: str = ""
     """the type of what came out"""
+    began: int = 0
+    ended: int = 0
+    """when, in the order of all beginnings and ends"""
 
     def is_within(self, other: Call) -> bool:
         """Whether it is a part of another call."""
@@ -138,20 +142,22 @@ def _can_hold(module: nn.Module) -> bool:
 
 def _recorded(model: nn.Module, example: object, kept: Collection[str], probes: Mapping[str, Probe]) -> DryRun:
     paths = {id(module): path for path, module in model.named_modules()}
-    calls, stack, alive = list[Call](), list[Call](), list[Tensor]()
+    calls, stack, alive, clock = list[Call](), list[Call](), list[Tensor](), count()
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         path = paths[id(module)]
         taken: dict[int | str, Any] = dict(enumerate(args))
         stack.append(Call(path, stack[-1] if stack else None, seen({**taken, **kwargs}, path)))
+        stack[-1].began = next(clock)
         calls.append(stack[-1])
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         call = stack.pop()
+        call.ended = next(clock)
         call.outputs, call.gave = seen(output, call.path), type(output).__name__
 
     def seen(value: Any, path: str) -> list[Seen]:
-        found = list(_tensors(value))
+        found = list(tensors_in(value))
         if path in kept:
             alive.extend(tensor for _, tensor in found)
         return [Seen.at(place, tensor) for place, tensor in found]
@@ -170,19 +176,19 @@ def _recorded(model: nn.Module, example: object, kept: Collection[str], probes: 
         except Exception as error:  # whatever the user's code raises
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise RequestError(f"the model fails on the example: {reason}", option="example") from None
-    shapes = (tuple(tensor.shape) for _, tensor in _tensors([args, kwargs]))
+    shapes = (tuple(tensor.shape) for _, tensor in tensors_in([args, kwargs]))
     image = next(((1,) * (4 - len(shape)) + shape for shape in shapes if len(shape) in (3, 4)), ())
     return DryRun(calls, image, alive, {path for path, probe in probes.items() if probe.called})
 
 
-def _tensors(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
+def tensors_in(value: Any, place: Place = ()) -> Iterator[tuple[Place, Tensor]]:
     """The tensors in a value, each with its place in it."""
     if isinstance(value, Tensor):
         yield place, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(key, int | str):
-                yield from _tensors(inner, (*place, key))
+                yield from tensors_in(inner, (*place, key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _tensors(inner, (*place, index))
+            yield from tensors_in(inner, (*place, index))

@@ -48,7 +48,7 @@ class BlockHook:
             return results[0]
 
         for place in self.spec["places"]:
-            value = _with(value, place, block)
+            value = replaced(value, place, block)
         return value
 
 
@@ -137,15 +137,15 @@ def _scope_of(module: nn.Module) -> Iterator[None]:
         state.pop_scope()
 
 
-def _with(value: Any, place: Place, change: Callable[[Tensor], Tensor]) -> Any:
+def replaced(value: Any, place: Place, change: Callable[[Tensor], Tensor]) -> Any:
     """A value with the tensor at a place changed; the containers on the way are copies."""
     if not place:
         return change(value)
     step, rest = place[0], place[1:]
     if isinstance(value, Mapping):
         changed: Any = dict(value) if type(value) is dict else copy.copy(value)  # which torch.compile cannot follow
-        changed[step] = _with(value[step], rest, change)
+        changed[step] = replaced(value[step], rest, change)
         return changed
     items = list(value)
-    items[int(step)] = _with(items[int(step)], rest, change)
+    items[int(step)] = replaced(items[int(step)], rest, change)
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

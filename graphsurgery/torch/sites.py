@@ -28,6 +28,8 @@ class LiveSite:
     places: tuple[Place, ...]
     maps: tuple[Seen, ...]
     """the map of each call of the module"""
+    order: int
+    """when, in a forward pass, a block there is called"""
     alike: tuple[str, ...] = ()
     """paths of modules inside of that one which could hold the block as well"""
 
@@ -105,8 +107,8 @@ class LiveSites:
         if reason := self._refusals.vanishes(path) or self._refusals.before_norm(seen):
             raise reason
         host, *others = self._hosts(calls[0], name, seen, position)
-        alike = tuple(each.path for each in others)
-        return LiveSite(host.path, position, path, _places(host, seen, position), tuple(maps), alike)
+        places, alike = _places(host, seen, position), tuple(each.path for each in others)
+        return LiveSite(host.path, position, path, places, tuple(maps), _order(host, position), alike)
 
     def _hosts(self, call: Call, name: str, seen: Seen, position: str) -> list[Call]:
         """The calls of modules that could hold a block of that name: the one given, unless it runs all its children, as
@@ -154,7 +156,8 @@ class LiveSites:
             raise SiteError(f"{self._refusals.called(call.path)} is called several times, and not only by {site.named}")
         host, *others = self._hosts(call, name, site.seen, "before")
         places, alike = _places(host, site.seen, "before"), tuple(each.path for each in others)
-        return replace(site, path=host.path, position="before", places=places, alike=alike)
+        order = _order(host, "before")
+        return replace(site, path=host.path, position="before", places=places, order=order, alike=alike)
 
     def _check_order(self, site: LiveSite) -> None:
         """SiteError if blocks at one map would come in another order than in a file, where that of the entries counts:
@@ -179,6 +182,10 @@ class LiveSites:
 def _places(call: Call, seen: Seen, position: str) -> tuple[Place, ...]:
     sights = call.outputs if position == "after" else call.inputs
     return tuple(each.place for each in sights if seen.is_same(each))
+
+
+def _order(call: Call, position: str) -> int:
+    return call.ended if position == "after" else call.began
 
 
 class _NoMap(Exception):
