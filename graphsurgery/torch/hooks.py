@@ -30,6 +30,13 @@ class BlockHook:
         """Of the block among the children of the module."""
         return str(self.spec["name"])
 
+    @property
+    def key(self) -> str:
+        """Among the hooks of the module. torch numbers hooks from 0 in every process, and so a hook that came with a
+        pickle would be replaced by one that is registered under the same number.
+        """
+        return f"graphsurgery.{self.name}"
+
     def attachment(self, where: str) -> Attachment:
         """What is attached. WeightsError if a newer graphsurgery attached it; ``where`` is what messages call it."""
         return Attachment.from_json(self.spec, where)
@@ -60,7 +67,7 @@ class After(BlockHook):
 
     def register(self, module: nn.Module) -> None:
         """Put the hook on a module."""
-        module.register_forward_hook(self)
+        module._forward_hooks[self.key] = self  # type: ignore[index]
 
 
 class Before(BlockHook):
@@ -73,7 +80,8 @@ class Before(BlockHook):
 
     def register(self, module: nn.Module) -> None:
         """Put the hook on a module."""
-        module.register_forward_pre_hook(self, with_kwargs=True)
+        module._forward_pre_hooks[self.key] = self  # type: ignore[index]
+        module._forward_pre_hooks_with_kwargs[self.key] = True  # type: ignore[index]
 
 
 HOOKS: dict[str, type[After | Before]] = {"after": After, "before": Before}
@@ -110,14 +118,9 @@ def attached(model: nn.Module) -> list[tuple[str, nn.Module, After | Before]]:
 
 def unregister(module: nn.Module, hook: After | Before) -> None:
     """Take a hook off a module."""
-    for ids, others in (
-        (module._forward_hooks, ("_forward_hooks_with_kwargs", "_forward_hooks_always_called")),
-        (module._forward_pre_hooks, ("_forward_pre_hooks_with_kwargs",)),
-    ):
-        for id in [id for id, each in ids.items() if each is hook]:
-            del ids[id]
-            for other in others:
-                getattr(module, other).pop(id, None)
+    tables = (module._forward_hooks, module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)
+    for table in tables[1:] if isinstance(hook, Before) else tables[:1]:
+        del table[hook.key]  # type: ignore[arg-type]
 
 
 @contextmanager

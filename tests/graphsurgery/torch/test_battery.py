@@ -86,6 +86,22 @@ def test_copies_and_pickles_have_blocks_of_their_own(place: str) -> None:
 
 
 @place
+def test_hooks_of_others_do_not_take_the_place_of_those_of_a_pickle(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = (torch.utils.hooks.RemovableHandle, "next_id", 0)  # as in a new process
+    monkeypatch.setattr(*numbers)
+    model, x = attached(place), image()
+    monkeypatch.setattr(*numbers)
+    copied = pickle.loads(pickle.dumps(model))
+    host = copied.get_submodule(gt.attachments(model)[0].path)
+    for register in (host.register_forward_pre_hook, host.register_forward_hook) * 500:
+        register(lambda *_: None).remove()
+    assert torch.equal(run(copied, x), run(model, x))
+    assert gt.attachments(copied) == gt.attachments(model)
+
+
+@place
 def test_an_average_follows_slowly(place: str) -> None:
     model, x = attached(place), image()
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5))

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from graphsurgery import torch as gt
+from graphsurgery.errors import RequestError
 from tests.exports.make import declare_torchvision_operators, randomise_norms
 
 from .nets import entry, open_gates, run
+from .test_like_a_file import check_alike
 
 
 def yolo(name: str, width: float = 0.125) -> nn.Module:
@@ -254,6 +256,26 @@ def test_no_tensor_is_lost_or_misplaced_wherever_blocks_are(name: str) -> None:
         assert model.load_state_dict(marked, strict=False).unexpected_keys == []
         assert all(torch.equal(model.state_dict()[key], value) for key, value in marked.items())
         gt.detach(model)
+
+
+@pytest.mark.long
+def test_roles_types_and_consumers_are_the_same_as_in_a_file() -> None:
+    recipe = [
+        {"module": "eca", "after": "role:p{3,4,5}", "gate": "none"},
+        entry("se", "C2f[-1]", gate="none", **SE),
+        {"module": "simam", "after": "role:p4", "consumers": "Concat", "gate": "none"},
+        {"module": "nam", "before": "SPPF", "gate": "none"},
+        {"module": "simam", "after": "C2f[*].m.0", "gate": "none"},
+    ]
+    check_alike(yolo("yolov8n"), recipe, IMAGE, tolerance=1e-4)
+
+
+def test_the_wrapper_of_ultralytics() -> None:
+    from ultralytics import YOLO
+
+    wrapper = YOLO("yolov8n.yaml")
+    with pytest.raises(RequestError, match=r"YOLO is the wrapper that trains and exports; attach to its model"):
+        gt.attach(wrapper, [entry("simam", "model.8")], IMAGE)
 
 
 def test_the_head_of_ultralytics_keeps_its_anchors_and_roles_are_found() -> None:
