@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -68,13 +68,22 @@ def _too_late(model: nn.Module) -> Iterator[str]:
 
 def _holders(model: nn.Module) -> Iterator[object]:
     own = {id(each) for each in model.parameters()}
-    kinds = (torch.optim.Optimizer, *_compiled_kinds(), *_WRAPPERS[:2])
-    for each in gc.get_objects():
-        if not issubclass(type(each), kinds):
-            continue
+    kinds = _with_subclasses((torch.optim.Optimizer, *_compiled_kinds(), *_WRAPPERS[:2]))
+    for each in [each for each in gc.get_objects() if type(each) in kinds]:
         groups = each.param_groups if isinstance(each, torch.optim.Optimizer) else [{"params": each.parameters()}]
         if any(id(parameter) in own for group in groups for parameter in group["params"]):
             yield each
+
+
+def _with_subclasses(kinds: Sequence[type]) -> set[type]:
+    """The classes and all that derive from them: asked of every object there is, isinstance would take a second."""
+    found, pending = set[type](), list(kinds)
+    while pending:
+        kind = pending.pop()
+        if kind not in found:
+            found.add(kind)
+            pending += kind.__subclasses__()
+    return found
 
 
 def _compiled_kinds() -> tuple[type, ...]:

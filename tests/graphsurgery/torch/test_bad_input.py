@@ -283,6 +283,7 @@ def test_attached_twice() -> None:
     refused(model, [entry("se", "down")], RequestError, r"has blocks attached already \(c2f\.simam for one\)")
 
 
+@pytest.mark.usefixtures("sees_holders")
 def test_an_optimizer_that_holds_the_parameters_already() -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -291,6 +292,7 @@ def test_an_optimizer_that_holds_the_parameters_already() -> None:
     gt.attach(model, [entry("simam", "c2f")], image())
 
 
+@pytest.mark.usefixtures("sees_holders")
 def test_a_compiled_or_wrapped_model_around_the_one_that_is_given() -> None:
     for wrap in (lambda model: torch.compile(model, backend="eager"), nn.DataParallel):
         model = net()

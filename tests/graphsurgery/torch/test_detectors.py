@@ -270,6 +270,7 @@ def test_roles_types_and_consumers_are_the_same_as_in_a_file() -> None:
     check_alike(yolo("yolov8n"), recipe, IMAGE, tolerance=1e-4)
 
 
+@pytest.mark.long
 def test_the_wrapper_of_ultralytics() -> None:
     from ultralytics import YOLO
 
