@@ -194,7 +194,8 @@ class _Planner:
             )
         host = self._model.get_submodule(site.path)
         module = module.to(site.seen.device, _dtype(host, self._model, site)).train(host.training)
-        _check_runs(module, site, start.block)
+        for shape in dict.fromkeys(each.shape for each in site.maps):
+            _check_runs(module, shape, site, start.block)
         notes = list(start.warnings) + start.block.warnings(feature)
         if len(site.maps) > 1:
             notes.append(
@@ -264,17 +265,17 @@ def _check_keys(entries: Sequence[tuple[Request, Mapping[str, Any]]]) -> None:
 
 def _feature(block: Block, site: LiveSite) -> FeatureMap:
     """What the block needs to know of a site: its size only if it cannot work without. BlockError if it cannot work."""
-    batch, channels, height, width = site.seen.shape
-    static = FeatureMap(channels, height, width, batch=batch, label=site.named)
-    block.check(static)
-    dynamic = FeatureMap(channels, None, None, label=site.named)
+    shapes = dict.fromkeys(each.shape for each in site.maps)
+    static = [FeatureMap(shape[1], shape[2], shape[3], batch=shape[0], label=site.named) for shape in shapes]
+    for feature in static:
+        block.check(feature)
+    dynamic = FeatureMap(static[0].channels, None, None, label=site.named)
     try:
         block.check(dynamic)
     except BlockError:
-        sizes = {each.shape[2:] for each in site.maps}
-        if len(sizes) > 1:
+        if len(static) > 1:
             raise BlockError(f"{block.spelled} works at one size, and {site.named} has several") from None
-        return replace(static, batch=None)
+        return replace(static[0], batch=None)
     return dynamic
 
 
@@ -300,12 +301,12 @@ def _dtype(host: nn.Module, model: nn.Module, site: LiveSite) -> torch.dtype:
     return site.seen.dtype
 
 
-def _check_runs(module: nn.Module, site: LiveSite, block: Block) -> None:
+def _check_runs(module: nn.Module, shape: tuple[int, ...], site: LiveSite, block: Block) -> None:
     """BlockError for a block that fails on a map like the one that was seen, or gives another shape; a gate around it
     could hide that.
     """
     inner = module.block if isinstance(module, ResidualGate) else module
-    shape, was = site.seen.shape, module.training
+    was = module.training
     dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), site.seen.dtype)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -231,6 +231,19 @@ def test_keys_that_mean_nothing_on_a_live_model_a_line_each() -> None:
     gt.attach(net(), [entry("simam", "c2f", target="tensorrt")], image())  # the default asks for nothing
 
 
+def test_a_module_that_is_called_with_maps_of_several_sizes() -> None:
+    small = torch.rand(1, 3, 4, 4)  # the maps of the head are 2 x 2 and 1 x 1
+    refused(
+        net(),
+        [entry("simam", "head.shared")],
+        BlockError,
+        r"simam needs more than one position, and head\.shared is 1 x 1",
+        small,
+    )
+    refused(net(), [entry("mhsa", "head.shared")], BlockError, "mhsa.* works at one size, and head.shared has several")
+    gt.attach(net(), [entry("eca", "head.shared")], small)
+
+
 @pytest.mark.parametrize("recipe", [[], {}, 3, None, "no such file.yaml", [3], [{"after": "c2f"}], [{"module": "se"}]])
 def test_what_is_no_recipe(recipe: Any) -> None:
     before = state(model := net())
