@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
-import numpy as np
-
 from . import userblocks
-from .blocks.block import Array, Block
-from .errors import BlockError, GraphSurgeryWarning, SelectorError, SiteError, WeightsError, concerning, option
-from .feature_map import FeatureMap
+from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning
 from .insertion import qdq_planning, removal, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
+from .insertion.start import Start, checkpoint, start_of
 from .messages import html_table, printable, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
 from .request import Argument, Request, Selectors, arguments, checked
 from .selection.sites import Site, SiteFinder
-from .template.residual_gate import GATE_KEY
 from .template.subgraph import Subgraph
 from .userblocks import inserted  # noqa: F401 - it is how records rebuild their blocks
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
-    from .weights import Checkpoint, Fitted
 
 __all__ = ["Insertion", "ModelFile", "Sites", "insert", "remove", "sites"]
 
@@ -148,21 +142,21 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[PlannedInsertion] = []
     for request in requests:
         with request.concerned():
+            if request.init == "calibrated":
+                sentence = "a block is calibrated in a live model, with graphsurgery.torch.attach, and not in a file"
+                raise RequestError(sentence, option="init")
             block = userblocks.make_block(request.module, request.settings, trust)
-            trained = _checkpoint(request.weights, trust) if request.weights is not None else None
+            trained = checkpoint(request, trust)
             position = "before" if request.before else "after"
             with concerning(position, SelectorError, SiteError):
                 sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-            planned = [_planned(request, block, site, trained) for site in sites_of]
+            planned = [_planned(request, site, start_of(request, block, site.feature, trained)) for site in sites_of]
             plans += [qdq_planning.with_pair(each, finder) for each in planned]
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 
-@concerning("weights")
-def _checkpoint(spelled: str, trust: userblocks.Trust) -> Checkpoint:
-    from . import weights
-
-    return weights.read(weights.split(spelled)[0], trust)
+def _planned(request: Request, site: Site, start: Start) -> PlannedInsertion:
+    return PlannedInsertion(request, start.block, site, start.weights, start.init, start.warnings)
 
 
 def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, model: ModelFile) -> str | None:
@@ -275,38 +269,3 @@ def sites(model: ModelSource, selector: str | Sequence[str] | None = None) -> Si
         return Sites(finder.listing() or finder.tensors())
     with concerning("selector", SelectorError, SiteError):
         return Sites(finder.find(selectors))
-
-
-def _planned(request: Request, block: Block, site: Site, trained: Checkpoint | None) -> PlannedInsertion:
-    if trained is None:
-        return PlannedInsertion(request, block, site, _own(block, site.feature, request), request.init)
-    own = _from_file(request, block, site.feature, trained)
-    return PlannedInsertion(request, own.block, site, lambda rng: own.arrays, "weights", own.warnings)
-
-
-def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.random.Generator], Mapping[str, Array]]:
-    closed = {GATE_KEY: np.zeros(1, np.float32)} if request.gate == "residual" else {}
-    if request.init == "identity" and not closed:
-        return lambda rng: block.identity(feature)
-    return lambda rng: {**block.initial(feature, rng), **closed}
-
-
-@concerning("weights")
-def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
-    if not block.has_weights:
-        raise BlockError(f"{block.name} has no weights; drop {option('weights')}")
-    from . import weights
-
-    _, prefix = weights.split(request.weights or "")
-    part = weights.part(trained, prefix, block, feature)
-    if request.gate != "residual":
-        return weights.fitted(block, feature, part, request.settings)
-    # a ResidualGate's own state_dict has the block's keys under block.
-    arrays = {key.removeprefix("block."): part.arrays[key] for key in part.arrays}
-    alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32))
-    if alpha.size != 1:
-        raise WeightsError(
-            f"{GATE_KEY} in {trained.name} is the gate's one number, and has the shape {list(alpha.shape)}"
-        )
-    fitted = weights.fitted(block, feature, replace(part, arrays=arrays), request.settings)
-    return replace(fitted, arrays={**fitted.arrays, GATE_KEY: weights.widened(alpha).reshape(1)})

@@ -25,6 +25,8 @@ _ONNX_TYPES: dict[str, int] = {
 _DTYPES = {number: name for name, number in _ONNX_TYPES.items()}
 
 _LARGE = 128 * 128
+_MOST_UNEVEN = 4
+"""how many times more the height of a map may be reduced than its width, or less"""
 
 
 def float_dtype(onnx_type: int) -> str | None:
@@ -98,3 +100,16 @@ def channels_first(shape: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
     if len(shape) == 4 and shape[3] in counts and shape[1] not in counts:
         return shape[0], shape[3], shape[1], shape[2]
     return shape
+
+
+def fits_image(image: tuple[Dimension, ...], shape: tuple[Dimension, ...]) -> bool:
+    """False for [1, 16, 4, 8400] and the like: tokens or boxes, whose two last sizes are not height and width.
+
+    A map is as many times smaller than the image [N, C, H, W] in height as in width, but for rounding; one that is
+    pooled along one of them has a size of 1 there. True where a size is not known.
+    """
+    sizes = [size for size in (*image[2:], *shape[2:]) if isinstance(size, int) and size > 0]
+    if len(sizes) != 4 or 1 in shape[2:]:
+        return True
+    tall, wide, height, width = sizes
+    return 1 / _MOST_UNEVEN <= (tall / height) / (wide / width) <= _MOST_UNEVEN

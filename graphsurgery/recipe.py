@@ -17,9 +17,9 @@ list.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
@@ -45,6 +45,25 @@ class Recipe:
     """A list of insertions, read from YAML."""
 
     requests: tuple[Request, ...]
+    entries: tuple[Mapping[str, object], ...] = field(default=(), compare=False, repr=False)
+    """for each request the keys that its entry gives, with paths as they are from here; () where that is not known"""
+
+    @classmethod
+    def of(cls, recipe: str | Path | Recipe | Sequence[Mapping[str, object] | Request]) -> Recipe:
+        """A recipe from whatever stands for one: the path of a YAML file, a ``Recipe``, or a list of its entries.
+
+        Raises
+        ------
+        RecipeError
+            If it cannot be read; an entry is named by its number.
+        """
+        if isinstance(recipe, Recipe):
+            return recipe
+        if not isinstance(recipe, list | tuple):
+            return cls.load(cast("str | Path", recipe))
+        if all(isinstance(entry, Request) for entry in recipe) and recipe:
+            return cls(tuple(entry for entry in recipe if isinstance(entry, Request)))
+        return cls._from_entries(list(recipe), None, "the recipe", {})
 
     @classmethod
     def load(cls, path: str | Path, *, images: str | Path | None = None) -> Recipe:
@@ -55,7 +74,7 @@ class Recipe:
         path:
             A YAML file.
         images:
-            The folder of images for entries with ``qdq_scale: images`` that name none.
+            The folder of images for entries with ``qdq_scale: images`` or ``init: calibrated`` that name none.
 
         Raises
         ------
@@ -92,11 +111,17 @@ class Recipe:
         ``folder`` is where relative paths start (None: the current folder), ``name`` what errors call the recipe.
         """
         _check_size(len(text), name)
-        entries = _entries(_parsed(text, name), name)
         where = Path(folder) if folder is not None else None
-        given = {"images": str(images)} if images is not None else {}
+        return cls._from_entries(
+            _parsed(text, name), where, name, {"images": str(images)} if images is not None else {}
+        )
+
+    @classmethod
+    def _from_entries(cls, document: object, folder: Path | None, name: str, defaults: Mapping[str, str]) -> Recipe:
+        entries = _entries(document, name)
         labels = [f"entry {number} of {name}" for number in range(1, len(entries) + 1)]
-        return cls(tuple(_request(entry, label, where, given) for entry, label in zip(entries, labels, strict=True)))
+        given = tuple(_given(entry, label, folder, defaults) for entry, label in zip(entries, labels, strict=True))
+        return cls(tuple(_request(keys, label) for keys, label in zip(given, labels, strict=True)), given)
 
     def apply(self, model: ModelSource) -> ModelFile:
         """Carry out every insertion of the recipe on a model; see :func:`apply`."""
@@ -260,8 +285,8 @@ def _entries(document: object, name: str) -> list[object]:
     return document
 
 
-def _request(entry: object, label: str, folder: Path | None, defaults: Mapping[str, str]) -> Request:
-    """The request of one entry; ``defaults`` are for those that measure a scale."""
+def _given(entry: object, label: str, folder: Path | None, defaults: Mapping[str, str]) -> dict[str, Any]:
+    """The keys of one entry; ``defaults`` are for those that measure something."""
     if not isinstance(entry, Mapping):
         raise RecipeError(f"{label} is a {_kind(entry)}; it has to be a mapping with the keys {', '.join(_KEYS)}")
     for key in entry:
@@ -274,7 +299,7 @@ def _request(entry: object, label: str, folder: Path | None, defaults: Mapping[s
         for key, value in given.items():
             if isinstance(value, str) and (arguments()[key].argument.is_path or _is_block_file(key, value)):
                 given[key] = str(folder / value)
-    if given.get("qdq_scale") == "images":
+    if given.get("qdq_scale") == "images" or given.get("init") == "calibrated":
         given = {**defaults, **given}
     for key, value in given.items():
         if value == []:
@@ -285,6 +310,10 @@ def _request(entry: object, label: str, folder: Path | None, defaults: Mapping[s
             raise RecipeError(f"'settings' in {label} has the name {brief(name)}, which is not a text")
         if not fits(value, _SCALAR):
             raise RecipeError(f"{brief(name)} in the settings of {label} has to be one value, not {brief(value)}")
+    return given
+
+
+def _request(given: Mapping[str, Any], label: str) -> Request:
     try:
         return Request(**given).labelled(label)
     except RequestError as error:

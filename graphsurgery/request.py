@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias, Union, get_args, get_ori
 from .errors import BlockError, GraphSurgeryError, RequestError, option
 from .messages import brief
 
-INITS = ("default", "identity")
+INITS = ("default", "identity", "calibrated")
 GATES = ("none", "residual")
 TARGETS = ("tensorrt", "onnxruntime", "dla")
 PRECISIONS = ("safe", "site", "fp32", "fp16")
@@ -79,7 +79,9 @@ class Request:
     settings: NAME=VALUE
         A hyper-parameter of the block. May be repeated.
     init:
-        Weights: the module's own initialisation, or such that the model's output stays as it is.
+        Weights: the module's own initialisation, or such that the model's output stays as it is. calibrated, for a live
+        model (graphsurgery.torch): its own, and behind the block a scale and a shift, which give each channel back its
+        mean and deviation on ``images=DIR``.
     seed: N
         Seed of the initialisation.
     gate:
@@ -143,6 +145,8 @@ class Request:
             raise RequestError(f"{scale} says where the scale of {pair} comes from; give {pair} with it")
         if self.qdq_scale == "images" and self.images is None:
             raise RequestError(f"say which images the scale comes from: {option('images', 'DIR')}")
+        if self.init == "calibrated" and self.images is None:
+            raise RequestError(f"say which images the block is calibrated on: {option('images', 'DIR')}")
         if self.weights is not None and self.init != "default":
             drop = f"drop {option('init')} or {option('weights')}"
             raise RequestError(f"weights come from a file or from an initialisation, not from both: {drop}")

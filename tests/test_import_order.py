@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("__main__", "cli", "__init__", "recipe", "api", "cards", "block"),
-    *("sweep", "bench", "outline", "diff", "tensorrt", "torch", "verification"),
+    *("__main__", "cli", "__init__", "torch", "recipe", "api", "cards", "block"),
+    *("sweep", "bench", "outline", "diff", "tensorrt", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),
     *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "process", "_version"),
@@ -33,18 +33,19 @@ INSIDE = {
     "graphsurgery.__main__": {"graphsurgery.cli.main": "signals are caught before anything else is loaded"},
     "graphsurgery.api": {
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
-        "graphsurgery.weights": "the readers take 15 ms, for who gives a file",
     },
     "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.insertion.qdq_planning": {
         "graphsurgery.insertion.activations": "it runs the model, and only scales from images need that"
     },
+    "graphsurgery.insertion.start": {"graphsurgery.weights": "the readers take 15 ms, for who gives a file"},
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
     "graphsurgery.selection.context": {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
     },
     "graphsurgery.selection.sites": {"graphsurgery.recognition.advice": "likewise"},
+    "graphsurgery.torch.files": {"safetensors": "an extra"},
     "graphsurgery.userblocks": {
         "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",
         "graphsurgery.userblocks.torch_block": "likewise",
@@ -56,7 +57,23 @@ INSIDE = {
 }
 """all other imports inside of functions, with the reason"""
 AT_THE_TOP = {
+    "graphsurgery.blocks.calibrated_module",
     "graphsurgery.blocks.residual_module",
+    "graphsurgery.torch.attaching",
+    "graphsurgery.torch.attachment",
+    "graphsurgery.torch.calibration",
+    "graphsurgery.torch.detaching",
+    "graphsurgery.torch.dry_run",
+    "graphsurgery.torch.exported",
+    "graphsurgery.torch.files",
+    "graphsurgery.torch.freezing",
+    "graphsurgery.torch.hooks",
+    "graphsurgery.torch.learning",
+    "graphsurgery.torch.model_check",
+    "graphsurgery.torch.refusals",
+    "graphsurgery.torch.selecting",
+    "graphsurgery.torch.sites",
+    "graphsurgery.torch.untouched",
     "graphsurgery.userblocks.export",
     "graphsurgery.userblocks.onnx_reference",
 }

@@ -55,6 +55,8 @@ class Block(ABC):
     """whether parity compares a fresh block with other weights, too (see verification/random_weights.py)"""
     rewritten: ClassVar[bool] = True
     """whether parity may write its template anew, to see what it should consist of (see verification/exercise.py)"""
+    identity_learns: ClassVar[bool | Sequence[str]] = False
+    """whether training can go on from ``identity``, in all variants or in these: a saturated gate has no gradient"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression for a whole key found in the field, official key as a replacement template)"""
 
@@ -89,6 +91,12 @@ class Block(ABC):
     def has_weights(self) -> bool:
         """Whether the block, in its variant, has parameters."""
         return bool(self.parameters(FeatureMap(1024, 8, 8)))
+
+    @property
+    def learns_from_identity(self) -> bool:
+        """Whether training can go on from :meth:`identity`."""
+        own = self.identity_learns
+        return own if isinstance(own, bool) else self.variant in own
 
     @property
     def has_epsilon(self) -> bool:

@@ -249,6 +249,7 @@ def _site(facts: Facts) -> str:
 
 
 def _sentence(facts: Facts) -> str:
-    identity = "can leave its input as it is" if facts.identity else "has no identity setting"
+    start = "" if facts.block.learns_from_identity else ", by a gate so saturated that it never learns"
+    identity = f"can leave its input as it is{start}" if facts.identity else "has no identity setting"
     static = ", needs a known height and width" if facts.static else ""
     return f"{facts.parameters:,} parameters, {facts.nodes} nodes, {identity}{static}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
@@ -24,6 +23,7 @@ from ..template.template import Template
 from . import qdq
 from .plan import Plan, PlannedInsertion, Step
 from .rewiring import rename_tensors
+from .start import generator
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class _Splice:
     def _insert(self, step: Step) -> AppliedInsertion:
         planned, request, site = step.insertion, step.insertion.request, step.insertion.site
         source = self._produced(site.tensor, step.previous)
-        weights = planned.weights(np.random.default_rng([request.seed, zlib.crc32(step.id.encode())]))
+        weights = planned.weights(generator(request.seed, step.id))
         template = Template(
             site.feature,
             opset=self._model.opset,

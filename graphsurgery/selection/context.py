@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..feature_map import Dimension, channels_first
+from ..feature_map import Dimension, channels_first, fits_image
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import ShapeTable
@@ -15,9 +15,6 @@ from ..modelfile.model import ModelFile
 
 if TYPE_CHECKING:
     from ..recognition import BlockTree
-
-_MOST_UNEVEN = 4
-"""how many times more the height of a map may be reduced than its width, or less"""
 
 
 class Context:
@@ -47,16 +44,8 @@ class Context:
         return next((channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4), ())
 
     def fits_image(self, shape: tuple[Dimension, ...]) -> bool:
-        """False for [1, 16, 4, 8400] and the like: tokens or boxes, whose two last sizes are not height and width.
-
-        A map is as many times smaller than the image in height as in width, but for rounding; one that is pooled
-        along one of them has a size of 1 there.
-        """
-        sizes = [size for size in (*self.image[2:], *shape[2:]) if isinstance(size, int) and size > 0]
-        if len(sizes) != 4 or 1 in shape[2:]:
-            return True
-        tall, wide, height, width = sizes
-        return 1 / _MOST_UNEVEN <= (tall / height) / (wide / width) <= _MOST_UNEVEN
+        """See :func:`graphsurgery.feature_map.fits_image`."""
+        return fits_image(self.image, shape)
 
     def is_map(self, tensor: str) -> bool:
         """Whether a tensor is known to be a float map [N, C, H, W] of the image."""

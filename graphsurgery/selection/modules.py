@@ -6,17 +6,24 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase, translate
 from functools import cache, cached_property
+from typing import Protocol
 
 from ..graph.module_paths import Module, join
 from ..messages import closest
-from .context import Context
 from .parser import Path
+
+
+class Lister(Protocol):
+    """Lists candidates for messages: see :meth:`graphsurgery.selection.context.Context.listed`."""
+
+    def listed(self, candidates: Mapping[str, str], most: int = 6) -> str:
+        """Selectors, each given with what leaves it."""
 
 
 class PathFinder:
     """Looks paths up among the modules of one model."""
 
-    def __init__(self, context: Context, modules: Mapping[str, Module], leaving: Callable[[str], str]) -> None:
+    def __init__(self, context: Lister, modules: Mapping[str, Module], leaving: Callable[[str], str]) -> None:
         """``leaving`` gives the tensor that leaves a module, for messages."""
         self._context = context
         self._modules = modules

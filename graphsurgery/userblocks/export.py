@@ -45,7 +45,7 @@ def exported(module: torch.nn.Module, feature: FeatureMap, opset: int, label: st
     reasons = []
     for attempt in (_traced, _by_dynamo):
         try:
-            with _quietly(), foreign_code():
+            with quietly(), foreign_code():
                 return attempt(export, axes, opset)
         except ForeignError as error:  # the exporters raise all kinds
             reasons.append(next(iter(str(error.raised).strip().splitlines()), type(error.raised).__name__))
@@ -84,7 +84,7 @@ def _by_dynamo(export: Callable[..., Any], axes: dict[int, str], opset: int) -> 
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what exporters print, some of it from C++: standard output may be where the result goes."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -34,6 +34,7 @@ class GlobalAttention(CatalogueBlock):
         "cv-attention": "as in cv-attention, and the paper's figure: a sigmoid after the channel part",
         "yolo-grouped": "GAM_Attention of YOLO forks: grouped 7x7 convolutions, the spatial gate's channels shuffled",
     }
+    identity_learns = ("listing", "yolo-grouped")
     settings = (
         Setting("reduction", int, 4, "channels over hidden channels; in yolo-grouped also the groups", minimum=1),
         bn_eps(),

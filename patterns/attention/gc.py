@@ -39,6 +39,7 @@ class GlobalContext(CatalogueBlock):
         "timm": "timm's GlobalContext as it is by default: a gate, C/8 hidden channels, LayerNorm epsilon 1e-6",
         "timm-add": "timm's GlobalContext with fuse_add and without fuse_scale",
     }
+    identity_learns = ("official", "timm-add")
     settings = (
         Setting("reduction", int, None, "channels over hidden channels, else 16 (timm: 8)", minimum=1),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),

@@ -37,6 +37,7 @@ class LSK(CatalogueBlock):
         "channels of a' and b')); unit: y = x * conv(a' s0 + b' s1); attention: y = x + proj_2(unit(gelu(proj_1(x))))"
     )
     untrained = "unit: about a seventh of its input's norm, with random signs; attention: its input and a little more"
+    identity_learns = True
     variants: ClassVar[dict[str, str]] = {
         "unit": "the gating unit, LSKblock of the official code",
         "attention": "the unit between two 1x1 convolutions, with the shortcut: Attention of the official code",

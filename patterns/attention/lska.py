@@ -25,6 +25,7 @@ class LSKA(CatalogueBlock):
     reference = "StevenLauHKHK/Large-Separable-Kernel-Attention, models/van.py"
     formula = "y = x * conv1(conv_spatial_v(conv_spatial_h(conv0v(conv0h(x)))))"
     untrained = "about a quarter of its input's norm, with random signs: the gate has no sigmoid"
+    identity_learns = True
     settings = (Setting("k_size", int, 7, "side of the kernel that is taken apart", choices=tuple(LSKA_KERNELS)),)
 
     @property

@@ -40,6 +40,7 @@ class MultiScaleConvolutionalAttention(CatalogueBlock):
         "wrapper: x + proj_2(unit(gelu(proj_1(x))))"
     )
     untrained = "the unit scales its input to about 0.3 with random signs; the wrapper adds to it"
+    identity_learns = True
     variants: ClassVar[dict[str, str]] = {
         "unit": "AttentionModule, the gating unit: what most YOLO forks call MSCAAttention",
         "wrapper": "SpatialAttention: the unit between two 1x1 convolutions, plus x; its weights have proj_1",

@@ -37,6 +37,7 @@ class PSABlock(CatalogueBlock):
         "y = z + ffn.1(silu(ffn.0(z))); every convolution with BatchNorm"
     )
     untrained = "its input plus two learned terms; about the scale of its input"
+    identity_learns = True
     settings = (
         Setting("num_heads", int, None, "heads; C/64, at least 1, where not given, as C2PSA has them", minimum=1),
         Setting("attn_ratio", float, 0.5, "channels of a head's keys over those of its values", above=0),

@@ -46,6 +46,7 @@ class SwinBlock(CatalogueBlock):
         "window": "plain windows: shift_size 0, every second block of a stage",
         "shifted": "the map rolled by half a window, with the mask for places that are no neighbours",
     }
+    identity_learns = True
     settings = (
         Setting("window", int, 7, "side of a window; a map that it does not divide is padded", minimum=1),
         Setting("heads", int, None, "heads; C/32, at least 1, where not given", minimum=1),

@@ -1,0 +1,86 @@
+"""Start: the weights that a block begins with, from its initialisation or from a file, wherever it is put."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..blocks.block import Array, Block
+from ..errors import BlockError, WeightsError, concerning, option
+from ..feature_map import FeatureMap
+from ..request import Request
+from ..template.residual_gate import GATE_KEY
+from ..userblocks import Trust
+
+if TYPE_CHECKING:
+    from ..weights import Checkpoint, Fitted
+
+
+@dataclass(frozen=True)
+class Start:
+    """A block, with the hyper-parameters that its weights imply, and these weights."""
+
+    block: Block
+    weights: Callable[[np.random.Generator], Mapping[str, Array]]
+    """makes them, alpha of a residual gate among them; the generator that it is given is the insertion's own"""
+    init: str
+    """"default", "identity" or, for those of a file, "weights" """
+    warnings: tuple[str, ...] = ()
+    """what the user should know of how the block was made"""
+
+
+def generator(seed: int, id: str) -> np.random.Generator:
+    """The generator of one insertion: the same for the same seed and id, in a file and in a live model."""
+    return np.random.default_rng([seed, zlib.crc32(id.encode())])
+
+
+@concerning("weights")
+def checkpoint(request: Request, trust: Trust) -> Checkpoint | None:
+    """The file of weights that a request names; None where it names none. Raises WeightsError."""
+    if request.weights is None:
+        return None
+    from .. import weights
+
+    return weights.read(weights.split(request.weights)[0], trust)
+
+
+def start_of(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint | None) -> Start:
+    """How a block begins at a feature map; ``trained`` is what :func:`checkpoint` gives. Raises WeightsError, and
+    BlockError for a block that has no weights.
+    """
+    if trained is None:
+        return Start(block, _own(block, feature, request), request.init)
+    own = _from_file(request, block, feature, trained)
+    return Start(own.block, lambda rng: own.arrays, "weights", own.warnings)
+
+
+def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.random.Generator], Mapping[str, Array]]:
+    closed = {GATE_KEY: np.zeros(1, np.float32)} if request.gate == "residual" else {}
+    if request.init == "identity" and not closed:
+        return lambda rng: block.identity(feature)
+    return lambda rng: {**block.initial(feature, rng), **closed}
+
+
+@concerning("weights")
+def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
+    if not block.has_weights:
+        raise BlockError(f"{block.name} has no weights; drop {option('weights')}")
+    from .. import weights
+
+    _, prefix = weights.split(request.weights or "")
+    part = weights.part(trained, prefix, block, feature)
+    if request.gate != "residual":
+        return weights.fitted(block, feature, part, request.settings)
+    # a ResidualGate's own state_dict has the block's keys under block.
+    arrays = {key.removeprefix("block."): part.arrays[key] for key in part.arrays}
+    alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32))
+    if alpha.size != 1:
+        raise WeightsError(
+            f"{GATE_KEY} in {trained.name} is the gate's one number, and has the shape {list(alpha.shape)}"
+        )
+    fitted = weights.fitted(block, feature, replace(part, arrays=arrays), request.settings)
+    return replace(fitted, arrays={**fitted.arrays, GATE_KEY: weights.widened(alpha).reshape(1)})
