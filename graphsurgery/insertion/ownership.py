@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import InsertionError
+from ..graph import module_paths
 from ..graph.index import GraphIndex
 from ..graph.shapes import ShapeTable
 from ..messages import listed
@@ -77,8 +78,8 @@ class Ownership:
         scope = scope_of(own)
         if not own:
             raise _changed(insertion, "its record names no nodes")
-        if scope.rpartition("/")[2] != insertion.id.rpartition(".")[2]:
-            raise _changed(insertion, f"{listed(own, 4)} are not named as nodes of one block are")
+        if module_paths.join(scope.split("/")) != insertion.id:
+            raise _changed(insertion, f"{listed(own, 4)} are not named as the nodes of {insertion.id} are")
         if more := self._in_scope[scope] - nodes:
             raise _changed(insertion, f"its record does not have {self._index.label(min(more))!r}")
         return nodes

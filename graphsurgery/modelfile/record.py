@@ -7,6 +7,7 @@ to run the model.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
@@ -154,9 +155,15 @@ class Insertion:
 
 
 def read_insertions(structure: onnx.ModelProto) -> list[Insertion]:
-    """The insertions that a model's metadata records, oldest first. InsertionError for a record of a later version."""
+    """The insertions that a model's metadata records, oldest first.
+
+    InsertionError for a record that is damaged, of a later version, or there twice.
+    """
     entries = [(text(entry.key) or "", entry.value) for entry in structure.metadata_props]
-    return [_read(key, value) for key, value in entries if key.startswith(KEY)]
+    found = [_read(key, value) for key, value in entries if key.startswith(KEY)]
+    if twice := [id for id, count in Counter(insertion.id for insertion in found).items() if count > 1]:
+        raise InsertionError(f"the model's metadata has several records of {twice[0]}")
+    return found
 
 
 def _with_names(stored: Any, names: Mapping[str, str]) -> Any:

@@ -126,6 +126,16 @@ def test_a_weight_of_the_model_that_a_record_names_stays() -> None:
     assert gsx.remove(model).to_bytes() == DETECTOR.read_bytes()
 
 
+def test_shapes_of_the_model_that_a_record_names_stay() -> None:
+    declared = onnx.shape_inference.infer_shapes(onnx.load(DETECTOR))
+    names = [each.name for each in declared.graph.value_info]
+    edited = gsx.insert(declared, "simam", after=["/model.4", "/model.8"]).proto()
+    model = with_record(edited, "model.4.simam", lambda data: data["value_info"].extend(names[1::2]))
+    removed = gsx.remove(model).proto()
+    missing = set(names) - {each.name for each in removed.graph.value_info}
+    assert missing <= {"/model.4/cv2/act/Mul_output_0"}  # what the block reads may have been declared for it
+
+
 # ---------------------------------------------------------------------- what is refused
 
 
@@ -145,13 +155,26 @@ def _name_the_other_block(data: dict[str, Any]) -> None:
     data["nodes"] = [name.replace("model.4", "model.8") for name in data["nodes"]] + data["nodes"]
 
 
+def _be_of_the_other_block(data: dict[str, Any]) -> None:
+    """Everything that it says is true of a block of the same kind, at another place."""
+    data["nodes"] = [name.replace("model.4", "model.8") for name in data["nodes"]]
+
+
 @pytest.mark.parametrize(
-    "change", [_name_a_node_of_the_model, _leave_a_node_out, _name_other_nodes, _name_the_other_block]
+    "change",
+    [_name_a_node_of_the_model, _leave_a_node_out, _name_other_nodes, _name_the_other_block, _be_of_the_other_block],
 )
 def test_a_record_that_is_not_of_the_block(change: Callable[[dict[str, Any]], None]) -> None:
     model = with_record(two(), "model.4.simam", change)
     with pytest.raises(InsertionError, match=r"^model\.4\.simam cannot be taken out: another tool has changed"):
         gsx.remove(model)
+
+
+def test_two_records_of_one_block() -> None:
+    model = two()
+    model.metadata_props.append(model.metadata_props[-1])
+    with pytest.raises(InsertionError, match=r"several records of model\.8\.simam"):
+        gsx.remove(model, "model.4.simam")
 
 
 def test_a_block_whose_inside_is_an_output() -> None:
