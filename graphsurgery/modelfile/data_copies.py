@@ -54,7 +54,8 @@ def plan(
     """What has to be copied for a model in ``folder``, None for one from memory, that is written to ``target``.
 
     ``names_of`` gives the names of the external data of a model on disk. A file that is there with the same content
-    stays. One with another content is replaced if it belongs to the model that is replaced; OutputError if not.
+    stays. One with another content is replaced if it belongs to the model that is replaced, and to no other ``*.onnx``
+    in its folder; OutputError if not.
     ExternalDataError if data is missing.
     """
     where = target.real.parent
@@ -77,19 +78,24 @@ def plan(
             copies[destination] = DataCopy(source, destination if found else where / name, found)
     if not copies:
         return DataCopies()
-    old = _data_of(target, names_of)
-    for destination, copy in copies.items():
-        if copy.found is not None and destination not in old:
-            raise OutputError(f"{target.beside(destination)} {_NOT_OURS}{_hint(target)}")
+    old = _data_of(target.real, names_of) if target.found is not None else set()
+    replaced = {destination for destination, copy in copies.items() if copy.found is not None}
+    if foreign := sorted(replaced - old):
+        raise OutputError(f"{target.beside(foreign[0])} {_NOT_OURS}{_hint(target)}")
+    others = filter(Path.is_file, where.glob("*.onnx")) if replaced else ()
+    for other in sorted(each for each in others if each.resolve() != target.real):
+        if shared := sorted(replaced & _data_of(other, names_of)):
+            raise OutputError(
+                f"{target.beside(shared[0])} is external data of {target.beside(other)}, too, and the result has other "
+                "content for it; give the result another folder"
+            )
     return DataCopies(tuple(copies.values()), any(destination in old for destination in copies))
 
 
-def _data_of(target: Target, names_of: Callable[[Path], Sequence[str]]) -> set[Path]:
-    """The external data of the model that is at the target, links followed; empty if none is."""
-    if target.found is None:
-        return set()
+def _data_of(path: Path, names_of: Callable[[Path], Sequence[str]]) -> set[Path]:
+    """The external data of the model that is at a path, links followed; empty if that is no model."""
     try:
-        return {external_data.real(name, target.real.parent) for name in names_of(target.real)}
+        return {external_data.real(name, path.parent) for name in names_of(path)}
     except GraphSurgeryError:  # no model
         return set()
 

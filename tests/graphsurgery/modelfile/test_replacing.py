@@ -201,6 +201,16 @@ def test_data_of_others_may_not_be_replaced(old: Path, new: ModelFile, force: bo
     assert tree(old.parent) == before
 
 
+def test_data_that_another_model_reads_too_may_not_be_replaced(old: Path, new: ModelFile) -> None:
+    old.with_name("sibling.onnx").write_bytes(old.read_bytes())
+    old.with_name("no model.onnx").write_bytes(b"text")
+    old.with_name("folder.onnx").mkdir()
+    before = tree(old.parent)
+    with pytest.raises(OutputError, match=r"w\.data is external data of .*sibling\.onnx, too"):
+        new.save(old, force=True)
+    assert tree(old.parent) == before
+
+
 def test_data_that_is_the_same_is_shared(old: Path, new: ModelFile, tmp_path: Path) -> None:
     other = graphsurgery.remove(new)
     first = other.save(tmp_path / "both.onnx")
