@@ -18,7 +18,9 @@ def main() -> int:
     gc.set_threshold(_NEW_OBJECTS)
     from .cli.main import main as command_line
 
-    return command_line()
+    code = command_line()
+    signals.ignore()
+    return code
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 from . import leftovers
@@ -24,10 +25,19 @@ _waiting: list[int] = []
 
 def install() -> None:
     """End on signals as the module says; those that were ignored when the program started (``nohup``) stay so."""
+    _set(_received)
+
+
+def ignore() -> None:
+    """From now on nothing but the exit code is left to give, and Python would give its handlers up before it does."""
+    _set(signal.SIG_IGN)
+
+
+def _set(handler: Callable[[int, object], None] | signal.Handlers) -> None:
     for name in _ENDING:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _received)
+            signal.signal(number, handler)
 
 
 class held:

@@ -133,6 +133,18 @@ def test_the_command_catches_them_before_it_loads_anything() -> None:
     assert not loaded & {"typer", "click", "numpy", "onnx"}
 
 
+def test_a_command_that_has_done_its_work_ends_with_its_own_code(tmp_path: Path) -> None:
+    """Python gives its handlers up before it ends; signals would kill it then."""
+    code = """
+import atexit
+from graphsurgery.__main__ import main
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+sys.argv = ["graphsurgery", "insert"]
+sys.exit(main())
+"""
+    assert run(code, tmp_path).returncode == 2
+
+
 def test_a_run_that_is_ended_while_it_writes(tmp_path: Path) -> None:
     """A model with external data: both are on the way when the signal comes."""
     code = """
