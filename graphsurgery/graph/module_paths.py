@@ -19,6 +19,7 @@ from itertools import accumulate, takewhile
 
 import onnx
 
+from ..modelfile import limits
 from ..modelfile.wire import text
 from .index import GraphIndex
 
@@ -40,12 +41,14 @@ class Module:
 
 
 def join(scopes: list[str]) -> str:
-    """The dotted path of nested scopes, each given in full or relative to the one before.
+    """The dotted path of nested scopes, each given in full or relative to the one before; "" where they are too many.
 
     >>> join(["layer1", "layer1.0", "conv1"]), join(["", "model.1", "conv"])
     ('layer1.0.conv1', 'model.1.conv')
     """
     path: list[str] = []
+    if len(scopes) > limits.SCOPES:
+        return ""
     last = ""
     for scope in scopes:
         if not scope or scope.startswith("_empty_nn_module_stack"):  # dynamo's filler for nodes of no module
@@ -58,7 +61,12 @@ def join(scopes: list[str]) -> str:
         else:
             path.append(scope)
         last = scope
-    return ".".join(path)
+    return _bounded(".".join(path))
+
+
+def _bounded(path: str) -> str:
+    """A dotted path; "" for one with more steps than modules have."""
+    return path if path.count(".") < limits.SCOPES else ""
 
 
 def from_name(name: str) -> str:
@@ -85,7 +93,7 @@ def from_metadata(node: onnx.NodeProto) -> tuple[str, list[tuple[str, str]]] | N
         pairs = [part.partition(": ") for part in entries[_NAMESPACE].split("/")]
         scopes = [name.strip() for name, _, _ in pairs]
         classes = [kind.strip() for _, _, kind in pairs]
-    if scopes is None:
+    if scopes is None or len(scopes) > limits.SCOPES:
         return None
     scopes = [_without_slices(scope) for scope in scopes[:-1]]  # the last entry is the operation itself
     paths = [join(scopes[: count + 1]) for count in range(len(scopes))]
@@ -109,7 +117,7 @@ def from_weights(node: onnx.NodeProto, weights: Container[str]) -> str:
     for name in node.input[1:]:
         path, _, last = str(name).rpartition(".")
         if path and last in _WEIGHTS and name in weights and "::" not in path:
-            return path
+            return _bounded(path)
     return ""
 
 

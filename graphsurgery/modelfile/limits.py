@@ -10,6 +10,9 @@ from __future__ import annotations
 VERSION = 1000
 """Of the standard operator set, and of the IR: both have grown by two or three a year. (ONNX keeps them in 32 bits.)"""
 
+PROTOBUF_BYTES = 2**31 - 1
+"""Of a model, its external data apart: no reader of protobuf takes more."""
+
 ELEMENTS = 2**31 - 1
 """Of one tensor: TensorRT takes no more, and onnxruntime's kernels count in 32 bits."""
 
@@ -34,6 +37,9 @@ BLOCK_NODES = 1 << 12
 
 CALL_DEPTH = 100
 """Functions of a model that call each other, one within the other; exporters nest them as deep as modules, about 10."""
+
+SCOPES = 1 << 7
+"""Modules one within the other in the name of a node: detectors have about 10. What is deeper tells of no modules."""
 
 FUNCTION_BINDINGS = 256
 """Different attributes with which a local function is called and looked at one by one."""

@@ -207,3 +207,19 @@ def test_a_nameless_node_between_two_modules_belongs_to_neither() -> None:
         [value("y")],
     )
     assert tree(made).of_node == ["one", "", "two"]
+
+
+@pytest.mark.parametrize("name", ["/" + "/".join("ab" * 20_000), "/" + ".".join("ab" * 20_000) + "/Relu", "/" * 40_000])
+def test_scopes_that_are_too_many_for_modules(name: str) -> None:
+    """Every module has the path of all around it in its own: written out, these are gigabytes."""
+    made = models.chain("Relu", "Neg")
+    made.graph.node[0].name = name
+    assert ModuleTree(GraphIndex(ModelFile.load(made))).modules == {}
+    made.graph.node[0].name = "n0"
+    made.graph.node[0].metadata_props.add(key="namespace", value=": x/" + "a: b/" * 20_000 + "relu: c")
+    assert ModuleTree(GraphIndex(ModelFile.load(made))).modules == {}
+
+
+def test_weights_with_scopes_that_are_too_many() -> None:
+    name = "a." * 20_000 + "weight"
+    assert module_paths.from_weights(node("Conv", ["x", name], ["y"]), {name}) == ""
