@@ -20,7 +20,7 @@ import onnx
 from ..errors import InsertionError, ModelError
 from ..messages import brief, printable
 from ..request import Argument, checked
-from . import external_data, fields, payload, saving, soundness, summary, wire
+from . import external_data, fields, limits, payload, saving, soundness, summary, wire
 from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
 from .record import Insertion, read_insertions
 from .source import BytesSource, FileSource, Source
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
     ModelSource: TypeAlias = "str | Path | bytes | onnx.ModelProto | gs.Graph | ModelFile"
-
-PROTOBUF_LIMIT = 2**31 - 1
 
 _GRAPH = number_of(onnx.ModelProto, "graph")
 _TOO_LARGE = (
@@ -123,7 +121,7 @@ class ModelFile:
         """Open the bytes of a source under a name for messages. ModelError as for :meth:`load`."""
         if source.size == 0:
             raise ModelError(f"{name} is empty")
-        if source.size > PROTOBUF_LIMIT:
+        if source.size > limits.PROTOBUF_BYTES:
             raise ModelError(_TOO_LARGE.format(name=name).replace("would hold", "holds"))
         try:
             found = wire.scan(source, 0, source.size)
@@ -292,7 +290,9 @@ class ModelFile:
         result.__dict__["external_data"] = self.external_data  # no edit adds or drops any: no need to look again
         return result
 
-    def _with_metadata(self, changes: Mapping[str, str | None]) -> list[Piece]:
+    def _with_metadata(self, changes: Mapping[str, str | None]) -> Sequence[Piece]:
+        if not changes:
+            return self._model
         pieces: list[Piece] = []
         left = dict(changes)
         for piece in self._model:
@@ -323,7 +323,7 @@ class ModelFile:
     def ranges(self) -> Iterator[fields.Range]:
         """The saved model as ranges of sources, in order, neighbouring ranges joined. ModelError at 2 GB or more."""
         parts = (*(p for p in self._model if p.number != _GRAPH), *self._graph)
-        if sum(p.end - p.start for p in parts) > PROTOBUF_LIMIT:
+        if sum(p.end - p.start for p in parts) > limits.PROTOBUF_BYTES:
             raise ModelError(_TOO_LARGE.format(name=self.name))
         return fields.ranges(self._all_pieces())
 

@@ -10,10 +10,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from ..errors import ModelError
+from . import limits
 
 _CHUNK = 1 << 20
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
@@ -104,7 +106,10 @@ class FileSource:
 
     @classmethod
     def adopt(cls, descriptor: int, name: str, *, path: Path | None = None) -> Source:
-        """Take over an open descriptor: a regular file at its beginning by reference, anything else into memory."""
+        """Take over an open descriptor: a regular file at its beginning by reference, anything else into memory.
+
+        OSError for a folder, and for a device that gives anything.
+        """
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISREG(mode) and os.lseek(descriptor, 0, os.SEEK_CUR) == 0:
             return cls(descriptor, name, path=path)
@@ -112,7 +117,9 @@ class FileSource:
             os.close(descriptor)
             raise IsADirectoryError(errno.EISDIR, "is a directory", name)
         with open(descriptor, "rb") as stream:
-            return BytesSource(stream.read())
+            if stat.S_ISCHR(mode) and stream.read(1):  # /dev/zero never ends; /dev/null is empty
+                raise OSError(errno.EINVAL, "it is a device, not a file", name)
+            return BytesSource(_all_of(stream))
 
     def __del__(self) -> None:
         descriptor, self._descriptor = getattr(self, "_descriptor", -1), -1
@@ -178,6 +185,14 @@ class FileSource:
                 break
             start += count
         return start
+
+
+def _all_of(stream: IO[bytes]) -> bytes:
+    """What comes through a pipe; of what is too much for a model, enough to tell."""
+    content = BytesIO()
+    while content.tell() <= limits.PROTOBUF_BYTES and (chunk := stream.read(_CHUNK)):
+        content.write(chunk)
+    return content.getvalue()
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:

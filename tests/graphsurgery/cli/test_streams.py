@@ -75,6 +75,10 @@ def test_quiet(command: Any, wanted: bytes) -> None:
     assert (ended.code, ended.out, ended.err) == (0, wanted, "")
 
 
+def test_a_device_that_never_ends(command: Any) -> None:
+    assert command("info", "/dev/zero").sentence(2) == "/dev/zero cannot be read: it is a device, not a file"
+
+
 def test_a_failed_request_writes_nothing_to_standard_output(command: Any, folder: Path) -> None:
     model = (folder / "detector.onnx").read_bytes()
     assert "no module" in command("insert", "-m", "simam", "-a", "/model.99", stdin=model).sentence(2)

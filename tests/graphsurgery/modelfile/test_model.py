@@ -5,6 +5,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import subprocess
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 import graphsurgery
 from graphsurgery.errors import GraphSurgeryError, ModelError
+from graphsurgery.modelfile import limits
 from graphsurgery.modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.modelfile.source import FileSource
@@ -209,6 +211,16 @@ def test_from_a_pipe(tmp_path: Path) -> None:
     os.close(write)
     model = ModelFile.from_source(FileSource.adopt(read, "-"), folder=None)
     assert model.to_bytes() == data
+
+
+def test_a_pipe_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PROTOBUF_BYTES", 1 << 21)
+    with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as endless:
+        assert endless.stdout is not None
+        source = FileSource.adopt(os.dup(endless.stdout.fileno()), "a pipe")
+        endless.kill()
+    with pytest.raises(ModelError, match="holds 2 GB or more"):
+        ModelFile.from_source(source, folder=None)
 
 
 def test_from_an_open_file_in_the_middle(tmp_path: Path) -> None:
