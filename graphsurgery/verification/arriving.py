@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import RequestError
-from ..feature_map import Array
+from ..feature_map import Array, Dimension, type_name
+from ..graph.shapes import ShapeTable
 from ..insertion.activations import IMAGE_SIDES, Activations, activations, upstream
+from ..messages import shape_text
 from ..runtime.sample_inputs import graph_inputs
 from .memory import Memory, alive_at_once, shapes_in
 from .smaller import Comparable, Size, largest_size
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
+    from ..modelfile.record import RecordedSite
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,22 @@ class Arriving:
                 yield image, given, tensors[block.cutout.output]
             else:
                 yield image, np.ascontiguousarray(given[:, :, : size[0], : size[1]]), None
+
+    def contradiction(self, block: Comparable, site: RecordedSite, shapes: ShapeTable) -> str:
+        """How the map that the block reads is none that it was inserted for; "" if it is one.
+
+        What really arrives counts, and where nothing does, what the graph says.
+        """
+        tensor, kind = block.cutout.input, _element_type(block)
+        arrived = [(kind, tensors[tensor].shape) for _, tensors in self.found.images]
+        for given, shape in arrived or [shapes.lookup(tensor)]:
+            if given not in (0, kind) or not _fits(shape, site.shape):
+                what = f"{type_name(given or kind)}{f' {shape_text(shape)}' if shape is not None else ''}"
+                return (
+                    f"it was inserted for a map that is {site.dtype} {shape_text(site.shape)}, "
+                    f"and what it reads, {tensor!r}, is {what}"
+                )
+        return ""
 
     def note(self, block: Comparable) -> str:
         """What is said of a block that was compared on a part of what arrives; "" for one on the whole."""
@@ -69,15 +88,27 @@ def activations_of(model: ModelFile, blocks: Sequence[Comparable], images: Path 
     return Arriving(activations(model, wanted, images), sizes)
 
 
+def _fits(shape: Sequence[Dimension] | None, recorded: Sequence[Dimension]) -> bool:
+    """Whether a shape contradicts no size of the recorded one."""
+    if shape is None:
+        return True
+    pairs = zip(shape, recorded, strict=False)
+    return len(shape) == len(recorded) and all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
+
+
 def _ends(blocks: Sequence[Comparable], sizes: Mapping[str, Size]) -> list[tuple[str, int]]:
     """The tensors to fetch, with their element types: before each block, and after it where it is compared whole."""
     wanted: dict[str, int] = {}
     for block in blocks:
-        kind = block.cutout.model.graph.input[0].type.tensor_type.elem_type
-        wanted[block.cutout.input] = kind
+        kind = wanted[block.cutout.input] = _element_type(block)
         if block.insertion.id not in sizes:
             wanted[block.cutout.output] = kind
     return list(wanted.items())
+
+
+def _element_type(block: Comparable) -> int:
+    """Of what a block reads and gives, according to its record."""
+    return block.cutout.model.graph.input[0].type.tensor_type.elem_type
 
 
 def _shapes(part: ModelFile) -> dict[str, tuple[int, ...]]:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import GraphSurgeryError, InsertionError, ParityFailed, RequestError, option
+from ..errors import GraphSurgeryError, InsertionError, ModelError, ParityFailed, RequestError, option
 from ..feature_map import Array, numpy_dtype
 from ..graph.index import GraphIndex
+from ..graph.shapes import ShapeTable
+from ..graph.validity import fault
 from ..insertion.relocation import relocated
 from ..insertion.removal import unchanged
 from ..insertion.unrecorded import none_recorded
@@ -85,6 +87,8 @@ def verify(
     ------
     InsertionError
         If nothing was inserted, or the records of what was are lost.
+    ModelError
+        If no runtime could run the model, because a tensor has no producer, say.
     RequestError
         If an argument has no such value, or ``original`` comes with ``ignore_rest``.
     MissingDependency, MissingProvider
@@ -110,6 +114,8 @@ def verify(
     model = ModelFile.load(model)
     folder = Path(images) if images is not None else None
     index = GraphIndex(model)
+    if found := fault(index):
+        raise ModelError(found)
     insertions = [_relocated(index, insertion, trust) for insertion in _chosen(model, only)]
     names = _providers(providers)
     if folder is not None:
@@ -117,11 +123,13 @@ def verify(
     versions = _versions()
     blocks = {insertion.id: _comparable(model, insertion, limit, trust) for insertion in insertions}
     arriving = activations_of(model, [each for each in blocks.values() if isinstance(each, Comparable)], folder, limit)
-    connections = Connections(index)
+    connections, shapes = Connections(index), ShapeTable(index)
     reports = []
     with _one_thread():
         for insertion in tracked(insertions, "insertions"):
             block = blocks[insertion.id]
+            if isinstance(block, Comparable):
+                block = arriving.contradiction(block, insertion.site, shapes) or block
             report = _empty_report(insertion, connections.check(insertion), arriving.failure)
             if isinstance(block, Comparable):
                 report = replace(report, size=arriving.note(block))
