@@ -31,6 +31,8 @@ def objection(tree: BlockTree, tensor: str) -> str | None:
 def examine(tree: BlockTree, tensor: str) -> Objection | None:
     """The same with a few words for a table."""
     view, root = tree.view, tree.view.root(tensor)
+    if not view.is_used(tensor):
+        return Objection("changes nothing", "no output of the model depends on this, so a block here changes nothing")
     if _holds_integers(tree, tensor):
         better = view.outlet(root)
         hint = f"; use tensor:{better} behind the DequantizeLinear" if better != tensor else ""

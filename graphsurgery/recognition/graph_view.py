@@ -235,6 +235,10 @@ class View:
         producer, reads = self.index.producer, self.index.reads
         return set(upstream(self.index.outputs or producer, producer, reads))
 
+    def is_used(self, tensor: str) -> bool:
+        """Whether an output of the model is, or depends on, a tensor; so it is for all where the model has none."""
+        return tensor in self.index.outputs or not self._used.isdisjoint(self.index.consumers.get(tensor, ()))
+
     @cached_property
     def values(self) -> set[str]:
         """The tensors whose values depend on an input of the model, other than through shapes alone."""

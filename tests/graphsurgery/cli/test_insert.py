@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 import graphsurgery as gsx
 from graphsurgery import api
+from tests.models import model, node, value
 
 WRITE = ("-o", "out.onnx")
 
@@ -212,6 +213,24 @@ def test_a_site_that_is_an_output_of_the_model(cli: Any, small_model: Callable[.
     ended = cli("insert", "small.onnx", "-m", "simam", "-a", "/b", "-a", "tensor:y", *WRITE)
     assert ended.code == 0
     assert "rewired: 1 consumer: the model's output" in ended.text
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_dead_end(cli: Any, unchanged: Any, folder: Path, read: bool) -> None:
+    """No output of the model depends on the block, whether something reads it or not."""
+    nodes = [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["dead"])] + read * [node("Abs", ["dead"], ["end"])]
+    (folder / "dead.onnx").write_bytes(model(nodes, [value("x")], [value("y")]).SerializeToString())
+    arguments = ("insert", "dead.onnx", "-m", "simam", "-a", "tensor:dead", *WRITE)
+    with unchanged():
+        ended = cli(*arguments)
+    assert ended.code == 1
+    said = "no output of the model depends on" if read else "nothing reads"
+    assert f"simam is not connected as it was inserted: {said}" in ended.err
+    assert "with --no-verify it is written all the same; nothing was written" in ended.err
+    assert cli(*arguments, "--no-verify").code == 0
+    assert cli("verify", "out.onnx").code == 1
+    listed = cli("sites", "dead.onnx", "tensor:dead").text
+    assert "not advisable: dead: no output of the model depends on this, so a block here changes nothing" in listed
 
 
 def test_parity_that_fails(cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
