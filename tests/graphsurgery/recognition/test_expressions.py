@@ -69,6 +69,8 @@ def rewired(model: ModelProto, seed: int) -> ModelProto:
         match rng.randrange(4):
             case 0:
                 node.op_type = rng.choice(nodes).op_type
+                lacking = onnx.defs.get_schema(node.op_type).min_input - len(node.input)
+                node.input.extend([earlier] * max(0, lacking))  # less is no model
             case 1 if node.input:
                 node.input[0] = earlier
             case 2:

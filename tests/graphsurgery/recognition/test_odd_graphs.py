@@ -59,7 +59,8 @@ def no_convolution() -> ModelProto:
 
 def nodes_without_outputs() -> ModelProto:
     model = graph(SILU.format("c", "x") + " y = Relu(cy)", **W)
-    model.graph.node.append(helper.make_node("Relu", ["c"], []))
+    model.graph.node.append(helper.make_node("Relu", ["c"], [""]))
+    model.graph.node.append(helper.make_node("Sink", ["c"], [], domain="com.microsoft"))
     model.graph.node.append(helper.make_node("Split", ["c"], ["", ""], axis=1))
     return model
 
@@ -68,9 +69,9 @@ def nodes_without_inputs() -> ModelProto:
     model = graph(SILU.format("c", "x") + " y = Relu(cy)", **W)
     model.graph.node.append(helper.make_node("RandomNormal", [], ["r"], shape=[1, 8, 64, 64]))
     model.graph.node.append(helper.make_node("Add", ["r", "c"], ["s"]))
-    model.graph.node.append(helper.make_node("Concat", [], ["k"], axis=1))
-    model.graph.node.append(helper.make_node("Conv", [], ["n"]))
-    model.graph.node.append(helper.make_node("Conv", ["x"], ["o"]))
+    model.graph.node.append(helper.make_node("Concat", [""], ["k"], axis=1))
+    model.graph.node.append(helper.make_node("Conv", ["", ""], ["n"]))
+    model.graph.node.append(helper.make_node("Conv", ["x", ""], ["o"]))
     return model
 
 
