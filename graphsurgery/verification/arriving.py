@@ -52,8 +52,8 @@ class Arriving:
         What really arrives counts, and where nothing does, what the graph says.
         """
         tensor, kind = block.cutout.input, _element_type(block)
-        arrived = [(kind, tensors[tensor].shape) for _, tensors in self.found.images]
-        for given, shape in arrived or [shapes.lookup(tensor)]:
+        stated: list[tuple[int, Sequence[Dimension] | None]] = [shapes.lookup(tensor)] if self.failure else []
+        for given, shape in [*((kind, tensors[tensor].shape) for _, tensors in self.found.images), *stated]:
             if given not in (0, kind) or not _fits(shape, site.shape):
                 what = f"{type_name(given or kind)}{f' {shape_text(shape)}' if shape is not None else ''}"
                 return (
@@ -108,7 +108,7 @@ def _ends(blocks: Sequence[Comparable], sizes: Mapping[str, Size]) -> list[tuple
 
 def _element_type(block: Comparable) -> int:
     """Of what a block reads and gives, according to its record."""
-    return block.cutout.model.graph.input[0].type.tensor_type.elem_type
+    return int(block.cutout.model.graph.input[0].type.tensor_type.elem_type)
 
 
 def _shapes(part: ModelFile) -> dict[str, tuple[int, ...]]:
