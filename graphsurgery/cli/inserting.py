@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import InvalidModel, MissingDependency, ParityFailed, RequestError
 from ..messages import attributes, listed, shape_text
+from ..request import Argument
 from .files import DASH, Destination, open_model
 from .options import provider_list
 from .output import Printer, aside, counted, shown
@@ -33,12 +34,13 @@ class Checking:
     no_verify: bool = False
     providers: list[str] | None = None
     images: str | None = None
+    memory: Annotated[int | None, Argument(minimum=1)] = None
     verbose: bool = False
 
     @property
     def explicit(self) -> bool:
         """Whether the user asked for it in so many words, so that it must not be left out silently."""
-        return self.providers is not None or self.images is not None
+        return any(each is not None for each in (self.providers, self.images, self.memory))
 
     def missing(self) -> str:
         """The package without which nothing can be verified here; "" if all are there, or verifying was asked for."""
@@ -47,11 +49,11 @@ class Checking:
     def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str], trust: Trust) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
         from ..insertion.removal import Unchanged, remove, same_bytes
-        from ..verification import verify
+        from ..verification import MEMORY, verify
 
         with aside():
-            images = Path(self.images) if self.images is not None else None
-            report = verify(written, providers=self.providers, images=images, only=ids, trust=trust)
+            images, memory = Path(self.images) if self.images is not None else None, self.memory or MEMORY
+            report = verify(written, providers=self.providers, images=images, only=ids, trust=trust, memory=memory)
             same = same_bytes(remove(written, ids), before)
         verb = "is" if same else "is not"
         return replace(report, rest=Unchanged(same, f"without the insertions it {verb} the given model, byte for byte"))
@@ -73,7 +75,7 @@ def run(
         checking = replace(checking, images=None)  # they are for the scale
     checking = replace(checking, providers=provider_list(checking.providers))
     if checking.no_verify and checking.explicit:
-        raise RequestError("--no-verify does not go with --providers or --images, which say how to verify")
+        raise RequestError("--no-verify does not go with --providers, --images or --memory, which say how to verify")
     printer.to_stderr = target.is_standard_output
     before = open_model(model)
     with aside():
@@ -113,7 +115,7 @@ def run(
 
 def announce(insertions: Sequence[Insertion], printer: Printer) -> None:
     """Say before anything is run what attention over very many positions takes."""
-    from ..userblocks.inserted import cost_of
+    from ..insertion.cost import cost_of
 
     for insertion in insertions:
         if cost := cost_of(insertion):

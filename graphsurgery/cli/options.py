@@ -25,6 +25,9 @@ providers: NAME[,NAME]
     cuda where it is there.
 images: DIR
     Folder of real images for the activations to verify with. Default: a random image.
+memory: GB
+    What verifying may take. A block that would take more is compared on a smaller map, and the report says so.
+    [default: 2]
 version: V
     TensorRT that it is for: 8.6, 10, 11, or 10.9, say.
 shapes: NAME:SHAPE

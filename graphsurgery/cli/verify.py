@@ -21,7 +21,7 @@ def verify(
     original: str | None = None,
     ignore_rest: bool = False,
     trust: list[str] | None = None,
-    memory: Annotated[int, Argument(minimum=1)] = 2,
+    memory: Annotated[int | None, Argument(minimum=1)] = None,
     verbose: bool = False,
     printer: Printer,
 ) -> None:
@@ -44,11 +44,10 @@ def verify(
         Judge the blocks alone: an optimiser rewrote the rest of the model, say.
     trust: PKG.MOD:CLASS
         A PyTorch module of your own that may be imported to compare with. May be repeated.
-    memory: GB
-        What it may take. A block that would take more is compared on a smaller map, and the report says so.
     """
     from pathlib import Path
 
+    from ..verification import MEMORY
     from ..verification import verify as compare
 
     names, opened = provider_list(providers), open_model(model)
@@ -63,7 +62,7 @@ def verify(
             original=before,
             ignore_rest=ignore_rest,
             trust=trust or (),
-            memory=memory,
+            memory=memory or MEMORY,
         )
     failed = None
     try:

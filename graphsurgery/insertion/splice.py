@@ -21,6 +21,7 @@ from ..template import residual_gate, weight_folding
 from ..template.subgraph import Subgraph
 from ..template.template import Template
 from . import qdq
+from .cost import cost_warning
 from .plan import Plan, PlannedInsertion, Step
 from .rewiring import rename_tensors
 from .start import generator
@@ -135,8 +136,9 @@ class _Splice:
         else:
             quantised = qdq.becoming_float(self._index, site.tensor, site.consumers)
         checked = self._check(planned, subgraph, source, self._model) if self._check else None
+        cost = cost_warning(block, feature, site.stride)
         given = (*site.warnings, *planned.warnings, *block.warnings(feature), *subgraph.warnings)
-        return (*given, *(warning for warning in (block.cost_warning(feature), quantised, checked) if warning))
+        return (*given, *(warning for warning in (cost, quantised, checked) if warning))
 
     def _record(
         self,

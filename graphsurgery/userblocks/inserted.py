@@ -10,7 +10,7 @@ import numpy as np
 from ..blocks.block import Block
 from ..blocks.size import check_size
 from ..blocks.state_dict import load_weights
-from ..errors import BlockError, InsertionError, MissingDependency
+from ..errors import InsertionError
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, rebuild_with
 from ..template.residual_gate import GATE_KEY
@@ -26,14 +26,6 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 def block_of(insertion: Insertion, trust: Trust = NO_TRUST) -> Block:
     """The block with its hyper-parameters. BlockError if it is not installed here."""
     return make_block(insertion.module, insertion.settings, trust)
-
-
-def cost_of(insertion: Insertion) -> str:
-    """What :meth:`.Block.cost_warning` says of it; "" for a block that is not installed here."""
-    try:
-        return block_of(insertion).cost_warning(insertion.feature)
-    except (BlockError, MissingDependency):
-        return ""
 
 
 def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) -> dict[str, np.ndarray[Any, Any]]:

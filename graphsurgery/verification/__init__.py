@@ -7,6 +7,7 @@ metrics (tolerance) -> report.
 from __future__ import annotations
 
 from .comparison import verify
+from .memory import MEMORY
 from .report import InsertionReport, Mode, Report, Row, Verdict, Worst
 
-__all__ = ["InsertionReport", "Mode", "Report", "Row", "Verdict", "Worst", "verify"]
+__all__ = ["MEMORY", "InsertionReport", "Mode", "Report", "Row", "Verdict", "Worst", "verify"]

@@ -145,6 +145,7 @@ def test_unknown_module(command: Any, unchanged: Any) -> None:
         (("--module", "simam", "--lowering", "fast"), "has no lowering 'fast'"),
         (("--module", "simam", "--providers", "gpu"), "no provider called 'gpu'"),
         (("--module", "simam", "--no-verify", "--providers", "cpu"), "--no-verify does not go with --providers"),
+        (("--module", "simam", "--no-verify", "--memory", "4"), "--no-verify does not go with --providers"),
         (("--module", "simam", "--seed", "-1"), "seed"),
         (("--module", "simam", "--seed", "one"), "seed"),
     ],

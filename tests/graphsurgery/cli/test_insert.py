@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 import graphsurgery as gsx
 from graphsurgery import api
+from graphsurgery.verification import memory
 from tests.models import model, node, value
 
 WRITE = ("-o", "out.onnx")
@@ -213,6 +214,15 @@ def test_a_site_that_is_an_output_of_the_model(cli: Any, small_model: Callable[.
     ended = cli("insert", "small.onnx", "-m", "simam", "-a", "/b", "-a", "tensor:y", *WRITE)
     assert ended.code == 0
     assert "rewired: 1 consumer: the model's output" in ended.text
+
+
+def test_the_memory_that_verifying_may_take(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_COMPARED", 12_000)  # 10 x 10 positions fit into 2 GB, and not into one
+    arguments = ("insert", "detector.onnx", "-m", "mhsa[yolo]", "-a", "/model.8", *WRITE, "--force", "--json")
+    (small,), (usual,) = (json.loads(cli(*arguments, *m).out)["insertions"] for m in (("--memory", "1"), ()))
+    assert (small["parity"]["passed"], usual["parity"]["passed"]) == (True, True)
+    assert "and the limit is 1 GB" in small["parity"]["size"]
+    assert not usual["parity"]["size"]
 
 
 @pytest.mark.parametrize("read", [True, False])

@@ -91,7 +91,9 @@ def test_of_dynamic_sizes_what_arrives_is_cut_down(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("graphsurgery.verification.arriving.IMAGE_SIDES", (64, 32))
     monkeypatch.setattr("graphsurgery.insertion.activations.IMAGE_SIDES", (64, 32))
     monkeypatch.setattr(memory, "_COMPARED", 200)  # 40 x 28 positions fit, 64 x 64 do not
-    report = gsx.verify(model("side", "psablock"), providers=["cpu"], seeds=1)
+    with pytest.warns(gsx.GraphSurgeryWarning, match="with an image of 640 x 640, psablock attends over 409,600"):
+        dynamic = model("side", "psablock")
+    report = gsx.verify(dynamic, providers=["cpu"], seeds=1)
     assert report.passed, str(report)
     (insertion,) = report.insertions
     assert insertion.size.startswith("of the activation that arrives, 16 x 16 were compared")
@@ -125,4 +127,7 @@ def test_numbers_alive_at_once() -> None:
 def test_attention_over_many_positions_is_announced() -> None:
     with pytest.warns(gsx.GraphSurgeryWarning, match=r"1,600 positions \(40 x 40\): the score matrix of each head is"):
         model(40)
+    said = r"with an image of 640 x 640, mhsa\[yolo\] attends over 409,600 positions \(640 x 640\): the score matrix"
+    with pytest.warns(gsx.GraphSurgeryWarning, match=said):
+        model("side", "mhsa[yolo]")
     assert model(20) is not None  # and over few it is not: warnings are errors here
