@@ -15,7 +15,7 @@ from tests.fuzz import worker
 from tests.fuzz.cases import IN_CI
 
 ROOT = Path(__file__).parents[2]
-AT_ONCE, ALL = 250, 20_000
+AT_ONCE, ALL = 500, 20_000
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit of memory needs Linux")
 

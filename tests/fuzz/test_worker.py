@@ -124,6 +124,8 @@ def test_a_fault_is_found(command: Any, said: str | None, tmp_path: Path, monkey
 def test_memory_beyond_the_limit_and_a_dead_process_are_found(tmp_path: Path) -> None:
     code = (
         "import os, sys; from tests.fuzz import worker; from pathlib import Path\n"
+        "from tests.fuzz.cases import Case, MUTANT\n"
+        "worker.case = lambda number: Case(number, 'none', (), {MUTANT: b''})\n"
         "steps = [lambda: bytearray(3 << 30), os.abort]\n"
         "worker.main = lambda arguments: steps.pop(0)()\n"
         "worker.run(0, 2, Path(sys.argv[1]))\n"
