@@ -42,6 +42,7 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/insert_process.py
+	$(BIN)/python benchmarks/verify_process.py
 	$(BIN)/python benchmarks/latency.py
 
 clean:

@@ -15,8 +15,8 @@ from pathlib import Path
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
-def run(command: Sequence[str]) -> tuple[float, float]:
-    """(wall seconds, peak resident memory in MB) of one run of a command. RuntimeError if it fails.
+def run(command: Sequence[str]) -> tuple[float, float, float]:
+    """(wall seconds, seconds of CPU, peak resident memory in MB) of one run of a command. RuntimeError if it fails.
 
     The peak of a process counts the memory of the one that started it; so this process has to stay small.
     """
@@ -29,14 +29,14 @@ def run(command: Sequence[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {errors.decode(errors='replace')}")
-    return wall, usage.ru_maxrss / 1024
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path) -> dict[str, dict[str, float]]:
-    """Median, least and largest wall time (s) and median peak memory (MB) of each command, after one uncounted
-    round.
+    """Median, least and largest wall time (s), median CPU time (s) and median peak memory (MB) of each command, after
+    one uncounted round.
     """
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     for count in range(rounds + 1):
         for name, command in commands.items():
             output.unlink(missing_ok=True)
@@ -45,10 +45,11 @@ def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path
                 found[name].append(measured)
     return {
         name: {
-            "seconds": statistics.median(wall for wall, _ in runs),
-            "seconds_min": min(wall for wall, _ in runs),
-            "seconds_max": max(wall for wall, _ in runs),
-            "peak_mb": statistics.median(memory for _, memory in runs),
+            "seconds": statistics.median(wall for wall, _, _ in runs),
+            "seconds_min": min(wall for wall, _, _ in runs),
+            "seconds_max": max(wall for wall, _, _ in runs),
+            "cpu_seconds": statistics.median(cpu for _, cpu, _ in runs),
+            "peak_mb": statistics.median(memory for _, _, memory in runs),
         }
         for name, runs in found.items()
     }
