@@ -33,6 +33,10 @@ def perturbed(unit: float, seed: int, absolute: Mapping[str, float] | None = Non
         return rounded.add_(noise(value), alpha=by) if by else rounded
 
     class Perturbing(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ignore]
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # nothing here is compiled, and to say so to the compiler takes seconds to load it
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if (steps := _in_steps().get(func)) is not None:
                 return steps(moved, *args, **(kwargs or {}))
