@@ -8,6 +8,8 @@ import onnx
 import pytest
 
 TOOLS = ("onnxslim", "onnxsim", "onnxruntime")
+MOST = ("onnxslim", pytest.param("onnxsim", marks=pytest.mark.long), "onnxruntime")
+"""where onnxsim, which takes two seconds to load, does no more than onnxslim"""
 
 
 def optimised(tool: str, path: Path) -> onnx.ModelProto:

@@ -109,7 +109,13 @@ def test_interrupted_during_the_start(folder: Path) -> None:
 def ended_by(number: int, delay: float, folder: Path) -> tuple[int, bytes]:
     """The exit code and standard error of a command that gets a signal, ``delay`` seconds after it catches signals."""
     command = [sys.executable, "-m", "graphsurgery", "sites"]
-    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background job ignores SIGINT
+    )
     status = Path(f"/proc/{process.pid}/status")
     deadline = time.monotonic() + 60
     caught = 1 << (signal.SIGXCPU - 1)  # the last one that it arranges to catch

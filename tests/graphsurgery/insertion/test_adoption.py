@@ -17,7 +17,7 @@ from graphsurgery.insertion.unrecorded import unrecorded
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification.connection import Connections
 from tests import models, quantised
-from tests.optimisers import TOOLS, optimised, without_metadata
+from tests.optimisers import MOST, optimised, without_metadata
 
 DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
 
@@ -50,7 +50,7 @@ def test_the_records_are_those_that_were_there(text: str) -> None:
     assert gsx.remove(adopted).proto().graph == onnx.load(DETECTOR).graph
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", MOST)
 @pytest.mark.parametrize("name", ["several places", "a chain", pytest.param("folded", marks=pytest.mark.long)])
 def test_what_optimisers_made_of_it(tool: str, name: str, tmp_path: Path) -> None:
     path = gsx.apply(recipe(RECIPES[name]), DETECTOR).save(tmp_path / "model.onnx")

@@ -17,7 +17,7 @@ from graphsurgery.errors import InsertionError
 from graphsurgery.modelfile.record import KEY
 from tests import models
 from tests.models import node, value
-from tests.optimisers import TOOLS, optimised
+from tests.optimisers import MOST, optimised
 
 DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
 HALF = "model.4.simam.half"
@@ -55,7 +55,7 @@ def with_record(model: ModelProto, name: str, change: Callable[[dict[str, Any]],
 
 
 @pytest.mark.parametrize("order", [("model.4.simam", "model.8.simam"), ("model.8.simam", "model.4.simam")])
-@pytest.mark.parametrize("tool", ["", *TOOLS])
+@pytest.mark.parametrize("tool", ["", *MOST])
 def test_blocks_that_share_a_constant(tool: str, order: tuple[str, str], tmp_path: Path) -> None:
     onnx.save(two(), tmp_path / "two.onnx")
     shared = optimised(tool, tmp_path / "two.onnx") if tool else merged()

@@ -31,14 +31,14 @@ leftovers.forget("b.part")
 """
 
 
-def run(code: str, folder: Path, *, ignored: int | None = None) -> subprocess.CompletedProcess[str]:
+def run(code: str, folder: Path, *arguments: str, ignored: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program in a folder, with signals as a shell leaves them, but for one that is ignored."""
 
     def prepare() -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL)
 
-    command = [sys.executable, "-c", START + code]
+    command = [sys.executable, "-c", START + code, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, preexec_fn=prepare)
 
 
@@ -163,7 +163,6 @@ graphsurgery.insert(sys.argv[1], "simam", after="/model.2").save("out/m.onnx")
     for name in ("in", "out"):
         (tmp_path / name).mkdir()
     source = models.external(tmp_path / "in", "w.data")
-    command = [sys.executable, "-c", START + code, source]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = run(code, tmp_path, str(source))
     assert (done.returncode, done.stderr) == (129, "")
     assert os.listdir(tmp_path / "out") == []

@@ -19,7 +19,7 @@ from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification.connection import Connection, Connections
 from tests import models, quantised
 from tests.models import node, value
-from tests.optimisers import TOOLS, optimised
+from tests.optimisers import MOST, TOOLS, optimised
 
 DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
 
@@ -182,7 +182,7 @@ def test_verify_fails_and_says_where() -> None:
         report.require()
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", MOST)
 @pytest.mark.parametrize(
     "arguments", [{"module": "se", "init": "identity"}, pytest.param({"module": "coordatt"}, marks=pytest.mark.long)]
 )

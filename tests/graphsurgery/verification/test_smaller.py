@@ -10,7 +10,7 @@ import pytest
 
 import graphsurgery as gsx
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.verification import memory
+from graphsurgery.verification import cases, memory
 from graphsurgery.verification.memory import Memory, alive_at_once, shapes_in
 from graphsurgery.verification.report import Mode
 from tests import models
@@ -88,15 +88,16 @@ def test_a_block_that_is_not_its_template_s_fails(mutate: Any, tight: None) -> N
 
 def test_of_dynamic_sizes_what_arrives_is_cut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_LOADED", 0)
-    monkeypatch.setattr("graphsurgery.verification.arriving.IMAGE_SIDES", (64, 32))
-    monkeypatch.setattr("graphsurgery.insertion.activations.IMAGE_SIDES", (64, 32))
-    monkeypatch.setattr(memory, "_COMPARED", 200)  # 40 x 28 positions fit, 64 x 64 do not
+    monkeypatch.setattr("graphsurgery.verification.arriving.IMAGE_SIDES", (16, 8))
+    monkeypatch.setattr("graphsurgery.insertion.activations.IMAGE_SIDES", (16, 8))
+    monkeypatch.setattr(cases, "SIZES", ((8, 8), (5, 9), (10, 7)))
+    monkeypatch.setattr(memory, "_COMPARED", 20_000)  # these fit, 16 x 16 positions do not
     with pytest.warns(gsx.GraphSurgeryWarning, match="with an image of 640 x 640, psablock attends over 409,600"):
         dynamic = model("side", "psablock")
     report = gsx.verify(dynamic, providers=["cpu"], seeds=1)
     assert report.passed, str(report)
     (insertion,) = report.insertions
-    assert insertion.size.startswith("of the activation that arrives, 16 x 16 were compared")
+    assert insertion.size.startswith("of the activation that arrives, 8 x 8 were compared")
     assert Mode.IN_THE_MODEL not in {row.mode for row in insertion.rows}
 
 
