@@ -22,13 +22,14 @@ from graphsurgery.modelfile.record import Insertion
 from graphsurgery.verification import InsertionReport, verify
 from graphsurgery.verification.metrics import Metrics
 from graphsurgery.verification.runners import Runner
-from tests.graphsurgery.verification.equivalence import difference
+from tests.graphsurgery.verification.equivalence import Right
 from tests.graphsurgery.verification.mutations import Mutant, mutants
 from tests.test_every_site import catalogue
 
 EACH = 25
 CHANNELS = (32, 64)
 """The second where a block cannot stand on a map of the first; with these no block is one of its constants only."""
+SETTINGS = {"shuffle": {"groups": 8}}
 EQUAL = 1e-12
 """A function that is written in two ways differs by no more in float64."""
 
@@ -51,12 +52,14 @@ class Failed(Exception):
 
 
 def detector(channels: int) -> onnx.ModelProto:
-    """images [1, 3, 8, 8] -> Conv, Relu (the site) -> Sigmoid."""
+    """images [1, 3, 8, 8] -> Conv, Relu (the site) -> Sigmoid, and Neg; their sum."""
     weight = 0.3 * np.random.default_rng(0).standard_normal((channels, 3, 3, 3))
     nodes = [
         helper.make_node("Conv", ["images", "weight"], ["before"], name="/model.0/Conv", pads=[1] * 4),
         helper.make_node("Relu", ["before"], ["site"], name="/model.0/Relu"),
-        helper.make_node("Sigmoid", ["site"], ["output"], name="/model.1/Sigmoid"),
+        helper.make_node("Sigmoid", ["site"], ["one"], name="/model.1/Sigmoid"),
+        helper.make_node("Neg", ["site"], ["other"], name="/model.2/Neg"),
+        helper.make_node("Add", ["one", "other"], ["output"], name="/model.3/Add"),
     ]
     ends = [
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, count, 8, 8])
@@ -70,7 +73,7 @@ def detector(channels: int) -> onnx.ModelProto:
 def inserted(spelled: str) -> tuple[onnx.ModelProto, Insertion]:
     for channels in CHANNELS:
         try:
-            model = gsx.insert(detector(channels), spelled, after="tensor:site")
+            model = gsx.insert(detector(channels), spelled, after="tensor:site", settings=SETTINGS.get(spelled, {}))
         except BlockError:
             continue
         return model.proto(), model.insertions()[0]
