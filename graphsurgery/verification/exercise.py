@@ -30,7 +30,7 @@ from .tolerance import TOLERANCES, Tolerance
 _APART = 2.0
 """A rival has given itself away where it is off by this many tolerances."""
 _LOUDER = 30.0
-_GAINS = (-1.0, _LOUDER, 1 / _LOUDER, -_LOUDER)
+_GAINS = (-1.0, _LOUDER, 1 / _LOUDER, -_LOUDER, 10 * _LOUDER)
 _SIZES = (1.0, -1.0, 1e-2, 20.0, 300.0)
 """What the usual input is multiplied by: 1e-2 has variances of the size of the usual epsilons, 1e-5; 300 has logits of
 which float32 holds no exponential."""
@@ -67,7 +67,10 @@ class Exercise:
         self._tolerance = max((TOLERANCES[dtype], TOLERANCES["float32"]), key=lambda each: each.relative)
         self._sources = sources
         self._hidden: dict[Key, Piece] = {
-            (i, j): piece for i, source in enumerate(sources) for j, piece in enumerate(pieces(source))
+            (i, j): piece
+            for i, source in enumerate(sources)
+            for j, piece in enumerate(pieces(source))
+            if len(sources) > 1 or not piece.remote
         }
 
     @property

@@ -16,6 +16,8 @@ from onnx import helper, numpy_helper
 Values = dict[str, torch.Tensor]
 Attributes = dict[str, Any]
 Operator = Callable[..., Any]
+_FIFTH = torch.tensor(0.2).item()
+"""as attributes hold it, in float32"""
 
 
 class Evaluator:
@@ -69,7 +71,9 @@ def _axes(x: torch.Tensor, axes: Sequence[int] | torch.Tensor | None) -> tuple[i
 
 
 def _reduction(compute: Callable[[torch.Tensor, tuple[int, ...], bool], torch.Tensor]) -> Operator:
-    def operator(x: torch.Tensor, given: torch.Tensor | None = None, axes: Any = None, keepdims: int = 1, **_: Any) -> Any:
+    def operator(
+        x: torch.Tensor, given: torch.Tensor | None = None, axes: Any = None, keepdims: int = 1, **_: Any
+    ) -> Any:
         return compute(x, _axes(x, given if given is not None else axes), bool(keepdims))
 
     return operator
@@ -115,7 +119,9 @@ def _layer_normalization(x: Any, scale: Any, bias: Any = None, axis: int = -1, e
     return y if bias is None else y + bias
 
 
-def _batch_normalization(x: Any, scale: Any, bias: Any, mean: Any, variance: Any, epsilon: float = 1e-5, **_: Any) -> Any:
+def _batch_normalization(
+    x: Any, scale: Any, bias: Any, mean: Any, variance: Any, epsilon: float = 1e-5, **_: Any
+) -> Any:
     shape = [1, -1, *([1] * (x.dim() - 2))]
     y = (x - mean.reshape(shape)) / (variance.reshape(shape) + epsilon).sqrt()
     return y * scale.reshape(shape) + bias.reshape(shape)
@@ -127,13 +133,12 @@ def _reshape(x: Any, shape: Any, allowzero: int = 0) -> Any:
 
 
 def _slice(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
-    chosen = [slice(None)] * x.dim()
-    count = len(starts)
-    for place in range(count):
+    for place in range(len(starts)):
         axis = int(axes[place]) if axes is not None else place
         step = int(steps[place]) if steps is not None else 1
-        chosen[axis] = slice(int(starts[place]), int(ends[place]), step)
-    return x[tuple(chosen)]
+        chosen = range(x.shape[axis])[int(starts[place]) : int(ends[place]) : step]
+        x = x.index_select(axis, torch.tensor(list(chosen), dtype=torch.int64))
+    return x
 
 
 def _pad(x: Any, pads: Any, value: Any = None, axes: Any = None, mode: bytes = b"constant") -> Any:
@@ -159,7 +164,7 @@ def _clip(x: Any, low: Any = None, high: Any = None, **given: Any) -> Any:
     return x if high is None else torch.minimum(x, torch.as_tensor(high, dtype=x.dtype))
 
 
-def _hard_sigmoid(x: Any, alpha: float = 0.2, beta: float = 0.5) -> Any:
+def _hard_sigmoid(x: Any, alpha: float = _FIFTH, beta: float = 0.5) -> Any:
     return (alpha * x + beta).clamp(0, 1)
 
 

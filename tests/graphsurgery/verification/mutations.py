@@ -154,7 +154,10 @@ def _attributes(block: _Block) -> Alterations:
             for value in _other_values(attribute):
                 if value == helper.get_attribute_value(attribute):
                     continue
-                yield f"{what} = {f'{value:.3g}' if isinstance(value, float) else value}", _with_attribute(i, attribute.name, value)
+                yield (
+                    f"{what} = {f'{value:.3g}' if isinstance(value, float) else value}",
+                    _with_attribute(i, attribute.name, value),
+                )
         present = {attribute.name for attribute in node.attribute}
         if node.op_type == "AveragePool" and "count_include_pad" not in present:
             yield f"{block.label(node)}: count_include_pad = 1", _with_attribute(i, "count_include_pad", 1)

@@ -14,6 +14,8 @@ from onnx import numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.patterns.attention import ese
+from graphsurgery.patterns.attention.activations import clip
 from graphsurgery.verification import InsertionReport, Report, verify
 from tests.graphsurgery.verification.test_insertions import detector
 
@@ -147,6 +149,14 @@ def test_nothing_is_made_where_the_usual_inputs_reach_everything() -> None:
 def test_other_element_types(dtype: str) -> None:
     model = gsx.insert(detector(dtype, channels=32), "ese", after="/model.8").proto()
     assert only(verified(model).require()).not_exercised == ()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_template_that_is_wrong_beyond_a_bound_fails(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In half precision an input is passed over where rounding comes between a template and its module: only there."""
+    monkeypatch.setattr(ese, "clip", lambda t, x, low, high: clip(t, x, low + 0.1, high - 0.1))
+    model = gsx.insert(detector(dtype, channels=32), "ese", after="/model.8").proto()
+    assert not verified(model).passed
 
 
 def test_a_gate_that_is_closed() -> None:
