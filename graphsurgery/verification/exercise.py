@@ -20,7 +20,9 @@ import onnx
 from ..errors import CannotRun, NoKernel
 from ..feature_map import Array
 from ..runtime.session import Session, session
+from .affine import misfit
 from .cases import Case
+from .conditioning import UNITS
 from .cutout import constants
 from .pieces import Piece, pieces
 from .random_weights import RandomWeights, Redrawing
@@ -30,7 +32,7 @@ from .tolerance import TOLERANCES, Tolerance
 _APART = 2.0
 """A rival has given itself away where it is off by this many tolerances."""
 _LOUDER = 30.0
-_GAINS = (-1.0, _LOUDER, 1 / _LOUDER, -_LOUDER, 10 * _LOUDER)
+_GAINS = (-1.0, _LOUDER, 1 / _LOUDER, -_LOUDER)
 _SIZES = (1.0, -1.0, 1e-2, 20.0, 300.0)
 """What the usual input is multiplied by: 1e-2 has variances of the size of the usual epsilons, 1e-5; 300 has logits of
 which float32 holds no exponential."""
@@ -61,16 +63,15 @@ class Exercise:
     def __init__(self, block: onnx.ModelProto, redrawing: Redrawing | None, dtype: str) -> None:
         written = redrawing.written() if redrawing is not None else block
         sources = [block] if same_operators(block, written) else [block, written]
+        self.misfit = misfit(block, written, UNITS[dtype])
+        """what shows in the file alone; see affine.py"""
         self._redrawing = redrawing if redrawing is not None and redrawing.possible else None
         stuck = redrawing is not None and redrawing.needed and not redrawing.possible
         self._unaltered = ["what its weights hide, which are not where its template writes them"] if stuck else []
         self._tolerance = max((TOLERANCES[dtype], TOLERANCES["float32"]), key=lambda each: each.relative)
         self._sources = sources
         self._hidden: dict[Key, Piece] = {
-            (i, j): piece
-            for i, source in enumerate(sources)
-            for j, piece in enumerate(pieces(source))
-            if len(sources) > 1 or not piece.remote
+            (i, j): piece for i, source in enumerate(sources) for j, piece in enumerate(pieces(source))
         }
 
     @property

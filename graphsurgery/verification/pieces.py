@@ -37,9 +37,6 @@ class Piece:
     """what the rival has in its place"""
     constants: Sequence[TensorProto]
     """what these compute with on top"""
-    remote: bool = False
-    """Whether hardly anything reaches it, so that it is looked for only where a block is not as its template writes it:
-    the epsilon of a BatchNormalization, which variances of 1 stand beside, and scales that make up for it."""
 
     def rival(self, block: ModelProto) -> ModelProto:
         """The whole block as it would be without the piece; ``block``: with whatever weights."""
@@ -60,8 +57,7 @@ def pieces(block: ModelProto) -> Iterator[Piece]:
         rivals += _overflowing(node, block.graph.node)
         rivals += _normalised(constants, node, block.graph.node)
         for what, others in rivals:
-            remote = node.op_type == "BatchNormalization"
-            yield Piece(f"{node.op_type}: {what}", node.output[0], others, constants.added(others), remote)
+            yield Piece(f"{node.op_type}: {what}", node.output[0], others, constants.added(others))
 
 
 Rivals = Iterator[tuple[str, Sequence[NodeProto]]]
@@ -273,5 +269,5 @@ _RIVALS: dict[str, Callable[[Constants, NodeProto], Rivals]] = {
     "HardSwish": _hard_swish,
     **dict.fromkeys(("Max", "Min"), _largest),
     "Where": _where,
-    **dict.fromkeys((*_NORMALISING, "BatchNormalization"), _normalisation),
+    **dict.fromkeys(_NORMALISING, _normalisation),
 }

@@ -77,7 +77,7 @@ class Redrawing:
 
     @property
     def layers(self) -> list[str]:
-        """What the keys of each layer begin with; the variances of a layer are one of their own."""
+        """What the keys of each layer begin with."""
         return list(dict.fromkeys(layer_of(key) for key in self._own if key != GATE_KEY))
 
     def written(self) -> onnx.ModelProto:
@@ -85,10 +85,9 @@ class Redrawing:
         return as_model(self._lowered(self._own), self._cutout)
 
     def draw(self, gains: Mapping[str, float] | None = None) -> RandomWeights:
-        """Weights of which those of some layers are multiplied by a number, or variances by its square."""
-        gains = gains or {}
+        """Weights of which those of some layers are multiplied by a number; a variance stays as it is."""
         weights = {
-            key: values * np.float32(gains.get(layer_of(key), 1.0) ** (2 if key.endswith(_VARIANCE) else 1))
+            key: values * np.float32((gains or {}).get(layer_of(key), 1.0)) if not key.endswith(_VARIANCE) else values
             for key, values in self._weights(_SEEDS[0]).items()
         }
         subgraph = self._lowered(weights)
@@ -147,8 +146,8 @@ class Redrawing:
 
 
 def layer_of(key: str) -> str:
-    """The layer of a parameter: the key without its last word, but for variances."""
-    return key if key.endswith(_VARIANCE) else key.rpartition(".")[0] or key
+    """The layer of a parameter: the key without its last word."""
+    return key.rpartition(".")[0] or key
 
 
 def _layer(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
