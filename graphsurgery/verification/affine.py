@@ -51,5 +51,6 @@ def _affine(block: onnx.ModelProto) -> Iterator[tuple[str, int, Array, Array]]:
                 onnx.numpy_helper.to_array(held[name]).astype(np.float64) for name in node.input[1:5]
             )
             epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-            factor = scale / np.sqrt(variance + epsilon)
+            with np.errstate(all="ignore"):  # a negative variance is a misfit, too
+                factor = scale / np.sqrt(variance + epsilon)
             yield node.name or node.op_type, held[node.input[1]].data_type, factor, bias - mean * factor

@@ -20,6 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 _STEEPER = 1.05
 """A slope that is off by this much shows in any input that reaches it."""
 _LARGER = 1.5
+_OTHER = 1.1
+"""An epsilon that is off by this much is another one."""
 _EPSILON = 1e-2
 """Constants up to this that are added before a division or a root are there for what is almost zero."""
 _DIVIDING = ("Sqrt", "Div", "Reciprocal", "Pow")
@@ -250,7 +252,7 @@ def _where(constants: Constants, node: NodeProto) -> Rivals:
 
 def _normalisation(constants: Constants, node: NodeProto) -> Rivals:
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-    yield "variances as small as its epsilon", [_with_epsilon(node, 2 * epsilon)]
+    yield "variances as small as its epsilon", [_with_epsilon(node, _OTHER * epsilon)]
 
 
 _NORMALISING = ("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization")

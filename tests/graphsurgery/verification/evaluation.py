@@ -32,7 +32,7 @@ class Evaluator:
     def run(self, array: Any, weights: Mapping[str, Any] | None = None) -> Any:
         """[N, C, H, W] -> what the block gives. ``weights``: in place of initializers of these names."""
         values = dict(self._constants)
-        values |= {name: torch.as_tensor(value).to(self._dtype) for name, value in (weights or {}).items()}
+        values |= {name: torch.tensor(value).to(self._dtype) for name, value in (weights or {}).items()}
         values[self.input] = torch.as_tensor(array).to(self._dtype)
         with torch.inference_mode():
             for node, operator, attributes in self._steps:
