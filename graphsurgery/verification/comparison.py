@@ -186,6 +186,7 @@ def _compared(
         rows=tuple(way.summary() for way in ways if way.found or way.row.reason),
         inputs=(*inputs, *names),
         not_exercised=variants.exercise.hidden,
+        failure=variants.exercise.misfit,
     )
 
 

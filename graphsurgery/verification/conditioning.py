@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ _APPROXIMATED = {"sigmoid": 1.7e-7, "tanh": 3.3e-7}
 1.5e-5, onnxruntime 1.31 on x86-64: its Sigmoid and Tanh are rational approximations (MLAS, logistic.cpp and tanh.cpp)
 that are 0 from -18 on and off by 1.4e-7 where they are nearly 0. Erf and Exp are within a unit, as the rounding is."""
 _DRAWS = 2
+_UNSTEADY = 1e-3
+"""Where rounding alone moves a result by this much of it, another input tells more."""
 _FLOOR = 1e-3
 """share of the largest value below which one does not count as a size to be relative to"""
 
@@ -74,12 +77,23 @@ class Conditioning:
         found += self._unit * float(np.abs(expected).max(initial=0.0))  # the result is rounded, too
         return self._factor * found if np.isfinite(found) else 0.0
 
-    def steady(self, x: Array, expected: Array) -> bool:
-        """Whether rounding moves the result for the input ``x`` by less than the tolerance permits."""
+    def permitted(self, x: Array, expected: Array) -> Array | None:
+        """The largest error of each element that a comparison permits for the input ``x``, all that is on top included.
+
+        None where rounding moves the result so far that it decides what comes out. Not for half precision.
+        """
         if not np.isfinite(expected).all():
-            return False
-        limit = TOLERANCES[self._dtype].allowed(expected) / self._factor
-        return all(bool((np.abs(moved - expected) <= limit).all()) for moved in self._results(x))
+            return None
+        tolerance = TOLERANCES[self._dtype]
+        if self._dtype == "float32" and x.shape == expected.shape:
+            moved = _RELATIVE_FACTOR * self._moved(x, expected)
+            slack = self.slack(x, expected)
+            if not max(moved, slack / max(float(np.abs(expected).max()), _FLOOR)) <= _UNSTEADY:
+                return None
+            return replace(tolerance, slack=slack, rounding=moved).allowed(expected, x)
+        limit = tolerance.allowed(expected)
+        steady = all(bool((self._factor * np.abs(moved - expected) <= limit).all()) for moved in self._results(x))
+        return limit if steady else None
 
     def relative(self, x: Array, expected: Array) -> float:
         """How far rounding alone can move the result in half precision, relative to the larger of |x| and |y|.

@@ -20,7 +20,9 @@ import onnx
 from ..errors import CannotRun, NoKernel
 from ..feature_map import Array
 from ..runtime.session import Session, session
+from .affine import misfit
 from .cases import Case
+from .conditioning import UNITS
 from .cutout import constants
 from .pieces import Piece, pieces
 from .random_weights import RandomWeights, Redrawing
@@ -61,6 +63,8 @@ class Exercise:
     def __init__(self, block: onnx.ModelProto, redrawing: Redrawing | None, dtype: str) -> None:
         written = redrawing.written() if redrawing is not None else block
         sources = [block] if same_operators(block, written) else [block, written]
+        self.misfit = misfit(block, written, UNITS[dtype])
+        """what shows in the file alone; see affine.py"""
         self._redrawing = redrawing if redrawing is not None and redrawing.possible else None
         stuck = redrawing is not None and redrawing.needed and not redrawing.possible
         self._unaltered = ["what its weights hide, which are not where its template writes them"] if stuck else []
@@ -81,11 +85,11 @@ class Exercise:
         sources = self._sources if weights is None else (weights.cutout.model, weights.written)[: len(self._sources)]
         return Watch(sources, self._hidden, self._tolerance)
 
-    def reach(self, usual: Array, steady: Callable[[Reaching], bool]) -> Iterator[Reaching]:
+    def reach(self, usual: Array, permitted: Callable[[Reaching], Array | None]) -> Iterator[Reaching]:
         """Inputs and weights for what is still hidden.
 
-        ``usual``: an input of order one. ``steady``: whether rounding errors stay small there, so that a block that is
-        right is sure to agree.
+        ``usual``: an input of order one. ``permitted``: the largest error of each element there that a block is
+        allowed, or None where rounding decides what comes out.
         """
         for weights, how in islice(_weights(self._redrawing), _MOST):
             watch = self.watch(weights)
@@ -94,8 +98,12 @@ class Exercise:
                 if not self._hidden:
                     return
                 array = (usual * size).astype(usual.dtype)
+                apart = watch.seen(array)
                 found = Reaching(Case(f"the usual input times {size:g}{how}", array), weights, written)
-                if (seen := watch.seen(array)) and steady(found):
+                if not apart or (limit := permitted(found)) is None:
+                    continue
+                seen = [key for key, distance in apart.items() if not (distance <= _APART * limit).all()]
+                if seen:
                     watch.settle(seen)
                     yield found
 
@@ -117,17 +125,20 @@ class Watch:
         for key in seen:
             del self._hidden[key]
 
-    def seen(self, array: Array) -> list[Key]:
-        """The hidden pieces whose rivals give another output than the block, if it can be run at all."""
+    def seen(self, array: Array) -> dict[Key, Array]:
+        """The hidden pieces whose rivals give another output than the block, and how far it is off in each element.
+
+        Nothing where the block cannot be run at all.
+        """
         outputs: dict[int, Array] = {}
-        found = []
+        found = {}
         for key in self._hidden:
             source, _ = key
             try:
                 if source not in outputs:
                     outputs[source] = self._output(source, array)
-                if self._apart(outputs[source], self._output(key, array)):
-                    found.append(key)
+                if (apart := self._apart(outputs[source], self._output(key, array))) is not None:
+                    found[key] = apart
             except (NoKernel, CannotRun):
                 continue
         return found
@@ -140,12 +151,17 @@ class Watch:
             self._sessions[key] = session(in_float32(model).SerializeToString(), "cpu", optimise=False, threads=1)
         return self._sessions[key].run({self._input: array.astype(np.float32)})[0]
 
-    def _apart(self, block: Array, rival: Array) -> bool:
+    def _apart(self, block: Array, rival: Array) -> Array | None:
+        """How far each element is off; None where none is off by more than the tolerance."""
         if block.shape != rival.shape:
-            return True
+            return np.full(block.shape, np.inf)
+        same = np.isnan(block) & np.isnan(rival) | (block == rival)
+        if same.all():
+            return None
         with np.errstate(all="ignore"):
-            near = np.abs(rival.astype(np.float64) - block) <= _APART * self._tolerance.allowed(block)
-        return not (near | (np.isnan(block) & np.isnan(rival)) | (block == rival)).all()
+            distance = np.where(same, 0.0, np.abs(rival - block))
+            near = distance <= _APART * self._tolerance.allowed(block)
+        return None if near.all() else distance
 
 
 def _weights(redrawing: Redrawing | None) -> Iterator[tuple[RandomWeights | None, str]]:

@@ -19,6 +19,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 _STEEPER = 1.05
 """A slope that is off by this much shows in any input that reaches it."""
+_LARGER = 1.5
+_OTHER = 1.1
+"""An epsilon that is off by this much is another one."""
 _EPSILON = 1e-2
 """Constants up to this that are added before a division or a root are there for what is almost zero."""
 _DIVIDING = ("Sqrt", "Div", "Reciprocal", "Pow")
@@ -54,6 +57,7 @@ def pieces(block: ModelProto) -> Iterator[Piece]:
     for node in block.graph.node:
         rivals = [*_RIVALS.get(node.op_type, _none)(constants, node), *_small(constants, node, block.graph.node)]
         rivals += _overflowing(node, block.graph.node)
+        rivals += _normalised(constants, node, block.graph.node)
         for what, others in rivals:
             yield Piece(f"{node.op_type}: {what}", node.output[0], others, constants.added(others))
 
@@ -122,6 +126,21 @@ def _overflowing(node: NodeProto, nodes: Iterable[NodeProto]) -> Rivals:
         smallest = _with_inputs(node, {})
         smallest.op_type = "ReduceMin"
         yield "values too far apart for an exponential", [smallest]
+
+
+def _normalised(constants: Constants, node: NodeProto, nodes: Iterable[NodeProto]) -> Rivals:
+    """A quotient whose size a normalisation takes out again: of two values it leaves little more than a sign."""
+    if node.op_type != "Div":
+        return
+    behind = set(node.output)
+    for each in nodes:
+        if not behind.isdisjoint(each.input):
+            if each.op_type in _NORMALISING:
+                larger = _step(node, "Div", *node.input, to="quotient")
+                factor = constants.scalar(_LARGER, node)
+                yield "the size of its result", [larger, _step(node, "Mul", larger.output[0], factor)]
+                return
+            behind |= set(each.output)
 
 
 def _with_inputs(node: NodeProto, renamed: Mapping[str, str]) -> NodeProto:
@@ -233,9 +252,10 @@ def _where(constants: Constants, node: NodeProto) -> Rivals:
 
 def _normalisation(constants: Constants, node: NodeProto) -> Rivals:
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-    yield "variances as small as its epsilon", [_with_epsilon(node, 2 * epsilon)]
+    yield "variances as small as its epsilon", [_with_epsilon(node, _OTHER * epsilon)]
 
 
+_NORMALISING = ("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization")
 _RIVALS: dict[str, Callable[[Constants, NodeProto], Rivals]] = {
     "Relu": _relu,
     "LeakyRelu": _leaky,
@@ -251,7 +271,5 @@ _RIVALS: dict[str, Callable[[Constants, NodeProto], Rivals]] = {
     "HardSwish": _hard_swish,
     **dict.fromkeys(("Max", "Min"), _largest),
     "Where": _where,
-    **dict.fromkeys(
-        ("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"), _normalisation
-    ),
+    **dict.fromkeys(_NORMALISING, _normalisation),
 }

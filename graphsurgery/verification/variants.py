@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 
 from ..errors import CannotRun, NoKernel
 from ..feature_map import Array, numpy_dtype
@@ -21,9 +22,9 @@ from .cutout import Cutout, with_constants
 from .exercise import Exercise, Reaching
 from .metrics import compare
 from .random_weights import Redrawing
-from .rounding import rounded_after_every_node
+from .rounding import in_float32, rounded_after_every_node
 from .runners import Runner, compare_outputs, merged, runners
-from .tolerance import ROUNDED, TOLERANCES, comparison_dtype
+from .tolerance import ROUNDED, TOLERANCES, Tolerance, comparison_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -48,12 +49,19 @@ class Variant:
         expected = self.expected(case.array)
         if self.weights_drawn and not np.isfinite(expected).all():
             return expected  # the module is not made for such weights: it takes their logarithm, say
-        compare_outputs(self.runners, case, expected, self.dtype, self.conditioning)
+        self.compare_with(expected, case)
         return expected
+
+    def compare_with(self, expected: Array, case: Case) -> None:
+        """The same where it is known what the PyTorch module computes."""
+        compare_outputs(self.runners, case, expected, self.dtype, self.conditioning)
 
     def expected(self, array: Array) -> Array:
         """What the PyTorch module computes: [N, C, H, W] of any element type -> float64."""
-        return _computed(self.module, array)
+        import torch
+
+        with torch.inference_mode():
+            return np.asarray(self.module(torch.from_numpy(array.astype(np.float64))).numpy())
 
 
 class Variants:
@@ -97,15 +105,20 @@ class Variants:
 
         The ways to run the block, with all that they gave, and the names of the inputs.
         """
+        trials = _Trials(self._at)
         ways: list[Runner] = []
         names = []
-        for found in self.exercise.reach(usual, self._steady):
-            cutout = self._open if found.weights is None else found.weights.cutout
-            variant = self._variant(cutout, self._weights_of(found), reaching=True)
-            variant.compare(found.case)
-            ways += variant.runners
+        for found in self.exercise.reach(usual, trials.permitted):
+            trials.compare(found)
             names.append(found.case.name)
+        for variant in trials.compared:
+            ways += variant.runners
         return merged(ways), names
+
+    def _at(self, found: Reaching) -> Variant:
+        if found.weights is None:
+            return self._variant(self._open, self._weights, reaching=True)
+        return self._variant(found.weights.cutout, found.weights.weights, reaching=True)
 
     def _variant(self, cutout: Cutout, weights: Mapping[str, Array], **altered: Any) -> Variant:
         """``altered``: ``gate_opened``, ``weights_drawn`` or ``reaching`` of the rows."""
@@ -115,30 +128,47 @@ class Variants:
             runner.row = replace(runner.row, **altered)
         return Variant(module, Conditioning(module, self._dtype), found, self._dtype, "weights_drawn" in altered)
 
-    def _weights_of(self, found: Reaching) -> Mapping[str, Array]:
-        return self._weights if found.weights is None else found.weights.weights
 
-    def _steady(self, found: Reaching) -> bool:
-        """Whether rounding moves what the module computes by less than the tolerance.
+class _Trials:
+    """Inputs and weights one after the other: may a block be judged there, and does it agree?"""
 
-        In half precision, where a sum can overflow, whether what the template writes agrees with its module there.
+    def __init__(self, variant_at: Callable[[Reaching], Variant]) -> None:
+        self._variant_at = variant_at
+        self._weights: object = self
+        self._expected = np.empty(0)
+        self.compared: list[Variant] = []
+
+    def permitted(self, found: Reaching) -> Array | None:
+        """The largest error of each element that is allowed there; None where rounding decides what comes out.
+
+        In half precision, where a sum can overflow, that is where what the template writes agrees with its module but
+        for rounding.
         """
-        x, module = found.case.array, module_with(self._insertion, self._weights_of(found), self._trust)
-        expected = _computed(module, x)
-        if self._dtype not in HALVES:
-            return Conditioning(module, self._dtype).steady(x, expected)
-        rounded, limits = rounded_after_every_node(found.written), TOLERANCES[self._dtype].weighing_input(ROUNDED)
-        try:
-            ready = session(rounded.SerializeToString(), "cpu", optimise=False, threads=1)
-            actual = ready.run({rounded.graph.input[0].name: x.astype(np.float32)})[0]
-        except (NoKernel, CannotRun):
-            return False
-        half = actual.astype(numpy_dtype(self._dtype))
-        return compare(half, expected, self._dtype, signal=x, tolerance=limits).passed
+        if found.weights is not self._weights:
+            self._weights, self._variant = found.weights, self._variant_at(found)
+        variant, x = self._variant, found.case.array
+        self._expected = expected = variant.expected(x)
+        if variant.dtype not in HALVES:
+            return variant.conditioning.permitted(x, expected)
+        limits = TOLERANCES[variant.dtype].weighing_input(ROUNDED)
+        exact, rounded = (
+            _agrees(form(found.written), x, expected, variant.dtype, limits)
+            for form in (in_float32, rounded_after_every_node)
+        )
+        return limits.allowed(expected, x) if np.isfinite(expected).all() and (rounded or not exact) else None
+
+    def compare(self, found: Reaching) -> None:
+        """Compare where it was asked last whether that may be done."""
+        if not self.compared or self.compared[-1] is not self._variant:
+            self.compared.append(self._variant)
+        self._variant.compare_with(self._expected, found.case)
 
 
-def _computed(module: torch.nn.Module, array: Array) -> Array:
-    import torch
-
-    with torch.inference_mode():
-        return np.asarray(module(torch.from_numpy(array.astype(np.float64))).numpy())
+def _agrees(block: onnx.ModelProto, x: Array, expected: Array, dtype: str, limits: Tolerance) -> bool:
+    """Whether a block in float32 gives what is expected, in half precision."""
+    try:
+        ready = session(block.SerializeToString(), "cpu", optimise=False, threads=1)
+        actual = ready.run({block.graph.input[0].name: x.astype(np.float32)})[0]
+    except (NoKernel, CannotRun):
+        return False
+    return compare(actual.astype(numpy_dtype(dtype)), expected, dtype, signal=x, tolerance=limits).passed

@@ -20,6 +20,7 @@ from graphsurgery.modelfile.record import Insertion
 _ONE_INPUT = ("Identity", "Relu", "Sigmoid", "HardSigmoid", "Abs", "Tanh", "Softplus", "Neg")
 _TWO_INPUTS = ("Add", "Sub", "Mul", "Div", "Max", "Min")
 _REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2")
+_NOTHING = "a constant"
 _SWAPPED: dict[str, Sequence[str]] = {
     **dict.fromkeys(("Relu", "Sigmoid", "HardSigmoid", "Erf", "Exp", "Sqrt", "Abs"), _ONE_INPUT),
     **dict.fromkeys(_TWO_INPUTS, _TWO_INPUTS),
@@ -44,13 +45,17 @@ class Mutant:
 Alter = Callable[[onnx.GraphProto], None]
 
 
-def mutants(model: onnx.ModelProto, record: Insertion, limit: int | None = None) -> Iterator[Mutant]:
+INSIDE = ("operator", "attribute", "constant", "edge")
+
+
+def mutants(
+    model: onnx.ModelProto, record: Insertion, limit: int | None = None, kinds: Sequence[str] = INSIDE
+) -> Iterator[Mutant]:
     """Valid wrong versions, the kinds in turn, ``limit`` of them at most; always the same ones."""
     found = 0
     seen = {model.graph.SerializeToString(deterministic=True)}
-    kinds = {"operator": _operators, "attribute": _attributes, "constant": _constants, "edge": _edges, "end": _ends}
     block = _Block(model, record)
-    rows = [[(kind, *each) for each in _spread(list(find(block)))] for kind, find in kinds.items()]
+    rows = [[(kind, *each) for each in _spread(list(_FIND[kind](block)))] for kind in kinds]
     for kind, what, alter in (each for row in zip_longest(*rows) for each in row if each):
         if found == limit:
             return
@@ -73,11 +78,40 @@ class _Block:
         self.types = {value.name: _type(value) for value in values}
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.types |= {tensor.name: (tensor.data_type, *tensor.dims) for tensor in model.graph.initializer}
+        self.id = record.id
         self.names = set(record.nodes)
         self.graph = model.graph
         self.nodes = [(i, node) for i, node in enumerate(model.graph.node) if node.name in self.names]
         self.site, self.output = record.site.tensor, record.block_output
         self.weights = _weights(record)
+
+        made = [name for node in model.graph.node[: self.nodes[0][0]] for name in node.output]
+        self.before = [name for name in made if name != self.site]
+        """tensors of the model that are there before the block"""
+
+    def label(self, node: onnx.NodeProto) -> str:
+        return self.short(node.name)
+
+    def short(self, name: str) -> str:
+        """The last part of a name in the block."""
+        return name.rpartition("/")[2].removeprefix(f"{self.id}.")
+
+    def edges(self, tensor: str, *, inside: bool) -> list[tuple[int, int]]:
+        """(node, place) of the block or of the rest that read a tensor."""
+        return [
+            (i, place)
+            for i, node in enumerate(self.graph.node)
+            if (node.name in self.names) is inside
+            for place, name in enumerate(node.input)
+            if name == tensor
+        ]
+
+    def nothing(self) -> onnx.TensorProto:
+        """A constant in the shape of the site."""
+        kind, *shape = self.types[self.site]
+        assert kind == onnx.TensorProto.FLOAT
+        values = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
+        return numpy_helper.from_array(values, _NOTHING)
 
     def alike(self, one: str, other: str) -> bool:
         return one != other and one in self.types and self.types[one] == self.types.get(other)
@@ -101,31 +135,34 @@ def _operators(block: _Block) -> Alterations:
     for i, node in block.nodes:
         for other in _SWAPPED.get(node.op_type, ()):
             if other != node.op_type:
-                yield f"{node.op_type} -> {other}", _as(i, other)
+                yield f"{block.label(node)} -> {other}", _as(i, other)
         for place, name in enumerate(node.input):
             if node.op_type != "Identity" and name not in block.constants and block.alike(name, node.output[0]):
-                yield f"{node.op_type} left out, its input {place} passed on", _passing(i, place)
+                yield f"{block.label(node)} left out, its input {place} passed on", _passing(i, place)
         if node.op_type == "Clip":
             for place, bound in ((1, "lower"), (2, "upper")):
                 if len(node.input) > place:
-                    yield f"Clip without its {bound} bound", _without_input(i, place)
+                    yield f"{block.label(node)} without its {bound} bound", _without_input(i, place)
 
 
 def _attributes(block: _Block) -> Alterations:
     for i, node in block.nodes:
         for place, attribute in enumerate(node.attribute):
-            what = f"{node.op_type}: {attribute.name}"
+            what = f"{block.label(node)}: {attribute.name}"
             if attribute.name != "value":
                 yield f"{what} left to its default", _without_attribute(i, place)
             for value in _other_values(attribute):
                 if value == helper.get_attribute_value(attribute):
                     continue
-                yield f"{what} = {value}", _with_attribute(i, attribute.name, value)
+                yield (
+                    f"{what} = {f'{value:.3g}' if isinstance(value, float) else value}",
+                    _with_attribute(i, attribute.name, value),
+                )
         present = {attribute.name for attribute in node.attribute}
         if node.op_type == "AveragePool" and "count_include_pad" not in present:
-            yield "AveragePool: count_include_pad = 1", _with_attribute(i, "count_include_pad", 1)
+            yield f"{block.label(node)}: count_include_pad = 1", _with_attribute(i, "count_include_pad", 1)
         if node.op_type == "Softmax" and "axis" not in present:
-            yield "Softmax: axis = 1", _with_attribute(i, "axis", 1)
+            yield f"{block.label(node)}: axis = 1", _with_attribute(i, "axis", 1)
 
 
 def _other_values(attribute: onnx.AttributeProto) -> Iterator[Any]:
@@ -150,7 +187,7 @@ def _constants(block: _Block) -> Alterations:
         if tensor is None or name in block.weights:
             continue
         values = numpy_helper.to_array(tensor)
-        role = f"constant {name.rpartition('.')[2]}"
+        role = f"constant {block.short(name)}"
         altered = _other_floats(values) if values.dtype.kind == "f" else _other_integers(values)
         for what, other in altered:
             yield f"{role} {what}", _with_constant(name, other.astype(values.dtype))
@@ -201,10 +238,10 @@ def _edges(block: _Block) -> Alterations:
             else:
                 others = [other for other in before if block.alike(name, other)]
             for other in others:
-                yield f"{node.op_type}: input {place} is another tensor of that shape", _reading(i, place, other)
+                yield f"{block.label(node)}: input {place} is {block.short(other)}", _reading(i, place, other)
         for place in range(len(node.input) - 1):
             if block.alike(node.input[place], node.input[place + 1]) or node.op_type in ("Sub", "Div", "MatMul"):
-                yield f"{node.op_type}: inputs {place} and {place + 1} exchanged", _exchanged(i, place)
+                yield f"{block.label(node)}: inputs {place} and {place + 1} exchanged", _exchanged(i, place)
         before += [name for name in node.output if name]
 
 
@@ -213,24 +250,31 @@ def _within(block: _Block, name: str) -> bool:
 
 
 def _ends(block: _Block) -> Alterations:
-    """The block gives another tensor of its own; or reads, in one node or all, what comes before its site."""
-    for _, node in block.nodes:
-        if block.output not in node.output and block.alike(node.output[0], block.output):
-            yield f"the output is that of an inner {node.op_type}", _giving(block, node.output[0])
-    yield "the output is the site", _giving(block, block.site)
-    upstream = [
-        node.output[0]
-        for node in block.graph.node
-        if node.name not in block.names and block.alike(node.output[0], block.site)
-    ]
-    first = min(i for i, _ in block.nodes)
-    made = {name for node in block.graph.node[:first] for name in node.output}
-    readers = [(i, place) for i, node in block.nodes for place, name in enumerate(node.input) if name == block.site]
-    for other in (name for name in upstream if name in made):
-        yield "every reader of the site reads another tensor", _all_reading(readers, other)
-        if len(readers) > 1:
-            for i, place in readers:
-                yield f"one reader of the site, {block.graph.node[i].op_type}, reads another", _reading(i, place, other)
+    """What gives the output of the block, what its consumers read, and what it reads itself, is another tensor."""
+    inner = [node.output[0] for _, node in block.nodes if block.output not in node.output]
+    upstream = [name for name in block.before if block.alike(name, block.site)]
+    inner = [name for name in inner if block.alike(name, block.output)]
+    for name in (*inner, block.site, *upstream, _NOTHING):
+        yield f"the output is {block.short(name)}", _giving(block, name)
+    consumers, readers = block.edges(block.output, inside=False), block.edges(block.site, inside=True)
+    for edges, end, others in (
+        (consumers, "consumer", (*inner, block.site, *upstream, _NOTHING)),
+        (readers, "reader of the site", (*upstream, _NOTHING)),
+    ):
+        for other in others:
+            yield f"every {end} reads {block.short(other)}", _all_reading(block, edges, other)
+            for i, place in edges if len(edges) > 1 else ():
+                what = f"{block.label(block.graph.node[i])}, a {end}, reads {block.short(other)}"
+                yield what, _all_reading(block, [(i, place)], other)
+
+
+_FIND: dict[str, Callable[[_Block], Alterations]] = {
+    "operator": _operators,
+    "attribute": _attributes,
+    "constant": _constants,
+    "edge": _edges,
+    "end": _ends,
+}
 
 
 # ------------------------------------------------------------------ alterations
@@ -295,10 +339,12 @@ def _reading(i: int, place: int, other: str) -> Alter:
     return alter
 
 
-def _all_reading(readers: Sequence[tuple[int, int]], other: str) -> Alter:
+def _all_reading(block: _Block, edges: Sequence[tuple[int, int]], other: str) -> Alter:
     def alter(graph: onnx.GraphProto) -> None:
-        for i, place in readers:
+        for i, place in edges:
             graph.node[i].input[place] = other
+        if other == _NOTHING:
+            graph.initializer.append(block.nothing())
 
     return alter
 
@@ -318,6 +364,8 @@ def _giving(block: _Block, other: str) -> Alter:
     def alter(graph: onnx.GraphProto) -> None:
         name = graph.node[last].name
         graph.node[last].CopyFrom(helper.make_node("Identity", [other], [block.output], name=name))
+        if other == _NOTHING:
+            graph.initializer.append(block.nothing())
 
     return alter
 

@@ -9,6 +9,7 @@ import torch
 from graphsurgery.patterns.modules.mhsa import YoloMHSA
 from graphsurgery.patterns.modules.se import SqueezeExcite
 from graphsurgery.verification.conditioning import UNITS, Conditioning
+from graphsurgery.verification.tolerance import TOLERANCES
 
 
 def slack(module: torch.nn.Module, dtype: str, magnitude: float) -> tuple[float, float]:
@@ -109,3 +110,31 @@ def test_rounding_is_relative_to_the_input_where_that_is_larger() -> None:
 
 def test_no_rounding_is_measured_for_an_output_of_another_shape() -> None:
     assert Conditioning(Pooled(), "float16").relative(FIVES, FIVES[:, :, :1, :1]) == 0.0
+
+
+class Cancelling(torch.nn.Module):
+    """x, and what is left of a sum of terms a million times as large."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = 1e6 * (1.0 + x)
+        return large * 1.001 - large * 1.001 + x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_a_comparison_permits_is_the_tolerance_and_little_on_top(dtype: str) -> None:
+    module = SqueezeExcite(16, 4).double().eval()
+    x = np.random.default_rng(0).standard_normal((1, 16, 6, 5))
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    stated = TOLERANCES[dtype].allowed(expected)
+    found = Conditioning(module, dtype).permitted(x, expected)
+    assert found is not None
+    assert (found >= stated).all()
+    assert (found <= 1.5 * stated).all()
+
+
+def test_nothing_is_permitted_where_rounding_decides() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 16, 6, 5))
+    assert Conditioning(Cancelling(), "float32").permitted(x, x) is None
+    assert Conditioning(torch.nn.Identity(), "float32").permitted(x, x) is not None
+    assert Conditioning(torch.nn.Identity(), "float32").permitted(x, np.full_like(x, np.inf)) is None

@@ -14,6 +14,8 @@ from onnx import numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.patterns.attention import ese
+from graphsurgery.patterns.attention.activations import clip
 from graphsurgery.verification import InsertionReport, Report, verify
 from tests.graphsurgery.verification.test_insertions import detector
 
@@ -84,17 +86,17 @@ def doubled_epsilon(op_type: str) -> Callable[[onnx.ModelProto], None]:
 @pytest.mark.parametrize(
     ("module", "channels", "alter"),
     [
-        ("ese", 32, without_clip),
-        ("ese", 32, other_bounds),
-        ("coordatt", 32, identity("HardSigmoid")),
-        ("gc", 32, identity("Sub")),  # the largest logit is not taken off: the exponential overflows
-        ("gc", 32, doubled_epsilon("LayerNormalization")),
-        ("se", 16, identity("Relu")),  # one hidden channel
-        ("gc", 16, identity("Relu")),
-        ("bam[cv-attention]", 16, identity("Relu")),
-        ("scsa", 32, doubled_epsilon("InstanceNormalization")),
+        pytest.param("ese", 32, without_clip, id="clip"),
+        pytest.param("ese", 32, other_bounds, id="bounds"),
+        pytest.param("coordatt", 32, identity("HardSigmoid"), id="hard-sigmoid"),
+        pytest.param("gc", 32, identity("Sub"), id="overflow"),  # the largest logit is not taken off
+        pytest.param("gc", 32, doubled_epsilon("LayerNormalization"), id="epsilon", marks=pytest.mark.long),
+        pytest.param("gc[official-mul]", 32, identity("Div"), id="quotient"),
+        pytest.param("se", 16, identity("Relu"), id="one-channel"),  # a hidden one
+        pytest.param("gc", 16, identity("Relu"), id="layer-norm", marks=pytest.mark.long),
+        pytest.param("bam[cv-attention]", 16, identity("Relu"), id="turned", marks=pytest.mark.long),
+        pytest.param("scsa", 32, doubled_epsilon("InstanceNormalization"), id="scsa", marks=pytest.mark.long),
     ],
-    ids=["clip", "bounds", "hard-sigmoid", "overflow", "epsilon", "one-channel", "layer-norm", "turned", "scsa"],
 )
 def test_a_block_that_is_wrong_beyond_a_bound_fails(
     module: str, channels: int, alter: Callable[[onnx.ModelProto], None]
@@ -147,6 +149,14 @@ def test_nothing_is_made_where_the_usual_inputs_reach_everything() -> None:
 def test_other_element_types(dtype: str) -> None:
     model = gsx.insert(detector(dtype, channels=32), "ese", after="/model.8").proto()
     assert only(verified(model).require()).not_exercised == ()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_template_that_is_wrong_beyond_a_bound_fails(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In half precision an input is passed over where rounding comes between a template and its module: only there."""
+    monkeypatch.setattr(ese, "clip", lambda t, x, low, high: clip(t, x, low + 0.1, high - 0.1))
+    model = gsx.insert(detector(dtype, channels=32), "ese", after="/model.8").proto()
+    assert not verified(model).passed
 
 
 def test_a_gate_that_is_closed() -> None:

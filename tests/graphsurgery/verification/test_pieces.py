@@ -14,6 +14,7 @@ from graphsurgery.verification.pieces import Piece, pieces
 BELOW, BETWEEN, ABOVE = "values below its lower bound", "values between its bounds", "values above its upper bound"
 POSITIVE, NEGATIVE = "positive values", "negative values"
 SMALL = "values as small as its epsilon"
+SIZE, VARIANCES = "the size of its result", "variances as small as its epsilon"
 INPUT_0, INPUT_1 = (f"values for which input {place} decides" for place in (0, 1))
 
 
@@ -72,9 +73,11 @@ def reached(model: onnx.ModelProto, values: list[float]) -> set[str]:
         ("z = Add (x, eps) y = Sqrt (z)", [1e6, 1e6, 1e6, 1e6], set()),
         ("z = Add (x, eps) y = Div (x, z)", [1e-3, 1, 2, 3], {SMALL}),
         ("z = Add (x, eps) y = Neg (z)", [1e-3, 1, 2, 3], set()),
-        ("y = LayerNormalization (x, x)", [0, 1e-3, 2e-3, 3e-3], {"variances as small as its epsilon"}),
+        ("y = LayerNormalization (x, x)", [0, 1e-3, 2e-3, 3e-3], {VARIANCES}),
         ("y = LayerNormalization (x, x)", [0, 1e3, 2e3, 3e3], set()),
         ("m = ReduceMax (x) d = Sub (x, m) y = Exp (d)", [1, 1, 1, 1], {"values too large for an exponential"}),
+        ("z = Div (x, half) y = LayerNormalization <epsilon = 0.1> (z, x)", [1, 2, 3, 4], {SIZE, VARIANCES}),
+        ("z = Div (x, half) y = Neg (z)", [1, 2, 3, 4], set()),
         ("y = Sigmoid (x)", [1, 2, 3, 4], set()),
     ],
 )
