@@ -86,11 +86,11 @@ class Conditioning:
             return None
         tolerance = TOLERANCES[self._dtype]
         if self._dtype == "float32" and x.shape == expected.shape:
-            moved = _RELATIVE_FACTOR * self._moved(x, expected)
+            moved, smallest = _RELATIVE_FACTOR * self._moved(x, expected), _smallest(x, expected)
             slack = self.slack(x, expected)
             if not max(moved, slack / max(float(np.abs(expected).max()), _FLOOR)) <= _UNSTEADY:
                 return None
-            return replace(tolerance, slack=slack, rounding=moved).allowed(expected, x)
+            return replace(tolerance, slack=slack, rounding=moved, smallest=smallest).allowed(expected, x)
         limit = tolerance.allowed(expected)
         steady = all(bool((self._factor * np.abs(moved - expected) <= limit).all()) for moved in self._results(x))
         return limit if steady else None
@@ -104,16 +104,17 @@ class Conditioning:
             return 0.0
         return self._factor * (found + self._unit) if np.isfinite(found := self._moved(x, expected)) else 0.0
 
-    def rounding(self, x: Array, expected: Array) -> float:
-        """The same in float32, with what onnxruntime's own approximations add."""
-        if self._dtype != "float32" or x.shape != expected.shape:
-            return 0.0
-        return _RELATIVE_FACTOR * found if np.isfinite(found := self._moved(x, expected)) else 0.0
+    def rounding(self, x: Array, expected: Array) -> tuple[float, float]:
+        """The same in float32, with what onnxruntime's own approximations add; and what smaller |x| and |y| count as
+        for it.
+        """
+        if self._dtype != "float32" or x.shape != expected.shape or not np.isfinite(found := self._moved(x, expected)):
+            return 0.0, 0.0
+        return _RELATIVE_FACTOR * found, _smallest(x, expected)
 
     def _moved(self, x: Array, expected: Array) -> float:
         """How far the results move, relative to the larger of |x| and |y|; not finite where they are not."""
-        size = np.maximum(np.abs(x.astype(np.float64)), np.abs(expected))
-        size = np.maximum(size, _FLOOR * size.max(initial=0.0))
+        size = np.maximum(_sizes(x, expected), _smallest(x, expected))
         with np.errstate(divide="ignore", invalid="ignore"):
             return max(float((np.abs(moved - expected) / size).max(initial=0.0)) for moved in self._results(x))
 
@@ -139,3 +140,13 @@ class Conditioning:
                     noise = rng.uniform(-self._unit, self._unit, tuple(parameter.shape))
                     parameter.mul_(1 + torch.from_numpy(np.asarray(noise)))
         return modules
+
+
+def _sizes(x: Array, expected: Array) -> Array:
+    """The larger of |x| and |y|."""
+    return np.maximum(np.abs(x.astype(np.float64)), np.abs(expected))
+
+
+def _smallest(x: Array, expected: Array) -> float:
+    """The size that smaller ones count as."""
+    return _FLOOR * float(_sizes(x, expected).max(initial=0.0))

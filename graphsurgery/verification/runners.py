@@ -153,10 +153,11 @@ class Comparing:
         found = compare(actual, self.expected, self.dtype, signal=self.x, tolerance=limits)
         if found.passed:
             return found
-        rounding, moved = self._rounding
+        (rounding, smallest), moved = self._rounding
         if moved > limits.relative:
             limits = limits.widened(moved)
-        wider = compare(actual, self.expected, self.dtype, signal=self.x, tolerance=replace(limits, rounding=rounding))
+        limits = replace(limits, rounding=rounding, smallest=smallest)
+        wider = compare(actual, self.expected, self.dtype, signal=self.x, tolerance=limits)
         return wider if wider.passed else found
 
     @cached_property
@@ -164,10 +165,10 @@ class Comparing:
         return self.conditioning.slack(self.x, self.expected) if self.conditioning else 0.0
 
     @cached_property
-    def _rounding(self) -> tuple[float, float]:
+    def _rounding(self) -> tuple[tuple[float, float], float]:
         """In float32, and in half precision."""
         if self.conditioning is None:
-            return 0.0, 0.0
+            return (0.0, 0.0), 0.0
         return self.conditioning.rounding(self.x, self.expected), self.conditioning.relative(self.x, self.expected)
 
 

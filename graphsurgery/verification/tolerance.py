@@ -50,6 +50,10 @@ class Tolerance:
     rounding: float = 0.0
     """Permitted on top of each element, relative to max(|x|, |y|) (see conditioning.py)."""
 
+    smallest: float = 0.0
+    """What smaller |x| and |y| count as for that, in the unit of the tensor: a convolution leaves its neighbours'
+    rounding where both are nearly 0."""
+
     def allowed(
         self, expected: Array, signal: Array | None = None, peak: float | None = None
     ) -> npt.NDArray[np.float64]:
@@ -66,7 +70,7 @@ class Tolerance:
         if signal is not None and (self.weighs_input or self.rounding):
             wide = np.abs(signal.astype(np.float64))
             larger = np.maximum(size, wide, out=size.copy(), where=np.isfinite(wide))
-        on_top = self.rounding * larger if self.rounding else 0.0
+        on_top = self.rounding * np.maximum(larger, self.smallest) if self.rounding else 0.0
         size = larger if self.weighs_input else size
         size *= self.relative
         size += everywhere + on_top

@@ -6,6 +6,7 @@ into a gate. What a wrong block does there is more, and shows elsewhere.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from onnx import helper, numpy_helper
 import graphsurgery as gsx
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.verification import verify
+
+DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
 
 
 def detector(gain: float, *, offset: float = 0.0, size: int = 32) -> onnx.ModelProto:
@@ -54,6 +57,17 @@ def report_of(model: ModelFile) -> Any:
 )
 def test_activations_of_some_hundreds(module: str) -> None:
     report_of(gsx.insert(detector(200.0), module, after="tensor:site")).require()
+
+
+@pytest.mark.parametrize("gain", [100, pytest.param(1000, marks=pytest.mark.long)])
+def test_small_values_beside_large_ones(gain: float) -> None:
+    """SiLU leaves values near 0 beside those of some hundreds, whose rounding a convolution of 3 x 3 brings there."""
+    model = onnx.load(DETECTOR)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("model.8.cv2.conv"):
+            scaled = numpy_helper.to_array(tensor) * np.float32(gain)
+            tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
+    report_of(gsx.insert(model, "sk", after="/model.8")).require()
 
 
 def test_a_map_that_hardly_varies() -> None:
