@@ -71,7 +71,9 @@ class Exercise:
         self._tolerance = max((TOLERANCES[dtype], TOLERANCES["float32"]), key=lambda each: each.relative)
         self._sources = sources
         self._hidden: dict[Key, Piece] = {
-            (i, j): piece for i, source in enumerate(sources) for j, piece in enumerate(pieces(source))
+            (i, j): piece
+            for i, source in enumerate(sources)
+            for j, piece in enumerate(pieces(source, doubtful=len(sources) > 1))
         }
 
     @property

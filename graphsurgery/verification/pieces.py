@@ -20,8 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 _STEEPER = 1.05
 """A slope that is off by this much shows in any input that reaches it."""
 _LARGER = 1.5
-_OTHER = 1.1
-"""An epsilon that is off by this much is another one."""
+_TWICE, _NEAR = 2.0, 1.1
+"""What the epsilon of a rival is, in those of the block; the second where its own is in doubt, which takes longer."""
 _EPSILON = 1e-2
 """Constants up to this that are added before a division or a root are there for what is almost zero."""
 _DIVIDING = ("Sqrt", "Div", "Reciprocal", "Pow")
@@ -51,9 +51,12 @@ class Piece:
         return rival
 
 
-def pieces(block: ModelProto) -> Iterator[Piece]:
-    """Those of all operators of a block, in the order of its nodes."""
-    constants = Constants(block)
+def pieces(block: ModelProto, *, doubtful: bool = False) -> Iterator[Piece]:
+    """Those of all operators of a block, in the order of its nodes.
+
+    ``doubtful``: whether it is not what its template writes, so that any of its numbers can be another.
+    """
+    constants = Constants(block, _NEAR if doubtful else _TWICE)
     for node in block.graph.node:
         rivals = [*_RIVALS.get(node.op_type, _none)(constants, node), *_small(constants, node, block.graph.node)]
         rivals += _overflowing(node, block.graph.node)
@@ -69,7 +72,9 @@ Rivals = Iterator[tuple[str, Sequence[NodeProto]]]
 class Constants:
     """What a block computes with, and what its rivals do."""
 
-    def __init__(self, block: ModelProto) -> None:
+    def __init__(self, block: ModelProto, epsilons: float) -> None:
+        self.epsilons = epsilons
+        """how many times as large those of the rivals are"""
         self.values = {tensor.name: tensor for tensor in block.graph.initializer}
         self.values |= {node.output[0]: node.attribute[0].t for node in block.graph.node if node.op_type == "Constant"}
         self._kind = block.graph.input[0].type.tensor_type.elem_type
@@ -252,7 +257,7 @@ def _where(constants: Constants, node: NodeProto) -> Rivals:
 
 def _normalisation(constants: Constants, node: NodeProto) -> Rivals:
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-    yield "variances as small as its epsilon", [_with_epsilon(node, _OTHER * epsilon)]
+    yield "variances as small as its epsilon", [_with_epsilon(node, constants.epsilons * epsilon)]
 
 
 _NORMALISING = ("InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization")

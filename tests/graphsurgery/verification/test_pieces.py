@@ -106,3 +106,10 @@ def test_a_rival_takes_the_weights_that_it_is_given() -> None:
     half.CopyFrom(onnx.numpy_helper.from_array(np.float32(3.0), "half"))
     negative = next(iter(pieces(one)))
     assert output(negative.rival(other), [-1, 2, 3, 4]).tolist() == [-3, 6, 9, 12]
+
+
+@pytest.mark.parametrize(("doubtful", "epsilon"), [(False, 0.02), (True, 0.011)])
+def test_an_epsilon_that_may_be_another_is_looked_at_more_closely(doubtful: bool, epsilon: float) -> None:
+    (piece,) = pieces(block("y = LayerNormalization <epsilon = 0.01> (x, x)"), doubtful=doubtful)
+    ((attribute,),) = (node.attribute for node in piece.others)
+    assert attribute.f == pytest.approx(epsilon)
