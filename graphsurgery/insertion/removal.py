@@ -80,7 +80,7 @@ def without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inser
     _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], recorded & read - kept)
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
     others = [other for other in every if KEY + other.id not in edit.metadata]
-    declared = {name for insertion in every for name in _declared(index, insertion)}
+    declared = _declared(index, every)
     after = _records_after(others, names, declared)
     gone_nodes = {name: each for each in chosen for name in each.nodes}
     after = [_with_consumers(record, gone_nodes) for record in _with_constants(after, index, chosen, removed)]
@@ -117,11 +117,14 @@ def _check(index: GraphIndex, after: GraphIndex, chosen: Sequence[Insertion], bl
         raise InsertionError(f"{ids} cannot be taken out: without it, {found}; go back to the file from before")
 
 
-def _declared(index: GraphIndex, insertion: Insertion) -> set[str]:
-    """The tensors that an insertion declared the shape of: of those that its record says, the ones at its nodes."""
-    nodes = [n for name in insertion.nodes for n in index.node_names.get(name, ())]
+def _declared(index: GraphIndex, insertions: Sequence[Insertion]) -> set[str]:
+    """The tensors that insertions declared the shape of: of those that their records say, the ones at their nodes.
+
+    A record can have got one that an insertion before it in a chain declared.
+    """
+    nodes = [n for insertion in insertions for name in insertion.nodes for n in index.node_names.get(name, ())]
     touched = {name for n in nodes for name in (*index.reads(n), *index.nodes[n].output)}
-    return touched.intersection(insertion.value_info)
+    return touched.intersection(name for insertion in insertions for name in insertion.value_info)
 
 
 def _records_after(others: Sequence[Insertion], names: Mapping[str, str], declared: set[str]) -> list[Insertion]:
