@@ -27,7 +27,8 @@ class Constructor:
 
     def __init__(self, found: type, label: str) -> None:
         # torch's own constructor, of a class that has none, is declared to take anything, and refuses it
-        bare = getattr(getattr(found, "__init__", None), "__module__", "") == "torch.nn.modules.module"
+        owner = next((each for each in found.__mro__ if "__init__" in vars(each)), found)
+        bare = owner.__module__ == "torch.nn.modules.module"  # of the class, because other packages wrap the function
         parameters = {} if bare else dict(inspect.signature(found).parameters)
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         self._known = {name: each for name, each in parameters.items() if each.kind in kinds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,12 @@ class OnnxReference(nn.Module):
         self._graph = with_dtype(graph, dtype)
         self._session = session(self._graph.model.SerializeToString(), "cpu", optimise=False, threads=1)
         self._weights: dict[str, Array] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxReference:
+        """One with weights of its own; the session, which nothing changes, is shared."""
+        other = copy.copy(self)
+        other._weights = dict(self._weights)
+        return other
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
