@@ -86,7 +86,7 @@ class Conditioning:
             return None
         tolerance = TOLERANCES[self._dtype]
         if self._dtype == "float32" and x.shape == expected.shape:
-            moved, smallest = _RELATIVE_FACTOR * self._moved(x, expected), _smallest(x, expected)
+            moved, smallest = _RELATIVE_FACTOR * self._moved(x, expected), _smallest(_sizes(x, expected))
             slack = self.slack(x, expected)
             if not max(moved, slack / max(float(np.abs(expected).max()), _FLOOR)) <= _UNSTEADY:
                 return None
@@ -110,11 +110,12 @@ class Conditioning:
         """
         if self._dtype != "float32" or x.shape != expected.shape or not np.isfinite(found := self._moved(x, expected)):
             return 0.0, 0.0
-        return _RELATIVE_FACTOR * found, _smallest(x, expected)
+        return _RELATIVE_FACTOR * found, _smallest(_sizes(x, expected))
 
     def _moved(self, x: Array, expected: Array) -> float:
         """How far the results move, relative to the larger of |x| and |y|; not finite where they are not."""
-        size = np.maximum(_sizes(x, expected), _smallest(x, expected))
+        size = _sizes(x, expected)
+        size = np.maximum(size, _smallest(size))
         with np.errstate(divide="ignore", invalid="ignore"):
             return max(float((np.abs(moved - expected) / size).max(initial=0.0)) for moved in self._results(x))
 
@@ -147,6 +148,6 @@ def _sizes(x: Array, expected: Array) -> Array:
     return np.maximum(np.abs(x.astype(np.float64)), np.abs(expected))
 
 
-def _smallest(x: Array, expected: Array) -> float:
+def _smallest(sizes: Array) -> float:
     """The size that smaller ones count as."""
-    return _FLOOR * float(_sizes(x, expected).max(initial=0.0))
+    return _FLOOR * float(sizes.max(initial=0.0))
