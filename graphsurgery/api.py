@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from . import userblocks
 from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning
-from .insertion import qdq_planning, removal, splice
+from .insertion import qdq_planning, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
 from .insertion.start import Start, checkpoint, start_of
@@ -195,6 +195,8 @@ def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelF
     >>> remove("yolov8n-simam.onnx").save("yolov8n.onnx")   # doctest: +SKIP
     """
     words = "is the id of an insertion, such as 'model.8.simam', or a list of them"
+    from .insertion import removal
+
     return removal.remove(ModelFile.load(model), checked("ids", ids, Selectors | None, Argument(words=words)))
 
 

@@ -1,9 +1,1 @@
 """Insertions: with removal the only place where the graph of a model is changed."""
-
-from __future__ import annotations
-
-from .plan import PlannedInsertion
-from .removal import remove
-from .splice import AppliedInsertion, insert
-
-__all__ = ["AppliedInsertion", "PlannedInsertion", "insert", "remove"]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import BlockError, MissingDependency
 from ..userblocks.inserted import block_of
-from .activations import IMAGE_SIDES
 
 if TYPE_CHECKING:
     from ..blocks.block import Block
@@ -19,6 +18,8 @@ def cost_warning(block: Block, feature: FeatureMap, stride: int | None) -> str:
     """What :meth:`.Block.cost_warning` says; where the size is dynamic, for the image that a model is run with."""
     if feature.static or stride is None:
         return block.cost_warning(feature)
+    from .activations import IMAGE_SIDES
+
     side = -(-IMAGE_SIDES[0] // stride)  # convolutions with a stride round up
     usual = replace(feature, height=feature.height or side, width=feature.width or side)
     found = block.cost_warning(usual)

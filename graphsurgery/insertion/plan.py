@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..blocks.block import Array, Block
 from ..blocks.size import check_size
 from ..errors import SiteError
@@ -26,8 +24,8 @@ class PlannedInsertion:
     """where seed, gate, target, lowering and precision stand"""
     block: Block
     site: Site
-    weights: Callable[[np.random.Generator], Mapping[str, Array]]
-    """makes the weights; the generator that it is given is the insertion's own"""
+    weights: Callable[[int, str], Mapping[str, Array]]
+    """makes the weights for the seed and the id of the insertion"""
     init: str
     """"default", "identity" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()

@@ -24,7 +24,6 @@ from . import qdq
 from .cost import cost_warning
 from .plan import Plan, PlannedInsertion, Step
 from .rewiring import rename_tensors
-from .start import generator
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class _Splice:
     def _insert(self, step: Step) -> AppliedInsertion:
         planned, request, site = step.insertion, step.insertion.request, step.insertion.site
         source = self._produced(site.tensor, step.previous)
-        weights = planned.weights(generator(request.seed, step.id))
+        weights = planned.weights(request.seed, step.id)
         template = Template(
             site.feature,
             opset=self._model.opset,

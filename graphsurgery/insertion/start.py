@@ -25,15 +25,15 @@ class Start:
     """A block, with the hyper-parameters that its weights imply, and these weights."""
 
     block: Block
-    weights: Callable[[np.random.Generator], Mapping[str, Array]]
-    """makes them, alpha of a residual gate among them; the generator that it is given is the insertion's own"""
+    weights: Callable[[int, str], Mapping[str, Array]]
+    """makes them, alpha of a residual gate among them, for the seed and the id of an insertion"""
     init: str
     """"default", "identity" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
 
 
-def generator(seed: int, id: str) -> np.random.Generator:
+def _generator(seed: int, id: str) -> np.random.Generator:
     """The generator of one insertion: the same for the same seed and id, in a file and in a live model."""
     return np.random.default_rng([seed, zlib.crc32(id.encode())])
 
@@ -55,14 +55,16 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
     if trained is None:
         return Start(block, _own(block, feature, request), request.init)
     own = _from_file(request, block, feature, trained)
-    return Start(own.block, lambda rng: own.arrays, "weights", own.warnings)
+    return Start(own.block, lambda seed, id: own.arrays, "weights", own.warnings)
 
 
-def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[np.random.Generator], Mapping[str, Array]]:
+def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[int, str], Mapping[str, Array]]:
     closed = {GATE_KEY: np.zeros(1, np.float32)} if request.gate == "residual" else {}
     if request.init == "identity" and not closed:
-        return lambda rng: block.identity(feature)
-    return lambda rng: {**block.initial(feature, rng), **closed}
+        return lambda seed, id: block.identity(feature)
+    if not block.has_weights:
+        return lambda seed, id: closed  # numpy.random takes 6 ms
+    return lambda seed, id: {**block.initial(feature, _generator(seed, id)), **closed}
 
 
 @concerning("weights")

@@ -28,7 +28,7 @@ from ..errors import (
     option,
 )
 from ..feature_map import Array, FeatureMap
-from ..insertion.start import checkpoint, generator, start_of
+from ..insertion.start import checkpoint, start_of
 from ..messages import listed, shape_text
 from ..recipe import Recipe
 from ..request import Request, arguments
@@ -182,7 +182,7 @@ class _Planner:
         feature = _feature(block, site)
         start = start_of(request, block, feature, trained)
         name = self._name(site, start.block.name)
-        weights = start.weights(generator(request.seed, f"{site.named}.{name}"))
+        weights = start.weights(request.seed, f"{site.named}.{name}")
         with torch.random.fork_rng(devices=[]):
             module = start.block.module(feature)
         module = _loaded(module, weights, request, feature.channels)
