@@ -26,8 +26,10 @@ MARKS = {  # operators that only this way of writing a model has
     "ort-extended": ("QuickGelu",),
     "dynamo-raw": ("SplitToSequence", "SequenceAt"),
 }
-WITHIN = {"half": 5e-3, "half-converted": 5e-3, "qdq": 0.15, "dynamic-int8": 0.15}
-"""Standard deviations by which the mean and the deviation of a tensor may be off; 1e-3 elsewhere."""
+WITHIN = {"half": 0.02, "half-converted": 0.02, "qdq": 0.2, "dynamic-int8": 0.2}
+"""Standard deviations by which the mean and the deviation of a tensor may be off; 1e-3 elsewhere. Through all
+layers float16 adds up to 0.0086 in yolo11n and 0.014 in rtdetr-l, eight bits to 0.18 in yolo11n.
+"""
 QUICK = [("yolov8n", kind) for kind in ("simplified", "dynamo", *DERIVED, *RAW, *DIALECTS) if kind != "qoperator"]
 LONG = [
     *((name, kind) for name in ("yolo11n", "rtdetr-l") for kind in ("simplified", "dynamo", "half", "qdq", *DIALECTS)),
