@@ -35,6 +35,7 @@ INSIDE = {
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
+    "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
     "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.insertion.cost": {
         "graphsurgery.insertion.activations": "it takes 5 ms, and only dynamic sizes need it"

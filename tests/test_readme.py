@@ -71,7 +71,7 @@ def test_the_python(folder: Path) -> None:
 
 
 def test_the_table_of_blocks_is_current() -> None:
-    from graphsurgery.cards.facts import in_order_of_demand
+    from graphsurgery.cards.listing import in_order_of_demand
 
     rows = [
         f"| `{block.name}` | {block.title} | {', '.join(f'`{variant}`' for variant in block.variants)} |"

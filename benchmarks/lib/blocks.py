@@ -14,7 +14,7 @@ import onnx
 
 from graphsurgery.blocks import Block, BlockError
 from graphsurgery.blocks.state_dict import load_weights
-from graphsurgery.cards.facts import in_order_of_demand
+from graphsurgery.cards.listing import in_order_of_demand
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block

@@ -17,7 +17,8 @@ from ..errors import as_argument, as_flag, option, spelled
 from ..messages import attributes, html_table, plain, tracked
 from ..request import arguments, checked
 from ..userblocks import Trust, user_block
-from .facts import DLA, TENSORRT, Facts, in_order_of_demand, settings_json, short_paper, variants
+from .known import facts
+from .listing import TENSORRT, in_order_of_demand, settings_json, short_paper, variants
 
 Kind = TypeVar("Kind")
 
@@ -36,28 +37,17 @@ WIDTH = 120
 _WORDS = {True: "yes", False: "no", None: "?"}
 
 
-def row(facts: Facts) -> tuple[str, ...]:
+def row(block: Block) -> tuple[str, ...]:
     """One row of the table."""
-    data = facts_json(facts)
-    answers = (data["identity"], data["static"], data["float16"], *data["tensorrt"].values(), data["dla"])
+    known = facts(block)
+    answers = (known["identity"], known["static"], known["float16"], *known["tensorrt"].values(), known["dla"])
     return (
-        facts.block.name,
-        short_paper(facts.block.paper),
-        f"{facts.parameters:,}",
-        str(facts.nodes),
+        block.name,
+        short_paper(block.paper),
+        f"{known['parameters']:,}",
+        str(known["nodes"]),
         *(_WORDS[answer] for answer in answers),
     )
-
-
-def facts_json(facts: Facts) -> dict[str, Any]:
-    """What the table says, with the keys of the command line's JSON."""
-    return {
-        **attributes(facts, "parameters", "nodes", "identity", "static"),
-        "float16": facts.half,
-        "tensorrt": {version: facts.tensorrt(version) for version in TENSORRT},
-        "dla": facts.tensorrt("10", DLA),
-        "lowerings": list(facts.lowerings),
-    }
 
 
 class Card:
@@ -71,7 +61,7 @@ class Card:
         self.name = self._block.name
         self._settings = found[0].hyper_parameters()
         self._needs = [setting.name for setting in self._settings if setting.required]
-        self._shown = [] if self._needs else [Facts(each) for each in found]
+        self._shown = [] if self._needs else found
 
     def to_json(self) -> dict[str, Any]:
         """Keys: see docs/command-line.md."""
@@ -80,9 +70,9 @@ class Card:
             **attributes(block, "name", "title", "paper", "reference", "formula", "untrained"),
             "variants": dict(block.variants),
             "settings": settings_json(self._settings),
-            "weights": {each.spelled: {k: list(shape) for k, shape in each.weights.items()} for each in self._shown},
+            "weights": {each.spelled: {k: list(shape) for k, shape in _weights(each).items()} for each in self._shown},
             "aliases": plain(block.aliases),
-            "facts": {each.spelled: facts_json(each) for each in self._shown},
+            "facts": {each.spelled: facts(each) for each in self._shown},
         }
 
     def __repr__(self) -> str:
@@ -117,9 +107,10 @@ class Card:
         for each in self._shown:
             yield f"{each.spelled} at {_site(each)}"
             yield f"  {_sentence(each)}"
-            yield f"  lowerings: {', '.join(each.lowerings)}"
-            yield "  weights:" if each.weights else "  no weights"
-            yield from (f"    {keys} {list(shape)}" for keys, shape in grouped(each.weights))
+            yield f"  lowerings: {', '.join(facts(each)['lowerings'])}"
+            weights = _weights(each)
+            yield "  weights:" if weights else "  no weights"
+            yield from (f"    {keys} {list(shape)}" for keys, shape in grouped(weights))
         if block.aliases:
             yield "keys in the field (regular expression: the key above)"
             yield from (f"  {pattern}: {key}" for pattern, key in block.aliases)
@@ -140,9 +131,10 @@ class Card:
             yield f"- `{block.name}[{name}]`: {text}"
         yield from (f"- `{as_flag('settings', s.name)}=` ({setting_kind(s)}): {s.doc}" for s in self._settings)
         for each in self._shown:
-            yield f"- `{each.spelled}` at {_site(each)}: {_sentence(each)}; lowerings: {', '.join(each.lowerings)}"
-            if each.weights:
-                yield "  " + ", ".join(f"`{keys}` {list(shape)}" for keys, shape in grouped(each.weights))
+            lowerings = ", ".join(facts(each)["lowerings"])
+            yield f"- `{each.spelled}` at {_site(each)}: {_sentence(each)}; lowerings: {lowerings}"
+            if weights := _weights(each):
+                yield "  " + ", ".join(f"`{keys}` {list(shape)}" for keys, shape in grouped(weights))
 
 
 def blocks() -> list[Card]:
@@ -203,7 +195,7 @@ def setting_kind(setting: Setting) -> str:
 
 def table(blocks: Sequence[type[Block]] | None = None) -> list[tuple[str, ...]]:
     """The rows of the table, in the order of demand."""
-    return each_of(blocks or in_order_of_demand(), lambda block: row(Facts(block())))
+    return each_of(blocks or in_order_of_demand(), lambda block: row(block()))
 
 
 def each_of(blocks: Sequence[type[Block]], what: Callable[[type[Block]], Kind]) -> list[Kind]:
@@ -244,12 +236,19 @@ def _wrapped(line: str, indent: int) -> list[str]:
     return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _site(facts: Facts) -> str:
-    return f"{facts.site.channels} x {facts.site.height} x {facts.site.width}"
+def _weights(block: Block) -> dict[str, tuple[int, ...]]:
+    """Official key -> shape, at the block's example."""
+    return block.parameters(block.example())
 
 
-def _sentence(facts: Facts) -> str:
-    start = "" if facts.block.learns_from_identity else ", by a gate so saturated that it never learns"
-    identity = f"can leave its input as it is{start}" if facts.identity else "has no identity setting"
-    static = ", needs a known height and width" if facts.static else ""
-    return f"{facts.parameters:,} parameters, {facts.nodes} nodes, {identity}{static}"
+def _site(block: Block) -> str:
+    site = block.example()
+    return f"{site.channels} x {site.height} x {site.width}"
+
+
+def _sentence(block: Block) -> str:
+    known = facts(block)
+    start = "" if block.learns_from_identity else ", by a gate so saturated that it never learns"
+    identity = f"can leave its input as it is{start}" if known["identity"] else "has no identity setting"
+    static = ", needs a known height and width" if known["static"] else ""
+    return f"{known['parameters']:,} parameters, {known['nodes']} nodes, {identity}{static}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,8 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..blocks.block import Array, Block, Setting
-from ..blocks.registry import all_blocks
+from ..blocks.block import Array, Block
 from ..errors import BlockError, GraphSurgeryError
 from ..feature_map import FeatureMap
 from ..messages import attributes
@@ -23,24 +21,13 @@ from ..template.subgraph import Subgraph
 from ..template.template import Template
 from ..tensorrt import findings
 from ..verification.rounding import rounded_after_every_node
+from .listing import DLA, TENSORRT
 
 OPSET, _IR_VERSION = 17, 8
-TENSORRT = ("8.6", "10", "11")
-DLA = "orin"
 _X, _Y = "x", "y"
 _LARGEST = 20.0
 _CLOSE = 0.02
 """How far a float16 result may be off, relative to its largest element."""
-
-
-def in_order_of_demand() -> list[type[Block]]:
-    """The installed blocks, those first that people ask for most."""
-    return sorted(all_blocks().values(), key=lambda block: (block.demand, block.name))
-
-
-def variants(block: type[Block]) -> list[Block]:
-    """The block in each of its variants, the one of the bare name first."""
-    return [block(variant) for variant in block.variants or (None,)]
 
 
 @dataclass(frozen=True)
@@ -55,19 +42,19 @@ class Facts:
         return self.block.example()
 
     @property
-    def spelled(self) -> str:
-        """As a user names it."""
-        return self.block.spelled
-
-    @cached_property
-    def weights(self) -> dict[str, tuple[int, ...]]:
-        """Official key -> shape."""
-        return self.block.parameters(self.site)
-
-    @property
     def parameters(self) -> int:
         """Number of weights, buffers included."""
-        return sum(int(np.prod(shape)) for shape in self.weights.values())
+        return sum(int(np.prod(shape)) for shape in self.block.parameters(self.site).values())
+
+    def to_json(self) -> dict[str, Any]:
+        """What the table says, with the keys of the command line's JSON."""
+        return {
+            **attributes(self, "parameters", "nodes", "identity", "static"),
+            "float16": self.half,
+            "tensorrt": {version: self.tensorrt(version) for version in TENSORRT},
+            "dla": self.tensorrt("10", DLA),
+            "lowerings": list(self.lowerings),
+        }
 
     @property
     def nodes(self) -> int:
@@ -148,15 +135,3 @@ def _is_refused(what: Callable[[FeatureMap], object], feature: FeatureMap) -> bo
 def _run(model: onnx.ModelProto, x: Array) -> Array:
     ready = session(model.SerializeToString(), "cpu", optimise=False, threads=1)
     return np.asarray(ready.run({_X: x})[0], dtype=np.float64)
-
-
-def short_paper(paper: str) -> str:
-    """An identifier of the paper that fits into a table: its arXiv number, or where it appeared."""
-    number = re.search(r"arXiv:\d+\.\d+", paper)
-    return number.group() if number else paper.rpartition(", ")[2]
-
-
-def settings_json(settings: Iterable[Setting]) -> list[dict[str, Any]]:
-    """The hyper-parameters with all that restricts them."""
-    keys = ("name", "type", "default", "doc", "minimum", "above", "choices", "required")
-    return [attributes(setting, *keys) for setting in settings]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..feature_map import FeatureMap
-from .facts import Facts, in_order_of_demand, variants
+from .facts import Facts
+from .listing import in_order_of_demand, variants
 
 _PLACE = re.compile(r"(?P<start><!-- blocks: (?P<name>[\w-]+) [^\n]*-->\n)(?P<table>.*?)(?P<end><!-- end -->)", re.S)
 _DLA_SITE = FeatureMap(128, 20, 20, batch=1)

@@ -11,14 +11,17 @@ import torch
 
 from graphsurgery.blocks.block import Array, Block
 from graphsurgery.blocks.registry import all_blocks
-from graphsurgery.cards import cards
-from graphsurgery.cards.facts import Facts, short_paper
+from graphsurgery.cards import cards, known
+from graphsurgery.cards.facts import Facts
+from graphsurgery.cards.listing import short_paper
 from graphsurgery.errors import BlockError, as_flag
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.template.template import Template
 from graphsurgery.userblocks import make_block
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "blocks.md"
+ROOT = Path(__file__).parents[3]
+FACTS = ROOT / "patterns" / "attention" / "facts.json"
+DOCUMENT = ROOT / "docs" / "blocks.md"
 
 
 class Demanding(Block):
@@ -117,6 +120,16 @@ def test_a_section_of_the_page() -> None:
     assert (
         "- Untrained: theta-minus: times sigmoid of the local mean; theta and theta-plus: halves its input." in section
     )
+
+
+def test_what_is_written_down_is_what_a_trial_gives() -> None:
+    command = "python -m graphsurgery.cards patterns/attention/facts.json"
+    assert known.document(FACTS.parent) == FACTS.read_text(encoding="utf-8"), f"run: {command}"
+
+
+def test_a_block_that_is_not_written_down_is_tried() -> None:
+    block = Demanding()
+    assert known.facts(block) == Facts(block).to_json()
 
 
 def test_the_page_of_the_blocks_is_current() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from graphsurgery.blocks.block import Block
 from graphsurgery.blocks.state_dict import load_weights
-from graphsurgery.cards.facts import in_order_of_demand, variants
+from graphsurgery.cards.listing import in_order_of_demand, variants
 from graphsurgery.errors import BlockError
 from graphsurgery.feature_map import FeatureMap
 from graphsurgery.torch.learning import learns
