@@ -27,14 +27,15 @@ SETTINGS: dict[str, dict[str, Any]] = {"shuffle": {"groups": 8}}
 
 
 def cases() -> Iterator[Any]:
-    """Every block as it starts; where it can, as an identity; and behind a closed gate."""
+    """Every block as it starts; where it can, as an identity (CI: one variant); and behind a closed gate."""
     for name, each in all_blocks().items():
-        for variant in each.variants or (None,):
+        for i, variant in enumerate(each.variants or (None,)):
             block = each(variant, **SETTINGS.get(name, {}))
             yield pytest.param(block, {}, id=block.spelled)
             with suppress(BlockError):
                 block.identity(SITE)
-                yield pytest.param(block, {"init": "identity"}, id=f"{block.spelled}-identity")
+                marks = [pytest.mark.long] if i else []
+                yield pytest.param(block, {"init": "identity"}, id=f"{block.spelled}-identity", marks=marks)
             yield pytest.param(block, {"gate": "residual"}, id=f"{block.spelled}-gate", marks=pytest.mark.long)
 
 
