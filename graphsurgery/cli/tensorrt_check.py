@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import typer
 
+from ..errors import RequestError
 from .files import open_model
 from .output import Printer
 
@@ -14,6 +18,7 @@ def check(
     version: str = "10",
     dla: str | None = None,
     precision: str = "fp32",
+    plugin: list[str] | None = None,
     require_tensorrt: bool = False,
     printer: Printer,
 ) -> None:
@@ -32,6 +37,9 @@ def check(
         Also what runs on a DLA: orin.
     precision: P
         What the engine is to run in: fp32, fp16 or int8.
+    plugin: NAME
+        A plugin that is loaded where the model is built, or a file with a name on each line. May be repeated; those
+        of TensorRT's own library are known.
     require_tensorrt:
         End with 3 if TensorRT's own parser cannot be asked here.
     """
@@ -40,7 +48,23 @@ def check(
 
     opened = open_model(model)
     opinion = verdict(opened, required=require_tensorrt)
-    report = run(opened, version, dla=dla, precision=precision, parser=opinion)
+    report = run(opened, version, dla=dla, precision=precision, plugin=_names(plugin or ()), parser=opinion)
     printer.report(report)
     if report.stops:
         raise typer.Exit(1)
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    """Names of plugins: what is given, and the lines of files among it. RequestError for a file that is no text."""
+    names: list[str] = []
+    for each in given:
+        path = Path(each)
+        if not path.is_file():
+            names.append(each)
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"{each} is no list of plugins: {error}", option="plugin") from None
+        names += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return names

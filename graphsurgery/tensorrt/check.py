@@ -132,6 +132,7 @@ def check(
     *,
     dla: str | None = None,
     precision: str = "fp32",
+    plugin: str | Sequence[str] = (),
     parser: Verdict | None = None,
 ) -> TensorRTReport:
     """Check every node of a model against what TensorRT takes. TensorRT need not be installed.
@@ -146,6 +147,9 @@ def check(
         ``"orin"``: what runs on a DLA of that, too.
     precision:
         What the engine is to run in: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+    plugin:
+        The name of a plugin that is loaded where the model is built, or several; those of TensorRT's own library are
+        known.
     parser:
         The verdict of TensorRT's own parser, to set beside the findings.
 
@@ -166,7 +170,8 @@ def check(
     False
     """
     model = ModelFile.load(model)
-    options, view = Options.of(version, precision=precision, dla=dla), View(model)
+    plugins = (plugin,) if isinstance(plugin, str) else plugin
+    options, view = Options.of(version, precision=precision, dla=dla, plugins=plugins), View(model)
     ids = [insertion.id for insertion in model.insertions()]
     found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
     found.sort(key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
@@ -186,7 +191,7 @@ def _details(found: Sequence[Finding], most: int = 3) -> Iterator[str]:
         for finding in same[:most]:
             where = "" if finding.node is None else f" {finding.node}"
             where += f" (in {finding.within})" if finding.within else ""
-            yield f"  {finding.severity} [{finding.rule}]{where}: {finding.sentence}"
+            yield f"  {finding.severity} [{finding.rule}]{where}: {finding.message}"
         if len(same) > most:
             yield f"  {rule[0]} [{rule[1]}] and {len(same) - most} more"
         yield f"      instead: {same[0].instead}"
