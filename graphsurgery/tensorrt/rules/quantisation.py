@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx import TensorProto
 
+from ...feature_map import Dimension
 from ..options import Options
 from ..rule import node_rule
 from ..support import TYPE_NAMES
@@ -30,6 +33,23 @@ def quantise_type(visit: Visit, options: Options) -> str | None:
     if not kind or name in taken:
         return None
     return f"it quantises to {name}; TensorRT {options.version} quantises to {', '.join(sorted(taken))}"
+
+
+@node_rule("QuantizeLinear", "DequantizeLinear", source="importer", instead="an even number of elements")
+def quantise_even(visit: Visit, options: Options) -> str | None:
+    kinds = {TYPE_NAMES.get(visit.type(name)) for name in (visit.input(0), visit.output)}
+    shape = visit.shape(visit.input(0))
+    if kinds.isdisjoint({"INT4", "FP4"}) or not shape or not all(isinstance(d, int) for d in shape):
+        return None
+    return (
+        f"two numbers of 4 bits are packed together, and {list(shape)} is an odd number of them"
+        if _odd(shape)
+        else None
+    )
+
+
+def _odd(shape: Sequence[Dimension]) -> bool:
+    return all(size % 2 for size in shape if isinstance(size, int))
 
 
 @node_rule(

@@ -66,6 +66,11 @@ def bias(dtype: Any) -> Proto:
     return proto
 
 
+def four_bits(size: int) -> Proto:
+    """A DequantizeLinear of numbers of 4 bits."""
+    return single("DequantizeLinear", given(TensorProto.INT4, size), np.array(0.1, np.float32), opset=21)
+
+
 def sized(op_type: str, *inputs: str, from_data: bool, **more: Any) -> Proto:
     """A node whose size comes from the largest value of its input, or from a vector of integers that is given."""
     nodes = [
@@ -200,6 +205,9 @@ def _quantised() -> Iterator[Case]:
         yield Case("quantised-bias", bias(np.int32), bias(np.int8), version)
     yield Case("quantise-type", quantised(0, np.uint8), quantised(0, np.int8))
     yield Case("quantise-type", quantised(0, np.int16), quantised(0, np.int8), "11")
+
+    for size in (3, 5):
+        yield Case("quantise-even", four_bits(size), four_bits(size + 1), "11")
 
 
 def _sizes() -> Iterator[Case]:
