@@ -97,11 +97,14 @@ class Rule:
         """Where a model does not comply."""
         if self.file is not None:
             yield from (self._finding(wrong, self.source) for wrong in self.file(view, options))
-        if self.node is not None:
-            for visit in filter(self._is_about, view.visits):
-                if (wrong := self.node(visit, options)) is not None:
-                    key = self.cited(visit, options) if self.cited else self.source
-                    yield self._finding(wrong, key, **visit.place)
+        yield from (found for visit in view.visits if (found := self.at(visit, options)))
+
+    def at(self, visit: Visit, options: Options) -> Finding | None:
+        """What is wrong with one node; None where nothing is, or the rule is about others."""
+        wrong = self.node(visit, options) if self.node is not None and self._is_about(visit) else None
+        if wrong is None:
+            return None
+        return self._finding(wrong, self.cited(visit, options) if self.cited else self.source, **visit.place)
 
     def _is_about(self, visit: Visit) -> bool:
         named = self.operators is None or (visit.imported and visit.operator in self.operators)
