@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from ..errors import RequestError
+from ..messages import brief
 from .files import open_model
 from .output import Printer
 
@@ -55,16 +56,18 @@ def check(
 
 
 def _names(given: Sequence[str]) -> list[str]:
-    """Names of plugins: what is given, and the lines of files among it. RequestError for a file that is no text."""
+    """Names of plugins: what is given, and the lines of files among it. RequestError for what is neither."""
     names: list[str] = []
     for each in given:
-        path = Path(each)
-        if not path.is_file():
-            names.append(each)
-            continue
+        is_file = Path(each).is_file()
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = Path(each).read_text(encoding="utf-8").splitlines() if is_file else [each]
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"{each} is no list of plugins: {error}", option="plugin") from None
-        names += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if wrong := [name for name in found if not name.isidentifier()]:
+            if is_file:
+                raise RequestError(f"{each} is no list of plugins: it has the line {brief(wrong[0])}", option="plugin")
+            raise RequestError(f"{each} is neither a file nor the name of an operator", option="plugin")
+        names += found
     return names

@@ -17,10 +17,11 @@ def precision(
     dry_run: bool = False,
     printer: Printer,
 ) -> None:
-    """Show in which type each inserted node runs, and whether the blocks are safe in FP16 and INT8.
+    """Show in which type each inserted node runs.
 
-    The types are those of the file, which TensorRT 11 runs as they are. For the conversion to float16, or the flags of
-    TensorRT 8.6 and 10, --format writes the list of the nodes that should stay in float32.
+    First whether the model builds, and whether the blocks are safe in FP16 and INT8. The types are those of the file,
+    which TensorRT 11 runs as they are. For the conversion to float16, or the flags of TensorRT 8.6 and 10, --format
+    writes the list of the nodes that should stay in float32.
 
     \b
     graphsurgery tensorrt precision yolov8n-simam.onnx
