@@ -10,6 +10,7 @@ from onnx import TensorProto
 from ...modelfile.subgraphs import reads
 from ..options import Options
 from ..rule import WARNING, node_rule
+from ..support import TYPE_NAMES
 from ..view import Origin, Visit
 
 _HOST_TYPES = (TensorProto.INT32, TensorProto.INT64)
@@ -33,6 +34,12 @@ def gridsample_rank(visit: Visit, options: Options) -> str | None:
     if rank is None or rank in taken:
         return None
     return f"its input is of rank {rank}; {' and '.join(map(str, taken))} are taken"
+
+
+@node_rule("GridSample", source="rtx-parser", instead="a Cast of the grid to the type of the input", since=(11, 0))
+def gridsample_types(visit: Visit, options: Options) -> str | None:
+    kinds = {TYPE_NAMES.get(visit.type(visit.input(slot))) for slot in (0, 1)} - {None}
+    return f"its input and its grid are {' and '.join(sorted(kinds))}; one type is taken" if len(kinds) > 1 else None
 
 
 @node_rule("DeformConv", source="operators-10.0", instead="one or two spatial axes")

@@ -71,6 +71,14 @@ def four_bits(size: int) -> Proto:
     return single("DequantizeLinear", given(TensorProto.INT4, size), np.array(0.1, np.float32), opset=21)
 
 
+def zero_point(dtype: Any) -> Proto:
+    """A QuantizeLinear whose zero point is in a Constant node."""
+    proto = quantised(0, dtype)
+    zero = proto.graph.initializer.pop()
+    proto.graph.node.insert(0, node("Constant", [], [zero.name], "/a/zero", value=zero))
+    return proto
+
+
 def sized(op_type: str, *inputs: str, from_data: bool, **more: Any) -> Proto:
     """A node whose size comes from the largest value of its input, or from a vector of integers that is given."""
     nodes = [
@@ -153,6 +161,8 @@ def _types() -> Iterator[Case]:
     yield Case("type", of("LpPool", BF16, kernel_shape=[2, 2]), of("LpPool", HALF, kernel_shape=[2, 2]), "11")
     for version in ("8.6", "10", "11"):
         yield Case("type", of_shape("Sqrt"), of_shape("Neg"), version)  # importers ask shapes for their type as well
+    for version in ("8.6", "10", "11"):
+        yield Case("type", zero_point(np.int16), zero_point(np.int8), version)  # as exporters of QAT models write it
     constant = single("Add", given(), floats(1.0))
     constant.graph.node.insert(0, node("Sqrt", ["c"], ["x1"], "/a/Sqrt"))
     constant.graph.initializer[0].name = "c"
@@ -222,6 +232,9 @@ def _sizes() -> Iterator[Case]:
         yield Case("resize-scales", measured_scales(from_data=True), measured_scales(from_data=False), version)
     grid = given(FLOAT, 1, 4, 8, 8, 8), given(FLOAT, 1, 8, 8, 8, 3)
     volume = single("GridSample", *grid, opset=20)
+    flat = given(HALF, 1, 4, 8, 8)
+    mixed = single("GridSample", flat, given(FLOAT, 1, 8, 8, 2), gives=HALF)
+    yield Case("gridsample-types", mixed, single("GridSample", flat, given(HALF, 1, 8, 8, 2), gives=HALF), "11")
     yield Case("gridsample-rank", volume, volume, complies_in="11")
 
 
