@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import typer
 
+from ..errors import RequestError
+from ..messages import brief
 from .files import open_model
 from .output import Printer
 
@@ -14,6 +19,7 @@ def check(
     version: str = "10",
     dla: str | None = None,
     precision: str = "fp32",
+    plugin: list[str] | None = None,
     require_tensorrt: bool = False,
     printer: Printer,
 ) -> None:
@@ -32,6 +38,9 @@ def check(
         Also what runs on a DLA: orin.
     precision: P
         What the engine is to run in: fp32, fp16 or int8.
+    plugin: NAME
+        A plugin that is loaded where the model is built, or a file with a name on each line. May be repeated; those
+        of TensorRT's own library are known.
     require_tensorrt:
         End with 3 if TensorRT's own parser cannot be asked here.
     """
@@ -40,7 +49,25 @@ def check(
 
     opened = open_model(model)
     opinion = verdict(opened, required=require_tensorrt)
-    report = run(opened, version, dla=dla, precision=precision, parser=opinion)
+    report = run(opened, version, dla=dla, precision=precision, plugin=_names(plugin or ()), parser=opinion)
     printer.report(report)
     if report.stops:
         raise typer.Exit(1)
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    """Names of plugins: what is given, and the lines of files among it. RequestError for what is neither."""
+    names: list[str] = []
+    for each in given:
+        is_file = Path(each).is_file()
+        try:
+            lines = Path(each).read_text(encoding="utf-8").splitlines() if is_file else [each]
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"{each} is no list of plugins: {error}", option="plugin") from None
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if wrong := [name for name in found if not name.isidentifier()]:
+            if is_file:
+                raise RequestError(f"{each} is no list of plugins: it has the line {brief(wrong[0])}", option="plugin")
+            raise RequestError(f"{each} is neither a file nor the name of an operator", option="plugin")
+        names += found
+    return names

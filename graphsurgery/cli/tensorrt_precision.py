@@ -10,6 +10,7 @@ from .output import Printer
 def precision(
     model: str | None = None,
     *,
+    version: str = "10",
     format: str | None = None,
     output: str | None = None,
     force: bool = False,
@@ -18,8 +19,9 @@ def precision(
 ) -> None:
     """Show in which type each inserted node runs.
 
-    The types are those of the file, which TensorRT 11 runs as they are. For the conversion to float16, or the flags of
-    TensorRT 8.6 and 10, --format writes the list of the nodes that should stay in float32.
+    First whether the model builds, and whether the blocks are safe in FP16 and INT8. The types are those of the file,
+    which TensorRT 11 runs as they are. For the conversion to float16, or the flags of TensorRT 8.6 and 10, --format
+    writes the list of the nodes that should stay in float32.
 
     \b
     graphsurgery tensorrt precision yolov8n-simam.onnx
@@ -33,6 +35,7 @@ def precision(
         Where the list goes.
     """
     from ..modelfile.saving import write_whole
+    from ..tensorrt.check import check
     from ..tensorrt.precision import inserted_types, lines, node_list
 
     if output is not None and format is None:
@@ -43,8 +46,11 @@ def precision(
     text = node_list(types, format) if format is not None else ""
     if target is not None and not dry_run:
         write_whole(target, text.encode())
-    printer.json({"model": opened.name, "nodes": [vars(each) for each in types], "list": text or None})
+    answers = check(opened, version).summary
+    nodes = [vars(each) for each in types]
+    printer.json({"model": opened.name, "summary": answers.to_json(), "nodes": nodes, "list": text or None})
     if format is None:
+        printer.lines(answers.lines())
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]
         printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives", "operator"))

@@ -176,10 +176,12 @@ def becoming_float(index: GraphIndex, tensor: str, consumers: Sequence[str]) -> 
     if quantisation.dequantiser(index, tensor) is None or not consumers:
         return None
     they, compute = ("they", "compute") if len(consumers) > 1 else ("it", "computes")
-    return (
-        f"{listed(consumers, 3)} had a quantised input; behind the block {they} {compute} in float; "
-        f"{option('qdq', 'int8')} quantises the block's output, so that nothing changes for what reads it"
-    )
+    advice = f"{option('qdq', 'int8')} quantises the block's output, so that nothing changes for what reads it"
+    try:
+        pair_at(index, tensor, "its input")
+    except SiteError as error:
+        advice = f"{error.message}: quantise the model anew with the tool that it was quantised with"
+    return f"{listed(consumers, 3)} had a quantised input; behind the block {they} {compute} in float; {advice}"
 
 
 def clipping(pair: Pair, bounded: bool) -> str | None:

@@ -106,7 +106,7 @@ def chain(name: str, installed: Sequence[str], types: Collection[str] = (), *, e
     """
     options: dict[str, dict[str, str]] = {"tensorrt": {**_TENSORRT}}
     if name == "tensorrt":
-        options[name] |= {f"trt_{each}_enable": "True" for each in sorted(types)}
+        options[name] |= {f"trt_{each}_enable": "True" for each in sorted({*types} - {"fp8"})}  # has no option
     if exact:
         options["cuda"] = {"use_tf32": "0"}
         options["tensorrt"]["trt_builder_optimization_level"] = "0"

@@ -11,6 +11,7 @@ from ..modelfile.model import ModelFile
 from .options import Options
 from .rule import ERROR, SEVERITIES, Finding
 from .rules import RULES
+from .summary import Summary, counted
 from .support import Version
 from .view import View
 
@@ -31,11 +32,13 @@ class TensorRTReport:
     findings: list[Finding]
     insertions: Sequence[str]
     """ids of all insertions in the model"""
+    summary: Summary
+    """whether it builds, and whether the blocks are safe in FP16 and INT8"""
     parser: Verdict | None = None
     """what the installed TensorRT's own parser says; None where there is none"""
 
     def __repr__(self) -> str:
-        return printable(f"<TensorRTReport of {self.model}: {self._verdict}; {_summary(self.findings)}>")
+        return printable(f"<TensorRTReport of {self.model}: {self._verdict}; {counted(self.findings)}>")
 
     def _repr_html_(self) -> str:
         headers = ("severity", "rule", "node", "insertion", "finding", "instead")
@@ -77,14 +80,16 @@ class TensorRTReport:
             "model_findings": [finding.to_json() for finding in self.others],
             "parser": asdict(self.parser) if self.parser else None,
             "stops": self.stops,
+            "summary": self.summary.to_json(),
         }
 
     def lines(self) -> Iterator[str]:
-        """The report as text."""
+        """The report as text: the summary, what was found, and what TensorRT's own parser says."""
+        yield from self.summary.lines()
         if self.insertions:
-            yield f"inserted blocks ({', '.join(self.insertions)}): {_summary(self.inserted)}"
+            yield f"inserted blocks ({', '.join(self.insertions)}): {counted(self.inserted)}"
             yield from _details(self.inserted)
-        yield f"the model itself: {_summary(self.others)}"
+        yield f"the model itself: {counted(self.others)}"
         yield from _details(self.others)
         if self.parser is not None:
             yield from self.parser.lines()
@@ -132,6 +137,7 @@ def check(
     *,
     dla: str | None = None,
     precision: str = "fp32",
+    plugin: str | Sequence[str] = (),
     parser: Verdict | None = None,
 ) -> TensorRTReport:
     """Check every node of a model against what TensorRT takes. TensorRT need not be installed.
@@ -146,6 +152,9 @@ def check(
         ``"orin"``: what runs on a DLA of that, too.
     precision:
         What the engine is to run in: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+    plugin:
+        The name of a plugin that is loaded where the model is built, or several; those of TensorRT's own library are
+        known.
     parser:
         The verdict of TensorRT's own parser, to set beside the findings.
 
@@ -166,17 +175,13 @@ def check(
     False
     """
     model = ModelFile.load(model)
-    options, view = Options.of(version, precision=precision, dla=dla), View(model)
+    plugins = (plugin,) if isinstance(plugin, str) else plugin
+    options, view = Options.of(version, precision=precision, dla=dla, plugins=plugins), View(model)
     ids = [insertion.id for insertion in model.insertions()]
     found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
     found.sort(key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
-    return TensorRTReport(model.name, options.version, dla, precision, len(view.visits), found, ids, parser)
-
-
-def _summary(found: Sequence[Finding]) -> str:
-    counts = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
-    said = [f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items() if count]
-    return ", ".join(said) or "nothing found"
+    answers = Summary.of(view, options, found, refused=parser is not None and not parser.supported)
+    return TensorRTReport(model.name, options.version, dla, precision, len(view.visits), found, ids, answers, parser)
 
 
 def _details(found: Sequence[Finding], most: int = 3) -> Iterator[str]:
@@ -186,7 +191,7 @@ def _details(found: Sequence[Finding], most: int = 3) -> Iterator[str]:
         for finding in same[:most]:
             where = "" if finding.node is None else f" {finding.node}"
             where += f" (in {finding.within})" if finding.within else ""
-            yield f"  {finding.severity} [{finding.rule}]{where}: {finding.sentence}"
+            yield f"  {finding.severity} [{finding.rule}]{where}: {finding.message}"
         if len(same) > most:
             yield f"  {rule[0]} [{rule[1]}] and {len(same) - most} more"
         yield f"      instead: {same[0].instead}"

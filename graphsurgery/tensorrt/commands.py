@@ -125,12 +125,12 @@ def _trtexec(purpose: str, *arguments: str) -> Command:
 
 
 def builder_types(model: ModelFile, precision: str | None) -> set[str]:
-    """The types that a builder before TensorRT 11 has to be allowed, beside float32: "fp16", "bf16" and "int8".
+    """The types that a builder before TensorRT 11 has to be allowed, beside float32: "fp16", "bf16", "int8" and "fp8".
 
-    Those of the file and that of ``precision``; with INT8, FP16 for what has no form in INT8.
+    Those of the file and that of ``precision``; with INT8 and FP8, FP16 for what has no form in them.
     """
     types = element_types(model.structure) | ({precision} if precision not in (None, "fp32") else set())
-    return types | ({"fp16"} if "int8" in types else set())
+    return types | ({"fp16"} if types & {"int8", "fp8"} else set())
 
 
 def _weak(model: ModelFile, version: Version, precision: str | None, dla: int | None, result: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .support import DLAS, Support, Version, one_of
@@ -18,13 +19,23 @@ class Options:
     """one of PRECISIONS"""
     dla: str | None = None
     """one of DLAS"""
+    plugins: frozenset[str] = frozenset()
+    """names of plugins that are loaded where the model is built, beside those of TensorRT's own library"""
 
     @classmethod
-    def of(cls, version: str | float | Version, *, precision: str = "fp32", dla: str | None = None) -> Options:
+    def of(
+        cls,
+        version: str | float | Version,
+        *,
+        precision: str = "fp32",
+        dla: str | None = None,
+        plugins: Iterable[str] = (),
+    ) -> Options:
         """The options by their names. RequestError for one that there is not."""
         if dla is not None:
             one_of("table for the DLA", dla, DLAS, "dla")
-        return cls(Support(Version.of(version)), one_of("precision", precision, PRECISIONS), dla)
+        precision = one_of("precision", precision, PRECISIONS)
+        return cls(Support(Version.of(version)), precision, dla, frozenset(plugins))
 
     @property
     def version(self) -> Version:

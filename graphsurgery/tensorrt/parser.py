@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import EnvironmentLacks, MissingDependency
 from ..modelfile.model import ModelFile
 
+_LEFT_OUT = frozenset({"NonMaxSuppression", "NonZero", "RoiAlign"})
+"""operators that are parsed, and that the parser leaves out of its parts so that others run them: they are slow"""
 _INSTALL = "install the tensorrt package of NVIDIA's index, or use its container"
 
 
@@ -32,7 +34,7 @@ class Verdict:
     supported: bool
     errors: Sequence[ParserError]
     unsupported_nodes: Sequence[str]
-    """names of the nodes in subgraphs that the parser would not take"""
+    """names of the nodes that the parser would not take"""
 
     def lines(self) -> Iterator[str]:
         """The verdict as text."""
@@ -97,24 +99,32 @@ def verdict(model: ModelFile, *, required: bool = False) -> Verdict | None:
     arguments: list[Any] = [model.to_bytes()]
     if model.external_data and model.folder is not None:
         arguments.append(str(model.folder / model.name))
-    supported, refused = _supported(parser, arguments)
-    names = [node.name or f"{node.op_type}#{i}" for i, node in enumerate(model.structure.graph.node)]
-    errors = [_error(parser.get_error(i), names) for i in range(parser.num_errors)]
-    unsupported = [names[i] for i in refused if 0 <= i < len(names)]
-    return Verdict(str(trt.__version__), supported, errors, unsupported)
+    nodes = model.structure.graph.node
+    supported, parts = _supported(parser, arguments)
+    names = [node.name or f"{node.op_type}#{i}" for i, node in enumerate(nodes)]
+    found = [parser.get_error(i) for i in range(parser.num_errors)]
+    wrong = {int(error.node()) for error in found}
+    refused = wrong.intersection(range(len(nodes)))
+    if parts is not None:
+        apart = {i for i, node in enumerate(nodes) if node.op_type in _LEFT_OUT}
+        refused |= set(range(len(nodes))) - parts - apart
+    unsupported = [names[i] for i in sorted(refused)]
+    taken = supported or (parts is not None and not found and not refused)
+    return Verdict(str(trt.__version__), taken, [_error(each, names) for each in found], unsupported)
 
 
-def _supported(parser: Any, arguments: Sequence[Any]) -> tuple[bool, list[int]]:
-    """Whether the model is taken, and the positions of the nodes that are not. Each version has its own way to ask."""
+def _supported(parser: Any, arguments: Sequence[Any]) -> tuple[bool, set[int] | None]:
+    """Whether the model is taken, and the positions of the nodes in the parts that the parser finds nothing wrong with,
+    whatever their flags say: a node that it refuses is in none of them. Each version has its own way to ask.
+    """
     if hasattr(parser, "supports_model_v2"):
         supported = bool(parser.supports_model_v2(*arguments))
         count = parser.num_subgraphs() if callable(parser.num_subgraphs) else parser.num_subgraphs
-        refused = [i for i in range(count) if not parser.is_subgraph_supported(i)]
-        return supported, sorted({int(n) for i in refused for n in parser.get_subgraph_nodes(i)})
+        return supported, {int(n) for i in range(count) for n in parser.get_subgraph_nodes(i)}
     if hasattr(parser, "supports_model"):
         supported, subgraphs = parser.supports_model(*arguments)
-        return bool(supported), sorted({int(n) for nodes, taken in subgraphs if not taken for n in nodes})
-    return bool(parser.parse(*arguments)), []
+        return bool(supported), {int(n) for nodes, _ in subgraphs for n in nodes}
+    return bool(parser.parse(*arguments)), None
 
 
 def _error(error: Any, names: Sequence[str]) -> ParserError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
+from ..errors import as_argument, spelled
 from .options import Options
 from .support import source
 from .view import View, Visit
@@ -39,10 +40,14 @@ class Finding:
     """module path of the node"""
     insertion: str | None = None
     """id of the insertion that the node belongs to"""
+    message: str = field(default="", repr=False, compare=False)
+    """the sentence, with options as :func:`graphsurgery.errors.option` marks them"""
 
     def to_json(self) -> dict[str, Any]:
         """Keys as in docs/tensorrt.md."""
-        return dict(vars(self))
+        data = {**vars(self), "sentence": self.message}
+        del data["message"]
+        return data
 
 
 NodeCheck: TypeAlias = Callable[[Visit, Options], str | None]
@@ -59,6 +64,7 @@ class Terms(TypedDict, total=False):
     since: tuple[int, int]
     before: tuple[int, int]
     dla: bool
+    cited: Callable[[Visit, Options], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,8 @@ class Rule:
     since: tuple[int, int] = (0, 0)
     before: tuple[int, int] = (99, 0)
     dla: bool = False
+    cited: Callable[[Visit, Options], str] | None = None
+    """gives another key of the table's sources for a node; None: ``source`` for all of them"""
     node: NodeCheck | None = None
     file: FileCheck | None = None
 
@@ -88,25 +96,30 @@ class Rule:
     def findings(self, view: View, options: Options) -> Iterable[Finding]:
         """Where a model does not comply."""
         if self.file is not None:
-            yield from map(self._finding, self.file(view, options))
-        if self.node is not None:
-            for visit in filter(self._is_about, view.visits):
-                if (wrong := self.node(visit, options)) is not None:
-                    yield self._finding(wrong, **visit.place)
+            yield from (self._finding(wrong, self.source) for wrong in self.file(view, options))
+        yield from (found for visit in view.visits if (found := self.at(visit, options)))
+
+    def at(self, visit: Visit, options: Options) -> Finding | None:
+        """What is wrong with one node; None where nothing is, or the rule is about others."""
+        wrong = self.node(visit, options) if self.node is not None and self._is_about(visit) else None
+        if wrong is None:
+            return None
+        return self._finding(wrong, self.cited(visit, options) if self.cited else self.source, **visit.place)
 
     def _is_about(self, visit: Visit) -> bool:
-        named = self.operators is None or (visit.standard and visit.operator in self.operators)
+        named = self.operators is None or (visit.imported and visit.operator in self.operators)
         return named and self.when(visit)
 
-    def _finding(self, sentence: str, **place: Any) -> Finding:
-        return Finding(self.id, self.severity, sentence, source(self.source), self.instead, **place)
+    def _finding(self, sentence: str, key: str, **place: Any) -> Finding:
+        plain = spelled(sentence, as_argument)
+        return Finding(self.id, self.severity, plain, source(key), self.instead, **place, message=sentence)
 
 
 def node_rule(*operators: str, id: str = "", **terms: Unpack[Terms]) -> Callable[[NodeCheck], Rule]:
     """Make a rule of a function from a node to the sentence that says what is wrong with it, or None.
 
-    It is about ``operators`` of the standard set; without any, about every node. ``id``: where several rules share a
-    function.
+    It is about ``operators`` of the standard set, in whatever domain; without any, about every node. ``id``: where
+    several rules share a function.
     """
     return lambda check: Rule(id=id or _id(check), operators=frozenset(operators) or None, node=check, **terms)
 

@@ -76,18 +76,54 @@ class Support:
         first, last = versions[_latest(versions, version)]["opset"]
         self.opsets = range(first, last + 1)
         """the operator sets that the version's table is stated for"""
+        self._documented: str = versions[_latest(versions, version)]["source"]
         self._operators: Mapping[str, Any] = table()["operators"]
         self._corrections: Mapping[str, Any] = table()["corrections"]
 
     def types(self, operator: str) -> frozenset[str] | None:
-        """The element types that an operator is taken in, as TYPE_NAMES has them; None if it is not taken at all."""
+        """The element types that an operator is taken in, as TYPE_NAMES has them; None if it is not taken at all.
+
+        Those of the documentation, as the importer's source or the parser itself correct them.
+        """
         rows = self._operators.get(operator, {})
         key = _latest(rows, self.version)
         if key is None or rows[key] is None:
             return None
-        correction = self._corrections.get(operator, {})
+        correction = self._correction(operator)
         types = {*rows[key]["types"].split(), *correction.get("adds", "").split()}
         return frozenset(types.difference(correction.get("drops", "").split()))
+
+    def source_of_types(self, operator: str) -> str:
+        """Where the types of an operator are known from: key of the table's sources."""
+        return str(self._correction(operator).get("source", self._documented))
+
+    @property
+    def tensor_types(self) -> frozenset[str]:
+        """The element types that inputs, outputs and weights of a model may have."""
+        rows = table()["tensor_types"]
+        return frozenset(rows[_latest(rows, self.version)].split())
+
+    @property
+    def measured(self) -> bool:
+        """Whether the parser itself has been asked about operators and types."""
+        return self.version >= (11, 0)
+
+    def asserts_types(self, operator: str) -> bool:
+        """Whether the parser refuses other types whatever the node computes, constants and shapes among it."""
+        rows = table()["asserted"]
+        return self.measured or operator in rows[_latest(rows, self.version)].split()
+
+    def _correction(self, operator: str) -> Mapping[str, Any]:
+        rows = self._corrections.get(operator, {})
+        return rows.get(_latest(rows, self.version), {})  # type: ignore[no-any-return]
+
+    def is_importer(self, operator: str) -> bool:
+        """Whether the parser has an importer of its own for an operator that ONNX does not have."""
+        return operator in _names("importers", self.version)
+
+    def is_plugin(self, operator: str) -> bool:
+        """Whether TensorRT's own plugin library has a plugin of this name."""
+        return operator in _names("library", self.version)
 
     def first_version(self, operator: str) -> str | None:
         """The first later version that takes an operator, if one does."""
@@ -106,6 +142,18 @@ class Support:
 def source(key: str) -> str:
     """What a source is called, and at which commit it was read."""
     return str(table()["sources"][key])
+
+
+def plugin_versions(name: str) -> list[str]:
+    """The lines of TensorRT whose own plugin library has a plugin of this name; empty for other users' plugins."""
+    return [each for each in VERSIONS if name in _names("library", Version.of(each))]
+
+
+@cache
+def _names(kind: str, version: Version) -> frozenset[str]:
+    """Names of "library" plugins, or of operators beside ONNX that have "importers"."""
+    rows = table()["plugins"][kind]
+    return frozenset(rows[_latest(rows, version)].split())
 
 
 def dla_support(dla: str) -> Mapping[str, str]:

@@ -62,9 +62,16 @@ class Visit:
         return str(self.node.op_type)
 
     @property
-    def standard(self) -> bool:
-        """Whether its operator is one of the standard set, and no local function overrides it."""
-        return self.node.domain in STANDARD and self.function is None
+    def imported(self) -> bool:
+        """Whether TensorRT reads it as an operator of the standard set: by the name alone, whatever the domain, and
+        before it looks for a function or a plugin of that name.
+        """
+        return self.is_onnx or (self.node.domain in STANDARD and self.function is None)
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether ONNX has an operator of its name."""
+        return _schema(self.node.op_type) is not None
 
     @property
     def function(self) -> onnx.FunctionProto | None:
@@ -81,7 +88,7 @@ class Visit:
         """Value of an attribute, text as str; ``default`` where the node does not state it, or as one of another type
         than its operator has.
         """
-        kind = _attribute_types(self.node.op_type).get(name) if not self.node.domain else None
+        kind = _attribute_types(self.node.op_type).get(name) if self.imported else None
         named = (a for a in self.node.attribute if a.name == name and kind in (None, a.type))
         stated = map(payload.attribute_value, named)
         value = next((each for each in stated if each is not None), default)
@@ -208,11 +215,15 @@ class View:
 @cache
 def _attribute_types(operator: str) -> dict[str, int]:
     """The types of the attributes of a standard operator, as its newest version has them."""
-    try:
-        declared = onnx.defs.get_schema(operator).attributes
-    except onnx.defs.SchemaError:
-        return {}
-    return {name: int(each.type.value) for name, each in declared.items()}  # type: ignore[attr-defined]
+    schema = _schema(operator)
+    declared = schema.attributes.items() if schema else ()
+    return {name: int(each.type.value) for name, each in declared}  # type: ignore[attr-defined]
+
+
+@cache
+def _schema(operator: str) -> onnx.defs.OpSchema | None:
+    """The newest version of a standard operator; None if there is none of this name."""
+    return onnx.defs.get_schema(operator) if onnx.defs.has(operator) else None
 
 
 def _label(node: onnx.NodeProto, node_index: int) -> str:

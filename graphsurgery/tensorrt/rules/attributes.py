@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import partial
 
+from onnx import TensorProto
+
 from ..options import Options
 from ..rule import NOTE, WARNING, node_rule
 from ..support import TYPE_NAMES
@@ -26,9 +28,20 @@ def pool_dilations(visit: Visit, options: Options) -> str | None:
     return f"the dilations are {list(dilations)}; only 1 is taken" if any(d != 1 for d in dilations) else None
 
 
+@node_rule("LpPool", "LpNormalization", source="importer", instead="p 1 or 2, or Pow and sums by hand")
+def lp_norm(visit: Visit, options: Options) -> str | None:
+    p = visit.attribute("p", 2)
+    return f"p is {p}; only 1 and 2 are taken" if p not in (1, 2) else None
+
+
 @node_rule("MaxPool", source="operators-8.6", instead="MaxPool without its second output")
 def maxpool_indices(visit: Visit, options: Options) -> str | None:
     return "the indices are asked for, and only the maxima are given" if len(visit.outputs()) > 1 else None
+
+
+@node_rule("BatchNormalization", source="importer", instead="export in evaluation mode")
+def batchnorm_training(visit: Visit, options: Options) -> str | None:
+    return "training_mode is 1, which is refused" if visit.attribute("training_mode", 0) else None
 
 
 @node_rule("LayerNormalization", source="operators-10.0", instead="ReduceMean and the rest by hand")
@@ -47,64 +60,67 @@ def groupnorm_opset(visit: Visit, options: Options) -> str | None:
     return f"at opset {opset} its scale is per channel, which is read from 10.9 on" if opset >= 21 else None
 
 
-@node_rule("TopK", source="operators-10.0", instead="sorted=1")
+@node_rule("TopK", source="importer", instead="nothing, unless the order matters", severity=NOTE)
 def topk_sorted(visit: Visit, options: Options) -> str | None:
-    return None if visit.attribute("sorted", 1) == 1 else "sorted is 0, and only 1 is taken"
-
-
-@node_rule("Resize", source="importer", instead="half_pixel, or asymmetric with nearest and floor")
-def resize_coordinates(visit: Visit, options: Options) -> str | None:
-    mode = visit.attribute("coordinate_transformation_mode", "half_pixel")
-    taken = {"half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"}
-    return None if mode in taken else f"the coordinate mode is {mode}, which is refused"
-
-
-@node_rule("Resize", source="operators-10.16", instead="Resize without antialias, after a pool")
-def resize_antialias(visit: Visit, options: Options) -> str | None:
-    return "antialias is set, which is refused" if visit.attribute("antialias", 0) else None
-
-
-@node_rule("Resize", source="operators-10.16", instead="sizes that are worked out beforehand")
-def resize_aspect(visit: Visit, options: Options) -> str | None:
-    policy = visit.attribute("keep_aspect_ratio_policy", "stretch")
-    return None if policy == "stretch" else f"the aspect ratio policy is {policy}; only stretch is taken"
-
-
-@node_rule("Resize", source="operators-10.16", instead="scales or sizes for every axis")
-def resize_axes(visit: Visit, options: Options) -> str | None:
-    axes, rank = visit.attribute("axes"), visit.rank()
-    if axes is None or (rank is not None and [a % rank for a in axes] == list(range(rank))):
-        return None
-    if options.version < (9, 0):
-        return f"it names the axes {list(axes)} alone, which came with opset 18"
-    if visit.input(2) and visit.value(2) is None:
-        return f"its scales are computed and stand for the axes {list(axes)} alone"
-    return None
-
-
-@node_rule("Resize", source="importer", instead="several Resize nodes, one behind the other")
-def resize_count(visit: Visit, options: Options) -> str | None:
-    mode, scales = visit.attribute("mode", "nearest"), visit.value(2)
-    most = {"linear": 3, "cubic": 2}.get(mode)
-    if most is None or scales is None:
-        return None
-    count = int((scales != 1).sum())
-    return f"mode {mode} resizes {count} axes at once; {most} are taken" if count > most else None
-
-
-@node_rule("Attention", source="operators-10.16", instead="MatMul, scale, Softmax, MatMul", since=(10, 14))
-def attention_form(visit: Visit, options: Options) -> str | None:
-    if visit.input(4) or visit.input(5) or len(visit.outputs()) > 1:
-        return "it has a cache of keys and values, or more than one output"
-    if visit.attribute("softcap", 0.0):
-        return "it has a softcap"
-    return None
+    return None if visit.attribute("sorted", 1) == 1 else "sorted is 0, and TensorRT sorts all the same"
 
 
 @node_rule("ScatterND", source="operators-10.0", instead="reduction none")
 def scatternd_reduction(visit: Visit, options: Options) -> str | None:
     mode = visit.attribute("reduction", "none")
     return None if mode == "none" else f"the reduction is {mode}; only none is taken"
+
+
+@node_rule("ScatterElements", source="importer", instead="reduction none", before=(9, 0))
+def scatterelements_ignored(visit: Visit, options: Options) -> str | None:
+    mode = visit.attribute("reduction", "none")
+    return None if mode == "none" else f"the reduction is {mode}, which TensorRT 8 does not look at"
+
+
+@node_rule(
+    "ScatterElements", source="rtx-parser", instead="reduction none, or ScatterElements of each part", since=(11, 0)
+)
+def scatterelements_reduction(visit: Visit, options: Options) -> str | None:
+    mode = visit.attribute("reduction", "none")
+    return None if mode == "none" else f"the reduction is {mode}; only none is taken"
+
+
+@node_rule("Mod", source="importer", instead="fmod 1, or a Cast to integers around it")
+def mod_floats(visit: Visit, options: Options) -> str | None:
+    kind = TYPE_NAMES.get(visit.type(visit.input(0)), "")
+    floats = kind.startswith(("FP", "BF"))
+    return (
+        "fmod is 0, which takes integers alone, and its input is float"
+        if floats and not visit.attribute("fmod", 0)
+        else None
+    )
+
+
+@node_rule(
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", source="importer", instead="float32"
+)
+def random_type(visit: Visit, options: Options) -> str | None:
+    like = visit.type(visit.input(0)) if visit.operator.endswith("Like") else TensorProto.FLOAT
+    kind = TYPE_NAMES.get(visit.attribute("dtype", like), "another type")
+    return None if kind in ("FP32", "FP16") else f"its numbers are asked for in {kind}; FP32 and FP16 are given"
+
+
+@node_rule("Split", source="importer", instead="parts of equal size, or split as an input", since=(9, 0))
+def split_parts(visit: Visit, options: Options) -> str | None:
+    parts, shape = visit.attribute("num_outputs"), visit.shape(visit.input(0))
+    axis = visit.attribute("axis", 0)
+    if not parts or shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    size = shape[axis]
+    if not isinstance(size, int) or size >= -(-size // parts) * (parts - 1):
+        return None
+    return f"{size} elements in {parts} parts of {-(-size // parts)} leave less than nothing for the last one"
+
+
+@node_rule("TensorScatter", source="rtx-parser", instead="mode linear")
+def tensorscatter_mode(visit: Visit, options: Options) -> str | None:
+    mode = visit.attribute("mode", "linear")
+    return None if mode == "linear" else f"the mode is {mode}; only linear is taken"
 
 
 @node_rule("LSTM", "GRU", "RNN", source="operators-8.6", instead="the same activations both ways")
@@ -116,10 +132,14 @@ def rnn_activations(visit: Visit, options: Options) -> str | None:
     return None
 
 
-@node_rule("LSTM", source="operators-10.0", instead="input_forget 0 and layout 0", since=(9, 0))
+@node_rule("LSTM", source="operators-10.0", instead="input_forget 0")
 def lstm_form(visit: Visit, options: Options) -> str | None:
-    set_ones = [name for name in ("input_forget", "layout") if visit.attribute(name, 0)]
-    return f"{set_ones[0]} is 1; only 0 is taken" if set_ones else None
+    return "input_forget is 1; only 0 is taken" if visit.attribute("input_forget", 0) else None
+
+
+@node_rule("LSTM", source="operators-10.0", instead="layout 0", since=(9, 0), before=(11, 0))
+def lstm_layout(visit: Visit, options: Options) -> str | None:
+    return "layout is 1; only 0 is taken before 11" if visit.attribute("layout", 0) else None
 
 
 @node_rule("Constant", source="operators-10.0", instead="a dense tensor of numbers")
@@ -197,13 +217,3 @@ def instancenorm_types(visit: Visit, options: Options) -> str | None:
 )
 def instancenorm_plugin(visit: Visit, options: Options) -> str | None:
     return "TensorRT 8 runs it as a plugin on cuDNN unless it is told otherwise"
-
-
-@node_rule("QuantizeLinear", "DequantizeLinear", source="operators-8.6", instead="zero points of 0")
-def quantise_zero_point(visit: Visit, options: Options) -> str | None:
-    if not visit.input(2):
-        return None
-    value = visit.value(2)
-    if value is None:
-        return "its zero point is not a constant"
-    return "its zero point is not 0; TensorRT quantises symmetrically only" if value.astype(int).any() else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from ...graph.index import STANDARD
 from ..options import Options
 from ..rule import WARNING, file_rule, node_rule
 from ..support import dla_support
@@ -52,7 +51,7 @@ def dla_dynamic(view: View, options: Options) -> Iterable[str]:
 @_dla_rule(source="dla-operators", instead="an operator that runs there")
 def dla_operator(visit: Visit, options: Options) -> str | None:
     assert options.dla is not None
-    how = dla_support(options.dla).get(visit.operator, "no") if visit.node.domain in STANDARD else "no"
+    how = dla_support(options.dla).get(visit.operator, "no") if visit.imported else "no"
     if how.startswith("native") and not (">=" in how and options.version < (9, 0)):
         return None
     if how.startswith("native"):

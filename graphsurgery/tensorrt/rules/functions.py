@@ -14,7 +14,7 @@ _INLINE = "inline the functions before the file is written: onnx.inliner.inline_
 
 @node_rule(source="model-importer", instead=_INLINE, before=(9, 0))
 def local_function(visit: Visit, options: Options) -> str | None:
-    if visit.function:
+    if visit.function and not visit.is_onnx:
         return f"TensorRT {options.version} does not know local functions; the call of {visit.operator} is refused"
     return None
 
@@ -22,7 +22,7 @@ def local_function(visit: Visit, options: Options) -> str | None:
 @node_rule(source="model-importer", instead=_INLINE, since=(9, 0))
 def function_inputs(visit: Visit, options: Options) -> str | None:
     given = sum(1 for name in visit.node.input if name)
-    if visit.function and given != (count := len(visit.function.input)):
+    if visit.function and not visit.is_onnx and given != (count := len(visit.function.input)):
         return f"{visit.operator} declares {count} inputs and is called with {given}; none may be left out"
     return None
 

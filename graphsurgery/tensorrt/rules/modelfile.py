@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnx import helper
+from onnx import TensorProto, helper
 
 from ...runtime.quantised_types import is_quantised
 from ..options import Options
@@ -52,6 +52,27 @@ def dynamic_input(view: View, options: Options) -> Iterable[str]:
         free = [d.dim_param or "?" for d in tensor.shape.dim if d.dim_value <= 0]
         if name not in view.index.initializers and (free or not tensor.HasField("shape")):
             yield f"the input {name} has dynamic sizes ({', '.join(free) or 'of unknown rank'})"
+
+
+@file_rule(source="importer", instead="float32, int32 or int64 in its place, converted by Casts outside of the engine")
+def tensor_types(view: View, options: Options) -> Iterable[str]:
+    graph = view.structure.graph
+    named = [(f"the input {v.name}", v.type) for v in graph.input] + [
+        (f"the output {v.name}", v.type) for v in graph.output
+    ]
+    kinds = [(what, kind.tensor_type.elem_type, kind.WhichOneof("value")) for what, kind in named]
+    kinds += [(f"the initializer {each.name}", each.data_type, "tensor_type") for each in graph.initializer]
+    found: dict[str, list[str]] = {}
+    for what, kind, form in kinds:
+        name = TYPE_NAMES.get(kind, TensorProto.DataType.Name(kind)) if form == "tensor_type" else "no tensor"
+        if name not in (*options.support.tensor_types, "UNDEFINED"):
+            found.setdefault(name, []).append(what)
+    for name, holders in found.items():
+        others = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+        is_kind = (
+            "is no tensor" if name == "no tensor" else f"is of type {name}, which TensorRT {options.version} lacks"
+        )
+        yield f"{holders[0]}{others} {is_kind}"
 
 
 @file_rule(

@@ -1,17 +1,22 @@
-"""Operators and element types: every node against the table."""
+"""Operators of the standard set and their element types: every node against the table."""
 
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
-from ...graph.index import STANDARD
 from ..options import Options
-from ..rule import NOTE, WARNING, node_rule
+from ..rule import WARNING, node_rule
 from ..support import TYPE_NAMES
 from ..view import Origin, Visit
+from .plugins import is_plugin
 
 _DATA_SLOT = {"Where": 1, "OneHot": 2}
-_OF_OUTPUT = frozenset({"ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "EyeLike"})
+_OF_OUTPUT = frozenset(
+    {"ConstantOfShape", "RandomNormal", "RandomUniform", "Cast", "CastLike", "EyeLike"}
+    | {f"{kind}Window" for kind in ("Blackman", "Hamming", "Hann")}
+)
+_CASTS = frozenset({"Cast", "CastLike"})
 _STORES = {"value_float": 1, "value_floats": 1, "value_int": 7, "value_ints": 7}
 _ANY_TYPE = frozenset({"If", "Loop", "Scan"})
 _REPLACEMENTS = {
@@ -25,7 +30,8 @@ _REPLACEMENTS = {
 
 @node_rule(source="operators-11.0", instead="another operator, or a plugin of that name")
 def operator(visit: Visit, options: Options) -> str | None:
-    if not visit.standard or options.support.types(visit.operator) is not None:
+    taken = options.support.types(visit.operator) is not None or is_plugin(visit, options)
+    if taken or not visit.is_onnx:
         return None
     later = options.support.first_version(visit.operator)
     hint = _REPLACEMENTS.get(visit.operator)
@@ -33,26 +39,18 @@ def operator(visit: Visit, options: Options) -> str | None:
     return f"TensorRT {known} has no importer for {visit.operator}" + (f"; {hint}" if hint else "")
 
 
-@node_rule(source="model-importer", instead="operators of the standard set")
-def custom_operator(visit: Visit, options: Options) -> str | None:
-    if visit.node.domain in STANDARD or visit.function or visit.operator.endswith("_TRT"):
-        return None
-    return f"{visit.node.domain}.{visit.operator} is no standard operator; TensorRT takes a plugin of that name only"
+def _known_from(visit: Visit, options: Options) -> str:
+    return options.support.source_of_types(visit.operator)
 
 
-@node_rule(source="model-importer", instead="nothing, if the plugin library is loaded where it runs", severity=NOTE)
-def plugin(visit: Visit, options: Options) -> str | None:
-    if visit.node.domain in STANDARD or visit.function or not visit.operator.endswith("_TRT"):
-        return None
-    return f"{visit.operator} is a plugin of TensorRT's own library (initLibNvInferPlugins)"
-
-
-@node_rule(source="operators-11.0", instead="a Cast to a type that the operator is taken in")
+@node_rule(source="operators-11.0", instead="a Cast to a type that the operator is taken in", cited=_known_from)
 def type_(visit: Visit, options: Options) -> str | None:
-    types = options.support.types(visit.operator) if visit.standard else None
-    if types is None or visit.operator in _ANY_TYPE or _is_host_only(visit):
+    types = options.support.types(visit.operator) if visit.imported else None
+    if types is None or visit.operator in _ANY_TYPE or _is_host_only(visit, options):
         return None
     for kind in _kinds(visit):
+        if visit.operator == "DequantizeLinear" and kind == TensorProto.INT32:
+            continue  # quantised_bias says what to do about it
         name = options.support.type_name(kind) if kind else "FP32"
         if name not in types and kind:
             spelled = TYPE_NAMES.get(kind) or f"ONNX element type {kind}"
@@ -60,9 +58,10 @@ def type_(visit: Visit, options: Options) -> str | None:
     return None
 
 
-def _is_host_only(visit: Visit) -> bool:
-    """Whether a node computes constants or shapes alone: those are evaluated while the engine is built or set up."""
-    return visit.own_origin is not Origin.DATA and visit.operator != "Constant"
+def _is_host_only(visit: Visit, options: Options) -> bool:
+    """Whether a node computes constants or shapes alone, which documented types are not about."""
+    host = visit.own_origin is not Origin.DATA and visit.operator != "Constant"
+    return host and not options.support.asserts_types(visit.operator)
 
 
 def _kinds(visit: Visit) -> list[int]:
@@ -72,7 +71,7 @@ def _kinds(visit: Visit) -> list[int]:
     of_input = [visit.type(visit.input(_DATA_SLOT.get(visit.operator, 0)))]
     if visit.operator not in _OF_OUTPUT:
         return of_input
-    return [visit.type(name) for name in visit.outputs()] + (of_input if visit.operator == "Cast" else [])
+    return [visit.type(name) for name in visit.outputs()] + (of_input if visit.operator in _CASTS else [])
 
 
 @node_rule(source="operators-11.0", instead="export the model in float32", severity=WARNING)
@@ -84,7 +83,7 @@ def float64(visit: Visit, options: Options) -> str | None:
 
 @node_rule(source="operators-8.6", instead="constants within 32 bits", severity=WARNING, before=(9, 0))
 def int64_range(visit: Visit, options: Options) -> str | None:
-    if visit.standard and visit.operator == "Slice":
+    if visit.operator == "Slice":
         return None  # a start or end past the last element means the last element, clamped or not
     limits = np.iinfo(np.int32)
     for slot, name in enumerate(visit.node.input):

@@ -75,6 +75,9 @@ def float16_epsilon(visit: Visit, options: Options) -> str | None:
     return None
 
 
+RULES = (float16_sum, float16_square, float16_constant, float16_epsilon)
+
+
 def _is_square(visit: Visit) -> bool:
     """Whether the node's input is a tensor times itself."""
     position = visit.view.index.producer.get(visit.input(0)) if visit.within is None else None

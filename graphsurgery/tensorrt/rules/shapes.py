@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
+from onnx import TensorProto
+
+from ...modelfile.subgraphs import reads
 from ..options import Options
 from ..rule import WARNING, node_rule
+from ..support import TYPE_NAMES
 from ..view import Origin, Visit
+
+_HOST_TYPES = (TensorProto.INT32, TensorProto.INT64)
 
 _SHAPE_SLOTS = {
     "ConstantOfShape": (0,),
@@ -12,7 +21,8 @@ _SHAPE_SLOTS = {
     "Pad": (1,),
     "Range": (0, 1, 2),
     "Reshape": (1,),
-    "Resize": (2, 3),
+    "Resize": (3,),
+    "Slice": (1, 2, 4),
     "Tile": (1,),
     "TopK": (1,),
 }
@@ -20,17 +30,16 @@ _SHAPE_SLOTS = {
 
 @node_rule("GridSample", source="operators-10.0", instead="a 4-D input", since=(9, 0))
 def gridsample_rank(visit: Visit, options: Options) -> str | None:
-    rank = visit.rank()
-    return f"its input is of rank {rank}; only 4 is taken" if rank not in (None, 4) else None
+    rank, taken = visit.rank(), (4, 5) if options.support.measured else (4,)
+    if rank is None or rank in taken:
+        return None
+    return f"its input is of rank {rank}; {' and '.join(map(str, taken))} are taken"
 
 
-@node_rule("Attention", source="operators-10.16", instead="4-D queries, keys and values", since=(10, 14))
-def attention_rank(visit: Visit, options: Options) -> str | None:
-    ranks = {visit.rank(slot) for slot in range(3)} - {None}
-    if len(ranks) > 1 or not ranks <= {3, 4}:
-        known = sorted(rank for rank in ranks if rank)
-        return f"its queries, keys and values are of the ranks {known}; all 3 or all 4 are taken"
-    return None
+@node_rule("GridSample", source="rtx-parser", instead="a Cast of the grid to the type of the input", since=(11, 0))
+def gridsample_types(visit: Visit, options: Options) -> str | None:
+    kinds = {TYPE_NAMES.get(visit.type(visit.input(slot))) for slot in (0, 1)} - {None}
+    return f"its input and its grid are {' and '.join(sorted(kinds))}; one type is taken" if len(kinds) > 1 else None
 
 
 @node_rule("DeformConv", source="operators-10.0", instead="one or two spatial axes")
@@ -53,7 +62,7 @@ def eyelike_static(visit: Visit, options: Options) -> str | None:
     return None if shape and all(isinstance(d, int) for d in shape) else "its size is not known before the model runs"
 
 
-@node_rule("Hardmax", source="operators-10.0", instead="ArgMax and Equal", since=(9, 0))
+@node_rule("Hardmax", source="operators-10.0", instead="ArgMax and Equal", since=(9, 0), before=(11, 0))
 def hardmax_static(visit: Visit, options: Options) -> str | None:
     shape = visit.shape(visit.input(0))
     axis = visit.attribute("axis", -1)
@@ -68,7 +77,7 @@ def if_outputs(visit: Visit, options: Options) -> str | None:
     if then is None or other is None:
         return None
     for a, b in zip(then.output, other.output, strict=False):
-        if a.name == b.name:
+        if a.name == b.name and not options.support.measured:
             return f"both of its branches call an output {a.name}"
         shapes = [v.type.tensor_type for v in (a, b)]
         ranks = {len(t.shape.dim) for t in shapes if t.HasField("shape")}
@@ -101,12 +110,45 @@ def data_dependent_shape(visit: Visit, options: Options) -> str | None:
     return "the size of its output depends on the data: slow, and the memory for it is not known beforehand"
 
 
-@node_rule(
-    *_SHAPE_SLOTS, source="dynamic-shapes", instead="a constant, or something computed from shapes", severity=WARNING
+def _sized_by(visit: Visit) -> Iterator[str]:
+    """The inputs that the size of a node's output depends on, where they are computed from data."""
+    names = (visit.input(slot) for slot in _SHAPE_SLOTS[visit.operator])
+    return (name for name in names if name and visit.origin(name) is Origin.DATA)
+
+
+def comes_from_data(visit: Visit, tensor: str) -> bool:
+    """Whether a tensor of the main graph cannot be known on the host: it is computed from values that are no shapes and
+    no integers that the model is given.
+    """
+    index, seen, pending = visit.view.index, set[str](), [tensor]
+    while pending and visit.within is None:
+        name = pending.pop()
+        if name in seen or visit.origin(name) is not Origin.DATA:
+            continue
+        seen.add(name)
+        if name in index.inputs and (visit.type(name) not in _HOST_TYPES or len(visit.shape(name) or ()) > 1):
+            return True
+        if name in index.producer:
+            pending += reads(index.nodes[index.producer[name]])
+    return False
+
+
+_about_sizes = partial(
+    node_rule, *_SHAPE_SLOTS, instead="a constant, or something computed from shapes", source="dynamic-shapes"
 )
+
+
+@_about_sizes(severity=WARNING)
 def shape_from_data(visit: Visit, options: Options) -> str | None:
-    for slot in _SHAPE_SLOTS[visit.operator]:
-        name = visit.input(slot)
-        if name and visit.origin(name) is Origin.DATA:
+    for name in _sized_by(visit):
+        if not (options.support.measured and comes_from_data(visit, name)):
             return f"its size comes from {name}, which is computed from data and not from shapes"
+    return None
+
+
+@_about_sizes(source="rtx-parser", since=(11, 0))
+def shape_on_device(visit: Visit, options: Options) -> str | None:
+    for name in _sized_by(visit):
+        if comes_from_data(visit, name):
+            return f"its size comes from {name}, which is computed from data, and sizes are computed on the host"
     return None

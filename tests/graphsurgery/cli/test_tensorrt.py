@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.graphsurgery.tensorrt.models import given, single
+
 COMMANDS = ("check", "precision", "command", "build")
 needs_none = pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
 
@@ -67,6 +69,30 @@ def test_check_of_what_is_refused(cli: Any, small_model: Any) -> None:
     path = small_model("other.onnx", kind=5)  # int16 is not
     ended = cli("tensorrt", "check", path, "--quiet")
     assert (ended.code, ended.out, ended.err) == (1, b"", "")
+
+
+def test_plugins_of_the_user(cli: Any, folder: Path) -> None:
+    (folder / "custom.onnx").write_bytes(single("Magic", given(), domain="lab").SerializeToString())
+    refused = cli("tensorrt", "check", "custom.onnx")
+    assert refused.code == 1
+    assert "--plugin Magic says that you have one of this name" in refused.text
+    said = json.loads(cli("tensorrt", "check", "custom.onnx", "--json").text)["model_findings"]
+    assert ["--plugin Magic" in each["sentence"] for each in said] == [True]
+    assert cli("tensorrt", "check", "custom.onnx", "--plugin", "Magic").code == 0
+    (folder / "plugins.txt").write_text("# of the lab\nOther\n Magic \n\n")
+    assert cli("tensorrt", "check", "custom.onnx", "--plugin", "plugins.txt", "--plugin", "Third").code == 0
+    ended = cli("tensorrt", "check", "custom.onnx", "--plugin", "custom.onnx")
+    assert ended.sentence(2).startswith("custom.onnx is no list of plugins")
+    ended = cli("tensorrt", "check", "custom.onnx", "--plugin", "missing.txt")
+    assert ended.sentence(2).startswith("missing.txt is neither a file nor the name of an operator")
+
+
+def test_the_first_three_lines_answer(cli: Any, gated: str) -> None:
+    for name in ("check", "precision"):
+        lines = cli("tensorrt", name, gated, "--version", "11").text.splitlines()
+        assert [line.partition(":")[0] for line in lines[:3]] == ["will it build", "FP16", "INT8"]
+        answers = json.loads(cli("tensorrt", name, gated, "--version", "11", "--json").text)["summary"]
+        assert [line.partition(": ")[2] for line in lines[:3]] == [answers[key] for key in ("builds", "fp16", "int8")]
 
 
 @needs_none

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -29,6 +30,7 @@ from graphsurgery.selection.sites import SiteFinder
 from graphsurgery.tensorrt import findings
 from graphsurgery.tensorrt.precision import inserted_types
 from graphsurgery.verification import Mode, Verdict, verify
+from tests import models
 from tests.exports import export
 from tests.exports.derive import unfit
 from tests.quantised import (
@@ -104,6 +106,31 @@ def test_without_a_pair_the_readers_become_float_and_that_is_said(kind: str) -> 
     (warning,) = done.warnings
     assert f"{READER}, /model.3/Concat had a quantised input" in warning
     assert told(done, "qdq='int8'")
+
+
+def test_nothing_is_advised_that_would_be_refused() -> None:
+    """FP8 pairs, as NVIDIA's tools write them: the block goes there, and what to do comes from what can be done."""
+    shape = (1, 8, 16, 16)
+    zero = numpy_helper.from_array(np.array(0, ml_dtypes.float8_e4m3fn), "z")
+    scale, weight = np.array(0.1, np.float32), np.ones((8, 8, 1, 1), np.float32)
+    nodes = [
+        models.node("Conv", ["x", "w"], ["c"], "/model.0/Conv"),
+        models.node("QuantizeLinear", ["c", "s", "z"], ["q"], "/model.0/Q"),
+        models.node("DequantizeLinear", ["q", "s", "z"], ["d"], "/model.0/DQ"),
+        models.node("Conv", ["d", "w"], ["y"], "/model.1/Conv"),
+    ]
+    constants = [zero, numpy_helper.from_array(scale, "s"), numpy_helper.from_array(weight, "w")]
+    before = ModelFile.load(
+        models.model(nodes, [models.value("x", shape)], [models.value("y", shape)], constants, opset=19)
+    )
+    _, (done,) = carry_out(before, [se("model.0")])
+    assert done.insertion.site.tensor == "d"
+    (warning,) = done.warnings
+    assert "/model.1/Conv had a quantised input" in warning
+    assert "is held in float8_e4m3fn" in warning
+    assert not told(done, "qdq='int8'")
+    with pytest.raises(SiteError, match="float8_e4m3fn"):
+        carry_out(before, [se("model.0", qdq="int8")])
 
 
 def test_onnxruntime_computes_the_readers_in_integers_as_before(tmp_path: Path) -> None:

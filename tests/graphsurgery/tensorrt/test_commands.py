@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +16,7 @@ from graphsurgery.errors import RequestError
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt.commands import plan
 from tests.graphsurgery.tensorrt.cases import quantised
+from tests.graphsurgery.tensorrt.models import floats, given, single
 from tests.models import chain, detector, model, node, value
 
 TIMED = "--useCudaGraph --noDataTransfers --useSpinWait"
@@ -29,6 +31,16 @@ def profiled(stem: str, *between: str, apart: bool = True) -> str:
     own = " --separateProfileRun" if apart else ""
     files = f"--exportProfile={stem}.profile.json --exportLayerInfo={stem}.layers.json"
     return " ".join([*between, f"--profilingVerbosity=detailed --dumpProfile{own} {files}"])
+
+
+@pytest.mark.parametrize("version", ["8.6", "10"])
+def test_quantised_to_fp8(version: str) -> None:
+    by_type = quantised(0, ml_dtypes.float8_e4m3fn)
+    by_attribute = single("QuantizeLinear", given(), floats(0.1), opset=21, output_dtype=TensorProto.FLOAT8E4M3FN)
+    by_name = single("TRT_FP8QuantizeLinear", given(), floats(0.1), domain="trt")
+    for proto in (by_type, by_attribute, by_name):
+        assert lines(proto, version=version)[0] == f"trtexec --onnx=m.onnx --saveEngine=m.plan --fp16 --fp8 {BUILT}"
+    assert lines(by_type, version="11")[0] == f"trtexec --onnx=m.onnx --saveEngine=m.plan {BUILT}"
 
 
 @pytest.mark.parametrize("version", ["8.6", "10"])

@@ -43,7 +43,11 @@ class NamedError(Error):
 
 
 class Parser:
-    """What every version has; the second of three nodes is not taken."""
+    """What every version has; the second of three nodes is not taken.
+
+    The parts of the model are those that nothing is wrong with, and none of them is flagged as supported unless the
+    whole model is.
+    """
 
     error: Any = NamedError
     num_errors = 1
@@ -61,21 +65,27 @@ class Parser8(Parser):
 
     def supports_model(self, model: bytes, path: str | None = None) -> tuple[bool, list[tuple[list[int], bool]]]:
         Parser.seen = (model, path)
-        return False, [([0], True), ([1], False), ([2], True)]
+        return False, [([0], False), ([2], False)]
 
 
 class Parser10(Parser):
-    num_subgraphs = 3
+    num_subgraphs = 2
 
     def supports_model_v2(self, model: bytes, path: str | None = None) -> bool:
         Parser.seen = (model, path)
         return False
 
     def is_subgraph_supported(self, index: int) -> bool:
-        return index != 1
+        return False
 
     def get_subgraph_nodes(self, index: int) -> list[int]:
-        return [index]
+        return [2 * index]
+
+
+class ParserWithoutErrors(Parser10):
+    """What 10.x says where it can parse the whole model: the second node is one that it leaves to others."""
+
+    num_errors = 0
 
 
 def install(monkeypatch: pytest.MonkeyPatch, version: str, parser: type[Parser], *, gpu: bool = True) -> list[int]:
@@ -136,6 +146,19 @@ def test_a_refusal(
     assert found.errors == [ParserError("n1", operator, "no importer")]
     assert flags == [flag]
     assert Parser.seen == (model.to_bytes(), None)
+
+
+def test_nodes_that_are_parsed_and_left_to_others_are_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "10.9.0", ParserWithoutErrors)
+    proto = chain("Relu", "Relu", "Relu")
+    proto.graph.node[1].op_type = "NonZero"
+    found = verdict(ModelFile.load(proto))
+    assert found is not None
+    assert (found.supported, found.unsupported_nodes) == (True, [])
+    proto.graph.node[1].op_type = "Det"
+    found = verdict(ModelFile.load(proto))
+    assert found is not None
+    assert (found.supported, found.unsupported_nodes) == (False, ["n1"])
 
 
 def test_the_path_is_told_where_weights_lie_beside_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

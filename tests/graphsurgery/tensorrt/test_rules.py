@@ -5,22 +5,27 @@ from __future__ import annotations
 import pytest
 
 from graphsurgery.modelfile.model import ModelFile
-from graphsurgery.tensorrt import Version, findings
+from graphsurgery.tensorrt import Version, check, findings
 from graphsurgery.tensorrt.options import Options
 from graphsurgery.tensorrt.rule import SEVERITIES
 from graphsurgery.tensorrt.rules import RULES
 from graphsurgery.tensorrt.support import source, table
 from tests.graphsurgery.tensorrt.cases import CASES, Case
+from tests.graphsurgery.tensorrt.importer_cases import IMPORTER_CASES
 from tests.models import chain
+
+ALL = (*CASES, *IMPORTER_CASES)
 
 
 def rules_of(case: Case, broken: bool) -> set[str]:
     proto = case.breaks if broken else case.complies
     version = case.version if broken else case.complies_in or case.version
-    return {f.rule for f in findings(ModelFile.load(proto), version, dla=case.dla, precision=case.precision)}
+    plugin = case.plugin if broken else ()
+    report = check(proto, version, dla=case.dla, precision=case.precision, plugin=plugin)
+    return {finding.rule for finding in report.findings}
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case.rule}" for i, case in enumerate(CASES)])
+@pytest.mark.parametrize("case", ALL, ids=[f"{i}-{case.rule}" for i, case in enumerate(ALL)])
 def test_what_breaks_a_rule_is_found_and_what_complies_is_not(case: Case) -> None:
     assert case.rule in rules_of(case, True)
     assert case.rule not in rules_of(case, False)
@@ -35,7 +40,7 @@ def test_a_dla_wants_a_narrow_type() -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    assert {rule.id for rule in RULES} == {case.rule for case in CASES} | {"dla-precision"}
+    assert {rule.id for rule in RULES} == {case.rule for case in ALL} | {"dla-precision"}
 
 
 def test_every_rule_is_complete() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from pathlib import Path
+
 import pytest
 from onnx import defs
 
-from graphsurgery.tensorrt.support import TYPE_NAMES, Support, Version, dla_support, table
+from graphsurgery.tensorrt.support import TYPE_NAMES, Support, Version, dla_support, plugin_versions, table
 
 
 def support(text: str) -> Support:
@@ -77,3 +81,48 @@ def test_versions_are_spelled_as_they_are_asked_for() -> None:
         "10.9",
         "11.1",
     ]
+
+
+def corrections() -> str:
+    """Where the types of an operator differ from NVIDIA's documentation, as docs/tensorrt.md has it."""
+    sources = {"importer": "the importer's source", "rtx-parser": "NVIDIA's parser"}
+    rows: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for operator, versions in table()["corrections"].items():
+        for version, row in versions.items():
+            for verb, words in (("adds", "takes"), ("drops", "refuses")):
+                for kind in row.get(verb, "").split():
+                    rows[version, f"{words} {kind}", sources[row["source"]]].append(operator)
+    lines = ["| from | by | what | operators |", "|---|---|---|---|"]
+    ordered = sorted(rows.items(), key=lambda each: (*map(int, each[0][0].split(".")), each[0][1]))
+    return "\n".join([*lines, *(f"| {v} | {by} | {what} | {', '.join(found)} |" for (v, what, by), found in ordered)])
+
+
+def test_the_documentation_tells_where_the_table_differs() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "tensorrt.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"<!-- corrections: .*? -->\n(.*?)\n?<!-- end -->", page, re.DOTALL)
+    assert found == corrections()
+
+
+@pytest.mark.parametrize(
+    ("name", "versions"),
+    [
+        ("EfficientNMS_TRT", ["8.6", "10", "11"]),
+        ("BatchedNMS_TRT", ["8.6", "10"]),
+        ("ScatterElements", ["10", "11"]),
+        ("TopkLastDim", ["11"]),
+        ("Mish_TRT", []),
+    ],
+)
+def test_plugins_by_version(name: str, versions: list[str]) -> None:
+    assert plugin_versions(name) == versions
+    assert [each for each in ("8.6", "10", "11") if support(each).is_plugin(name)] == versions
+
+
+def test_where_types_are_known_from() -> None:
+    known = {version: support(version).source_of_types("NonZero") for version in ("8.6", "10", "11")}
+    assert known == {"8.6": "importer", "10": "importer", "11": "importer"}
+    assert support("11").source_of_types("Add") == "rtx-parser"
+    assert support("8.6").source_of_types("Add") == "operators-8.6"
+    assert {row["source"] for rows in table()["corrections"].values() for row in rows.values()} <= set(
+        table()["sources"]
+    )

@@ -1,0 +1,94 @@
+"""Summary: three lines for somebody who only asks whether it will build, and whether the blocks are safe in FP16 and
+INT8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..graph import quantisation
+from ..messages import listed
+from ..modelfile.record import Insertion
+from ..runtime.quantised_types import quantised_to
+from .options import Options
+from .precision import types_of
+from .rule import ERROR, SEVERITIES, Finding
+from .rules.precision import RULES as FLOAT16_RULES
+from .support import Version
+from .view import View
+
+_COMMAND = "graphsurgery tensorrt command"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The answers, one sentence each."""
+
+    builds: str
+    fp16: str
+    int8: str
+
+    @classmethod
+    def of(cls, view: View, options: Options, found: Sequence[Finding], *, refused: bool) -> Summary:
+        """Of a model that was checked; ``refused``: whether TensorRT's own parser refuses it."""
+        insertions = list(view.model.insertions())
+        if not insertions:
+            nothing = "no block was inserted"
+            return cls(_builds(options.version, found, refused), nothing, nothing)
+        builds = _builds(options.version, found, refused)
+        return cls(builds, _fp16(view, options), _int8(view, options.version, insertions))
+
+    def lines(self) -> list[str]:
+        """The three lines."""
+        return [f"will it build: {self.builds}", f"FP16: {self.fp16}", f"INT8: {self.int8}"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys as in docs/tensorrt.md."""
+        return asdict(self)
+
+
+def counted(found: Sequence[Finding]) -> str:
+    """``1 error, 2 warnings``."""
+    counts = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
+    said = [f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items() if count]
+    return ", ".join(said) or "nothing found"
+
+
+def _builds(version: Version, found: Sequence[Finding], refused: bool) -> str:
+    errors = [f for f in found if f.severity == ERROR]
+    if errors:
+        places = listed([f.node or "the file as a whole" for f in errors], 2)
+        return f"no; TensorRT {version} refuses it, or computes something else, at {places}"
+    if refused:
+        return "no; the table finds nothing, and TensorRT's own parser refuses it"
+    return f"yes, with TensorRT {version}, as far as can be told without building it ({counted(found)})"
+
+
+def _fp16(view: View, options: Options) -> str:
+    types = types_of(view)
+    kept = {each.node for each in types if each.float32}
+    asked = replace(options, precision="fp16")
+    inserted = (visit for visit in view.visits if visit.insertion is not None and visit.label not in kept)
+    unsafe = [visit.label for visit in inserted if any(rule.at(visit, asked) for rule in FLOAT16_RULES)]
+    if unsafe:
+        one = "runs" if len(unsafe) == 1 else "run"
+        return f"not safe; {listed(unsafe, 2)} {one} in float16 and may leave its range"
+    if not kept:
+        return "safe; no inserted node has to be kept in float32"
+    count = f"{len(kept)} of the {len(types)} inserted nodes {'stays' if len(kept) == 1 else 'stay'} in float32"
+    return f"safe if {count}; graphsurgery tensorrt command --version {options.version} --precision fp16 sees to it"
+
+
+def _int8(view: View, version: Version, insertions: Sequence[Insertion]) -> str:
+    kinds = quantised_to(view.structure)
+    if not kinds:
+        first = "QuantizeLinear nodes" if version.strongly_typed else "QuantizeLinear nodes or a calibrator"
+        return f"safe; inserted nodes stay in float, and the file needs {first} for the rest"
+    alone = [each for each in insertions if each.qdq is None]
+    bare = [each.id for each in alone if quantisation.dequantiser(view.index, each.site.tensor) is not None]
+    name = " and ".join(sorted(kind.upper() for kind in kinds))
+    if bare:
+        return f"safe, and slower than it could be; what reads {listed(bare, 2)} has lost its {name} input"
+    return f"safe; inserted nodes run in float, and what reads them keeps its {name} input"
