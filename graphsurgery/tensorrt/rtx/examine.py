@@ -1,0 +1,100 @@
+"""Examine: one model by NVIDIA's libraries, in a child process, and what they answered as an opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...errors import EnvironmentLacks, ExternalDataError
+from ...modelfile import external_data
+from ...modelfile.model import ModelFile
+from ..inspector import Layer, became, named_layers
+from ..profiles import profiles
+from . import child, proof
+from .libraries import Libraries
+from .opinion import Build, Opinion, Refusal
+
+
+def examine(model: ModelFile, libraries: Libraries, *, build: bool = False, shapes: Sequence[str] = ()) -> Opinion:
+    """What NVIDIA's parser says of a model, and its builder if it is to ``build``.
+
+    Raises
+    ------
+    EnvironmentLacks
+        If the libraries cannot be used, or do not prove themselves on the built-in models.
+    ExternalDataError
+        If the model's external data is not there to be read.
+    RequestError
+        If ``shapes`` do not fit, or are needed to build.
+    """
+    _check_external_data(model)
+    ranges = profiles(model, shapes) if build else []
+    profile = {each.name: [each.smallest, each.usual, each.largest] for each in ranges}
+    jobs = [*proof.jobs(build=build), child.Job(model, "the model", build, profile)]
+    said = child.answers(libraries, jobs)
+    _prove(said, libraries, build=build)
+    parsed: child.Answer = {}
+    built: child.Answer | None = None
+    failure = ""
+    try:
+        parsed = next(said)
+        built = next(said, None)
+    except child.LibraryFailed as error:
+        failure = str(error)
+    supported, refusals = _verdict(parsed, model) if parsed else (None, [])
+    blocks = _blocks(parsed, model) if supported else {}
+    return Opinion(libraries.version, supported, refusals, blocks, _build(built), failure)
+
+
+def _check_external_data(model: ModelFile) -> None:
+    for location in model.external_data:
+        if model.folder is None:
+            raise ExternalDataError("the external data of a model in memory cannot be found; load it from its file")
+        external_data.resolve(location, model.folder)
+
+
+def _prove(said: Any, libraries: Libraries, *, build: bool) -> None:
+    """Take the answers up to the built-in models. EnvironmentLacks if they are not right."""
+    unproven = f"NVIDIA's parser is not to be believed here (TensorRT for RTX {libraries.version})"
+    try:
+        loaded, good = next(said), next(said)
+        built = next(said) if build and good["parsed"] else None
+        bad = next(said)
+    except child.LibraryFailed as error:
+        raise EnvironmentLacks(str(error)) from None
+    if loaded["version"] != libraries.number:
+        raise EnvironmentLacks(f"{unproven}: it says that its version is {loaded['version']}")
+    if wrong := proof.fault(good, built, bad):
+        raise EnvironmentLacks(f"{unproven}: {wrong}")
+
+
+def _verdict(parsed: Mapping[str, Any], model: ModelFile) -> tuple[bool, list[Refusal]]:
+    """Whether the model is taken, and what is refused in it. A network without outputs is none."""
+    refusals = [
+        Refusal(e["text"], e["code"], e["function"], e["node"], e["name"], e["operator"], tuple(e["within"]))
+        for e in parsed["errors"]
+    ]
+    taken = parsed["supported"] and parsed["parsed"]
+    if taken and not parsed["outputs"]:
+        return False, [Refusal("the network that it makes of the model has no outputs", 0, "", -1, "", "")]
+    if not taken and not refusals:  # it says no more than which nodes it would take
+        nodes, words = model.structure.graph.node, "; ".join(parsed["log"]) or "it does not say why"
+        left = sorted(set(range(len(nodes))) - set(parsed["covered"])) if not parsed["supported"] else []
+        refusals = [Refusal(words, 0, "", i, nodes[i].name, nodes[i].op_type) for i in left]
+        refusals = refusals or [Refusal(words, 0, "", -1, "", "")]
+    return taken, refusals
+
+
+def _blocks(parsed: Mapping[str, Any], model: ModelFile) -> dict[str, list[Layer]]:
+    layers = [
+        Layer(each["name"], each["type"], tuple(dict.fromkeys(each["types"])), named_layers(each["metadata"]))
+        for each in parsed["layers"]
+    ]
+    return {insertion.id: became(layers, insertion.nodes) for insertion in model.insertions()}
+
+
+def _build(built: Mapping[str, Any] | None) -> Build | None:
+    if built is None:
+        return None
+    words = "" if built["built"] else "; ".join(built["log"]) or "it does not say why"
+    return Build(built["built"], built["seconds"], built["bytes"], words)
