@@ -11,7 +11,7 @@ findings.py    what they refuse, as findings of a check
 
 from __future__ import annotations
 
-from .ask import PARSERS, ask
+from .asking import PARSERS, ask
 from .opinion import NotAsked, Opinion, Refusal
 
 __all__ = ["PARSERS", "NotAsked", "Opinion", "Refusal", "ask"]

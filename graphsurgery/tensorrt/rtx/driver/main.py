@@ -30,8 +30,8 @@ _DIE_WITH_PARENT = 1
 
 def main(load: Callable[[str, str], binding.Libraries] = binding.Libraries) -> None:
     """Carry out the request on standard input, and end the process without the library's own clean-up."""
-    channel = _channel()
     _isolate()
+    channel = _channel()
     request = json.load(sys.stdin)
 
     def say(step: str, **facts: Any) -> None:

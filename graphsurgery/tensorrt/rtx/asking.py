@@ -1,4 +1,4 @@
-"""Ask: NVIDIA's parser about a model, if it is wanted and if it is there."""
+"""Asking: NVIDIA's parser about a model, if it is wanted and if it is there."""
 
 from __future__ import annotations
 
