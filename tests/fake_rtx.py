@@ -119,7 +119,9 @@ class _Parser:
         self._graph = self._model.graph
         refused = {**self._libraries.spoken["refused"]}
         self._errors = [
-            _error(*refused[node.op_type], i, node) for i, node in enumerate(self._graph.node) if node.op_type in refused
+            _error(*refused[node.op_type], i, node)
+            for i, node in enumerate(self._graph.node)
+            if node.op_type in refused
         ]
         self._left = {error.node() for error in self._errors}
         if self._libraries.spoken["silent"] and self._libraries.model > 1:

@@ -1,11 +1,13 @@
 """NVIDIA's own parser and builder, of TensorRT for RTX, on a machine without a GPU.
 
+asking.py      whether they are asked at all
 libraries.py   where they lie, and of which version they are
-driver/        what runs in the child process: the binding, and the questions
-child.py       the process, its time limit, and what it died of
-proof.py       the built-in models on which they have to be right first
 examine.py     a model in, an opinion out
-ask.py         whether it is asked at all
+child.py       the process that holds them, its time limit, and what it died of
+driver/        what runs in it: the binding, and the questions
+proof.py       the built-in models on which they have to be right first
+again.py       the nodes that are refused behind the first
+opinion.py     what they say
 findings.py    what they refuse, as findings of a check
 """
 

@@ -11,6 +11,7 @@ from ...modelfile.model import ModelFile
 from ..inspector import Layer, became, named_layers
 from ..profiles import profiles
 from . import child, proof
+from .again import everything
 from .libraries import Libraries
 from .opinion import Build, Opinion, Refusal
 
@@ -41,9 +42,15 @@ def examine(model: ModelFile, libraries: Libraries, *, build: bool = False, shap
         built = next(said, None)
     except child.LibraryFailed as error:
         failure = str(error)
-    supported, refusals = _verdict(parsed, model) if parsed else (None, [])
-    blocks = _blocks(parsed, model) if supported else {}
-    return Opinion(libraries.version, supported, refusals, blocks, _build(built), failure)
+    if not parsed:
+        return Opinion(libraries.version, None, failure=failure)
+    refusals, complete = _refusals(parsed, model), True
+    if refusals:
+        refusals, complete = everything(model, refusals, lambda part: _again(part, libraries))
+    elif not parsed["outputs"]:
+        refusals = [Refusal("the network that it makes of the model has no outputs", 0, "", -1, "", "")]
+    blocks = {} if refusals else _blocks(parsed, model)
+    return Opinion(libraries.version, not refusals, refusals, blocks, _build(built), complete, failure)
 
 
 def _check_external_data(model: ModelFile) -> None:
@@ -68,21 +75,31 @@ def _prove(said: Any, libraries: Libraries, *, build: bool) -> None:
         raise EnvironmentLacks(f"{unproven}: {wrong}")
 
 
-def _verdict(parsed: Mapping[str, Any], model: ModelFile) -> tuple[bool, list[Refusal]]:
-    """Whether the model is taken, and what is refused in it. A network without outputs is none."""
-    refusals = [
-        Refusal(e["text"], e["code"], e["function"], e["node"], e["name"], e["operator"], tuple(e["within"]))
-        for e in parsed["errors"]
+def _again(part: ModelFile, libraries: Libraries) -> list[Refusal] | None:
+    """What is refused in a part of the model; None where there is no answer."""
+    try:
+        _, parsed = child.answers(libraries, [child.Job(part, "a part of the model")])
+    except child.LibraryFailed:
+        return None
+    return _refusals(parsed, part)
+
+
+def _refusals(parsed: Mapping[str, Any], model: ModelFile) -> list[Refusal]:
+    """What is refused; nothing in a model that is taken."""
+    if parsed["supported"] and parsed["parsed"]:
+        return []
+    errors = parsed["errors"]
+    if errors:
+        return [
+            Refusal(e["text"], e["code"], e["function"], e["node"], e["name"], e["operator"], tuple(e["within"]))
+            for e in errors
+        ]
+    # it says no more than which nodes it would take
+    nodes, words = model.structure.graph.node, "; ".join(parsed["log"]) or "it does not say why"
+    left = sorted(set(range(len(nodes))) - set(parsed["covered"])) if not parsed["supported"] else []
+    return [Refusal(words, 0, "", i, nodes[i].name, nodes[i].op_type) for i in left] or [
+        Refusal(words, 0, "", -1, "", "")
     ]
-    taken = parsed["supported"] and parsed["parsed"]
-    if taken and not parsed["outputs"]:
-        return False, [Refusal("the network that it makes of the model has no outputs", 0, "", -1, "", "")]
-    if not taken and not refusals:  # it says no more than which nodes it would take
-        nodes, words = model.structure.graph.node, "; ".join(parsed["log"]) or "it does not say why"
-        left = sorted(set(range(len(nodes))) - set(parsed["covered"])) if not parsed["supported"] else []
-        refusals = [Refusal(words, 0, "", i, nodes[i].name, nodes[i].op_type) for i in left]
-        refusals = refusals or [Refusal(words, 0, "", -1, "", "")]
-    return taken, refusals
 
 
 def _blocks(parsed: Mapping[str, Any], model: ModelFile) -> dict[str, list[Layer]]:

@@ -58,6 +58,8 @@ class Opinion:
     blocks: Mapping[str, Sequence[Layer]] = field(default_factory=dict)
     """insertion -> the layers that its nodes became"""
     build: Build | None = None
+    complete: bool = True
+    """whether the refusals are all: the parser stops at the first node that it cannot import"""
     failure: str = ""
     """what the libraries died of, in a sentence; "" if they did not"""
 
@@ -86,6 +88,7 @@ class Opinion:
             "version": self.version,
             "supported": self.supported,
             "errors": [asdict(each) for each in self.refusals],
+            "complete": self.complete,
             "blocks": blocks,
             "build": asdict(self.build) if self.build else None,
             "failure": self.failure or None,
@@ -96,6 +99,8 @@ class Opinion:
         """The opinion as text; refused nodes are among the findings."""
         library = f"NVIDIA's parser (TensorRT for RTX {self.version}, of the generation of TensorRT 11)"
         yield f"{library} {self._verdict}"
+        if not self.complete:
+            yield "  it stops at the first node that it cannot import: there may be more behind those that it names"
         yield from (f"  {name} became {_layers(layers)}" for name, layers in self.blocks.items())
         if self.build is not None and self.build.built:
             size = f"{self.build.bytes / 1e6:,.1f} MB"

@@ -36,7 +36,9 @@ def test_a_method_is_called_by_its_slot_with_its_object() -> None:
         seen.append(this)
         return (data, size, path) == (b"model", 5, b"/a/b.onnx")
 
-    made = Object(slot0=method(c_bool, c_char_p, ctypes.c_size_t, c_char_p)(parse), slot3=method(c_int32)(lambda this: 4))
+    made = Object(
+        slot0=method(c_bool, c_char_p, ctypes.c_size_t, c_char_p)(parse), slot3=method(c_int32)(lambda this: 4)
+    )
     parser = binding.Parser(made.address)
     assert parser.parse(b"model", 5, b"/a/b.onnx") is True
     assert parser.error_count() == 4

@@ -74,7 +74,12 @@ def test_the_table_has_the_remedy_where_it_refuses_the_node_too(rtx: Fake) -> No
 
 
 def test_a_plugin_that_tensorrt_has_is_a_note(rtx: Fake) -> None:
-    rtx(refused={"GraphSurgeryProof": NO_PLUGIN, "RoiAlign": [8, "ROIAlign plugin was not found in the plugin registry!"]})
+    rtx(
+        refused={
+            "GraphSurgeryProof": NO_PLUGIN,
+            "RoiAlign": [8, "ROIAlign plugin was not found in the plugin registry!"],
+        }
+    )
     inputs = [value("x", (1, 4, 8, 8)), value("rois", (3, 4)), value("which", (3,), TensorProto.INT64)]
     roi = node("RoiAlign", ["x", "rois", "which"], ["y"], "/a/Roi", output_height=2, output_width=2)
     report, opinion = asked(model([roi], inputs, [value("y", (3, 4, 2, 2))]))
@@ -161,9 +166,7 @@ def test_a_dynamic_batch_is_built_for_the_usual_sizes(rtx: Fake) -> None:
         ("no memory is left", "cannot be used: no memory is left"),
     ],
 )
-def test_a_library_that_fails_on_the_model(
-    rtx: Fake, monkeypatch: pytest.MonkeyPatch, what: str, words: str
-) -> None:
+def test_a_library_that_fails_on_the_model(rtx: Fake, monkeypatch: pytest.MonkeyPatch, what: str, words: str) -> None:
     monkeypatch.setitem(child.PATIENCE, child.PARSE, 2.0)
     rtx(at=["parsed", 2, what])
     report, opinion = asked(chain("Relu"))
