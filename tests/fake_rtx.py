@@ -117,12 +117,8 @@ class _Parser:
     def _read(self, data: Any, size: int) -> bool:
         self._model = onnx.ModelProto.FromString(ctypes.string_at(data, size))
         self._graph = self._model.graph
-        refused = {**self._libraries.spoken["refused"]}
-        self._errors = [
-            _error(*refused[node.op_type], i, node)
-            for i, node in enumerate(self._graph.node)
-            if node.op_type in refused
-        ]
+        refused, nodes = self._libraries.spoken["refused"], enumerate(self._graph.node)
+        self._errors = [_error(*refused[n.op_type], i, n) for i, n in nodes if n.op_type in refused]
         self._left = {error.node() for error in self._errors}
         if self._libraries.spoken["silent"] and self._libraries.model > 1:
             self._errors = []

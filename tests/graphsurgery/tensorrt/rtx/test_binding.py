@@ -36,9 +36,8 @@ def test_a_method_is_called_by_its_slot_with_its_object() -> None:
         seen.append(this)
         return (data, size, path) == (b"model", 5, b"/a/b.onnx")
 
-    made = Object(
-        slot0=method(c_bool, c_char_p, ctypes.c_size_t, c_char_p)(parse), slot3=method(c_int32)(lambda this: 4)
-    )
+    parsing = method(c_bool, c_char_p, ctypes.c_size_t, c_char_p)(parse)
+    made = Object(slot0=parsing, slot3=method(c_int32)(lambda this: 4))
     parser = binding.Parser(made.address)
     assert parser.parse(b"model", 5, b"/a/b.onnx") is True
     assert parser.error_count() == 4
@@ -61,9 +60,6 @@ def test_what_forwards_is_called_on_its_implementation() -> None:
 
 
 def test_sizes_are_given_back_whole() -> None:
-    def sizes(this: int) -> int:
-        return 0
-
     assert binding.Dims(2, -1, 4).as_list() == [2, -1, 4]
     unknown = binding.Dims()
     unknown.rank = -1

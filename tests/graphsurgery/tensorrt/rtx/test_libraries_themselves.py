@@ -77,8 +77,8 @@ def quantised_bias() -> onnx.ModelProto:
 FAULTS = {
     "an operator that there is not": (between(node("Nothing", ["a"], ["b"], "/wrong")), "Plugin not found"),
     "a type": (quantised_bias(), "Int32"),
-    "an attribute": (between(node("LpPool", ["a"], ["b"], "/wrong", kernel_shape=[2, 2], p=3)), "p"),
-    "a mode": (between(node("Mod", ["a", "a"], ["b"], "/wrong", fmod=0)), "Mod"),
+    "an attribute": (between(node("LpPool", ["a"], ["b"], "/wrong", kernel_shape=[2, 2], p=3)), "Only L1 and L2"),
+    "a mode": (between(node("Mod", ["a", "a"], ["b"], "/wrong", fmod=0)), "The fmod attribute is set to 0"),
     "in a branch": (in_a_branch(), "checkDet"),
     "in a function": (in_a_function(), "checkDet"),
 }
@@ -133,8 +133,9 @@ def test_plugins_of_tensorrt_are_notes() -> None:
 
 def test_the_bias_of_onnxruntimes_quantiser() -> None:
     weights = [array("w", np.ones((4, 4, 1, 1))), array("bias", np.ones(4))]
-    convs = [node("Conv", ["a", "w", "bias"], ["t"], "/one"), node("Conv", ["t", "w", "bias"], ["b"], "/two")]
-    report, opinion = asked(quantised(between(*convs, initializers=weights), "symmetric", MAP))
+    convs = [node("Conv", ["images", "w", "bias"], ["t"], "/one"), node("Conv", ["t", "w", "bias"], ["y"], "/two")]
+    plain = model(convs, [value("images", MAP)], [value("y", MAP)], weights)
+    report, opinion = asked(quantised(plain, "symmetric", MAP))
     refused = [f for f in report.findings if f.rule == "nvidia-parser"]
     assert {f.operator for f in refused} == {"DequantizeLinear"}
     assert all("has type Int32" in f.sentence for f in refused)
