@@ -13,7 +13,10 @@ PARSER, BUILDER, LIBRARY = "nvidia-parser", "nvidia-builder", "nvidia-library"
 """the rules that the findings are of"""
 _GENERATION = 11
 """of TensorRT, which the libraries belong to; what they refuse may be taken by an earlier one"""
-_NO_PLUGIN = ("plugin not found", "not found in the plugin registry")
+_NO_PLUGIN = (
+    *("plugin not found", "not found in the plugin registry"),  # 1.7.1
+    *("no importer registered", "is not supported in tensorrt-rtx"),  # before
+)
 """what the parser says of a node that only a plugin could run. The wheel has none; TensorRT has some, and users have
 theirs."""
 _INSTEAD = {
@@ -41,7 +44,7 @@ def findings(
         known = [f for f in table if f.severity == ERROR and (f.node, f.within) == _where(visit)] if visit else []
         plugin = any(words in refusal.words.lower() for words in _NO_PLUGIN) and not known
         severity = NOTE if plugin else grave
-        end = "; it is a plugin, which TensorRT for RTX has none of" if plugin else of_generation
+        end = "; TensorRT runs it by a plugin, and TensorRT for RTX has none" if plugin else of_generation
         path = f" of {visit.path}" if visit is not None and visit.path and visit.path not in visit.label else ""
         what = f"this node{path}" if visit is not None else "the model"
         sentence = f"NVIDIA's parser refuses {what}: {refusal.sentence}{end}"
