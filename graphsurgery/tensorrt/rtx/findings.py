@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from ..rule import ERROR, NOTE, WARNING, Finding
 from ..support import Version
 from ..view import Visit
-from .opinion import Opinion, Refusal
+from .opinion import GENERATION, Opinion, Refusal
 
 PARSER, BUILDER, LIBRARY = "nvidia-parser", "nvidia-builder", "nvidia-library"
 """the rules that the findings are of"""
-_GENERATION = 11
-"""of TensorRT, which the libraries belong to; what they refuse may be taken by an earlier one"""
 _NO_PLUGIN = (
     *("plugin not found", "not found in the plugin registry"),  # 1.7.1
     *("no importer registered", "is not supported in tensorrt-rtx"),  # before
@@ -36,8 +34,8 @@ def findings(
     opinion: Opinion, visits: Sequence[Visit], version: Version, table: Sequence[Finding]
 ) -> Iterator[Finding]:
     """What was refused, what was not built, and a library that died. ``table``: the findings of the rules."""
-    grave = ERROR if version.major >= _GENERATION else WARNING
-    of_generation = "" if version.major >= _GENERATION else f"; TensorRT {version} may take it all the same"
+    grave = ERROR if version.major >= GENERATION else WARNING
+    of_generation = "" if version.major >= GENERATION else f"; TensorRT {version} may take it all the same"
     for refusal in opinion.refusals:
         visit = _place(refusal, visits)
         place = visit.place if visit is not None else {}
@@ -49,13 +47,14 @@ def findings(
         what = f"this node{path}" if visit is not None else "the model"
         sentence = f"NVIDIA's parser refuses {what}: {refusal.sentence}{end}"
         instead = known[0].instead if known else _instead(refusal, visit, plugin)
-        yield Finding(PARSER, severity, sentence, opinion.source, instead, **place)
+        yield Finding(PARSER, severity, sentence, opinion.source, instead, **place, message=sentence)
     if opinion.build is not None and not opinion.build.built:
         sentence = f"NVIDIA's builder makes no engine of it: {opinion.build.words}"
-        yield Finding(BUILDER, grave, sentence, opinion.source, "what the builder's own words name")
+        instead = "what the builder's own words name"
+        yield Finding(BUILDER, grave, sentence, opinion.source, instead, message=sentence)
     if opinion.failure:
         instead = "the check without it, or the model in parts; NVIDIA takes reports of crashes"
-        yield Finding(LIBRARY, WARNING, opinion.failure, opinion.source, instead)
+        yield Finding(LIBRARY, WARNING, opinion.failure, opinion.source, instead, message=opinion.failure)
 
 
 def _where(visit: Visit) -> tuple[str, str | None]:

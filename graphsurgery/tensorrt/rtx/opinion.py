@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..inspector import Layer
+from ..support import Version
 
+GENERATION = 11
+"""the major version of TensorRT that the libraries belong to; what they refuse may be taken by an earlier one"""
 SILENT_ON = ("speed", "TensorRT 8.6 and 10", "Jetson", "DLA")
 """what nothing follows for: kernels are chosen on the GPU, and the libraries are of the generation of TensorRT 11"""
 
@@ -77,6 +80,14 @@ class Opinion:
             return f"{'takes' if self.supported else 'refuses'} the model"
         return f"refuses the model, for {nodes} node{'' if nodes == 1 else 's'} of it"
 
+    def confirms(self, version: Version) -> str:
+        """What it says for that a version of TensorRT takes the model; "" where it says nothing for it."""
+        if not self.supported or version.major < GENERATION:
+            return ""
+        if self.build is not None and self.build.built:
+            return "NVIDIA's builder made an engine of it"
+        return "NVIDIA's parser takes it" if self.build is None and not self.failure else ""
+
     def to_json(self) -> dict[str, Any]:
         """Keys as in docs/tensorrt.md."""
         blocks = {
@@ -97,7 +108,7 @@ class Opinion:
 
     def lines(self) -> Iterator[str]:
         """The opinion as text; refused nodes are among the findings."""
-        library = f"NVIDIA's parser (TensorRT for RTX {self.version}, of the generation of TensorRT 11)"
+        library = f"NVIDIA's parser (TensorRT for RTX {self.version}, of the generation of TensorRT {GENERATION})"
         yield f"{library} {self._verdict}"
         if not self.complete:
             yield "  it stops at the first node that it cannot import: there may be more behind those that it names"

@@ -123,6 +123,26 @@ def test_what_an_inserted_block_became(rtx: Fake) -> None:
     assert told["silent_on"] == ["speed", "TensorRT 8.6 and 10", "Jetson", "DLA"]
 
 
+@pytest.mark.parametrize(
+    ("version", "build", "words"),
+    [
+        ("11", False, "; NVIDIA's parser takes it ("),
+        ("11", True, "; NVIDIA's builder made an engine of it ("),
+        ("10", True, ""),
+    ],
+)
+def test_the_summary_says_what_confirms_it(rtx: Fake, version: str, build: bool, words: str) -> None:
+    rtx()
+    builds = asked(chain("Relu"), version, build=build)[0].summary.builds
+    assert builds.startswith(f"yes, with TensorRT {version}{words}")
+    assert ("NVIDIA" in builds) == bool(words)
+
+
+def test_the_summary_counts_what_the_parser_refuses(rtx: Fake) -> None:
+    rtx(refused={"GraphSurgeryProof": NO_PLUGIN, **NEG})
+    assert asked(chain("Relu", "Neg"))[0].summary.builds.startswith("no; TensorRT 11 refuses it")
+
+
 # ---------------------------------------------------------------------- engines
 
 
