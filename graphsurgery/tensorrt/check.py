@@ -147,7 +147,7 @@ def check(
     parser: str = "none",
     build: bool = False,
     require_parser: bool = False,
-    shapes: Sequence[str] = (),
+    shapes: str | Sequence[str] = (),
     installed: Verdict | None = None,
 ) -> TensorRTReport:
     """Check every node of a model against what TensorRT takes. TensorRT need not be installed.
@@ -200,7 +200,8 @@ def check(
     options, view = Options.of(version, precision=precision, dla=dla, plugins=plugins), View(model)
     ids = [insertion.id for insertion in model.insertions()]
     found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
-    rtx = ask(model, parser, build=build, required=require_parser, shapes=shapes)
+    sizes = (shapes,) if isinstance(shapes, str) else shapes
+    rtx = ask(model, parser, build=build, required=require_parser, shapes=sizes)
     if isinstance(rtx, Opinion):
         found += refused(rtx, view.visits, options.version, found)
     found.sort(key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))

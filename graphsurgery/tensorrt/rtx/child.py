@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +58,9 @@ def command() -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).parent)]
 
 
-def answers(libraries: Libraries, jobs: Sequence[Job], patience: Mapping[str, float] = PATIENCE) -> Iterator[Answer]:
+def answers(
+    libraries: Libraries, jobs: Sequence[Job], patience: Mapping[str, float] = PATIENCE
+) -> Generator[Answer, None, None]:
     """What the libraries say: that they are loaded; of each job in turn what was parsed and, if it could be, built.
 
     LibraryFailed where they do not say it.

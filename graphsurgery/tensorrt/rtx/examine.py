@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from ...errors import EnvironmentLacks, ExternalDataError
@@ -32,17 +33,17 @@ def examine(model: ModelFile, libraries: Libraries, *, build: bool = False, shap
     ranges = profiles(model, shapes) if build else []
     profile = {each.name: [each.smallest, each.usual, each.largest] for each in ranges}
     jobs = [*proof.jobs(build=build), child.Job(model, "the model", build, profile)]
-    said = child.answers(libraries, jobs)
-    _prove(said, libraries, build=build)
-    parsed: child.Answer = {}
+    parsed: child.Answer | None = None
     built: child.Answer | None = None
     failure = ""
-    try:
-        parsed = next(said)
-        built = next(said, None)
-    except child.LibraryFailed as error:
-        failure = str(error)
-    if not parsed:
+    with closing(child.answers(libraries, jobs)) as said:
+        _prove(said, libraries, build=build)
+        try:
+            parsed = next(said)
+            built = next(said, None)
+        except child.LibraryFailed as error:
+            failure = str(error)
+    if parsed is None:
         return Opinion(libraries.version, None, failure=failure)
     refusals, complete = _refusals(parsed, model), True
     if refusals:
@@ -60,7 +61,7 @@ def _check_external_data(model: ModelFile) -> None:
         external_data.resolve(location, model.folder)
 
 
-def _prove(said: Any, libraries: Libraries, *, build: bool) -> None:
+def _prove(said: Iterator[child.Answer], libraries: Libraries, *, build: bool) -> None:
     """Take the answers up to the built-in models. EnvironmentLacks if they are not right."""
     unproven = f"NVIDIA's parser is not to be believed here (TensorRT for RTX {libraries.version})"
     try:

@@ -52,7 +52,7 @@ def test_the_process_and_its_models_are_gone_when_the_answers_are(rtx: Fake) -> 
     assert next(said)["version"] == 10701
     (process,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     assert alive(int(process))
-    said.close()  # type: ignore[attr-defined]
+    said.close()
     assert not alive(int(process))
     assert set(os.listdir("/proc/self/fd")) <= before
 
