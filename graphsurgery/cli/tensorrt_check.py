@@ -29,7 +29,7 @@ def check(
 ) -> None:
     """Check every node of a model against what TensorRT takes.
 
-    TensorRT need not be installed. Where NVIDIA's parser is (pip install 'graphsurgery[parser]': Linux, no GPU needed),
+    TensorRT need not be installed. Where NVIDIA's parser is (pip install "graphsurgery[parser]": Linux, no GPU needed),
     it is asked, too; and so is an installed TensorRT with a GPU. Ends with 1 if the model would be refused, or computed
     otherwise.
 

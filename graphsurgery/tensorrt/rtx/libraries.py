@@ -66,5 +66,5 @@ def _folder() -> Path:
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders or not os.path.isdir(folders[0]):
-        raise MissingDependency(f"{_LIBRARY} is not installed; pip install 'graphsurgery[parser]'")
+        raise MissingDependency(f'{_LIBRARY} is not installed; pip install "graphsurgery[parser]"')
     return Path(folders[0])

@@ -50,7 +50,7 @@ def test_a_parser_that_is_not_installed(cli: Any) -> None:
     assert ended.code == 0
     assert "NVIDIA's parser was not asked: " in ended.text
     for wanted in ("--require-parser", "--build", "--parser=rtx"):
-        assert "is not installed; pip install 'graphsurgery[parser]'" in cli(*CHECK, wanted).sentence(3)
+        assert 'is not installed; pip install "graphsurgery[parser]"' in cli(*CHECK, wanted).sentence(3)
 
 
 def test_requests_that_contradict_themselves(cli: Any) -> None:

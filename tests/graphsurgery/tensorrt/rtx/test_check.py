@@ -252,7 +252,7 @@ def test_a_parser_that_is_not_installed() -> None:
     report = gsx.check(chain("Relu"), parser="auto")
     assert isinstance(report.rtx, NotAsked)
     assert report.to_json()["rtx"] == {"asked": False, "reason": report.rtx.reason}
-    assert "is not installed; pip install 'graphsurgery[parser]'" in report.rtx.reason
+    assert 'is not installed; pip install "graphsurgery[parser]"' in report.rtx.reason
     for wanted in ({"parser": "rtx"}, {"require_parser": True}, {"build": True}):
         with pytest.raises(MissingDependency, match="is not installed"):
             gsx.check(chain("Relu"), **{"parser": "auto", **wanted})  # type: ignore[arg-type]

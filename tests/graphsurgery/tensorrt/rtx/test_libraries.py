@@ -93,7 +93,7 @@ def test_libraries_that_are_others(wheel: Path) -> None:
 @linux
 @pytest.mark.usefixtures("no_rtx")
 def test_nothing_is_installed() -> None:
-    with pytest.raises(MissingDependency, match="is not installed; pip install 'graphsurgery\\[parser\\]'"):
+    with pytest.raises(MissingDependency, match='is not installed; pip install "graphsurgery\\[parser\\]"'):
         find()
 
 
