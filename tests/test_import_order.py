@@ -50,6 +50,7 @@ INSIDE = {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
     },
     "graphsurgery.selection.sites": {"graphsurgery.recognition.advice": "likewise"},
+    "graphsurgery.tensorrt.rtx.asking": {"graphsurgery.tensorrt.rtx.examine": "for who has the parser installed only"},
     "graphsurgery.torch.files": {"safetensors": "an extra"},
     "graphsurgery.userblocks": {
         "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",

@@ -56,10 +56,7 @@ def small_maps(name: str) -> Sequence[str]:
     return [f"tensor:{tensors[index * len(tensors) // len(SMALL_MAPS)]}" for index in range(len(SMALL_MAPS))]
 
 
-@pytest.mark.parametrize(
-    ("name", "parity"), [("yolov8n", False), *(pytest.param(name, True, marks=pytest.mark.long) for name in PLACES)]
-)
-def test_every_block_in_one_model(name: str, parity: bool, tmp_path: Path) -> None:
+def every_block(name: str) -> list[Request]:
     """Neighbours of the catalogue at different places, so that no signal passes a row of blocks of one kind."""
     finder = SiteFinder(original(name))
     sites = {place: finder.find([place])[0] for place in small_maps(name)}
@@ -69,7 +66,14 @@ def test_every_block_in_one_model(name: str, parity: bool, tmp_path: Path) -> No
         for block in catalogue()
     ]
     assert len({place for request in requests for place in request.after}) == len(sites)
-    check(name, requests, tmp_path, parity=parity)
+    return requests
+
+
+@pytest.mark.parametrize(
+    ("name", "parity"), [("yolov8n", False), *(pytest.param(name, True, marks=pytest.mark.long) for name in PLACES)]
+)
+def test_every_block_in_one_model(name: str, parity: bool, tmp_path: Path) -> None:
+    check(name, every_block(name), tmp_path, parity=parity)
 
 
 @pytest.mark.long

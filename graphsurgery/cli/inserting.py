@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import InvalidModel, MissingDependency, ParityFailed, RequestError
+from ..errors import CheckFailed, InvalidModel, MissingDependency, ParityFailed, RequestError
 from ..messages import attributes, listed, shape_text
 from ..request import Argument
 from .files import DASH, Destination, open_model
@@ -21,17 +21,28 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
     from ..modelfile.record import Insertion
     from ..request import Request
+    from ..tensorrt import TensorRTReport, Version
     from ..userblocks import Trust
     from ..verification import InsertionReport, Report
 
 _NEEDED = ("torch", "onnxruntime")
+_TENSORRT = "tensorrt"
+"""what the result may be checked for, with a version of it behind a colon"""
 
 
 @dataclass(frozen=True)
 class Checking:
-    """Whether and how the inserted blocks are verified."""
+    """Whether and how the inserted blocks are verified, and what else the result is checked for.
+
+    Parameters
+    ----------
+    check: tensorrt[:V]
+        Also check that TensorRT takes the result, as graphsurgery tensorrt check does, with NVIDIA's parser where that
+        is installed. If not, nothing is written. tensorrt:11: another version than 10.
+    """
 
     no_verify: bool = False
+    check: str | None = None
     providers: list[str] | None = None
     images: str | None = None
     memory: Annotated[int | None, Argument(minimum=1)] = None
@@ -45,6 +56,17 @@ class Checking:
     def missing(self) -> str:
         """The package without which nothing can be verified here; "" if all are there, or verifying was asked for."""
         return "" if self.explicit else next((name for name in _NEEDED if find_spec(name) is None), "")
+
+    def tensorrt_version(self) -> Version | None:
+        """The version of TensorRT that the result is checked for; None: it is not. RequestError for anything else."""
+        if self.check is None:
+            return None
+        from ..tensorrt import Version
+
+        name, _, version = self.check.partition(":")
+        if name != _TENSORRT:
+            raise RequestError(f"--check takes tensorrt or tensorrt:VERSION, not {self.check!r}", option="check")
+        return Version.of(version or "10")
 
     def report(self, written: ModelFile, before: ModelFile, ids: Sequence[str], trust: Trust) -> Report:
         """Verify the insertions ``ids`` of the model as it was written, and that the rest is the model from before."""
@@ -76,6 +98,7 @@ def run(
     checking = replace(checking, providers=provider_list(checking.providers))
     if checking.no_verify and checking.explicit:
         raise RequestError("--no-verify does not go with --providers, --images or --memory, which say how to verify")
+    version = checking.tensorrt_version()
     printer.to_stderr = target.is_standard_output
     before = open_model(model)
     with aside():
@@ -97,16 +120,33 @@ def run(
             printer.report(outcome, failed)
             raise failed from None
 
+    def taken(written: ModelFile) -> None:
+        from ..tensorrt import check
+
+        assert version is not None
+        outcome.tensorrt = check(written, version, parser="auto")
+        if outcome.tensorrt.stops:
+            outcome.written = False
+            failed = CheckFailed(f"TensorRT {version} does not take the result; nothing was written", option="check")
+            printer.report(outcome, failed)
+            raise failed
+
+    def checked(written: ModelFile) -> None:
+        verified(written)
+        if version is not None:
+            taken(written)
+
     lacking = "" if checking.no_verify else checking.missing()
     if not checking.no_verify and not lacking:
         announce([each.insertion for each in done], printer)
+    unverified = taken if version is not None else None
     try:
-        target.deliver(after, None if checking.no_verify or lacking else verified)
+        target.deliver(after, unverified if checking.no_verify or lacking else checked)
     except MissingDependency as error:  # installed, and cannot be loaded
         if checking.explicit:
             raise
         lacking = str(error)
-        target.deliver(after)
+        target.deliver(after, unverified)
     if lacking:
         reason = f"{lacking} is not installed" if lacking in _NEEDED else lacking
         printer.note(f"note: not compared with PyTorch, because {reason}; do so later with graphsurgery verify")
@@ -131,13 +171,15 @@ class _Outcome:
     done: Sequence[AppliedInsertion]
     verbose: bool
     report: Report | None = None
+    tensorrt: TensorRTReport | None = None
     written: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """See docs/command-line.md for the keys."""
         output = self.target.label if self.written and not self.target.dry else None
         insertions = [self._insertion_json(done) for done in self.done]
-        return {"model": self.model, "output": output, "insertions": insertions}
+        checks = {"tensorrt": self.tensorrt.to_json()} if self.tensorrt is not None else {}
+        return {"model": self.model, "output": output, "insertions": insertions, **checks}
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
@@ -175,6 +217,8 @@ class _Outcome:
             yield from self.report.lines()
         elif self.report:
             yield f"rest of the model: unchanged; {self.report.rest.sentence}"
+        if self.tensorrt is not None:
+            yield from self.tensorrt.lines()
         if untrained := [done for done in self.done if _is_untrained(done)]:
             yield _untrained(untrained)
         if self.written:

@@ -20,17 +20,23 @@ def check(
     dla: str | None = None,
     precision: str = "fp32",
     plugin: list[str] | None = None,
+    parser: str = "auto",
+    build: bool = False,
+    shapes: list[str] | None = None,
+    require_parser: bool = False,
     require_tensorrt: bool = False,
     printer: Printer,
 ) -> None:
     """Check every node of a model against what TensorRT takes.
 
-    TensorRT need not be installed; where it is, with a GPU, the verdict of its own parser is shown too. Ends with 1 if
-    the model would be refused, or computed otherwise.
+    TensorRT need not be installed. Where NVIDIA's parser is (pip install "graphsurgery[parser]": Linux, no GPU needed),
+    it is asked, too; and so is an installed TensorRT with a GPU. Ends with 1 if the model would be refused, or computed
+    otherwise.
 
     \b
     graphsurgery tensorrt check yolov8n-simam.onnx --version 8.6
     graphsurgery tensorrt check yolov8n-simam.onnx --dla orin --precision fp16
+    graphsurgery tensorrt check yolov8n-simam.onnx --version 11 --build
 
     Parameters
     ----------
@@ -41,6 +47,13 @@ def check(
     plugin: NAME
         A plugin that is loaded where the model is built, or a file with a name on each line. May be repeated; those
         of TensorRT's own library are known.
+    parser: P
+        NVIDIA's parser, of TensorRT for RTX. auto: where it is installed; rtx: it has to be; none: it is not asked.
+        What it refuses is an error for version 11 and a warning for earlier ones.
+    build:
+        Have NVIDIA's builder make an engine, which is not kept.
+    require_parser:
+        End with 3 if NVIDIA's parser gives no verdict here.
     require_tensorrt:
         End with 3 if TensorRT's own parser cannot be asked here.
     """
@@ -48,8 +61,19 @@ def check(
     from ..tensorrt.parser import verdict
 
     opened = open_model(model)
-    opinion = verdict(opened, required=require_tensorrt)
-    report = run(opened, version, dla=dla, precision=precision, plugin=_names(plugin or ()), parser=opinion)
+    installed = verdict(opened, required=require_tensorrt)
+    report = run(
+        opened,
+        version,
+        dla=dla,
+        precision=precision,
+        plugin=_names(plugin or ()),
+        parser=parser,
+        build=build,
+        require_parser=require_parser,
+        shapes=shapes or (),
+        installed=installed,
+    )
     printer.report(report)
     if report.stops:
         raise typer.Exit(1)

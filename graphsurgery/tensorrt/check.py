@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..messages import html_table, printable
 from ..modelfile.model import ModelFile
 from .options import Options
+from .rtx import NotAsked, Opinion, ask
+from .rtx.findings import findings as refused
 from .rule import ERROR, SEVERITIES, Finding
 from .rules import RULES
 from .summary import Summary, counted
@@ -36,6 +38,8 @@ class TensorRTReport:
     """whether it builds, and whether the blocks are safe in FP16 and INT8"""
     parser: Verdict | None = None
     """what the installed TensorRT's own parser says; None where there is none"""
+    rtx: Opinion | NotAsked | None = None
+    """what NVIDIA's parser of TensorRT for RTX says; None where it was not to be asked"""
 
     def __repr__(self) -> str:
         return printable(f"<TensorRTReport of {self.model}: {self._verdict}; {counted(self.findings)}>")
@@ -43,7 +47,7 @@ class TensorRTReport:
     def _repr_html_(self) -> str:
         headers = ("severity", "rule", "node", "insertion", "finding", "instead")
         rows = [(f.severity, f.rule, f.node, f.insertion, f.sentence, f.instead) for f in self.findings]
-        said = [("parser", line) for line in self.parser.lines()] if self.parser else []
+        said = [("parser", line) for each in (self.parser, self.rtx) if each for line in each.lines()]
         return html_table((self.model, ""), [*said, ("verdict", self._verdict)]) + html_table(headers, rows)
 
     @property
@@ -79,6 +83,7 @@ class TensorRTReport:
             "inserted": [finding.to_json() for finding in self.inserted],
             "model_findings": [finding.to_json() for finding in self.others],
             "parser": asdict(self.parser) if self.parser else None,
+            "rtx": self.rtx.to_json() if self.rtx else None,
             "stops": self.stops,
             "summary": self.summary.to_json(),
         }
@@ -91,8 +96,9 @@ class TensorRTReport:
             yield from _details(self.inserted)
         yield f"the model itself: {counted(self.others)}"
         yield from _details(self.others)
-        if self.parser is not None:
-            yield from self.parser.lines()
+        for said in (self.parser, self.rtx):
+            if said is not None:
+                yield from said.lines()
         yield f"{self.nodes:,} nodes: {self._verdict}, as far as the table tells"
 
 
@@ -138,7 +144,11 @@ def check(
     dla: str | None = None,
     precision: str = "fp32",
     plugin: str | Sequence[str] = (),
-    parser: Verdict | None = None,
+    parser: str = "none",
+    build: bool = False,
+    require_parser: bool = False,
+    shapes: str | Sequence[str] = (),
+    installed: Verdict | None = None,
 ) -> TensorRTReport:
     """Check every node of a model against what TensorRT takes. TensorRT need not be installed.
 
@@ -156,7 +166,16 @@ def check(
         The name of a plugin that is loaded where the model is built, or several; those of TensorRT's own library are
         known.
     parser:
-        The verdict of TensorRT's own parser, to set beside the findings.
+        ``"auto"``: NVIDIA's own parser is asked, too, where the extra ``parser`` is installed; ``"rtx"``: it has to be.
+        What it refuses is an error for TensorRT 11, whose generation it is of, and a warning for earlier ones.
+    build:
+        Have its builder make an engine, which is not kept.
+    require_parser:
+        Whether there has to be a verdict of it.
+    shapes:
+        Sizes of dynamic inputs for ``build``: ``"images:1x3x640x640"``, or three such shapes.
+    installed:
+        The verdict of the installed TensorRT, to set beside the findings.
 
     Returns
     -------
@@ -168,6 +187,8 @@ def check(
     ------
     RequestError
         If there is no table for the version, the DLA or the precision.
+    EnvironmentLacks
+        If NVIDIA's parser has to be asked and cannot be; MissingDependency if it is not installed.
 
     Examples
     --------
@@ -179,9 +200,17 @@ def check(
     options, view = Options.of(version, precision=precision, dla=dla, plugins=plugins), View(model)
     ids = [insertion.id for insertion in model.insertions()]
     found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
+    sizes = (shapes,) if isinstance(shapes, str) else shapes
+    rtx = ask(model, parser, build=build, required=require_parser, shapes=sizes)
+    if isinstance(rtx, Opinion):
+        found += refused(rtx, view.visits, options.version, found)
     found.sort(key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
-    answers = Summary.of(view, options, found, refused=parser is not None and not parser.supported)
-    return TensorRTReport(model.name, options.version, dla, precision, len(view.visits), found, ids, answers, parser)
+    refused_there = installed is not None and not installed.supported
+    confirmed = rtx.confirms(options.version) if isinstance(rtx, Opinion) else ""
+    answers = Summary.of(view, options, found, refused=refused_there, confirmed=confirmed)
+    return TensorRTReport(
+        model.name, options.version, dla, precision, len(view.visits), found, ids, answers, installed, rtx
+    )
 
 
 def _details(found: Sequence[Finding], most: int = 3) -> Iterator[str]:

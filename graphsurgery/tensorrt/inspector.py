@@ -46,9 +46,14 @@ def _layer(entry: Mapping[str, Any] | str) -> Layer:
         return Layer(entry, None, (), _in_name(entry))
     tensors = [*entry.get("Inputs", ()), *entry.get("Outputs", ())]
     kinds = [kind for tensor in tensors if (kind := _type(tensor)) is not None]
-    stated = _ONNX_LAYER.findall(str(entry.get("Metadata") or ""))
+    stated = named_layers(str(entry.get("Metadata") or ""))
     name = str(entry["Name"])
-    return Layer(name, entry.get("LayerType"), tuple(dict.fromkeys(kinds)), tuple(stated) or _in_name(name))
+    return Layer(name, entry.get("LayerType"), tuple(dict.fromkeys(kinds)), stated or _in_name(name))
+
+
+def named_layers(metadata: str) -> tuple[str, ...]:
+    """The names of the ONNX nodes in the metadata that the parser gives a layer."""
+    return tuple(_ONNX_LAYER.findall(metadata))
 
 
 def _type(tensor: Mapping[str, Any] | str) -> str | None:

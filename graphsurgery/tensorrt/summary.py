@@ -31,13 +31,17 @@ class Summary:
     int8: str
 
     @classmethod
-    def of(cls, view: View, options: Options, found: Sequence[Finding], *, refused: bool) -> Summary:
-        """Of a model that was checked; ``refused``: whether TensorRT's own parser refuses it."""
+    def of(
+        cls, view: View, options: Options, found: Sequence[Finding], *, refused: bool, confirmed: str = ""
+    ) -> Summary:
+        """Of a model that was checked; ``refused``: whether TensorRT's own parser refuses it; ``confirmed``: what
+        NVIDIA's parser for machines without a GPU says to the contrary.
+        """
         insertions = list(view.model.insertions())
         if not insertions:
             nothing = "no block was inserted"
-            return cls(_builds(options.version, found, refused), nothing, nothing)
-        builds = _builds(options.version, found, refused)
+            return cls(_builds(options.version, found, refused, confirmed), nothing, nothing)
+        builds = _builds(options.version, found, refused, confirmed)
         return cls(builds, _fp16(view, options), _int8(view, options.version, insertions))
 
     def lines(self) -> list[str]:
@@ -56,13 +60,15 @@ def counted(found: Sequence[Finding]) -> str:
     return ", ".join(said) or "nothing found"
 
 
-def _builds(version: Version, found: Sequence[Finding], refused: bool) -> str:
+def _builds(version: Version, found: Sequence[Finding], refused: bool, confirmed: str) -> str:
     errors = [f for f in found if f.severity == ERROR]
     if errors:
         places = listed([f.node or "the file as a whole" for f in errors], 2)
         return f"no; TensorRT {version} refuses it, or computes something else, at {places}"
     if refused:
         return "no; the table finds nothing, and TensorRT's own parser refuses it"
+    if confirmed:
+        return f"yes, with TensorRT {version}; {confirmed} ({counted(found)})"
     return f"yes, with TensorRT {version}, as far as can be told without building it ({counted(found)})"
 
 

@@ -73,7 +73,7 @@ def test_warnings_do_not_stop_a_build() -> None:
 
 def test_a_refusal_of_the_parser_stops_a_build() -> None:
     refusal = Verdict("10.9.0", False, [ParserError("n0", "Relu", "no such thing")], ["n0"])
-    report = check(ModelFile.load(chain("Relu")), parser=refusal)
+    report = check(ModelFile.load(chain("Relu")), installed=refusal)
     assert report.findings == []
     assert report.stops
     assert "  Relu n0: no such thing" in list(report.lines())
@@ -135,7 +135,7 @@ def test_a_report_reads_well_in_a_shell_and_a_notebook() -> None:
     proto = branches()
     proto.graph.node[0].attribute[1].g.node[0].op_type = "Det"
     verdict = Verdict("10.9", False, [ParserError("no <Det>", "Det", "n")], [])
-    report = check(proto, "10", parser=verdict)
+    report = check(proto, "10", installed=verdict)
     assert repr(report) == "<TensorRTReport of the model: TensorRT 10 does not take this model; 1 error>"
     table = report._repr_html_()
     assert table.count("<tr>") == 2 + len(list(verdict.lines())) + 1 + len(report.findings)

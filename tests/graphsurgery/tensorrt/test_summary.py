@@ -19,7 +19,7 @@ FEW = {"reduction": 4}
 
 
 def summary(source: onnx.ModelProto | ModelFile, version: str = "10", verdict: Verdict | None = None) -> Summary:
-    report = check(source, version, parser=verdict)
+    report = check(source, version, installed=verdict)
     assert list(report.lines())[:3] == report.summary.lines()
     assert report.to_json()["summary"] == vars(report.summary)
     return report.summary
