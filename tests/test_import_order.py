@@ -36,7 +36,7 @@ INSIDE = {
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
-    "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
+    "graphsurgery.graph.reference": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.insertion.cost": {
         "graphsurgery.insertion.activations": "it takes 5 ms, and only dynamic sizes need it"
     },

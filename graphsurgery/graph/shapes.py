@@ -10,6 +10,7 @@ from ..errors import ModelError
 from ..feature_map import Dimension, float_dtype
 from ..modelfile.wire import text
 from . import local_functions
+from .computed_shapes import complete
 from .index import GraphIndex
 from .inference import infer
 from .shape_constants import fold_shapes
@@ -88,7 +89,9 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
             node.domain = ""  # onnxruntime's own ones for 16-bit integers do the same to shapes
     try:
         fold_shapes(copy)
-        return infer(copy)
+        copy = infer(copy)
+        complete(copy)
+        return copy
     except Exception:  # whatever stops the inference, what the model itself states still holds
         return None
 

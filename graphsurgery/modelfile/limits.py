@@ -57,6 +57,10 @@ INFERRED_VALUES = 1 << 21
 SHAPE_ELEMENTS = 1 << 16
 """Of a constant that shapes are computed from: a thousand times the largest rank."""
 
+SHAPE_WORK = 1 << 18
+"""Elements of all values together that the shapes of one model are computed from: about a quarter of a second. An
+export of RT-DETR has 2,000 of them."""
+
 RECIPE_BYTES = 1 << 20
 """Of a recipe: some ten thousand insertions, which Python's YAML reader takes half a minute for."""
 
