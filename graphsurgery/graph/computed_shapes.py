@@ -19,7 +19,7 @@ from ..modelfile.subgraphs import subgraphs
 from ..modelfile.wire import text
 from . import shapes_by_value
 from .index import STANDARD
-from .inference import miscounts, shaping_inputs
+from .inference import is_static, miscounts, shaping_inputs
 from .output_sizes import domain_of
 from .shape_arithmetic import Size, in_part
 from .shape_values import ShapeValues
@@ -34,10 +34,7 @@ def complete(model: onnx.ModelProto) -> None:
 
     ``model`` is a copy whose shapes were inferred: the large tensors in it have no data.
     """
-    declared = {value.name: value for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
-    if all(map(_is_static, declared.values())) and len(declared) >= len(model.graph.node):
-        return
-    completion = _Completion(model, declared)
+    completion = _Completion(model)
     for node in model.graph.node:
         completion.visit(node)
 
@@ -45,9 +42,10 @@ def complete(model: onnx.ModelProto) -> None:
 class _Completion:
     """The types of one model while its nodes are gone through."""
 
-    def __init__(self, model: onnx.ModelProto, declared: dict[str, onnx.ValueInfoProto]) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
         self._model = model
-        self._declared = declared
+        self._declared = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._values = ShapeValues(model, self.shape)
         self._improved: set[str] = set()
@@ -64,7 +62,7 @@ class _Completion:
         """Find out what else is known of the outputs of a node."""
         if node.domain not in STANDARD or subgraphs(node) or not any(map(self._is_open, node.output)):
             return
-        computed = [name for name in shaping_inputs(node) if name in self._values.producer]
+        computed = any(map(self._values.is_computed, shaping_inputs(node)))
         if not computed and self._improved.isdisjoint(node.input):
             return
         values = self._values.of(shaping_inputs(node))
@@ -79,7 +77,7 @@ class _Completion:
                 self._improve(name, shape, kind)
 
     def _is_open(self, name: str) -> bool:
-        return bool(name) and not (name in self._declared and _is_static(self._declared[name]))
+        return bool(name) and not (name in self._declared and is_static(self._declared[name]))
 
     def _inferred(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> dict[str, onnx.TypeProto]:
         """The types of the outputs of one node, from those of its inputs."""
@@ -101,8 +99,10 @@ class _Completion:
     def _type(self, name: str) -> onnx.TypeProto:
         if name in self._weights:
             weight = self._weights[name]
-            return onnx.helper.make_tensor_type_proto(weight.data_type, weight.dims)
-        return self._declared[name].type
+            kind: onnx.TypeProto = onnx.helper.make_tensor_type_proto(weight.data_type, weight.dims)
+        else:
+            kind = self._declared[name].type
+        return kind
 
     def _by_value(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> Shape | None:
         """The shape of the output of a node as far as it follows from values that are known in part."""
@@ -140,11 +140,3 @@ def _shape(kind: onnx.TypeProto) -> Shape | None:
         size.dim_value if size.HasField("dim_value") else text(size.dim_param) or None
         for size in kind.tensor_type.shape.dim
     ]
-
-
-def _is_static(value: onnx.ValueInfoProto) -> bool:
-    """Whether nothing can be added to a declared type; nothing can to those of sequences and the like."""
-    if not value.type.HasField("tensor_type"):
-        return value.type.WhichOneof("value") is not None
-    kind = value.type.tensor_type
-    return kind.HasField("shape") and all(size.HasField("dim_value") for size in kind.shape.dim)

@@ -59,6 +59,14 @@ def _depend_on_computed_values(graph: onnx.GraphProto, nodes: Iterable[onnx.Node
     return any(name and name not in stored for node in nodes for name in shaping_inputs(node))
 
 
+def is_static(value: onnx.ValueInfoProto) -> bool:
+    """Whether nothing can be added to a declared type; nothing can to those of sequences and the like."""
+    if not value.type.HasField("tensor_type"):
+        return value.type.WhichOneof("value") is not None
+    kind = value.type.tensor_type
+    return kind.HasField("shape") and all(size.HasField("dim_value") for size in kind.shape.dim)
+
+
 def shaping_inputs(node: onnx.NodeProto) -> Sequence[str]:
     """The inputs on whose values the shapes of the outputs of a node depend; "" for one that is left out."""
     names = tuple(node.input)

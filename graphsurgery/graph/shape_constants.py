@@ -9,8 +9,6 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from .shape_values import ShapeValues
-
 _SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("Expand", "Reshape", "Split", "Squeeze", "Tile", "Unsqueeze", "Upsample"), (1,)),
     "ConstantOfShape": (0,),
@@ -28,12 +26,15 @@ def fold_shapes(model: onnx.ModelProto) -> None:
     it is.
     """
     graph = model.graph
-    values = ShapeValues(model, lambda _: None)
+    producer = {name: node_index for node_index, node in enumerate(graph.node) for name in node.output if name}
     slots = ((node.input, slot) for node in graph.node for slot in _SHAPE_INPUTS.get(node.op_type, ()))
     read = dict.fromkeys(inputs[slot] for inputs, slot in slots if slot < len(inputs))
-    producer = values.producer
     computed = [name for name in read if name in producer and graph.node[producer[name]].op_type != "Constant"]
-    for name, value in values.of(computed).items():
+    if not computed:
+        return
+    from .shape_values import ShapeValues
+
+    for name, value in ShapeValues(model, lambda _: None).of(computed).items():
         graph.initializer.append(numpy_helper.from_array(value, name))
         outputs = graph.node[producer[name]].output
         outputs[list(outputs).index(name)] = f"{name} (folded)"

@@ -29,17 +29,21 @@ class ShapeValues:
         self._nodes = list(graph.node)
         self._opsets = model.opset_import
         self._shape_of = shape_of
-        self.producer = {
+        self._producer = {
             name: node_index for node_index, node in enumerate(self._nodes) for name in node.output if name
         }
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in self.producer}
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in self._producer}
         self._known: dict[str, Array | None] = {}
         self._work = 0
+
+    def is_computed(self, name: str) -> bool:
+        """Whether a node produces the tensor."""
+        return name in self._producer
 
     def of(self, names: Iterable[str]) -> dict[str, Array]:
         """The values of some tensors, without those that have none."""
         wanted = [name for name in names if name]
-        for node_index in upstream(wanted, self.producer, self._missing):
+        for node_index in upstream(wanted, self._producer, self._missing):
             self._compute(self._nodes[node_index])
         return {name: value for name in wanted if (value := self._value(name)) is not None}
 

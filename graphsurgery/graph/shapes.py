@@ -10,9 +10,8 @@ from ..errors import ModelError
 from ..feature_map import Dimension, float_dtype
 from ..modelfile.wire import text
 from . import local_functions
-from .computed_shapes import complete
 from .index import GraphIndex
-from .inference import infer
+from .inference import infer, is_static
 from .shape_constants import fold_shapes
 
 
@@ -90,10 +89,20 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     try:
         fold_shapes(copy)
         copy = infer(copy)
-        complete(copy)
+        _complete(copy)
         return copy
     except Exception:  # whatever stops the inference, what the model itself states still holds
         return None
+
+
+def _complete(model: onnx.ModelProto) -> None:
+    """Add what follows from computed values, where something is open."""
+    graph = model.graph
+    declared = {value.name for value in (*graph.value_info, *graph.output) if is_static(value)}
+    if not all(name in declared for node in graph.node for name in node.output if name):
+        from .computed_shapes import complete
+
+        complete(model)
 
 
 def _without_calls(model: onnx.ModelProto) -> onnx.ModelProto:
