@@ -76,6 +76,13 @@ CHECKPOINT_ENTRIES = 1 << 17
 CHECKPOINT_KEY = 1 << 10
 """Characters of the name of a weight: the path of a module, some dozens."""
 
+LAYERS = 1 << 8
+"""Of a detector in a YAML: those of Ultralytics have up to 60."""
+
+ALIGNMENTS = 1 << 16
+"""Steps in which the layers of two such files are aligned: a tenth of a second. Where nothing is ambiguous there is one
+a layer."""
+
 HASHED_VALUES = 1 << 26
 """Values that are hashed while a pickle is loaded, tuples in tuples written out: about a second."""
 
