@@ -45,6 +45,7 @@ _SCALED = frozenset(
 )
 """modules whose first argument is the number of channels that they give, before it is scaled"""
 _MULTIPLE = 8
+_MOST_MULTIPLE = 1000
 _DEEPEST = 4
 
 
@@ -106,6 +107,7 @@ class Layout:
         """From what such a file holds; ``scale`` None: as it says itself."""
         if not isinstance(document, Mapping) or not all(isinstance(document.get(key), list) for key in _PARTS):
             raise WeightsError(f"{name} lists no layers: it has to have the lists 'backbone' and 'head'")
+        _check_amount([document[key] for key in (*_PARTS, *HEAD_SETTINGS) if key in document], name)
         rows = [row for part in _PARTS for row in document[part]]
         if not 0 < len(rows) <= limits.LAYERS:
             raise WeightsError(f"{name} lists {len(rows):,} layers; from 1 to {limits.LAYERS} are read")
@@ -121,7 +123,7 @@ class Layout:
         A module that is not known gives as many as it reads, as Ultralytics takes it to.
         """
         first = layer.arguments[0] if layer.arguments else None
-        if layer.module in _SCALED and isinstance(first, int):
+        if layer.module in _SCALED and isinstance(first, int) and abs(first) <= limits.CHANNELS:
             _, width, most = self.multiples
             return _rounded(min(first, most) * width)
         if layer.module in ("HGStem", "HGBlock") and len(layer.arguments) > 1 and isinstance(layer.arguments[1], int):
@@ -141,18 +143,32 @@ def _rounded(channels: float) -> int:
 
 def _multiples(document: Mapping[str, Any], scale: str, name: str) -> tuple[str, tuple[float, float, float]]:
     """The scale of a model, and what it multiplies with: the first that the file lists, if none is asked for."""
-    scales, values = document.get("scales"), None
+    scales = document.get("scales")
+    values: Any
     if not scales:
-        depth, width = document.get("depth_multiple", 1.0), document.get("width_multiple", 1.0)
-        values = [depth, width, float("inf")]
+        values = [document.get("depth_multiple", 1.0), document.get("width_multiple", 1.0), float("inf")]
     else:
-        scale = scale or str(next(iter(scales)))
+        scale = scale or str(next(iter(scales))) if isinstance(scales, Mapping) else scale
         values = scales.get(scale) if isinstance(scales, Mapping) else None
         if not isinstance(values, list | tuple):
             raise WeightsError(f"{name} has no scale {scale!r}")
-    if len(values) != 3 or not all(isinstance(each, int | float) and each > 0 for each in values):
+    if len(values) != 3 or not all(isinstance(each, int | float) for each in values):
         raise WeightsError(f"{name} has the multiples {brief(values)}, which are no depth, width and most channels")
+    if not all(0 < each < _MOST_MULTIPLE for each in values[:2]) or not values[2] > 0:
+        raise WeightsError(f"{name} has the multiples {brief(values)}, with which no model can be made")
     return scale, (values[0], values[1], values[2])
+
+
+def _check_amount(values: list[object], name: str) -> None:
+    """WeightsError for lists that stand for more than a model has: a pickle can hold one in another many times over."""
+    count, pending = 0, list(values)
+    while pending:
+        each = pending.pop()
+        count += 1
+        if isinstance(each, list | tuple):
+            pending += each[: limits.RECIPE_VALUES]
+        if count + len(pending) > limits.RECIPE_VALUES:
+            raise WeightsError(f"{name} stands for more than {limits.RECIPE_VALUES:,} values, which no model does")
 
 
 def _layer(row: object, index: int, name: str) -> Layer:
@@ -180,7 +196,7 @@ def _plain(value: object, where: str, depth: int = 0) -> Argument:
     """An argument as Ultralytics reads it: text that spells a value is that value."""
     if isinstance(value, list | tuple) and depth < _DEEPEST:
         return tuple(_plain(each, where, depth + 1) for each in value)
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= limits.TEXT:
         try:
             spelled = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

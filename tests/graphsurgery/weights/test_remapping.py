@@ -232,9 +232,11 @@ def test_what_is_not_certain_is_said(old: Path) -> None:
             "stands for",
         ),
         ("nc: 1\nnc: 2", "the key 'nc' twice"),
+        ("scales: 3\nbackbone: [[-1, 1, A, []]]\nhead: []", "has no scale ''"),
+        ("scales: {n: [1, .inf, 1]}\nbackbone: [[-1, 1, A, []]]\nhead: []", "with which no model can be made"),
         ("scales: {n: [1, 2]}\nbackbone: [[-1, 1, A, []]]\nhead: []", "the multiples"),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_files_that_are_no_yaml_of_a_model(old: Path, text: str, said: str) -> None:
     path = old.parent / "new.yaml"
@@ -247,17 +249,27 @@ def contents() -> Iterator[tuple[object, str]]:
     yield {"model": nn.Conv2d(1, 1, 1)}, "does not say of which layers"
     yield {"model.0.weight": torch.zeros(1)}, "does not say of which layers"
     yield [1], "does not say of which layers"
+    shared: list[Any] = [1] * 100
+    for _ in range(3):
+        shared = [shared] * 100
+    yield {"model": Model(document([[-1, 1, "Conv", [shared]], *ROWS[1:]]))}, "stands for more than 65,536 values"
     model = Model(document(ROWS[:4]))
     yield {"model": model}, r"model\.4\.weight in bad\.pt belongs to none of the 4 layers"
 
 
-@pytest.mark.parametrize("case", range(4))
+@pytest.mark.parametrize("case", range(5))
 def test_files_that_are_no_checkpoint(old: Path, case: int) -> None:
     content, said = list(contents())[case]
     path = old.with_name("bad.pt")
     torch.save(content, path)
     with pytest.raises(WeightsError, match=said):
         remap(path, edited(old, ROWS))
+
+
+def test_the_running_average_comes_first(old: Path) -> None:
+    content = torch.load(old, weights_only=False)
+    torch.save({"model": content["model"], "ema": Model(document(ROWS)).float()}, old)
+    assert {tensor.dtype for tensor in remap(old, edited(old, ROWS)).model.state_dict().values()} == {torch.float32}
 
 
 def test_nothing_is_executed(old: Path, tmp_path: Path) -> None:
@@ -323,3 +335,5 @@ def test_a_hostile_number_of_ways_ends() -> None:
     after = layout.Layout.of(document(rows * 2), "b")
     with pytest.raises(WeightsError, match=r"either can be layer|too many ways"):
         align(before, after, range(60))
+    huge = layout.Layout.of(document([[-1, 1, "Conv", [10**400]]], scales=None), "c")
+    assert align(huge, huge, [0]).old == (0,)
