@@ -21,14 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import yaml
-
 from . import userblocks
 from .api import Insertion, carry_out, warned
 from .errors import ModelError, RecipeError, RequestError, spelled
 from .insertion import adoption
 from .messages import brief
-from .modelfile import limits
+from .modelfile import limits, yaml_text
 from .modelfile.model import ModelFile
 from .request import Argument, Request, arguments, checked, fits
 
@@ -113,7 +111,10 @@ class Recipe:
         _check_size(len(text), name)
         where = Path(folder) if folder is not None else None
         return cls._from_entries(
-            _parsed(text, name), where, name, {"images": str(images)} if images is not None else {}
+            yaml_text.parse(text, name, "recipe", RecipeError),
+            where,
+            name,
+            {"images": str(images)} if images is not None else {},
         )
 
     @classmethod
@@ -210,65 +211,9 @@ def put_back(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, 
     return adoption.adopt(model, blocks, lambda bare: carry_out(bare, requests))
 
 
-def _parsed(text: str, name: str) -> object:
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if root is None:
-            return None
-        _check_values(root, name)
-        return loader.construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise RecipeError(f"{name} is not YAML: {where}{error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-99-99
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise RecipeError(f"{name} is not YAML: {reason}") from None
-
-
 def _check_size(size: int, name: str) -> None:
     if size > limits.RECIPE_BYTES:
         raise RecipeError(f"{name} is larger than {limits.RECIPE_BYTES >> 20} MB, which no recipe is")
-
-
-def _check_values(root: yaml.Node, name: str) -> None:
-    """Look at a document before it is built: an alias is a few bytes and may stand for billions of values."""
-    sizes: dict[int, int] = {}
-
-    def size(node: yaml.Node) -> int:
-        """How many values there are with every alias written out."""
-        if id(node) not in sizes:
-            sizes[id(node)] = 1  # where an alias in it leads back to it
-            inner: list[yaml.Node] = []
-            if isinstance(node, yaml.MappingNode):
-                _check_keys_differ(node, name)
-                inner = [each for entry in node.value for each in entry]
-            elif isinstance(node, yaml.SequenceNode):
-                inner = node.value
-            elif len(node.value) > limits.TEXT:
-                raise RecipeError(f"{name} has a value of {len(node.value):,} characters in {_line(node)}")
-            sizes[id(node)] = 1 + sum(map(size, inner))
-        if sizes[id(node)] > limits.RECIPE_VALUES:
-            raise RecipeError(f"{name} stands for more than {limits.RECIPE_VALUES:,} values, which no recipe does")
-        return sizes[id(node)]
-
-    size(root)
-
-
-def _line(node: yaml.Node) -> str:
-    return f"line {node.start_mark.line + 1}"
-
-
-def _check_keys_differ(node: yaml.MappingNode, name: str) -> None:
-    """YAML readers keep the last of two equal keys and say nothing: half of an entry would be lost."""
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key.value, str):
-            continue  # a list as a key: the reader itself complains
-        if key.value in seen:
-            raise RecipeError(f"{name} has the key {key.value!r} twice in one place ({_line(key)})")
-        seen.add(key.value)
 
 
 def _entries(document: object, name: str) -> list[object]:

@@ -36,7 +36,11 @@ INSIDE = {
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
-    "graphsurgery.graph.shape_constants": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
+    "graphsurgery.graph.reference": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
+    "graphsurgery.graph.shape_constants": {
+        "graphsurgery.graph.shape_values": "it takes 2 ms, and models that compute no shapes need none of it"
+    },
+    "graphsurgery.graph.shapes": {"graphsurgery.graph.computed_shapes": "likewise"},
     "graphsurgery.insertion.cost": {
         "graphsurgery.insertion.activations": "it takes 5 ms, and only dynamic sizes need it"
     },

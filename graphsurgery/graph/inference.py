@@ -38,7 +38,7 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
     Raises whatever ONNX raises.
     """
     nodes = list(_nodes(model.graph))
-    hidden = [i for i, node in enumerate(nodes) if node.op_type == "Split" and _miscounts(node)]
+    hidden = [i for i, node in enumerate(nodes) if node.op_type == "Split" and miscounts(node)]
     plain = _without(hidden, model, strict=strict, data_prop=False)
     if not _depend_on_computed_values(model.graph, nodes):
         return plain
@@ -56,16 +56,23 @@ def _depend_on_computed_values(graph: onnx.GraphProto, nodes: Iterable[onnx.Node
     """Whether following values can find more: a shape depends on some that are computed."""
     stored = {tensor.name for each in _graphs(graph) for tensor in each.initializer}
     stored |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
-    for node in nodes:
-        if node.op_type in _BY_VALUE or node.op_type.startswith("Reduce"):
-            names = node.input[0 if node.op_type == "Range" else 1 :]
-        elif node.op_type in ("ConstantOfShape", "Loop"):
-            names = node.input[:]
-        else:
-            continue
-        if any(name and name not in stored for name in names):
-            return True
-    return False
+    return any(name and name not in stored for node in nodes for name in shaping_inputs(node))
+
+
+def is_static(value: onnx.ValueInfoProto) -> bool:
+    """Whether nothing can be added to a declared type; nothing can to those of sequences and the like."""
+    if not value.type.HasField("tensor_type"):
+        return value.type.WhichOneof("value") is not None
+    kind = value.type.tensor_type
+    return kind.HasField("shape") and all(size.HasField("dim_value") for size in kind.shape.dim)
+
+
+def shaping_inputs(node: onnx.NodeProto) -> Sequence[str]:
+    """The inputs on whose values the shapes of the outputs of a node depend; "" for one that is left out."""
+    names = tuple(node.input)
+    if node.op_type in ("ConstantOfShape", "Loop", "Range"):
+        return names
+    return names[1:] if node.op_type in _BY_VALUE or node.op_type.startswith("Reduce") else ()
 
 
 def _without(hidden: Sequence[int], model: onnx.ModelProto, *, strict: bool, data_prop: bool) -> onnx.ModelProto:
@@ -90,7 +97,7 @@ def _rename(model: onnx.ModelProto, operators: dict[int, str]) -> None:
             nodes[i].op_type = op_type
 
 
-def _miscounts(split: onnx.NodeProto) -> bool:
+def miscounts(split: onnx.NodeProto) -> bool:
     """Whether a Split has another number of outputs than it says: the inference makes room for those it says."""
     counts = [attribute.i for attribute in split.attribute if attribute.name == "num_outputs"]
     return counts not in ([], [len(split.output)])

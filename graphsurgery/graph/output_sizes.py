@@ -18,6 +18,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 NO_LARGER = frozenset(
     {"Cast", "Flatten", "Identity", "NonZero", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+    | {"ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum"}
     | {"Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Log", "Neg", "Not", "Reciprocal", "Relu", "Round", "Sigmoid"}
     | {"Sign", "Sin", "Softplus", "Sqrt", "Tanh"}
 )

@@ -11,7 +11,7 @@ from ..feature_map import Dimension, float_dtype
 from ..modelfile.wire import text
 from . import local_functions
 from .index import GraphIndex
-from .inference import infer
+from .inference import infer, is_static
 from .shape_constants import fold_shapes
 
 
@@ -88,9 +88,21 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
             node.domain = ""  # onnxruntime's own ones for 16-bit integers do the same to shapes
     try:
         fold_shapes(copy)
-        return infer(copy)
+        copy = infer(copy)
+        _complete(copy)
+        return copy
     except Exception:  # whatever stops the inference, what the model itself states still holds
         return None
+
+
+def _complete(model: onnx.ModelProto) -> None:
+    """Add what follows from computed values, where something is open."""
+    graph = model.graph
+    declared = {value.name for value in (*graph.value_info, *graph.output) if is_static(value)}
+    if not all(name in declared for node in graph.node for name in node.output if name):
+        from .computed_shapes import complete
+
+        complete(model)
 
 
 def _without_calls(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,9 +12,9 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import BlockError
-from ..feature_map import FeatureMap
+from ..feature_map import Array, FeatureMap
 from ..graph.output_sizes import BROADCAST, NO_LARGER, most_elements
-from ..graph.shape_constants import Array, evaluate
+from ..graph.reference import evaluate
 from ..messages import shape_text
 from ..modelfile import limits
 from .block_graph import BlockGraph, attributes, with_nodes

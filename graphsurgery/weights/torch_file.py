@@ -41,10 +41,6 @@ def read(path: Path) -> Checkpoint:
     Modules that were pickled whole are read with :mod:`.inert_unpickler`, which runs nothing. WeightsError if there are
     none.
     """
-    try:
-        import torch  # noqa: F401 - for those below
-    except ImportError:
-        raise MissingDependency(f'reading {path.suffix} needs torch: pip install "graphsurgery[torch]"') from None
     loaded, whole = _loaded(path)
     try:
         state = state_dict_search.find(loaded)
@@ -62,6 +58,14 @@ def read(path: Path) -> Checkpoint:
     )
 
 
+def content(path: Path) -> object:
+    """What a file holds; of what is more than plain weights, an object that does nothing for each that it names.
+
+    WeightsError if it cannot be read safely.
+    """
+    return _loaded(path)[0]
+
+
 def _nothing(name: str, loaded: object, whole: bool) -> str:
     """What to say of a file without weights."""
     if whole:
@@ -76,8 +80,10 @@ def _nothing(name: str, loaded: object, whole: bool) -> str:
 
 def _loaded(path: Path) -> tuple[object, bool]:
     """The content of a file, and whether it holds more than plain weights."""
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependency(f'reading {path.suffix} needs torch: pip install "graphsurgery[torch]"') from None
     try:
         pickled = _is_checkpoint(path)
         costly = _named(path, pickled) & _COSTLY
