@@ -13,6 +13,7 @@ from ..blocks.block import Array, Block
 from ..errors import BlockError, WeightsError, concerning, option
 from ..feature_map import FeatureMap
 from ..request import Request
+from ..template.around import Around
 from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
 
@@ -26,9 +27,9 @@ class Start:
 
     block: Block
     weights: Callable[[int, str], Mapping[str, Array]]
-    """makes them, alpha of a residual gate among them, for the seed and the id of an insertion"""
+    """makes them, those around the block among them, for the seed and the id of an insertion"""
     init: str
-    """"default", "identity" or, for those of a file, "weights" """
+    """"default", "identity", "calibrated" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
 
@@ -59,12 +60,12 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[int, str], Mapping[str, Array]]:
-    closed = {GATE_KEY: np.zeros(1, np.float32)} if request.gate == "residual" else {}
-    if request.init == "identity" and not closed:
+    around = Around(request.init, request.gate).initial(feature.channels)
+    if request.init == "identity" and not around:
         return lambda seed, id: block.identity(feature)
     if not block.has_weights:
-        return lambda seed, id: closed  # numpy.random takes 6 ms
-    return lambda seed, id: {**block.initial(feature, _generator(seed, id)), **closed}
+        return lambda seed, id: around  # numpy.random takes 6 ms
+    return lambda seed, id: {**block.initial(feature, _generator(seed, id)), **around}
 
 
 @concerning("weights")
