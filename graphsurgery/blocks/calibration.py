@@ -31,18 +31,20 @@ class Moments:
     @classmethod
     def of(cls, x: Array) -> Moments:
         """Of one map [N, C, H, W]."""
-        x = x.astype(np.float64)
-        mean = x.mean((0, 2, 3), keepdims=True)
-        return cls(x.size // x.shape[1], mean.reshape(-1), np.square(x - mean).sum((0, 2, 3)))
+        with np.errstate(all="ignore"):  # what is not finite is told in the end
+            x = x.astype(np.float64)
+            mean = x.mean((0, 2, 3), keepdims=True)
+            return cls(x.size // x.shape[1], mean.reshape(-1), np.square(x - mean).sum((0, 2, 3)))
 
     def add(self, other: Moments) -> None:
         """More maps. By the distance of the two means, not by sums of squares, which leave of a channel that is
         constant and far from 0 a deviation of their own rounding (Chan et al., 1983).
         """
         count = self.count + other.count
-        distance = other.mean - self.mean
-        self.squares = self.squares + other.squares + np.square(distance) * (self.count * other.count / count)
-        self.mean = self.mean + distance * (other.count / count)
+        with np.errstate(all="ignore"):
+            distance = other.mean - self.mean
+            self.squares = self.squares + other.squares + np.square(distance) * (self.count * other.count / count)
+            self.mean = self.mean + distance * (other.count / count)
         self.count = count
 
     @property

@@ -27,9 +27,12 @@ def wrapped(module: nn.Module, channels: int, around: Around) -> nn.Module:
 def with_weights(
     module: nn.Module, channels: int, around: Around, weights: Mapping[str, np.ndarray[Any, Any]]
 ) -> nn.Module:
-    """The same in float64 with the weights of an insertion: the block's by official key, and those around it."""
-    outside = around.parameters(channels).keys()
+    """The same in float64 with the weights of an insertion: the block's by official key, and those around it, which
+    have their first values where they are not given.
+    """
+    outside = around.initial(channels)
     load_weights(module, {key: values for key, values in weights.items() if key not in outside})
+    weights = {**outside, **weights}
     module = wrapped(module, channels, around).double()
     inner = module
     with torch.no_grad():

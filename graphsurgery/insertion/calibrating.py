@@ -72,7 +72,7 @@ def _measured(planned: PlannedInsertion, *, itself: bool) -> PlannedInsertion:
     """
     if itself:
         alone = replace(planned.request, gate="none").labelled(planned.request.label)
-        return replace(planned, request=alone, init="default", pair=None)
+        return replace(planned, request=alone, pair=None)
     return replace(planned, pair=None) if planned.request.qdq_scale == "images" else planned
 
 

@@ -53,7 +53,7 @@ def _node(index: GraphIndex, name: str) -> onnx.NodeProto | None:
 def _lowered(index: GraphIndex, insertion: Insertion, block: Block) -> Subgraph:
     """The block once more, with weights that do not matter, without the pair after it."""
     feature = insertion.feature
-    around = Around(insertion.init, insertion.gate)
+    around = Around.of(insertion.gate, insertion.stored)
     weights = {**block.initial(feature, np.random.default_rng(0)), **around.initial(feature.channels)}
     template = Template(
         feature,

@@ -106,7 +106,7 @@ class _Splice:
         )
         lowering = _lowering(planned.block, template, request.lowering)
         output = planned.block.emit(template, lowering)
-        output = Around(planned.init, request.gate).emit(template, output)
+        output = Around.of(request.gate, weights).emit(template, output)
         constants = qdq.constants(template, planned.pair) if planned.pair else None
         subgraph = template.export(output, ir_version=self._ir_version)
         warnings = self._warnings(planned, subgraph, source, template.feature)

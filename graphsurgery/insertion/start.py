@@ -14,7 +14,6 @@ from ..errors import BlockError, WeightsError, concerning, option
 from ..feature_map import FeatureMap
 from ..request import Request
 from ..template.around import Around
-from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class Start:
 
     block: Block
     weights: Callable[[int, str], Mapping[str, Array]]
-    """makes them, those around the block among them, for the seed and the id of an insertion"""
+    """makes them, alpha of a residual gate among them, for the seed and the id of an insertion"""
     init: str
     """"default", "identity", "calibrated" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
@@ -60,7 +59,7 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[int, str], Mapping[str, Array]]:
-    around = Around(request.init, request.gate).initial(feature.channels)
+    around = Around.of(request.gate, ()).initial(feature.channels)
     if request.init == "identity" and not around:
         return lambda seed, id: block.identity(feature)
     if not block.has_weights:
@@ -70,20 +69,16 @@ def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[int, 
 
 @concerning("weights")
 def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
-    if not block.has_weights:
-        raise BlockError(f"{block.name} has no weights; drop {option('weights')}")
     from .. import weights
 
     _, prefix = weights.split(request.weights or "")
-    part = weights.part(trained, prefix, block, feature)
-    if request.gate != "residual":
-        return weights.fitted(block, feature, part, request.settings)
-    # a ResidualGate's own state_dict has the block's keys under block.
-    arrays = {key.removeprefix("block."): part.arrays[key] for key in part.arrays}
-    alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32))
-    if alpha.size != 1:
-        raise WeightsError(
-            f"{GATE_KEY} in {trained.name} is the gate's one number, and has the shape {list(alpha.shape)}"
-        )
-    fitted = weights.fitted(block, feature, replace(part, arrays=arrays), request.settings)
-    return replace(fitted, arrays={**fitted.arrays, GATE_KEY: weights.widened(alpha).reshape(1)})
+    nothing = BlockError(f"{block.name} has no weights; drop {option('weights')}")
+    try:
+        part = weights.part(trained, prefix, block, feature)
+    except WeightsError as error:
+        raise (error if block.has_weights else nothing) from None
+    own, around = weights.apart(part, block, feature, gated=request.gate == "residual")
+    if not block.has_weights and len(own.arrays) == len(part.arrays):
+        raise nothing
+    fitted = weights.fitted(block, feature, own, request.settings)
+    return replace(fitted, arrays={**fitted.arrays, **around})

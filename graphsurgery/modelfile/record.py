@@ -25,6 +25,8 @@ from .wire import text
 KEY = "graphsurgery.insertion."
 _FORMAT, _CALIBRATED_FORMAT = 1, 2
 """of a record, and of one with a scale and a shift behind the block, which the readers of 1 would leave out"""
+_CALIBRATION = "calibration.scale"
+"""the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
 
 
@@ -80,7 +82,7 @@ class Insertion:
     gate: str
     """"none" or "residual" """
     init: str
-    """"default", "identity", "weights" or "calibrated": a scale and a shift stand behind the block"""
+    """"default", "identity", "calibrated" or "weights" """
     target: str
     lowering: str
     site: RecordedSite
@@ -137,7 +139,7 @@ class Insertion:
         """Metadata key and value. The same insertion gives the same text."""
         data = asdict(self)
         del data["id"]
-        own = _CALIBRATED_FORMAT if self.init == "calibrated" else _FORMAT
+        own = _CALIBRATED_FORMAT if _CALIBRATION in self.stored else _FORMAT
         return KEY + self.id, json.dumps({"format": own, **data}, separators=(",", ":"), ensure_ascii=True)
 
     def renamed(self, *, site: Mapping[str, str] | None = None, output: Mapping[str, str] | None = None) -> Insertion:

@@ -5,6 +5,7 @@ y = x + alpha * (scale * block(x) + shift - x)
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,22 +18,15 @@ from .template import Array, Template
 
 @dataclass(frozen=True)
 class Around:
-    """Which of the two an insertion has, by its ``init`` ("calibrated") and ``gate`` ("residual")."""
+    """Which of the two there are."""
 
-    init: str
-    gate: str
+    calibrated: bool
+    gated: bool
 
-    @property
-    def calibrated(self) -> bool:
-        return self.init == "calibrated"
-
-    @property
-    def gated(self) -> bool:
-        return self.gate == "residual"
-
-    def parameters(self, channels: int) -> dict[str, tuple[int, ...]]:
-        """Key -> shape."""
-        return {key: values.shape for key, values in self.initial(channels).items()}
+    @classmethod
+    def of(cls, gate: str, keys: Container[str]) -> Around:
+        """By the gate of an insertion and the keys of its parameters, of which the scale and the shift are two."""
+        return cls(SCALE_KEY in keys, gate == "residual")
 
     def initial(self, channels: int) -> dict[str, Array]:
         """A scale and a shift that change nothing, and a closed gate."""
@@ -42,6 +36,10 @@ class Around:
         if self.gated:
             found[GATE_KEY] = np.zeros(1, np.float32)
         return found
+
+    def parameters(self, channels: int) -> dict[str, tuple[int, ...]]:
+        """Key -> shape."""
+        return {key: values.shape for key, values in self.initial(channels).items()}
 
     def emit(self, t: Template, y: gs.Variable) -> gs.Variable:
         """Write it after the block's output ``y``."""

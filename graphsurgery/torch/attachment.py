@@ -70,7 +70,7 @@ class Attachment:
     def build(self, trust: Trust = NO_TRUST) -> nn.Module:
         """The module, gate included, with weights that are still to be loaded."""
         module: nn.Module = self.block(trust).module(self.feature)
-        return wrapped(module, self.channels, Around(self.init, self.gate))
+        return wrapped(module, self.channels, Around(self.init == "calibrated", self.gate == "residual"))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, from which :meth:`from_json` makes it again."""

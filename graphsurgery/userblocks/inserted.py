@@ -36,7 +36,7 @@ def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) 
     block = block_of(insertion, trust)
     check_size(block, insertion.feature)
     feature = insertion.feature
-    shapes = {**block.parameters(feature), **Around(insertion.init, insertion.gate).parameters(feature.channels)}
+    shapes = {**block.parameters(feature), **Around.of(insertion.gate, insertion.stored).parameters(feature.channels)}
     try:
         return read_back(insertion.stored, shapes, model.tensor)
     except (LookupError, ValueError, TypeError):
@@ -59,7 +59,7 @@ def module_with(insertion: Insertion, weights: Weights, trust: Trust = NO_TRUST)
 
     feature = insertion.feature
     module = block_of(insertion, trust).module(feature)
-    return with_weights(module, feature.channels, Around(insertion.init, insertion.gate), weights).eval()
+    return with_weights(module, feature.channels, Around.of(insertion.gate, insertion.stored), weights).eval()
 
 
 rebuild_with(

@@ -31,7 +31,7 @@ def lowered(block: Block, insertion: Insertion, cutout: Cutout, opset: int, weig
         weights=weights,
         x=cutout.input,
     )
-    output = Around(insertion.init, insertion.gate).emit(template, block.emit(template, insertion.lowering))
+    output = Around.of(insertion.gate, insertion.stored).emit(template, block.emit(template, insertion.lowering))
     return template.export(output, ir_version=cutout.model.ir_version)
 
 

@@ -57,7 +57,7 @@ class Redrawing:
 
     def __init__(self, block: Block, insertion: Insertion, cutout: Cutout, model: ModelFile, own: Mapping[str, Array]):
         self._block, self._insertion, self._cutout, self._model, self._own = block, insertion, cutout, model, own
-        self._around = Around(insertion.init, insertion.gate).parameters(insertion.feature.channels)
+        self._around = Around.of(insertion.gate, insertion.stored).parameters(insertion.feature.channels)
         self._fresh = block.redrawn and insertion.init != "weights"
         self._keep_zeros = False
         self._places = self._found_places()

@@ -88,7 +88,7 @@ def _of_insertion(insertion: Insertion, model: ModelFile, trust: Trust) -> _Read
 
     try:
         feature = insertion.feature
-        around = Around(insertion.init, insertion.gate).parameters(feature.channels)
+        around = Around.of(insertion.gate, insertion.stored).parameters(feature.channels)
         keys = [*block_of(insertion, trust).parameters(feature), *around]
     except GraphSurgeryError:  # a block that is not installed here, or a module that may not be imported
         return {}

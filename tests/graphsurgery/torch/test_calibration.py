@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import graphsurgery as gsx
 from graphsurgery import torch as gt
 from graphsurgery.errors import RecipeError, RequestError
 
@@ -140,9 +139,3 @@ def test_values_that_are_not_finite_leave_the_model_as_it_was(images: Path) -> N
     with pytest.raises(RequestError, match=r"c2f\.se gives values on the images that are not finite"):
         gt.attach(model, recipe(images)[1:2], image())
     assert state(model) == before
-
-
-def test_a_file_is_not_calibrated(images: Path) -> None:
-    detector = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
-    with pytest.raises(RequestError, match=r"a block is calibrated in a live model, with graphsurgery\.torch\.attach"):
-        gsx.insert(detector, "se", after="/model.8", init="calibrated", images=str(images))
