@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
+import graphsurgery as gsx
 from graphsurgery import torch as gt
 from graphsurgery.errors import RecipeError, RequestError
 
 from .nets import entry, image, net, run, state
 from .test_attaching import Keywords
+from .test_like_a_file import exported
 
 
 @pytest.fixture
@@ -139,3 +142,57 @@ def test_values_that_are_not_finite_leave_the_model_as_it_was(images: Path) -> N
     with pytest.raises(RequestError, match=r"c2f\.se gives values on the images that are not finite"):
         gt.attach(model, recipe(images)[1:2], image())
     assert state(model) == before
+
+
+@pytest.mark.parametrize("gate", ["none", "residual"])
+def test_a_file_gets_the_same_scale_and_shift(gate: str, images: Path) -> None:
+    """One recipe on a model and on its export, places neither in the order of the recipe nor all alone."""
+    entries: list[dict[str, object]] = [
+        *({**each, "gate": gate} for each in recipe(images)),
+        {"module": "simam", "after": "c2f", "init": "calibrated", "images": str(images), "gate": gate},
+    ]
+    model = net()
+    file = exported(model, image())
+    inserted = gsx.Recipe.of(entries).apply(file)
+    names = {f"{each.named}.{each.name}": each.id for each in gt.attach(model, entries, image())}
+    assert names.keys() == {each.id for each in inserted.insertions()}
+    for each in inserted.insertions():
+        live, given = model.get_submodule(names[each.id]), each.weights(inserted)
+        block = live.block if isinstance(live, gt.ResidualGate) else live
+        assert isinstance(block, gt.CalibratedBlock)
+        for key in ("scale", "shift"):
+            expected = getattr(block, key).detach().double().numpy()
+            assert np.allclose(given[f"calibration.{key}"], expected, rtol=2e-6, atol=1e-6)
+        assert not np.allclose(block.scale.detach().numpy(), 1, atol=0.1)
+    found = onnxruntime.InferenceSession(inserted.proto().SerializeToString()).run(None, {"x": image().numpy()})[0]
+    expected = run(model, image()).numpy()
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("gate", ["none", "residual"])
+def test_what_was_calibrated_and_trained_goes_into_a_file(gate: str, images: Path, tmp_path: Path) -> None:
+    model = net()
+    file = exported(model, image())
+    attached = gt.attach(model, [{**each, "gate": gate} for each in recipe(images)], image())
+    with torch.no_grad():
+        for _, parameter in gt.block_parameters(model):
+            parameter.add_(0.1)
+    torch.save(model.state_dict(), tmp_path / "trained.pt")
+    for index, each in enumerate(attached):
+        place = {each.position: each.named, "settings": each.settings}
+        file = gsx.insert(file, each.module, **place, gate=gate, weights=f"{tmp_path / 'trained.pt'}:{each.id}")
+        assert len(file.insertions()) == index + 1
+    assert {each.init for each in file.insertions()} == {"weights"}
+    found = onnxruntime.InferenceSession(file.to_bytes()).run(None, {"x": image().numpy()})[0]
+    expected = run(model, image()).numpy()
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    other = net()
+    again = [
+        {**each, "init": "default", "images": None, "gate": gate, "weights": f"{tmp_path / 'trained.pt'}:{one.id}"}
+        for each, one in zip(recipe(images), attached, strict=True)
+    ]
+    gt.attach(other, again, image())
+    assert torch.equal(run(other, image()), run(model, image()))
+    assert [each.build().state_dict().keys() for each in gt.attachments(other)] == [
+        other.get_submodule(each.id).state_dict().keys() for each in gt.attachments(other)
+    ]
