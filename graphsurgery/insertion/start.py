@@ -14,6 +14,7 @@ from ..errors import BlockError, WeightsError, concerning, option
 from ..feature_map import FeatureMap
 from ..request import Request
 from ..template.around import Around
+from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
     """How a block begins at a feature map; ``trained`` is what :func:`checkpoint` gives. Raises WeightsError, and
     BlockError for a block that has no weights.
     """
+    if request.gate == "residual" and GATE_KEY in block.parameters(feature):
+        sentence = f"{block.spelled} has a parameter {GATE_KEY!r} of its own, which is that of the residual gate"
+        raise BlockError(f"{sentence}: give it another name", option="gate")
     if trained is None:
         return Start(block, _own(block, feature, request), request.init)
     own = _from_file(request, block, feature, trained)

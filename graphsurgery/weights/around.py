@@ -6,6 +6,7 @@ keys of the block begin with ``block.``, once for each.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,10 @@ from ..template.residual_gate import GATE_KEY
 from .checkpoint import Checkpoint, widened
 
 _INNER = "block."
-_CALIBRATION = {SCALE_KEY: "scale", SHIFT_KEY: "shift"}
-"""key in an insertion -> key of the module"""
+_CALIBRATION, _MODULE = (SCALE_KEY, SHIFT_KEY), ("scale", "shift")
+"""keys of an insertion, and of the module"""
+_INSERTION = ""
+"""what a part is called among the insertions of its file if it is one of them"""
 
 
 def apart(part: Checkpoint, block: Block, feature: FeatureMap, *, gated: bool) -> tuple[Checkpoint, dict[str, Array]]:
@@ -29,27 +32,37 @@ def apart(part: Checkpoint, block: Block, feature: FeatureMap, *, gated: bool) -
     values of another shape.
     """
     arrays, around = dict(part.arrays), dict[str, Array]()
+    own, recorded = block.parameters(feature).keys(), _INSERTION in part.inserted
+    names = _CALIBRATION if recorded else _MODULE
     if gated:
-        alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32))
-        if alpha.size != 1:
-            raise WeightsError(
-                f"{GATE_KEY} in {part.name} is the gate's one number, and has the shape {list(alpha.shape)}"
-            )
-        arrays = _inside(arrays)
-    own = {block.official_key(key) for key in block.parameters(feature)}
-    for names in (tuple(_CALIBRATION), tuple(_CALIBRATION.values())):
-        if all(name in arrays and name not in own for name in names):
-            for key, name in zip(_CALIBRATION, names, strict=True):
-                around[key] = _by_channel(name, arrays.pop(name), part, feature)
-            arrays = _inside(arrays)
-    if gated:
-        around[GATE_KEY] = widened(alpha).reshape(1)
+        around[GATE_KEY] = _number(arrays.pop(GATE_KEY, np.zeros(1, np.float32)), part)
+        arrays = _inside(arrays, own)
+    if all(name in arrays for name in names) and (recorded or not _is_bare(arrays, own)):
+        around |= {
+            key: _by_channel(name, arrays.pop(name), part, feature)
+            for key, name in zip(_CALIBRATION, names, strict=True)
+        }
+        arrays = _inside(arrays, own)
     return replace(part, arrays=arrays), around
 
 
-def _inside(arrays: dict[str, Array]) -> dict[str, Array]:
-    """The keys within the module around them."""
+def _is_bare(arrays: Mapping[str, Array], own: Collection[str]) -> bool:
+    """Whether a block has its keys here without anything around it: a block may have a scale itself."""
+    return bool(own) and set(own) <= arrays.keys()
+
+
+def _inside(arrays: Mapping[str, Array], own: Collection[str]) -> dict[str, Array]:
+    """By the keys that they have within the module around them, if one is."""
+    if _is_bare(arrays, own):
+        return dict(arrays)
     return {key.removeprefix(_INNER): values for key, values in arrays.items()}
+
+
+def _number(alpha: Array, part: Checkpoint) -> Array:
+    if alpha.size != 1:
+        shape = f"has the shape {list(alpha.shape)}"
+        raise WeightsError(f"{GATE_KEY} in {part.name} is the gate's one number, and {shape}")
+    return widened(alpha).reshape(1)
 
 
 def _by_channel(name: str, values: Array, part: Checkpoint, feature: FeatureMap) -> Array:
