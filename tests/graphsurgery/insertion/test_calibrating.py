@@ -19,8 +19,9 @@ from graphsurgery.insertion.activations import activations
 from graphsurgery.insertion.removal import same_bytes
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.modelfile.record import KEY
-from tests import models
+from tests import models, optimisers
 from tests.quantised import fork, half_quantised, quantised
+from tests.test_every_site import catalogue
 
 SCALE, SHIFT = "calibration.scale", "calibration.shift"
 
@@ -236,6 +237,35 @@ def test_at_the_input_and_at_an_output(images: Path) -> None:
     edited = calibrated(model, images, after="tensor:boxes")
     (after,), (before,) = moments(edited, ["boxes"], images), moments(model, ["boxes"], images)
     assert apart(after, before) < 1e-5
+
+
+@pytest.mark.parametrize("tool", optimisers.MOST)
+def test_optimisers_that_let_blocks_share_constants(tool: str, images: Path, tmp_path: Path) -> None:
+    """Two calibrations have the same means and variances of BatchNormalization."""
+    edited = gsx.Recipe.of([entry("se", images, after=["/model.2", "/model.3"])]).apply(detector())
+    edited.save(tmp_path / "calibrated.onnx")
+    optimised = ModelFile.load(optimisers.optimised(tool, tmp_path / "calibrated.onnx"))
+    assert gsx.verify(optimised, providers=["cpu"], seeds=1, ignore_rest=True).passed
+    found = {each.id: each.weights(optimised) for each in optimised.insertions()}
+    for each in edited.insertions():
+        assert all(np.array_equal(found[each.id][key], values) for key, values in each.weights(edited).items())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("block", catalogue())
+def test_every_block_of_the_catalogue(block: str, dtype: Any, images: Path) -> None:
+    """A scale makes the errors of a block larger, too."""
+    nodes = [
+        models.node("Conv", ["images", "w"], ["/model.0/conv/Conv_output_0"], "/model.0/conv/Conv", strides=[2, 2]),
+        models.node("Relu", ["/model.0/conv/Conv_output_0"], ["/model.0/act/Relu_output_0"], "/model.0/act/Relu"),
+        models.node("Conv", ["/model.0/act/Relu_output_0", "v"], ["y"], "/model.1/conv/Conv"),
+    ]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    ends = models.value("images", (1, 3, 32, 32), kind), models.value("y", (1, 4, 16, 16), kind)
+    weights = [models.weight("w", (128, 3, 2, 2), dtype), models.weight("v", (4, 128, 1, 1), dtype)]
+    model = ModelFile.load(models.model(nodes, ends[:1], ends[1:], weights).SerializeToString())
+    proven(gsx.insert(model, block, after="/model.0", init="calibrated", images=images), model)
 
 
 # ---------------------------------------------------------------------- records, and weights out of them
