@@ -14,7 +14,8 @@ from ..errors import RequestError
 from .initial_weights import Array
 
 _LEAST = 1e-6
-"""of a deviation, relative to the largest of all channels, below which a channel counts as constant"""
+"""of a deviation, relative to the channel's own mean and to the largest deviation of all, below which a channel
+counts as constant: float32 leaves as much of one by rounding"""
 
 
 @dataclass
@@ -52,6 +53,12 @@ class Moments:
         """[C]."""
         return np.asarray(np.sqrt(self.squares / self.count))
 
+    @property
+    def constant(self) -> Array:
+        """[C]: whether a channel has one value everywhere."""
+        sizes = np.maximum(np.abs(self.mean), self.deviation.max())
+        return np.asarray(self.deviation <= _LEAST * sizes)
+
 
 def scale_and_shift(before: Moments, after: Moments, id: str) -> tuple[Array, Array]:
     """What gives a block's output the mean and deviation that its channels have without the block.
@@ -72,10 +79,9 @@ def scale_and_shift(before: Moments, after: Moments, id: str) -> tuple[Array, Ar
     RequestError
         If one of the two sides is not finite.
     """
-    constant = [each.deviation <= _LEAST * each.deviation.max() for each in (before, after)]
     with np.errstate(all="ignore"):
         ratio = before.deviation / after.deviation
-        scale = np.where(constant[0] | constant[1], 1.0, ratio)
+        scale = np.where(before.constant | after.constant, 1.0, ratio)
         values = scale.astype(np.float32), (before.mean - scale * after.mean).astype(np.float32)
     if not all(np.isfinite(each).all() for each in values):
         arrives = np.isfinite(before.deviation).all()
