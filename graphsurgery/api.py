@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from . import userblocks
-from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning
+from .errors import GraphSurgeryWarning, SelectorError, SiteError, concerning
 from .insertion import qdq_planning, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
@@ -66,7 +66,8 @@ def insert(
         Hyper-parameters of the block by name, as in ``{"reduction": 8}``.
     init:
         ``"default"``: the module's own initialisation, from ``seed``. ``"identity"``: the model's output does not
-        change.
+        change. ``"calibrated"``: the module's own, and behind the block a scale and a shift, which give each channel
+        the mean and deviation back that it has on ``images`` without the block.
     seed:
         A whole number from 0 on.
     gate:
@@ -88,7 +89,7 @@ def insert(
         Where the scale of that pair comes from: ``"site"`` (scale and zero point of the site) or ``"images"`` (what the
         block gives on ``images``).
     images:
-        A folder of images for ``qdq_scale="images"``.
+        A folder of images for ``init="calibrated"`` and ``qdq_scale="images"``.
 
     Returns
     -------
@@ -142,9 +143,6 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
     plans: list[PlannedInsertion] = []
     for request in requests:
         with request.concerned():
-            if request.init == "calibrated":
-                sentence = "a block is calibrated in a live model, with graphsurgery.torch.attach, and not in a file"
-                raise RequestError(sentence, option="init")
             block = userblocks.make_block(request.module, request.settings, trust)
             trained = checkpoint(request, trust)
             position = "before" if request.before else "after"
@@ -152,6 +150,10 @@ def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile,
                 sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
             planned = [_planned(request, site, start_of(request, block, site.feature, trained)) for site in sites_of]
             plans += [qdq_planning.with_pair(each, finder) for each in planned]
+    if any(request.init == "calibrated" for request in requests):
+        from .insertion.calibrating import calibrate
+
+        plans = calibrate(finder, plans)
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
 
 

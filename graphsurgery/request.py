@@ -79,9 +79,8 @@ class Request:
     settings: NAME=VALUE
         A hyper-parameter of the block. May be repeated.
     init:
-        Weights: the module's own initialisation, or such that the model's output stays as it is. calibrated, for a live
-        model (graphsurgery.torch): its own, and behind the block a scale and a shift, which give each channel back its
-        mean and deviation on ``images=DIR``.
+        Weights: the module's own initialisation, or such that the model's output stays as it is. calibrated: its own,
+        and behind the block a scale and a shift, which give each channel back its mean and deviation on ``images=DIR``.
     seed: N
         Seed of the initialisation.
     gate:
@@ -101,8 +100,8 @@ class Request:
     qdq_scale:
         Where the scale of these comes from: that of the site, or what the block gives on ``images=DIR``.
     images: DIR
-        Folder of real images: for the scale of ``qdq_scale=images``, and for the activations to verify with. Default: a
-        random image.
+        Folder of real images: for ``init=calibrated``, for the scale of ``qdq_scale=images``, and for the activations
+        to verify with. Default: a random image.
     """
 
     module: Annotated[str, Argument(words="is the name of a block, a text such as 'simam'")]
@@ -150,6 +149,11 @@ class Request:
         if self.weights is not None and self.init != "default":
             drop = f"drop {option('init')} or {option('weights')}"
             raise RequestError(f"weights come from a file or from an initialisation, not from both: {drop}")
+
+    @property
+    def measures(self) -> bool:
+        """Whether the model has to be run on ``images`` before the block can be written."""
+        return self.init == "calibrated" or self.qdq_scale == "images"
 
     def labelled(self, label: str) -> Request:
         """The same request, of which errors say that they concern it."""

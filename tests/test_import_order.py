@@ -32,6 +32,7 @@ HEAVY = {"torch", "onnxruntime", "tensorrt"}
 INSIDE = {
     "graphsurgery.__main__": {"graphsurgery.cli.main": "signals are caught before anything else is loaded"},
     "graphsurgery.api": {
+        "graphsurgery.insertion.calibrating": "it runs the model, and only blocks to calibrate need that",
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
@@ -62,13 +63,14 @@ INSIDE = {
     },
     "graphsurgery.userblocks.onnx_block": {"graphsurgery.userblocks.onnx_reference": "it needs torch"},
     "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
-    "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.residual_module": "it needs torch"},
+    "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.wrapped_module": "it needs torch"},
     "graphsurgery.weights.read": {"safetensors": "an extra"},
 }
 """all other imports inside of functions, with the reason"""
 AT_THE_TOP = {
     "graphsurgery.blocks.calibrated_module",
     "graphsurgery.blocks.residual_module",
+    "graphsurgery.blocks.wrapped_module",
     "graphsurgery.torch.attaching",
     "graphsurgery.torch.attachment",
     "graphsurgery.torch.calibration",

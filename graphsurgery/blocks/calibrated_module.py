@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class CalibratedBlock(nn.Module):
-    """``block`` with a scale and a shift of every channel behind it; 1 and 0 until :meth:`calibrate`.
+    """``block`` with a scale and a shift of every channel behind it; 1 and 0 at first.
 
     ``block``: a module that keeps the shape of its input; ``channels``: C. Keys: ``scale`` [C], ``shift`` [C], and
     those of the block under ``block.``.

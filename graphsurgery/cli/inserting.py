@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _NEEDED = ("torch", "onnxruntime")
 _TENSORRT = "tensorrt"
 """what the result may be checked for, with a version of it behind a colon"""
+_CALIBRATED = "calibrated: each channel has its mean and deviation on the images"
+"""what such a start does to the scale of x, whatever the block does by itself"""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def run(
     from ..graph.validity import fault
     from ..userblocks import Trust
 
-    if checking.no_verify and any(each.qdq_scale == "images" for each in requests):
-        checking = replace(checking, images=None)  # they are for the scale
+    if checking.no_verify and any(each.measures for each in requests):
+        checking = replace(checking, images=None)  # they are for the calibration, or for the scale
     checking = replace(checking, providers=provider_list(checking.providers))
     if checking.no_verify and checking.explicit:
         raise RequestError("--no-verify does not go with --providers, --images or --memory, which say how to verify")
@@ -274,12 +276,15 @@ def _parity_lines(report: InsertionReport) -> Iterator[str]:
 
 def _is_untrained(done: AppliedInsertion) -> bool:
     """Whether the model computes something else than before, with nothing trained for it."""
-    return done.insertion.init == "default" and done.insertion.gate == "none"
+    return done.insertion.init in ("default", "calibrated") and done.insertion.gate == "none"
 
 
 def _untrained(done: Sequence[AppliedInsertion]) -> str:
     from ..userblocks.inserted import block_of
 
-    effects = {each.insertion.module: block_of(each.insertion).untrained for each in done}
+    effects = {}
+    for each in done:
+        own = each.insertion.init == "default"
+        effects[each.insertion.module] = block_of(each.insertion).untrained if own else _CALIBRATED
     blocks = " and ".join(f"{module} ({effect})" for module, effect in effects.items())
     return f"no claim about accuracy: the model has not been trained with {blocks}"

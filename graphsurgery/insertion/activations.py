@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import CannotRun, NoKernel, RequestError
 from ..feature_map import Array
@@ -16,6 +16,8 @@ from ..runtime.session import session
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
+
+Kept = TypeVar("Kept")
 
 IMAGE_SIDES = (640, 320)
 """Height and width for a model whose image size is dynamic: the second if it does not run at the first."""
@@ -37,20 +39,29 @@ def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Pa
     random image. A model that does not run, or that nobody can feed, gives a ``failure``. Raises RequestError and
     MissingDependency for bad images.
     """
+    return Activations(*run_on(model, tensors, images, dict))
+
+
+def run_on(
+    model: ModelFile, tensors: Sequence[tuple[str, int]], images: Path | None, of: Callable[[dict[str, Array]], Kept]
+) -> tuple[list[tuple[str, Kept]], str]:
+    """The same for those who need less than the tensors: of each image, its name and what ``of`` makes of them (tensor
+    name -> value); and the failure.
+    """
     part = upstream(model, tensors)
     try:
         inputs = graph_inputs(part.structure)
         ready = session(part.to_bytes(), "cpu", folder=part.folder, frugal=True)
     except (RequestError, NoKernel, CannotRun) as error:  # the first: an input that nobody can make up
-        return Activations(failure=str(error))
+        return [], str(error)
     failure, names = "", [name for name, _ in tensors]
     for size in IMAGE_SIDES if any(each.is_image and None in each.shape for each in inputs) else IMAGE_SIDES[:1]:
         try:
             feeds = image_feeds(inputs, images, size) if images else [("a random image", random_feeds(inputs, size))]
-            return Activations([(name, dict(zip(names, ready.run(feed), strict=True))) for name, feed in feeds])
+            return [(name, of(dict(zip(names, ready.run(feed), strict=True)))) for name, feed in feeds], ""
         except (NoKernel, CannotRun) as error:
             failure = failure or str(error)
-    return Activations(failure=failure)
+    return [], failure
 
 
 def upstream(model: ModelFile, tensors: Sequence[tuple[str, int]]) -> ModelFile:

@@ -27,7 +27,7 @@ class PlannedInsertion:
     weights: Callable[[int, str], Mapping[str, Array]]
     """makes the weights for the seed and the id of the insertion"""
     init: str
-    """"default", "identity" or, for those of a file, "weights" """
+    """"default", "identity", "calibrated" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
     pair: qdq.Pair | None = None

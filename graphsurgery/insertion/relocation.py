@@ -11,8 +11,7 @@ from ..blocks.block import Block
 from ..graph.index import GraphIndex
 from ..graph.quantisation import QUANTISE
 from ..modelfile.record import Insertion
-from ..template import residual_gate
-from ..template.residual_gate import GATE_KEY
+from ..template.around import Around
 from ..template.subgraph import Subgraph
 from ..template.template import Template
 
@@ -54,10 +53,8 @@ def _node(index: GraphIndex, name: str) -> onnx.NodeProto | None:
 def _lowered(index: GraphIndex, insertion: Insertion, block: Block) -> Subgraph:
     """The block once more, with weights that do not matter, without the pair after it."""
     feature = insertion.feature
-    weights = block.initial(feature, np.random.default_rng(0))
-    gated = insertion.gate == "residual"
-    if gated:
-        weights = {**weights, GATE_KEY: np.zeros(1, np.float32)}
+    around = Around.of(insertion.gate, insertion.stored)
+    weights = {**block.initial(feature, np.random.default_rng(0)), **around.initial(feature.channels)}
     template = Template(
         feature,
         opset=index.model.opset,
@@ -65,7 +62,5 @@ def _lowered(index: GraphIndex, insertion: Insertion, block: Block) -> Subgraph:
         precision=insertion.precision,
         weights=weights,
     )
-    output = block.emit(template, insertion.lowering)
-    if gated:
-        output = residual_gate.residual(template, output)
+    output = around.emit(template, block.emit(template, insertion.lowering))
     return template.export(output, ir_version=int(index.model.structure.ir_version))

@@ -17,7 +17,8 @@ from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, RecordedPair, RecordedSite
 from ..selection.branches import NodeConsumer
 from ..selection.sites import Site, SiteFinder
-from ..template import residual_gate, weight_folding
+from ..template import weight_folding
+from ..template.around import Around
 from ..template.subgraph import Subgraph
 from ..template.template import Template
 from . import qdq
@@ -105,8 +106,7 @@ class _Splice:
         )
         lowering = _lowering(planned.block, template, request.lowering)
         output = planned.block.emit(template, lowering)
-        if request.gate == "residual":
-            output = residual_gate.residual(template, output)
+        output = Around.of(request.gate, weights).emit(template, output)
         constants = qdq.constants(template, planned.pair) if planned.pair else None
         subgraph = template.export(output, ir_version=self._ir_version)
         warnings = self._warnings(planned, subgraph, source, template.feature)

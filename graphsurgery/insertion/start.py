@@ -13,6 +13,7 @@ from ..blocks.block import Array, Block
 from ..errors import BlockError, WeightsError, concerning, option
 from ..feature_map import FeatureMap
 from ..request import Request
+from ..template.around import Around
 from ..template.residual_gate import GATE_KEY
 from ..userblocks import Trust
 
@@ -28,7 +29,7 @@ class Start:
     weights: Callable[[int, str], Mapping[str, Array]]
     """makes them, alpha of a residual gate among them, for the seed and the id of an insertion"""
     init: str
-    """"default", "identity" or, for those of a file, "weights" """
+    """"default", "identity", "calibrated" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
 
@@ -52,6 +53,9 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
     """How a block begins at a feature map; ``trained`` is what :func:`checkpoint` gives. Raises WeightsError, and
     BlockError for a block that has no weights.
     """
+    if request.gate == "residual" and GATE_KEY in block.parameters(feature):
+        sentence = f"{block.spelled} has a parameter {GATE_KEY!r} of its own, which is that of the residual gate"
+        raise BlockError(f"{sentence}: give it another name", option="gate")
     if trained is None:
         return Start(block, _own(block, feature, request), request.init)
     own = _from_file(request, block, feature, trained)
@@ -59,30 +63,26 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[int, str], Mapping[str, Array]]:
-    closed = {GATE_KEY: np.zeros(1, np.float32)} if request.gate == "residual" else {}
-    if request.init == "identity" and not closed:
+    around = Around.of(request.gate, ()).initial(feature.channels)
+    if request.init == "identity" and not around:
         return lambda seed, id: block.identity(feature)
     if not block.has_weights:
-        return lambda seed, id: closed  # numpy.random takes 6 ms
-    return lambda seed, id: {**block.initial(feature, _generator(seed, id)), **closed}
+        return lambda seed, id: around  # numpy.random takes 6 ms
+    return lambda seed, id: {**block.initial(feature, _generator(seed, id)), **around}
 
 
 @concerning("weights")
 def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Checkpoint) -> Fitted:
-    if not block.has_weights:
-        raise BlockError(f"{block.name} has no weights; drop {option('weights')}")
     from .. import weights
 
     _, prefix = weights.split(request.weights or "")
-    part = weights.part(trained, prefix, block, feature)
-    if request.gate != "residual":
-        return weights.fitted(block, feature, part, request.settings)
-    # a ResidualGate's own state_dict has the block's keys under block.
-    arrays = {key.removeprefix("block."): part.arrays[key] for key in part.arrays}
-    alpha = arrays.pop(GATE_KEY, np.zeros(1, np.float32))
-    if alpha.size != 1:
-        raise WeightsError(
-            f"{GATE_KEY} in {trained.name} is the gate's one number, and has the shape {list(alpha.shape)}"
-        )
-    fitted = weights.fitted(block, feature, replace(part, arrays=arrays), request.settings)
-    return replace(fitted, arrays={**fitted.arrays, GATE_KEY: weights.widened(alpha).reshape(1)})
+    nothing = BlockError(f"{block.name} has no weights; drop {option('weights')}")
+    try:
+        part = weights.part(trained, prefix, block, feature)
+    except WeightsError as error:
+        raise (error if block.has_weights else nothing) from None
+    own, around = weights.apart(part, block, feature, gated=request.gate == "residual")
+    if not block.has_weights and len(own.arrays) == len(part.arrays):
+        raise nothing
+    fitted = weights.fitted(block, feature, own, request.settings)
+    return replace(fitted, arrays={**fitted.arrays, **around})

@@ -23,7 +23,10 @@ from . import limits
 from .wire import text
 
 KEY = "graphsurgery.insertion."
-_FORMAT = 1
+_FORMAT, _CALIBRATED_FORMAT = 1, 2
+"""of a record, and of one with a scale and a shift behind the block, which the readers of 1 would leave out"""
+_CALIBRATION = "calibration.scale"
+"""the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
 
 
@@ -79,7 +82,7 @@ class Insertion:
     gate: str
     """"none" or "residual" """
     init: str
-    """"default", "identity" or "weights" """
+    """"default", "identity", "calibrated" or "weights" """
     target: str
     lowering: str
     site: RecordedSite
@@ -129,14 +132,15 @@ class Insertion:
         return found
 
     def torch_module(self, model: Any, trust: str | Sequence[str] = ()) -> Any:
-        """The PyTorch module, gate included, with the weights in the ModelFile: float64, evaluation mode."""
+        """The PyTorch module, with what stands around it and the weights in the ModelFile: float64, evaluation mode."""
         return _rebuild["torch_module"](self, model, trust)
 
     def to_entry(self) -> tuple[str, str]:
         """Metadata key and value. The same insertion gives the same text."""
         data = asdict(self)
         del data["id"]
-        return KEY + self.id, json.dumps({"format": _FORMAT, **data}, separators=(",", ":"), ensure_ascii=True)
+        own = _CALIBRATED_FORMAT if _CALIBRATION in self.stored else _FORMAT
+        return KEY + self.id, json.dumps({"format": own, **data}, separators=(",", ":"), ensure_ascii=True)
 
     def renamed(self, *, site: Mapping[str, str] | None = None, output: Mapping[str, str] | None = None) -> Insertion:
         """The record after the tensor that the block reads (``site``) or gives (``output``) got another name."""
@@ -200,7 +204,7 @@ def _read(key: str, value: str) -> Insertion:
     name = key.removeprefix(KEY)
     try:
         data = json.loads(value)
-        if data.pop("format") != _FORMAT:
+        if data.pop("format") not in (_FORMAT, _CALIBRATED_FORMAT):
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
         pair = data.pop("qdq", None)

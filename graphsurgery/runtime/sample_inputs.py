@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,9 +110,9 @@ def image_feeds(inputs: Sequence[GraphInput], folder: Path, size: int) -> Iterat
     A picture is turned upright, converted to RGB, scaled to fit the input with its proportions kept, centred on grey,
     and given as RGB over 0 ... 1 (0 ... 255 for a byte input) in the input's layout, NCHW or NHWC. A model that wants
     another normalisation can be given ``.npy`` arrays, which are used as they are: [C,H,W] or [N,C,H,W] in the shape
-    of the input. Inputs beside the image get the values of :func:`random_feeds`. Raises RequestError for a folder
-    without images, an unreadable file, an array of another shape and a model without an image input,
-    MissingDependency without Pillow.
+    of the input, in any size where that is dynamic. Inputs beside the image get the values of :func:`random_feeds`.
+    Raises RequestError for a folder without images, an unreadable file, an array of another shape and a model without
+    an image input, MissingDependency without Pillow.
     """
     image_input = next((each for each in inputs if each.is_image), None)
     if image_input is None:
@@ -121,13 +121,14 @@ def image_feeds(inputs: Sequence[GraphInput], folder: Path, size: int) -> Iterat
         )
     with concerning("images"):
         for path in image_paths(folder):
-            feeds = random_feeds(inputs, size)
-            template = feeds[image_input.name]
             if path.suffix.lower() == ".npy":
-                feeds[image_input.name] = _array(path, template)
+                value = _array(path, image_input)
+                sized = [replace(each, shape=value.shape) if each is image_input else each for each in inputs]
+                feeds = random_feeds(sized, size)
             else:
-                feeds[image_input.name] = _picture(path, template, image_input.channels_last)
-            yield path.name, feeds
+                feeds = random_feeds(inputs, size)
+                value = _picture(path, feeds[image_input.name], image_input.channels_last)
+            yield path.name, {**feeds, image_input.name: value}
 
 
 @concerning("images")
@@ -160,7 +161,8 @@ def _side_value(each: GraphInput, shape: tuple[int, ...], image: Sequence[int], 
     return rng.random(shape).astype(each.dtype)
 
 
-def _array(path: Path, template: Array) -> Array:
+def _array(path: Path, image: GraphInput) -> Array:
+    """The array in a file, for the image input of a model."""
     try:
         value = np.load(path, mmap_mode="r", allow_pickle=False)  # the shape is looked at before anything is read
     except Exception as error:  # numpy hands on what zipfile, mmap and its parser of headers raise
@@ -168,13 +170,18 @@ def _array(path: Path, template: Array) -> Array:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         what = f"{value.dtype} values" if isinstance(value, np.ndarray) else "several arrays"
         raise RequestError(f"{path} cannot be read as an array of numbers: it has {what}")
-    if value.ndim == template.ndim - 1:
+    if value.ndim == len(image.shape) - 1:
         value = value[None]
-    if value.shape[1:] != template.shape[1:] or len(value) not in (1, len(template)):
-        raise RequestError(f"{path} has shape {list(value.shape)}, but the model's input is {list(template.shape)}")
+    batch, *known = (len(value), *image.shape[1:]) if image.shape[0] is None else image.shape
+    fits = value.ndim == len(image.shape) and all(
+        own in (None, given) for own, given in zip(known, value.shape[1:], strict=True)
+    )
+    if not fits or len(value) not in (1, batch) or 0 in value.shape:
+        raise RequestError(f"{path} has shape {list(value.shape)}, but the model's input is {shape_text(image.shape)}")
+    shape = replace(image, shape=(batch, *value.shape[1:])).concrete(0)  # nothing is read that would be too large
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise RequestError(f"{path} has values that are infinite or not a number")
-    return np.ascontiguousarray(np.broadcast_to(value, template.shape)).astype(template.dtype)
+    return np.ascontiguousarray(np.broadcast_to(value, shape)).astype(image.dtype)
 
 
 def _picture(path: Path, template: Array, channels_last: bool) -> Array:

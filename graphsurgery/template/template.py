@@ -189,26 +189,41 @@ class Template(GraphWriter):
         """
         return self.reduce("ReduceMean", x, (2, 3))
 
-    def per_channel_affine(self, x: gs.Tensor, scale: Array, shift: Array, name: str) -> gs.Variable:
+    def per_channel_affine(self, x: gs.Tensor, scale: Array | str, shift: Array | str, name: str) -> gs.Variable:
         """x * scale + shift per channel, as the one operator that runtimes are best at: a BatchNormalization.
 
         Its variance is 1 and its epsilon the default, made up for in the scale, since cuDNN takes no smaller epsilon.
+
+        Parameters
+        ----------
+        scale, shift:
+            Values [C], or the keys of the parameters that they are.
+        name:
+            What the names of the constants begin with.
         """
         if not self.supports("BatchNormalization"):
-            shape = (1, -1, 1, 1)
-            scaled = self.mul(x, self.constant(scale.reshape(shape), f"{name}.weight"))
-            return self.add(scaled, self.constant(shift.reshape(shape), f"{name}.bias"))
+            shape = (1, self.feature.channels, 1, 1)
+            scaled = self.mul(x, self._vector(scale, f"{name}.weight", shape=shape))
+            return self.add(scaled, self._vector(shift, f"{name}.bias", shape=shape))
         eps = 1e-5
         count = self.feature.channels
         return self.op(
             "BatchNormalization",
             x,
-            self.constant(scale * np.sqrt(1 + eps), f"{name}.weight"),
-            self.constant(shift, f"{name}.bias"),
+            self._vector(scale, f"{name}.weight", factor=float(np.sqrt(1 + eps))),
+            self._vector(shift, f"{name}.bias"),
             self.constant(np.zeros(count), f"{name}.running_mean"),
             self.constant(np.ones(count), f"{name}.running_var"),
             epsilon=eps,
         )
+
+    def _vector(
+        self, values: Array | str, name: str, *, shape: Sequence[int] | None = None, factor: float = 1.0
+    ) -> gs.Constant:
+        """Values by channel, or the parameter of that key, as a constant."""
+        if isinstance(values, str):
+            return self.weight(values, shape, factor=factor)
+        return self.constant(values.reshape(shape or values.shape) * factor, name)
 
     def resize_nearest(self, x: gs.Tensor, size: tuple[int, int] | None) -> gs.Variable:
         """Nearest-neighbour resize of a map of height and width ``size`` (None: dynamic) to those of the site.

@@ -16,7 +16,7 @@ from torch import nn
 from .. import userblocks
 from ..blocks.block import Block
 from ..blocks.residual_module import ResidualGate
-from ..blocks.state_dict import load_weights
+from ..blocks.wrapped_module import with_weights
 from ..errors import (
     BlockError,
     GraphSurgeryWarning,
@@ -32,10 +32,11 @@ from ..insertion.start import checkpoint, start_of
 from ..messages import listed, shape_text
 from ..recipe import Recipe
 from ..request import Request, arguments
+from ..template.around import Around
+from ..template.calibration import SCALE_KEY
 from ..template.names import UniqueNames
-from ..template.residual_gate import GATE_KEY
 from ..weights import Checkpoint
-from .attachment import Attachment, wrapped
+from .attachment import Attachment
 from .calibration import Calibration
 from .detaching import detach
 from .dry_run import dry_run
@@ -114,7 +115,9 @@ def attach(
     _check_keys(entries)
     with torch.inference_mode(False):  # a parameter that is made in it can never be trained
         every = _planned(module, entries, example)
-        order = sorted((each for each in every if each.attachment.init == "calibrated"), key=lambda each: each.order)
+        order = sorted(
+            (each for each in every if each.attachment.entry.get("init") == "calibrated"), key=lambda each: each.order
+        )
         places = [(each.attachment, str(each.attachment.entry["images"])) for each in order]
         calibration = Calibration(module, example, places) if places else None
         for planned in every:
@@ -185,7 +188,8 @@ class _Planner:
         weights = start.weights(request.seed, f"{site.named}.{name}")
         with torch.random.fork_rng(devices=[]):
             module = start.block.module(feature)
-        module = _loaded(module, weights, request, feature.channels)
+        init = "calibrated" if SCALE_KEY in weights else start.init  # as it is built again
+        module = _loaded(module, weights, request, init, feature.channels)
         if start.init == "identity" and request.gate == "none" and not learns(module, feature):
             raise BlockError(
                 f"{start.block.spelled} never learns from an identity: its gate is saturated, and the gradient is 0 at "
@@ -210,7 +214,7 @@ class _Planner:
             module=start.block.spelled,
             settings=dict(start.block.values),
             gate=request.gate,
-            init=start.init,
+            init=init,
             channels=feature.channels,
             size=feature.size if feature.static else None,
             entry=entry,
@@ -279,17 +283,11 @@ def _feature(block: Block, site: LiveSite) -> FeatureMap:
     return dynamic
 
 
-def _loaded(module: nn.Module, weights: Mapping[str, Array], request: Request, channels: int) -> nn.Module:
+def _loaded(module: nn.Module, weights: Mapping[str, Array], request: Request, init: str, channels: int) -> nn.Module:
     """The module with its weights, in float32, and with what its start puts around it."""
-    own = {key: value for key, value in weights.items() if request.gate == "none" or key != GATE_KEY}
     if wrong := [key for key, values in weights.items() if not np.isfinite(np.asarray(values, np.float64)).all()]:
         raise WeightsError(f"{listed(wrong)} of {request.module} has values that are not finite")
-    load_weights(module, own)
-    module = wrapped(module, channels, init=request.init, gate=request.gate)
-    if isinstance(module, ResidualGate):
-        with torch.no_grad():
-            module.alpha.copy_(torch.as_tensor(weights[GATE_KEY]))
-    return module.float()
+    return with_weights(module, channels, Around(init == "calibrated", request.gate == "residual"), weights).float()
 
 
 def _dtype(host: nn.Module, model: nn.Module, site: LiveSite) -> torch.dtype:

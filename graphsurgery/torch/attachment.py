@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from ..blocks.block import Block
-from ..blocks.calibrated_module import CalibratedBlock
-from ..blocks.residual_module import ResidualGate
+from ..blocks.wrapped_module import wrapped
 from ..errors import WeightsError
 from ..feature_map import FeatureMap
+from ..template.around import Around
 from ..userblocks import NO_TRUST, Trust, make_block
 
 FORMAT = 1
@@ -70,7 +70,7 @@ class Attachment:
     def build(self, trust: Trust = NO_TRUST) -> nn.Module:
         """The module, gate included, with weights that are still to be loaded."""
         module: nn.Module = self.block(trust).module(self.feature)
-        return wrapped(module, self.channels, init=self.init, gate=self.gate)
+        return wrapped(module, self.channels, Around(self.init == "calibrated", self.gate == "residual"))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, from which :meth:`from_json` makes it again."""
@@ -91,10 +91,3 @@ class Attachment:
             return cls(**values)
         except (KeyError, TypeError):
             raise WeightsError(f"the attachments in {where} are damaged") from None
-
-
-def wrapped(module: nn.Module, channels: int, *, init: str, gate: str) -> nn.Module:
-    """A block's module with what its start puts around it."""
-    if init == "calibrated":
-        module = CalibratedBlock(module, channels)
-    return ResidualGate(module) if gate == "residual" else module

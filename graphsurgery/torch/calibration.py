@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks.calibrated_module import CalibratedBlock
+from ..blocks.calibration import Moments, scale_and_shift
 from ..errors import RequestError
 from ..runtime.sample_inputs import GraphInput, image_feeds
 from .attachment import Attachment, Place
 from .dry_run import arguments, tensors_in
 from .hooks import replaced
 from .untouched import untouched
-
-_LEAST = 1e-6
-"""of a deviation, relative to the largest of all channels, below which a channel counts as constant"""
-
-
-@dataclass
-class Statistics:
-    """Mean and deviation of each channel of the maps that were added."""
-
-    count: int = 0
-    sums: Tensor = field(default_factory=lambda: torch.zeros(()))
-    squares: Tensor = field(default_factory=lambda: torch.zeros(()))
-
-    def add(self, x: Tensor) -> None:
-        """One more map [N, C, H, W]."""
-        x = x.detach().double()
-        self.count += x.numel() // x.shape[1]
-        self.sums = self.sums.to(x.device) + x.sum((0, 2, 3))
-        self.squares = self.squares.to(x.device) + x.square().sum((0, 2, 3))
-
-    @property
-    def mean(self) -> Tensor:
-        """[C], float64."""
-        return self.sums / self.count
-
-    @property
-    def deviation(self) -> Tensor:
-        """[C], float64."""
-        return (self.squares / self.count - self.mean.square()).clamp(min=0).sqrt()
 
 
 class Calibration:
@@ -65,12 +36,12 @@ class Calibration:
         self._model = model
         self._places = places
         self._inputs = {folder: list(_inputs(example, Path(folder))) for folder in {each for _, each in places}}
-        self._before = [Statistics() for _ in places]
+        self._before = [Moments() for _ in places]
         for folder in self._inputs:
             with ExitStack() as undo:
                 for (attachment, own), found in zip(places, self._before, strict=True):
                     if own == folder:
-                        undo.callback(_watch(model, attachment, found.add))
+                        undo.callback(_watch(model, attachment, found))
                 self._run(folder)
 
     def fit(self) -> None:
@@ -79,18 +50,16 @@ class Calibration:
             block = next(
                 each for each in self._model.get_submodule(attachment.id).modules() if isinstance(each, CalibratedBlock)
             )
-            after = Statistics()
-            handle = block.block.register_forward_hook(lambda module, args, y, add=after.add: add(y))
+            after = Moments()
+            handle = block.block.register_forward_hook(lambda module, args, y, after=after: after.add(_moments(y)))
             try:
                 self._run(folder)
             finally:
                 handle.remove()
-            scale, shift = affine(before, after)
-            if not bool(torch.isfinite(scale).all() and torch.isfinite(shift).all()):
-                raise RequestError(f"{attachment.id} gives values on the images that are not finite", option="images")
+            scale, shift = scale_and_shift(before, after, attachment.id)
             with torch.no_grad():
-                block.scale.copy_(scale)
-                block.shift.copy_(shift)
+                block.scale.copy_(torch.from_numpy(scale))
+                block.shift.copy_(torch.from_numpy(shift))
 
     def _run(self, folder: str) -> None:
         with untouched(self._model):
@@ -102,24 +71,25 @@ class Calibration:
                     raise RequestError(f"the model fails on {name}: {reason}", option="images") from None
 
 
-def affine(before: Statistics, after: Statistics) -> tuple[Tensor, Tensor]:
-    """Scale and shift [C] that give what is ``after`` the mean and deviation that was there ``before``. The scale is 1
-    for a channel that is constant on one of the two sides: 0 would leave its block without a gradient.
+def _moments(x: Tensor) -> Moments:
+    """Of one map [N, C, H, W], computed where it is."""
+    x = x.detach().double()
+    mean = x.mean((0, 2, 3), keepdim=True)
+    squares = (x - mean).square().sum((0, 2, 3))
+    return Moments(x.numel() // x.shape[1], mean.flatten().cpu().numpy(), squares.cpu().numpy())
+
+
+def _watch(model: nn.Module, attachment: Attachment, found: Moments) -> Callable[[], None]:
+    """Add the map at a place to what was found, while nothing is attached there, whenever its module is called;
+    returns how to stop.
     """
-    constant = [each.deviation <= _LEAST * each.deviation.max() for each in (before, after)]
-    scale = torch.where(constant[0] | constant[1], torch.ones_like(before.mean), before.deviation / after.deviation)
-    return scale, before.mean - scale * after.mean
-
-
-def _watch(model: nn.Module, attachment: Attachment, add: Callable[[Tensor], None]) -> Callable[[], None]:
-    """Add the map at a place, while nothing is attached there, whenever its module is called; returns how to stop."""
     module, place = model.get_submodule(attachment.path), attachment.places[0]
     if attachment.position == "after":
-        return module.register_forward_hook(lambda module, args, output: add(_at(output, place))).remove
+        return module.register_forward_hook(lambda module, args, output: found.add(_moments(_at(output, place)))).remove
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         taken: dict[int | str, Any] = dict(enumerate(args))
-        add(_at({**taken, **kwargs}, place))
+        found.add(_moments(_at({**taken, **kwargs}, place)))
 
     return module.register_forward_pre_hook(before, with_kwargs=True).remove
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from ..blocks.block import Block
 from ..blocks.size import check_size
-from ..blocks.state_dict import load_weights
 from ..errors import InsertionError
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, rebuild_with
-from ..template.residual_gate import GATE_KEY
+from ..template.around import Around
 from ..template.weight_folding import read_back
 from . import NO_TRUST, Trust, make_block
 
@@ -36,9 +35,8 @@ def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) 
     """
     block = block_of(insertion, trust)
     check_size(block, insertion.feature)
-    shapes = block.parameters(insertion.feature)
-    if insertion.gate == "residual":
-        shapes = {**shapes, GATE_KEY: (1,)}
+    feature = insertion.feature
+    shapes = {**block.parameters(feature), **Around.of(insertion.gate, insertion.stored).parameters(feature.channels)}
     try:
         return read_back(insertion.stored, shapes, model.tensor)
     except (LookupError, ValueError, TypeError):
@@ -48,25 +46,20 @@ def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) 
 
 
 def module_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) -> torch.nn.Module:
-    """The PyTorch module, gate included, with the weights in the model: float64, evaluation mode. Imports torch."""
+    """The PyTorch module with the weights in the model, and what stands around it: float64, evaluation mode.
+
+    Imports torch.
+    """
     return module_with(insertion, weights_of(insertion, model, trust), trust)
 
 
 def module_with(insertion: Insertion, weights: Weights, trust: Trust = NO_TRUST) -> torch.nn.Module:
     """The same with these weights, as ``weights_of`` gives them."""
-    module = block_of(insertion, trust).module(insertion.feature)
-    own = dict(weights)
-    alpha = own.pop(GATE_KEY, None) if insertion.gate == "residual" else None
-    load_weights(module, own)
-    if alpha is not None:
-        import torch
+    from ..blocks.wrapped_module import with_weights
 
-        from ..blocks.residual_module import ResidualGate
-
-        module = ResidualGate(module)
-        with torch.no_grad():
-            module.alpha.copy_(torch.from_numpy(alpha))
-    return module.double().eval()
+    feature = insertion.feature
+    module = block_of(insertion, trust).module(feature)
+    return with_weights(module, feature.channels, Around.of(insertion.gate, insertion.stored), weights).eval()
 
 
 rebuild_with(

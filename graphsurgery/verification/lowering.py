@@ -9,7 +9,7 @@ import onnx
 
 from ..blocks.block import Array, Block
 from ..feature_map import Dimension
-from ..template import residual_gate
+from ..template.around import Around
 from ..template.template import Template
 from .cutout import Cutout
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def lowered(block: Block, insertion: Insertion, cutout: Cutout, opset: int, weights: Mapping[str, Array]) -> Subgraph:
-    """What the template of the block writes today, as recorded; gate included. ``weights``: by official key."""
+    """What the template of the block writes today, as recorded, with what stands around it. ``weights``: by official
+    key.
+    """
     template = Template(
         insertion.feature,
         opset=opset,
@@ -29,9 +31,7 @@ def lowered(block: Block, insertion: Insertion, cutout: Cutout, opset: int, weig
         weights=weights,
         x=cutout.input,
     )
-    output = block.emit(template, insertion.lowering)
-    if insertion.gate == "residual":
-        output = residual_gate.residual(template, output)
+    output = Around.of(insertion.gate, insertion.stored).emit(template, block.emit(template, insertion.lowering))
     return template.export(output, ir_version=cutout.model.ir_version)
 
 

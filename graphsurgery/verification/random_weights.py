@@ -18,6 +18,8 @@ import onnx
 from ..blocks.block import Block
 from ..feature_map import Array
 from ..template import weight_folding
+from ..template.around import Around
+from ..template.calibration import SCALE_KEY, SHIFT_KEY
 from ..template.residual_gate import GATE_KEY
 from ..template.subgraph import Subgraph
 from .cutout import Cutout, constants, with_constants
@@ -32,6 +34,8 @@ _SMALLEST, _LARGEST = 0.3, 0.8
 """of what is added to biases and scales, and taken from them, in turn: enough for hidden values of either sign whatever
 a layer makes of the usual inputs, and too little to close a gate"""
 _VARIANCE = "running_var"
+_AROUND = {SCALE_KEY: (0.5, 2.0), SHIFT_KEY: (-1.0, 1.0), GATE_KEY: (0.5, 1.0)}
+"""between what the parameters around a block are drawn"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class RandomWeights:
     written: onnx.ModelProto
     """the same block as its template writes it with these weights"""
     weights: dict[str, Array]
-    """by official key, float64, as the cut-out nodes hold them; with alpha where there is a residual gate"""
+    """by official key, float64, as the cut-out nodes hold them; with those around the block"""
 
 
 class Redrawing:
@@ -53,6 +57,7 @@ class Redrawing:
 
     def __init__(self, block: Block, insertion: Insertion, cutout: Cutout, model: ModelFile, own: Mapping[str, Array]):
         self._block, self._insertion, self._cutout, self._model, self._own = block, insertion, cutout, model, own
+        self._around = Around.of(insertion.gate, insertion.stored).parameters(insertion.feature.channels)
         self._fresh = block.redrawn and insertion.init != "weights"
         self._keep_zeros = False
         self._places = self._found_places()
@@ -78,7 +83,7 @@ class Redrawing:
     @property
     def layers(self) -> list[str]:
         """What the keys of each layer begin with."""
-        return list(dict.fromkeys(layer_of(key) for key in self._own if key != GATE_KEY))
+        return list(dict.fromkeys(layer_of(key) for key in self._own if key not in self._around))
 
     def written(self) -> onnx.ModelProto:
         """The block as its template writes it with its own weights, to see what it should consist of."""
@@ -137,8 +142,9 @@ class Redrawing:
                 found[key] = values  # a template may leave out what adds them
             else:
                 found[key] = values + (_layer if values.ndim > 1 else _vector)(rng, values.shape)
-        if self._insertion.gate == "residual":
-            found[GATE_KEY] = rng.uniform(0.5, 1.0, 1)
+        for key, (low, high) in _AROUND.items():
+            if key in self._around:
+                found[key] = rng.uniform(low, high, self._around[key])
         return {key: values.astype(np.float32) for key, values in found.items()}
 
     def _lowered(self, weights: Mapping[str, Array]) -> Subgraph:

@@ -4,14 +4,16 @@
 
 read.py finds the reader of a file: torch_file.py (with state_dict_search.py and inert_unpickler.py) or onnx_file.py
 (with exported_graph.py, exported_names.py and exported_attention.py). What a reader gives is a Checkpoint. fit.py turns
-it into a block's parameters, with refold.py for what an exporter folded, settings_conflict.py for what the user asked
-for, and variants.py for keys that are another variant's; hints.py says what a file has instead.
+it into a block's parameters, with around.py for what stands around a block, with refold.py for what an exporter folded,
+settings_conflict.py for what the user asked for, and variants.py for keys that are another variant's; hints.py says
+what a file has instead.
 """
 
 from __future__ import annotations
 
+from .around import apart
 from .checkpoint import Checkpoint, Fitted, widened
 from .fit import fitted, part
 from .read import read, split
 
-__all__ = ["Checkpoint", "Fitted", "fitted", "part", "read", "split", "widened"]
+__all__ = ["Checkpoint", "Fitted", "apart", "fitted", "part", "read", "split", "widened"]

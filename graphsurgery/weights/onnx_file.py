@@ -18,7 +18,7 @@ from ..graph.module_paths import from_name
 from ..modelfile import external_data
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
-from ..template.residual_gate import GATE_KEY
+from ..template.around import Around
 from ..userblocks import Trust
 from ..userblocks.inserted import block_of, weights_of
 from .checkpoint import Checkpoint, widened
@@ -87,8 +87,9 @@ def _of_insertion(insertion: Insertion, model: ModelFile, trust: Trust) -> _Read
         return weights_of(insertion, model, trust)[key]
 
     try:
-        gate = [GATE_KEY] if insertion.gate == "residual" else []
-        keys = [*block_of(insertion, trust).parameters(insertion.feature), *gate]
+        feature = insertion.feature
+        around = Around.of(insertion.gate, insertion.stored).parameters(feature.channels)
+        keys = [*block_of(insertion, trust).parameters(feature), *around]
     except GraphSurgeryError:  # a block that is not installed here, or a module that may not be imported
         return {}
     return {f"{insertion.id}.{key}": partial(tensor, key) for key in keys}

@@ -57,6 +57,33 @@ def test_target_and_precision(cli: Any, folder: Path) -> None:
     assert "there is no precision 'int4'; it is one of safe, site, fp32, fp16" in refused.err
 
 
+def test_calibrated_on_images(cli: Any, folder: Path) -> None:
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        np.save(folder / "images" / f"{number}.npy", rng.random((3, 320, 320), np.float32))
+    words = ("insert", "detector.onnx", "-m", "se", "--after", "/model.{6,8}", "--init", "calibrated")
+    assert "say which images the block is calibrated on: --images DIR" in cli(*words, *WRITE).sentence(2)
+    assert "the image folder pictures does not exist" in cli(*words, "--images", "pictures", *WRITE).sentence(2)
+    images = ("--images", "images")
+    both = "weights come from a file or from an initialisation, not from both: drop --init or --weights"
+    assert both in cli(*words, *images, "--weights", "best.pt:m", *WRITE).sentence(2)
+    assert cli(*words, *images, "--dry-run", "--no-verify").code == 0
+    assert not (folder / "out.onnx").exists()
+    ended = cli(*words, *images, *WRITE, "--json")
+    assert ended.code == 0
+    for insertion in json.loads(ended.out)["insertions"]:
+        assert insertion["parity"]["passed"]
+        assert "the activation of 0.npy" in insertion["parity"]["inputs"]
+        claim = "no claim about accuracy: the model has not been trained with se (calibrated: each channel has its mean"
+        assert insertion["warnings"][-1].startswith(claim)
+    (folder / "recipe.yaml").write_text("- {module: se, after: '/model.{6,8}', init: calibrated}")
+    assert cli("apply", "recipe.yaml", "detector.onnx", *images, "--no-verify", "-o", "same.onnx").code == 0
+    assert (folder / "same.onnx").read_bytes() == (folder / "out.onnx").read_bytes()
+    assert cli("remove", "out.onnx", "--all", "-o", "back.onnx").code == 0
+    assert (folder / "back.onnx").read_bytes() == (folder / "detector.onnx").read_bytes()
+
+
 def test_json(cli: Any, folder: Path) -> None:
     arguments = ("--module", "se", "--set", "reduction=8", "--after", "/model.{4,6}", *WRITE, "--json")
     ended = cli("insert", "detector.onnx", *arguments)

@@ -138,6 +138,31 @@ def test_arrays_are_used_as_they_are(tmp_path: Path) -> None:
     assert np.array_equal(feeds["images"][0], array)
 
 
+def test_arrays_of_any_size_where_the_input_is_dynamic(tmp_path: Path) -> None:
+    """What stands beside the image is of the same size."""
+    image = GraphInput("images", np.dtype(np.float16), (None, 3, None, None))
+    size = GraphInput("im_shape", np.dtype(np.float32), (None, 2))
+    array = np.random.default_rng(0).standard_normal((2, 3, 64, 96)).astype(np.float32)
+    np.save(tmp_path / "a.npy", array)
+    np.save(tmp_path / "b.npy", array[0, :, :32])
+    (_, first), (_, second) = image_feeds([size, image], tmp_path, 640)
+    assert np.array_equal(first["images"], array.astype(np.float16))
+    assert second["images"].shape == (1, 3, 32, 96)
+    assert first["im_shape"].tolist() == [[64, 96]]
+    assert second["im_shape"].tolist() == [[32, 96]]
+    for shape in ((4, 64, 64), (3, 0, 64)):
+        np.save(tmp_path / "a.npy", np.zeros(shape, np.float32))
+        with pytest.raises(RequestError, match=r"but the model's input is \[\?, 3, \?, \?\]"):
+            list(image_feeds([image], tmp_path, 640))
+
+
+def test_an_array_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float32, (3, 1 << 13, 1 << 13))
+    del array
+    with pytest.raises(RequestError, match="has the shape"):
+        list(image_feeds([GraphInput("images", np.dtype(np.float32), (1, 3, None, None))], tmp_path, 640))
+
+
 def _nothing(folder: Path) -> None: ...
 
 

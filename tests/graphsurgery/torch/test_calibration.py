@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 import graphsurgery as gsx
 from graphsurgery import torch as gt
-from graphsurgery.errors import RecipeError, RequestError
+from graphsurgery.errors import BlockError, RecipeError, RequestError
+from graphsurgery.userblocks import Trust
 
 from .nets import entry, image, net, run, state
 from .test_attaching import Keywords
+from .test_like_a_file import exported
 
 
 @pytest.fixture
@@ -34,6 +37,28 @@ def recipe(images: Path) -> list[dict[str, object]]:
         {"module": "se", "after": "c2f", "settings": {"reduction": 4}, **start},
         {"module": "nam", "before": "down", **start},
     ]
+
+
+class Named(nn.Module):
+    """A block with the keys that its surroundings have, too."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), 0.3))
+        self.shift = nn.Parameter(torch.ones(channels))
+        self.block = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.block(x).sigmoid() * self.scale.view(1, -1, 1, 1) + self.shift.view(1, -1, 1, 1)
+        return y
+
+
+class Alpha(Named):
+    """One that has the key of the gate."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.alpha = nn.Parameter(torch.ones(channels))
 
 
 def moments(model: nn.Module, paths: list[str], images: Path) -> dict[str, Tensor]:
@@ -142,7 +167,76 @@ def test_values_that_are_not_finite_leave_the_model_as_it_was(images: Path) -> N
     assert state(model) == before
 
 
-def test_a_file_is_not_calibrated(images: Path) -> None:
-    detector = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
-    with pytest.raises(RequestError, match=r"a block is calibrated in a live model, with graphsurgery\.torch\.attach"):
-        gsx.insert(detector, "se", after="/model.8", init="calibrated", images=str(images))
+@pytest.mark.parametrize("gate", ["none", "residual"])
+def test_a_file_gets_the_same_scale_and_shift(gate: str, images: Path) -> None:
+    """One recipe on a model and on its export, places neither in the order of the recipe nor all alone."""
+    entries: list[dict[str, object]] = [
+        *({**each, "gate": gate} for each in recipe(images)),
+        {"module": "simam", "after": "c2f", "init": "calibrated", "images": str(images), "gate": gate},
+    ]
+    model = net()
+    file = exported(model, image())
+    inserted = gsx.Recipe.of(entries).apply(file)
+    names = {f"{each.named}.{each.name}": each.id for each in gt.attach(model, entries, image())}
+    assert names.keys() == {each.id for each in inserted.insertions()}
+    for each in inserted.insertions():
+        live, given = model.get_submodule(names[each.id]), each.weights(inserted)
+        block = live.block if isinstance(live, gt.ResidualGate) else live
+        assert isinstance(block, gt.CalibratedBlock)
+        for key in ("scale", "shift"):
+            expected = getattr(block, key).detach().double().numpy()
+            assert np.allclose(given[f"calibration.{key}"], expected, rtol=2e-6, atol=1e-6)
+        assert not np.allclose(block.scale.detach().numpy(), 1, atol=0.1)
+    found = onnxruntime.InferenceSession(inserted.proto().SerializeToString()).run(None, {"x": image().numpy()})[0]
+    expected = run(model, image()).numpy()
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("gate", ["none", "residual"])
+def test_what_was_calibrated_and_trained_goes_into_a_file(gate: str, images: Path, tmp_path: Path) -> None:
+    start = {"init": "calibrated", "images": str(images)}
+    entries = [
+        {**each, "gate": gate}
+        for each in (
+            *recipe(images),
+            {"module": "simam", "after": "stem", **start},
+            {"module": f"{__name__}:Named", "after": "down", **start},
+        )
+    ]
+    model = net()
+    file = exported(model, image())
+    attached = gt.attach(model, entries, image())
+    with torch.no_grad():
+        for _, parameter in gt.block_parameters(model):
+            parameter.add_(0.1)
+    torch.save(model.state_dict(), tmp_path / "trained.pt")
+    for index, each in enumerate(attached):
+        place = {each.position: each.named, "settings": each.settings}
+        file = gsx.insert(file, each.module, **place, gate=gate, weights=f"{tmp_path / 'trained.pt'}:{each.id}")
+        assert len(file.insertions()) == index + 1
+    assert {each.init for each in file.insertions()} == {"weights"}
+    found = onnxruntime.InferenceSession(file.to_bytes()).run(None, {"x": image().numpy()})[0]
+    expected = run(model, image()).numpy()
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    other = net()
+    again = [
+        {**each, "init": "default", "images": None, "weights": f"{tmp_path / 'trained.pt'}:{one.id}"}
+        for each, one in zip(entries, attached, strict=True)
+    ]
+    gt.attach(other, again, image())
+    assert torch.equal(run(other, image()), run(model, image()))
+    for each in gt.attachments(other):
+        built = each.build(Trust.in_blocks([each.module]))
+        assert built.state_dict().keys() == other.get_submodule(each.id).state_dict().keys()
+
+
+def test_a_block_with_a_parameter_that_is_called_as_that_of_the_gate(images: Path) -> None:
+    model, block = net(), f"{__name__}:Alpha"
+    before = state(model)
+    with pytest.raises(BlockError, match="Alpha has a parameter 'alpha' of its own, which is that of"):
+        gt.attach(model, [entry(block, "c2f")], image())
+    with pytest.raises(BlockError, match="give it another name"):
+        gsx.insert(exported(model, image()), block, after="c2f", gate="residual")
+    assert state(model) == before
+    gt.attach(model, [entry(block, "c2f", init="calibrated", images=str(images))], image())
+    assert isinstance(model.c2f.alpha, gt.CalibratedBlock)
