@@ -32,8 +32,6 @@ from .report import FirstDifference
 
 _FLOOR = 2e-6
 """what a tensor may be off in any case, as a share of its largest value: some sixteen units in the last place"""
-_ROUNDINGS = 8.0
-"""how often the module's own rounding is permitted"""
 _AT_ONCE = 32 << 20
 """elements that are held at a time"""
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -177,7 +175,7 @@ def _errors(
             yield point, 0.0, None
             continue
         peak = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
-        yield point, _largest(actual, reference), max(_FLOOR * peak, _ROUNDINGS * moved)
+        yield point, _largest(actual, reference), max(_FLOOR * peak, Precision.TIMES * moved)
 
 
 def _values(live: Live, feeds: Feeds, dtype: torch.dtype, points: Sequence[_Point]) -> list[Array]:

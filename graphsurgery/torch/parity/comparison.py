@@ -147,7 +147,7 @@ class _Pair:
                 first = first or cls(deployed, ready, words=words, mismatch=places)
                 continue
             pair = cls(deployed, ready, places, words)
-            layout = layout_of(live.module, deployed.outputs, outputs, chosen, deployed.image_size(feeds))
+            layout = layout_of(ready.copy(torch.float32), deployed.outputs, outputs, chosen, deployed.image_size(feeds))
             return replace(pair, layout=layout or _by_scale(deployed.outputs, outputs, given, places, chosen))
         assert first is not None
         return first

@@ -23,8 +23,8 @@ PIXELS = 5e-3
 """what a coordinate may be off, in pixels of the model's input"""
 SHARE = 1e-5
 """what anything else may be off, as a share of the largest value; scores of 1 may be off by as much"""
-_SMALLEST_SCORE = 1e-3
-"""the largest score of a model that finds nothing counts as this"""
+_SMALLEST_SCORE = 0.05
+"""what the largest score counts as at least: the Sigmoid of onnxruntime is off by up to 1.7e-7, however small it is"""
 _TINY = 1e-12
 
 

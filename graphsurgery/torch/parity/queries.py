@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from ...errors import RequestError
 from ...feature_map import Array
 from .live import Live
+from .precision import Precision
 from .ultralytics_heads import head_of, kinds
-
-_ROUNDINGS = 8.0
-"""how many times what rounding moves a score by two scores may differ and still be a tie"""
 
 
 def is_tie(live: Live, feeds: Mapping[str, Array], coarse: torch.dtype, fine: torch.dtype) -> bool:
@@ -33,7 +31,7 @@ def is_tie(live: Live, feeds: Mapping[str, Array], coarse: torch.dtype, fine: to
     if ranked.shape[1] <= count:
         return False
     margin = (ranked[:, count - 1] - ranked[:, count]).min()
-    return bool(margin <= _ROUNDINGS * (first - second).abs().max())
+    return bool(margin <= Precision.TIMES * (first - second).abs().max())
 
 
 def _scores(live: Live, feeds: Mapping[str, Array], dtype: torch.dtype) -> Tensor:

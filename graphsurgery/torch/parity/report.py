@@ -173,7 +173,7 @@ def _error(each: QuantityReport) -> str:
 
 def _notes(each: QuantityReport) -> Iterator[str]:
     if each.rounding is not None:
-        yield f"the module's own rounding moves it by {each.rounding:.1e}, four times of which are permitted"
+        yield f"the module's own rounding moves it by {each.rounding:.1e}, eight times of which are permitted"
     if each.reordered:
         yield f"{each.reordered} rows stand elsewhere, and were compared with their partners"
     if each.left_out:

@@ -38,22 +38,24 @@ def ways(model: nn.Module, outputs: Sequence[Array], dynamic: bool) -> Iterator[
     head = head_of(model)
     if head is not None:
         rows = outputs[0].shape[1] if outputs and outputs[0].ndim == 3 else 0
-        yield "run as Ultralytics exports it", partial(_exporting, rows=rows, dynamic=dynamic, end2end=None)
-        if getattr(head, "end2end", False):
-            words = "run as Ultralytics exports it with end2end=False"
-            yield words, partial(_exporting, rows=rows, dynamic=dynamic, end2end=False)
+        exporting = partial(_exporting, rows=rows, dynamic=dynamic)
+        if getattr(head, "one2one_cv2", None) is None:
+            yield "run as Ultralytics exports it", partial(exporting, end2end=None)
+        else:
+            yield "run as Ultralytics exports it end to end", partial(exporting, end2end=True)
+            yield "run as Ultralytics exports its one-to-many head", partial(exporting, end2end=False)
     yield "as it is called", lambda module: None
 
 
 def _exporting(model: nn.Module, *, rows: int, dynamic: bool, end2end: bool | None) -> None:
-    """Set a model as Ultralytics' exporter does. ``rows``: of the file, which an end-to-end head chooses so many of."""
+    """Set a model as Ultralytics' exporter does. ``rows``: of the file, which a head that chooses gives so many of."""
     head: Any = head_of(model)
     head.export, head.format = True, "onnx"
     if hasattr(head, "dynamic"):
         head.dynamic = dynamic
     if end2end is not None:
         head.end2end = end2end
-    if getattr(head, "end2end", False) or "RTDETRDecoder" in kinds(head):
+    if end2end or "RTDETRDecoder" in kinds(head):
         head.max_det = rows
 
 
@@ -93,7 +95,8 @@ def _detections(head: Any, output: Array, image: tuple[int, int]) -> tuple[Table
     if not (head.end2end if not transformer else hasattr(head, "postprocess")):
         scores = Quantity("scores", Unit.SCORES, slice(4, 4 + classes))
         more, words = _extras(head, 4 + classes)
-        text = f"boxes (0-3){ratio}, scores of {classes} classes (4-{3 + classes}){words}"
+        which = f"scores of {classes} classes (4-{3 + classes})" if classes > 1 else "score (4)"
+        text = f"boxes (0-3){ratio}, {which}{words}"
         if transformer:
             return _checked(Table((0,), (boxes, scores), as_rows, matched=True), output.shape[2], text)
         return _checked(Table((0,), (boxes, scores, *more), transposed), output.shape[1], text)
