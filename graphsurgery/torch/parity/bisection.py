@@ -22,6 +22,7 @@ from ...insertion.activations import upstream
 from ...runtime.session import session
 from ...selection.borders import Borders
 from ...selection.context import Context
+from ..attachment import Attachment
 from ..detaching import attachments
 from ..dry_run import tensors_in
 from .deployed import Deployed
@@ -79,7 +80,9 @@ def first_difference(deployed: Deployed, live: Live, feeds: Feeds, provider: str
             if not error <= permitted:
                 return FirstDifference(point.path, point.words, error, permitted, compared, tuple(skipped))
     words = "none of those that can be compared: the difference begins behind them"
-    return FirstDifference("", words if compared else "unknown: the file names no module", 0.0, 0.0, compared, tuple(skipped))
+    return FirstDifference(
+        "", words if compared else "unknown: the file names no module", 0.0, 0.0, compared, tuple(skipped)
+    )
 
 
 def _seen(live: Live, feeds: Feeds, dtype: torch.dtype) -> _Seen:
@@ -114,7 +117,8 @@ def _points(context: Context, live: Live, seen: _Seen) -> tuple[list[_Point], li
     """The tensors to compare, in the order of the run, and the modules that are left out, with the reasons."""
     borders, tree = Borders(context), context.tree.modules
     blocks = {each.id: each for each in context.model.insertions()}
-    attached = {each.id: f"{each.named}.{each.name}" for each in attachments(live.module)}
+    placed = attachments(live.module)
+    attached = {each.id: f"{each.named}.{each.name}" for each in placed}
     named = dict(live.module.named_modules())
     folded = {path: norm for norm, path in seen.after.items() if norm not in tree}
     points, skipped = list[_Point](), list[str]()
@@ -127,6 +131,8 @@ def _points(context: Context, live: Live, seen: _Seen) -> tuple[list[_Point], li
             skipped.append(f"{words}: it does not give one tensor")
         elif path in folded.values():
             continue  # the convolution in front of it stands for both
+        elif any(host == path or host.startswith(f"{path}.") for host in _inside(path, placed)):
+            continue  # with the block in the live model, without it in the file: what stands in front of it is compared
         elif path in attached and in_file in blocks:
             block = blocks[in_file]
             points.append(_Point(path, block.site.tensor, f"what stands in front of {words}", (), before=True))
@@ -139,6 +145,13 @@ def _points(context: Context, live: Live, seen: _Seen) -> tuple[list[_Point], li
         else:
             points.append(_Point(path, tensor, words, seen.shapes[path]))
     return points, skipped
+
+
+def _inside(path: str, placed: Sequence[Attachment]) -> Iterator[str]:
+    """The modules that hold blocks after a module that this one is a part of."""
+    for each in placed:
+        if each.position == "after" and path.startswith(f"{each.named}."):
+            yield each.path
 
 
 def _portions(points: Sequence[_Point]) -> Iterator[list[_Point]]:
@@ -167,7 +180,7 @@ def _errors(
     coarse, fine = precision.kinds if precision.expected is torch.float32 else (precision.expected,) * 2
     exact = _values(live, feeds, fine, points)
     rounding: list[float] = []
-    for point, value, reference in zip(points, _values(live, feeds, coarse, points), exact, strict=True):
+    for value, reference in zip(_values(live, feeds, coarse, points), exact, strict=True):
         rounding.append(_largest(value, reference) if value.shape == reference.shape else 0.0)
     for point, reference, moved in zip(points, exact, rounding, strict=True):
         actual = tensors[point.tensor]

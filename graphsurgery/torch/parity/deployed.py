@@ -53,7 +53,7 @@ class Deployed:
 
     @cached_property
     def in_half(self) -> str:
-        """"fp16" or "bf16" where it computes in half precision, "" else."""
+        """ "fp16" or "bf16" where it computes in half precision, "" else."""
         return min(halves(self.model.structure), default="")
 
     def chosen(self) -> list[bool]:

@@ -54,7 +54,8 @@ class Quantity:
     def values(self, rows: Wide) -> Wide:
         """[B, N, columns] in the unit, of a table [B, N, C]."""
         chosen: Wide = rows[..., self.columns] if isinstance(self.columns, slice) else rows[..., list(self.columns)]
-        return chosen * np.asarray(self.scale)
+        scaled: Wide = chosen * np.asarray(self.scale)
+        return scaled
 
     def stated(self, expected: Wide) -> float:
         """What a value may be off, given the module's ``values``, rounding apart."""
@@ -105,7 +106,8 @@ def as_rows(array: Array) -> Array:
 
 def transposed(array: Array) -> Array:
     """[B, N, C] of an output [B, C, N]."""
-    return array.transpose(0, 2, 1)
+    turned: Array = array.transpose(0, 2, 1)
+    return turned
 
 
 def flat(array: Array) -> Array:

@@ -58,7 +58,7 @@ class Live:
         return Live(without, self._prepare)
 
     def copy(self, dtype: torch.dtype) -> nn.Module:
-        """A copy that computes in an element type, in evaluation mode, on the CPU. RequestError if there can be none."""
+        """A copy in an element type, in evaluation mode, on the CPU. RequestError if there can be none."""
         if dtype not in self._copies:
             made = copied(self._module).cpu().float().to(dtype).eval()
             self._prepare(made)

@@ -87,7 +87,7 @@ def _largest(actual: Wide, expected: Wide) -> float:
 def _pairs(
     quantities: Sequence[Quantity], permitted: Sequence[float], actual: Wide, expected: Wide
 ) -> list[tuple[int, int]]:
-    """Partners among the rows [N, C] of both sides: at the same place where they agree there, else the nearest first."""
+    """Partners among the rows [N, C] of both sides: those at one place that agree; of the others the nearest first."""
     both = min(len(actual), len(expected))
     same = np.zeros(both)
     for quantity, limit in zip(quantities, permitted, strict=True):

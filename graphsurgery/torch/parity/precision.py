@@ -36,8 +36,8 @@ class Precision:
         """the element type that the file computes in, and a finer one"""
 
     def rounding(self, layout: Layout, run: Callable[[torch.dtype], Sequence[Array]]) -> dict[str, float]:
-        """How far each quantity is off when the module itself is computed in the file's element type, as against a finer
-        one; none where torch cannot do that.
+        """How far each quantity is off when the module itself is computed in the file's element type, as against a
+        finer one; none where torch cannot do that.
         """
         if self.expected is torch.float64:
             return {}

@@ -146,6 +146,8 @@ class WholeReport:
             yield f"  {each.provider}: {each.quantity}: {'passed' if each.passed else 'FAILED'}  {_error(each)}"
             yield from (f"    {text}" for text in _notes(each))
         yield f"  noise floor: {self.floor}"
+        if any(each.floor is not None and each.floor > each.permitted for each in self.quantities if not each.passed):
+            yield "    the base differs as well, so that it is not the blocks alone that differ"
         yield from (f"  not compared on {each}: which queries are chosen there is a tie" for each in self.ties)
         if self.first is not None:
             yield f"  first module that differs: {self.first.words}"

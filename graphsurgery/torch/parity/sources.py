@@ -49,7 +49,9 @@ def from_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     """
     file = Path(path)
     if not file.is_file():
-        raise WeightsError(f"there is no checkpoint {file}" if not file.exists() else f"{file} is not a file", option=_OPTION)
+        raise WeightsError(
+            f"there is no checkpoint {file}" if not file.exists() else f"{file} is not a file", option=_OPTION
+        )
     whole = str(path) in {str(each) for each in trust}
     classes = Trust.in_modules(each for each in trust if str(each) != str(path))
     tasks = _tasks()

@@ -112,7 +112,9 @@ def _extras(head: Any, start: int) -> tuple[tuple[Quantity, ...], str]:
     names = kinds(head)
     if names & {"Segment", "YOLOESegment"}:
         stop = start + int(head.nm)
-        return (Quantity("mask coefficients", Unit.OWN, slice(start, stop)),), f", mask coefficients ({start}-{stop - 1})"
+        return (
+            Quantity("mask coefficients", Unit.OWN, slice(start, stop)),
+        ), f", mask coefficients ({start}-{stop - 1})"
     if "OBB" in names:
         stop = start + int(head.ne)
         return (Quantity("angle", Unit.OWN, slice(start, stop)),), f", angle ({start})"
