@@ -53,7 +53,8 @@ def _compared(table: Table, actual: Wide, expected: Wide, widened: Mapping[str, 
     permitted = [max(own, widened.get(each.name, 0.0)) for each, own in zip(quantities, stated, strict=True)]
     worst, reordered, left_out, unpaired = [0.0] * len(quantities), 0, 0, 0
     for a, b in zip(actual, expected, strict=True):
-        pairs = _pairs(quantities, permitted, a, b)
+        with np.errstate(invalid="ignore"):  # infinities on both sides
+            pairs = _pairs(quantities, permitted, a, b)
         pairs, out = _without_ties(table, permitted, a, b, pairs)
         unpaired += abs(len(a) - len(b))
         left_out += out

@@ -17,14 +17,15 @@ import torch
 from torch import nn
 
 from ...entry_points import ForeignError, foreign_code
-from ...errors import MissingDependency, RequestError, WeightsError, option
+from ...errors import MissingDependency, RequestError, WeightsError, concerning, option
 from ...messages import listed
 from ...runtime.providers import imported
-from ...userblocks import Trust
+from ...userblocks import Trust, is_module
 from ...userblocks.importing import named
 from ..hooks import BlockHook
 
 _OWN = "graphsurgery."
+_OPTION = "ultralytics"
 _CATALOGUE = f"{_OWN}patterns."
 """where modules, and what they are built by, only keep what they are given"""
 
@@ -62,9 +63,6 @@ def from_checkpoint(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     return network.float().eval()
 
 
-_OPTION = "ultralytics"
-
-
 def _tasks() -> Any:
     imported("ultralytics", "Ultralytics, whose checkpoint this is,", "pip install ultralytics")
     return importlib.import_module("ultralytics.nn.tasks")
@@ -94,11 +92,13 @@ def _restricted(file: Path, trust: Trust, tasks: Any) -> Any:
         with foreign_code():
             return tasks.torch_safe_load(str(file), safe_only=True)[0]
     except ForeignError as error:
+        refused = isinstance(error.raised, TypeError)  # which Ultralytics makes of what its unpickler refuses
         foreign = [name for name in needed if name not in own and not name.startswith(("torch.", "ultralytics."))]
-        what = f"holds {listed(foreign)}, which" if foreign else f"holds what ({' '.join(str(error).split())[:160]})"
+        if not refused and not foreign:
+            raise WeightsError(f"{file.name} cannot be read as a checkpoint: {error}", option=_OPTION) from None
         raise WeightsError(
-            f"{file.name} {what} is not loaded unasked, since that runs code; if the checkpoint is yours, use "
-            f"{option('trust', str(file))}",
+            f"{file.name} holds {listed(foreign) or 'what Ultralytics does not know'}, which is not loaded unasked, since "
+            f"that runs code; if the checkpoint is yours, use {option('trust', str(file))}",
             option=_OPTION,
         ) from None
 
@@ -148,7 +148,10 @@ def from_factory(spelled: str) -> nn.Module:
     RequestError
         If it is no function, fails, or gives no module.
     """
-    found = named(spelled)
+    if not is_module(spelled):
+        raise RequestError(f"{spelled!r} names no function; write it as in mypkg.models:detector", option="torch")
+    with concerning("torch"):
+        found = named(spelled.strip())
     if isinstance(found, nn.Module):
         return found
     if not callable(found):
