@@ -96,9 +96,10 @@ def _restricted(file: Path, trust: Trust, tasks: Any) -> Any:
         foreign = [name for name in needed if name not in own and not name.startswith(("torch.", "ultralytics."))]
         if not refused and not foreign:
             raise WeightsError(f"{file.name} cannot be read as a checkpoint: {error}", option=_OPTION) from None
+        what = listed(foreign) or "what Ultralytics does not know"
         raise WeightsError(
-            f"{file.name} holds {listed(foreign) or 'what Ultralytics does not know'}, which is not loaded unasked, since "
-            f"that runs code; if the checkpoint is yours, use {option('trust', str(file))}",
+            f"{file.name} holds {what}, which is not loaded unasked, since that runs code; if the checkpoint is yours, use "
+            f"{option('trust', str(file))}",
             option=_OPTION,
         ) from None
 
