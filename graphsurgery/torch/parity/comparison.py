@@ -190,7 +190,10 @@ def _places(
         )
         if not same or output.ndim != value.ndim:
             theirs = f"{given[place].place or 'what the module gives'} {shape_text(value.shape)}"
-            return f"{name} of {deployed.model.name} is {shape_text(output.shape)}, and {theirs} is another output"
+            hint = "; compare the file from before NonMaxSuppression was put in" if deployed.suppresses else ""
+            return (
+                f"{name} of {deployed.model.name} is {shape_text(output.shape)}, and {theirs} is another output{hint}"
+            )
     return places
 
 

@@ -56,6 +56,11 @@ class Deployed:
         """ "fp16" or "bf16" where it computes in half precision, "" else."""
         return min(halves(self.model.structure), default="")
 
+    @property
+    def suppresses(self) -> bool:
+        """Whether there is a NonMaxSuppression in it."""
+        return any(node.op_type == "NonMaxSuppression" for node in self.index.nodes)
+
     def chosen(self) -> list[bool]:
         """Of each output, whether it depends on a choice by score."""
         nodes = self.index.nodes

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import ParityFailed
+from ...errors import ParityFailed, option
 from ...messages import attributes, listed, plain
 
 
@@ -102,7 +102,8 @@ class WholeReport:
             return self.mismatch
         failed = next((each for each in self.quantities if not each.passed), None)
         if failed is None:
-            return "there was nothing to compare"
+            said = "on every image the module's own choice of queries is a tie, so that nothing can be told from it"
+            return f"{self.model} could not be compared with {self.against}: {said}; give other {option('images')}"
         where = f"{failed.quantity} on {failed.provider}, {failed.image}"
         sentence = f"{self.model} does not agree with {self.against}: {where}: {_error(failed)}"
         if self.first is not None and self.first.path:

@@ -87,9 +87,10 @@ def _restricted(file: Path, trust: Trust, tasks: Any) -> Any:
         )
     own = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _attached_classes(needed)}
     own |= {name.replace(":", "."): trust.load(name) for name in sorted(trust.modules)}
-    torch.serialization.add_safe_globals([(kind, name) for name, kind in own.items() if name in needed])
+    known = torch.serialization.get_safe_globals()
     try:
         with foreign_code():
+            torch.serialization.add_safe_globals([(kind, name) for name, kind in own.items() if name in needed])
             return tasks.torch_safe_load(str(file), safe_only=True)[0]
     except ForeignError as error:
         refused = isinstance(error.raised, TypeError)  # which Ultralytics makes of what its unpickler refuses
@@ -98,10 +99,13 @@ def _restricted(file: Path, trust: Trust, tasks: Any) -> Any:
             raise WeightsError(f"{file.name} cannot be read as a checkpoint: {error}", option=_OPTION) from None
         what = listed(foreign) or "what Ultralytics does not know"
         raise WeightsError(
-            f"{file.name} holds {what}, which is not loaded unasked, since that runs code; if the checkpoint is yours, use "
-            f"{option('trust', str(file))}",
+            f"{file.name} holds {what}, which is not loaded unasked, since that runs code; if the checkpoint is yours, "
+            f"use {option('trust', str(file))}",
             option=_OPTION,
         ) from None
+    finally:  # Ultralytics leaves its own for good, and what reads weights alone would then build whole networks
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(known)
 
 
 def _globals(file: Path) -> list[str]:

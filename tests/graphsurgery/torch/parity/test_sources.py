@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from graphsurgery import torch as gt
+from graphsurgery import weights
 from graphsurgery.errors import BlockError, GraphSurgeryError, RequestError, WeightsError
 from graphsurgery.torch.parity import from_checkpoint, from_factory
 
@@ -75,6 +76,14 @@ def test_the_ema_in_float32_with_its_blocks() -> None:
     assert not found.training
     with torch.no_grad():
         assert torch.allclose(found(IMAGE), trained.half().float()(IMAGE))
+
+
+def test_nothing_is_left_that_other_readers_would_load_by() -> None:
+    before = set(map(str, torch.serialization.get_safe_globals()))
+    file = save({"ema": network(), "model": None})
+    from_checkpoint(file)
+    assert set(map(str, torch.serialization.get_safe_globals())) == before
+    assert "1.cbam.block.SpatialGate.spatial.conv.weight" in weights.read(Path(file)).arrays
 
 
 def test_the_model_where_there_is_no_ema() -> None:

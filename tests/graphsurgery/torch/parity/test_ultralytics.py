@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,12 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture(autouse=True)
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ultralytics without network, in a folder of its own."""
     for name, value in {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     declare_torchvision_operators()
-    yield
 
 
 def network(name: str) -> Any:
@@ -77,19 +75,21 @@ def network(name: str) -> Any:
 def deployed(name: str, **options: Any) -> tuple[gsx.ModelFile, str]:
     """The file and the checkpoint, whose weights are float16."""
     from ultralytics.engine.exporter import Exporter
+    from ultralytics.nn import tasks
 
     trained = network(name).half()
     torch.save({"epoch": -1, "ema": trained, "model": None, "train_args": {}}, "best.pt")
     base = copy.deepcopy(trained).float()
     gt.detach(base)
-    base.args, base.pt_path = {"data": None}, "base.pt"
-    settings = {"format": "onnx", "imgsz": SIZE, "device": "cpu", "verbose": False, "simplify": False}
+    base.args, base.pt_path, base.task = {"data": None}, "base.pt", tasks.guess_model_task(base)
+    settings = {"format": "onnx", "imgsz": SIZE, "batch": 1, "device": "cpu", "verbose": False, "simplify": False}
     Exporter(overrides=settings | options)(model=base)
     file = gsx.ModelFile.load("base.onnx")
-    for each, keys in zip(gt.attachments(trained), RECIPE, strict=True):
-        weights = f"best.pt:{each.id}"
-        file = gsx.insert(file, keys["module"], after=keys["after"], settings=keys["settings"], gate="residual", weights=weights)  # type: ignore[arg-type]
-    return file, "best.pt"
+    ids = [each.id for each in gt.attachments(trained)]
+    trained_recipe = [
+        {**keys, "gate": "residual", "weights": f"best.pt:{id}"} for keys, id in zip(RECIPE, ids, strict=True)
+    ]
+    return gsx.Recipe.of(trained_recipe).apply(file), "best.pt"
 
 
 def units(report: WholeReport) -> dict[str, str]:
@@ -102,7 +102,7 @@ def test_what_was_trained_is_what_is_deployed(name: str) -> None:
     trained = from_checkpoint(checkpoint)
     report = gt.compare(file, trained, providers="cpu")
     assert report.passed, str(report)
-    kind = "chosen" if "rtdetr" in name else next(k for k in UNITS if k in report.known_from.replace("v10Detect", "Detect"))
+    kind = "chosen" if "rtdetr" in name else next(kind for kind in UNITS if kind in report.known_from)
     assert units(report) == UNITS[kind]
     assert len(report.attached) == len(report.inserted) == 2
     assert all(row.floor is not None for row in report.quantities)
