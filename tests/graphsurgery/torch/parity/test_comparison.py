@@ -35,18 +35,24 @@ def base() -> bytes:
     return exported(net(), image())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def file() -> gsx.ModelFile:
     """The network as it is deployed, with two blocks."""
     return gsx.Recipe.of(RECIPE).apply(base())
 
 
-@pytest.fixture
-def module() -> nn.Module:
+@cache
+def trained() -> nn.Module:
     """The network as it was trained, with the same two blocks and weights."""
     made = net()
     gt.attach(made, RECIPE, image())
     return made
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    """A copy of it."""
+    return copy.deepcopy(trained())
 
 
 def changed(module: nn.Module, path: str, factor: float = 1.5) -> nn.Module:
