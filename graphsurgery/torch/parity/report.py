@@ -166,7 +166,7 @@ _MOST_SKIPPED = 4
 def _error(each: QuantityReport) -> str:
     unit = " px" if each.unit == "px" else ""
     if each.unpaired:
-        return f"{each.unpaired} rows have no partner"
+        return f"{_rows(each.unpaired, 'has', 'have')} no partner"
     if each.unit == "exact":
         return "they are the same" if not each.error else f"off by up to {each.error:g}"
     error = f"{each.error:.1e}{unit}" if math.isfinite(each.error) else "not a number on one side"
@@ -175,9 +175,13 @@ def _error(each: QuantityReport) -> str:
 
 
 def _notes(each: QuantityReport) -> Iterator[str]:
-    if each.rounding is not None:
+    if each.rounding is not None and each.unit != "exact":
         yield f"the module's own rounding moves it by {each.rounding:.1e}, eight times of which are permitted"
     if each.reordered:
-        yield f"{each.reordered} rows stand elsewhere, and were compared with their partners"
+        yield f"{_rows(each.reordered, 'stands', 'stand')} elsewhere, and compared with the partner in the module"
     if each.left_out:
-        yield f"{each.left_out} rows are at the cut-off, where a tie decides, and were left out"
+        yield f"{_rows(each.left_out, 'is', 'are')} at the cut-off, where a tie decides, and left out"
+
+
+def _rows(number: int, one: str, several: str) -> str:
+    return f"{number} row {one}" if number == 1 else f"{number} rows {several}"
