@@ -19,14 +19,17 @@ from .attachment import Attachment
 from .detaching import attachments, block_parameters, detach
 from .files import load_blocks, save_blocks
 from .freezing import freeze_rest
+from .parity import WholeReport, compare
 
 __all__ = [
     "Attachment",
     "CalibratedBlock",
     "ResidualGate",
+    "WholeReport",
     "attach",
     "attachments",
     "block_parameters",
+    "compare",
     "detach",
     "freeze_rest",
     "load_blocks",

@@ -69,11 +69,14 @@ class Trust:
 NO_TRUST = Trust()
 
 
-def _load(spelled: str) -> type[torch.nn.Module]:
-    """The class. The current folder is searched as well, as by ``python -m``. BlockError if it cannot be imported."""
+def named(spelled: str) -> object:
+    """What ``package.module:name`` names. The current folder is searched as well, as by ``python -m``.
+
+    BlockError if it cannot be imported, MissingDependency without torch.
+    """
     module, _, name = spelled.partition(":")
     try:
-        import torch
+        import torch  # noqa: F401 - which all that is named so needs
     except ImportError:
         raise MissingDependency(f'{spelled} needs torch: pip install "graphsurgery[torch]"') from None
     here = os.getcwd()
@@ -88,6 +91,14 @@ def _load(spelled: str) -> type[torch.nn.Module]:
         raise BlockError(f"{module} cannot be imported: {type(raised).__name__}: {one_line(raised)}") from None
     if found is None:
         raise BlockError(f"the module {module} has no {name}")
+    return found
+
+
+def _load(spelled: str) -> type[torch.nn.Module]:
+    """The class of that name. BlockError if it cannot be imported, or is none of a PyTorch module."""
+    found = named(spelled)
+    import torch
+
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
         raise BlockError(f"{spelled} is not a class of torch.nn.Module")
     return found
