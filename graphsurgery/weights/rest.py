@@ -21,9 +21,9 @@ from .sketch import Sketch
 
 ROUNDINGS = 4
 """How far the weights of a layer may be away, as a share of their length, in roundings to the type of the checkpoint,
-of float16 at the least. The worst case has three and a half, all to one side: weight, scale and half of the variance of a
-BatchNorm in the checkpoint, and the folded weight in a half export. Exports of the trained model itself are away by one
-at the most, in the mean by two thirds of one; see tests/graphsurgery/weights/test_rest.py for what training moves."""
+of float16 at the least. The worst case has three and a half, all to one side: weight, scale and half of the variance of
+a BatchNorm in the checkpoint, and the folded weight in a half export. Exports of the trained model itself are away by
+1.05 at the most, in the mean by 0.7; docs/training.md says what training moves."""
 FLOAT16 = 2.0**-11
 LEAST = 0.25
 """Share of the weights that has to be compared before a model is taken for the trained one."""
@@ -41,6 +41,8 @@ class Form:
 
     weight: Sketch
     bias: Sketch | None
+    norm: str | None = None
+    """path of the BatchNorm that is folded into them"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Fingerprint:
 
     def to_json(self) -> list[Any]:
         """Plain data, from which :meth:`from_json` makes it again."""
-        forms = [[form.weight.to_json(), form.bias.to_json() if form.bias else None] for form in self.forms]
+        forms = [[form.weight.to_json(), form.bias.to_json() if form.bias else None, form.norm] for form in self.forms]
         return [self.kind, list(self.shape), forms]
 
     @classmethod
@@ -69,7 +71,7 @@ class Fingerprint:
         kind, shape, forms = plain
         if kind not in ("layer", "norm") or not all(isinstance(size, int) for size in shape):
             raise ValueError("no fingerprint")
-        made = (Form(Sketch.from_json(w), None if b is None else Sketch.from_json(b)) for w, b in forms)
+        made = (Form(Sketch.from_json(w), None if b is None else Sketch.from_json(b), n) for w, b, n in forms)
         return cls(kind, tuple(shape), tuple(made))
 
 
@@ -79,6 +81,8 @@ class Comparison:
 
     modules: int
     """of the trained model that have weights"""
+    compared: int
+    """of these, BatchNorms that are folded into a layer among them"""
     distances: Mapping[str, float]
     """module that was compared -> how far its weights are away, as a share of their length; in the model's order"""
     share: float
@@ -134,23 +138,25 @@ class Rest:
         """Hold an exported model against it: its weights by key of the ``state_dict``, as far as it has them under such
         names, the epsilons of its BatchNorms, and ``rounding`` as it is for its own types.
         """
-        norms, compared = set(_norms(arrays)), 0
+        norms, seen = set(_norms(arrays)), set[str]()
         tolerance = ROUNDINGS * max(self.rounding, rounding)
         distances: dict[str, float] = {}
         for path, trained in self.modules.items():
+            folded = None
             if trained.kind == "norm" and path in norms:
                 scale, shift, _ = _norm(arrays, path, epsilons)
-                distance = _distance(trained, scale, shift)
+                distance, _ = _nearest(trained, scale, shift)
             elif trained.kind == "layer" and (key := _key(arrays, path)):
-                distance = _distance(trained, arrays[key], arrays.get(_joined(path, "bias")))
+                distance, folded = _nearest(trained, arrays[key], arrays.get(_joined(path, "bias")))
                 if distance > tolerance and self._may_be_merged(path, arrays, distance):
                     continue
             else:
                 continue
             distances[path] = distance
-            compared += trained.elements
-        whole = sum(each.elements for each in self.modules.values())
-        return Comparison(len(self.modules), distances, compared / whole if whole else 0.0, tolerance)
+            seen |= {path, *([folded] if folded in self.modules else [])}
+        elements = {path: each.elements for path, each in self.modules.items()}
+        share = sum(elements[path] for path in seen) / max(sum(elements.values()), 1)
+        return Comparison(len(elements), len(seen), distances, share, tolerance)
 
     def without_wrapper(self) -> Rest:
         """The same without what DataParallel and torch.compile put before every path."""
@@ -209,44 +215,46 @@ def _forms(
     """A layer as it is, and with each BatchNorm folded that may be its own."""
     yield Form(Sketch.of(values), None if bias is None else Sketch.of(bias))
     weight = np.asarray(values)
-    for scale, shift, terms in _beside(path, weight.shape[:2], norms):
+    for norm in _beside(path, weight.shape[:2], norms):
+        scale, shift, terms = norms[norm]
         for axis in range(min(weight.ndim, 2)) if weight.ndim > 1 else ():
             if weight.shape[axis] == scale.size:  # the second axis: of a transposed convolution
                 along = [1] * weight.ndim
                 along[axis] = scale.size
                 moved = scale * _wide(bias) if bias is not None and bias.size == scale.size else np.zeros(1)
                 folded = Sketch.of(shift + moved, float(np.hypot(terms, _length(moved))))
-                yield Form(Sketch.of(_wide(values) * scale.reshape(along)), folded)
+                yield Form(Sketch.of(_wide(values) * scale.reshape(along)), folded, norm)
 
 
-def _beside(
-    path: str, sizes: tuple[int, ...], norms: Mapping[str, tuple[Array, Array, float]]
-) -> list[tuple[Array, Array, float]]:
+def _beside(path: str, sizes: tuple[int, ...], norms: Mapping[str, tuple[Array, Array, float]]) -> list[str]:
     """The BatchNorms of one of some sizes that are nearest to a layer: of the same module, or of one around it."""
     outer = path
     for _ in range(_LEVELS):
         outer, dot, _ = outer.rpartition(".")
-        near = [each for name, each in norms.items() if name.rpartition(".")[0] == outer and each[0].size in sizes]
+        near = [name for name, each in norms.items() if name.rpartition(".")[0] == outer and each[0].size in sizes]
         if near or not dot:
             return near[:_MOST_NORMS]
     return []
 
 
-def _distance(trained: Fingerprint, weight: Array, bias: Array | None) -> float:
-    """How far weights and bias in a file are away from the nearest form of a module."""
+def _nearest(trained: Fingerprint, weight: Array, bias: Array | None) -> tuple[float, str | None]:
+    """How far weight and bias in a file are away from the nearest form of a module, and the BatchNorm folded in it."""
     if _squeezed(weight) != trained.shape and np.asarray(weight).size != trained.elements:
-        return float("inf")
-    with np.errstate(all="ignore"):
-        sketch, shift = Sketch.of(weight), None if bias is None else Sketch.of(bias)
-    return min(
+        return float("inf"), None
+    sketch, shift = Sketch.of(weight), None if bias is None else Sketch.of(bias)
+    found = [
         max(form.weight.distance(sketch), form.bias.distance(shift) if form.bias and shift else 0.0)
         for form in trained.forms
-    )
+    ]
+    best = min(range(len(found)), key=found.__getitem__)
+    return found[best], trained.forms[best].norm
 
 
 def _rounding(dtype: np.dtype[Any]) -> float:
     """Of an element type; :data:`FLOAT16` for finer ones, and for integers."""
-    return max(FLOAT16, float(ml_dtypes.finfo(dtype).eps) / 2) if dtype.kind not in "iub" else FLOAT16
+    if dtype.kind in "iub":
+        return FLOAT16
+    return max(FLOAT16, float(ml_dtypes.finfo(dtype).eps) / 2)  # type: ignore[no-untyped-call]
 
 
 def _is_finite(form: Form) -> bool:

@@ -79,4 +79,5 @@ def _drawn(start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
         mixed = np.arange(start + 1, start + count + 1, dtype=np.uint64) * _ODD[0]
         mixed = (mixed ^ (mixed >> np.uint64(30))) * _ODD[1]
         mixed = (mixed ^ (mixed >> np.uint64(27))) * _ODD[2]
-        return mixed ^ (mixed >> np.uint64(31))
+        drawn: np.ndarray[Any, np.dtype[np.uint64]] = mixed ^ (mixed >> np.uint64(31))
+        return drawn
