@@ -203,7 +203,7 @@ def _norm(arrays: Mapping[str, Array], path: str, epsilons: Mapping[str, float])
     mean, variance = (_wide(arrays[_joined(path, part)]) for part in _NORM)
     weight, bias = (arrays.get(_joined(path, part)) for part in ("weight", "bias"))
     with np.errstate(all="ignore"):
-        scale = 1.0 / np.sqrt(variance + epsilons.get(path, _EPSILON))
+        scale = np.where(np.isfinite(variance), 1.0 / np.sqrt(variance + epsilons.get(path, _EPSILON)), np.nan)
         scale = scale if weight is None else scale * _wide(weight)
         plus = np.zeros_like(mean) if bias is None else _wide(bias)
         return scale, plus - mean * scale, _length(plus, mean * scale)
