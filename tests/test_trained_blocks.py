@@ -1,4 +1,4 @@
-"""Trained and deployed: a checkpoint with any block of the catalogue, and the file that is made of it, compute the same.
+"""Trained and deployed: a checkpoint with any block of the catalogue and the file that is made of it compute the same.
 
 The blocks are trained for a few steps in a narrow YOLOv8, the model is pickled in float16 as trainers do, and computed
 in float32. One run takes a few blocks; `make test-all` takes every variant of every block.

@@ -11,7 +11,7 @@ from ..errors import WeightsError
 from ..feature_map import FeatureMap
 from ..modelfile.record import POSITIONS
 from ..request import GATES, fits
-from ..userblocks import NO_TRUST, Trust, make_block
+from ..userblocks import NO_TRUST, Trust, is_file, make_block
 from .checkpoint import without_wrapper
 
 FORMAT = 1
@@ -96,6 +96,7 @@ class Attachment:
         except (KeyError, TypeError):
             raise WeightsError(f"the attachments in {where} are damaged") from None
         wrong = found.position not in POSITIONS or found.gate not in GATES or not found.places
+        wrong = wrong or not isinstance(found.module, str) or is_file(found.module)  # which is never attached
         if not fits(found, cls) or wrong or (found.size and len(found.size) != 2):
             raise WeightsError(f"the attachments in {where} are damaged")
         return found

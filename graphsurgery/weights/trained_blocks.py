@@ -145,7 +145,7 @@ def read_bytes(path: Path) -> bytes:
 def _from_safetensors(path: Path) -> TrainedBlocks:
     safetensors, data = _safetensors("reading blocks"), read_bytes(path)
     try:
-        arrays: dict[str, Array] = safetensors.load(data)
+        arrays: dict[str, Array] = safetensors.load_file(path)  # which knows bfloat16, and load does not
     except Exception as error:  # its own, and numpy's for element types that numpy lacks
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path.name} is not a readable safetensors file: {reason}") from None

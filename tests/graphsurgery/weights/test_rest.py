@@ -102,12 +102,12 @@ def trained(steps: int, rate: float, *, norms: bool = True) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and not norms:
             module.eval()
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     for step in range(steps):
         loss = ((model(torch.cat([image(2 * step), image(2 * step + 1)])) - 1) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        used = [each for name, each in model.named_parameters() if not name.startswith("unused")]
+        with torch.no_grad():
+            for each, gradient in zip(used, torch.autograd.grad(loss, used), strict=True):
+                each -= rate * gradient
     return model
 
 
