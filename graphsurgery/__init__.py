@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .template import Template
     from .tensorrt import Finding, TensorRTReport, check
     from .verification import Report, verify
-    from .weights.trained_blocks import TrainedBlocks
+    from .weights import TrainedBlocks
 del TYPE_CHECKING
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
@@ -61,7 +61,7 @@ _HOMES = {
     "template": "Template",
     "tensorrt": "Finding TensorRTReport check",
     "verification": "Report verify",
-    "weights.trained_blocks": "TrainedBlocks",
+    "weights": "TrainedBlocks",
 }
 """module -> the public names that are loaded from it"""
 

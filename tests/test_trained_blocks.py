@@ -19,6 +19,11 @@ from torch import Tensor, nn
 
 import graphsurgery as gsx
 from graphsurgery import torch as gt
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.weights import onnx_file
+from graphsurgery.weights.rest import FLOAT16, Rest
+from tests.exports import NAMES, RAW, VARIANTS, export
+from tests.exports.make import build
 from tests.graphsurgery.torch.nets import entry, open_gates
 from tests.graphsurgery.torch.test_detectors import yolo
 from tests.test_every_site import catalogue
@@ -108,3 +113,28 @@ def test_the_file_computes_what_the_trained_model_does(
     assert changed > 10 * PIXELS  # the blocks do something
     assert worst[0] < PIXELS
     assert worst[1] < SCORES
+
+
+# ---------------------------------------------------------------------- exports of all kinds
+
+OTHERS = ("onnxsim", "ort-extended", "dynamo-optimised")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def checkpoint(request: pytest.FixtureRequest) -> tuple[str, Rest]:
+    """A model of Ultralytics, and what its checkpoint in float16 knows of it."""
+    model = build(request.param)
+    epsilons = {path: each.eps for path, each in model.named_modules() if isinstance(each, nn.BatchNorm2d)}
+    state = {key: value.numpy() for key, value in model.half().state_dict().items()}
+    return request.param, Rest.of(state, epsilons)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", [*VARIANTS, *RAW, *OTHERS])
+def test_every_export_of_the_trained_model_is_known(checkpoint: tuple[str, Rest], variant: str) -> None:
+    name, rest = checkpoint
+    file = onnx_file.of_model(ModelFile.load(export(name, variant)), name)
+    found = rest.compare(file.arrays, file.epsilons)
+    assert found.differing == []
+    assert found.worst < 1.3 * FLOAT16
+    assert found.share > (0.6 if name == "rtdetr-l" else 0.9)  # RepC3 is merged, and linear layers lose their names
