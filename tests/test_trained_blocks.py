@@ -31,7 +31,7 @@ from tests.test_every_site import catalogue
 SIZE, GATED, BARE = 128, "model.6", "model.8"
 PIXELS, SCORES = 5e-3, 1e-5
 """how far the file may be from the model: in a number of a box, and in a score"""
-FEW = ("simam", "se", "coordatt[official]", "nam[channel+spatial]")
+FEW = ("simam", "coordatt[official]")
 
 
 def images() -> Tensor:

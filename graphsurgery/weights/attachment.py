@@ -57,6 +57,12 @@ class Attachment:
         return f"{self.path}.{self.name}"
 
     @property
+    def is_sound(self) -> bool:
+        """Whether :func:`graphsurgery.torch.attach` can have made it: a block from an ONNX file it cannot."""
+        known = self.position in POSITIONS and self.gate in GATES and not is_file(self.module)
+        return known and bool(self.places) and len(self.size or (0, 0)) == 2
+
+    @property
     def feature(self) -> FeatureMap:
         """What a block needs to know of the place."""
         height, width = self.size or (None, None)
@@ -95,8 +101,6 @@ class Attachment:
             found = cls(**values)
         except (KeyError, TypeError):
             raise WeightsError(f"the attachments in {where} are damaged") from None
-        wrong = found.position not in POSITIONS or found.gate not in GATES or not found.places
-        wrong = wrong or not isinstance(found.module, str) or is_file(found.module)  # which is never attached
-        if not fits(found, cls) or wrong or (found.size and len(found.size) != 2):
+        if not fits(found, cls) or not found.is_sound:
             raise WeightsError(f"the attachments in {where} are damaged")
         return found

@@ -153,7 +153,7 @@ class Rest:
             else:
                 continue
             distances[path] = distance
-            seen |= {path, *([folded] if folded in self.modules else [])}
+            seen |= {path} | ({folded} if folded is not None and folded in self.modules else set())
         elements = {path: each.elements for path, each in self.modules.items()}
         share = sum(elements[path] for path in seen) / max(sum(elements.values()), 1)
         return Comparison(len(elements), len(seen), distances, share, tolerance)
