@@ -32,6 +32,7 @@ HEAVY = {"torch", "onnxruntime", "tensorrt"}
 INSIDE = {
     "graphsurgery.__main__": {"graphsurgery.cli.main": "signals are caught before anything else is loaded"},
     "graphsurgery.api": {
+        "graphsurgery.insertion.trained": "it loads the readers of weights, which only trained blocks need",
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
@@ -46,6 +47,7 @@ INSIDE = {
     "graphsurgery.insertion.start": {"graphsurgery.weights": "the readers take 15 ms, for who gives a file"},
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
+    "graphsurgery.recipe": {"graphsurgery.weights.trained_blocks": "likewise"},
     "graphsurgery.selection.context": {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
     },
@@ -59,6 +61,7 @@ INSIDE = {
     "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
     "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.residual_module": "it needs torch"},
     "graphsurgery.weights.read": {"safetensors": "an extra"},
+    "graphsurgery.weights.trained_blocks": {"safetensors": "an extra"},
 }
 """all other imports inside of functions, with the reason"""
 AT_THE_TOP = {

@@ -36,7 +36,10 @@ _COMPLETION = "_GRAPHSURGERY_COMPLETE"
 """set by the shell that asks for completions"""
 _INTERRUPTED = 128 + 2
 
-_COMMANDS = ("insert", "remove", "sites", "info", "blocks", "verify", "bench", "apply", "adopt", "diff", "tensorrt")
+_COMMANDS = (
+    *("insert", "remove", "sites", "info", "blocks", "verify", "bench", "apply", "adopt", "weights", "diff"),
+    "tensorrt",
+)
 """each is a function in the file of its name"""
 
 

@@ -35,7 +35,8 @@ from ..request import Request, arguments
 from ..template.names import UniqueNames
 from ..template.residual_gate import GATE_KEY
 from ..weights import Checkpoint
-from .attachment import Attachment, wrapped
+from ..weights.attachment import Attachment
+from .attachment import wrapped
 from .calibration import Calibration
 from .detaching import detach
 from .dry_run import dry_run

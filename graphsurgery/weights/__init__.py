@@ -6,6 +6,9 @@ read.py finds the reader of a file: torch_file.py (with state_dict_search.py and
 (with exported_graph.py, exported_names.py and exported_attention.py). What a reader gives is a Checkpoint. fit.py turns
 it into a block's parameters, with refold.py for what an exporter folded, settings_conflict.py for what the user asked
 for, and variants.py for keys that are another variant's; hints.py says what a file has instead.
+
+trained_blocks.py has the blocks that were trained in a live model, with their places (attachment.py) and what the rest
+of that model is known by (rest.py, sketch.py); pickled_blocks.py finds them in a checkpoint.
 """
 
 from __future__ import annotations
@@ -13,5 +16,6 @@ from __future__ import annotations
 from .checkpoint import Checkpoint, Fitted, widened
 from .fit import fitted, part
 from .read import read, split
+from .trained_blocks import TrainedBlocks
 
-__all__ = ["Checkpoint", "Fitted", "fitted", "part", "read", "split", "widened"]
+__all__ = ["Checkpoint", "Fitted", "TrainedBlocks", "fitted", "part", "read", "split", "widened"]

@@ -29,16 +29,26 @@ def read(path: Path, trust: Trust = NO_TRUST) -> Checkpoint:
     ``trust``: the user's own PyTorch modules that may be imported, to read the weights of one that was inserted in an
     ONNX file.
     """
-    if not os.path.isfile(path):
-        raise WeightsError(f"{path} is a directory" if os.path.isdir(path) else f"there is no weights file {path}")
-    if not os.access(path, os.R_OK):
-        raise WeightsError(f"{path} may not be read: no permission")
+    check_readable(path)
     suffix = path.suffix.lower()
     if suffix == _ONNX:
         return onnx_file.read(path, trust)
     if suffix not in _READERS:
         raise WeightsError(f"{path.name} is none of the weights files that are read: {', '.join([*_READERS, _ONNX])}")
     return _READERS[suffix](path)
+
+
+def check_readable(path: Path) -> None:
+    """WeightsError for what is no file, or may not be read."""
+    if not os.path.isfile(path):
+        raise WeightsError(f"{path} is a directory" if os.path.isdir(path) else f"there is no weights file {path}")
+    if not os.access(path, os.R_OK):
+        raise WeightsError(f"{path} may not be read: no permission")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is one of PyTorch's, by its name."""
+    return _READERS.get(path.suffix.lower()) is torch_file.read
 
 
 def _safetensors(path: Path) -> Checkpoint:
