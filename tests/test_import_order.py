@@ -27,7 +27,7 @@ ORDER = [
 """folders and files of graphsurgery/ from the top down: each imports only what stands after it"""
 AT_THE_ROOT = 12
 """files that may lie flat in graphsurgery/"""
-HEAVY = {"torch", "onnxruntime", "tensorrt"}
+HEAVY = {"torch", "onnxruntime", "tensorrt", "ultralytics"}
 """packages that are imported inside of functions, by the code that needs them; in cli/ anything may be, for start-up"""
 INSIDE = {
     "graphsurgery.__main__": {"graphsurgery.cli.main": "signals are caught before anything else is loaded"},
@@ -70,6 +70,7 @@ AT_THE_TOP = {
     "graphsurgery.torch.attaching",
     "graphsurgery.torch.attachment",
     "graphsurgery.torch.calibration",
+    "graphsurgery.torch.deploying",
     "graphsurgery.torch.detaching",
     "graphsurgery.torch.dry_run",
     "graphsurgery.torch.exported",
@@ -88,6 +89,13 @@ AT_THE_TOP = {
     "graphsurgery.torch.refusals",
     "graphsurgery.torch.selecting",
     "graphsurgery.torch.sites",
+    "graphsurgery.torch.ultralytics.blocks",
+    "graphsurgery.torch.ultralytics.checkpoint",
+    "graphsurgery.torch.ultralytics.exporting",
+    "graphsurgery.torch.ultralytics.groups",
+    "graphsurgery.torch.ultralytics.guard",
+    "graphsurgery.torch.ultralytics.models",
+    "graphsurgery.torch.ultralytics.trainer",
     "graphsurgery.torch.untouched",
     "graphsurgery.userblocks.export",
     "graphsurgery.userblocks.onnx_reference",

@@ -136,6 +136,13 @@ def _is_checkpoint(path: Path) -> bool:
     return _PICKLE in names
 
 
+def named(path: Path) -> set[str]:
+    """The globals that a file of torch names, as ``module.name``; nothing is loaded. WeightsError for a file that
+    :func:`read` would refuse for them.
+    """
+    return _named(path, _is_checkpoint(path))
+
+
 def _named(path: Path, pickled: bool) -> set[str]:
     """The globals that the pickles of a file name; see pickle_scan.py for what is refused."""
     try:
