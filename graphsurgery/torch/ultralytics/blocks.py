@@ -13,8 +13,8 @@ from torch import nn
 from ...errors import BlockError, SiteError, WeightsError
 from ...messages import listed
 from ...recipe import Recipe
+from ...weights.attachment import Attachment
 from ..attaching import plain_entries
-from ..attachment import Attachment
 from ..files import check_same
 from ..hooks import hooks_in, put
 from ..untouched import untouched

@@ -12,8 +12,10 @@ from typing import Any
 from torch import nn
 
 from ...modelfile.model import ModelFile
-from ..deploying import deploy
-from ..detaching import detach
+from ...recipe import apply
+from ...userblocks import is_module
+from ..detaching import attachments, detach
+from ..files import trained_blocks
 from ..parity import compare
 from . import guard
 
@@ -29,13 +31,14 @@ def export_with_blocks(yolo: Any, export: Callable[..., Any], keywords: Mapping[
     rest = copy.deepcopy(attached)
     detach(rest)
     guard.remove_guard(rest)
-    path = _named(attached)
+    path, blocks = _named(attached), trained_blocks(attached)
+    own = [each.module for each in attachments(attached) if is_module(each.module)]
 
     def exported(folder: str, **changed: Any) -> tuple[ModelFile, str]:
         rest.pt_path = f"{folder}/{path.name}"  # type: ignore[assignment]  # beside which Ultralytics writes
         with _in_place_of_the_model(yolo, rest):
             base = Path(export(**{**keywords, **changed}))
-        return deploy(attached, ModelFile.load(base)), base.name
+        return apply(blocks, base, trust=own), base.name
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
         file, name = exported(folder)

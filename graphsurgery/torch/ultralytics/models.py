@@ -13,8 +13,8 @@ from torch import nn
 from ...errors import MissingDependency, RequestError, option
 from ...recipe import Recipe
 from ...request import Request
+from ...weights.attachment import Attachment
 from ..attaching import attach
-from ..attachment import Attachment
 from ..detaching import detach
 from ..hooks import hooks_in
 from . import checkpoint, guard

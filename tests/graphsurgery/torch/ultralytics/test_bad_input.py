@@ -11,7 +11,7 @@ import torch
 from graphsurgery import torch as gt
 from graphsurgery.errors import MissingDependency, RecipeError, RequestError, SelectorError, WeightsError
 from graphsurgery.torch import ultralytics as gu
-from graphsurgery.torch.attachment import FORMAT
+from graphsurgery.weights.attachment import FORMAT
 
 from .detection import RECIPE, SE, Trained
 
