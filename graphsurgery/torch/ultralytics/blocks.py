@@ -70,6 +70,11 @@ def check_same_recipe(model: nn.Module, recipe: Recipe, where: str) -> None:
             raise WeightsError(f"{where} has blocks of another recipe attached, which has the entry {dict(entry)}")
 
 
+def channels_of(model: Any) -> int:
+    """How many channels the images of a model of Ultralytics have."""
+    return int(model.yaml.get("channels", 3))
+
+
 def check_fits(model: nn.Module, size: int) -> None:
     """Run a model with blocks once, on an image of ``size`` pixels. SiteError for a block that was made for another
     map than arrives there: parts of a head have as many channels as the data have classes.
@@ -84,8 +89,7 @@ def check_fits(model: nn.Module, size: int) -> None:
 
         handles.append(model.get_submodule(each.id).register_forward_pre_hook(note))
     parameter = next(model.parameters())
-    channels = int(model.yaml.get("channels", 3))  # type: ignore[operator,union-attr]
-    image = torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype)
+    image = torch.zeros(1, channels_of(model), size, size, device=parameter.device, dtype=parameter.dtype)
     failure = None
     try:
         with untouched(model):

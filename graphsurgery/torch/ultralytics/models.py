@@ -18,7 +18,7 @@ from ..attaching import attach
 from ..detaching import detach
 from ..hooks import hooks_in
 from . import checkpoint, guard
-from .blocks import blocks_of, check_same_blocks, check_same_recipe
+from .blocks import blocks_of, channels_of, check_same_blocks, check_same_recipe
 from .exporting import export_as_it_is, export_with_blocks
 from .trainer import check_freeze, trainer_class
 
@@ -219,8 +219,7 @@ class BlockModel:
         arguments = self.model.args if isinstance(self.model.args, dict) else vars(self.model.args)
         size = imgsz or arguments.get("imgsz") or 640
         height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
-        channels = int(self.model.yaml.get("channels", 3))
-        return torch.zeros(1, channels, height, width, dtype=parameter.dtype, device=parameter.device)
+        return torch.zeros(1, channels_of(self.model), height, width, dtype=parameter.dtype, device=parameter.device)
 
     @property
     def _called(self) -> str:
