@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +176,31 @@ def test_an_interrupted_checkpoint_without_blocks_cannot_be_resumed_with_some(
     torch.save(checkpoint, "plain.pt")
     with pytest.raises(RequestError, match=r"plain.pt has no blocks attached, so that training cannot be resumed"):
         gu.YOLO("plain.pt", recipe=RECIPE).train(resume=True)
+
+
+WITHOUT = """
+import importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "graphsurgery":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from ultralytics import YOLO
+from ultralytics.nn import tasks
+
+def asked(requirements, *_, **__):
+    print("installs", requirements)
+    raise SystemExit(0)
+
+tasks.check_requirements = asked
+YOLO(sys.argv[1])
+"""
+
+
+@pytest.mark.long
+def test_a_machine_without_graphsurgery_is_led_to_that_package(trained: Trained) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT, str(trained.best)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "installs graphsurgery"
