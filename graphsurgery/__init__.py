@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .template import Template
     from .tensorrt import Finding, TensorRTReport, check
     from .verification import Report, verify
+    from .weights import TrainedBlocks
 del TYPE_CHECKING
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
@@ -42,7 +43,7 @@ __all__ += ["Sites", "adopt", "check", "insert", "remove", "sites", "verify"]
 __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "block", "blocks"]
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
-__all__ += ["Array", "Finding", "Op", "Part", "TensorRTReport", "Value", "Variable"]
+__all__ += ["Array", "Finding", "Op", "Part", "TensorRTReport", "TrainedBlocks", "Value", "Variable"]
 
 _HOMES = {
     "api": "Insertion ModelFile Sites insert remove sites",
@@ -60,6 +61,7 @@ _HOMES = {
     "template": "Template",
     "tensorrt": "Finding TensorRTReport check",
     "verification": "Report verify",
+    "weights": "TrainedBlocks",
 }
 """module -> the public names that are loaded from it"""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
@@ -23,7 +25,11 @@ from .template.subgraph import Subgraph
 from .userblocks import inserted  # noqa: F401 - it is how records rebuild their blocks
 
 if TYPE_CHECKING:
+    from .blocks.block import Block
+    from .feature_map import FeatureMap
     from .modelfile.model import ModelSource
+    from .weights.rest import Comparison
+    from .weights.trained_blocks import TrainedBlocks
 
 __all__ = ["Insertion", "ModelFile", "Sites", "insert", "remove", "sites"]
 
@@ -135,26 +141,53 @@ def warned(model: ModelFile, done: Sequence[AppliedInsertion]) -> ModelFile:
     return model
 
 
-def carry_out(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[AppliedInsertion]]:
-    """Carry out several requests at once, in order; selectors refer to the model as it was given."""
+def carry_out(
+    model: ModelFile,
+    requests: Sequence[Request],
+    trust: userblocks.Trust | None = None,
+    starts: Sequence[Callable[[Block, FeatureMap], Start]] = (),
+) -> tuple[ModelFile, list[AppliedInsertion]]:
+    """Carry out several requests at once, in order; selectors refer to the model as it was given.
+
+    ``trust``: the PyTorch modules that may be imported; None: those that the requests name. ``starts``: for each
+    request how its block begins at a feature map, where the request itself does not say it.
+    """
     external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
-    trust = userblocks.Trust.in_blocks(request.module for request in requests)
+    trust = trust or userblocks.Trust.in_blocks(request.module for request in requests)
     plans: list[PlannedInsertion] = []
-    for request in requests:
+    for request, begin in zip_longest(requests, starts):
         with request.concerned():
             block = userblocks.make_block(request.module, request.settings, trust)
             trained = checkpoint(request, trust)
             position = "before" if request.before else "after"
             with concerning(position, SelectorError, SiteError):
                 sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-            planned = [_planned(request, site, start_of(request, block, site.feature, trained)) for site in sites_of]
+            begin = begin or partial(start_of, request, trained=trained)
+            planned = [_planned(request, site, begin(block, site.feature)) for site in sites_of]
             plans += [qdq_planning.with_pair(each, finder) for each in planned]
     if any(request.init == "calibrated" for request in requests):
         from .insertion.calibrating import calibrate
 
         plans = calibrate(finder, plans)
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
+
+
+def put_in(
+    blocks: TrainedBlocks, model: ModelFile, *, ignore_rest: bool = False, trust: userblocks.Trust = userblocks.NO_TRUST
+) -> tuple[ModelFile, list[AppliedInsertion], Comparison | None]:
+    """Put trained blocks into an export of the rest of their model, after a comparison with that unless
+    ``ignore_rest``; see :func:`graphsurgery.apply`.
+    """
+    from .insertion import trained
+
+    external_data.check(model.external_data, model.folder)
+    trained.check_free(blocks, model)
+    attachments = trained.in_order(blocks.attachments)
+    requests = [trained.request_of(each) for each in attachments]
+    compared = None if ignore_rest else trained.check_base(blocks, model)
+    starts = [trained.starter(blocks, each) for each in attachments]
+    return *carry_out(model, requests, trust, starts), compared
 
 
 def _planned(request: Request, site: Site, start: Start) -> PlannedInsertion:

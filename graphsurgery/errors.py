@@ -15,6 +15,7 @@ Each message is one sentence in the user's terms; each class carries the exit co
     │   └── OutputError           the result cannot, or must not, be written there
     ├── CheckFailed           exit 1: the work was done and a check says it is not right
     │   ├── ParityFailed          a block does not agree with its PyTorch module
+    │   ├── BaseDiffers           a model is not, or cannot be told to be, the one that blocks were trained in
     │   ├── CannotRun             onnxruntime refuses the model or its input
     │   └── InvalidModel          the result would not be a valid model
     └── EnvironmentLacks      exit 3: this machine lacks something that was asked for
@@ -187,6 +188,10 @@ class CheckFailed(GraphSurgeryError):
 
 class ParityFailed(CheckFailed):
     """An inserted block does not agree with its PyTorch module."""
+
+
+class BaseDiffers(CheckFailed):
+    """A model is not the rest of the one that blocks were trained in, or nothing tells that it is."""
 
 
 class CannotRun(CheckFailed):

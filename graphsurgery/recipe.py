@@ -22,19 +22,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import userblocks
-from .api import Insertion, carry_out, warned
-from .errors import ModelError, RecipeError, RequestError, spelled
+from .api import Insertion, carry_out, put_in, warned
+from .errors import ModelError, RecipeError, RequestError, option, spelled
 from .insertion import adoption
 from .messages import brief
 from .modelfile import limits, yaml_text
 from .modelfile.model import ModelFile
-from .request import Argument, Request, arguments, checked, fits
+from .request import Argument, Request, Selectors, arguments, checked, fits
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
+    from .weights.trained_blocks import TrainedBlocks
 
 _KEYS = tuple(arguments())
 _TOP = "insertions"
+_OF_TRAINED_BLOCKS = (".safetensors", ".pt", ".pth", ".ckpt", ".tar", ".bin")
+"""what the files of these end in"""
 _SCALAR = bool | int | float | str | None
 
 
@@ -129,18 +132,30 @@ class Recipe:
         return warned(*carry_out(ModelFile.load(model), self.requests))
 
 
-def apply(recipe: str | Path | Recipe, model: ModelSource) -> ModelFile:
-    """Carry out a recipe: several insertions at once.
+def apply(
+    recipe: str | Path | Recipe | TrainedBlocks,
+    model: ModelSource,
+    *,
+    ignore_rest: bool = False,
+    trust: str | Sequence[str] = (),
+) -> ModelFile:
+    """Carry out a recipe, several insertions at once; or put the blocks that were trained in a model into its export.
 
     The given model is not changed.
 
     Parameters
     ----------
     recipe:
-        The path of a YAML file, or a ``Recipe``.
+        The path of a YAML file, or a ``Recipe``. For trained blocks: a file of blocks (.safetensors), a checkpoint that
+        holds the model with its blocks (.pt), or :class:`TrainedBlocks`.
     model:
         A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. All selectors of the recipe
-        refer to it.
+        refer to it. For trained blocks: an export of the trained model without its blocks; its weights are read and
+        compared.
+    ignore_rest:
+        Of trained blocks: put them into whatever model has the places for them.
+    trust:
+        Of trained blocks: PyTorch modules of your own that may be imported, each as ``"mypkg.blocks:MyAttention"``.
 
     Returns
     -------
@@ -151,6 +166,10 @@ def apply(recipe: str | Path | Recipe, model: ModelSource) -> ModelFile:
     ------
     RecipeError
         If the recipe cannot be read.
+    WeightsError
+        If the trained blocks cannot be read, or do not fit their places.
+    BaseDiffers
+        If the model is not the rest of the one that the blocks were trained in; the first module that differs is named.
     RequestError
         As :func:`graphsurgery.insert` does.
 
@@ -161,10 +180,36 @@ def apply(recipe: str | Path | Recipe, model: ModelSource) -> ModelFile:
 
     Examples
     --------
-    >>> apply("recipe.yaml", "yolov8n.onnx").save("yolov8n-attention.onnx")   # doctest: +SKIP
+    >>> apply("recipe.yaml", "yolov8n.onnx").save("yolov8n-attention.onnx")           # doctest: +SKIP
+    >>> apply("blocks.safetensors", "best-without-blocks.onnx").save("best.onnx")     # doctest: +SKIP
     """
-    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    if (blocks := trained_blocks(recipe)) is not None:
+        modules = userblocks.Trust.in_modules(checked("trust", trust, Selectors))
+        after, done, _ = put_in(blocks, ModelFile.load(model), ignore_rest=ignore_rest, trust=modules)
+        return warned(after, done)
+    check_plain(ignore_rest, trust)
+    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(cast("str | Path", recipe))
     return warned(*carry_out(ModelFile.load(model), loaded.requests))
+
+
+def trained_blocks(recipe: object) -> TrainedBlocks | None:
+    """The trained blocks that are given in the place of a recipe; None for anything else. Raises WeightsError."""
+    if isinstance(recipe, Recipe) or (
+        isinstance(recipe, str | Path) and Path(recipe).suffix.lower() not in _OF_TRAINED_BLOCKS
+    ):
+        return None
+    from .weights.trained_blocks import TrainedBlocks
+
+    if isinstance(recipe, str | Path):
+        return TrainedBlocks.load(recipe)
+    return recipe if isinstance(recipe, TrainedBlocks) else None
+
+
+def check_plain(ignore_rest: bool, trust: str | Sequence[str]) -> None:
+    """RequestError for what only trained blocks have, given with a recipe."""
+    for name, given in (("ignore_rest", ignore_rest), ("trust", trust)):
+        if given:
+            raise RequestError(f"{option(name)} goes with trained blocks, not with a recipe", option=name)
 
 
 def adopt(model: ModelSource, recipe: str | Path | Recipe) -> ModelFile:

@@ -27,12 +27,13 @@ ORDER = [
 """folders and files of graphsurgery/ from the top down: each imports only what stands after it"""
 AT_THE_ROOT = 12
 """files that may lie flat in graphsurgery/"""
-HEAVY = {"torch", "onnxruntime", "tensorrt"}
+HEAVY = {"torch", "onnxruntime", "tensorrt", "ultralytics"}
 """packages that are imported inside of functions, by the code that needs them; in cli/ anything may be, for start-up"""
 INSIDE = {
     "graphsurgery.__main__": {"graphsurgery.cli.main": "signals are caught before anything else is loaded"},
     "graphsurgery.api": {
         "graphsurgery.insertion.calibrating": "it runs the model, and only blocks to calibrate need that",
+        "graphsurgery.insertion.trained": "it loads the readers of weights, which only trained blocks need",
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
@@ -51,6 +52,7 @@ INSIDE = {
     "graphsurgery.insertion.start": {"graphsurgery.weights": "the readers take 15 ms, for who gives a file"},
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
+    "graphsurgery.recipe": {"graphsurgery.weights.trained_blocks": "likewise"},
     "graphsurgery.selection.context": {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
     },
@@ -65,6 +67,7 @@ INSIDE = {
     "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
     "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.wrapped_module": "it needs torch"},
     "graphsurgery.weights.read": {"safetensors": "an extra"},
+    "graphsurgery.weights.trained_blocks": {"safetensors": "an extra"},
 }
 """all other imports inside of functions, with the reason"""
 AT_THE_TOP = {
@@ -72,7 +75,6 @@ AT_THE_TOP = {
     "graphsurgery.blocks.residual_module",
     "graphsurgery.blocks.wrapped_module",
     "graphsurgery.torch.attaching",
-    "graphsurgery.torch.attachment",
     "graphsurgery.torch.calibration",
     "graphsurgery.torch.detaching",
     "graphsurgery.torch.dry_run",
@@ -92,6 +94,12 @@ AT_THE_TOP = {
     "graphsurgery.torch.refusals",
     "graphsurgery.torch.selecting",
     "graphsurgery.torch.sites",
+    "graphsurgery.torch.ultralytics.blocks",
+    "graphsurgery.torch.ultralytics.checkpoint",
+    "graphsurgery.torch.ultralytics.exporting",
+    "graphsurgery.torch.ultralytics.groups",
+    "graphsurgery.torch.ultralytics.models",
+    "graphsurgery.torch.ultralytics.trainer",
     "graphsurgery.torch.untouched",
     "graphsurgery.userblocks.export",
     "graphsurgery.userblocks.onnx_reference",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from ..errors import CheckFailed, InvalidModel, MissingDependency, ParityFailed, RequestError
 from ..messages import attributes, listed, shape_text
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ..tensorrt import TensorRTReport, Version
     from ..userblocks import Trust
     from ..verification import InsertionReport, Report
+    from ..weights.rest import Comparison
+    from ..weights.trained_blocks import TrainedBlocks
+
+    _Edited: TypeAlias = tuple[ModelFile, list[AppliedInsertion], Comparison | None]
 
 _NEEDED = ("torch", "onnxruntime")
 _TENSORRT = "tensorrt"
@@ -91,12 +95,53 @@ def run(
     Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
     """
     from ..api import carry_out
-    from ..graph.index import GraphIndex
-    from ..graph.validity import fault
     from ..userblocks import Trust
 
     if checking.no_verify and any(each.measures for each in requests):
         checking = replace(checking, images=None)  # they are for the calibration, or for the scale
+
+    def edit(before: ModelFile) -> _Edited:
+        return *carry_out(before, requests), None
+
+    _run(edit, Trust.in_blocks(request.module for request in requests), model, target, checking, printer)
+
+
+def run_trained(
+    blocks: TrainedBlocks,
+    model: str | None,
+    target: Destination,
+    checking: Checking,
+    printer: Printer,
+    *,
+    ignore_rest: bool,
+    trust: Trust,
+) -> None:
+    """The same with trained blocks. Raises BaseDiffers, too."""
+    from ..api import put_in
+
+    for note in blocks.notes:
+        printer.note(f"note: {note}")
+    _run(
+        lambda before: put_in(blocks, before, ignore_rest=ignore_rest, trust=trust),
+        trust,
+        model,
+        target,
+        checking,
+        printer,
+    )
+
+
+def _run(
+    edit: Callable[[ModelFile], _Edited],
+    trust: Trust,
+    model: str | None,
+    target: Destination,
+    checking: Checking,
+    printer: Printer,
+) -> None:
+    from ..graph.index import GraphIndex
+    from ..graph.validity import fault
+
     checking = replace(checking, providers=provider_list(checking.providers))
     if checking.no_verify and checking.explicit:
         raise RequestError("--no-verify does not go with --providers, --images or --memory, which say how to verify")
@@ -104,9 +149,8 @@ def run(
     printer.to_stderr = target.is_standard_output
     before = open_model(model)
     with aside():
-        after, done = carry_out(before, requests)
-    trust = Trust.in_blocks(request.module for request in requests)
-    outcome = _Outcome(model or DASH, target, done, checking.verbose)
+        after, done, compared = edit(before)
+    outcome = _Outcome(model or DASH, target, done, checking.verbose, compared)
 
     def verified(written: ModelFile) -> None:
         if found := fault(GraphIndex(written)):
@@ -172,6 +216,8 @@ class _Outcome:
     target: Destination
     done: Sequence[AppliedInsertion]
     verbose: bool
+    compared: Comparison | None = None
+    """the model with the rest of the one that its blocks were trained in"""
     report: Report | None = None
     tensorrt: TensorRTReport | None = None
     written: bool = True
@@ -180,8 +226,10 @@ class _Outcome:
         """See docs/command-line.md for the keys."""
         output = self.target.label if self.written and not self.target.dry else None
         insertions = [self._insertion_json(done) for done in self.done]
+        figures = ("modules", "compared", "share", "worst", "tolerance")
+        base = {"base": attributes(self.compared, *figures)} if self.compared else {}
         checks = {"tensorrt": self.tensorrt.to_json()} if self.tensorrt is not None else {}
-        return {"model": self.model, "output": output, "insertions": insertions, **checks}
+        return {"model": self.model, "output": output, "insertions": insertions, **base, **checks}
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
@@ -219,6 +267,8 @@ class _Outcome:
             yield from self.report.lines()
         elif self.report:
             yield f"rest of the model: unchanged; {self.report.rest.sentence}"
+        if self.compared:
+            yield _base_line(self.compared)
         if self.tensorrt is not None:
             yield from self.tensorrt.lines()
         if untrained := [done for done in self.done if _is_untrained(done)]:
@@ -246,6 +296,15 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
         yield f"  quantised behind the block: {insertion.qdq.type}, with the scale {whose}"
     yield from (f"  {line}" for line in _parity_lines(report)) if report else ()
     yield from (f"  warning: {warning}" for warning in done.warnings)
+
+
+def _base_line(compared: Comparison) -> str:
+    """What speaks for it that a model is the one that its blocks were trained in."""
+    count, whole = compared.compared, counted(compared.modules, "module")
+    return (
+        f"the model is the one that the blocks were trained in: {count} of {whole} compared ({compared.share:.0%} of "
+        f"the weights), at most {compared.worst:.1e} away, where rounding explains {compared.tolerance:.1e}"
+    )
 
 
 def _parity_lines(report: InsertionReport) -> Iterator[str]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from ..blocks.calibrated_module import CalibratedBlock
 from ..blocks.residual_module import ResidualGate
+from ..weights.attachment import Attachment
 from .attaching import attach
-from .attachment import Attachment
 from .detaching import attachments, block_parameters, detach
 from .files import load_blocks, save_blocks
 from .freezing import freeze_rest

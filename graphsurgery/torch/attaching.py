@@ -36,7 +36,7 @@ from ..template.around import Around
 from ..template.calibration import SCALE_KEY
 from ..template.names import UniqueNames
 from ..weights import Checkpoint
-from .attachment import Attachment
+from ..weights.attachment import Attachment
 from .calibration import Calibration
 from .detaching import detach
 from .dry_run import dry_run
@@ -237,9 +237,14 @@ class _Planner:
 
 def _entries(recipe: Recipe) -> list[tuple[Request, dict[str, Any]]]:
     """Requests as they are for a live model, each with the keys that were given, as plain data."""
-    given: Iterable[Mapping[str, object]] = recipe.entries or map(_stated, recipe.requests)
-    plain = [json.loads(json.dumps(dict(each), default=str)) for each in given]
+    plain = plain_entries(recipe)
     return [(_gated(request, each), each) for request, each in zip(recipe.requests, plain, strict=True)]
+
+
+def plain_entries(recipe: Recipe) -> list[dict[str, Any]]:
+    """The entries of a recipe as plain data, as attachments hold them."""
+    given: Iterable[Mapping[str, object]] = recipe.entries or map(_stated, recipe.requests)
+    return [json.loads(json.dumps(dict(each), default=str)) for each in given]
 
 
 def _stated(request: Request) -> dict[str, object]:

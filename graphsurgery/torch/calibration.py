@@ -19,7 +19,7 @@ from ..blocks.calibrated_module import CalibratedBlock
 from ..blocks.calibration import Moments, scale_and_shift
 from ..errors import RequestError
 from ..runtime.sample_inputs import GraphInput, image_feeds
-from .attachment import Attachment, Place
+from ..weights.attachment import Attachment, Place
 from .dry_run import arguments, tensors_in
 from .hooks import replaced
 from .untouched import untouched

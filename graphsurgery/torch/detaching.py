@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from ..weights.attachment import Attachment
 from . import freezing
-from .attachment import Attachment
 from .hooks import attached, hooks_in, unregister
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from .attachment import Place
+from ..weights.attachment import Place
 from .untouched import untouched
 
 _PROBE = "_graphsurgery_probe"

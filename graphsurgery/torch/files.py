@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._version import __version__
 from ..errors import MissingDependency, WeightsError
 from ..messages import listed
-from ..modelfile import saving
-from .attachment import FORMAT, Attachment
+from ..weights.attachment import Attachment
+from ..weights.rest import Rest
+from ..weights.torch_file import as_array
+from ..weights.trained_blocks import TrainedBlocks, read_bytes, read_metadata
 from .hooks import attached
 
-HEADER = "graphsurgery"
-"""the key of the header's metadata that holds the attachments as JSON"""
 _COMPARED = ("module", "settings", "gate", "position", "places", "size")
 
 
@@ -46,18 +44,28 @@ def save_blocks(model: nn.Module, path: str | Path, *, force: bool = False) -> P
     OutputError
         If the file exists, or cannot be written.
     """
-    safetensors = _safetensors("writing blocks")
-    found = attached(model)
-    every = [hook.attachment("the model") for _, _, hook in found]
-    tensors = {
-        f"{each.id}.{key}": value.detach().cpu().contiguous().clone()
-        for each, (_, module, hook) in zip(every, found, strict=True)
-        for key, value in module.get_submodule(hook.name).state_dict().items()
-    }
-    header = {"format": FORMAT, "graphsurgery": __version__, "attachments": [each.to_json() for each in every]}
-    data: bytes = safetensors.save(tensors, {HEADER: json.dumps(header, sort_keys=True)})
-    saving.write_whole(Path(path), data, force=force)
+    trained_blocks(model).save(path, force=force)
     return Path(path)
+
+
+def trained_blocks(model: nn.Module) -> TrainedBlocks:
+    """The attached blocks of a model with the weights that they have now, to put them into an export of the rest.
+
+    RequestError if no block is attached.
+    """
+    found = _placed(model)
+    state = {key: as_array(value.detach().cpu(), key) for key, value in model.state_dict().items()}
+    arrays = {
+        f"{attachment.id}.{key}": as_array(value.detach().cpu(), key).copy()
+        for attachment, module in found
+        for key, value in module.state_dict().items()
+    }
+    epsilons = {
+        path: module.eps for path, module in model.named_modules() if isinstance(vars(module).get("eps"), float)
+    }
+    blocks = [path for path, module in model.named_modules() if any(module is each for _, each in found)]
+    rest = Rest.of(state, epsilons, blocks).without_wrapper()
+    return TrainedBlocks("the model", tuple(attachment for attachment, _ in found), arrays, rest)
 
 
 def load_blocks(model: nn.Module, path: str | Path) -> None:
@@ -78,16 +86,13 @@ def load_blocks(model: nn.Module, path: str | Path) -> None:
         If the file was not written by ``save_blocks``, or by that of a newer graphsurgery; if its blocks are not those
         of the model; if a weight has another shape or is not finite.
     """
-    safetensors = _safetensors("reading blocks")
-    found, file = attached(model), Path(path)
-    tensors, recorded = _read(safetensors, file)
-    own = {hook.attachment("the model").id: hook.attachment("the model") for _, _, hook in found}
-    check_same(own, {each.id: each for each in recorded}, file.name)
+    found, file = _placed(model), Path(path)
+    tensors, recorded = _read(file)
+    check_same({each.id: each for each, _ in found}, {each.id: each for each in recorded}, file.name)
     pairs: list[tuple[Tensor, Tensor]] = []
     known = set[str]()
-    for _, module, hook in found:
-        attachment = hook.attachment("the model")
-        for key, value in module.get_submodule(hook.name).state_dict().items():
+    for attachment, block in found:
+        for key, value in block.state_dict().items():
             name = f"{attachment.id}.{key}"
             known.add(name)
             pairs.append((value, _fitting(tensors, name, value, file.name)))
@@ -118,30 +123,20 @@ def check_same(own: Mapping[str, Attachment], recorded: Mapping[str, Attachment]
                 )
 
 
-def _read(safetensors: Any, file: Path) -> tuple[dict[str, Tensor], Sequence[Attachment]]:
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise WeightsError(f"there is no weights file {file}") from None
-    except OSError as error:
-        raise WeightsError(f"{file} cannot be read: {error.strerror or error}") from None
+def _placed(model: nn.Module) -> list[tuple[Attachment, nn.Module]]:
+    """The attachments of a model, as paths in it, each with its block. RequestError if there are none."""
+    found = attached(model)
+    return [(hook.attachment("the model").placed(path), host.get_submodule(hook.name)) for path, host, hook in found]
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], Sequence[Attachment]]:
+    safetensors, data = _safetensors("reading blocks"), read_bytes(file)
     try:
         tensors: dict[str, Tensor] = safetensors.load(data)
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except Exception as error:  # its own, and those of the JSON in it
+    except Exception as error:  # its own
         reason = " ".join(str(error).split())
         raise WeightsError(f"{file.name} is not a readable safetensors file: {reason}") from None
-    if HEADER not in metadata:
-        raise WeightsError(f"{file.name} has no attachments in it: it was not written by save_blocks")
-    try:
-        header = json.loads(metadata[HEADER])
-        newer, attachments = header["format"] > FORMAT, list(header["attachments"])
-    except (ValueError, KeyError, TypeError):
-        raise WeightsError(f"the attachments in {file.name} are damaged") from None
-    if newer:
-        raise WeightsError(f"{file.name} was written by a newer graphsurgery; this one cannot read its attachments")
-    return tensors, [Attachment.from_json(each, file.name) for each in attachments]
+    return tensors, read_metadata(data, file.name)[0]
 
 
 def _fitting(tensors: Mapping[str, Tensor], key: str, own: Tensor, name: str) -> Tensor:

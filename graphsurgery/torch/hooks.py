@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from .attachment import Attachment, Place
+from ..weights.attachment import Attachment, Place
 
 
 class BlockHook:

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import SelectorError, SiteError, concerning
 from ..messages import listed
-from .attachment import Place
+from ..weights.attachment import Place
 from .dry_run import Call, DryRun, Seen
 from .refusals import Refusals
 from .selecting import Chosen, LiveSelection

@@ -7,6 +7,10 @@ read.py finds the reader of a file: torch_file.py (with state_dict_search.py and
 it into a block's parameters, with around.py for what stands around a block, with refold.py for what an exporter folded,
 settings_conflict.py for what the user asked for, and variants.py for keys that are another variant's; hints.py says
 what a file has instead.
+
+trained_blocks.py has the blocks that were trained in a live model, with their places (attachment.py) and what the rest
+of that model is known by (rest.py, sketch.py); pickled_blocks.py finds them in a checkpoint. layer_alignment.py and
+remapping.py renumber a checkpoint for a YAML with layers inserted.
 """
 
 from __future__ import annotations
@@ -15,5 +19,6 @@ from .around import apart
 from .checkpoint import Checkpoint, Fitted, widened
 from .fit import fitted, part
 from .read import read, split
+from .trained_blocks import TrainedBlocks
 
-__all__ = ["Checkpoint", "Fitted", "apart", "fitted", "part", "read", "split", "widened"]
+__all__ = ["Checkpoint", "Fitted", "TrainedBlocks", "apart", "fitted", "part", "read", "split", "widened"]

@@ -108,6 +108,13 @@ def may_be_of_a_block(values: Array) -> bool:
     return values.size <= limits.WEIGHT_ELEMENTS
 
 
+def without_wrapper(path: str) -> str:
+    """A key, or the path of a module, without what DataParallel and torch.compile put before it."""
+    while path.startswith(_AROUND_ALL):
+        path = path.partition(".")[2]
+    return path
+
+
 def widened(values: Array) -> Array:
     """An array of a narrow floating-point type in float32, any other as it is."""
     narrow = values.dtype.itemsize < 4 and values.dtype.kind not in "iub"

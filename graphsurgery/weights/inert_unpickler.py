@@ -105,11 +105,14 @@ def epsilons(module: Inert) -> dict[str, float]:
 
     Not of a BatchNorm1d, whose epsilon trainers leave alone where they set that of the others.
     """
-    return {
-        path: float(each.state["eps"])
-        for path, each in modules(module)
-        if each.kind.endswith(("BatchNorm2d", "SyncBatchNorm")) and isinstance(each.state.get("eps"), float)
-    }
+    every, kinds = every_epsilon(module), {path: each.kind for path, each in modules(module)}
+    return {path: eps for path, eps in every.items() if kinds[path].endswith(("BatchNorm2d", "SyncBatchNorm"))}
+
+
+def every_epsilon(module: Inert) -> dict[str, float]:
+    """The epsilon of each module in a pickled ``nn.Module`` that has one, by module path."""
+    found = ((path, each.state.get("eps")) for path, each in modules(module))
+    return {path: eps for path, eps in found if isinstance(eps, float)}
 
 
 def modules(module: Inert) -> Iterator[tuple[str, Inert]]:

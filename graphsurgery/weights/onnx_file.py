@@ -19,7 +19,7 @@ from ..modelfile import external_data
 from ..modelfile.model import ModelFile
 from ..modelfile.wire import text
 from ..template.around import Around
-from ..userblocks import Trust
+from ..userblocks import NO_TRUST, Trust
 from ..userblocks.inserted import block_of, weights_of
 from .checkpoint import Checkpoint, widened
 from .exported_graph import ExportedGraph
@@ -49,16 +49,22 @@ def read(path: Path, trust: Trust) -> Checkpoint:
     try:
         model = ModelFile.load(path)
         external_data.check(model.external_data, model.folder)
-        insertions = model.insertions()
+        model.insertions()
     except ModelError as error:
         raise WeightsError(str(error)) from None
+    return of_model(model, path.name, trust)
+
+
+def of_model(model: ModelFile, name: str, trust: Trust = NO_TRUST) -> Checkpoint:
+    """The same of a model that is loaded already; ``name`` is what messages call it."""
+    insertions = model.insertions()
 
     def tensor(name: str) -> Array:
         return widened(model.tensor(name))
 
     graph = model.structure.graph
     names = [text(each.name) or "" for each in graph.initializer if float_dtype(each.data_type)]
-    floats: _Readers = {name: partial(tensor, name) for name in names}
+    floats: _Readers = {each: partial(tensor, each) for each in names}
     export = Export(ExportedGraph(GraphIndex(model), floats, tensor))
     readers = floats | export.found
     epsilons: dict[str, float] = {}
@@ -72,7 +78,7 @@ def read(path: Path, trust: Trust) -> Checkpoint:
         readers = others | _of_insertion(insertion, model, trust)
         epsilons = {key: eps for key, eps in epsilons.items() if not f"{key}.".startswith(f"{insertion.id}.")}
     return Checkpoint(
-        path.name,
+        name,
         _Tensors(readers),
         epsilons,
         inserted={each.id: (each.module, each.settings) for each in insertions},

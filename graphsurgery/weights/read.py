@@ -46,6 +46,11 @@ def check_file(path: Path) -> None:
         raise WeightsError(f"{path} may not be read: no permission")
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is one of PyTorch's, by its name."""
+    return _READERS.get(path.suffix.lower()) is torch_file.read
+
+
 def _safetensors(path: Path) -> Checkpoint:
     try:
         from safetensors.numpy import load_file

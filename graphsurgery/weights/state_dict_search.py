@@ -29,6 +29,8 @@ class State:
     epsilons: Mapping[str, float]
     kind: str = ""
     """the class of a pickled module, as module.name"""
+    module: inert_unpickler.Inert | None = None
+    """the pickled module that it is of; None for a state_dict, and for several of them together"""
     averaged: bool = False
     """whether it is a running average that the checkpoint keeps beside other weights"""
 
@@ -58,7 +60,7 @@ def _find(value: object, depth: int, known: dict[tuple[int, int], State | None])
 
 def _of_module(value: inert_unpickler.Inert) -> State | None:
     tensors = inert_unpickler.state_dict(value)
-    return State(tensors, inert_unpickler.epsilons(value), value.kind) if tensors else None
+    return State(tensors, inert_unpickler.epsilons(value), value.kind, value) if tensors else None
 
 
 def _of_mapping(value: Mapping[object, object], depth: int, known: dict[tuple[int, int], State | None]) -> State | None:

@@ -22,6 +22,7 @@ from ..modelfile import limits
 from . import inert_unpickler, pickle_scan, state_dict_search
 from .archive import check_unpacked
 from .checkpoint import Checkpoint
+from .state_dict_search import State
 
 if TYPE_CHECKING:
     import torch
@@ -41,21 +42,41 @@ def read(path: Path) -> Checkpoint:
     Modules that were pickled whole are read with :mod:`.inert_unpickler`, which runs nothing. WeightsError if there are
     none.
     """
-    loaded, whole = _loaded(path)
-    try:
-        state = state_dict_search.find(loaded)
-    except WeightsError as error:
-        raise WeightsError(f"{path.name} {error.message}") from None
-    if state is None:
-        raise WeightsError(_nothing(path.name, loaded, whole))
-    note = f"the averaged weights (EMA) of {path.name} were taken, as its trainer's own loader does"
+    found = state(path)
     return Checkpoint(
         path.name,
-        {key: _view(value, f"{key} in {path.name}") for key, value in state.tensors.items()},
-        state.epsilons,
-        ultralytics=state.kind.startswith("ultralytics.") or any(map(_BUILT_BY_ULTRALYTICS.fullmatch, state.tensors)),
-        notes=(note,) * state.averaged,
+        arrays(found, path.name),
+        found.epsilons,
+        ultralytics=found.kind.startswith("ultralytics.") or any(map(_BUILT_BY_ULTRALYTICS.fullmatch, found.tensors)),
+        notes=notes(found, path.name),
     )
+
+
+def state(path: Path) -> State:
+    """The same as torch's tensors, with the pickled module that they are of."""
+    try:
+        import torch  # noqa: F401 - for those below
+    except ImportError:
+        raise MissingDependency(f'reading {path.suffix} needs torch: pip install "graphsurgery[torch]"') from None
+    loaded, whole = _loaded(path)
+    try:
+        found = state_dict_search.find(loaded)
+    except WeightsError as error:
+        raise WeightsError(f"{path.name} {error.message}") from None
+    if found is None:
+        raise WeightsError(_nothing(path.name, loaded, whole))
+    return found
+
+
+def arrays(state: State, name: str) -> dict[str, Array]:
+    """The tensors of a checkpoint, which messages call ``name``, as arrays on the same memory."""
+    return {key: as_array(value, f"{key} in {name}") for key, value in state.tensors.items()}
+
+
+def notes(state: State, name: str) -> tuple[str, ...]:
+    """What the user should know of which weights were taken."""
+    note = f"the averaged weights (EMA) of {name} were taken, as its trainer's own loader does"
+    return (note,) * state.averaged
 
 
 def content(path: Path) -> object:
@@ -125,6 +146,13 @@ def _is_checkpoint(path: Path) -> bool:
     return _PICKLE in names
 
 
+def named(path: Path) -> set[str]:
+    """The globals that a file of torch names, as ``module.name``; nothing is loaded. WeightsError for a file that
+    :func:`read` would refuse for them.
+    """
+    return _named(path, _is_checkpoint(path))
+
+
 def _named(path: Path, pickled: bool) -> set[str]:
     """The globals that the pickles of a file name; see pickle_scan.py for what is refused."""
     try:
@@ -141,7 +169,7 @@ def _named(path: Path, pickled: bool) -> set[str]:
         raise WeightsError(f"{path.name} cannot be read: {error.message}") from None
 
 
-def _view(tensor: torch.Tensor, named: str) -> Array:
+def as_array(tensor: torch.Tensor, named: str) -> Array:
     """The tensor's own memory as an array: no value is copied, however large the tensor says it is."""
     import torch
 

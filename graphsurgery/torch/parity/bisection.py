@@ -22,7 +22,7 @@ from ...insertion.activations import upstream
 from ...runtime.session import session
 from ...selection.borders import Borders
 from ...selection.context import Context
-from ..attachment import Attachment
+from ...weights.attachment import Attachment
 from ..detaching import attachments
 from ..dry_run import tensors_in
 from .deployed import Deployed

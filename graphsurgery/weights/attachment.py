@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-from torch import nn
-
 from ..blocks.block import Block
-from ..blocks.wrapped_module import wrapped
 from ..errors import WeightsError
 from ..feature_map import FeatureMap
-from ..template.around import Around
-from ..userblocks import NO_TRUST, Trust, make_block
+from ..modelfile.record import POSITIONS
+from ..request import GATES, fits
+from ..userblocks import NO_TRUST, Trust, is_file, make_block
+from .checkpoint import without_wrapper
 
 FORMAT = 1
 """of the plain data; a later graphsurgery that adds to it in a way that this one would misread has a higher one"""
@@ -58,6 +57,12 @@ class Attachment:
         return f"{self.path}.{self.name}"
 
     @property
+    def is_sound(self) -> bool:
+        """Whether :func:`graphsurgery.torch.attach` can have made it: a block from an ONNX file it cannot."""
+        known = self.position in POSITIONS and self.gate in GATES and not is_file(self.module)
+        return known and bool(self.places) and len(self.size or (0, 0)) == 2
+
+    @property
     def feature(self) -> FeatureMap:
         """What a block needs to know of the place."""
         height, width = self.size or (None, None)
@@ -67,10 +72,15 @@ class Attachment:
         """The block with its hyper-parameters. BlockError if there is none of that name here."""
         return make_block(self.module, self.settings, trust)
 
-    def build(self, trust: Trust = NO_TRUST) -> nn.Module:
-        """The module, gate included, with weights that are still to be loaded."""
-        module: nn.Module = self.block(trust).module(self.feature)
-        return wrapped(module, self.channels, Around(self.init == "calibrated", self.gate == "residual"))
+    def placed(self, host: str) -> Attachment:
+        """The same in a model around the one that it was attached to, where its module has the path ``host``. Wrappers
+        such as DataParallel are no part of a path. WeightsError if it is not the attachment of such a module.
+        """
+        outer = host.removesuffix(self.path)
+        if outer + self.path != host or not (outer == "" or outer.endswith(".")):
+            raise WeightsError(f"the attachment {self.id} is on the module {host!r}, which is another one")
+        around = without_wrapper(outer)
+        return replace(self, path=around + self.path, named=around + self.named)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, from which :meth:`from_json` makes it again."""
@@ -88,6 +98,9 @@ class Attachment:
             values = {key: plain[key] for key in cls.__dataclass_fields__}
             values["places"] = tuple(tuple(place) for place in values["places"])
             values["size"] = tuple(values["size"]) if values["size"] else None
-            return cls(**values)
+            found = cls(**values)
         except (KeyError, TypeError):
             raise WeightsError(f"the attachments in {where} are damaged") from None
+        if not fits(found, cls) or not found.is_sound:
+            raise WeightsError(f"the attachments in {where} are damaged")
+        return found
