@@ -109,7 +109,7 @@ def random_type(visit: Visit, options: Options) -> str | None:
 def split_parts(visit: Visit, options: Options) -> str | None:
     parts, shape = visit.attribute("num_outputs"), visit.shape(visit.input(0))
     axis = visit.attribute("axis", 0)
-    if not parts or shape is None or not -len(shape) <= axis < len(shape):
+    if not parts or parts < 1 or shape is None or not -len(shape) <= axis < len(shape):
         return None
     size = shape[axis]
     if not isinstance(size, int) or size >= -(-size // parts) * (parts - 1):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnx import TensorProto, helper
+from onnx import helper
 
+from ...feature_map import type_name
 from ...runtime.quantised_types import is_quantised
 from ..options import Options
 from ..rule import NOTE, WARNING, file_rule
@@ -57,22 +58,20 @@ def dynamic_input(view: View, options: Options) -> Iterable[str]:
 @file_rule(source="importer", instead="float32, int32 or int64 in its place, converted by Casts outside of the engine")
 def tensor_types(view: View, options: Options) -> Iterable[str]:
     graph = view.structure.graph
-    named = [(f"the input {v.name}", v.type) for v in graph.input] + [
-        (f"the output {v.name}", v.type) for v in graph.output
+    values = [
+        *((f"the input {v.name}", v.type) for v in graph.input),
+        *((f"the output {v.name}", v.type) for v in graph.output),
     ]
-    kinds = [(what, kind.tensor_type.elem_type, kind.WhichOneof("value")) for what, kind in named]
-    kinds += [(f"the initializer {each.name}", each.data_type, "tensor_type") for each in graph.initializer]
+    held = [(what, kind.WhichOneof("value") or "", kind.tensor_type.elem_type) for what, kind in values]
+    held += [(f"the initializer {each.name}", "tensor_type", each.data_type) for each in graph.initializer]
     found: dict[str, list[str]] = {}
-    for what, kind, form in kinds:
-        name = TYPE_NAMES.get(kind, TensorProto.DataType.Name(kind)) if form == "tensor_type" else "no tensor"
-        if name not in (*options.support.tensor_types, "UNDEFINED"):
+    for what, form, kind in held:
+        name = TYPE_NAMES.get(kind, type_name(kind).upper()) if form == "tensor_type" else form.replace("_type", "")
+        if name and (kind or form != "tensor_type") and name not in options.support.tensor_types:
             found.setdefault(name, []).append(what)
     for name, holders in found.items():
-        others = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
-        is_kind = (
-            "is no tensor" if name == "no tensor" else f"is of type {name}, which TensorRT {options.version} lacks"
-        )
-        yield f"{holders[0]}{others} {is_kind}"
+        more = f" and {len(holders) - 1} more are" if len(holders) > 1 else " is"
+        yield f"{holders[0]}{more} of type {name}, which TensorRT {options.version} lacks"
 
 
 @file_rule(

@@ -38,9 +38,8 @@ def gridsample_rank(visit: Visit, options: Options) -> str | None:
 
 @node_rule("GridSample", source="rtx-parser", instead="a Cast of the grid to the type of the input", since=(11, 0))
 def gridsample_types(visit: Visit, options: Options) -> str | None:
-    kinds = (TYPE_NAMES.get(visit.type(visit.input(slot))) for slot in (0, 1))
-    known = {kind for kind in kinds if kind is not None}
-    return f"its input and its grid are {' and '.join(sorted(known))}; one type is taken" if len(known) > 1 else None
+    kinds = {TYPE_NAMES.get(visit.type(visit.input(slot)), "") for slot in (0, 1)} - {""}
+    return f"its input and its grid are {' and '.join(sorted(kinds))}; one type is taken" if len(kinds) > 1 else None
 
 
 @node_rule("DeformConv", source="operators-10.0", instead="one or two spatial axes")
