@@ -87,6 +87,7 @@ AT_THE_TOP = {
     "graphsurgery.torch.parity.bisection",
     "graphsurgery.torch.parity.comparison",
     "graphsurgery.torch.parity.live",
+    "graphsurgery.torch.parity.pair",
     "graphsurgery.torch.parity.precision",
     "graphsurgery.torch.parity.queries",
     "graphsurgery.torch.parity.sources",

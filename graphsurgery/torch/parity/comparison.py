@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from ...errors import RequestError
 from ...feature_map import Array
-from ...messages import listed, shape_text, tracked
+from ...messages import tracked
 from ...modelfile.model import ModelFile
 from ...request import Argument, Selectors, checked
 from ...runtime.providers import NAMES, versions
@@ -21,13 +21,13 @@ from ...runtime.session import require, short_name, usable
 from ..detaching import attachments
 from .bisection import first_difference
 from .deployed import Deployed, Image
-from .layout import Layout, by_scale
-from .live import Live, Output, values
+from .layout import Layout
+from .live import Live
 from .matching import Distance, distances
+from .pair import Pair
 from .precision import Precision
 from .queries import is_tie
 from .report import QuantityReport, WholeReport
-from .ultralytics_heads import layout_of, ways
 
 if TYPE_CHECKING:
     from ...modelfile.model import ModelSource
@@ -92,7 +92,7 @@ def compare(
     names = _providers(checked("providers", providers, Selectors | None, NAMES))
     deployed = Deployed(ModelFile.load(file))
     samples = deployed.images(Path(given) if given is not None else None, seeds)
-    pair = _Pair.of(deployed, Live(module), samples[0])
+    pair = Pair.of(deployed, Live(module), samples[0])
     report = WholeReport(
         model=deployed.model.name,
         against=against,
@@ -110,7 +110,7 @@ def compare(
     if pair.layout is None:
         return replace(report, floor="not measured: the outputs are not the same ones")
     base = _base(pair)
-    found, ties = _compared(pair, pair.layout, base if isinstance(base, _Pair) else None, samples, names)
+    found, ties = _compared(pair, pair.layout, base if isinstance(base, Pair) else None, samples, names)
     floor = base if isinstance(base, str) else "the file without its insertions against the module without its blocks"
     report = replace(report, floor=floor, quantities=tuple(found), ties=tuple(ties))
     failed = next((each for each in found if not each.passed), None)
@@ -120,104 +120,7 @@ def compare(
     return replace(report, first=first_difference(deployed, pair.live, feeds, failed.provider))
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A file and the module that it is compared with, run as the file was exported."""
-
-    deployed: Deployed
-    live: Live
-    places: tuple[int, ...] = ()
-    """for each output of the file, which of the module's it is"""
-    words: str = ""
-    """how the module is run"""
-    layout: Layout | None = None
-    mismatch: str = ""
-    """why there is no layout"""
-
-    @classmethod
-    def of(cls, deployed: Deployed, live: Live, sample: Image) -> _Pair:
-        """The way to run the module in which it gives what the file gives."""
-        _, feeds = sample
-        outputs, chosen = deployed.run(feeds, "cpu"), deployed.chosen()
-        first: _Pair | None = None
-        for words, prepare in ways(live.module, outputs, deployed.dynamic):
-            ready = live.prepared(prepare)
-            given = ready.run(feeds)
-            places = _places(deployed, outputs, given, chosen)
-            if isinstance(places, str):
-                first = first or cls(deployed, ready, words=words, mismatch=places)
-                continue
-            pair = cls(deployed, ready, places, words)
-            layout = layout_of(ready.copy(torch.float32), deployed.outputs, outputs, chosen, deployed.image_size(feeds))
-            return replace(pair, layout=layout or _by_scale(deployed.outputs, outputs, given, places, chosen))
-        assert first is not None
-        return first
-
-    def module(self, feeds: dict[str, Array], dtype: torch.dtype) -> list[Array]:
-        """What the module gives for each output of the file."""
-        given = values(self.live.run(feeds, dtype))
-        return [given[place] for place in self.places]
-
-    def kept(
-        self, feeds: dict[str, Array], dtype: torch.dtype, outputs: list[Array]
-    ) -> Callable[[torch.dtype], list[Array]]:
-        """:meth:`module` by element type, where what it gives in one of them is known."""
-        return lambda other: outputs if other is dtype else self.module(feeds, other)
-
-
-def _places(
-    deployed: Deployed, outputs: Sequence[Array], given: Sequence[Output], chosen: Sequence[bool]
-) -> tuple[int, ...] | str:
-    """Which output of the module each of the file's is: by its name, where the module names them all, else in order.
-
-    A sentence where they are not the same.
-    """
-    names, known = deployed.outputs, {each.place: index for index, each in enumerate(given)}
-    if all(f"[{name!r}]" in known for name in names):
-        places = tuple(known[f"[{name!r}]"] for name in names)
-    elif len(given) == len(outputs):
-        places = tuple(range(len(outputs)))
-    else:
-        return (
-            f"{deployed.model.name} has {_counted(len(outputs))} ({listed(names)}), and the module gives {len(given)}; "
-            "compare with a module that gives the same"
-        )
-    for name, output, place, any_number in zip(names, outputs, places, chosen, strict=True):
-        value = given[place].value
-        skip = 1 if output.ndim == 2 else 2
-        same = output.shape == value.shape or (
-            any_number and output.ndim > 1 and output.shape[skip:] == value.shape[skip:]
-        )
-        if not same or output.ndim != value.ndim:
-            theirs = f"{given[place].place or 'what the module gives'} {shape_text(value.shape)}"
-            hint = "; compare the file from before NonMaxSuppression was put in" if deployed.suppresses else ""
-            return (
-                f"{name} of {deployed.model.name} is {shape_text(output.shape)}, and {theirs} is another output{hint}"
-            )
-    return places
-
-
-def _counted(number: int) -> str:
-    return f"{number} output{'' if number == 1 else 's'}"
-
-
-def _by_scale(
-    names: Sequence[str],
-    outputs: Sequence[Array],
-    given: Sequence[Output],
-    places: Sequence[int],
-    chosen: Sequence[bool],
-) -> Layout:
-    tables, lines = by_scale(names, outputs, chosen)
-    texts = {
-        f"{name}: ": f"{name}, {given[place].place or 'the whole'} of what the module gives: "
-        for name, place in zip(names, places, strict=True)
-    }
-    said = tuple(texts[f"{line.partition(': ')[0]}: "] + line.partition(": ")[2] for line in lines)
-    return Layout(tuple(tables), "nothing but their names and their order is known", said)
-
-
-def _base(pair: _Pair) -> _Pair | str:
+def _base(pair: Pair) -> Pair | str:
     """The file without its insertions and the module without its blocks; why they are not compared, else."""
     inserted, bare = pair.deployed.model.insertions(), pair.live.bare()
     if not inserted and bare is None:
@@ -231,7 +134,7 @@ def _base(pair: _Pair) -> _Pair | str:
 
 
 def _compared(
-    pair: _Pair, layout: Layout, base: _Pair | None, samples: Sequence[Image], providers: Sequence[str]
+    pair: Pair, layout: Layout, base: Pair | None, samples: Sequence[Image], providers: Sequence[str]
 ) -> tuple[list[QuantityReport], list[str]]:
     """The row of each provider and quantity, of the image on which most of what is permitted was used; and the images
     that were not compared.
