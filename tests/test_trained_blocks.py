@@ -24,6 +24,7 @@ from graphsurgery.weights import onnx_file
 from graphsurgery.weights.rest import FLOAT16, Rest
 from tests.exports import NAMES, RAW, VARIANTS, export
 from tests.exports.make import build
+from tests.graphsurgery.torch.conftest import quick  # noqa: F401 - it acts on every test
 from tests.graphsurgery.torch.nets import entry, open_gates
 from tests.graphsurgery.torch.test_detectors import yolo
 from tests.test_every_site import catalogue
@@ -31,7 +32,7 @@ from tests.test_every_site import catalogue
 SIZE, GATED, BARE = 128, "model.6", "model.8"
 PIXELS, SCORES = 5e-3, 1e-5
 """how far the file may be from the model: in a number of a box, and in a score"""
-FEW = ("simam", "coordatt[official]")
+FEW = ("coordatt[official]",)
 
 
 def images() -> Tensor:

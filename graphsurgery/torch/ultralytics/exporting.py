@@ -16,7 +16,7 @@ from ...recipe import apply
 from ...userblocks import is_module
 from ..detaching import attachments, detach
 from ..files import trained_blocks
-from ..parity import WholeReport, compare
+from ..parity import QuantityReport, WholeReport, compare
 from . import guard
 from .blocks import channels_of
 
@@ -24,6 +24,10 @@ _COLOURS = 3
 """channels of the pictures that come with Ultralytics"""
 _NEAR = {"px": 5e-3, "score": 1e-5}
 """what boxes and scores may be off in any case"""
+_TIMES = 4.0
+"""how often the noise floor is permitted: the largest of many errors scatters"""
+_MOST = 100.0
+"""times :data:`_NEAR` that no noise floor excuses"""
 
 
 def export_with_blocks(yolo: Any, export: Callable[..., Any], keywords: Mapping[str, Any], images: Path | None) -> str:
@@ -62,11 +66,17 @@ def export_with_blocks(yolo: Any, export: Callable[..., Any], keywords: Mapping[
 
 
 def _agrees(report: WholeReport) -> bool:
-    """Whether a file is right to the last place that matters, even if scores near 0 are off by a larger share of them,
-    as onnxruntime's own sigmoid is.
+    """Whether a file is right to the last place that matters.
+
+    Scores near 0 may be off by a larger share, as onnxruntime's own sigmoid is; and all by some times what
+    Ultralytics' export of the rest alone is, within limits.
     """
-    near = (each.passed or each.error <= _NEAR.get(each.unit, 0.0) for each in report.quantities)
-    return report.passed or (not report.mismatch and bool(report.quantities) and all(near))
+    return report.passed or (not report.mismatch and bool(report.quantities) and all(map(_is_near, report.quantities)))
+
+
+def _is_near(each: QuantityReport) -> bool:
+    near = _NEAR.get(each.unit, 0.0)
+    return each.passed or each.error <= min(max(near, _TIMES * (each.floor or 0.0)), _MOST * near)
 
 
 def export_as_it_is(yolo: Any, export: Callable[..., Any], keywords: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 import graphsurgery as gsx
 from graphsurgery import torch as gt
 from graphsurgery.errors import OutputError, WeightsError
+from tests.graphsurgery.torch.conftest import quick  # noqa: F401 - it acts on every test
 from tests.graphsurgery.torch.nets import entry, image, net
 
 RECIPE = [

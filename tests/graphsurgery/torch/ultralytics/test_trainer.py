@@ -46,12 +46,8 @@ def trainer(yolo: Any, classes: int = 2) -> Any:
 @pytest.mark.parametrize(
     "name",
     [
-        "yolov8n-seg",
-        "yolov8n-pose",
-        "yolov8n-obb",
-        "yolov8n-cls",
-        "yolo26n",
-        pytest.param("rtdetr-l", marks=pytest.mark.long),
+        *("yolov8n-seg", "yolov8n-cls", "yolo26n"),
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("yolov8n-pose", "yolov8n-obb", "rtdetr-l")),
     ],
 )
 def test_every_task_keeps_blocks_and_weights(name: str, tmp_path: Path) -> None:
