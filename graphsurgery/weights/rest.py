@@ -23,13 +23,13 @@ ROUNDINGS = 4
 """How far the weights of a layer may be away, as a share of their length, in roundings to the type of the checkpoint,
 of float16 at the least. The worst case has three and a half, all to one side: weight, scale and half of the variance of
 a BatchNorm in the checkpoint, and the folded weight in a half export. Exports of the trained model itself are away by
-1.05 at the most, in the mean by 0.7; docs/training.md says what training moves."""
+1.3 at the most, in the mean by 0.7; docs/training.md says what training moves."""
 FLOAT16 = 2.0**-11
 LEAST = 0.25
 """Share of the weights that has to be compared before a model is taken for the trained one."""
 _NORM = ("running_mean", "running_var")
-_STACKED = "in_proj_weight"
-"""of torch's MultiheadAttention: the weights of three layers in one"""
+_WEIGHTS = {"layer": "weight", "attention": "in_proj_weight"}
+"""kind of a module -> the parameter that it is known by; that of an attention is torch's MultiheadAttention's"""
 _EPSILON = 1e-5
 _LEVELS, _MOST_NORMS = 3, 6
 """how far up from a layer its BatchNorm is looked for, and how many of the same size are tried"""
@@ -50,10 +50,17 @@ class Fingerprint:
     """Of one module."""
 
     kind: str
-    """``"layer"``: ``weight`` and ``bias`` as they are, or folded; ``"norm"``: scale and shift of a BatchNorm"""
+    """``"layer"``: ``weight`` and ``bias`` as they are, or folded; ``"attention"``: the weights of three layers in one;
+    ``"norm"``: scale and shift of a BatchNorm"""
     shape: tuple[int, ...]
     """of the weight, without sizes of 1 at its end"""
     forms: tuple[Form, ...]
+
+    def key(self, path: str) -> str:
+        """Of its weight in the ``state_dict``, for a module with that path; "" for a BatchNorm, which is known by all
+        that it has.
+        """
+        return _joined(path, _WEIGHTS[self.kind]) if self.kind in _WEIGHTS else ""
 
     @property
     def elements(self) -> int:
@@ -69,7 +76,7 @@ class Fingerprint:
     def from_json(cls, plain: Any) -> Fingerprint:
         """From such data. ValueError or TypeError if it is none."""
         kind, shape, forms = plain
-        if kind not in ("layer", "norm") or not all(isinstance(size, int) for size in shape):
+        if kind not in (*_WEIGHTS, "norm") or not all(isinstance(size, int) for size in shape):
             raise ValueError("no fingerprint")
         made = (Form(Sketch.from_json(w), None if b is None else Sketch.from_json(b), n) for w, b, n in forms)
         return cls(kind, tuple(shape), tuple(made))
@@ -126,9 +133,10 @@ class Rest:
                 scale, shift, terms = norms[path]
                 form = Form(Sketch.of(scale), Sketch.of(shift, terms))
                 found[path] = Fingerprint("norm", scale.shape, (form,))
-            elif path not in norms and part in ("weight", _STACKED) and np.asarray(values).size:
-                bias = own.get(_joined(path, "bias")) if part == "weight" else None
-                found[path] = Fingerprint("layer", _squeezed(values), tuple(_forms(path, values, bias, norms)))
+            elif path not in norms and part in _WEIGHTS.values() and np.asarray(values).size:
+                kind = next(each for each, name in _WEIGHTS.items() if name == part)
+                bias = own.get(_joined(path, "bias")) if kind == "layer" else None
+                found[path] = Fingerprint(kind, _squeezed(values), tuple(_forms(path, values, bias, norms)))
         rounding = max((_rounding(each.dtype) for each in own.values() if each.ndim), default=FLOAT16)
         return cls({path: each for path, each in found.items() if all(map(_is_finite, each.forms))}, rounding)
 
@@ -146,8 +154,9 @@ class Rest:
             if trained.kind == "norm" and path in norms:
                 scale, shift, _ = _norm(arrays, path, epsilons)
                 distance, _ = _nearest(trained, scale, shift)
-            elif trained.kind == "layer" and (key := _key(arrays, path)):
-                distance, folded = _nearest(trained, arrays[key], arrays.get(_joined(path, "bias")))
+            elif (key := trained.key(path)) in arrays:
+                bias = arrays.get(_joined(path, "bias")) if trained.kind == "layer" else None
+                distance, folded = _nearest(trained, arrays[key], bias)
                 if distance > tolerance and self._may_be_merged(path, arrays, distance):
                     continue
             else:
@@ -166,13 +175,13 @@ class Rest:
         """Whether what a file has under a layer's name may be more than that layer: branches beside it, of as many
         channels, that the file lacks; or other products than the three of an attention.
         """
-        if _joined(path, _STACKED) in arrays and distance == float("inf"):
+        if self.modules[path].kind == "attention" and distance == float("inf"):
             return True
         outer, size = path.rpartition(".")[0], self.modules[path].shape[:1]
         return any(
             other.rpartition(".")[0] == outer and each.kind == "layer" and each.shape[:1] == size
             for other, each in self.modules.items()
-            if other != path and not _key(arrays, other)
+            if other != path and each.key(other) not in arrays
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -184,12 +193,6 @@ class Rest:
         """From such data. ValueError, TypeError or KeyError if it is none."""
         modules = {str(path): Fingerprint.from_json(each) for path, *each in plain["modules"]}
         return cls(modules, float(plain["rounding"]))
-
-
-def _key(arrays: Mapping[str, Array], path: str) -> str:
-    """The key of a layer's weight; "" where there is none."""
-    keys = (_joined(path, part) for part in ("weight", _STACKED))
-    return next((key for key in keys if key in arrays), "")
 
 
 def _norms(arrays: Mapping[str, Array]) -> list[str]:
