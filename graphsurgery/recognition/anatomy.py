@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
 
 from .block import RecognisedBlock
-from .boundary import NO_STAGE, Backbone, Boundary
+from .boundary import NO_STAGE, Backbone, Boundary, Reading
 from .extent import Extent, extents
 from .graph_view import View
 from .head_detection import Unit, convolutions, describe, head_units
@@ -69,6 +68,16 @@ class Anatomy:
         if name == "after-sppf":
             return [block.output for block in pools]
         return [self._view.outlet(entry) for block in pools for entry in block.entries]
+
+    def readings(self, name: str) -> list[Reading]:
+        """The maps of which one has a role, where structure does not tell which."""
+        return [
+            replace(reading, root=self._view.outlet(reading.root))
+            for backbone in self._backbones
+            for readings in backbone.readings.values()
+            for reading in readings
+            if (stride := self._strides.stride(reading.root)) and name == f"p{stride.bit_length() - 1}"
+        ]
 
     def of_node(self, node_index: int) -> str | None:
         """backbone, neck or head; None for nodes that work on sizes or constants only."""

@@ -4,8 +4,8 @@ The *trunk* is what leads to the deepest map that a neck enlarges or encodes, or
 neck. What else hangs on it is no backbone: laterals, and levels that are made of them. At the strides above the
 deepest, the map that is read from outside of the trunk is the stage's end. At the deepest nothing branches off, so that
 a stage and the neck's first convolutions stand in one line. There, the neck begins with what it does at the other
-strides, too, and the stage ends as the other stages do; where neither tells, one narrowing 1x1 convolution is the neck's
-projection.
+strides, too, and the stage ends as the other stages do; where neither tells, one narrowing 1x1 convolution is the
+neck's projection.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Boundary:
         outside: Set[int],
         given: Collection[str],
     ) -> None:
-        """``outside``: nodes that are no backbone for sure; ``given``: the maps that those of the neck give the head."""
+        """``outside``: nodes that are no backbone for sure; ``given``: the maps that the neck among them gives."""
         self._view = view
         self._strides = strides
         self._extents = extents
@@ -180,7 +180,7 @@ class Boundary:
         return self._view.is_output(root) or not trunk.issuperset(self._view.consumers(root))
 
     def _ends(self, line: Sequence[Extent], own: Set[int], taps: Mapping[Stride, Sequence[str]]) -> dict[Stride, str]:
-        """Stride -> the end of the stage there: what is read from outside, else the last map that all paths go through."""
+        """Stride -> the end of the stage there: what is read from outside, else the last that all paths go through."""
         found: dict[Stride, str] = {}
         for position, extent in enumerate(line):
             root = self._output(extent)
