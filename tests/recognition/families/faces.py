@@ -54,7 +54,8 @@ class RetinaFace(nn.Module):
         low, middle, high = (conv(x) for conv, x in zip(self.lateral, maps, strict=True))
         middle = self.merge[1](middle + larger(high, middle))
         low = self.merge[0](low + larger(middle, low))
-        found = [ssh(x) for ssh, x in zip(self.ssh, self.marks.of("n", (low, middle, high)), strict=True)]
+        found = [ssh(x) for ssh, x in zip(self.ssh, (low, middle, high), strict=True)]
+        found = self.marks.of("n", found)
         return tuple(
             torch.cat([flat(conv(x), values) for conv, x in zip(convs, found, strict=True)], 1)
             for convs, values in zip(self.heads, (4, 2, 10), strict=True)

@@ -147,7 +147,7 @@ def _detr() -> Packaged:
 
 
 BUILDERS: dict[str, Callable[[], Packaged]] = {
-    "tv-ssd300-vgg16": _torchvision("ssd300_vgg16", {}),
+    "tv-ssd300-vgg16": _torchvision("ssd300_vgg16", {"p4": "backbone.extra.0"}),
     "tv-ssdlite320-mobilenet": _torchvision(
         "ssdlite320_mobilenet_v3_large", {"p4": "backbone.features.0", "p5": "backbone.features.1"}
     ),
