@@ -267,7 +267,9 @@ class Anatomy:
         neck = self._downstream_of_enlarged(head)
         given = [root for root in self._feeding if self._producer(root) in neck]
         boundary = Boundary(view, self._strides, self._extents, head | neck, given)
-        self._backbones = [boundary.find(sources) for sources in self._deepest(neck, boundary)]
+        if sources := self._deepest(neck, boundary):
+            # where no neck is, a head reads the backbone itself
+            self._backbones.append(boundary.find(sources, exact=bool(self._feeding) and not neck))
         if not self._backbones:
             return neck
         backbone = set[int]().union(*(each.nodes for each in self._backbones))
@@ -278,8 +280,8 @@ class Anatomy:
                 served |= self._extents[node_index].nodes
         return neck
 
-    def _deepest(self, neck: Set[int], boundary: Boundary) -> list[list[str]]:
-        """For each backbone, its deepest maps, or what something else makes of them first."""
+    def _deepest(self, neck: Set[int], boundary: Boundary) -> list[str]:
+        """The deepest maps of the backbone, or what something else makes of them first."""
         if neck:
             firsts = {
                 extent.last: extent
@@ -295,8 +297,7 @@ class Anatomy:
         else:
             maps = []
         deepest = max((origin for name in maps if (origin := self._strides.origin(name))), default=None)
-        sources = [name for name in maps if self._strides.origin(name) == deepest]
-        return [sources] if sources else []
+        return [name for name in maps if self._strides.origin(name) == deepest]
 
     def _downstream_of_enlarged(self, head: Set[int]) -> set[int]:
         """All that is downstream of what makes the network's maps larger, or of an encoder layer."""

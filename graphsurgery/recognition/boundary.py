@@ -26,6 +26,7 @@ _Kind: TypeAlias = tuple[object, ...]
 _TAIL = 3
 """units that tell how a stage ends, where the last is a single convolution"""
 _NOWHERE: Stride = (Fraction(0), Fraction(0))
+_LAST = "the backbone's last map"
 NO_STAGE = frozenset(
     {"Transpose", "Reshape", "Pad", "Split", "Slice", "MaxPool", "AveragePool", "BatchNormalization"}
     | {"LayerNormalization"}
@@ -70,8 +71,11 @@ class Boundary:
         self._outside = outside
         self._given = given
 
-    def find(self, sources: Sequence[str]) -> Backbone:
-        """The backbone upstream of ``sources``, the deepest maps that something else reads."""
+    def find(self, sources: Sequence[str], *, exact: bool = False) -> Backbone:
+        """The backbone upstream of ``sources``, the deepest maps that something else reads.
+
+        ``exact``: nothing of a neck can be on the way to them.
+        """
         trunk = self._upstream(sources)
         line = self._line(sources, trunk)
         if not line:
@@ -79,7 +83,7 @@ class Boundary:
         deepest = self._level(self._output(line[0]))
         taps = {level: roots for level, roots in self._taps(trunk).items() if level < deepest}
         stage = [extent for extent in line if self._level(self._output(extent)) == deepest]
-        cut, readings = self._cut(stage, trunk, taps, deepest)
+        cut, readings = (0, ()) if exact else self._cut(stage, trunk, taps, deepest)
         end = self._output(stage[cut])
         result = Backbone(self._upstream([end]))
         for own in self._by_image(result.nodes):
@@ -177,7 +181,7 @@ class Boundary:
         return found
 
     def _is_read_outside(self, root: str, trunk: Set[int]) -> bool:
-        return self._view.is_output(root) or not trunk.issuperset(self._view.consumers(root))
+        return self._view.is_output(root) or not set(self._view.consumers(root)) <= trunk
 
     def _ends(self, line: Sequence[Extent], own: Set[int], taps: Mapping[Stride, Sequence[str]]) -> dict[Stride, str]:
         """Stride -> the end of the stage there: what is read from outside, else the last that all paths go through."""
@@ -252,12 +256,20 @@ class Boundary:
         own, other = self._tail(last) in tails, self._tail(before) in tails
         if own != other:
             return (start if own else start + 1), ()
-        whole = before.block is not None and not before.fact("depthwise")
+        if not own and before.is_convolution and not before.fact("depthwise"):
+            alike = next((extent for extent in line[start + 2 :] if self._tail(extent) in tails), None)
+            if alike is None:
+                return start + 1, ()
+            return start, (
+                Reading(self._output(alike), f"{_LAST}, if that ends as the stages at the other strides do"),
+                Reading(self._output(before), f"{_LAST}, if only the 1x1 convolution behind it is the neck's"),
+            )
+        whole = before.block is not None and not before.is_convolution
         if not own and (whole or self._view.op(before.last) == "Add"):
             return start + 1, ()
         return start, (
-            Reading(self._output(before), "the backbone's last map, if the 1x1 convolution behind it is the neck's"),
-            Reading(self._output(last), "the backbone's last map, if that convolution is the end of its last stage"),
+            Reading(self._output(before), f"{_LAST}, if the 1x1 convolution behind it is the neck's"),
+            Reading(self._output(last), f"{_LAST}, if the 1x1 convolution before it is the end of a stage"),
         )
 
     # ------------------------------------------------------------------ what is alike

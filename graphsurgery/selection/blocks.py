@@ -51,7 +51,7 @@ class BlockFinder:
         return bool(self._blocks.of_type(name))
 
     def is_head(self, tensors: Sequence[str]) -> bool:
-        """Whether these are the several maps that a head reads: it does the same with all, and so its name means each."""
+        """Whether these are the several maps of a head, which does the same with all: its name means each."""
         entries = (
             set(map(self._blocks.view.root, each.entries)) for each in self._blocks.blocks if each.role == "head"
         )
