@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -333,13 +331,3 @@ class SSD(nn.Module):
         scores = torch.cat([flat(conv(x), 6) for conv, x in zip(self.cls, maps, strict=True)], 1)
         boxes = torch.cat([flat(conv(x), 4) for conv, x in zip(self.reg, maps, strict=True)], 1)
         return scores, boxes
-
-
-__all__: Sequence[str] = (
-    "SSD",
-    "Dense",
-    "NanoDetPlus",
-    "PPOCRDet",
-    "RTMDet",
-    "ShuffleFPN",
-)
