@@ -284,6 +284,8 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     yield f"{insertion.id}: {insertion.module} {site.position} {site.path or site.tensor}{kind}"
     stride = f", stride {site.stride}" if site.stride else ""
     yield f"  site: {site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
+    if done.site.note:
+        yield f"  note: {done.site.note}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]
     yield (
         f"  rewired: {counted(len(readers), 'consumer')}: {listed(readers, most)}" if readers else "  rewired: nothing"

@@ -174,6 +174,7 @@ def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels:
         headers = ("module", "type", "shape", "dtype", "stride", "consumers")
         without = () if any(site.type for site in found) else ("type",)
         _table(printer, headers, rows, without)
+        printer.lines(f"note: {note}" for note in dict.fromkeys(site.note for site in found if site.note))
         against = [(site, each) for site, each in zip(found, advice, strict=True) if each]
         printer.lines(f"not advisable: {site.path or site.tensor}: {each.sentence}" for site, each in against)
     return {

@@ -6,16 +6,22 @@ import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
 
 from .block import RecognisedBlock
+from .boundary import NO_STAGE, Backbone, Boundary, Reading
+from .extent import Extent, extents
 from .graph_view import View
-from .head_detection import Unit, describe, head_units
+from .head_detection import Unit, convolutions, describe, head_units
 from .pattern import HeadPattern
 from .strides import Strides
 
-ROLES = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "before-sppf", "after-sppf", "neck-outputs", "stage-ends")
-_PYRAMID = re.compile(r"p([1-7])")
+_LEVELS = range(1, 8)
+ROLES = (
+    *(f"p{level}" for level in _LEVELS),
+    *(f"n{level}" for level in _LEVELS),
+    *("before-sppf", "after-sppf", "neck-outputs", "stage-ends"),
+)
+_PYRAMID = re.compile(r"([pn])([1-7])")
 _POOLING = ("SPPF", "SPP")
 _TOWER = ("Conv", "DWConv", "LightConv", "Concat", "RepConv")
 """blocks that a head consists of upstream of its exits from the image plane"""
@@ -24,24 +30,6 @@ _ENCODERS = ("AIFI",)
 _ENLARGING = frozenset({"Resize", "ConvTranspose", "DepthToSpace"})
 _CHOOSING = frozenset({"TopK", "GridSample"})
 _GATING = frozenset({"Sigmoid", "HardSigmoid"})
-_NO_STAGE = frozenset(
-    {"Transpose", "Reshape", "Pad", "Split", "Slice", "MaxPool", "AveragePool", "BatchNormalization"}
-    | {"LayerNormalization"}
-)
-"""nodes that end no stage: they prepare what comes next"""
-
-
-class _Extent(NamedTuple):
-    """A recognised block, or a single node that is in none."""
-
-    block: RecognisedBlock | None
-    nodes: frozenset[int]
-    entries: Sequence[str]
-    last: int
-    """the last of its nodes, in the order of the graph"""
-
-    def fact(self, name: str) -> object:
-        return self.block.facts.get(name) if self.block is not None else None
 
 
 class Anatomy:
@@ -54,10 +42,8 @@ class Anatomy:
         self._strides = strides
         self._found = blocks
         self._heads = heads
-        self._extents = {p: _Extent(None, frozenset({p}), view.inputs(p), p) for p in view.active}
-        for block in blocks:
-            extent = _Extent(block, block.nodes, block.entries, max(block.nodes, key=view.place.__getitem__))
-            self._extents.update(dict.fromkeys(block.nodes, extent))
+        self._extents = extents(view, blocks)
+        self._backbones: list[Backbone] = []
         head = self._towers
         if self._feeding:
             head = head | (view.active - self._upstream_of_maps)  # the decoding
@@ -73,7 +59,7 @@ class Anatomy:
         if name not in ROLES:
             raise KeyError(name)
         if match := _PYRAMID.fullmatch(name):
-            return self._stages.get(2 ** int(match[1]), [])
+            return (self._stages if match[1] == "p" else self._handed_over).get(2 ** int(match[2]), [])
         if name == "stage-ends":
             return [tensor for stride, tensors in sorted(self._stages.items()) if stride >= 4 for tensor in tensors]
         if name == "neck-outputs":
@@ -82,6 +68,16 @@ class Anatomy:
         if name == "after-sppf":
             return [block.output for block in pools]
         return [self._view.outlet(entry) for block in pools for entry in block.entries]
+
+    def readings(self, name: str) -> list[Reading]:
+        """The maps of which one has a role, where structure does not tell which."""
+        return [
+            replace(reading, root=self._view.outlet(reading.root))
+            for backbone in self._backbones
+            for readings in backbone.readings.values()
+            for reading in readings
+            if (stride := self._strides.stride(reading.root)) and name == f"p{stride.bit_length() - 1}"
+        ]
 
     def of_node(self, node_index: int) -> str | None:
         """backbone, neck or head; None for nodes that work on sizes or constants only."""
@@ -152,6 +148,12 @@ class Anatomy:
         decoding = self._view.active - self._upstream_of_maps
         return self._exit_strides > 1 and any(self._view.op(p) in _CHOOSING for p in decoding)
 
+    @property
+    def _has_tokens(self) -> bool:
+        """Whether a transformer reads the last map as tokens."""
+        decoding = self._view.active - self._upstream_of_maps
+        return self._exit_strides == 1 and any(self._view.op(p) == "Softmax" for p in decoding)
+
     @cached_property
     def _serving_exits(self) -> set[int]:
         """The last nodes of all blocks and single nodes upstream of the exits that serve nothing else."""
@@ -168,7 +170,7 @@ class Anatomy:
                 pending += extent.entries
         return found
 
-    def _unit(self, extent: _Extent) -> Unit:
+    def _unit(self, extent: Extent) -> Unit:
         view = self._view
         outputs = view.outputs(extent.last)
         sources = [self._producer(name) for name in extent.entries]
@@ -179,7 +181,7 @@ class Anatomy:
             level=self._strides.origin(outputs[0]),
             leaves=not self._exits.keys().isdisjoint(outputs),
             sources=tuple(view.place[self._extents[p].last] for p in sources if p in view.place),
-            convolution=extent.block,
+            convolution=extent.block if convolutions(extent.block) else None,
         )
 
     def _side_branch(self, root: str, head: set[int], feeding: Set[str]) -> set[int]:
@@ -200,7 +202,7 @@ class Anatomy:
             pending += extent.entries
         return taken if self._serves_only(taken, head) else set()
 
-    def _can_be_in_a_tower(self, extent: _Extent) -> bool:
+    def _can_be_in_a_tower(self, extent: Extent) -> bool:
         view, block = self._view, extent.block
         op = view.op(extent.last)
         if block is None:
@@ -262,25 +264,44 @@ class Anatomy:
         if not self._exits:
             return set()  # a classifier
         view = self._view
-        neck = self._downstream_of_enlarged(head, set())
+        neck = self._downstream_of_enlarged(head)
+        given = [root for root in self._feeding if self._producer(root) in neck]
+        boundary = Boundary(view, self._strides, self._extents, head | neck, given)
+        if sources := self._deepest(neck, boundary):
+            # where no neck is, a head reads the backbone itself
+            self._backbones.append(boundary.find(sources, exact=bool(self._feeding) and not neck))
+        if not self._backbones:
+            return neck
+        backbone = set[int]().union(*(each.nodes for each in self._backbones))
         served = head | neck
-        for node_index in reversed(view.order) if neck else ():
-            if node_index in served:
-                continue
-            extent = self._extents[node_index]
-            consumers = view.downstream(extent.last)
-            if not consumers or not consumers <= served:
-                continue
-            served |= extent.nodes
-            # maps outside the neck may hang on a projection, if it begins an FPN
-            lateral = bool(consumers & neck) and extent.fact("activation") is None
-            if self._is_projection(extent) and (lateral or consumers <= head | neck):
-                neck |= extent.nodes
-        return self._downstream_of_enlarged(head, neck)
+        for node_index in reversed(view.order):
+            if node_index not in served and node_index not in backbone and view.downstream(node_index) & served:
+                neck |= self._extents[node_index].nodes
+                served |= self._extents[node_index].nodes
+        return neck
 
-    def _downstream_of_enlarged(self, head: Set[int], neck: Set[int]) -> set[int]:
-        """A neck, and all that is downstream of it or of what makes the network's maps larger."""
-        view, found, convolved = self._view, set(neck), set[int]()
+    def _deepest(self, neck: Set[int], boundary: Boundary) -> list[str]:
+        """The deepest maps of the backbone, or what something else makes of them first."""
+        if neck:
+            firsts = {
+                extent.last: extent
+                for extent in map(self._extents.__getitem__, neck)
+                if not any(self._producer(entry) in neck for entry in extent.entries)
+            }
+            entries = dict.fromkeys(entry for last in sorted(firsts) for entry in firsts[last].entries)
+            maps = [entry for entry in entries if self._strides.is_in(entry)]
+        elif self._feeding:
+            maps = [boundary.last_before_extras(self._feeding)]
+        elif self._has_tokens:
+            maps = list(self._exits)
+        else:
+            maps = []
+        deepest = max((origin for name in maps if (origin := self._strides.origin(name))), default=None)
+        return [name for name in maps if self._strides.origin(name) == deepest]
+
+    def _downstream_of_enlarged(self, head: Set[int]) -> set[int]:
+        """All that is downstream of what makes the network's maps larger, or of an encoder layer."""
+        view, found, convolved = self._view, set[int](), set[int]()
         for node_index in view.order:
             extent = self._extents[node_index]
             block = extent.block
@@ -298,20 +319,37 @@ class Anatomy:
         following = set(map(self._view.op, self._view.downstream(node_index)))
         return self._view.op(node_index) in _ENLARGING and (not following or not following <= _GATING)
 
-    @staticmethod
-    def _is_projection(extent: _Extent) -> bool:
-        conv = extent.block is not None and extent.block.type == "Conv"
-        return conv and extent.fact("kernel") == (1, 1) and extent.fact("stride") == (1, 1)
+    @cached_property
+    def _handed_over(self) -> dict[int, list[str]]:
+        """Stride -> the maps that the neck gives the head there."""
+        found: dict[int, list[str]] = {}
+        for root in self._feeding:
+            stride = self._strides.stride(root)
+            if stride is not None and self._role_of.get(self._producer(root)) == "neck":
+                found.setdefault(stride, []).append(self._view.outlet(root))
+        return found
 
     # ------------------------------------------------------------------ the stages
 
     @cached_property
     def _stages(self) -> dict[int, list[str]]:
-        """Stride -> the deepest tensor of the backbone at that stride."""
+        """Stride -> the last map of the backbone at that stride."""
+        found: dict[int, list[str]] = {}
+        for backbone in self._backbones:
+            for roots in backbone.stages.values():
+                for root in roots:
+                    stride = self._strides.stride(root)
+                    if stride is not None and stride > 1:
+                        found.setdefault(stride, []).append(self._view.outlet(root))
+        return found if self._backbones else self._deepest_of_all
+
+    @property
+    def _deepest_of_all(self) -> dict[int, list[str]]:
+        """Stride -> the deepest map at that stride, where nothing tells the end of the backbone: in a classifier."""
         view, deepest = self._view, dict[int, str]()
         for node_index in view.order:
             extent = self._extents[node_index]
-            prepares = extent.block is None and view.op(node_index) in _NO_STAGE
+            prepares = extent.block is None and view.op(node_index) in NO_STAGE
             if node_index != extent.last or prepares or self._role_of[node_index] != "backbone":
                 continue
             for name in view.outputs(node_index):

@@ -10,11 +10,13 @@ from ..entry_points import values
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree, common_path, from_weights
 from ..graph.shapes import ShapeTable
-from .anatomy import ROLES, Anatomy
+from .anatomy import ROLES
 from .block import RecognisedBlock
+from .boundary import Reading
 from .functions import expand
 from .graph_view import View
 from .matcher import Matcher
+from .networks import Networks
 from .pattern import HeadPattern, Pattern
 from .strides import Strides
 
@@ -41,8 +43,8 @@ class BlockTree:
         self._strides = Strides(self._seen, ShapeTable(self._seen.index) if self._expanded else shapes)
         self._tree = tree
         outermost = Matcher(self._seen, self._strides, values(_GROUP, Pattern)).outermost()
-        self._anatomy = Anatomy(self._seen, self._strides, outermost, values(_GROUP, HeadPattern))
-        found = self._anatomy.blocks
+        self._networks = Networks(self._seen, self._strides, outermost, values(_GROUP, HeadPattern))
+        found = self._networks.blocks
         if self._expanded is not None:
             found = [block for inside in found for block in self._expanded.in_the_file(inside)]
         self.blocks: tuple[RecognisedBlock, ...] = tuple(self._labelled(block) for block in found)
@@ -78,16 +80,35 @@ class BlockTree:
 
     def role(self, name: str) -> list[str]:
         """The tensors of a role, in order; [] if the model has none. KeyError for a role that does not exist."""
-        tensors = self._anatomy.role(name)
+        tensors = self._networks.role(name)
         if self._expanded is None:
             return tensors
         roots = map(self._expanded.named, tensors)
         return [self.view.outlet(root) for root in roots if root is not None]  # not what lies within a call
 
+    def readings(self, name: str) -> list[Reading]:
+        """The maps of which one has a role, where structure does not tell which, and what each would be."""
+        return self._networks.readings(name) if self._expanded is None else []
+
+    def images(self, root: str) -> list[str]:
+        """The inputs of the model that a tensor is computed from, as images or maps of images."""
+        view, found, pending = self._seen, set[str](), [self._seen.root(root)]
+        seen = set(pending)
+        while pending:
+            name = pending.pop()
+            producer = view.producer(name)
+            if producer is None:
+                found.add(name)
+                continue
+            before = set(view.inputs(producer)) - seen if producer in view.active else set[str]()
+            seen |= before
+            pending += before
+        return [name for name in view.index.free_inputs if name in found and self._strides.is_in(name)]
+
     def role_of(self, node_index: int) -> str | None:
         """Whether a node is in the backbone, the neck or the head; None if it works on sizes or constants only."""
         inside = self._expanded.within(node_index) if self._expanded else (node_index,)
-        return next((role for p in sorted(inside, reverse=True) if (role := self._anatomy.of_node(p))), None)
+        return next((role for p in sorted(inside, reverse=True) if (role := self._networks.of_node(p))), None)
 
     def is_map(self, root: str) -> bool:
         """Whether a tensor is a map of the image, with a place of the image for each of its positions."""

@@ -10,6 +10,7 @@ Tensors are meant by their *root*: the tensor upstream of a run of such nodes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -197,6 +198,12 @@ class View:
                 waiting[consumer] -= 1
                 if not waiting[consumer]:
                     ready.append(consumer)
+        return found
+
+    def part(self, order: list[int]) -> View:
+        """The same graph with some of its nodes only, given in order; places stay those of the whole."""
+        place, found = self.place, copy(self)
+        found.__dict__.update(order=order, active=set(order), place=place)
         return found
 
     @cached_property

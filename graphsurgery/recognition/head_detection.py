@@ -59,10 +59,10 @@ def head_units(units: Sequence[Unit], strides: int) -> list[Unit]:
             consumers[source].append(unit.place)
     signatures = _signatures(by_place, consumers)
     levels: dict[int, set[Stride | None]] = defaultdict(set)
-    widths: dict[int, set[object]] = defaultdict(set)
+    widths: dict[int, set[tuple[object, object]]] = defaultdict(set)
     for unit in units:
         levels[signatures[unit.place]].add(unit.level)
-        widths[signatures[unit.place]].add(unit.convolution and unit.convolution.facts.get("channels_out"))
+        widths[signatures[unit.place]].add(_widths(unit))
     exits = [levels[signatures[unit.place]] for unit in units if unit.leaves]
     main = max(exits, key=len, default=set())
     if len(main) < min(2, strides):
@@ -75,12 +75,32 @@ def head_units(units: Sequence[Unit], strides: int) -> list[Unit]:
         if not main <= levels[signature] or not all(consumer in kept for consumer in consumers[place]):
             continue
         downstream = any(kept[consumer] for consumer in consumers[place])
-        stem = unit.convolution is not None and unit.convolution.facts.get("activation") is not None
-        stem = stem and len(main) > 1 and len(widths[signature]) == 1
+        stem = len(main) > 1 and _is_stem(unit, widths[signature])
         if place not in necks or unit.leaves or not downstream or stem:
             kept[place] = downstream or unit.convolution is not None
     kept |= {unit.place: True for unit in units if unit.level not in main and _predicts(unit)}
     return [unit for unit in units if unit.place in kept]
+
+
+def convolutions(block: RecognisedBlock | None) -> list[RecognisedBlock]:
+    """The convolutions in a block, in order."""
+    return [part for part in block.everything() if "kernel" in part.facts] if block is not None else []
+
+
+def _widths(unit: Unit) -> tuple[object, object]:
+    """The channels in front of a unit and behind it."""
+    found = convolutions(unit.convolution)
+    return (found[0].facts.get("channels_in"), found[-1].facts.get("channels_out")) if found else (None, None)
+
+
+def _is_stem(unit: Unit, widths: Collection[tuple[object, object]]) -> bool:
+    """Whether what every path goes through is the head's: it has an activation and gives one width at all strides, from
+    maps of one width or by a 1x1 convolution. A larger one that makes the widths the same is how a neck ends.
+    """
+    found = convolutions(unit.convolution)
+    if not found or found[-1].facts.get("activation") is None or len({behind for _, behind in widths}) > 1:
+        return False
+    return len(widths) == 1 or (len(found) == 1 and found[0].facts.get("kernel") == (1, 1))
 
 
 def _predicts(unit: Unit) -> bool:

@@ -27,6 +27,8 @@ _OFF = frozenset(
 _MEANS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2"})
 _ONE = Fraction(1)
 _CHANNELS_FIRST = (0, 3, 1, 2)
+_SWAPPED = (0, 2, 1, 3, 4)
+"""[N, groups, C, H, W] with the groups and their channels swapped"""
 _POOLED = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
 
@@ -155,6 +157,9 @@ class Strides:
         source = self._where.get(view.inputs(node_index)[0]) if view.inputs(node_index) else None
         if source is None or source.stride is not None or len(off.origins) != 1:
             return None
+        if (before := self._shuffled(node_index)) is not None:
+            (stride,) = off.origins
+            return self._at(before) if self._is_map(view.outputs(node_index)[0], stride) else None
         shape = view.producer(node.input[1]) if len(node.input) > 1 else None
         if shape is not None and view.op(shape) == "Shape":
             like = self._at(view.root(view.index.nodes[shape].input[0]))
@@ -167,6 +172,20 @@ class Strides:
         (stride,) = off.origins
         name = view.outputs(node_index)[0]
         return _there(off, stride) if self._is_large(name) and self._is_map(name, stride) else None
+
+    def _shuffled(self, node_index: int) -> str | None:
+        """The map whose channels a Reshape gives back in another order; None for anything else.
+
+        A channel shuffle is Reshape to groups, Transpose of the groups with what is in them, and Reshape.
+        """
+        view, name = self._view, self._view.inputs(node_index)[0]
+        swapped = view.producer(name)
+        if view.op(node_index) != "Reshape" or swapped is None or view.integers(swapped, "perm") != _SWAPPED:
+            return None
+        parted = view.producer(view.inputs(swapped)[0])
+        if parted is None or view.op(parted) != "Reshape" or not view.inputs(parted):
+            return None
+        return view.inputs(parted)[0] if self.is_in(view.inputs(parted)[0]) else None
 
     def _is_large(self, root: str) -> bool:
         """Whether a tensor's height and width are known, and more than one position."""

@@ -1,4 +1,4 @@
-"""BlockFinder: the recognised blocks, the roles and the operators that selectors name."""
+"""BlockFinder: the recognised blocks and the operators that selectors name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..graph.module_paths import Module
 from ..messages import closest, listed
 from .context import Context, tensor_selectors
 from .modules import PathFinder
-from .parser import Block, Item, Operator, Path, Role, Subscript
+from .parser import Block, Item, Operator, Path, Subscript
 from .text import Text
 
 if TYPE_CHECKING:
@@ -50,6 +50,13 @@ class BlockFinder:
         """Whether the model has blocks of this type."""
         return bool(self._blocks.of_type(name))
 
+    def is_head(self, tensors: Sequence[str]) -> bool:
+        """Whether these are the several maps of a head, which does the same with all: its name means each."""
+        entries = (
+            set(map(self._blocks.view.root, each.entries)) for each in self._blocks.blocks if each.role == "head"
+        )
+        return len(tensors) > 1 and set(map(self._blocks.view.root, tensors)) in entries
+
     @cached_property
     def _labels(self) -> dict[str, RecognisedBlock]:
         """module path -> the largest block that is labelled with it"""
@@ -80,8 +87,10 @@ class BlockFinder:
         name, scope = block.type.text, scope or self._everywhere
         every = self._all(name, scope)
         if not every:
+            if scope is self._everywhere and (other := self.type_like(name)):
+                raise block.type.error(f"{scope.label} has no {name}; the type of block is called {other}", [other])
             hint = f"; modules of the model are {self._context.listed(modules)}" if modules else ""
-            raise block.type.error(f"{scope.label} has no {name}; {self._instead(scope)}{hint}", modules or ())
+            raise block.type.error(f"{scope.label} has no {name}; {self.instead(scope)}{hint}", modules or ())
         last = {f"{name}[{number}]": each.output for number, each in every[-1:]}
         chosen = self._picked(block.subscript, every, f"{scope.label} has {len(every)} {name}", "is", last)
         found = [(f"{name}[{number}]", each) for number, each in chosen]
@@ -114,7 +123,8 @@ class BlockFinder:
         """Whether all nodes of a block are in a scope, those aside of which the model does not tell the module."""
         return all(n in scope.nodes or not self._of_node[n] for n in found.nodes)
 
-    def _instead(self, scope: Scope) -> str:
+    def instead(self, scope: Scope | None = None) -> str:
+        """What is in a scope that does not have what is looked for."""
         if types := self.counted(scope):
             return f"it has {listed(types, 12)}"
         if not {"Conv", "QLinearConv", "ConvInteger", "FusedConv"} & {node.op_type for node in self._index.nodes}:
@@ -135,39 +145,6 @@ class BlockFinder:
         raise rest.error(
             f"{label} ({block.type}) has no part {missing!r}; {has}", (f"{label}.{name}" for name in parts)
         )
-
-    # ------------------------------------------------------------------ roles
-
-    def role(self, part: Role) -> list[str]:
-        """The tensors of a role. SelectorError if there is no such role, or none in this model."""
-        asked, every = part.name.text, {name: self._blocks.role(name) for name in self._blocks.ROLES}
-        names = [name for name in every if fnmatchcase(name, asked)]
-        if not names:
-            near = closest(asked, every, cutoff=0.6)
-            hint = f"; the nearest are {listed(near)}" if near else ""
-            sentence = f"there is no role {asked!r}{hint}; the roles are {', '.join(every)}"
-            raise part.name.error(sentence, (f"role:{name}" for name in near))
-        if tensors := dict.fromkeys(tensor for name in names for tensor in every[name]):
-            return list(tensors)
-        present = [name for name, tensors in every.items() if tensors]
-        why = ": no SPPF was recognised in it" if "sppf" in asked and not self.is_type("SPPF") else ""
-        if not present:
-            why = f": {self._instead(self._everywhere)}"
-        has = f"; it has {', '.join(present)}" if present else ""
-        raise part.name.error(f"the model has no {asked}{why}{has}", (f"role:{name}" for name in present))
-
-    def region(self, part: Role) -> set[int]:
-        """The nodes of the backbone, the neck or the head. SelectorError for any other role."""
-        regions: dict[str, set[int]] = {}
-        for block in self._blocks.blocks:
-            if block.role:
-                regions.setdefault(block.role, set()).update(block.nodes)
-        nodes = {n for name in regions if fnmatchcase(name, part.name.text) for n in regions[name]}
-        if not nodes:
-            has = f"; the parts of this model that read something are {', '.join(regions)}" if regions else ""
-            sentence = f"role:{part.name.text} does not name a part of the model such as role:neck{has}"
-            raise part.name.error(sentence, (f"role:{name}" for name in regions))
-        return nodes
 
     # ------------------------------------------------------------------ operators
 

@@ -29,6 +29,8 @@ class Target:
     path: str | None = None
     block: RecognisedBlock | None = None
     is_output: bool = False
+    note: str = ""
+    """what is to be said of it"""
 
 
 class Borders:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 from ..feature_map import Dimension, channels_first, fits_image
@@ -39,9 +40,10 @@ class Context:
 
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
-        """The shape of the first input that is an image, channels first; () without one."""
+        """The shape of the largest input that is an image, channels first, or of the first of these; () without one."""
         shapes = (self.shapes.lookup(name)[1] for name in self.index.free_inputs)
-        return next((channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4), ())
+        images = [channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4]
+        return max(images, key=_positions, default=())
 
     def fits_image(self, shape: tuple[Dimension, ...]) -> bool:
         """See :func:`graphsurgery.feature_map.fits_image`."""
@@ -78,6 +80,11 @@ class Context:
 def tensor_selectors(names: Iterable[str]) -> dict[str, str]:
     """The selectors of tensors, each with its tensor."""
     return {f"tensor:{name}": name for name in names if name}
+
+
+def _positions(shape: tuple[Dimension, ...]) -> int:
+    """How many positions a map [N, C, H, W] has; 0 where that is not known."""
+    return prod(size if isinstance(size, int) else 0 for size in shape[2:])
 
 
 def _times(whole: Dimension, part: Dimension) -> int | None:

@@ -3,7 +3,7 @@
 tensor:NAME        the tensor of that name; node:NAME what a node puts out; output:NAME an output of the model
 /model.{4,6,8}     a module path, with braces for alternatives and globs: * ? [..] within a step, ** over steps
 C2f[-1].m.*        blocks of a type: all, by index or slice; inner parts of them by name
-role:p5            tensors by their role in the detector
+role:p5            tensors by their role in the detector; role:p5@rgb those of one image or module only
 op:Conv[17]        nodes by operator
 model.8//C3k[0]    blocks of a type, or nodes of an operator, inside a module or a block
 a, b               several of these; a NAME takes the rest of the text
@@ -42,9 +42,11 @@ class Named:
 
 @dataclass(frozen=True)
 class Role:
-    """``role:NAME``, where the name may be a glob."""
+    """``role:NAME``, where the name may be a glob, with or without ``@WHOSE`` behind it."""
 
     name: Text
+    whose: Text | None = None
+    """an image or module that the tensors are computed from or in"""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,10 @@ def _parsed(text: Text) -> Selector:
         name = text.part(len("role:")).strip()
         if not name.text:
             raise text.error("role: needs the name of a role behind it, such as role:p5")
-        return Role(name)
+        name, *whose = (piece.strip() for piece in name.split("@"))
+        if not name.text or len(whose) > 1 or not all(piece.text for piece in whose):
+            raise text.error("behind @ comes the image or the module whose role is meant, such as role:p3@images")
+        return Role(name, *whose)
     first, *inner = text.split("//")
     found: Word | Operator | Inside | None = None
     if first.text or not inner:

@@ -20,6 +20,7 @@ from .modules import PathFinder
 from .nested_names import whereabouts
 from .parser import Block, Inside, Named, Operator, Role, Selector, Word, parse
 from .refusals import refusal
+from .roles import RoleFinder
 from .text import Text
 
 
@@ -32,6 +33,8 @@ class Place:
     type: str | None = None
     written: Text | None = field(default=None, compare=False)
     """the part of a selector that names it"""
+    note: str = field(default="", compare=False)
+    """what is to be said of it"""
 
     def described(self, position: str = "after") -> str:
         """How messages call it."""
@@ -48,6 +51,7 @@ class Resolver:
         self.borders = Borders(context)
         self._paths = PathFinder(context, context.tree.modules, self.borders.leaving)
         self._blocks = BlockFinder(context)
+        self._roles = RoleFinder(context, self._blocks)
 
     # ------------------------------------------------------------------ the two things to ask for
 
@@ -68,8 +72,10 @@ class Resolver:
         found = set[Consumer]()
         for part in parse(selector):
             if isinstance(part, Role):
-                found |= of_nodes(self._blocks.region(part))
+                found |= of_nodes(self._roles.region(part))
                 continue
+            if isinstance(part, Word):
+                self._roles.region_meant(part.path.written)
             for target in self._targets(part):
                 if target.tensor is None:
                     found |= of_nodes(self.borders.nodes(target))
@@ -88,7 +94,8 @@ class Resolver:
         if isinstance(part, Named):
             return [{"node": self._node, "output": self._output, "tensor": self._tensor}[part.kind](part.name)]
         if isinstance(part, Role):
-            return [Target(f"the tensor {t!r}", part.name, tensor=t) for t in self._blocks.role(part)]
+            found = self._roles.tensors(part)
+            return [Target(f"the tensor {t!r}", part.name, tensor=t, note=self._roles.note(t)) for t in found]
         if isinstance(part, Operator):
             return self._operators(part)
         if isinstance(part, Inside):
@@ -138,6 +145,8 @@ class Resolver:
         if paths := self._paths.matches(word.path):
             return [Target(f"the module {modules[path].display!r}", written, path=path) for path in paths]
         typed = block is not None and self._blocks.is_type(block.type.text)
+        if not typed and len(word.path.steps) == 1:
+            self._roles.meant(written, f"no module or block of the model is called {written.text!r}")
         if block is not None and (typed or block.type.text[0].isupper()):
             if word.problem and typed:
                 raise word.problem
@@ -187,17 +196,18 @@ class Resolver:
         verb = "enter" if before else "leave"
         for target in targets:
             tensors, nodes = self.borders.entering(target) if before else (self.borders.outgoing(target), set())
-            if len(targets) == 1:
+            if len(targets) == 1 and not (before and self._blocks.is_head(tensors)):
                 tensors = [self._only(tensors, target, verb)]
-            if len(tensors) != 1:
+            if len(tensors) != 1 and not (before and self._blocks.is_head(tensors)):
                 continue
-            place, consumers = self._place(target, tensors[0]), self.borders.branches.consumers(tensors[0])
-            if len(targets) > 1 and not self._context.is_map(place.tensor):
-                others.append(place)
-                continue
-            if before and target.node_index is not None:
-                place = replace(place, path=self._context.tree.of_node[target.node_index] or None)
-            found.append((place, consumers & of_nodes(nodes) if before else consumers))
+            for tensor in tensors:
+                place, consumers = self._place(target, tensor), self.borders.branches.consumers(tensor)
+                if len(targets) > 1 and not self._context.is_map(place.tensor):
+                    others.append(place)
+                    continue
+                if before and target.node_index is not None:
+                    place = replace(place, path=self._context.tree.of_node[target.node_index] or None)
+                found.append((place, consumers & of_nodes(nodes) if before else consumers))
         if not found:
             self._no_map(targets, f"{verb}s", others)
         return found
@@ -214,7 +224,7 @@ class Resolver:
     def _place(self, target: Target, tensor: str) -> Place:
         block = target.block
         if block is None:
-            return Place(tensor, target.path, written=target.written)
+            return Place(tensor, target.path, written=target.written, note=target.note)
         path = block.path if block.path in self._context.tree.modules else None
         return Place(tensor, path, block.type, target.written)
 

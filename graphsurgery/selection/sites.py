@@ -48,6 +48,8 @@ class Site:
     """the consumers that go on reading the tensor itself"""
     rewired: frozenset[Consumer] = field(default=frozenset(), compare=False, repr=False)
     """the consumers that are to read the block"""
+    note: str = field(default="", compare=False, repr=False)
+    """what else goes by the name that was asked for"""
 
     @property
     def label(self) -> str:
@@ -64,7 +66,7 @@ class Site:
     def to_json(self) -> dict[str, Any]:
         """Plain data with stable keys."""
         data = asdict(self)
-        del data["position"], data["others"], data["rewired"]
+        del data["position"], data["others"], data["rewired"], data["note"]
         data.update(shape=list(self.shape), consumers=list(self.consumers), warnings=list(self.warnings))
         return data
 
@@ -153,6 +155,7 @@ class SiteFinder(Context):
             position=position,
             others=tuple(map(self._label, in_order(everyone - chosen))),
             rewired=frozenset(chosen),
+            note=place.note,
         )
 
     def _label(self, consumer: Consumer) -> str:

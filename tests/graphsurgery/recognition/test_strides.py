@@ -39,6 +39,7 @@ def plane(body: str, *, shapes: bool = True, size: int = 64, **weights: tuple[in
         ("s = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> () y = Resize(c, , s)", 1),
         ("s = Shape(x) r = Resize(c, , , s) y = Add(r, x)", 1),
         ("t = Reshape(c, to) s = Shape(c) y = Reshape(t, s)", 2),
+        ("g = Reshape(c, to) t = Transpose <perm = [0, 2, 1, 3, 4]> (g) y = Reshape(t, to)", 2),  # a channel shuffle
     ],
 )
 def test_stride(body: str, stride: int, shapes: bool) -> None:
