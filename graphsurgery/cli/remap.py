@@ -19,7 +19,7 @@ def remap(
     fresh: list[str] | None = None,
     printer: Printer,
 ) -> None:
-    """Renumber the weights of a checkpoint of Ultralytics for its YAML with layers inserted.
+    """Renumber the weights of a checkpoint for an edited YAML.
 
     Ultralytics loads weights by the number of the layer. One inserted layer, and those behind it get nothing, or the
     weights of another. Here the layers of the two are found by what they are and what they read.

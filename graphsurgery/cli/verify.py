@@ -27,7 +27,7 @@ def verify(
     verbose: bool = False,
     printer: Printer,
 ) -> None:
-    """Compare every inserted block with its PyTorch module, or the whole model with the whole module.
+    """Compare the inserted blocks with PyTorch, or the whole model.
 
     Each block is cut out as it stands in the file; one that came from an ONNX file is compared with that. Ends with 1
     if one of them does not agree, is not connected as it was inserted, or if the rest of the model is not what it was;

@@ -12,7 +12,7 @@ _SUFFIX = ".safetensors"
 
 
 def weights(checkpoint: str, *, output: str | None = None, force: bool = False, printer: Printer) -> None:
-    """Take the trained blocks out of a checkpoint: list them, or write them to a file for apply.
+    """List the trained blocks of a checkpoint, or save them for apply.
 
     The checkpoint holds a model to which graphsurgery.torch attached blocks, as Ultralytics' best.pt does. It is read
     without executing anything in it.

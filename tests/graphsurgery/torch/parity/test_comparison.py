@@ -267,17 +267,15 @@ def test_rows_that_the_model_chose_and_that_are_others() -> None:
     assert not report.passed
 
 
-def test_a_dynamic_file(
-    module: nn.Module, file: gsx.ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dynamic_file(module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deployed, "_SIDES", (64, 32))
-    proto = file.proto()
+    proto = onnx.ModelProto.FromString(base())
     for value in (*proto.graph.input, *proto.graph.output):
         for axis in (2, 3):
             if axis < len(value.type.tensor_type.shape.dim):
                 value.type.tensor_type.shape.dim[axis].dim_param = "size"
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((3, 64, 64), np.float32))
-    report = gt.compare(proto, module, tmp_path)
+    report = gt.compare(gsx.Recipe.of(RECIPE).apply(proto), module, tmp_path)
     assert report.images == ("a.npy",)
     assert report.passed
 
