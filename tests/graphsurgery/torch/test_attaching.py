@@ -302,4 +302,4 @@ def test_attachments_are_plain_data_that_builds_the_block_again() -> None:
     again = gt.Attachment.from_json(json.loads(json.dumps(attached.to_json())), "a test")
     assert again == attached
     assert (again.module, again.channels, again.settings["extent"]) == ("ge[theta-minus]", 16, 2)
-    assert again.build().state_dict().keys() == model.c2f.ge.state_dict().keys()
+    assert again.block().module(again.feature).state_dict().keys() == model.c2f.ge.state_dict().keys()

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 import graphsurgery as gsx
 from graphsurgery import torch as gt
+from graphsurgery.blocks.wrapped_module import wrapped
 from graphsurgery.errors import BlockError, RecipeError, RequestError
+from graphsurgery.template.around import Around
 from graphsurgery.userblocks import Trust
 
 from .nets import entry, image, net, run, state
@@ -111,7 +113,9 @@ def test_blocks_come_back_from_a_file(images: Path, tmp_path: Path) -> None:
         first.c2f.se.scale.mul_(2)
     gt.load_blocks(second, gt.save_blocks(first, tmp_path / "blocks.safetensors"))
     assert torch.equal(run(first, image()), run(second, image()))
-    assert gt.attachments(first)[0].build().state_dict().keys() == first.c2f.se.state_dict().keys()
+    se = next(each for each in gt.attachments(first) if each.id == "c2f.se")
+    again = wrapped(se.block().module(se.feature), se.channels, Around(se.init == "calibrated", se.gate == "residual"))
+    assert again.state_dict().keys() == first.c2f.se.state_dict().keys()
 
 
 def test_a_constant_channel_keeps_a_gradient(images: Path) -> None:
