@@ -119,9 +119,7 @@ def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:
     """
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
-            if dimension.HasField("dim_value") and dimension.dim_value <= 0:
-                dimension.Clear()
-            elif dimension.HasField("dim_param") and _names_nothing(text(dimension.dim_param) or ""):
+            if (dimension.HasField("dim_value") and dimension.dim_value <= 0) or (dimension.HasField("dim_param") and _names_nothing(text(dimension.dim_param) or "")):
                 dimension.Clear()
 
 
