@@ -119,7 +119,8 @@ def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:
     """
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
-            if (dimension.HasField("dim_value") and dimension.dim_value <= 0) or (dimension.HasField("dim_param") and _names_nothing(text(dimension.dim_param) or "")):
+            impossible = dimension.HasField("dim_value") and dimension.dim_value <= 0
+            if impossible or (dimension.HasField("dim_param") and _names_nothing(text(dimension.dim_param) or "")):
                 dimension.Clear()
 
 
