@@ -60,6 +60,15 @@ class Moments:
         return np.asarray(self.deviation <= _LEAST * sizes)
 
 
+def lost(before: Moments, after: Moments) -> tuple[str, ...]:
+    """What the user should know: a block whose output says nothing of the image gives no deviation to scale."""
+    channels = int((after.constant & ~before.constant).sum())
+    if not channels:
+        return ()
+    which = f"on the images, {channels} of the block's {len(after.constant)} channels say nothing"
+    return (f"{which}: each has one value everywhere, and gets its mean back but not its deviation",)
+
+
 def scale_and_shift(before: Moments, after: Moments, id: str) -> tuple[Array, Array]:
     """What gives a block's output the mean and deviation that its channels have without the block.
 

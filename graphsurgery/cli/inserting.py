@@ -103,7 +103,9 @@ def run(
     def edit(before: ModelFile) -> _Edited:
         return *carry_out(before, requests), None
 
-    _run(edit, Trust.in_blocks(request.module for request in requests), model, target, checking, printer)
+    with aside():
+        trust = Trust.in_blocks(request.module for request in requests)
+    _run(edit, trust, model, target, checking, printer)
 
 
 def run_trained(

@@ -50,7 +50,7 @@ def precision(
     nodes = [vars(each) for each in types]
     printer.json({"model": opened.name, "summary": answers.to_json(), "nodes": nodes, "list": text or None})
     if format is None:
-        printer.lines(answers.lines())
+        printer.lines([*answers.lines(), ""])
         marks = {True: "keep float32", False: ""}
         rows = [(t.insertion, t.node, t.operator, t.runs_in, t.gives, marks[t.float32]) for t in types]
         printer.table(("insertion", "node", "operator", "runs in", "gives", ""), rows, optional=("gives", "operator"))

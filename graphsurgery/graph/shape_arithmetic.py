@@ -206,6 +206,8 @@ def _reshape(inputs: _Inputs, attributes: _Attributes) -> Array:
 
 def _slice(inputs: _Inputs, attributes: _Attributes) -> Array:
     value = _first(inputs)
+    if any(each is not None and in_part(each) for each in inputs[1:]):
+        raise ValueError
     if len(inputs) > 1:
         given = [None if each is None else each.tolist() for each in inputs[1:]]
         starts, ends, axes, steps = [*given, None, None, None][:4]

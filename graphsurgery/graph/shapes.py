@@ -114,11 +114,19 @@ def _without_calls(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _forget_impossible_sizes(graph: onnx.GraphProto) -> None:
-    """Sizes of -1 (Paddle's dynamic ones) would be taken for numbers, and -1 can come out of a convolution as 1."""
+    """Sizes of -1 (Paddle's dynamic ones) would be taken for numbers, and -1 can come out of a convolution as 1. Two
+    sizes that are "?" would be taken for equal.
+    """
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
-            if dimension.HasField("dim_value") and dimension.dim_value <= 0:
+            impossible = dimension.HasField("dim_value") and dimension.dim_value <= 0
+            if impossible or (dimension.HasField("dim_param") and _names_nothing(text(dimension.dim_param) or "")):
                 dimension.Clear()
+
+
+def _names_nothing(name: str) -> bool:
+    """Whether it is how an exporter spells any size at all: ``?``, ``-1``, ``None``."""
+    return not any(map(str.isalpha, name)) or name.lower() in ("none", "unk", "unknown")
 
 
 def _forget_endless_functions(model: onnx.ModelProto) -> None:

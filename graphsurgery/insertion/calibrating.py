@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..blocks.block import Array
-from ..blocks.calibration import Moments, scale_and_shift
+from ..blocks.calibration import Moments, lost, scale_and_shift
 from ..errors import CannotRun
 from ..messages import tracked
 from ..modelfile.model import ModelFile
@@ -47,7 +47,7 @@ def calibrate(finder: SiteFinder, insertions: Iterable[PlannedInsertion]) -> lis
             after = _moments(model, [tensor], planned.request.images)[tensor]
             scale, shift = scale_and_shift(expected, after, given.id)
         weights = _with(planned.weights, {SCALE_KEY: scale, SHIFT_KEY: shift})
-        result[place] = replace(planned, weights=weights)
+        result[place] = replace(planned, weights=weights, warnings=(*planned.warnings, *lost(expected, after)))
     return result
 
 

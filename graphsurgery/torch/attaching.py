@@ -122,14 +122,15 @@ def attach(
         calibration = Calibration(module, example, places) if places else None
         for planned in every:
             put(module, planned.attachment, planned.module)
+        notes: dict[str, tuple[str, ...]] = {}
         if calibration is not None:
             try:
-                calibration.fit()
+                notes = calibration.fit()
             except BaseException:
                 detach(module)
                 raise
     for planned in every:
-        for message in planned.warnings:
+        for message in (*planned.warnings, *notes.get(planned.attachment.id, ())):
             warnings.warn(f"{planned.attachment.id}: {message}", GraphSurgeryWarning, stacklevel=2)
     return [planned.attachment for planned in every]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks.calibrated_module import CalibratedBlock
-from ..blocks.calibration import Moments, scale_and_shift
+from ..blocks.calibration import Moments, lost, scale_and_shift
 from ..errors import RequestError
 from ..runtime.sample_inputs import GraphInput, image_feeds
 from ..weights.attachment import Attachment, Place
@@ -44,8 +44,9 @@ class Calibration:
                         undo.callback(_watch(model, attachment, found))
                 self._run(folder)
 
-    def fit(self) -> None:
-        """Measure what each block gives, and set its scale and shift."""
+    def fit(self) -> dict[str, tuple[str, ...]]:
+        """Measure what each block gives, and set its scale and shift; what the user should know, by the block's id."""
+        notes: dict[str, tuple[str, ...]] = {}
         for (attachment, folder), before in zip(self._places, self._before, strict=True):
             block = next(
                 each for each in self._model.get_submodule(attachment.id).modules() if isinstance(each, CalibratedBlock)
@@ -60,6 +61,8 @@ class Calibration:
             with torch.no_grad():
                 block.scale.copy_(torch.from_numpy(scale))
                 block.shift.copy_(torch.from_numpy(shift))
+            notes[attachment.id] = lost(before, after)
+        return notes
 
     def _run(self, folder: str) -> None:
         with untouched(self._model):

@@ -20,6 +20,7 @@ from ...runtime.providers import NAMES, versions
 from ...runtime.session import require, short_name, usable
 from ..detaching import attachments
 from .bisection import first_difference
+from .block_weights import other_weights
 from .deployed import Deployed, Image
 from .layout import Layout
 from .live import Live
@@ -112,7 +113,8 @@ def compare(
     base = _base(pair)
     found, ties = _compared(pair, pair.layout, base if isinstance(base, Pair) else None, samples, names)
     floor = base if isinstance(base, str) else "the file without its insertions against the module without its blocks"
-    report = replace(report, floor=floor, quantities=tuple(found), ties=tuple(ties))
+    weights = other_weights(deployed, pair.live)
+    report = replace(report, floor=floor, quantities=tuple(found), ties=tuple(ties), weights=weights)
     failed = next((each for each in found if not each.passed), None)
     if failed is None:
         return report

@@ -78,6 +78,8 @@ class WholeReport:
     quantities: tuple[QuantityReport, ...]
     ties: tuple[str, ...] = ()
     """images that were not compared, since the module's own choice of queries is a tie there"""
+    weights: tuple[str, ...] = ()
+    """weights of blocks that are others in the file than in the module, whether or not the images show it"""
     mismatch: str = ""
     """how the file's outputs are none of the module's at all; "" if they are"""
     first: FirstDifference | None = None
@@ -86,8 +88,13 @@ class WholeReport:
 
     @property
     def passed(self) -> bool:
-        """Every quantity agrees on every provider, and at least one was compared."""
-        return not self.mismatch and bool(self.quantities) and all(each.passed for each in self.quantities)
+        """Every quantity agrees on every provider, at least one was compared, and the blocks have the same weights."""
+        return (
+            not self.mismatch
+            and not self.weights
+            and bool(self.quantities)
+            and all(each.passed for each in self.quantities)
+        )
 
     def require(self) -> WholeReport:
         """This report. Raises ParityFailed, with the first reason, if it is one of failure."""
@@ -101,6 +108,8 @@ class WholeReport:
         if self.mismatch:
             return self.mismatch
         failed = next((each for each in self.quantities if not each.passed), None)
+        if failed is None and self.weights:
+            return f"{self.model} does not have the weights of {self.against}: {self.weights[0]}"
         if failed is None:
             said = "on every image the module's own choice of queries is a tie, so that nothing can be told from it"
             return f"{self.model} could not be compared with {self.against}: {said}; give other {option('images')}"
@@ -114,7 +123,7 @@ class WholeReport:
         """A dictionary for ``json.dumps``; numbers that are infinite or not a number are null.
 
         - "model", "against", "passed", "run", "known_from", "outputs": [text], "images": [name], "inserted": [id],
-          "attached": [id], "floor", "ties": [name], "mismatch", "versions": {package: version}
+          "attached": [id], "floor", "ties": [name], "weights": [text], "mismatch", "versions": {package: version}
         - "quantities": [{"provider", "quantity", "unit", "error", "permitted", "floor", "rounding", "image", "passed",
           "reordered", "left_out", "unpaired"}]
         - "first": {"path", "words", "error", "permitted", "compared", "skipped": [text]} or null
@@ -150,6 +159,7 @@ class WholeReport:
         if any(each.floor is not None and each.floor > each.permitted for each in self.quantities if not each.passed):
             yield "    the base differs as well, so that it is not the blocks alone that differ"
         yield from (f"  not compared on {each}: which queries are chosen there is a tie" for each in self.ties)
+        yield from (f"  weights: {each}" for each in self.weights)
         if self.first is not None:
             yield f"  first module that differs: {self.first.words}"
             if self.first.path:

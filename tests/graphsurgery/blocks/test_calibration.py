@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphsurgery.blocks.calibration import Moments, scale_and_shift
+from graphsurgery.blocks.calibration import Moments, lost, scale_and_shift
 from graphsurgery.errors import RequestError
 
 
@@ -54,6 +54,16 @@ def test_a_constant_channel_is_moved_and_not_scaled(side: str) -> None:
     assert scale[1] == 1
     assert shift[1] == np.float32(before.mean[1] - after.mean[1])
     assert scale[0] == 1, "what did not change keeps its scale"
+
+
+def test_channels_of_which_the_block_leaves_nothing_are_told() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((1, 4, 8, 8))
+    x[:, 3] = 2.0
+    y = x * [[[[1.0]], [[0.0]], [[0.0]], [[0.0]]]]
+    (message,) = lost(moments(x), moments(y))
+    assert message.startswith("on the images, 2 of the block's 4 channels say nothing: ")
+    assert lost(moments(x), moments(2 * x)) == ()
 
 
 def test_maps_that_are_constant_throughout() -> None:

@@ -96,7 +96,8 @@ def test_remove_and_precision(shown: Any, width: int, folder: Path) -> None:
     values = [text for each in insertions for text in (each.id, each.module, each.site.path or "")]
     check(shown(width, "remove", str(path)), width, values)
     nodes = [name for each in insertions for name in (each.id, *each.nodes)]
-    check(shown(width, "tensorrt", "precision", str(path)), width, nodes)
+    _, _, below = shown(width, "tensorrt", "precision", str(path)).partition("\n\n")  # the summary
+    check(below, width, nodes)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -172,7 +173,7 @@ def test_names_of_inserted_nodes_are_whole_at_80_columns(shown: Callable[..., st
     ended = cli("insert", "detector.onnx", "-m", "simam", "-a", "/model.8", "-o", "gated.onnx", "--no-verify")
     assert ended.code == 0, ended.err
     nodes = [each["node"] for each in json.loads(cli("tensorrt", "precision", "gated.onnx", "--json").text)["nodes"]]
-    text = shown(80, "tensorrt", "precision", "gated.onnx")
-    table_lines = text.partition("(no room for gives, operator)")[0].splitlines()
+    _, _, below = shown(80, "tensorrt", "precision", "gated.onnx").partition("\n\n")  # the summary
+    table_lines = below.partition("(no room for gives, operator)")[0].splitlines()
     assert max(map(len, table_lines)) <= 80
     assert [line.split()[1] for line in table_lines[1:]] == nodes

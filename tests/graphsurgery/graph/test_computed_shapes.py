@@ -274,6 +274,9 @@ def test_detectors_as_torch_itself_exports_them(name: str, opset: int) -> None:
         ("Where", [[True, False], ["n", 1], [2, "m"]], ["n", "m"]),
         ("Concat", [["n"], [3, -1]], ["n", 3, -1]),
         ("Gather", [["n", 3], [1]], [3]),
+        ("Slice", [["n", 3], [0], [1]], ["n"]),
+        ("Slice", [[1, 3], [0], [None]], "unknown"),
+        ("Slice", [[1, 3], [None], [2], [0], [1]], "unknown"),
         ("Floor", [["n"]], "unknown"),
         ("ReduceProd", [["n", 2]], "unknown"),
     ],
@@ -317,6 +320,23 @@ def test_shapes_of_values_that_are_known_in_part(
     op_type: str, data: list[Size] | None, values: list[list[Size]], expected: list[Size] | None
 ) -> None:
     assert shape(op_type, data, [None, *map(sizes, values)], {}) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("?", None), ("-1", None), ("None", None), ("n", 8 * 12 * 10)])
+def test_what_stands_for_any_size_is_no_name(name: str, expected: int | None) -> None:
+    """Two sizes that are called ``?`` need not be equal, as two that are called ``n`` are."""
+    nodes = [
+        node("Shape", ["other"], ["shape"]),
+        node("Gather", ["shape", "zero"], ["rows"]),
+        node("Concat", ["rows", "rest"], ["target"], axis=0),
+        node("Reshape", ["x", "target"], ["y"]),
+    ]
+    made = net(nodes, [ints("zero", 0), ints("rest", -1)], batch=name)
+    made.graph.input.append(models.value("other", (name, 4)))
+    copy = inferred(made)
+    assert copy is not None
+    (y,) = (value.type for value in copy.graph.value_info if value.name == "y")
+    assert tensor_type(y)[1] == ("n" if expected else None, expected)
 
 
 # ---------------------------------------------------------------------- files of kilobytes

@@ -14,7 +14,15 @@ from onnx import numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.blocks.calibration import Moments
-from graphsurgery.errors import BlockError, CannotRun, InsertionError, RecipeError, RequestError, WeightsError
+from graphsurgery.errors import (
+    BlockError,
+    CannotRun,
+    GraphSurgeryWarning,
+    InsertionError,
+    RecipeError,
+    RequestError,
+    WeightsError,
+)
 from graphsurgery.insertion.activations import activations
 from graphsurgery.insertion.removal import same_bytes
 from graphsurgery.modelfile.model import ModelFile
@@ -161,6 +169,14 @@ def test_a_channel_that_is_constant_keeps_its_scale(images: Path) -> None:
     weights = edited.insertions()[0].weights(edited)
     assert np.allclose(weights[SCALE][3], 1, rtol=1e-6)
     assert all(np.isfinite(each).all() for each in weights.values())
+
+
+def test_a_block_that_leaves_nothing_of_a_map_is_told(images: Path, tmp_path: Path) -> None:
+    x, y = models.value("x", ("N", 16, "H", "W")), models.value("y", ("N", 16, "H", "W"))
+    zero = numpy_helper.from_array(np.zeros((1, 16, 1, 1), np.float32), "g")
+    onnx.save(models.model([models.node("Mul", ["x", "g"], ["y"])], [x], [y], [zero]), tmp_path / "zero.onnx")
+    with pytest.warns(GraphSurgeryWarning, match=r"model\.2\.zero: on the images, 16 of the block's 16 channels say"):
+        gsx.insert(detector(), str(tmp_path / "zero.onnx"), after="/model.2", init="calibrated", images=images)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,36 @@ def test_a_wrong_weight_in_a_block(file: gsx.ModelFile, module: nn.Module) -> No
         report.require()
 
 
+def test_a_wrong_weight_that_no_image_shows(file: gsx.ModelFile, module: nn.Module) -> None:
+    """One of a unit behind a ReLU that stays off."""
+    unit, seen = module.c2f.se.fc1, list[Tensor]()
+    feeds = deployed.Deployed(file).images(None, 1)[0][1]
+    unit.register_forward_hook(lambda _, args, output: seen.append(output.flatten()))
+    module(torch.from_numpy(next(iter(feeds.values()))))
+    unit._forward_hooks.clear()
+    off = int(torch.nonzero(seen[0] < 0)[0])
+    with torch.no_grad():
+        unit.weight[off] *= 1.2
+    report = gt.compare(file, module)
+    assert all(row.passed for row in report.quantities)
+    assert not report.passed
+    (text,) = report.weights
+    assert text.startswith("fc1.weight of c2f.se is off by ")
+    assert f"  weights: {text}" in report.lines()
+    assert report.to_json()["weights"] == [text]
+    with pytest.raises(ParityFailed, match=r"does not have the weights of the module: fc1\.weight of c2f\.se is off"):
+        report.require()
+
+
+def test_weights_behind_gates_that_are_shut_do_not_matter() -> None:
+    entries = [{**RECIPE[0], "gate": "residual"}]
+    module = net()
+    gt.attach(module, entries, image())
+    with torch.no_grad():
+        module.c2f.se.block.fc1.weight.mul_(2)
+    assert gt.compare(gsx.Recipe.of(entries).apply(base()), module).passed
+
+
 @pytest.mark.parametrize(
     ("path", "named", "words"),
     [
@@ -269,7 +299,7 @@ def test_rows_that_the_model_chose_and_that_are_others() -> None:
 
 def test_a_dynamic_file(module: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deployed, "_SIDES", (64, 32))
-    proto = onnx.ModelProto.FromString(base())
+    proto = onnx.load_from_string(base())
     for value in (*proto.graph.input, *proto.graph.output):
         for axis in (2, 3):
             if axis < len(value.type.tensor_type.shape.dim):
