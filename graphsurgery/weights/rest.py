@@ -86,9 +86,11 @@ class Rest:
     ) -> Comparison:
         """Hold an exported model against it: its weights by key of the ``state_dict``, as far as it has them under such
         names, the epsilons of its BatchNorms, and ``rounding`` as it is for its own types. ``unbiased``: layers known
-        to have no bias there; ``spare``: keys of biases that may be another's.
+        to have no bias there; ``spare``: keys that may be nothing of their own.
         """
-        norms, seen = set(norm_paths(arrays)), set[str]()
+        # a node has all four; where scale or shift have lost their names, nothing can be said
+        norms = {path for path in norm_paths(arrays) if {joined(path, "weight"), joined(path, "bias")} <= arrays.keys()}
+        seen = set[str]()
         tolerance = ROUNDINGS * max(self.rounding, rounding)
         distances: dict[str, float] = {}
         for path, trained in self.modules.items():
@@ -97,11 +99,13 @@ class Rest:
                 scale, shift, _ = norm(arrays, path, epsilons)
                 distance, _ = trained.nearest(scale, shift)
             elif trained.kind == "layer" and (part := _part(arrays, path)):
-                key = joined(path, BIASES[part])
+                weight, key = joined(path, part), joined(path, BIASES[part])
                 bias = arrays.get(key) if key not in spare or trained.biased else None
-                distance, folded = trained.nearest(arrays[joined(path, part)], bias, unbiased=path in unbiased)
-                if distance > tolerance and self._may_be_merged(path, arrays, distance):
+                distance, folded = trained.nearest(arrays[weight], bias, unbiased=path in unbiased)
+                if distance > tolerance and self._may_be_merged(path, arrays):
                     continue
+                if distance == float("inf") and (weight in spare or part == STACKED):
+                    continue  # products of the module's own; or others than the three of an attention
             elif trained.kind == "parameter" and path in arrays:
                 distance, _ = trained.nearest(arrays[path], None)
             else:
@@ -116,12 +120,10 @@ class Rest:
         """The same without what DataParallel and torch.compile put before every path."""
         return replace(self, modules={without_wrapper(path): each for path, each in self.modules.items()})
 
-    def _may_be_merged(self, path: str, arrays: Mapping[str, Array], distance: float) -> bool:
+    def _may_be_merged(self, path: str, arrays: Mapping[str, Array]) -> bool:
         """Whether what a file has under a layer's name may be more than that layer: the branches beside it, of as many
-        channels, where the file has none of them; or other products than the three of an attention.
+        channels, where the file has none of them.
         """
-        if joined(path, STACKED) in arrays and distance == float("inf"):
-            return True
         outer, size = path.rpartition(".")[0], self.modules[path].shape[:1]
         beside = [
             other

@@ -175,3 +175,15 @@ def test_statistics_of_other_channels_are_no_batch_norm(shape: tuple[int, ...]) 
         "1.running_var": "parameter",
     }
     assert rest.compare(arrays, {}).differing == []
+
+
+def test_what_a_file_has_in_part_only_is_not_compared() -> None:
+    model = drawn(nn.ModuleDict({"norm": nn.BatchNorm2d(4), "attention": nn.MultiheadAttention(4, 1)}))
+    arrays = {key: value.numpy() for key, value in model.state_dict().items()}
+    rest = rest_of(model)
+    del arrays["norm.weight"]  # quantised, say
+    arrays["attention.weight"] = np.ones((4, 8), np.float32)  # of a product that an optimizer made
+    del arrays["attention.in_proj_weight"]
+    found = rest.compare(arrays, {}, spare={"attention.weight"})
+    assert (found.differing, list(found.distances)) == ([], ["attention.out_proj"])
+    assert rest.compare(arrays, {}).differing == ["attention"]
