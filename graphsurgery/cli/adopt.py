@@ -24,7 +24,7 @@ def adopt(model: str | None = None, *, recipe: str, output: Output, verbose: boo
     """
     from ..recipe import Recipe, put_back
 
-    target = output.destination(model)
+    target = output.destination(model, [recipe])
     requests = Recipe.load(recipe).requests
     before = open_model(model)
     printer.to_stderr = target.is_standard_output

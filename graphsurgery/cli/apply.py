@@ -58,11 +58,19 @@ def apply(
         raise RequestError(f"{recipe} has its recipe in it: give the model that it is for, and not {model}")
     if (blocks := trained_blocks(recipe)) is not None:
         modules = Trust.in_modules(trust or ())
-        run_trained(blocks, model, output.destination(model), checking, printer, ignore_rest=ignore_rest, trust=modules)
+        run_trained(
+            blocks,
+            model,
+            output.destination(model, [recipe]),
+            checking,
+            printer,
+            ignore_rest=ignore_rest,
+            trust=modules,
+        )
         return
     check_plain(ignore_rest, trust or ())
     requests = Recipe.load(recipe, images=checking.images).requests
-    run(requests, model, output.destination(model), checking, printer)
+    run(requests, model, output.destination(model, [recipe]), checking, printer)
 
 
 _YAML = (".yaml", ".yml")

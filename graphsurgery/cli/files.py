@@ -145,10 +145,10 @@ class Output:
     in_place: bool = False
     dry_run: bool = False
 
-    def destination(self, argument: str | None) -> Destination:
+    def destination(self, argument: str | None, read: Sequence[str] = ()) -> Destination:
         """Where the result of working on the MODEL ``argument`` goes, or would go.
 
-        OutputError if it must not go there.
+        OutputError if it must not go there: to a file that is ``read``, a recipe or weights say.
         """
         output = DASH if self.output in STANDARD_OUTPUT else self.output
         if self.in_place:
@@ -166,6 +166,8 @@ class Output:
         path = Path(output)
         if _is_input(argument, path):
             raise OutputError(f"{output} is the model itself; use --in-place to replace it", option="output")
+        if any(_is_input(each, path) for each in read):
+            raise OutputError(f"{output} is what is read here; give the result another name", option="output")
         return Destination(check_target(path, force=self.force, watched=True), self.dry_run)
 
 

@@ -22,7 +22,10 @@ def insert(model: str | None = None, *, request: Request, output: Output, checki
     graphsurgery insert --module se --set reduction=8 --after /model.8 < in.onnx > out.onnx
     graphsurgery insert yolov8n.onnx --module se --after role:p4 --consumers Concat -o neck.onnx
     """
-    run([request], model, output.destination(model), checking, printer)
+    from ..weights import split
+
+    read = [str(split(request.weights)[0])] if request.weights else []
+    run([request], model, output.destination(model, read), checking, printer)
 
 
 def add_to(app: typer.Typer) -> None:

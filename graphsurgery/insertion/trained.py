@@ -65,7 +65,7 @@ def check_base(blocks: TrainedBlocks, model: ModelFile) -> Comparison:
     export = onnx_file.of_model(model, model.name)
     types = {each.data_type for each in model.structure.graph.initializer}
     rounding = _BFLOAT16 if onnx.TensorProto.BFLOAT16 in types else FLOAT16
-    found = blocks.rest.compare(export.arrays, export.epsilons, rounding)
+    found = blocks.rest.compare(export.arrays, export.epsilons, rounding, unbiased=export.unbiased, spare=export.spare)
     if differing := found.differing:
         first, others = differing[0], len(differing) - 1
         more = f", and so are those of {others} more of {len(found.distances)} modules compared" if others else ""
@@ -145,6 +145,8 @@ def _fitting(
             raise WeightsError(f"{name} lacks {whole}")
         if state[key].shape != shape:
             raise WeightsError(f"{whole} in {name} has the shape {list(state[key].shape)}; it has to be {list(shape)}")
+        if state[key].dtype.kind != "f":
+            raise WeightsError(f"{whole} in {name} is of {state[key].dtype}; it has to be of floating-point numbers")
         if not np.isfinite(state[key]).all():
             raise WeightsError(f"{whole} in {name} has values that are not finite")
         found[official] = state[key]

@@ -76,6 +76,9 @@ CHECKPOINT_ENTRIES = 1 << 17
 CHECKPOINT_KEY = 1 << 10
 """Characters of the name of a weight: the path of a module, some dozens."""
 
+ATTACHMENTS = 1 << 12
+"""Blocks that were trained in one model: detectors have some hundred modules to attach them to."""
+
 LAYERS = 1 << 8
 """Of a detector in a YAML: those of Ultralytics have up to 60."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from ..blocks.block import Block
 from ..errors import WeightsError
 from ..feature_map import FeatureMap
+from ..modelfile import limits
 from ..modelfile.record import POSITIONS
-from ..request import GATES, fits
+from ..request import GATES, INITS, fits
 from ..userblocks import NO_TRUST, Trust, is_file, make_block
 from .checkpoint import without_wrapper
 
@@ -59,8 +61,21 @@ class Attachment:
     @property
     def is_sound(self) -> bool:
         """Whether :func:`graphsurgery.torch.attach` can have made it: a block from an ONNX file it cannot."""
-        known = self.position in POSITIONS and self.gate in GATES and not is_file(self.module)
-        return known and bool(self.places) and len(self.size or (0, 0)) == 2
+        known = self.position in POSITIONS and self.gate in GATES and self.init in (*INITS, "weights")
+        before = bool(self.entry.get("before") or self.entry.get("consumers"))
+        after = not self.entry.get("before")
+        return (
+            known
+            and (before if self.position == "before" else after)
+            and not is_file(self.module)
+            and bool(self.places)
+            and bool(self.name)
+            and "." not in self.name
+            and self.channels > 0
+            and len(self.size or (1, 1)) == 2
+            and min(self.size or (1, 1)) > 0
+            and _is_plain({"id": self.id, "named": self.named, "settings": self.settings, "entry": self.entry})
+        )
 
     @property
     def feature(self) -> FeatureMap:
@@ -93,6 +108,8 @@ class Attachment:
     def from_json(cls, plain: Mapping[str, Any], where: str) -> Attachment:
         """From such data in ``where``. WeightsError if a newer graphsurgery wrote it, or nobody did."""
         try:
+            if type(plain["format"]) is not int:
+                raise TypeError
             if plain["format"] > FORMAT:
                 raise WeightsError(f"{where} was written by a newer graphsurgery; this one cannot read its attachments")
             values = {key: plain[key] for key in cls.__dataclass_fields__}
@@ -104,3 +121,20 @@ class Attachment:
         if not fits(found, cls) or not found.is_sound:
             raise WeightsError(f"the attachments in {where} are damaged")
         return found
+
+
+def check_count(attachments: Collection[object], where: str) -> None:
+    """WeightsError for more attachments than a model can have."""
+    if len(attachments) > limits.ATTACHMENTS:
+        raise WeightsError(
+            f"{where} has {len(attachments):,} blocks attached; more than {limits.ATTACHMENTS:,} no model has"
+        )
+
+
+def _is_plain(values: object) -> bool:
+    """Whether it is data that a file can hold: JSON in UTF-8."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

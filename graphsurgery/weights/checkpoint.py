@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,7 +61,7 @@ class Checkpoint:
                 candidates=closest(prefix, places),
             )
         for key, values in arrays.items():
-            if not _is_numeric(values):
+            if not is_numeric(values):
                 raise WeightsError(f"{key} in {self.name} holds {values.dtype} values, not numbers")
             if not may_be_of_a_block(values):
                 raise WeightsError(f"{key} in {self.name} has {values.size:,} values, more than any block has")
@@ -115,12 +115,22 @@ def without_wrapper(path: str) -> str:
     return path
 
 
+def owner(key: str, paths: Collection[str]) -> str:
+    """The one of some paths that a key lies under, the outermost of several; "" if it lies under none."""
+    end = key.find(".")
+    while end >= 0:
+        if key[:end] in paths:
+            return key[:end]
+        end = key.find(".", end + 1)
+    return ""
+
+
 def widened(values: Array) -> Array:
     """An array of a narrow floating-point type in float32, any other as it is."""
     narrow = values.dtype.itemsize < 4 and values.dtype.kind not in "iub"
     return values.astype(np.float32) if narrow else values
 
 
-def _is_numeric(values: Array) -> bool:
+def is_numeric(values: Array) -> bool:
     """Whether an array holds real numbers; the narrow float types of ml_dtypes are among them."""
     return values.dtype.kind in "fiub" or (values.dtype.kind == "V" and values.dtype.isbuiltin == 2)

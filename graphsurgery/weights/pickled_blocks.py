@@ -8,7 +8,8 @@ from pathlib import Path
 from ..errors import WeightsError
 from ..feature_map import Array
 from . import inert_unpickler, torch_file
-from .attachment import Attachment
+from .attachment import Attachment, check_count
+from .checkpoint import owner
 from .read import check_file, is_checkpoint
 from .rest import Rest
 
@@ -34,12 +35,10 @@ def read_checkpoint(path: Path) -> tuple[tuple[Attachment, ...], Mapping[str, Ar
     found = dict(_attachments(state.module, path.name))
     if not found:
         raise WeightsError(f"{path.name} has no blocks of graphsurgery attached to its model ({state.module.kind})")
+    check_count(found, path.name)
     whole = torch_file.arrays(state, path.name)
     arrays = {
-        attachment.id + key[len(block) :]: values
-        for block, attachment in found.items()
-        for key, values in whole.items()
-        if key.startswith(f"{block}.")
+        found[block].id + key[len(block) :]: values for key, values in whole.items() if (block := owner(key, found))
     }
     rest = Rest.of(whole, inert_unpickler.every_epsilon(state.module), found.keys()).without_wrapper()
     return tuple(found.values()), arrays, rest, torch_file.notes(state, path.name)

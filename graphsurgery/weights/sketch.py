@@ -49,12 +49,19 @@ class Sketch:
         """Whether it is of numbers alone."""
         return bool(np.isfinite(self.sums).all() and np.isfinite(self.size))
 
-    def distance(self, other: Sketch) -> float:
-        """How far the other tensor is away, as a share of the size of this one; infinity where it is not finite."""
-        apart = float(np.linalg.norm(np.subtract(self.sums, other.sums)))
+    @classmethod
+    def zero(cls) -> Sketch:
+        """That of a tensor of zeros."""
+        return cls((0.0,) * SUMS, 0.0)
+
+    def distance(self, other: Sketch, least: float = 0.0) -> float:
+        """How far the other tensor is away, as a share of the size of this one, or of ``least`` where that is more;
+        infinity where it is not finite.
+        """
+        apart, size = float(np.linalg.norm(np.subtract(self.sums, other.sums))), max(self.size, least)
         if not np.isfinite(apart):
             return float("inf")
-        return apart / self.size if self.size else 0.0 if apart == 0.0 else float("inf")
+        return apart / size if size else 0.0 if apart == 0.0 else float("inf")
 
     def to_json(self) -> list[Any]:
         """Plain data, from which :meth:`from_json` makes it again."""
@@ -70,7 +77,10 @@ class Sketch:
             raise ValueError("no sums") from error
         if len(sums) != SUMS or not isinstance(size, float | int):
             raise ValueError("no sketch")
-        return cls(tuple(map(float, sums)), float(size))
+        found = cls(tuple(map(float, sums)), float(size))
+        if not found.is_finite or found.size < 0:
+            raise ValueError("no sketch")
+        return found
 
 
 def _drawn(start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:

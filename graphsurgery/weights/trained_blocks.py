@@ -20,7 +20,8 @@ from ..feature_map import Array
 from ..messages import listed
 from ..modelfile import saving
 from ..modelfile.target import Target
-from .attachment import FORMAT, Attachment
+from .attachment import FORMAT, Attachment, check_count
+from .checkpoint import owner
 from .pickled_blocks import read_checkpoint
 from .rest import Rest
 
@@ -126,6 +127,7 @@ def read_metadata(data: bytes, name: str) -> tuple[list[Attachment], Rest | None
         raise WeightsError(f"the attachments in {name} are damaged") from None
     if newer:
         raise WeightsError(f"{name} was written by a newer graphsurgery; this one cannot read its attachments")
+    check_count(attachments, name)
     found = [Attachment.from_json(each, name) for each in attachments]
     if not found or len({each.id for each in found}) < len(found):
         raise WeightsError(f"the attachments in {name} are damaged")
@@ -150,8 +152,8 @@ def _from_safetensors(path: Path) -> TrainedBlocks:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path.name} is not a readable safetensors file: {reason}") from None
     attachments, rest = read_metadata(data, path.name)
-    starts = tuple(f"{each.id}." for each in attachments)
-    if extra := sorted(key for key in arrays if not key.startswith(starts)):
+    known = {each.id for each in attachments}
+    if extra := sorted(key for key in arrays if not owner(key, known)):
         raise WeightsError(f"{path.name} has {listed(extra)}, which the attached blocks do not")
     return TrainedBlocks(path.name, tuple(attachments), arrays, rest)
 

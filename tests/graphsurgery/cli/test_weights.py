@@ -124,6 +124,15 @@ def test_another_training_is_refused(cli: Any, inputs: Path, unchanged: Any) -> 
             "weights state.pt",
             "state.pt holds weights without the model that they are of, so nothing in it says what is",
         ),
+        *(
+            (f"{words} -o {read} --force", f"{read} is what is read here; give the result another name")
+            for words, read in (
+                ("apply best.pt base.onnx", "best.pt"),
+                ("apply recipe.yaml base.onnx", "recipe.yaml"),
+                ("adopt base.onnx --recipe recipe.yaml", "./recipe.yaml"),
+                ("insert base.onnx --module se --after /c2f --weights best.pt:c2f.se.block", "best.pt"),
+            )
+        ),
         ("weights best.pt -o best.pt", "the blocks go to a .safetensors, which best.pt is not"),
         ("weights best.pt -o b.safetensors", "b.safetensors exists already; use --force to replace it"),
         ("weights b.safetensors", "b.safetensors is not a readable safetensors file: "),

@@ -149,6 +149,21 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> nn.Module:
         (lambda: damaged(lambda spec: spec.update(channels="many")), "^the attachments in best.pt are damaged$"),
         (lambda: damaged(lambda spec: spec.update(size=[1, 2, 3])), "^the attachments in best.pt are damaged$"),
         (lambda: damaged(lambda spec: spec.update(module="./x.onnx")), "^the attachments in best.pt are damaged$"),
+        *(
+            (lambda change=change: damaged(change), "^the attachments in best.pt are damaged$")
+            for change in (
+                lambda spec: spec["entry"].update(x=spec["entry"]),
+                lambda spec: spec["settings"].update(reduction={1, 2}),
+                lambda spec: spec["entry"].update(x=torch.zeros(1)),
+                lambda spec: spec["entry"].update(x="\ud800"),
+                lambda spec: spec["entry"].update(before="down"),
+                lambda spec: spec.update(position="before"),
+                lambda spec: spec.update(init="trained"),
+                lambda spec: spec.update(channels=-1),
+                lambda spec: spec.update(size=[0, 8]),
+                lambda spec: spec.update(format=float("nan")),
+            )
+        ),
         (lambda: damaged(lambda spec: spec.update(path="down")), "^the attachment down.cbam is on the module 'c2f'"),
     ],
 )
@@ -174,7 +189,13 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         (lambda header: header.update(format=99, rest="?"), "was written by a newer graphsurgery"),
         (lambda header: header.update(rest={}), "the attachments in a.safetensors are damaged"),
         (lambda header: header["rest"].update(modules=[["x", "layer", [1]]]), "are damaged"),
+        (lambda header: header["rest"].update(rounding=float("nan")), "are damaged"),
+        (lambda header: header["rest"].update(rounding=1.0), "are damaged"),
+        (lambda header: header["rest"]["modules"][0].__setitem__(3, []), "are damaged"),
+        (lambda header: header["rest"]["modules"][0][3][0][0].__setitem__(0, float("nan")), "are damaged"),
+        (lambda header: header["rest"]["modules"][0].__setitem__(2, [1 << 30] * 99), "are damaged"),
         (lambda header: header.update(attachments=[]), "are damaged"),
+        (lambda header: header["attachments"].extend([{}] * 5000), r"has 5,00\d blocks attached; more than 4,096 no"),
         (lambda header: header["attachments"].append(header["attachments"][0]), "are damaged"),
         (lambda header: header["attachments"].pop(0), r"has c2f\.cbam.*, which the attached blocks do not"),
     ],
