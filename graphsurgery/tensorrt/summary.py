@@ -14,12 +14,21 @@ from ..modelfile.record import Insertion
 from ..runtime.quantised_types import quantised_to
 from .options import Options
 from .precision import types_of
-from .rule import ERROR, SEVERITIES, Finding
+from .rtx.findings import BUILDER, LIBRARY, PARSER
+from .rtx.opinion import GENERATION
+from .rule import ERROR, SEVERITIES, WARNING, Finding
+from .rules import plugins
 from .rules.precision import RULES as FLOAT16_RULES
 from .support import Version
 from .view import View
 
-_COMMAND = "graphsurgery tensorrt command"
+_UNBUILT = ", as far as can be told without building it"
+_OTHER_GENERATION = {
+    PARSER: f"NVIDIA's parser, of the generation of TensorRT {GENERATION}, refuses it",
+    BUILDER: f"NVIDIA's builder, of the generation of TensorRT {GENERATION}, makes no engine of it",
+}
+"""what is told of it where that is no error, because an earlier version was asked about"""
+_PLUGINS = frozenset({plugins.plugin.id, plugins.plugin_of_yours.id})
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,17 @@ def counted(found: Sequence[Finding]) -> str:
 def _builds(version: Version, found: Sequence[Finding], refused: bool, confirmed: str) -> str:
     errors = [f for f in found if f.severity == ERROR]
     if errors:
-        places = listed([f.node or "the file as a whole" for f in errors], 2)
+        places = listed(list(dict.fromkeys(f.node or "the file as a whole" for f in errors)), 2)
         return f"no; TensorRT {version} refuses it, or computes something else, at {places}"
     if refused:
         return "no; the table finds nothing, and TensorRT's own parser refuses it"
-    if confirmed:
-        return f"yes, with TensorRT {version}; {confirmed} ({counted(found)})"
-    return f"yes, with TensorRT {version}, as far as can be told without building it ({counted(found)})"
+    doubts = [f for f in found if f.rule in {*_OTHER_GENERATION, LIBRARY} and f.severity == WARNING]
+    if doubts:
+        doubt = _OTHER_GENERATION.get(doubts[0].rule, doubts[0].sentence)
+        return f"perhaps, with TensorRT {version}; the table finds no error, and {doubt} ({counted(found)})"
+    needed = any(f.rule in _PLUGINS for f in found)
+    where = f"yes, with TensorRT {version}" + (" and the plugins that are named below" if needed else "")
+    return f"{where}{confirmed or _UNBUILT} ({counted(found)})"
 
 
 def _fp16(view: View, options: Options) -> str:
