@@ -14,12 +14,13 @@ from ..modelfile.model import ModelFile
 from .support import TYPE_NAMES, one_of
 from .view import View, Visit
 
+UNTOLD = "?"
 FORMATS = ("autocast", "trtexec")
 _BOUNDED = frozenset({"HardSigmoid", "QuantizeLinear", "Sigmoid", "Softmax", "Tanh"})
 _STATISTICS = frozenset(
-    {"Exp", "Pow", "Softmax"}
-    | {f"{kind}Normalization" for kind in ("Group", "Instance", "Layer", "Lp")}
-    | {f"Reduce{kind}" for kind in ("L1", "L2", "LogSumExp", "Sum", "SumSquare")}
+    {"CumSum", "Exp", "Pow", "Softmax"}
+    | {f"{kind}Normalization" for kind in ("Group", "Instance", "Layer", "Lp", "MeanVariance", "RMS")}
+    | {f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Prod", "Sum", "SumSquare")}
 )
 
 
@@ -67,9 +68,9 @@ def types_of(view: View) -> list[NodeType]:
 
 
 def spelled(kind: int) -> str:
-    """Name of an element type; "?" where it is not known."""
+    """Name of an element type; UNTOLD where it is not known."""
     if not kind:
-        return "?"
+        return UNTOLD
     return float_dtype(kind) or TYPE_NAMES.get(kind, type_name(kind)).lower()
 
 

@@ -13,14 +13,14 @@ from ..messages import listed
 from ..modelfile.record import Insertion
 from ..runtime.quantised_types import quantised_to
 from .options import Options
-from .precision import types_of
+from .precision import UNTOLD, types_of
 from .rtx.findings import BUILDER, LIBRARY, PARSER
 from .rtx.opinion import GENERATION
 from .rule import ERROR, SEVERITIES, WARNING, Finding
 from .rules import plugins
 from .rules.precision import RULES as FLOAT16_RULES
 from .support import Version
-from .view import View
+from .view import Origin, View, Visit
 
 _UNBUILT = ", as far as can be told without building it"
 _OTHER_GENERATION = {
@@ -87,13 +87,14 @@ def _builds(version: Version, found: Sequence[Finding], refused: bool, confirmed
 
 def _fp16(view: View, options: Options) -> str:
     types = types_of(view)
+    if unknown := [each.node for each in types if each.runs_in == UNTOLD]:
+        return f"not known; the model does not tell in which type {listed(unknown, 2)} {_run(unknown)}"
     kept = {each.node for each in types if each.float32}
     asked = replace(options, precision="fp16")
     inserted = (visit for visit in view.visits if visit.insertion is not None and visit.label not in kept)
     unsafe = [visit.label for visit in inserted if any(rule.at(visit, asked) for rule in FLOAT16_RULES)]
     if unsafe:
-        one = "runs" if len(unsafe) == 1 else "run"
-        return f"not safe; {listed(unsafe, 2)} {one} in float16 and may leave its range"
+        return f"not safe; {listed(unsafe, 2)} {_run(unsafe)} in float16 and may leave its range"
     if not kept:
         return "safe; no inserted node has to be kept in float32"
     count = f"{len(kept)} of the {len(types)} inserted nodes {'stays' if len(kept) == 1 else 'stay'} in float32"
@@ -103,11 +104,33 @@ def _fp16(view: View, options: Options) -> str:
 def _int8(view: View, version: Version, insertions: Sequence[Insertion]) -> str:
     kinds = quantised_to(view.structure)
     if not kinds:
-        first = "QuantizeLinear nodes" if version.strongly_typed else "QuantizeLinear nodes or a calibrator"
-        return f"safe; inserted nodes stay in float, and the file needs {first} for the rest"
+        calibrated = "" if version.strongly_typed else "; a calibrator would bring inserted nodes to INT8 as well"
+        return f"safe; inserted nodes stay in float, and the file needs QuantizeLinear nodes for the rest{calibrated}"
+    if inside := _quantised(view):
+        return f"not known; {listed(inside, 2)} {_run(inside)} in integers, too: compare outputs for real images"
     alone = [each for each in insertions if each.qdq is None]
     bare = [each.id for each in alone if quantisation.dequantiser(view.index, each.site.tensor) is not None]
     name = " and ".join(sorted(kind.upper() for kind in kinds))
     if bare:
         return f"safe, and slower than it could be; what reads {listed(bare, 2)} has lost its {name} input"
     return f"safe; inserted nodes run in float, and what reads them keeps its {name} input"
+
+
+def _run(nodes: Sequence[str]) -> str:
+    return "runs" if len(nodes) == 1 else "run"
+
+
+def _quantised(view: View) -> list[str]:
+    """The inserted nodes that compute between a DequantizeLinear and a QuantizeLinear."""
+    index = view.index
+
+    def reads_integers(visit: Visit) -> bool:
+        data = [name for name in visit.node.input if name and visit.origin(name) is Origin.DATA]
+        producers = [index.nodes[index.producer[name]].op_type for name in data if name in index.producer]
+        return len(producers) == len(data) and set(producers) == {quantisation.DEQUANTISE}
+
+    def is_quantised(name: str) -> bool:
+        return any(node.op_type == quantisation.QUANTISE for node in quantisation.consumers(index, name))
+
+    inserted = (v for v in view.visits if v.insertion and v.within is None and v.operator not in quantisation.PASSING)
+    return [v.label for v in inserted if reads_integers(v) and any(map(is_quantised, v.outputs()))]
