@@ -76,7 +76,7 @@ def _place(refusal: Refusal, visits: Sequence[Visit]) -> Visit | None:
     if not refusal.within and refusal.node in main and _is_it(main[refusal.node], refusal):
         return main[refusal.node]
     same = [v for v in visits if v.within is not None and _is_it(v, refusal) and v.node.name == refusal.name]
-    inside = [v for v in same if v.position == refusal.node or v.position is None and _is_called(v, refusal)]
+    inside = [v for v in same if v.position == refusal.node or (v.position is None and _is_called(v, refusal))]
     return _only(inside) or main.get(refusal.node)
 
 
