@@ -19,6 +19,8 @@ _NO_PLUGIN = re.compile(
 )
 """what the parser says of a node that it would have a plugin run. The wheel has none; TensorRT has some, a layer of its
 own for NonZero, and users have theirs."""
+_FAULT = "Error Code 2: Internal Error"
+"""what the builder says where an assertion of its own failed, for want of a kernel of NonMaxSuppression above all"""
 _INSTEAD = {
     2: "a machine with more memory",
     3: "a model that onnx.checker takes",
@@ -54,9 +56,11 @@ def findings(
         instead = known[0].instead if known else _instead(refusal, visit, plugin)
         yield Finding(PARSER, severity, sentence, opinion.source, instead, **place, message=sentence)
     if opinion.build is not None and not opinion.build.built:
-        sentence = f"NVIDIA's builder makes no engine of it: {opinion.build.words}"
+        fault = _FAULT in opinion.build.words
+        end = "; TensorRT may have kernels that TensorRT for RTX lacks" if fault else ""
+        sentence = f"NVIDIA's builder makes no engine of it: {opinion.build.words}{end}"
         instead = "what the builder's own words name"
-        yield Finding(BUILDER, grave, sentence, opinion.source, instead, message=sentence)
+        yield Finding(BUILDER, WARNING if fault else grave, sentence, opinion.source, instead, message=sentence)
     if opinion.failure:
         instead = "the check without it, or the model in parts; NVIDIA takes reports of crashes"
         yield Finding(LIBRARY, WARNING, opinion.failure, opinion.source, instead, message=opinion.failure)

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.tensorrt.rtx import Opinion, Refusal
 from graphsurgery.tensorrt.rtx.findings import findings
+from graphsurgery.tensorrt.rtx.opinion import Build
 from graphsurgery.tensorrt.rule import Finding
 from graphsurgery.tensorrt.support import Version
 from graphsurgery.tensorrt.view import View
@@ -100,3 +101,19 @@ def test_a_plugin_that_the_library_lacks_is_a_note(words: str) -> None:
     found = told(chain("NonZero"), Refusal(words, 8, "", 0, "n0", "NonZero"))
     assert (found.severity, found.node) == ("note", "n0")
     assert found.sentence.endswith("; it wants a plugin, and TensorRT for RTX has none")
+
+
+@pytest.mark.parametrize(
+    ("words", "severity"),
+    [
+        ("Error Code 4: API Usage Error (K exceeds the maximum value allowed)", "error"),
+        (
+            "Error Code 2: Internal Error (Assertion !layerImpls.empty() failed. n has no runners that implement it)",
+            "warning",
+        ),
+    ],
+)
+def test_a_fault_of_the_builder_is_no_refusal(words: str, severity: str) -> None:
+    opinion = Opinion("1.7.1", True, build=Build(False, 0.1, 0, words))
+    (found,) = findings(opinion, [], Version.of("11"), [])
+    assert (found.rule, found.severity) == ("nvidia-builder", severity)
