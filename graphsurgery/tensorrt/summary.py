@@ -4,7 +4,7 @@ INT8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..messages import listed
 from ..modelfile.record import Insertion
 from ..runtime.quantised_types import quantised_to
 from .options import Options
+from .parser import Verdict
 from .precision import UNTOLD, types_of
 from .rtx.findings import BUILDER, LIBRARY, PARSER
 from .rtx.opinion import GENERATION
@@ -41,16 +42,22 @@ class Summary:
 
     @classmethod
     def of(
-        cls, view: View, options: Options, found: Sequence[Finding], *, refused: bool, confirmed: str = ""
+        cls,
+        view: View,
+        options: Options,
+        found: Sequence[Finding],
+        *,
+        installed: Verdict | None = None,
+        confirmed: str = "",
     ) -> Summary:
-        """Of a model that was checked; ``refused``: whether TensorRT's own parser refuses it; ``confirmed``: what
-        NVIDIA's parser for machines without a GPU says to the contrary.
+        """Of a model that was checked; ``installed``: what the installed TensorRT's parser says; ``confirmed``: what
+        NVIDIA's parser for machines without a GPU says for that it builds.
         """
         insertions = list(view.model.insertions())
         if not insertions:
             nothing = "no block was inserted"
-            return cls(_builds(options.version, found, refused, confirmed), nothing, nothing)
-        builds = _builds(options.version, found, refused, confirmed)
+            return cls(_builds(options.version, found, installed, confirmed), nothing, nothing)
+        builds = _builds(options.version, found, installed, confirmed)
         return cls(builds, _fp16(view, options), _int8(view, options.version, insertions))
 
     def lines(self) -> list[str]:
@@ -69,20 +76,27 @@ def counted(found: Sequence[Finding]) -> str:
     return ", ".join(said) or "nothing found"
 
 
-def _builds(version: Version, found: Sequence[Finding], refused: bool, confirmed: str) -> str:
+def _builds(version: Version, found: Sequence[Finding], installed: Verdict | None, confirmed: str) -> str:
     errors = [f for f in found if f.severity == ERROR]
     if errors:
         places = listed(list(dict.fromkeys(f.node or "the file as a whole" for f in errors)), 2)
         return f"no; TensorRT {version} refuses it, or computes something else, at {places}"
-    if refused:
+    if installed is not None and installed.refuses(version):
         return "no; the table finds nothing, and TensorRT's own parser refuses it"
-    doubts = [f for f in found if f.rule in {*_OTHER_GENERATION, LIBRARY} and f.severity == WARNING]
-    if doubts:
-        doubt = _OTHER_GENERATION.get(doubts[0].rule, doubts[0].sentence)
-        return f"perhaps, with TensorRT {version}; the table finds no error, and {doubt} ({counted(found)})"
+    if doubts := list(_doubts(found, installed)):
+        return f"perhaps, with TensorRT {version}; the table finds no error, and {doubts[0]} ({counted(found)})"
     needed = any(f.rule in _PLUGINS for f in found)
     where = f"yes, with TensorRT {version}" + (" and the plugins that are named below" if needed else "")
     return f"{where}{confirmed or _UNBUILT} ({counted(found)})"
+
+
+def _doubts(found: Sequence[Finding], installed: Verdict | None) -> Iterator[str]:
+    """What was said against a model that the table takes, by those who cannot speak for the version."""
+    if installed is not None and not installed.supported:
+        yield f"the parser of TensorRT {installed.version} refuses it"
+    for finding in found:
+        if finding.rule in {*_OTHER_GENERATION, LIBRARY} and finding.severity == WARNING:
+            yield _OTHER_GENERATION.get(finding.rule, finding.sentence)
 
 
 def _fp16(view: View, options: Options) -> str:
@@ -104,8 +118,8 @@ def _fp16(view: View, options: Options) -> str:
 def _int8(view: View, version: Version, insertions: Sequence[Insertion]) -> str:
     kinds = quantised_to(view.structure)
     if not kinds:
-        calibrated = "" if version.strongly_typed else "; a calibrator would bring inserted nodes to INT8 as well"
-        return f"safe; inserted nodes stay in float, and the file needs QuantizeLinear nodes for the rest{calibrated}"
+        unless = "" if version.strongly_typed else ", unless a calibrator includes them"
+        return f"safe with QuantizeLinear nodes for the rest; inserted nodes stay in float{unless}"
     if inside := _quantised(view):
         return f"not known; {listed(inside, 2)} {_run(inside)} in integers, too: compare outputs for real images"
     alone = [each for each in insertions if each.qdq is None]

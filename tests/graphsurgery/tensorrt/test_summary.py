@@ -35,6 +35,9 @@ def test_whether_it_builds() -> None:
     )
     refusal = Verdict("10.9.0", False, [ParserError("n0", "Relu", "no such thing")], ["n0"])
     assert summary(chain("Relu"), verdict=refusal).builds.startswith("no; the table finds nothing, and")
+    told = summary(chain("Relu"), "11", refusal).builds
+    assert told.startswith("perhaps, with TensorRT 11; the table finds no error, and the parser of TensorRT 10.9.0 ")
+    assert not check(chain("Relu"), "11", installed=refusal).stops
 
 
 def test_without_blocks_there_is_nothing_to_say_of_them() -> None:
@@ -66,10 +69,9 @@ def test_sums_in_float16_are_not_safe() -> None:
 
 def test_what_becomes_of_int8() -> None:
     plain = gsx.insert(fork(), "se", after="/model.1", settings=FEW)
-    assert summary(plain).int8.endswith(
-        "the file needs QuantizeLinear nodes for the rest; a calibrator would bring inserted nodes to INT8 as well"
-    )
-    assert summary(plain, "11").int8.endswith("the file needs QuantizeLinear nodes for the rest")
+    told = summary(plain, "11").int8
+    assert told == "safe with QuantizeLinear nodes for the rest; inserted nodes stay in float"
+    assert summary(plain).int8 == f"{told}, unless a calibrator includes them"
     before = quantised(fork(), "symmetric")
     told = summary(gsx.insert(before, "se", after="model.1", qdq="int8", settings=FEW)).int8
     assert told == "safe; inserted nodes run in float, and what reads them keeps its INT8 input"
