@@ -37,7 +37,7 @@ class Options:
             one_of("table for the DLA", dla, DLAS, "dla")
         precision = one_of("precision", precision, PRECISIONS)
         names = frozenset(plugins)
-        if wrong := [name for name in names if not (isinstance(name, str) and name.isidentifier())]:
+        if wrong := [name for name in names if not str(name).isidentifier()]:
             raise RequestError(f"{wrong[0]!r} is not the name of an operator", option="plugin")
         return cls(Support(Version.of(version)), precision, dla, names)
 
