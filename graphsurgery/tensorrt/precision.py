@@ -118,7 +118,7 @@ def node_list(types: Iterable[NodeType], kind: str) -> str:
 
 
 def autocast_patterns(names: Iterable[str]) -> list[str]:
-    """Patterns that match these node names and no other; AutoCast anchors them at the start of a name only."""
+    """Patterns that match these node names and no other; ModelOpt anchors them at the start of a name only."""
     return [f"{re.escape(name)}$" for name in names]
 
 
