@@ -19,8 +19,12 @@ _NO_PLUGIN = re.compile(
 )
 """what the parser says of a node that it would have a plugin run. The wheel has none; TensorRT has some, a layer of its
 own for NonZero, and users have theirs."""
-_FAULT = "Error Code 2: Internal Error"
-"""what the builder says where an assertion of its own failed, for want of a kernel of NonMaxSuppression above all"""
+_UNDECIDED = {
+    "Error Code 2: Internal Error": "TensorRT may have kernels that TensorRT for RTX lacks",
+    "dynamic or shape inputs, but no optimization profile": "inputs that are shapes need values, which nobody gave",
+}
+"""what the builder says -> why nothing follows for TensorRT: an assertion of its own failed, for want of a kernel of
+NonMaxSuppression above all, or it was not told enough"""
 _INSTEAD = {
     2: "a machine with more memory",
     3: "a model that onnx.checker takes",
@@ -56,11 +60,11 @@ def findings(
         instead = known[0].instead if known else _instead(refusal, visit, plugin)
         yield Finding(PARSER, severity, sentence, opinion.source, instead, **place, message=sentence)
     if opinion.build is not None and not opinion.build.built:
-        fault = _FAULT in opinion.build.words
-        end = "; TensorRT may have kernels that TensorRT for RTX lacks" if fault else ""
-        sentence = f"NVIDIA's builder makes no engine of it: {opinion.build.words}{end}"
+        words = opinion.build.words
+        undecided = next((reason for said, reason in _UNDECIDED.items() if said in words), "")
+        sentence = f"NVIDIA's builder makes no engine of it: {words}" + (f"; {undecided}" if undecided else "")
         instead = "what the builder's own words name"
-        yield Finding(BUILDER, WARNING if fault else grave, sentence, opinion.source, instead, message=sentence)
+        yield Finding(BUILDER, WARNING if undecided else grave, sentence, opinion.source, instead, message=sentence)
     if opinion.failure:
         instead = "the check without it, or the model in parts; NVIDIA takes reports of crashes"
         yield Finding(LIBRARY, WARNING, opinion.failure, opinion.source, instead, message=opinion.failure)

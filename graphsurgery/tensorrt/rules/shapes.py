@@ -47,6 +47,11 @@ def convolution_rank(visit: Visit, options: Options) -> str | None:
     return f"its input is of rank {rank}; 3, 4 and 5 are taken" if rank not in (None, 3, 4, 5) else None
 
 
+@node_rule("ArgMax", "ArgMin", source="rtx-parser", instead="an Unsqueeze in front of it, or TopK", since=(11, 0))
+def arg_rank(visit: Visit, options: Options) -> str | None:
+    return "its input is a vector; at least two axes are taken" if visit.rank() == 1 else None
+
+
 @node_rule("GridSample", source="operators-10.0", instead="a 4-D input", since=(9, 0))
 def gridsample_rank(visit: Visit, options: Options) -> str | None:
     rank, taken = visit.rank(), (4, 5) if options.support.measured else (4,)

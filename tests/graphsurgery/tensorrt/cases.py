@@ -187,6 +187,11 @@ def _attributes() -> Iterator[Case]:
     yield Case("layernorm-outputs", norm(2, ones), norm(1, ones))
     yield Case("layernorm-bias", norm(1), norm(1, ones))
 
+    def half(kind: int) -> Proto:
+        return single("LayerNormalization", given(kind, 2, 4), *(np.ones(4, np.float16),) * 2, gives=kind)
+
+    yield Case("layernorm-types", half(FLOAT), half(TensorProto.FLOAT16), "11")
+
     def group(n: Any) -> Proto:
         return single("GroupNormalization", given(), *(floats(*[1] * 4),) * 2, opset=n, num_groups=2)
 
@@ -341,6 +346,9 @@ def _shapes() -> Iterator[Case]:
         yield Case("convolution-rank", filtered(operator, 4), filtered(operator, 1))
     yield Case("most-axes", single("Relu", given(FLOAT, *[1] * 9)), single("Relu", given(FLOAT, *[1] * 8)))
     nine = single("Reshape", given(FLOAT, 1, 4), ints(*[1] * 8, 4), shape=[1] * 8 + [4])
+    for operator in ("ArgMax", "ArgMin"):
+        vector, matrix = (single(operator, given(FLOAT, *shape), gives=INT64) for shape in ((4,), (1, 4)))
+        yield Case("arg-rank", vector, matrix, "11")
     yield Case("most-axes", nine, single("Reshape", given(FLOAT, 1, 4), ints(4, 1), shape=[4, 1]))
     mixed = single("Attention", given(FLOAT, 1, 2, 8, 4), *(given(FLOAT, 1, 8, 8),) * 2, opset=23)
     yield Case("attention-rank", mixed, attention(), "10.14")

@@ -107,13 +107,14 @@ def test_a_plugin_that_the_library_lacks_is_a_note(words: str) -> None:
     ("words", "severity"),
     [
         ("Error Code 4: API Usage Error (K exceeds the maximum value allowed)", "error"),
+        ("Network has dynamic or shape inputs, but no optimization profile has been defined.", "warning"),
         (
             "Error Code 2: Internal Error (Assertion !layerImpls.empty() failed. n has no runners that implement it)",
             "warning",
         ),
     ],
 )
-def test_a_fault_of_the_builder_is_no_refusal(words: str, severity: str) -> None:
+def test_what_does_not_follow_for_tensorrt_is_a_warning(words: str, severity: str) -> None:
     opinion = Opinion("1.7.1", True, build=Build(False, 0.1, 0, words))
     (found,) = findings(opinion, [], Version.of("11"), [])
     assert (found.rule, found.severity) == ("nvidia-builder", severity)
