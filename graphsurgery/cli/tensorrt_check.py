@@ -85,13 +85,13 @@ def _names(given: Sequence[str]) -> list[str]:
     for each in given:
         is_file = Path(each).is_file()
         try:
-            lines = Path(each).read_text(encoding="utf-8").splitlines() if is_file else [each]
+            lines = Path(each).read_text(encoding="utf-8-sig").splitlines() if is_file else [each]
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"{each} is no list of plugins: {error}", option="plugin") from None
-        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        found = [line.strip() for line in lines if not is_file or (line.strip() and not line.strip().startswith("#"))]
         if wrong := [name for name in found if not name.isidentifier()]:
             if is_file:
                 raise RequestError(f"{each} is no list of plugins: it has the line {brief(wrong[0])}", option="plugin")
-            raise RequestError(f"{each} is neither a file nor the name of an operator", option="plugin")
+            raise RequestError(f"{each or 'nothing'} is neither a file nor the name of an operator", option="plugin")
         names += found
     return names

@@ -24,7 +24,7 @@ def key_of(node: onnx.NodeProto) -> Key:
 
 
 def calls(graph: onnx.GraphProto, functions: Mapping[Key, onnx.FunctionProto]) -> dict[Key, list[Given]]:
-    """The different attributes that each function is called with: no attribute, once, where nothing calls it."""
+    """The different attributes that each function is called with: none of them where nothing calls it."""
     found: dict[Key, dict[tuple[bytes, ...], Given]] = {key: {} for key in functions}
     pending: deque[tuple[onnx.NodeProto, Given]] = deque((node, {}) for node in _all(graph.node))
     while pending:
@@ -37,7 +37,7 @@ def calls(graph: onnx.GraphProto, functions: Mapping[Key, onnx.FunctionProto]) -
         if values not in found[key] and len(found[key]) < limits.FUNCTION_BINDINGS:
             found[key][values] = given
             pending += [(inner, given) for inner in _all(functions[key].node)]
-    return {key: list(different.values()) or [{}] for key, different in found.items()}
+    return {key: list(different.values()) for key, different in found.items()}
 
 
 def bound(node: onnx.NodeProto, given: Given) -> onnx.NodeProto:

@@ -58,7 +58,7 @@ class TensorRTReport:
     @property
     def stops(self) -> bool:
         """Whether TensorRT refuses the model, or would compute something else."""
-        refused = self.parser is not None and not self.parser.supported
+        refused = self.parser is not None and self.parser.refuses(self.version)
         return refused or any(finding.severity == ERROR for finding in self.findings)
 
     @property
@@ -205,9 +205,8 @@ def check(
     if isinstance(rtx, Opinion):
         found += refused(rtx, view.visits, options.version, found)
     found.sort(key=lambda f: (f.node is not None, SEVERITIES.index(f.severity)))
-    refused_there = installed is not None and not installed.supported
     confirmed = rtx.confirms(options.version) if isinstance(rtx, Opinion) else ""
-    answers = Summary.of(view, options, found, refused=refused_there, confirmed=confirmed)
+    answers = Summary.of(view, options, found, installed=installed, confirmed=confirmed)
     return TensorRTReport(
         model.name, options.version, dla, precision, len(view.visits), found, ids, answers, installed, rtx
     )

@@ -158,19 +158,27 @@ def _converted(model: ModelFile, path: Path, precision: str | None, version: Ver
             result.notes.append("the file is not in float32, and the file decides")
         return path
     target = path.with_suffix(f".{precision}.onnx")
+    inserted = types_of(View(model))
+    kept = [each.node for each in inserted if each.float32]
     files = [f"--onnx_path={path}", f"--output_path={target}"]
     if precision == "int8":
         if is_quantised(structure):
             return path
         module = "modelopt.onnx.quantization"
         more = ["--quantize_mode=int8", "--high_precision_dtype=fp16", f"--calibration_data={_CALIBRATION}"]
+        patterns = autocast_patterns(each.node for each in inserted)
+        if kept:
+            result.notes.append(
+                f"ModelOpt writes what is not INT8 in float16, {len(kept)} statistics of inserted blocks among it; "
+                "insert into the quantised file to keep them in float32"
+            )
     else:
         if precision in halves(structure):
             return path
         module = "modelopt.onnx.autocast"
         more = [f"--low_precision_type={precision}", f"--calibration_data={_CALIBRATION}"]
-        patterns = autocast_patterns(each.node for each in types_of(View(model)) if each.float32)
-        more += ["--nodes_to_exclude", *patterns] if patterns else []
+        patterns = autocast_patterns(kept)
+    more += ["--nodes_to_exclude", *patterns] if patterns else []
     result.commands.append(Command("convert", ["python", "-m", module, *files, *more]))
     result.notes.append(f"{_CALIBRATION} holds inputs of the model made from real images, one array for each by name")
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import RequestError
 from .support import DLAS, Support, Version, one_of
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -35,7 +36,10 @@ class Options:
         if dla is not None:
             one_of("table for the DLA", dla, DLAS, "dla")
         precision = one_of("precision", precision, PRECISIONS)
-        return cls(Support(Version.of(version)), precision, dla, frozenset(plugins))
+        names = frozenset(plugins)
+        if wrong := [name for name in names if not str(name).isidentifier()]:
+            raise RequestError(f"{wrong[0]!r} is not the name of an operator", option="plugin")
+        return cls(Support(Version.of(version)), precision, dla, names)
 
     @property
     def version(self) -> Version:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import EnvironmentLacks, MissingDependency
 from ..modelfile.model import ModelFile
+from .support import Version
 
 _LEFT_OUT = frozenset({"NonMaxSuppression", "NonZero", "RoiAlign"})
 """operators that are parsed, and that the parser leaves out of its parts so that others run them: they are slow"""
@@ -35,6 +36,10 @@ class Verdict:
     errors: Sequence[ParserError]
     unsupported_nodes: Sequence[str]
     """names of the nodes that the parser would not take"""
+
+    def refuses(self, version: Version) -> bool:
+        """Whether it says that a version refuses the model: it speaks for those of its own generation."""
+        return not self.supported and self.version.partition(".")[0] == str(version.major)
 
     def lines(self) -> Iterator[str]:
         """The verdict as text."""

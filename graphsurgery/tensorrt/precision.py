@@ -14,12 +14,13 @@ from ..modelfile.model import ModelFile
 from .support import TYPE_NAMES, one_of
 from .view import View, Visit
 
+UNTOLD = "?"
 FORMATS = ("autocast", "trtexec")
 _BOUNDED = frozenset({"HardSigmoid", "QuantizeLinear", "Sigmoid", "Softmax", "Tanh"})
 _STATISTICS = frozenset(
-    {"Exp", "Pow", "Softmax"}
-    | {f"{kind}Normalization" for kind in ("Group", "Instance", "Layer", "Lp")}
-    | {f"Reduce{kind}" for kind in ("L1", "L2", "LogSumExp", "Sum", "SumSquare")}
+    {"CumSum", "Exp", "Pow", "Softmax"}
+    | {f"{kind}Normalization" for kind in ("Group", "Instance", "Layer", "Lp", "MeanVariance", "RMS")}
+    | {f"Reduce{kind}" for kind in ("L1", "L2", "LogSum", "LogSumExp", "Prod", "Sum", "SumSquare")}
 )
 
 
@@ -67,9 +68,9 @@ def types_of(view: View) -> list[NodeType]:
 
 
 def spelled(kind: int) -> str:
-    """Name of an element type; "?" where it is not known."""
+    """Name of an element type; UNTOLD where it is not known."""
     if not kind:
-        return "?"
+        return UNTOLD
     return float_dtype(kind) or TYPE_NAMES.get(kind, type_name(kind)).lower()
 
 
@@ -117,7 +118,7 @@ def node_list(types: Iterable[NodeType], kind: str) -> str:
 
 
 def autocast_patterns(names: Iterable[str]) -> list[str]:
-    """Patterns that match these node names and no other; AutoCast anchors them at the start of a name only."""
+    """Patterns that match these node names and no other; ModelOpt anchors them at the start of a name only."""
     return [f"{re.escape(name)}$" for name in names]
 
 

@@ -4,7 +4,7 @@ INT8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,13 +13,23 @@ from ..messages import listed
 from ..modelfile.record import Insertion
 from ..runtime.quantised_types import quantised_to
 from .options import Options
-from .precision import types_of
-from .rule import ERROR, SEVERITIES, Finding
+from .parser import Verdict
+from .precision import UNTOLD, types_of
+from .rtx.findings import BUILDER, LIBRARY, PARSER
+from .rtx.opinion import GENERATION
+from .rule import ERROR, SEVERITIES, WARNING, Finding
+from .rules import plugins
 from .rules.precision import RULES as FLOAT16_RULES
 from .support import Version
-from .view import View
+from .view import Origin, View, Visit
 
-_COMMAND = "graphsurgery tensorrt command"
+_UNBUILT = ", as far as can be told without building it"
+_OTHER_GENERATION = {
+    PARSER: f"NVIDIA's parser, of the generation of TensorRT {GENERATION}, refuses it",
+    BUILDER: f"NVIDIA's builder, of the generation of TensorRT {GENERATION}, makes no engine of it",
+}
+"""what is told of it where that is no error, because an earlier version was asked about"""
+_PLUGINS = frozenset({plugins.plugin.id, plugins.plugin_of_yours.id})
 
 
 @dataclass(frozen=True)
@@ -32,16 +42,22 @@ class Summary:
 
     @classmethod
     def of(
-        cls, view: View, options: Options, found: Sequence[Finding], *, refused: bool, confirmed: str = ""
+        cls,
+        view: View,
+        options: Options,
+        found: Sequence[Finding],
+        *,
+        installed: Verdict | None = None,
+        confirmed: str = "",
     ) -> Summary:
-        """Of a model that was checked; ``refused``: whether TensorRT's own parser refuses it; ``confirmed``: what
-        NVIDIA's parser for machines without a GPU says to the contrary.
+        """Of a model that was checked; ``installed``: what the installed TensorRT's parser says; ``confirmed``: what
+        NVIDIA's parser for machines without a GPU says for that it builds.
         """
         insertions = list(view.model.insertions())
         if not insertions:
             nothing = "no block was inserted"
-            return cls(_builds(options.version, found, refused, confirmed), nothing, nothing)
-        builds = _builds(options.version, found, refused, confirmed)
+            return cls(_builds(options.version, found, installed, confirmed), nothing, nothing)
+        builds = _builds(options.version, found, installed, confirmed)
         return cls(builds, _fp16(view, options), _int8(view, options.version, insertions))
 
     def lines(self) -> list[str]:
@@ -60,27 +76,39 @@ def counted(found: Sequence[Finding]) -> str:
     return ", ".join(said) or "nothing found"
 
 
-def _builds(version: Version, found: Sequence[Finding], refused: bool, confirmed: str) -> str:
+def _builds(version: Version, found: Sequence[Finding], installed: Verdict | None, confirmed: str) -> str:
     errors = [f for f in found if f.severity == ERROR]
     if errors:
-        places = listed([f.node or "the file as a whole" for f in errors], 2)
+        places = listed(list(dict.fromkeys(f.node or "the file as a whole" for f in errors)), 2)
         return f"no; TensorRT {version} refuses it, or computes something else, at {places}"
-    if refused:
+    if installed is not None and installed.refuses(version):
         return "no; the table finds nothing, and TensorRT's own parser refuses it"
-    if confirmed:
-        return f"yes, with TensorRT {version}; {confirmed} ({counted(found)})"
-    return f"yes, with TensorRT {version}, as far as can be told without building it ({counted(found)})"
+    if doubts := list(_doubts(found, installed)):
+        return f"perhaps, with TensorRT {version}; the table finds no error, and {doubts[0]} ({counted(found)})"
+    needed = any(f.rule in _PLUGINS for f in found)
+    where = f"yes, with TensorRT {version}" + (" and the plugins that are named below" if needed else "")
+    return f"{where}{confirmed or _UNBUILT} ({counted(found)})"
+
+
+def _doubts(found: Sequence[Finding], installed: Verdict | None) -> Iterator[str]:
+    """What was said against a model that the table takes, by those who cannot speak for the version."""
+    if installed is not None and not installed.supported:
+        yield f"the parser of TensorRT {installed.version} refuses it"
+    for finding in found:
+        if finding.rule in {*_OTHER_GENERATION, LIBRARY} and finding.severity == WARNING:
+            yield _OTHER_GENERATION.get(finding.rule, finding.sentence)
 
 
 def _fp16(view: View, options: Options) -> str:
     types = types_of(view)
+    if unknown := [each.node for each in types if each.runs_in == UNTOLD]:
+        return f"not known; the model does not tell in which type {listed(unknown, 2)} {_run(unknown)}"
     kept = {each.node for each in types if each.float32}
     asked = replace(options, precision="fp16")
     inserted = (visit for visit in view.visits if visit.insertion is not None and visit.label not in kept)
     unsafe = [visit.label for visit in inserted if any(rule.at(visit, asked) for rule in FLOAT16_RULES)]
     if unsafe:
-        one = "runs" if len(unsafe) == 1 else "run"
-        return f"not safe; {listed(unsafe, 2)} {one} in float16 and may leave its range"
+        return f"not safe; {listed(unsafe, 2)} {_run(unsafe)} in float16 and may leave its range"
     if not kept:
         return "safe; no inserted node has to be kept in float32"
     count = f"{len(kept)} of the {len(types)} inserted nodes {'stays' if len(kept) == 1 else 'stay'} in float32"
@@ -90,11 +118,33 @@ def _fp16(view: View, options: Options) -> str:
 def _int8(view: View, version: Version, insertions: Sequence[Insertion]) -> str:
     kinds = quantised_to(view.structure)
     if not kinds:
-        first = "QuantizeLinear nodes" if version.strongly_typed else "QuantizeLinear nodes or a calibrator"
-        return f"safe; inserted nodes stay in float, and the file needs {first} for the rest"
+        unless = "" if version.strongly_typed else ", unless a calibrator includes them"
+        return f"safe with QuantizeLinear nodes for the rest; inserted nodes stay in float{unless}"
+    if inside := _quantised(view):
+        return f"not known; {listed(inside, 2)} {_run(inside)} in integers, too: compare outputs for real images"
     alone = [each for each in insertions if each.qdq is None]
     bare = [each.id for each in alone if quantisation.dequantiser(view.index, each.site.tensor) is not None]
     name = " and ".join(sorted(kind.upper() for kind in kinds))
     if bare:
         return f"safe, and slower than it could be; what reads {listed(bare, 2)} has lost its {name} input"
     return f"safe; inserted nodes run in float, and what reads them keeps its {name} input"
+
+
+def _run(nodes: Sequence[str]) -> str:
+    return "runs" if len(nodes) == 1 else "run"
+
+
+def _quantised(view: View) -> list[str]:
+    """The inserted nodes that compute between a DequantizeLinear and a QuantizeLinear."""
+    index = view.index
+
+    def reads_integers(visit: Visit) -> bool:
+        data = [name for name in visit.node.input if name and visit.origin(name) is Origin.DATA]
+        producers = [index.nodes[index.producer[name]].op_type for name in data if name in index.producer]
+        return len(producers) == len(data) and set(producers) == {quantisation.DEQUANTISE}
+
+    def is_quantised(name: str) -> bool:
+        return any(node.op_type == quantisation.QUANTISE for node in quantisation.consumers(index, name))
+
+    inserted = (v for v in view.visits if v.insertion and v.within is None and v.operator not in quantisation.PASSING)
+    return [v.label for v in inserted if reads_integers(v) and any(map(is_quantised, v.outputs()))]

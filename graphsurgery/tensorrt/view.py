@@ -162,7 +162,7 @@ class View:
     @cached_property
     def visits(self) -> Sequence[Visit]:
         """Every node: those of the main graph in its order, each followed by those of its subgraphs, then those of
-        functions, as often as the attributes differ that a function is called with.
+        functions, as often as the attributes differ that a function is called with: not at all where nothing calls it.
         """
         called = calls(self.structure.graph, self.functions)
         return [

@@ -37,11 +37,13 @@ def ask(
     Raises
     ------
     RequestError
-        For another ``parser``, or where something is wanted of none.
+        For another ``parser``, or where something is wanted of none; for ``shapes`` of what is not built.
     EnvironmentLacks
         If something is wanted that cannot be had here. MissingDependency if it is not installed.
     """
     one_of("parser", parser, PARSERS)
+    if shapes and not build:
+        raise RequestError(f"sizes are for engines; give {option('build', 'True')} with {option('shapes')}")
     if parser == "none":
         if build or required:
             wanted = option("build" if build else "require_parser", "True")

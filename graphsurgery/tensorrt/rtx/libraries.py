@@ -49,7 +49,10 @@ def find() -> Libraries:
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         raise EnvironmentLacks(f"{_LIBRARY} runs on Linux x86-64 only")
     folder = _folder()
-    found = {match[1]: match for match in map(_NAME.fullmatch, sorted(os.listdir(folder))) if match}
+    try:
+        found = {match[1]: match for match in map(_NAME.fullmatch, sorted(os.listdir(folder))) if match}
+    except OSError as error:
+        raise EnvironmentLacks(f"{_LIBRARY} cannot be read in {folder}: {error.strerror}") from None
     runtime, parser = (found.get(name) for name in ("tensorrt_rtx", "tensorrt_onnxparser_rtx"))
     if runtime is None or parser is None or runtime[2] != parser[2]:
         raise MissingDependency(f"{_LIBRARY} is not whole in {folder}; install it anew")

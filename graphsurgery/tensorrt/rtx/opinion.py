@@ -81,12 +81,13 @@ class Opinion:
         return f"refuses the model, for {nodes} node{'' if nodes == 1 else 's'} of it"
 
     def confirms(self, version: Version) -> str:
-        """What it says for that a version of TensorRT takes the model; "" where it says nothing for it."""
+        """What it says for that a version of TensorRT builds the model; "" where it says nothing for it."""
         if not self.supported or version.major < GENERATION:
             return ""
         if self.build is not None and self.build.built:
-            return "NVIDIA's builder made an engine of it"
-        return "NVIDIA's parser takes it" if self.build is None and not self.failure else ""
+            return "; NVIDIA's builder made an engine of it, for RTX cards"
+        untold = self.build is not None or self.failure
+        return "" if untold else ", as far as can be told without building it; NVIDIA's parser takes it"
 
     def to_json(self) -> dict[str, Any]:
         """Keys as in docs/tensorrt.md."""

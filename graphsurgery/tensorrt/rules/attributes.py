@@ -54,6 +54,12 @@ def layernorm_bias(visit: Visit, options: Options) -> str | None:
     return None if visit.input(2) else "it has no bias, and the importer fills one in"
 
 
+@node_rule("LayerNormalization", source="rtx-parser", instead="scale and bias in the type of the input", since=(11, 0))
+def layernorm_types(visit: Visit, options: Options) -> str | None:
+    kinds = {visit.type(name) for name in visit.node.input if name} - {0}
+    return "its input, scale and bias are not of one type" if len(kinds) > 1 else None
+
+
 @node_rule("GroupNormalization", source="changelog", instead="opset 20 or earlier", before=(10, 9))
 def groupnorm_opset(visit: Visit, options: Options) -> str | None:
     opset = visit.view.model.standard_opset or 0

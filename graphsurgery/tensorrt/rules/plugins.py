@@ -56,14 +56,14 @@ def plugin_of_yours(visit: Visit, options: Options) -> str | None:
     return f"{visit.operator} is a plugin of yours; what it does with its input is not looked at"
 
 
-@node_rule(source="plugin-library", instead="a plugin of your own of that name, or NonMaxSuppression", severity=WARNING)
+@node_rule(source="plugin-library", instead="a plugin of your own of that name, or other operators")
 def plugin_version(visit: Visit, options: Options) -> str | None:
     versions = plugin_versions(visit.operator)
     if not _is_unknown(visit, options) or not versions or is_plugin(visit, options):
         return None
     return (
         f"{visit.operator} is a plugin in the library of TensorRT {' and '.join(versions)}, "
-        f"and not in that of {options.version}"
+        f"and not in that of {options.version}; {option('plugin', visit.operator)} says that you have one of this name"
     )
 
 

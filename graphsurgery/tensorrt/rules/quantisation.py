@@ -10,7 +10,7 @@ from ...feature_map import Dimension
 from ..options import Options
 from ..rule import node_rule
 from ..support import TYPE_NAMES
-from ..view import Visit
+from ..view import Origin, Visit
 
 _WITHOUT_ZERO = frozenset({"FP8", "FP4"})
 
@@ -23,6 +23,25 @@ def quantise_zero_point(visit: Visit, options: Options) -> str | None:
     if value is None:
         return "its zero point is not a constant"
     return "its zero point is not 0; TensorRT quantises symmetrically only" if value.astype(int).any() else None
+
+
+@node_rule(
+    "QuantizeLinear", "DequantizeLinear", source="importer", instead="a calibration that sees other values than 0"
+)
+def quantise_scale(visit: Visit, options: Options) -> str | None:
+    value = visit.value(1)
+    if value is None or (value.astype(float) > 0).all():
+        return None
+    return "its scale is not above 0 everywhere; scales have to be positive"
+
+
+@node_rule("QuantizeLinear", "DequantizeLinear", source="importer", instead="a scale in float32", before=(9, 0))
+def quantise_scale_type(visit: Visit, options: Options) -> str | None:
+    name = TYPE_NAMES.get(visit.type(visit.input(1)))
+    is_weight = visit.origin(visit.input(1)) is Origin.CONSTANT
+    if name in (None, "FP32") or not is_weight:
+        return None
+    return f"its scale is {name}, whose bytes TensorRT {options.version} reads as float32"
 
 
 @node_rule("QuantizeLinear", source="importer", instead="int8 with zero points of 0")

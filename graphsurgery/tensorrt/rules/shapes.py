@@ -28,6 +28,30 @@ _SHAPE_SLOTS = {
 }
 
 
+_MOST_AXES = 8
+"""nvinfer1::Dims::MAX_DIMS"""
+
+
+@node_rule(source="rtx-parser", instead="a Reshape that joins axes")
+def most_axes(visit: Visit, options: Options) -> str | None:
+    for name in (*visit.node.input, *visit.outputs()):
+        shape = visit.shape(name)
+        if shape is not None and len(shape) > _MOST_AXES:
+            return f"{name} is of rank {len(shape)}; a tensor has at most {_MOST_AXES} axes"
+    return None
+
+
+@node_rule("Conv", "ConvTranspose", source="importer", instead="several convolutions over fewer axes")
+def convolution_rank(visit: Visit, options: Options) -> str | None:
+    rank = visit.rank()
+    return f"its input is of rank {rank}; 3, 4 and 5 are taken" if rank not in (None, 3, 4, 5) else None
+
+
+@node_rule("ArgMax", "ArgMin", source="rtx-parser", instead="an Unsqueeze in front of it, or TopK", since=(11, 0))
+def arg_rank(visit: Visit, options: Options) -> str | None:
+    return "its input is a vector; at least two axes are taken" if visit.rank() == 1 else None
+
+
 @node_rule("GridSample", source="operators-10.0", instead="a 4-D input", since=(9, 0))
 def gridsample_rank(visit: Visit, options: Options) -> str | None:
     rank, taken = visit.rank(), (4, 5) if options.support.measured else (4,)

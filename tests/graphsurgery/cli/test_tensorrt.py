@@ -82,6 +82,9 @@ def test_plugins_of_the_user(cli: Any, folder: Path) -> None:
     assert cli("tensorrt", "check", "custom.onnx", "--plugin", "Magic").code == 0
     (folder / "plugins.txt").write_text("# of the lab\nOther\n Magic \n\n")
     assert cli("tensorrt", "check", "custom.onnx", "--plugin", "plugins.txt", "--plugin", "Third").code == 0
+    (folder / "windows.txt").write_bytes(b"\xef\xbb\xbfMagic\r\n  # indented\r\n")
+    assert cli("tensorrt", "check", "custom.onnx", "--plugin", "windows.txt").code == 0
+    assert cli("tensorrt", "check", "custom.onnx", "--plugin", "").sentence(2).startswith("nothing is neither a file")
     ended = cli("tensorrt", "check", "custom.onnx", "--plugin", "custom.onnx")
     assert ended.sentence(2).startswith("custom.onnx is no list of plugins")
     ended = cli("tensorrt", "check", "custom.onnx", "--plugin", "missing.txt")

@@ -63,9 +63,10 @@ def computed_resize(axes: list[int]) -> Proto:
     return single("Resize", given(), None, given(FLOAT, len(axes)), opset=18, axes=axes, mode="linear")
 
 
-def quantised(zero: int, dtype: Any = np.int8) -> Proto:
+def quantised(zero: int, dtype: Any = np.int8, scale: Any = 0.1) -> Proto:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    return single("QuantizeLinear", given(), np.array(0.1, np.float32), np.array(zero, dtype), gives=kind)
+    scales = np.array(scale, np.float32)
+    return single("QuantizeLinear", given(), scales, np.full(scales.shape, zero, dtype), gives=kind)
 
 
 def instance_norm(rank: int, dtype: Any = np.float32) -> Proto:
@@ -186,6 +187,11 @@ def _attributes() -> Iterator[Case]:
     yield Case("layernorm-outputs", norm(2, ones), norm(1, ones))
     yield Case("layernorm-bias", norm(1), norm(1, ones))
 
+    def half(kind: int) -> Proto:
+        return single("LayerNormalization", given(kind, 2, 4), *(np.ones(4, np.float16),) * 2, gives=kind)
+
+    yield Case("layernorm-types", half(FLOAT), half(TensorProto.FLOAT16), "11")
+
     def group(n: Any) -> Proto:
         return single("GroupNormalization", given(), *(floats(*[1] * 4),) * 2, opset=n, num_groups=2)
 
@@ -270,6 +276,18 @@ def _attributes() -> Iterator[Case]:
     yield Case("instancenorm-plugin", instance_norm(4), instance_norm(4), "8.6", complies_in="10")
     yield Case("quantise-zero-point", quantised(1), quantised(0))
     yield Case("quantise-zero-point", quantised(128, np.uint8), quantised(0, np.uint8), "8.6")
+    for wrong in (0, -0.1, np.nan):
+        yield Case("quantise-scale", quantised(0, scale=wrong), quantised(0))
+    yield Case("quantise-scale", quantised(0, scale=[0.1, 0, 0.1, 0.1]), quantised(0, scale=[0.1] * 4))
+    half = single(
+        "QuantizeLinear",
+        given(TensorProto.FLOAT16),
+        np.array(0.1, np.float16),
+        np.array(0, np.int8),
+        gives=TensorProto.INT8,
+    )
+    yield Case("quantise-scale-type", half, quantised(0), "8.6")
+    yield Case("quantise-scale-type", half, half, "8.6", complies_in="10")
 
 
 def _inputs() -> Iterator[Case]:
@@ -320,6 +338,18 @@ def _shapes() -> Iterator[Case]:
         return single("GridSample", given(FLOAT, 1, 4, *sizes), given(FLOAT, 1, *sizes, len(sizes)), opset=20)
 
     yield Case("gridsample-rank", grid(8, 8, 8), grid(8, 8))
+
+    def filtered(operator: str, axes: int) -> Proto:
+        return single(operator, given(FLOAT, 1, 4, *[8] * axes), np.ones((4, 4, *[1] * axes), np.float32))
+
+    for operator in ("Conv", "ConvTranspose"):
+        yield Case("convolution-rank", filtered(operator, 4), filtered(operator, 1))
+    yield Case("most-axes", single("Relu", given(FLOAT, *[1] * 9)), single("Relu", given(FLOAT, *[1] * 8)))
+    nine = single("Reshape", given(FLOAT, 1, 4), ints(*[1] * 8, 4), shape=[1] * 8 + [4])
+    for operator in ("ArgMax", "ArgMin"):
+        vector, matrix = (single(operator, given(FLOAT, *shape), gives=INT64) for shape in ((4,), (1, 4)))
+        yield Case("arg-rank", vector, matrix, "11")
+    yield Case("most-axes", nine, single("Reshape", given(FLOAT, 1, 4), ints(4, 1), shape=[4, 1]))
     mixed = single("Attention", given(FLOAT, 1, 2, 8, 4), *(given(FLOAT, 1, 8, 8),) * 2, opset=23)
     yield Case("attention-rank", mixed, attention(), "10.14")
 

@@ -88,3 +88,13 @@ def test_functions_that_call_themselves_and_each_other_come_to_an_end() -> None:
     made = pooled([2, 2])
     made.functions[0].node.append(helper.make_node("Pool", ["b"], ["c"], domain="local", size=[3, 3]))
     assert [window for _, window in windows(made)] == [[2, 2], [3, 3]]
+
+
+def test_a_function_that_nothing_calls_is_not_looked_at() -> None:
+    """No parser imports it."""
+    made = pooled([2, 2])
+    body = [helper.make_node("Det", ["a"], ["b"])]
+    made.functions.append(helper.make_function("local", "Left", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
+    assert not check(made, "11").stops
+    made.functions[0].node[0].CopyFrom(helper.make_node("Left", ["a"], ["b"], domain="local"))
+    assert check(made, "11").stops

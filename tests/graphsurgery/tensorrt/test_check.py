@@ -127,6 +127,8 @@ def test_versions_without_a_table(version: str) -> None:
 def test_other_wishes_that_are_unknown() -> None:
     with pytest.raises(RequestError, match="no table for the DLA 'xavier'"):
         findings(ModelFile.load(chain("Relu")), dla="xavier")
+    with pytest.raises(RequestError, match="'My Op' is not the name of an operator"):
+        check(chain("Relu"), plugin=["Mine", "My Op"])
     with pytest.raises(RequestError, match="no precision 'fp8'"):
         findings(ModelFile.load(chain("Relu")), precision="fp8")
 

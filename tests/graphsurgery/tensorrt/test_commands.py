@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -164,3 +165,14 @@ def test_what_cannot_be_had() -> None:
         lines(detector(), precision="fp8")
     made = plan(ModelFile.load(detector()), "m.onnx", version="10", precision="int8")
     assert made.notes == ["without Q/DQ nodes trtexec makes INT8 ranges up: add --calib=FILE, or quantise the model"]
+
+
+def test_inserted_nodes_stay_out_of_int8(gated: ModelFile) -> None:
+    """As the summary of a check says that they do."""
+    made = plan(gated, "m.onnx", version="11", precision="int8")
+    arguments = list(made.commands[0].arguments)
+    patterns = arguments[arguments.index("--nodes_to_exclude") + 1 :]
+    names = [each.name for each in gated.structure.graph.node]
+    excluded = {name for name in names if any(re.match(pattern, name) for pattern in patterns)}
+    assert excluded == {name for insertion in gated.insertions() for name in insertion.nodes}
+    assert any("statistics of inserted blocks" in note for note in made.notes)

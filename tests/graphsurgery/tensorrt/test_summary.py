@@ -35,6 +35,9 @@ def test_whether_it_builds() -> None:
     )
     refusal = Verdict("10.9.0", False, [ParserError("n0", "Relu", "no such thing")], ["n0"])
     assert summary(chain("Relu"), verdict=refusal).builds.startswith("no; the table finds nothing, and")
+    told = summary(chain("Relu"), "11", refusal).builds
+    assert told.startswith("perhaps, with TensorRT 11; the table finds no error, and the parser of TensorRT 10.9.0 ")
+    assert not check(chain("Relu"), "11", installed=refusal).stops
 
 
 def test_without_blocks_there_is_nothing_to_say_of_them() -> None:
@@ -66,11 +69,37 @@ def test_sums_in_float16_are_not_safe() -> None:
 
 def test_what_becomes_of_int8() -> None:
     plain = gsx.insert(fork(), "se", after="/model.1", settings=FEW)
-    assert summary(plain).int8.endswith("the file needs QuantizeLinear nodes or a calibrator for the rest")
-    assert summary(plain, "11").int8.endswith("the file needs QuantizeLinear nodes for the rest")
+    told = summary(plain, "11").int8
+    assert told == "safe with QuantizeLinear nodes for the rest; inserted nodes stay in float"
+    assert summary(plain).int8 == f"{told}, unless a calibrator includes them"
     before = quantised(fork(), "symmetric")
     told = summary(gsx.insert(before, "se", after="model.1", qdq="int8", settings=FEW)).int8
     assert told == "safe; inserted nodes run in float, and what reads them keeps its INT8 input"
     with pytest.warns(gsx.GraphSurgeryWarning, match="had a quantised input"):
         bare = gsx.insert(before, "se", after="model.1", settings=FEW)
     assert summary(bare).int8 == "safe, and slower than it could be; what reads model.1.se has lost its INT8 input"
+
+
+def test_blocks_that_were_quantised_with_the_model_run_in_integers() -> None:
+    inserted = gsx.insert(fork(), "se", after="/model.1", settings=FEW)
+    told = summary(ModelFile.load(quantised(inserted.proto(), "symmetric"))).int8
+    assert told.startswith("not known; /model.1/se/ReduceMean, /model.1/se/Conv and ")
+    assert told.endswith(" run in integers, too: compare outputs for real images")
+
+
+def test_types_that_are_not_known_are_not_called_safe() -> None:
+    inserted = gsx.insert(detector(), "se", after="/model.1", settings=FEW).proto()
+    first = next(i for i, n in enumerate(inserted.graph.node) if n.name.startswith("/model.1/se"))
+    site = inserted.graph.node[first].input[0]
+    for node in inserted.graph.node[first:]:
+        node.input[:] = ["hidden" if name == site else name for name in node.input]
+    inserted.graph.node.insert(first, onnx.helper.make_node("Mine", [site], ["hidden"], "/mine"))
+    del inserted.graph.value_info[:]
+    assert summary(inserted).fp16.startswith("not known; the model does not tell in which type /model.1/se/ReduceMean")
+
+
+@pytest.mark.parametrize("operator", ["ReduceProd", "ReduceLogSum"])
+def test_a_users_block_that_sums_or_multiplies_many_numbers(operator: str) -> None:
+    inserted = gsx.insert(detector(), "se", after="/model.1", settings=FEW).proto()
+    next(n for n in inserted.graph.node if n.op_type == "ReduceMean").op_type = operator
+    assert summary(inserted).fp16.startswith("safe if ")

@@ -126,21 +126,61 @@ def test_what_an_inserted_block_became(rtx: Fake) -> None:
 @pytest.mark.parametrize(
     ("version", "build", "words"),
     [
-        ("11", False, "; NVIDIA's parser takes it ("),
-        ("11", True, "; NVIDIA's builder made an engine of it ("),
-        ("10", True, ""),
+        ("11", False, ", as far as can be told without building it; NVIDIA's parser takes it ("),
+        ("11", True, "; NVIDIA's builder made an engine of it, for RTX cards ("),
+        ("10", True, ", as far as can be told without building it ("),
     ],
 )
 def test_the_summary_says_what_confirms_it(rtx: Fake, version: str, build: bool, words: str) -> None:
     rtx()
     builds = asked(chain("Relu"), version, build=build)[0].summary.builds
     assert builds.startswith(f"yes, with TensorRT {version}{words}")
-    assert ("NVIDIA" in builds) == bool(words)
+    assert ("NVIDIA" in builds) == (version == "11")
 
 
 def test_the_summary_counts_what_the_parser_refuses(rtx: Fake) -> None:
     rtx(refused={"GraphSurgeryProof": NO_PLUGIN, **NEG})
     assert asked(chain("Relu", "Neg"))[0].summary.builds.startswith("no; TensorRT 11 refuses it")
+
+
+@pytest.mark.parametrize(
+    ("spoken", "version", "words"),
+    [
+        (
+            {"refused": {"GraphSurgeryProof": NO_PLUGIN, **NEG}},
+            "10",
+            "NVIDIA's parser, of the generation of TensorRT 11",
+        ),
+        ({"cannot_build": ["Neg"]}, "8.6", "NVIDIA's builder, of the generation of TensorRT 11"),
+        ({"at": ["parsed", 2, "crash"]}, "11", "NVIDIA's library died (SIGSEGV) while it parsed the model"),
+        ({"at": ["built", 2, "exit"]}, "11", "NVIDIA's library died (exit code 7) while it built an engine"),
+    ],
+)
+def test_the_summary_says_no_yes_that_is_in_doubt(rtx: Fake, spoken: dict[str, Any], version: str, words: str) -> None:
+    rtx(**spoken)
+    report, _ = asked(chain("Relu", "Neg"), version, build=True)
+    told = report.summary.builds
+    assert told.startswith(f"perhaps, with TensorRT {version}; the table finds no error, and {words}")
+    assert not report.stops
+
+
+def test_the_summary_names_each_place_once(rtx: Fake) -> None:
+    rtx(refused={"GraphSurgeryProof": NO_PLUGIN, "Det": [8, "false"]})
+    assert asked(chain("Relu", "Det"))[0].summary.builds.endswith("computes something else, at n1")
+
+
+def test_plugins_are_a_condition_of_the_summary(rtx: Fake) -> None:
+    rtx(refused={"GraphSurgeryProof": NO_PLUGIN, "Mine": NO_PLUGIN})
+    report, _ = asked(chain("Relu", "Mine"), plugin="Mine")
+    assert refused(report) == [("note", "n1")]
+    assert report.summary.builds.startswith("yes, with TensorRT 11 and the plugins that are named below, as far as")
+
+
+def test_sizes_are_for_engines(rtx: Fake) -> None:
+    rtx()
+    for parser in ("auto", "none"):
+        with pytest.raises(RequestError, match="sizes are for engines; give build=True with shapes="):
+            gsx.check(chain("Relu"), parser=parser, shapes="x:1x3")
 
 
 # ---------------------------------------------------------------------- engines

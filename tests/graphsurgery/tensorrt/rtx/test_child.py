@@ -45,6 +45,19 @@ def within_seconds(seconds: float, condition: object) -> bool:
     return False
 
 
+def test_a_closed_standard_input_takes_nothing_from_the_model(rtx: Fake) -> None:
+    """As after reading a model from it: the next file to be opened is descriptor 0."""
+    rtx()
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        said = list(child.answers(LIBRARIES, [child.Job(ModelFile.load(chain("Relu")), "it")]))
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+    assert [each["step"] for each in said] == ["loaded", "parsed"]
+
+
 def test_the_process_and_its_models_are_gone_when_the_answers_are(rtx: Fake) -> None:
     rtx()
     before = set(os.listdir("/proc/self/fd"))

@@ -110,3 +110,13 @@ def test_other_machines(monkeypatch: pytest.MonkeyPatch, system: str, machine: s
     monkeypatch.setattr(libraries.os, "uname", lambda: SimpleNamespace(machine=machine), raising=False)
     with pytest.raises(EnvironmentLacks, match="runs on Linux x86-64 only"):
         find()
+
+
+@linux
+def test_a_folder_that_cannot_be_read(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(libraries.os, "listdir", refuse)
+    with pytest.raises(EnvironmentLacks, match=r"cannot be read in .*: Permission denied"):
+        find()
