@@ -64,6 +64,7 @@ class Attachment:
         known = self.position in POSITIONS and self.gate in GATES and self.init in (*INITS, "weights")
         before = bool(self.entry.get("before") or self.entry.get("consumers"))
         after = not self.entry.get("before")
+        size = list(self.size or (1, 1))
         return (
             known
             and (before if self.position == "before" else after)
@@ -72,8 +73,8 @@ class Attachment:
             and bool(self.name)
             and "." not in self.name
             and self.channels > 0
-            and len(self.size or (1, 1)) == 2
-            and min(self.size or (1, 1)) > 0
+            and len(size) == 2
+            and min(size) > 0
             and _is_plain({"id": self.id, "named": self.named, "settings": self.settings, "entry": self.entry})
         )
 

@@ -87,13 +87,13 @@ def test_a_block_that_is_not_its_template_s_fails(mutate: Any, tight: None) -> N
 
 
 def test_of_dynamic_sizes_what_arrives_is_cut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(gsx.GraphSurgeryWarning, match="with an image of 640 x 640, psablock attends over 409,600"):
+        dynamic = model("side", "psablock")
     monkeypatch.setattr(memory, "_LOADED", 0)
     monkeypatch.setattr("graphsurgery.verification.arriving.IMAGE_SIDES", (16, 8))
     monkeypatch.setattr("graphsurgery.insertion.activations.IMAGE_SIDES", (16, 8))
     monkeypatch.setattr(cases, "SIZES", ((8, 8), (5, 9), (10, 7)))
     monkeypatch.setattr(memory, "_COMPARED", 20_000)  # these fit, 16 x 16 positions do not
-    with pytest.warns(gsx.GraphSurgeryWarning, match="with an image of 640 x 640, psablock attends over 409,600"):
-        dynamic = model("side", "psablock")
     report = gsx.verify(dynamic, providers=["cpu"], seeds=1)
     assert report.passed, str(report)
     (insertion,) = report.insertions
