@@ -14,7 +14,7 @@ from ..modelfile.record import Insertion
 from ..runtime.quantised_types import quantised_to
 from .options import Options
 from .parser import Verdict
-from .precision import UNTOLD, types_of
+from .precision import UNTOLD, NodeType, types_of
 from .rtx.findings import BUILDER, LIBRARY, PARSER
 from .rtx.opinion import GENERATION
 from .rule import ERROR, SEVERITIES, WARNING, Finding
@@ -58,7 +58,9 @@ class Summary:
             nothing = "no block was inserted"
             return cls(_builds(options.version, found, installed, confirmed), nothing, nothing)
         builds = _builds(options.version, found, installed, confirmed)
-        return cls(builds, _fp16(view, options), _int8(view, options.version, insertions))
+        types = types_of(view)
+        unsafe = _unsafe(view, options, types)
+        return cls(builds, _fp16(types, unsafe, options.version), _int8(view, unsafe, options.version, insertions))
 
     def lines(self) -> list[str]:
         """The three lines."""
@@ -99,28 +101,35 @@ def _doubts(found: Sequence[Finding], installed: Verdict | None) -> Iterator[str
             yield _OTHER_GENERATION.get(finding.rule, finding.sentence)
 
 
-def _fp16(view: View, options: Options) -> str:
-    types = types_of(view)
-    if unknown := [each.node for each in types if each.runs_in == UNTOLD]:
-        return f"not known; the model does not tell in which type {listed(unknown, 2)} {_run(unknown)}"
+def _unsafe(view: View, options: Options, types: Sequence[NodeType]) -> list[str]:
+    """The inserted nodes that run in float16, or may, and are not to."""
     kept = {each.node for each in types if each.float32}
     asked = replace(options, precision="fp16")
     inserted = (visit for visit in view.visits if visit.insertion is not None and visit.label not in kept)
-    unsafe = [visit.label for visit in inserted if any(rule.at(visit, asked) for rule in FLOAT16_RULES)]
+    return [visit.label for visit in inserted if any(rule.at(visit, asked) for rule in FLOAT16_RULES)]
+
+
+def _fp16(types: Sequence[NodeType], unsafe: Sequence[str], version: Version) -> str:
+    if unknown := [each.node for each in types if each.runs_in == UNTOLD]:
+        return f"not known; the model does not tell in which type {listed(unknown, 2)} {_run(unknown)}"
     if unsafe:
         return f"not safe; {listed(unsafe, 2)} {_run(unsafe)} in float16 and may leave its range"
+    kept = [each.node for each in types if each.float32]
     if not kept:
         return "safe; no inserted node has to be kept in float32"
     count = f"{len(kept)} of the {len(types)} inserted nodes {'stays' if len(kept) == 1 else 'stay'} in float32"
-    return f"safe if {count}; graphsurgery tensorrt command --version {options.version} --precision fp16 sees to it"
+    return f"safe if {count}; graphsurgery tensorrt command --version {version} --precision fp16 sees to it"
 
 
-def _int8(view: View, version: Version, insertions: Sequence[Insertion]) -> str:
+def _int8(view: View, unsafe: Sequence[str], version: Version, insertions: Sequence[Insertion]) -> str:
     kinds = quantised_to(view.structure)
+    inside = _quantised(view) if kinds else []
+    if unsafe and not inside:
+        return f"no safer than FP16; inserted nodes stay in float, {listed(unsafe, 2)} in float16"
     if not kinds:
         unless = "" if version.strongly_typed else ", unless a calibrator includes them"
         return f"safe with QuantizeLinear nodes for the rest; inserted nodes stay in float{unless}"
-    if inside := _quantised(view):
+    if inside:
         return f"not known; {listed(inside, 2)} {_run(inside)} in integers, too: compare outputs for real images"
     alone = [each for each in insertions if each.qdq is None]
     bare = [each.id for each in alone if quantisation.dequantiser(view.index, each.site.tensor) is not None]

@@ -65,6 +65,7 @@ def test_sums_in_float16_are_not_safe() -> None:
     ours = next(n for n in inserted.graph.node if n.op_type == "ReduceMean")
     ours.op_type = "ReduceSumSquare"
     assert summary(inserted, "11").fp16 == f"not safe; {ours.name} runs in float16 and may leave its range"
+    assert summary(inserted, "11").int8.startswith("no safer than FP16")
 
 
 def test_what_becomes_of_int8() -> None:

@@ -127,17 +127,35 @@ def test_what_cannot_be_told_is_said_to_be_so() -> None:
     assert "there may be more behind those that it names" in "\n".join(report.lines())
 
 
-@pytest.mark.parametrize("operator", ["RoiAlign", "DeformConv"])
+@pytest.mark.parametrize("operator", ["RoiAlign", "DeformConv", "NonZero"])
 def test_plugins_of_tensorrt_are_notes(operator: str) -> None:
     inputs = [value("x", MAP), value("rois", (3, 4)), value("which", (3,), TensorProto.INT64)]
     nodes = {
         "RoiAlign": node("RoiAlign", ["x", "rois", "which"], ["y"], "/a", output_height=2, output_width=2),
         "DeformConv": node("DeformConv", ["x", "w", "offsets"], ["y"], "/a", kernel_shape=[3, 3]),
+        "NonZero": node("NonZero", ["x"], ["y"], "/a"),
     }
     inputs += [value("w", (4, 4, 3, 3)), value("offsets", (1, 18, 6, 6))]
     report, _ = asked(model([nodes[operator]], inputs, [helper.make_tensor_value_info("y", 1, None)], opset=19))
     assert [(f.severity, f.node) for f in report.findings if f.rule == "nvidia-parser"] == [("note", "/a")]
     assert not report.stops
+
+
+def test_a_kernel_that_the_builder_lacks_is_a_warning() -> None:
+    inputs = [value("boxes", (1, 10, 4)), value("scores", (1, 2, 10))]
+    chosen = helper.make_tensor_value_info("y", TensorProto.INT64, None)
+    kept = node("NonMaxSuppression", ["boxes", "scores", "most"], ["y"], "/a")
+    report, opinion = asked(model([kept], inputs, [chosen], [array("most", [5], np.int64)]), build=True)
+    assert opinion.build is not None
+    assert (opinion.supported, opinion.build.built, report.stops) == (True, False, False)
+    assert report.summary.builds.startswith("perhaps, with TensorRT 11; ")
+
+
+def test_a_model_from_standard_input_is_parsed() -> None:
+    line = [sys.executable, "-m", "graphsurgery", "tensorrt", "check", "-", "--parser", "rtx"]
+    given = between(node("Neg", ["a"], ["b"], "/good")).SerializeToString()
+    said = subprocess.run(line, input=given, capture_output=True, check=True).stdout.decode()
+    assert "takes the model" in said
 
 
 def test_the_bias_of_onnxruntimes_quantiser() -> None:
