@@ -19,11 +19,13 @@ from ..feature_map import Array
 from ..modelfile import limits
 from .sketch import Sketch
 
-KINDS = ("layer", "norm", "parameter")
+KINDS = ("layer", "stacked", "norm", "parameter")
 STACKED = "in_proj_weight"
 """of torch's MultiheadAttention: the weights of three layers in one"""
 BIASES = {"weight": "bias", STACKED: "in_proj_bias"}
 """weight of a layer -> its bias"""
+WEIGHTS = {"layer": "weight", "stacked": STACKED}
+"""kind of a layer -> its weight"""
 _NORM = ("running_mean", "running_var")
 _EPSILON = 1e-5
 _SMALLEST = 2.0**-14
@@ -48,8 +50,8 @@ class Fingerprint:
     """Of one module."""
 
     kind: str
-    """``"layer"``: ``weight`` and ``bias`` as they are, or folded; ``"norm"``: scale and shift of a BatchNorm;
-    ``"parameter"``: one tensor of any other name, a learned position say
+    """``"layer"``: ``weight`` and ``bias`` as they are, or folded; ``"stacked"``: those of three layers in one;
+    ``"norm"``: scale and shift of a BatchNorm; ``"parameter"``: a tensor of any other name, a learned position say
     """
     shape: tuple[int, ...]
     """of the weight, without sizes of 1 at its end"""
@@ -91,6 +93,8 @@ class Fingerprint:
         """How far weight and bias in a file are away from the nearest form, as a share of their length, and the path
         of the BatchNorm folded in it. ``unbiased``: the file's layer is known to have no bias, where None is given.
         """
+        if weight.shape == self.shape[::-1] != self.shape and weight.ndim == 2:
+            weight = weight.T  # of a Gemm that multiplies by it as it stands
         if squeezed(weight) != self.shape and np.asarray(weight).size != self.elements:
             return float("inf"), None
         sketch, least = Sketch.of(weight), _SMALLEST * sqrt(self.elements)
@@ -124,8 +128,8 @@ def fingerprints(arrays: Mapping[str, Array], epsilons: Mapping[str, float]) -> 
         elif not np.asarray(values).size:
             continue
         elif part in BIASES:
-            bias = arrays.get(joined(path, BIASES[part]))
-            found[path] = Fingerprint("layer", squeezed(values), tuple(_forms(path, values, bias, norms, places)))
+            bias, kind = arrays.get(joined(path, BIASES[part])), "stacked" if part == STACKED else "layer"
+            found[path] = Fingerprint(kind, squeezed(values), tuple(_forms(path, values, bias, norms, places)))
         elif values.dtype.kind not in "iub" and not any(
             part == bias and joined(path, weight) in arrays for weight, bias in BIASES.items()
         ):
