@@ -64,9 +64,9 @@ class Attachment:
     @property
     def is_sound(self) -> bool:
         """Whether :func:`graphsurgery.torch.attach` can have made it: a block from an ONNX file it cannot."""
-        texts = (self.id, self.named, self.module)
+        texts, size = (self.id, self.named, self.module), list(self.size or (1, 1))
         known = self.position in POSITIONS and self.gate in GATES and self.init in (*INITS, "weights")
-        measured = self.channels > 0 and len(self.size or (1, 1)) == 2 and min(self.size or (1, 1)) > 0
+        measured = self.channels > 0 and len(size) == 2 and min(size) > 0
         named = bool(self.name) and "." not in self.name and max(map(len, texts)) <= limits.CHECKPOINT_KEY
         plain = _is_plain([*texts, dict(self.settings), dict(self.entry)])
         return known and measured and named and plain and bool(self.places) and not is_file(self.module)
