@@ -146,9 +146,13 @@ def _fitting(tensors: Mapping[str, Tensor], key: str, own: Tensor, name: str) ->
     found = tensors[key]
     if found.shape != own.shape:
         raise WeightsError(f"{key} in {name} has the shape {list(found.shape)}; the block needs {list(own.shape)}")
-    if found.is_floating_point() and not bool(torch.isfinite(found).all()):
-        raise WeightsError(f"{key} in {name} has values that are not finite")
-    return found
+    if found.is_floating_point() != own.is_floating_point() or found.is_complex():
+        here, there = (str(each.dtype).removeprefix("torch.") for each in (own, found))
+        raise WeightsError(f"{key} in {name} is of {there}; the block has {here}")
+    given = found.to(own.dtype)
+    if given.is_floating_point() and not bool(torch.isfinite(given).all()):
+        raise WeightsError(f"{key} in {name} has values that are not finite, or more than the block's type can hold")
+    return given
 
 
 def _safetensors(what: str) -> Any:

@@ -9,8 +9,8 @@ settings_conflict.py for what the user asked for, and variants.py for keys that 
 what a file has instead.
 
 trained_blocks.py has the blocks that were trained in a live model, with their places (attachment.py) and what the rest
-of that model is known by (rest.py, sketch.py); pickled_blocks.py finds them in a checkpoint. layer_alignment.py and
-remapping.py renumber a checkpoint for a YAML with layers inserted.
+of that model is known by (rest.py, fingerprint.py, sketch.py); pickled_blocks.py finds them in a checkpoint.
+layer_alignment.py and remapping.py renumber a checkpoint for a YAML with layers inserted.
 """
 
 from __future__ import annotations

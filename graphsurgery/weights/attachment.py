@@ -19,6 +19,9 @@ from .checkpoint import without_wrapper
 FORMAT = 1
 """of the plain data; a later graphsurgery that adds to it in a way that this one would misread has a higher one"""
 
+_OF_SELECTORS = set("*?[]{}:")
+"""what a selector has in it that is no path of a module"""
+
 Place: TypeAlias = tuple[int | str, ...]
 """Where a tensor stands in what a module takes or gives: () is the whole of it, (0, "low") what lies under "low" in the
 first of several. What a module takes begins with the position of an argument, or its keyword."""
@@ -61,22 +64,20 @@ class Attachment:
     @property
     def is_sound(self) -> bool:
         """Whether :func:`graphsurgery.torch.attach` can have made it: a block from an ONNX file it cannot."""
+        texts, size = (self.id, self.named, self.module), list(self.size or (1, 1))
         known = self.position in POSITIONS and self.gate in GATES and self.init in (*INITS, "weights")
-        before = bool(self.entry.get("before") or self.entry.get("consumers"))
-        after = not self.entry.get("before")
-        size = list(self.size or (1, 1))
-        return (
-            known
-            and (before if self.position == "before" else after)
-            and not is_file(self.module)
-            and bool(self.places)
-            and bool(self.name)
-            and "." not in self.name
-            and self.channels > 0
-            and len(size) == 2
-            and min(size) > 0
-            and _is_plain({"id": self.id, "named": self.named, "settings": self.settings, "entry": self.entry})
-        )
+        measured = self.channels > 0 and len(size) == 2 and min(size) > 0
+        named = bool(self.name) and "." not in self.name and max(map(len, texts)) <= limits.CHECKPOINT_KEY
+        plain = _is_plain([*texts, dict(self.settings), dict(self.entry)])
+        return known and measured and named and plain and bool(self.places) and not is_file(self.module)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the entry, the position, and the two paths say the same place."""
+        before, consumers = bool(self.entry.get("before")), bool(self.entry.get("consumers"))
+        inside = consumers or self.path == self.named or self.path.startswith(f"{self.named}.")
+        agreed = before or consumers if self.position == "before" else not before
+        return agreed and inside and not set(self.named) & _OF_SELECTORS
 
     @property
     def feature(self) -> FeatureMap:

@@ -19,11 +19,13 @@ from ..feature_map import Array
 from ..modelfile import limits
 from .sketch import Sketch
 
-WEIGHTS = {"layer": "weight", "attention": "in_proj_weight"}
-"""kind of a module -> what its weight is called; that of an attention is torch's MultiheadAttention's"""
-BIASES = {"layer": "bias", "attention": "in_proj_bias"}
-_KINDS = (*WEIGHTS, "norm", "parameter")
-_OF_LAYERS = {name: kind for kind, name in WEIGHTS.items()}
+KINDS = ("layer", "stacked", "norm", "parameter")
+STACKED = "in_proj_weight"
+"""of torch's MultiheadAttention: the weights of three layers in one"""
+BIASES = {"weight": "bias", STACKED: "in_proj_bias"}
+"""weight of a layer -> its bias"""
+WEIGHTS = {"layer": "weight", "stacked": STACKED}
+"""kind of a layer -> its weight"""
 _NORM = ("running_mean", "running_var")
 _EPSILON = 1e-5
 _SMALLEST = 2.0**-14
@@ -48,8 +50,8 @@ class Fingerprint:
     """Of one module."""
 
     kind: str
-    """``"layer"``: ``weight`` and ``bias`` as they are, or folded; ``"attention"``: the weights of three layers in one;
-    ``"norm"``: scale and shift of a BatchNorm; ``"parameter"``: one tensor of any other name, a learned position say
+    """``"layer"``: ``weight`` and ``bias`` as they are, or folded; ``"stacked"``: those of three layers in one;
+    ``"norm"``: scale and shift of a BatchNorm; ``"parameter"``: a tensor of any other name, a learned position say
     """
     shape: tuple[int, ...]
     """of the weight, without sizes of 1 at its end"""
@@ -70,7 +72,7 @@ class Fingerprint:
         """From such data. ValueError or TypeError if it is none."""
         kind, shape, forms = plain
         sizes = all(type(size) is int and 0 <= size <= limits.ELEMENTS for size in shape)
-        if kind not in _KINDS or not forms or not sizes or prod(shape) > limits.ELEMENTS:
+        if kind not in KINDS or not forms or not sizes or prod(shape) > limits.ELEMENTS:
             raise ValueError("no fingerprint")
         if not all(norm is None or isinstance(norm, str) for _, _, norm in forms):
             raise ValueError("no path of a BatchNorm")
@@ -91,6 +93,8 @@ class Fingerprint:
         """How far weight and bias in a file are away from the nearest form, as a share of their length, and the path
         of the BatchNorm folded in it. ``unbiased``: the file's layer is known to have no bias, where None is given.
         """
+        if weight.shape == self.shape[::-1] != self.shape and weight.ndim == 2:
+            weight = weight.T  # of a Gemm that multiplies by it as it stands
         if squeezed(weight) != self.shape and np.asarray(weight).size != self.elements:
             return float("inf"), None
         sketch, least = Sketch.of(weight), _SMALLEST * sqrt(self.elements)
@@ -123,11 +127,11 @@ def fingerprints(arrays: Mapping[str, Array], epsilons: Mapping[str, float]) -> 
                 found[path] = Fingerprint("norm", scale.shape, (Form(Sketch.of(scale), Sketch.of(shift, terms)),))
         elif not np.asarray(values).size:
             continue
-        elif kind := _OF_LAYERS.get(part):
-            bias = arrays.get(joined(path, BIASES[kind]))
+        elif part in BIASES:
+            bias, kind = arrays.get(joined(path, BIASES[part])), "stacked" if part == STACKED else "layer"
             found[path] = Fingerprint(kind, squeezed(values), tuple(_forms(path, values, bias, norms, places)))
         elif values.dtype.kind not in "iub" and not any(
-            part == bias and joined(path, WEIGHTS[kind]) in arrays for kind, bias in BIASES.items()
+            part == bias and joined(path, weight) in arrays for weight, bias in BIASES.items()
         ):
             found[key] = Fingerprint("parameter", squeezed(values), (Form(Sketch.of(values), None),))
     return found

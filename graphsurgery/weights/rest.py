@@ -86,7 +86,7 @@ class Rest:
     ) -> Comparison:
         """Hold an exported model against it: its weights by key of the ``state_dict``, as far as it has them under such
         names, the epsilons of its BatchNorms, and ``rounding`` as it is for its own types. ``unbiased``: layers known
-        to have no bias there; ``spare``: keys that may be nothing of their own.
+        to have no bias there; ``spare``: keys of biases that may be another's.
         """
         # a node has all four; where scale or shift have lost their names, nothing can be said
         norms = {path for path in norm_paths(arrays) if {joined(path, "weight"), joined(path, "bias")} <= arrays.keys()}
@@ -98,14 +98,14 @@ class Rest:
             if trained.kind == "norm" and path in norms:
                 scale, shift, _ = norm(arrays, path, epsilons)
                 distance, _ = trained.nearest(scale, shift)
-            elif (weight := _weight(trained, path)) in arrays:
-                key = joined(path, BIASES[trained.kind])
+            elif trained.kind in WEIGHTS and _has(arrays, path, trained):
+                part = WEIGHTS[trained.kind]
+                key = joined(path, BIASES[part])
                 bias = arrays.get(key) if key not in spare or trained.biased else None
-                distance, folded = trained.nearest(arrays[weight], bias, unbiased=path in unbiased)
-                if distance > tolerance and self._may_be_merged(path, arrays):
+                distance, folded = trained.nearest(arrays[joined(path, part)], bias, unbiased=path in unbiased)
+                others = trained.kind == "stacked" and distance == float("inf")  # products than the three
+                if distance > tolerance and (others or self._may_be_merged(path, arrays)):
                     continue
-                if distance == float("inf") and (weight in spare or trained.kind == "attention"):
-                    continue  # products of the module's own; or others than the three of an attention
             elif trained.kind == "parameter" and path in arrays:
                 distance, _ = trained.nearest(arrays[path], None)
             else:
@@ -125,14 +125,13 @@ class Rest:
         channels, where the file has none of them.
         """
         outer, size = path.rpartition(".")[0], self.modules[path].shape[:1]
-        beside = [
-            other
+        beside = {
+            other: each
             for other, each in self.modules.items()
-            if other != path and other.rpartition(".")[0] == outer and each.kind == "layer"
-        ]
-        return any(self.modules[each].shape[:1] == size for each in beside) and not any(
-            _weight(self.modules[each], each) in arrays for each in beside
-        )
+            if other != path and other.rpartition(".")[0] == outer and each.kind in WEIGHTS
+        }
+        alike = any(each.shape[:1] == size for each in beside.values())
+        return alike and not any(_has(arrays, other, each) for other, each in beside.items())
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, from which :meth:`from_json` makes it again."""
@@ -142,15 +141,15 @@ class Rest:
     def from_json(cls, plain: Any) -> Rest:
         """From such data. ValueError, TypeError or KeyError if it is none."""
         modules = {str(path): Fingerprint.from_json(each) for path, *each in plain["modules"]}
-        rounding = float(plain["rounding"])
-        if not 0 < rounding <= COARSEST:
+        rounding = plain["rounding"]
+        if type(rounding) is not float or not 0 < rounding <= COARSEST:
             raise ValueError("no rounding")
         return cls(modules, rounding)
 
 
-def _weight(module: Fingerprint, path: str) -> str:
-    """The key of a layer's weight; "" for what is no layer."""
-    return joined(path, WEIGHTS[module.kind]) if module.kind in WEIGHTS else ""
+def _has(arrays: Mapping[str, Array], path: str, trained: Fingerprint) -> bool:
+    """Whether a file has the weight of a layer under its name."""
+    return joined(path, WEIGHTS[trained.kind]) in arrays
 
 
 def _rounding(dtype: np.dtype[Any]) -> float:

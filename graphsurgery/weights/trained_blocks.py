@@ -69,9 +69,11 @@ class TrainedBlocks:
         >>> TrainedBlocks.load("best.pt").save("blocks.safetensors")   # doctest: +SKIP
         """
         path = Path(path)
-        if path.suffix.lower() == SUFFIX:
-            return _from_safetensors(path)
-        return cls(path.name, *read_checkpoint(path))
+        stored = path.suffix.lower() == SUFFIX
+        found = _from_safetensors(path) if stored else cls(path.name, *read_checkpoint(path))
+        if not all(each.is_placed for each in found.attachments):
+            raise WeightsError(f"the attachments in {path.name} are damaged")
+        return found
 
     def save(self, path: str | Path | Target, *, force: bool = False) -> None:
         """Write them to a file of safetensors, in the types that they have.
@@ -121,6 +123,8 @@ def read_metadata(data: bytes, name: str) -> tuple[list[Attachment], Rest | None
         )
     try:
         header = json.loads(metadata[HEADER])
+        if type(header["format"]) is not int:
+            raise TypeError
         newer, attachments = header["format"] > FORMAT, list(header["attachments"])
         rest = Rest.from_json(header["rest"]) if "rest" in header and not newer else None
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -101,6 +101,21 @@ def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor], Any], objec
         (lambda t, h: t["c2f.cbam.alpha"].fill_(float("nan")), r"c2f\.cbam\.alpha in .* not finite"),
         (lambda t, h: t["c2f.cbam.alpha"].fill_(float("-inf")), r"c2f\.cbam\.alpha in .* not finite"),
         (lambda t, h: t.update({"c2f.cbam.alpha": torch.zeros(2)}), r"has the shape \[2\]; the block needs \[1\]"),
+        (
+            lambda t, h: t.update({"c2f.cbam.alpha": torch.full((1,), 1e300, dtype=torch.float64)}),
+            "alpha in .* more than",
+        ),
+        (
+            lambda t, h: t.update({"c2f.cbam.alpha": torch.full((1,), float("nan")).to(torch.float8_e4m3fn)}),
+            "alpha in .* not finite",
+        ),
+        *(
+            (
+                lambda t, h, kind=kind: t.update({"c2f.cbam.alpha": torch.ones(1, dtype=kind)}),
+                f"is of {name}; the block has",
+            )
+            for kind, name in ((torch.int64, "int64"), (torch.bool, "bool"), (torch.complex64, "complex64"))
+        ),
         (lambda t, h: h.update(format=99), "was written by a newer graphsurgery"),
         (lambda t, h: h["attachments"][0].update(format=99), "was written by a newer graphsurgery"),
         (lambda t, h: h.pop("attachments"), "the attachments in .* are damaged"),

@@ -184,6 +184,14 @@ def test_what_a_file_has_in_part_only_is_not_compared() -> None:
     del arrays["norm.weight"]  # quantised, say
     arrays["attention.weight"] = np.ones((4, 8), np.float32)  # of a product that an optimizer made
     del arrays["attention.in_proj_weight"]
-    found = rest.compare(arrays, {}, spare={"attention.weight"})
+    found = rest.compare(arrays, {})
     assert (found.differing, list(found.distances)) == ([], ["attention.out_proj"])
-    assert rest.compare(arrays, {}).differing == ["attention"]
+
+
+def test_the_weight_of_a_linear_layer_may_be_stored_the_other_way_round() -> None:
+    model = drawn(nn.ModuleDict({"linear": nn.Linear(4, 6)}))
+    arrays = {key: value.numpy() for key, value in model.state_dict().items()}
+    arrays["linear.weight"] = np.ascontiguousarray(arrays["linear.weight"].T)
+    assert rest_of(model).compare(arrays, {}).distances == {"linear": 0.0}
+    arrays["linear.weight"][0] += 1
+    assert rest_of(model).compare(arrays, {}).differing == ["linear"]
