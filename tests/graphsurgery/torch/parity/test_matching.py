@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -91,6 +93,7 @@ def test_another_row_at_the_cut_off() -> None:
     found = compared(actual, expected)
     assert all(each.error == 0 for each in found.values())
     assert {each.left_out for each in found.values()} == {1}
+    json.dumps([asdict(each) for each in found.values()])
 
 
 def test_another_row_above_the_cut_off_differs() -> None:
@@ -106,6 +109,7 @@ def test_scores_that_are_all_alike_excuse_nothing() -> None:
     found = compared(actual, expected)
     assert found["boxes"].error > 1
     assert found["boxes"].left_out == 0
+    json.dumps([asdict(each) for each in found.values()])
 
 
 def test_a_row_too_few() -> None:
