@@ -85,6 +85,7 @@ AT_THE_TOP = {
     "graphsurgery.torch.learning",
     "graphsurgery.torch.model_check",
     "graphsurgery.torch.parity.bisection",
+    "graphsurgery.torch.parity.block_weights",
     "graphsurgery.torch.parity.comparison",
     "graphsurgery.torch.parity.live",
     "graphsurgery.torch.parity.pair",

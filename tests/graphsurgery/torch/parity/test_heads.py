@@ -76,6 +76,17 @@ def test_boxes_of_rt_detr_are_shares_of_width_and_height() -> None:
     assert layout.tables[0].quantities[0].scale == (640, 320, 640, 320)
 
 
+def test_images_that_tell_little_of_the_classes_are_told() -> None:
+    outputs = [np.zeros((1, 7, 20), np.float32)]
+    outputs[0][0, 0], outputs[0][0, 5, 3] = 99.0, 0.03
+    layout = layout_of(head("Detect", nc=3), ["output0"], outputs, [False], (320, 640))
+    assert layout is not None
+    assert layout.largest_score(outputs) == pytest.approx(0.03)
+    (note,) = comparison._notes([0.03, 0.01])
+    assert note.startswith("no score on these images is above 3.0e-02, so that they tell little of the classes; give")
+    assert comparison._notes([0.03, 0.2]) == comparison._notes([]) == ()
+
+
 def test_both_heads_of_an_end_to_end_network_are_tried() -> None:
     model = head("Detect", nc=3, one2one_cv2=nn.Identity())
     said = [words for words, _ in ways(model, [np.zeros((1, 20, 6))], dynamic=False)]
