@@ -102,6 +102,13 @@ def test_another_row_above_the_cut_off_differs() -> None:
     assert compared(actual, expected)["boxes"].error > 1
 
 
+def test_the_only_row_is_never_left_out() -> None:
+    expected, actual = rows(1), rows(1)
+    actual[0, 0, :4] += 50
+    found = compared(actual, expected)
+    assert (found["boxes"].error, found["boxes"].left_out) == (pytest.approx(50), 0)
+
+
 def test_scores_that_are_all_alike_excuse_nothing() -> None:
     expected, actual = rows(), rows()
     expected[..., 4] = actual[..., 4] = 1e-6
