@@ -13,7 +13,7 @@ from torch import nn
 
 from ...errors import RequestError, option
 from ...feature_map import Array
-from ...messages import tracked
+from ...messages import listed, tracked
 from ...modelfile.model import ModelFile
 from ...request import Argument, Selectors, checked
 from ...runtime.providers import NAMES, versions
@@ -115,7 +115,7 @@ def compare(
     floor = base if isinstance(base, str) else "the file without its insertions against the module without its blocks"
     weights = other_weights(deployed, pair.live)
     report = replace(
-        report, floor=floor, quantities=tuple(found), ties=tuple(ties), notes=_notes(peaks), weights=weights
+        report, floor=floor, quantities=tuple(found), ties=tuple(ties), notes=_notes(peaks, pair), weights=weights
     )
     failed = next((each for each in found if not each.passed), None)
     if failed is None:
@@ -137,12 +137,15 @@ def _base(pair: Pair) -> Pair | str:
     return replace(pair, deployed=without, live=bare)
 
 
-def _notes(peaks: Sequence[float]) -> tuple[str, ...]:
-    """What the user should know of the images, by the largest score on each."""
-    if not peaks or max(peaks) >= SMALLEST_SCORE:
-        return ()
-    little = f"no score on these images is above {max(peaks):.1e}, so that they tell little of the classes"
-    return (f"{little}; give {option('images')} with objects in them",)
+def _notes(peaks: Sequence[float], pair: Pair) -> tuple[str, ...]:
+    """What the comparison does not tell. ``peaks``: the largest score on each image."""
+    notes = []
+    if pair.left_over:
+        notes.append(f"the module gives {listed(pair.left_over, 4)} as well, which {pair.deployed.model.name} does not")
+    if peaks and max(peaks) < SMALLEST_SCORE:
+        little = f"no score on these images is above {max(peaks):.1e}, so that they tell little of the classes"
+        notes.append(f"{little}; give {option('images')} with objects in them")
+    return tuple(notes)
 
 
 def _compared(

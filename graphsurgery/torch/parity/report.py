@@ -79,7 +79,7 @@ class WholeReport:
     ties: tuple[str, ...] = ()
     """images that were not compared, since the module's own choice of queries is a tie there"""
     notes: tuple[str, ...] = ()
-    """what the user should know of the images"""
+    """what the comparison does not tell"""
     weights: tuple[str, ...] = ()
     """weights of blocks that are others in the file than in the module, whether or not the images show it"""
     mismatch: str = ""
