@@ -194,7 +194,10 @@ def _picture(path: Path, template: Array, channels_last: bool) -> Array:
         with pillow.open(path) as opened:
             if opened.width * opened.height > limits.PIXELS:
                 raise ValueError(f"it has {opened.width} x {opened.height} pixels, more than {limits.PIXELS:,}")
-            picture = operations.exif_transpose(opened).convert("L" if shape[3] == 1 else "RGB")
+            upright = operations.exif_transpose(opened)
+            grey = _grey_levels(upright, opened.format)
+            eight = upright if grey is None else pillow.fromarray(grey)
+            picture = eight.convert("L" if shape[3] == 1 else "RGB")
             pixels = _letterboxed(picture, shape[1], shape[2])
     # each format of Pillow's raises what its parser stumbles over; ultralytics, once imported, replaces Image.open by
     # one that wants a further package for what it cannot read
@@ -205,6 +208,18 @@ def _picture(path: Path, template: Array, channels_last: bool) -> Array:
     layout = pixels if channels_last else pixels.transpose(2, 0, 1)
     scaled = layout if template.dtype == np.uint8 else layout.astype(np.float32) / 255.0
     return np.ascontiguousarray(np.broadcast_to(scaled, template.shape)).astype(template.dtype)
+
+
+def _grey_levels(picture: Image.Image, format: str | None) -> npt.NDArray[np.uint8] | None:
+    """A picture of more than 8 bits a pixel in 8, which Pillow would cut off at 255; None for other pictures.
+
+    ValueError where nobody says which value is white.
+    """
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and format == "PNG"):
+        return (np.asarray(picture) >> 8).astype(np.uint8)
+    if picture.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits, and nothing says which value is white; give it as an array, .npy")
+    return None
 
 
 def _letterboxed(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:

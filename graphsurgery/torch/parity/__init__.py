@@ -1,8 +1,8 @@
 """Parity of a whole file, as it is deployed, with the whole PyTorch module that it was made from.
 
 comparison.py is the way in; sources.py has where modules come from. Data flows one way: the two sides (deployed, live)
--> what their outputs are (pair, layout, ultralytics_heads) -> distances (matching, precision, queries) -> report;
-where they differ, bisection.
+-> what their outputs are (pair, layout, ultralytics_heads) -> distances (matching, precision, queries), and weights of
+blocks (block_weights) -> report; where they differ, bisection.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ...errors import RequestError
+from ...errors import RequestError, option
 from ...feature_map import Array
-from ...messages import tracked
+from ...messages import listed, tracked
 from ...modelfile.model import ModelFile
 from ...request import Argument, Selectors, checked
 from ...runtime.providers import NAMES, versions
@@ -22,7 +22,7 @@ from ..detaching import attachments
 from .bisection import first_difference
 from .block_weights import other_weights
 from .deployed import Deployed, Image
-from .layout import Layout
+from .layout import SMALLEST_SCORE, Layout
 from .live import Live
 from .matching import Distance, distances
 from .pair import Pair
@@ -111,10 +111,12 @@ def compare(
     if pair.layout is None:
         return replace(report, floor="not measured: the outputs are not the same ones")
     base = _base(pair)
-    found, ties = _compared(pair, pair.layout, base if isinstance(base, Pair) else None, samples, names)
+    found, ties, peaks = _compared(pair, pair.layout, base if isinstance(base, Pair) else None, samples, names)
     floor = base if isinstance(base, str) else "the file without its insertions against the module without its blocks"
     weights = other_weights(deployed, pair.live)
-    report = replace(report, floor=floor, quantities=tuple(found), ties=tuple(ties), weights=weights)
+    report = replace(
+        report, floor=floor, quantities=tuple(found), ties=tuple(ties), notes=_notes(peaks, pair), weights=weights
+    )
     failed = next((each for each in found if not each.passed), None)
     if failed is None:
         return report
@@ -135,19 +137,33 @@ def _base(pair: Pair) -> Pair | str:
     return replace(pair, deployed=without, live=bare)
 
 
+def _notes(peaks: Sequence[float], pair: Pair) -> tuple[str, ...]:
+    """What the comparison does not tell. ``peaks``: the largest score on each image."""
+    notes = []
+    if pair.left_over:
+        notes.append(f"the module gives {listed(pair.left_over, 4)} as well, which {pair.deployed.model.name} does not")
+    if peaks and max(peaks) < SMALLEST_SCORE:
+        little = f"no score on these images is above {max(peaks):.1e}, so that they tell little of the classes"
+        notes.append(f"{little}; give {option('images')} with objects in them")
+    return tuple(notes)
+
+
 def _compared(
     pair: Pair, layout: Layout, base: Pair | None, samples: Sequence[Image], providers: Sequence[str]
-) -> tuple[list[QuantityReport], list[str]]:
-    """The row of each provider and quantity, of the image on which most of what is permitted was used; and the images
-    that were not compared.
+) -> tuple[list[QuantityReport], list[str], list[float]]:
+    """The row of each provider and quantity, of the image on which most of what is permitted was used; the images that
+    were not compared; and the largest scores, where there are scores.
     """
     rows: dict[tuple[str, str], QuantityReport] = {}
     ties: dict[str, None] = {}
+    peaks: list[float] = []
     known: dict[str, float] = {}  # of the image where it was last needed: it takes long, and images hardly differ in it
     for name, feeds in tracked(samples, "images"):
         precision = Precision(pair.deployed, feeds)
         expected = pair.module(feeds, precision.expected)
         floors = base.module(feeds, precision.expected) if base else None
+        if (peak := layout.largest_score(expected)) is not None:
+            peaks.append(peak)
         for provider in providers:
             actual = pair.deployed.run(feeds, provider)
             new = _rows(provider, name, layout, actual, expected, {})
@@ -166,7 +182,7 @@ def _compared(
                 key = (provider, each.quantity)
                 if key not in rows or _used(each) > _used(rows[key]):
                     rows[key] = each
-    return list(rows.values()), list(ties)
+    return list(rows.values()), list(ties), peaks
 
 
 def _rows(

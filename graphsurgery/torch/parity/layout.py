@@ -23,7 +23,7 @@ PIXELS = 5e-3
 """what a coordinate may be off, in pixels of the model's input"""
 SHARE = 1e-5
 """what anything else may be off, as a share of the largest value; scores of 1 may be off by as much"""
-_SMALLEST_SCORE = 0.05
+SMALLEST_SCORE = 0.05
 """what the largest score counts as at least: the Sigmoid of onnxruntime is off by up to 1.7e-7, however small it is"""
 _TINY = 1e-12
 
@@ -65,7 +65,7 @@ class Quantity:
             return 0.0
         finite = expected[np.isfinite(expected)]
         peak = float(np.abs(finite).max(initial=0.0))
-        return SHARE * min(max(peak, _SMALLEST_SCORE), 1.0) if self.unit is Unit.SCORES else SHARE * max(peak, _TINY)
+        return SHARE * min(max(peak, SMALLEST_SCORE), 1.0) if self.unit is Unit.SCORES else SHARE * max(peak, _TINY)
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,16 @@ class Layout:
     """how it is known what the outputs are"""
     lines: tuple[str, ...]
     """what each output is taken as"""
+
+    def largest_score(self, outputs: Sequence[Array]) -> float | None:
+        """The largest score in a model's outputs; None where it is not known which are scores."""
+        values = [
+            each.values(table.read(outputs))
+            for table in self.tables
+            for each in table.quantities
+            if each.unit is Unit.SCORES
+        ]
+        return max((float(each.max(initial=0.0)) for each in values), default=None)
 
 
 def as_rows(array: Array) -> Array:

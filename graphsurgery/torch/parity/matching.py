@@ -141,7 +141,7 @@ def _without_ties(
     ours, theirs = (side[:, table.ranked] for side in (actual, expected))
     known = [abs(ours[i] - theirs[j]) for (i, j), apart in zip(pairs, far, strict=True) if not apart]
     lowest = float(theirs.min()) + _PLAY * max(known, default=0.0)
-    tied = [apart and ours[i] <= lowest and theirs[j] <= lowest for (i, j), apart in zip(pairs, far, strict=True)]
-    if sum(tied) > max(1, _MOST_LEFT_OUT * len(pairs)):
+    tied = [apart and bool(ours[i] <= lowest and theirs[j] <= lowest) for (i, j), apart in zip(pairs, far, strict=True)]
+    if all(tied) or sum(tied) > max(1, _MOST_LEFT_OUT * len(pairs)):
         return pairs, 0
     return [pair for pair, out in zip(pairs, tied, strict=True) if not out], sum(tied)

@@ -28,6 +28,8 @@ class Pair:
     layout: Layout | None = None
     mismatch: str = ""
     """why there is no layout"""
+    left_over: tuple[str, ...] = ()
+    """what the module gives beside that"""
 
     @classmethod
     def of(cls, deployed: Deployed, live: Live, sample: Image) -> Pair:
@@ -42,7 +44,8 @@ class Pair:
             if isinstance(places, str):
                 first = first or cls(deployed, ready, words=words, mismatch=places)
                 continue
-            pair = cls(deployed, ready, places, words)
+            left_over = tuple(each.place for index, each in enumerate(given) if index not in places)
+            pair = cls(deployed, ready, places, words, left_over=left_over)
             layout = layout_of(ready.copy(torch.float32), deployed.outputs, outputs, chosen, deployed.image_size(feeds))
             return replace(pair, layout=layout or _by_scale(deployed.outputs, outputs, given, places, chosen))
         assert first is not None

@@ -78,6 +78,8 @@ class WholeReport:
     quantities: tuple[QuantityReport, ...]
     ties: tuple[str, ...] = ()
     """images that were not compared, since the module's own choice of queries is a tie there"""
+    notes: tuple[str, ...] = ()
+    """what the comparison does not tell"""
     weights: tuple[str, ...] = ()
     """weights of blocks that are others in the file than in the module, whether or not the images show it"""
     mismatch: str = ""
@@ -123,7 +125,8 @@ class WholeReport:
         """A dictionary for ``json.dumps``; numbers that are infinite or not a number are null.
 
         - "model", "against", "passed", "run", "known_from", "outputs": [text], "images": [name], "inserted": [id],
-          "attached": [id], "floor", "ties": [name], "weights": [text], "mismatch", "versions": {package: version}
+          "attached": [id], "floor", "ties": [name], "notes": [text], "weights": [text], "mismatch",
+          "versions": {package: version}
         - "quantities": [{"provider", "quantity", "unit", "error", "permitted", "floor", "rounding", "image", "passed",
           "reordered", "left_out", "unpaired"}]
         - "first": {"path", "words", "error", "permitted", "compared", "skipped": [text]} or null
@@ -159,6 +162,7 @@ class WholeReport:
         if any(each.floor is not None and each.floor > each.permitted for each in self.quantities if not each.passed):
             yield "    the base differs as well, so that it is not the blocks alone that differ"
         yield from (f"  not compared on {each}: which queries are chosen there is a tie" for each in self.ties)
+        yield from (f"  note: {each}" for each in self.notes)
         yield from (f"  weights: {each}" for each in self.weights)
         if self.first is not None:
             yield f"  first module that differs: {self.first.words}"

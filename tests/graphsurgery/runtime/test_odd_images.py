@@ -45,6 +45,22 @@ def test_an_image_of_more_pixels_than_any_camera_has(size: tuple[int, int], tmp_
         feeds(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_greys_of_16_bits_are_no_lighter_than_those_of_8(suffix: str, tmp_path: Path) -> None:
+    """Pillow alone would make white of all that is above 255."""
+    grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+    ((_, values),) = image_feeds([INPUT], tmp_path, 8)
+    assert np.allclose(values["images"], grey / 65535, atol=0.005)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_32_bits_have_no_white(kind: type, tmp_path: Path) -> None:
+    Image.fromarray(np.ones((8, 8), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(RequestError, match=r"a\.tif cannot be read as an image: its pixels have 32 bits, and nothing"):
+        feeds(tmp_path)
+
+
 def npy(text: str, content: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n" + content
 

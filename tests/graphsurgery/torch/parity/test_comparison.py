@@ -236,6 +236,7 @@ def test_outputs_are_known_by_their_names() -> None:
     assert report.passed
     assert {row.quantity: row.unit for row in report.quantities} == {"labels": "exact", "boxes": "own scale"}
     assert "boxes, ['boxes'] of what the module gives: by its own scale" in report.outputs
+    assert report.notes == ("the module gives ['scores'] as well, which the model does not",)
 
 
 def test_labels_that_differ() -> None:

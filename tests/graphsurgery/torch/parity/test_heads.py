@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from graphsurgery.errors import ParityFailed
 from graphsurgery.torch.parity import comparison, queries
 from graphsurgery.torch.parity.live import Live
+from graphsurgery.torch.parity.pair import Pair
 from graphsurgery.torch.parity.report import WholeReport
 from graphsurgery.torch.parity.ultralytics_heads import layout_of, ways
 
@@ -74,6 +76,18 @@ def test_boxes_of_rt_detr_are_shares_of_width_and_height() -> None:
     layout = layout_of(model, ["output0"], [np.zeros((1, 30, 6))], [True], (320, 640))
     assert layout is not None
     assert layout.tables[0].quantities[0].scale == (640, 320, 640, 320)
+
+
+def test_images_that_tell_little_of_the_classes_are_told() -> None:
+    outputs = [np.zeros((1, 7, 20), np.float32)]
+    outputs[0][0, 0], outputs[0][0, 5, 3] = 99.0, 0.03
+    layout = layout_of(head("Detect", nc=3), ["output0"], outputs, [False], (320, 640))
+    assert layout is not None
+    assert layout.largest_score(outputs) == pytest.approx(0.03)
+    pair = cast(Pair, SimpleNamespace(left_over=()))
+    (note,) = comparison._notes([0.03, 0.01], pair)
+    assert note.startswith("no score on these images is above 3.0e-02, so that they tell little of the classes; give")
+    assert comparison._notes([0.03, 0.2], pair) == comparison._notes([], pair) == ()
 
 
 def test_both_heads_of_an_end_to_end_network_are_tried() -> None:

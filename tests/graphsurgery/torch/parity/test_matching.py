@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -91,12 +93,20 @@ def test_another_row_at_the_cut_off() -> None:
     found = compared(actual, expected)
     assert all(each.error == 0 for each in found.values())
     assert {each.left_out for each in found.values()} == {1}
+    json.dumps([asdict(each) for each in found.values()])
 
 
 def test_another_row_above_the_cut_off_differs() -> None:
     expected, actual = rows(), rows()
     actual[0, -2] = [1, 2, 3, 4, actual[0, -2, 4], 7]
     assert compared(actual, expected)["boxes"].error > 1
+
+
+def test_the_only_row_is_never_left_out() -> None:
+    expected, actual = rows(1), rows(1)
+    actual[0, 0, :4] += 50
+    found = compared(actual, expected)
+    assert (found["boxes"].error, found["boxes"].left_out) == (pytest.approx(50), 0)
 
 
 def test_scores_that_are_all_alike_excuse_nothing() -> None:
@@ -106,6 +116,7 @@ def test_scores_that_are_all_alike_excuse_nothing() -> None:
     found = compared(actual, expected)
     assert found["boxes"].error > 1
     assert found["boxes"].left_out == 0
+    json.dumps([asdict(each) for each in found.values()])
 
 
 def test_a_row_too_few() -> None:
