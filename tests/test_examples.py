@@ -17,15 +17,15 @@ import runpy, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(EXAMPLE)!r}]
 from tests.graphsurgery.torch.ultralytics.detection import usable_torchvision
 usable_torchvision()
-runpy.run_path({str(EXAMPLE / "train.py")!r}, run_name="__main__")
+runpy.run_path({str(EXAMPLE)!r} + "/" + sys.argv.pop(1), run_name="__main__")
 """
 
 
-def example(folder: Path, *arguments: str) -> str:
-    """What the example prints. It runs in a process and a folder of its own, off the network."""
+def example(folder: Path, script: str, *arguments: str) -> str:
+    """What a script of the example prints. It runs in a process and a folder of its own, off the network."""
     environment = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments, "--folder", str(folder / "digits")],
+        [sys.executable, "-c", RUN, script, *arguments, "--folder", str(folder / "digits")],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -64,18 +64,28 @@ def test_digits_are_where_their_labels_are(tmp_path: Path) -> None:
     assert Image.open(pictures[0]).size == (128, 128)
 
 
+def test_layers_behind_a_block_in_the_yaml_are_renumbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    with_blocks = runpy.run_path(str(EXAMPLE / "starts.py"))["with_blocks"]
+    rows = [[-1, 1, "Conv", []], [-1, 1, "C2f", []], [[-1, 0], 1, "Concat", [1]], [[0, 1, 2], 1, "Detect", []]]
+    block = [-1, 1, "CBAM", [8, "official", 2]]
+    assert list(with_blocks(rows, {1: 8})) == [*rows[:2], block, rows[2], [[0, 2, 3], 1, "Detect", []]]
+
+
 @pytest.mark.long
 def test_one_epoch_goes_the_whole_way(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    said = example(tmp_path, "--epochs", "1", "--seeds", "1", "--tiny")
+    said = example(tmp_path, "train.py", "--epochs", "1", "--seeds", "1", "--tiny")
     assert re.search(r"mAP50 with CBAM: 0\.\d{3} \(n = 1\)", said)
     assert (tmp_path / "digits" / "found.png").exists()
+    tables = example(tmp_path, "starts.py", "--seeds", "1")
+    assert len(re.findall(r"^\| .*\| 0\.\d{3} \|$", tables, re.MULTILINE)) == 8
 
 
 @pytest.mark.long
 def test_digits_are_learnt_with_and_without_a_block(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    said = example(tmp_path)
+    said = example(tmp_path, "train.py")
     print(said)
     scores = [float(each) for each in re.findall(r"(?:plain|block)-\d: mAP50 (\d\.\d+)", said)]
     assert len(scores) == 6

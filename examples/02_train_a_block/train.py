@@ -74,7 +74,7 @@ def train(data: Path, folder: Path, recipe: Path | None, seed: int, epochs: int)
 def spread(values: list[float]) -> str:
     """Mean and sample deviation."""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{deviation} (n = {len(values)})"
+    return f"{statistics.mean(values):.3f}{deviation}"
 
 
 def deploy(model: Any, data: Path, folder: Path) -> Path:
@@ -107,7 +107,7 @@ def main() -> None:
             model, score = train(data, given.folder, recipe, seed, given.epochs)
             scores[words].append(score)
     for words, values in scores.items():
-        print(f"mAP50 {words}: {spread(values)}")
+        print(f"mAP50 {words}: {spread(values)} (n = {len(values)})")
     print(f"exported to {deploy(model, data, given.folder)}")
 
 
