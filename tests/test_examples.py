@@ -78,7 +78,7 @@ def test_one_epoch_goes_the_whole_way(tmp_path: Path) -> None:
     said = example(tmp_path, "train.py", "--epochs", "1", "--seeds", "1", "--tiny")
     assert re.search(r"mAP50 with CBAM: 0\.\d{3} \(n = 1\)", said)
     assert (tmp_path / "digits" / "found.png").exists()
-    tables = example(tmp_path, "starts.py", "--seeds", "1")
+    tables = example(tmp_path, "starts.py", "--epochs", "1", "--seeds", "1")
     assert len(re.findall(r"^\| .*\| 0\.\d{3} \|$", tables, re.MULTILINE)) == 8
 
 

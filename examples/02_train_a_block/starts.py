@@ -53,13 +53,13 @@ class Lab:
 
     def tuned(self, block: str, start: str, epochs: int) -> str:
         """mAP50 after a short training of the whole model."""
-        scores = []
-        for seed in range(self.seeds):
-            model = self._begun(block, start, seed)
-            name = f"tuned-{start.replace(' ', '-')}-{seed}"
-            model.train(data=self.data, epochs=epochs, seed=seed, project=str(self.folder), name=name, **TUNING)
-            scores.append(self._score(model))
-        return spread(scores)
+        return spread([self._tuned(block, start, seed, epochs) for seed in range(self.seeds)])
+
+    def _tuned(self, block: str, start: str, seed: int, epochs: int) -> float:
+        model = self._begun(block, start, seed)
+        name = f"tuned-{start.replace(' ', '-')}-{seed}"
+        model.train(data=self.data, epochs=epochs, seed=seed, project=str(self.folder), name=name, **TUNING)
+        return self._score(model)
 
     def _score(self, model: Any) -> float:
         """On the images held out."""
@@ -141,7 +141,7 @@ def show_tuned(lab: Lab, epochs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how a block may begin, on the model that train.py trained.")
-    parser.add_argument("--epochs", type=int, default=1, help="of the second table, 75 steps each")
+    parser.add_argument("--epochs", type=int, default=2, help="of the second table, 75 steps each")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("digits"), help="what train.py wrote")
     given = parser.parse_args()
