@@ -107,7 +107,7 @@ def _loaded(path: Path) -> tuple[object, bool]:
         raise MissingDependency(f'reading {path.suffix} needs torch: pip install "graphsurgery[torch]"') from None
     try:
         pickled = _is_checkpoint(path)
-        costly = _named(path, pickled) & _COSTLY
+        costly = _named(path, pickled) & (_COSTLY | _built_by_torch())
         if costly and not pickled:
             raise pickle.UnpicklingError(f"unsupported global {min(costly)}")
         with warnings.catch_warnings():
@@ -128,6 +128,14 @@ def _loaded(path: Path) -> tuple[object, bool]:
         raise WeightsError(
             f"{path.name} is not a file of plain weights ({reason}); save the state_dict() instead"
         ) from None
+
+
+def _built_by_torch() -> set[str]:
+    """The globals that this process told torch to build from files of plain weights; here nothing is built."""
+    from torch.serialization import get_safe_globals
+
+    pairs = (each if isinstance(each, tuple) else (each, "") for each in get_safe_globals())
+    return {name or f"{known.__module__}.{known.__qualname__}" for known, name in pairs}
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -306,6 +306,17 @@ def test_modules_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     agree(put(f"{tmp_path / 'w.pt'}:model.0.attn", "se")[0], se())
 
 
+def test_what_the_process_lets_torch_build_is_not_built(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1)), path)
+    expected = weights.read(path).arrays
+    with torch.serialization.safe_globals([torch.nn.Sequential, torch.nn.Conv2d]):
+        assert isinstance(torch.load(path, weights_only=True), torch.nn.Sequential)
+        found = weights.read(path).arrays
+    assert found.keys() == expected.keys() == {"0.weight", "0.bias"}
+    assert all(np.array_equal(found[key], expected[key]) for key in expected)
+
+
 def test_programs_are_refused(tmp_path: Path) -> None:
     torch.jit.trace(se(), torch.ones(1, C, 8, 8)).save(tmp_path / "w.pt")
     assert refused(tmp_path / "w.pt", "se") == (
