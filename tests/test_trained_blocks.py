@@ -142,4 +142,4 @@ def test_every_export_of_the_trained_model_is_known(checkpoint: tuple[str, Rest]
     found = rest.compare(file.arrays, file.epsilons, unbiased=file.unbiased, spare=file.spare)
     assert found.differing == []
     assert found.worst < 1.3 * FLOAT16
-    assert found.share > (0.6 if name == "rtdetr-l" else 0.9)  # RepC3 is merged, and linear layers lose their names
+    assert found.share > (0.55 if name == "rtdetr-l" else 0.9)  # RepC3 is merged, and linear layers lose their names
