@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ..errors import ParityFailed, RequestError, option
 from ..request import Argument
@@ -10,6 +10,10 @@ from .files import open_model
 from .inserting import announce
 from .options import provider_list
 from .output import Printer, aside
+
+if TYPE_CHECKING:
+    from ..torch.parity import WholeReport
+    from ..verification import Report
 
 
 def verify(
@@ -84,12 +88,7 @@ def verify(
             trust=trust or (),
             memory=memory or MEMORY,
         )
-    failed = None
-    try:
-        report.require()
-    except ParityFailed as error:
-        failed = error
-    printer.report(report, failed)
+    failed = _reported(report, printer)
     if verbose:
         printer.lines(f"{each.id}: compared on {', '.join(each.inputs)}" for each in report.insertions)
     if failed:
@@ -117,11 +116,17 @@ def _compare_whole(
         module = from_factory(factory or "") if checkpoint is None else from_checkpoint(checkpoint, trust)
         against = checkpoint or factory or ""
         report = compare(opened, module, images, providers=providers, seeds=seeds, against=against)
+    failed = _reported(report, printer)
+    if failed:
+        raise failed
+
+
+def _reported(report: Report | WholeReport, printer: Printer) -> ParityFailed | None:
+    """Print a report; the error of one that failed."""
     failed = None
     try:
         report.require()
     except ParityFailed as error:
         failed = error
     printer.report(report, failed)
-    if failed:
-        raise failed
+    return failed

@@ -15,9 +15,9 @@ from ..graph.module_paths import ModuleTree
 from ..messages import listed
 from ..modelfile.model import ModelFile
 from ..request import Request
-from ..template.calibration import SCALE_KEY, SHIFT_KEY
 from ..template.residual_gate import GATE_KEY
 from ..weights import onnx_file, widened
+from ..weights.around import CALIBRATION
 from ..weights.attachment import Attachment
 from ..weights.rest import FLOAT16, LEAST, Comparison
 from ..weights.trained_blocks import TrainedBlocks
@@ -26,8 +26,6 @@ from .start import Start
 _BFLOAT16 = 2.0**-8
 _AROUND = "block."
 """what the keys of a block begin with in the module of a gate or a calibration around it"""
-_CALIBRATION = {"scale": SCALE_KEY, "shift": SHIFT_KEY}
-"""keys of the module, and of an insertion"""
 
 
 def check_free(blocks: TrainedBlocks, model: ModelFile) -> None:
@@ -135,7 +133,7 @@ def _fitting(
     if attachment.gate == "residual":
         wanted[GATE_KEY], inner = (GATE_KEY, (1,)), _AROUND
     if attachment.init == "calibrated":
-        wanted |= {f"{inner}{name}": (key, (feature.channels,)) for name, key in _CALIBRATION.items()}
+        wanted |= {f"{inner}{name}": (key, (feature.channels,)) for name, key in CALIBRATION.items()}
         inner += _AROUND
     wanted |= {inner + key: (key, shape) for key, shape in block.parameters(feature).items()}
     found: dict[str, Array] = {}

@@ -19,8 +19,8 @@ from ..template.residual_gate import GATE_KEY
 from .checkpoint import Checkpoint, widened
 
 _INNER = "block."
-_CALIBRATION, _MODULE = (SCALE_KEY, SHIFT_KEY), ("scale", "shift")
-"""keys of an insertion, and of the module"""
+CALIBRATION = {"scale": SCALE_KEY, "shift": SHIFT_KEY}
+"""key of the module -> key of an insertion"""
 _INSERTION = ""
 """what a part is called among the insertions of its file if it is one of them"""
 
@@ -33,14 +33,14 @@ def apart(part: Checkpoint, block: Block, feature: FeatureMap, *, gated: bool) -
     """
     arrays, around = dict(part.arrays), dict[str, Array]()
     own, recorded = block.parameters(feature).keys(), _INSERTION in part.inserted
-    names = _CALIBRATION if recorded else _MODULE
+    names = list(CALIBRATION.values() if recorded else CALIBRATION)
     if gated:
         around[GATE_KEY] = _number(arrays.pop(GATE_KEY, np.zeros(1, np.float32)), part)
         arrays = _inside(arrays, own)
     if all(name in arrays for name in names) and (recorded or not _is_bare(arrays, own)):
         around |= {
             key: _by_channel(name, arrays.pop(name), part, feature)
-            for key, name in zip(_CALIBRATION, names, strict=True)
+            for key, name in zip(CALIBRATION.values(), names, strict=True)
         }
         arrays = _inside(arrays, own)
     return replace(part, arrays=arrays), around
