@@ -58,7 +58,6 @@ INSIDE = {
     },
     "graphsurgery.selection.sites": {"graphsurgery.recognition.advice": "likewise"},
     "graphsurgery.tensorrt.rtx.asking": {"graphsurgery.tensorrt.rtx.examine": "for who has the parser installed only"},
-    "graphsurgery.torch.files": {"safetensors": "an extra"},
     "graphsurgery.userblocks": {
         "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",
         "graphsurgery.userblocks.torch_block": "likewise",
@@ -66,8 +65,6 @@ INSIDE = {
     "graphsurgery.userblocks.onnx_block": {"graphsurgery.userblocks.onnx_reference": "it needs torch"},
     "graphsurgery.userblocks.torch_block": {"graphsurgery.userblocks.export": "it needs torch"},
     "graphsurgery.userblocks.inserted": {"graphsurgery.blocks.wrapped_module": "it needs torch"},
-    "graphsurgery.weights.read": {"safetensors": "an extra"},
-    "graphsurgery.weights.trained_blocks": {"safetensors": "an extra"},
 }
 """all other imports inside of functions, with the reason"""
 AT_THE_TOP = {

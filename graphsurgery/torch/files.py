@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingDependency, WeightsError
+from ..errors import WeightsError
 from ..messages import listed
 from ..weights.attachment import Attachment
 from ..weights.rest import Rest
+from ..weights.safetensors_package import safetensors
 from ..weights.torch_file import as_array
 from ..weights.trained_blocks import TrainedBlocks, read_bytes, read_metadata
 from .hooks import attached
@@ -130,9 +130,9 @@ def _placed(model: nn.Module) -> list[tuple[Attachment, nn.Module]]:
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], Sequence[Attachment]]:
-    safetensors, data = _safetensors("reading blocks"), read_bytes(file)
+    reader, data = safetensors("torch", "reading blocks"), read_bytes(file)
     try:
-        tensors: dict[str, Tensor] = safetensors.load(data)
+        tensors: dict[str, Tensor] = reader.load(data)
     except Exception as error:  # its own
         reason = " ".join(str(error).split())
         raise WeightsError(f"{file.name} is not a readable safetensors file: {reason}") from None
@@ -153,12 +153,3 @@ def _fitting(tensors: Mapping[str, Tensor], key: str, own: Tensor, name: str) ->
     if given.is_floating_point() and not bool(torch.isfinite(given).all()):
         raise WeightsError(f"{key} in {name} has values that are not finite, or more than the block's type can hold")
     return given
-
-
-def _safetensors(what: str) -> Any:
-    try:
-        import safetensors.torch
-    except ImportError:
-        hint = 'pip install "graphsurgery[weights]"'
-        raise MissingDependency(f"{what} needs the package safetensors: {hint}") from None
-    return safetensors.torch

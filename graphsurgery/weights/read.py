@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import MissingDependency, WeightsError
+from ..errors import WeightsError
 from ..userblocks import NO_TRUST, Trust
 from . import onnx_file, torch_file
 from .archive import check_unpacked
 from .checkpoint import Checkpoint
+from .safetensors_package import safetensors
 
 
 def split(spec: str) -> tuple[Path, str]:
@@ -52,14 +53,9 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def _safetensors(path: Path) -> Checkpoint:
+    reader = safetensors("numpy", "reading .safetensors")
     try:
-        from safetensors.numpy import load_file
-    except ImportError:
-        raise MissingDependency(
-            'reading .safetensors needs the package safetensors: pip install "graphsurgery[weights]"'
-        ) from None
-    try:
-        return Checkpoint(path.name, dict(load_file(path)))
+        return Checkpoint(path.name, dict(reader.load_file(path)))
     except Exception as error:  # its own, OSError, and numpy's for element types that numpy lacks
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path.name} is not a readable safetensors file: {reason}") from None

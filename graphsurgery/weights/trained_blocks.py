@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..errors import MissingDependency, WeightsError
+from ..errors import WeightsError
 from ..feature_map import Array
 from ..messages import listed
 from ..modelfile import saving
@@ -24,6 +24,7 @@ from .attachment import FORMAT, Attachment, check_count
 from .checkpoint import owner
 from .pickled_blocks import read_checkpoint
 from .rest import Rest
+from .safetensors_package import safetensors
 
 HEADER = "graphsurgery"
 """the key of the file's metadata"""
@@ -83,7 +84,7 @@ class TrainedBlocks:
         OutputError
             If the file exists and not ``force``, or cannot be written.
         """
-        data: bytes = _safetensors("writing blocks").save(
+        data: bytes = safetensors("numpy", "writing blocks").save(
             {key: np.asarray(values, order="C") for key, values in self.arrays.items()}, self.metadata
         )
         saving.write_whole(path if isinstance(path, Target) else Path(path), data, force=force)
@@ -149,9 +150,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _from_safetensors(path: Path) -> TrainedBlocks:
-    safetensors, data = _safetensors("reading blocks"), read_bytes(path)
+    reader, data = safetensors("numpy", "reading blocks"), read_bytes(path)
     try:
-        arrays: dict[str, Array] = safetensors.load_file(path)  # which knows bfloat16, and load does not
+        arrays: dict[str, Array] = reader.load_file(path)  # which knows bfloat16, and load does not
     except Exception as error:  # its own, and numpy's for element types that numpy lacks
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path.name} is not a readable safetensors file: {reason}") from None
@@ -160,12 +161,3 @@ def _from_safetensors(path: Path) -> TrainedBlocks:
     if extra := sorted(key for key in arrays if not owner(key, known)):
         raise WeightsError(f"{path.name} has {listed(extra)}, which the attached blocks do not")
     return TrainedBlocks(path.name, tuple(attachments), arrays, rest)
-
-
-def _safetensors(what: str) -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError:
-        hint = 'pip install "graphsurgery[weights]"'
-        raise MissingDependency(f"{what} needs the package safetensors: {hint}") from None
-    return safetensors.numpy
