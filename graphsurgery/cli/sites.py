@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..errors import RequestError
-from ..messages import shape_text
+from ..errors import RequestError, option
+from ..messages import listed, shape_text
 from ..request import Argument
 from .files import DASH, open_model, side_target
 from .output import Printer, counted
@@ -24,7 +24,8 @@ _OPTIONAL = ("dtype", "stride", "shape", "advisable")
 """columns that go where the terminal is too narrow: nothing that is typed"""
 _PLAIN = ("stage-ends", "before-sppf")
 """roles that a table does not show: other columns say as much"""
-_SUFFIXES = (".svg", ".html")
+_FORMATS = {".svg": "as_svg", ".html": "as_html", ".png": "as_png", ".pdf": "as_pdf"}
+"""the ending of a picture's name -> the method of an outline that gives it"""
 
 
 def sites(
@@ -34,6 +35,7 @@ def sites(
     depth: Annotated[int | None, Argument(minimum=1)] = None,
     every: bool = False,
     picture: str | None = None,
+    title: str | None = None,
     force: bool = False,
     printer: Printer,
 ) -> None:
@@ -54,11 +56,15 @@ def sites(
     selector: SELECTOR
         Only what --after SELECTOR would name, with the reason where a place is not advisable.
     depth: N
-        Levels to show: 1 is whole blocks, 2 their parts.  [default: 1; with --json, all]
+        Levels to show, in the picture too: 1 is whole blocks, 2 their parts. A part behind which a block is inserted is
+        shown at any depth.  [default: 1; with --json, all in the list and 1 in the picture]
     every:
         Show the parts of blocks at every level.
     picture: FILE
-        Draw the blocks and how they are wired, what is inserted highlighted: an .svg or .html file.
+        Draw the blocks and how they are wired, what is inserted highlighted: an .svg, .html, .png or .pdf file. PNG and
+        PDF need the extra pictures.
+    title: TEXT
+        Title of the picture.  [default: the name of the model's file]
     force:
         Replace an existing picture.
     """
@@ -66,6 +72,8 @@ def sites(
     from ..outline.outline import Outline
     from ..selection.sites import SiteFinder
 
+    if title is not None and picture is None:
+        raise RequestError(f"{option('title')} is the title of a picture; add {option('picture')}")
     target = _picture_target(picture, model, force) if picture is not None else None
     opened = open_model(model)
     finder = SiteFinder(opened)
@@ -73,7 +81,7 @@ def sites(
         printer.note(f"warning: {wrong}; nothing can be inserted")
     outline = Outline(finder)
     if target is not None:
-        _draw(outline, target)
+        _draw(outline, target, None if every else depth or 1, title)
     usual = _DEPTH if outline.is_empty else 1
     most = None if every else depth or (None if printer.as_json else usual)
     if selector is not None:
@@ -133,9 +141,8 @@ def _table(printer: Printer, headers: Sequence[str], rows: Sequence[Sequence[str
 
 
 def _name(row: Row) -> str:
-    if row.part is None:
-        return row.name
-    return f"{'  ' * (row.depth - 1)}.{row.part} ({row.type})"
+    name = row.name if row.part is None else f".{row.part} ({row.type})"
+    return "  " * (row.depth - 1) + name
 
 
 def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str, Any]:
@@ -198,15 +205,23 @@ def _levels(found: Sequence[Site]) -> list[int]:
 
 
 def _picture_target(picture: str, model: str | None, force: bool) -> Target:
-    """The file of a picture. RequestError or OutputError, before any work, if it must not be written."""
+    """The file of a picture. RequestError, OutputError or MissingDependency, before any work, if it
+    cannot be written.
+    """
     path = Path(picture)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise RequestError(f"a picture is an .svg or .html file, not {path.name or picture!r}")
-    return side_target(picture, [model], "picture", force=force)
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise RequestError(f"a picture is an {listed(_FORMATS, last=' or')} file, not {path.name or picture!r}")
+    target = side_target(picture, [model], "picture", force=force)
+    if suffix in (".png", ".pdf"):
+        from ..outline.picture.raster import converter
+
+        converter(suffix[1:])
+    return target
 
 
-def _draw(outline: Outline, target: Target) -> None:
+def _draw(outline: Outline, target: Target, depth: int | None, title: str | None) -> None:
     from ..modelfile.saving import write_whole
 
-    written = outline.as_html() if target.path.suffix.lower() == ".html" else outline.as_svg()
-    write_whole(target, written.encode())
+    drawn = getattr(outline, _FORMATS[target.path.suffix.lower()])(depth=depth, title=title)
+    write_whole(target, drawn if isinstance(drawn, bytes) else drawn.encode())

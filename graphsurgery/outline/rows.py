@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from ..recognition.advice import Objection
     from ..selection.sites import Site
 
+LEVEL = re.compile("[pn][0-9]+")
+"""roles that are levels of the feature pyramid"""
 OUTPUT = "(model output)"
 """how the list of consumers calls an output of the model"""
 

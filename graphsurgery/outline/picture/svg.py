@@ -1,140 +1,111 @@
 """SVG: the drawing as text that needs no other file, and an HTML page around it.
 
-The same model gives the same bytes.
+The same model gives the same bytes. Inserted blocks are pink and hatched, so that they stand out in print without
+colours, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
-from .layout import BOX, Box, Drawing, Line, arrange
+from .boxes import LINE, PAD, PORT, Box, Drawing, Line, parts
+from .layout import arrange
+from .text import cut, cut_front, width, written
 
 if TYPE_CHECKING:
     from ...modelfile.record import Insertion
-    from ..edges import Edge
-    from ..rows import Row
+    from ..nesting import Level
 
-_COLOURS = {  # fill and stroke
-    "backbone": ("#e3eefc", "#2f6db5"),
-    "neck": ("#e4f5e6", "#2e8b45"),
-    "head": ("#fdf1d8", "#b57b12"),
-    "inserted": ("#ff2e88", "#8f0044"),
-    "end": ("#f2f2f2", "#666666"),
+_COLOURS = {  # fill, and stroke and text on it
+    "backbone": ("#e3eefc", "#1f5fa8"),
+    "neck": ("#e4f5e6", "#1d7a36"),
+    "head": ("#fdf1d8", "#8a5a00"),
+    "inserted": ("#ffb3d3", "#b0005a"),
+    "end": ("#f2f2f2", "#555555"),
 }
 _NAMES = {"inserted": "inserted block", "end": "input or output"}
-_FONT = "font-family=\"system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
-_BOLD = 'text-anchor="middle" font-weight="600"'
-_TITLE_WIDTH, _TEXT_WIDTH = 26, 33  # characters that fit in a box
+_INK = "#1b1b1b"
+FONT = "font-family=\"'DejaVu Sans', Verdana, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
+_BOLD = 'font-weight="600"'
+_MIDDLE = 'text-anchor="middle"'
+_TITLE, _TEXT, _TAG, _NAME = 13.5, 12.0, 11.0, 17.0
+"""sizes of the fonts: titles of boxes, the lines below them, levels, and the name of the picture"""
+_BESIDE = 8.0
+"""what is free beside the text in a box"""
 _RADIUS = 7.0
 _LEGEND = 44.0
+_HATCH = (
+    '<defs><pattern id="hatch" width="9" height="9" patternUnits="userSpaceOnUse">'
+    f'<rect width="9" height="9" fill="{_COLOURS["inserted"][0]}"/>'
+    f'<path d="M-2 2L2 -2M0 9L9 0M7 11L11 7" stroke="{_COLOURS["inserted"][1]}" stroke-width="1.8"/></pattern></defs>'
+)
 
 
-def draw(name: str, rows: Sequence[Row], edges: Sequence[Edge], insertions: Mapping[str, Insertion]) -> str:
-    """The block-level graph of the model ``name``; ``insertions`` by id."""
-    drawing = arrange(*parts(rows, edges, insertions))
-    return "".join(f"{line}\n" for line in _elements(drawing, name))
+def draw(title: str, level: Level, insertions: Mapping[str, Insertion]) -> str:
+    """The graph of the blocks of a model; ``insertions`` by id."""
+    drawing = arrange(*parts(level, insertions))
+    return "".join(f"{line}\n" for line in _elements(drawing, title))
 
 
-def page(name: str, picture: str) -> str:
+def page(title: str, picture: str) -> str:
     """A page that shows an SVG picture."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{_text(name)}</title>\n"
-        "<style>body { margin: 0; background: #ffffff; } svg { display: block; margin: auto; } "
-        "g.box:hover rect { stroke-width: 3.5; }</style>\n</head>\n<body>\n"
+        f"<title>{written(title)}</title>\n"
+        "<style>body { margin: 0; background: #ffffff; } svg { display: block; margin: auto; max-width: 100%; "
+        "height: auto; } g.box:hover rect { stroke-width: 3; }</style>\n</head>\n<body>\n"
         f"{picture}</body>\n</html>\n"
     )
 
 
-# ---------------------------------------------------------------------- what is drawn
-
-
-def parts(
-    rows: Sequence[Row], edges: Sequence[Edge], insertions: Mapping[str, Insertion]
-) -> tuple[list[Box], list[tuple[str, str]]]:
-    """The boxes, and the wires between them as pairs of keys."""
-    boxes: list[Box] = []
-    if any(edge.source is None for edge in edges):
-        first = rows[0].role if rows else None
-        boxes.append(Box("input", "end", first or "backbone", 1, "input", "", "input of the model"))
-    for row in rows:
-        boxes.append(_row_box(row))
-        boxes += [_inserted_box(insertions[each], row) for each in row.insertions if each in insertions]
-    known = {box.key for box in boxes}
-    stray = [each for edge in edges for each in edge.through if f"inserted {each}" not in known]
-    boxes += [_inserted_box(insertions[each], None) for each in dict.fromkeys(stray)]
-    if any(edge.target is None for edge in edges):
-        last = rows[-1] if rows else None
-        role = (last.role if last else None) or "backbone"
-        boxes.append(Box("output", "end", role, None, "output", "", "output of the model"))
-    wires: list[tuple[str, str]] = []
-    for edge in edges:
-        source = f"block {edge.source}" if edge.source else "input"
-        target = f"block {edge.target}" if edge.target else "output"
-        way = [source, *(f"inserted {each}" for each in edge.through), target]
-        wires += pairwise(way)
-    return boxes, wires
-
-
-def _row_box(row: Row) -> Box:
-    size = "×".join(str(d) if d is not None else "?" for d in row.shape[1:]) if row.shape else ""
-    text = " · ".join(part for part in (row.path or "recovered", size) if part)
-    advice = "a good place for a block" if row.is_advisable else row.objection.sentence if row.objection else ""
-    tooltip = [
-        f"{row.name} ({row.role})" if row.role else row.name,
-        *([", ".join(row.roles)] if row.roles else []),
-        f"tensor: {row.tensor}",
-        f"read by: {', '.join(row.readers)}",
-        f"behind it: {advice}",
-    ]
-    name = row.name.removeprefix("op:")
-    role = row.role or "backbone"
-    return Box(f"block {row.name}", role, role, row.stride, name, text, "\n".join(tooltip))
-
-
-def _inserted_box(insertion: Insertion, row: Row | None) -> Box:
-    tooltip = (
-        f"{insertion.id}: {insertion.module}, {insertion.parameters:,} parameters\ntensor: {insertion.output_tensor}"
-    )
-    role, stride = (row.role or "backbone", row.stride) if row else ("backbone", insertion.site.stride)
-    return Box(f"inserted {insertion.id}", "inserted", role, stride, insertion.module, insertion.id, tooltip)
-
-
-# ---------------------------------------------------------------------- how it is written
-
-
-def _elements(drawing: Drawing, name: str) -> Iterator[str]:
-    width, height = max(drawing.width, 560.0), drawing.height + _LEGEND
+def _elements(drawing: Drawing, title: str) -> Iterator[str]:
+    wide, high = max(drawing.width, 560.0), drawing.height + _LEGEND
     yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_n(width)}" height="{_n(height)}" '
-        f'viewBox="0 0 {_n(width)} {_n(height)}" {_FONT} font-size="12">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_n(wide)}" height="{_n(high)}" '
+        f'viewBox="0 0 {_n(wide)} {_n(high)}" {FONT} font-size="{_n(_TEXT)}">'
     )
-    yield f"<title>{_text(name)}</title>"
-    yield f'<rect width="{_n(width)}" height="{_n(height)}" fill="#ffffff"/>'
-    yield _label(16, 26, 'font-size="16" font-weight="600" fill="#222222"', _cut(name, 80))
+    yield f"<title>{written(title)}</title>"
+    roles = set(_roles(drawing.boxes))
+    if "inserted" in roles:
+        yield _HATCH
+    yield f'<rect width="{_n(wide)}" height="{_n(high)}" fill="#ffffff"/>'
+    name = cut(title, wide - 32, _NAME, bold=True)
+    yield _label(16, 28, f'font-size="{_n(_NAME)}" {_BOLD} fill="{_INK}"', name)
     for i, band in enumerate(drawing.bands):
-        fill = "#f6f7f9" if i % 2 == 0 else "#eceff3"
-        size = f'width="{_n(width - 16)}" height="{_n(band.size)}"'
+        fill = "#f6f7f9" if i % 2 == 0 else "#e9ecf1"
+        size = f'width="{_n(wide - 16)}" height="{_n(band.size)}"'
         yield f'<rect x="8" y="{_n(band.start)}" {size} rx="6" fill="{fill}"/>'
-        yield _label(16, band.start + 20, 'fill="#555555"', band.title)
+        yield _label(16, band.start + 20, 'fill="#444444"', band.title)
+        for j, each in enumerate(band.levels):
+            yield _label(16, band.start + 38 + 17 * j, f'{_BOLD} fill="{_INK}"', each)
     for column in drawing.columns:
         colour = _COLOURS.get(column.title, _COLOURS["end"])[1]
-        yield _label(column.start + column.size / 2, 52, f'{_BOLD} fill="{colour}"', column.title)
+        style = f'{_MIDDLE} {_BOLD} font-size="{_n(_TITLE)}" fill="{colour}"'
+        yield _label(column.start + column.size / 2, 56, style, column.title)
+    yield from _graph(drawing)
+    yield from _legend(roles, high - _LEGEND / 2)
+    yield "</svg>"
+
+
+def _roles(boxes: Sequence[Box]) -> Iterator[str]:
+    for box in boxes:
+        yield box.role
+        yield from _roles(box.boxes)
+
+
+def _graph(drawing: Drawing) -> Iterator[str]:
     for line in drawing.lines:
         yield from _line(line)
     for box in drawing.boxes:
         yield from _box(box)
-    yield from _legend(drawing, height - _LEGEND / 2)
-    yield "</svg>"
 
 
 def _line(line: Line) -> Iterator[str]:
     inserted = "inserted" in (line.source.role, line.target.role)
-    colour = _COLOURS["inserted" if inserted else line.source.role][1]
-    yield f'<path d="{_rounded(line.points)}" fill="none" stroke="{colour}" stroke-width="{2.2 if inserted else 1.5}"/>'
+    role = line.source.column_role if line.source.role == PORT else line.source.role
+    colour = _COLOURS["inserted" if inserted else role][1]
+    yield f'<path d="{_rounded(line.points)}" fill="none" stroke="{colour}" stroke-width="{2.4 if inserted else 1.6}"/>'
     (x0, y0), (x, y) = line.points[-2:]
     along, across = ((x > x0) - (x < x0), (y > y0) - (y < y0))
     corners = [(x, y), *((x - 8 * along + s * across, y - 8 * across + s * along) for s in (-4, 4))]
@@ -156,52 +127,68 @@ def _rounded(points: Sequence[tuple[float, float]]) -> str:
     return "".join(steps)
 
 
+# ---------------------------------------------------------------------- boxes
+
+
 def _box(box: Box) -> Iterator[str]:
     fill, stroke = _COLOURS[box.role]
-    ink = "#ffffff" if box.role == "inserted" else "#1b1b1b"
-    middle, thick = box.x + BOX[0] / 2, 2.5 if box.role == "inserted" else 1.2
-    yield f'<g class="box"><title>{_text(box.tooltip)}</title>'
+    inserted = box.role == "inserted"
+    yield f'<g class="box"><title>{written(box.tooltip)}</title>'
+    size = f'x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.width)}" height="{_n(box.height)}"'
+    if box.inside is not None:
+        fill = "#ffffff"
     yield (
-        f'<rect x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(BOX[0])}" height="{_n(BOX[1])}" rx="6" fill="{fill}" '
-        f'stroke="{stroke}" stroke-width="{thick}"/>'
+        f'<rect {size} rx="6" fill="{"url(#hatch)" if inserted else fill}" stroke="{stroke}" '
+        f'stroke-width="{2.6 if inserted else 1.3}"/>'
     )
-    height = 18 if box.text else 27
-    yield _label(middle, box.y + height, f'{_BOLD} fill="{ink}"', _cut(box.title, _TITLE_WIDTH))
-    if box.text:
-        style = f'text-anchor="middle" font-size="11" fill="{ink}"'
-        yield _label(middle, box.y + 35, style, _cut_front(box.text, _TEXT_WIDTH))
+    yield from _texts(box)
     yield "</g>"
+    if box.inside is not None:
+        y = box.y + box.header
+        yield f'<path d="M{_n(box.x)} {_n(y)}H{_n(box.right)}" stroke="{stroke}" stroke-width="1.3"/>'
+        yield f'<g transform="translate({_n(box.x)} {_n(y)})">'
+        yield from _graph(box.inside)
+        yield "</g>"
 
 
-def _legend(drawing: Drawing, y: float) -> Iterator[str]:
+def _texts(box: Box) -> Iterator[str]:
+    """The title of a box, the lines below it, and the level that it gives."""
+    stroke = _COLOURS[box.role][1]
+    room = box.width - 2 * _BESIDE
+    title = cut(box.title, room, _TITLE, bold=True)
+    texts = [cut_front(text, room, _TEXT) for text in box.text]
+    if box.role == "inserted":  # text on hatching cannot be read
+        plate = max(width(title, _TITLE, bold=True), *(width(text, _TEXT) for text in texts)) + _BESIDE
+        x, y, high = box.center - plate / 2, box.y + PAD / 2 - 1, box.height - PAD + 2
+        yield f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(plate)}" height="{_n(high)}" rx="4" fill="#ffffff"/>'
+    first = box.y + (box.header - LINE * len(texts)) / 2 + _TITLE * 0.36
+    yield _label(box.center, first, f'{_MIDDLE} {_BOLD} font-size="{_n(_TITLE)}" fill="{_INK}"', title)
+    for i, text in enumerate(texts):
+        yield _label(box.center, first + LINE * (i + 1), f'{_MIDDLE} fill="{_INK}"', text)
+    if box.tag:  # on the border, where no line is
+        wide = width(box.tag, _TAG, bold=True) + _BESIDE
+        x = box.right - _BESIDE - wide
+        yield (
+            f'<rect x="{_n(x)}" y="{_n(box.y - 8)}" width="{_n(wide)}" height="15" rx="4" fill="#ffffff" '
+            f'stroke="{stroke}"/>'
+        )
+        yield _label(x + wide / 2, box.y + 3.5, f'{_MIDDLE} {_BOLD} font-size="{_n(_TAG)}" fill="{_INK}"', box.tag)
+
+
+def _legend(roles: set[str], y: float) -> Iterator[str]:
     x = 16.0
     for role, (fill, stroke) in _COLOURS.items():
-        if not any(box.role == role for box in drawing.boxes):
+        if role not in roles:
             continue
+        fill = "url(#hatch)" if role == "inserted" else fill
         yield f'<rect x="{_n(x)}" y="{_n(y - 8)}" width="16" height="16" rx="3" fill="{fill}" stroke="{stroke}"/>'
         label = _NAMES.get(role, role)
-        yield _label(x + 22, y + 4, 'fill="#333333"', label)
-        x += 40 + 7 * len(label)
+        yield _label(x + 22, y + 4, f'fill="{_INK}"', label)
+        x += 44 + width(label, _TEXT)
 
 
 def _label(x: float, y: float, style: str, text: str) -> str:
-    return f'<text x="{_n(x)}" y="{_n(y)}" {style}>{_text(text)}</text>'
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _cut_front(text: str, most: int) -> str:
-    """The end of a long text: the end of a path and the size after it say more than its beginning."""
-    return text if len(text) <= most else "…" + text[1 - most :]
-
-
-def _text(text: str) -> str:
-    """Text from a file as text of XML: without the characters that XML does not know."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    return escape(text)
+    return f'<text x="{_n(x)}" y="{_n(y)}" {style}>{written(text)}</text>'
 
 
 def _n(number: float) -> str:

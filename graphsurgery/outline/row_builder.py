@@ -1,0 +1,120 @@
+"""RowBuilder: makes the rows of an outline, of blocks and of single nodes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from itertools import count
+from typing import TYPE_CHECKING
+
+from ..errors import SiteError
+from ..recognition.advice import Objection, examine
+from ..selection.resolver import Place
+from .rows import OUTPUT, Row
+
+if TYPE_CHECKING:
+    from ..modelfile.record import Insertion
+    from ..recognition import RecognisedBlock
+    from ..selection.sites import SiteFinder
+
+
+class RowBuilder:
+    """Makes the rows of one model."""
+
+    def __init__(self, finder: SiteFinder) -> None:
+        self.finder = finder
+        self.index, self.tree, self.view = finder.index, finder.blocks, finder.blocks.view
+
+    def of_block(self, block: RecognisedBlock, name: str | None = None, part: str | None = None, depth: int = 1) -> Row:
+        """The row of a block. ``name``: its selector, where that is not its type and number."""
+        numbered = self.tree.selector(block)
+        number = int(numbered.rpartition("[")[2][:-1])
+        row = Row(name or numbered, part, depth, block.type, number, block.path, block.role, block.output)
+        return self._completed(row, block.root, block)
+
+    def of_node(self, node_index: int, root: str, depth: int = 1) -> Row:
+        """The row of a node, and of that output of it which is ``root``."""
+        kind, number = self.index.nodes[node_index].op_type, self._numbers[node_index]
+        path = self.finder.tree.of_node[node_index] or None
+        role, tensor = self.tree.role_of(node_index), self.view.outlet(root)
+        name = self.node_name(node_index, root)
+        return self._completed(Row(name, None, depth, kind, number, path, role, tensor), root)
+
+    def node_name(self, node_index: int, root: str) -> str:
+        """What selects an output of a node: the first by its operator, ``op:Mul[7]``, others as ``tensor:NAME``."""
+        if root != self.view.outputs(node_index)[0]:
+            return f"tensor:{root}"
+        return f"op:{self.index.nodes[node_index].op_type}[{self._numbers[node_index]}]"
+
+    def _completed(self, row: Row, root: str, block: RecognisedBlock | None = None) -> Row:
+        """A row with what is known of its tensor."""
+        finder, tensor = self.finder, row.tensor
+        module = finder.tree.modules.get(row.path) if row.path else None
+        shape = finder.shapes.lookup(tensor)[1]
+        try:
+            site = finder.site(Place(tensor, row.path if module else None, row.type))
+        except SiteError as error:
+            site = None
+            unknown = self.tree.is_map(root) and shape is None
+            objection: Objection | None = Objection("shape not known" if unknown else "not a map", str(error))
+        else:
+            objection = examine(self.tree, tensor)
+        return replace(
+            row,
+            path=module.display if module else row.path,
+            roles=self._roles.get(tensor, ()),
+            shape=site.shape if site else shape,
+            dtype=site.dtype if site else None,
+            stride=self.tree.stride(root) or (site.stride if site else None),
+            readers=tuple(self._readers(root, block)),
+            insertions=tuple(self.inserted.get(root, ())),
+            site=site,
+            objection=objection,
+        )
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        """Node index -> which node of its operator it is, in the order of the file."""
+        next_of: defaultdict[str, Iterator[int]] = defaultdict(count)
+        return {node_index: next(next_of[node.op_type]) for node_index, node in enumerate(self.index.nodes)}
+
+    @cached_property
+    def _roles(self) -> dict[str, tuple[str, ...]]:
+        table: dict[str, tuple[str, ...]] = {}
+        for name in self.tree.ROLES:
+            for tensor in self.tree.role(name):
+                table[tensor] = (*table.get(tensor, ()), name)
+        return table
+
+    # ------------------------------------------------------------------ insertions
+
+    @cached_property
+    def insertions(self) -> dict[str, Insertion]:
+        """The blocks that stand in the model, by id."""
+        return {insertion.id: insertion for insertion in self.index.model.insertions()}
+
+    @cached_property
+    def inserted(self) -> dict[str, list[str]]:
+        """Root -> ids of the insertions after it, in the order in which they were made."""
+        table: dict[str, list[str]] = {}
+        for insertion in self.insertions.values():
+            table.setdefault(self.view.root(insertion.site.tensor), []).append(insertion.id)
+        return table
+
+    # ------------------------------------------------------------------ consumers
+
+    def _readers(self, root: str, block: RecognisedBlock | None) -> Iterator[str]:
+        yield from dict.fromkeys(self._reader(node_index, block) for node_index in self.view.consumers(root))
+        if self.view.is_output(root):
+            yield OUTPUT
+
+    def _reader(self, node_index: int, block: RecognisedBlock | None) -> str:
+        """The largest block that holds a consumer and does not hold the block that it consumes."""
+        around = self.tree.holding(node_index)
+        while around is not None and block is not None and block.nodes < around.nodes:
+            around = next((part for _, part in around.parts if node_index in part.nodes), None)
+        if around is None or around is block:
+            return self.index.label(node_index)
+        return around.path or self.tree.selector(around)
