@@ -6,7 +6,7 @@ corridors between the bands, where no box is.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,7 +15,8 @@ from .boxes import PORT, Box, Drawing, Frame, Line
 from .tracks import tracks
 
 _TRACK = 12.0  # between lines side by side
-_CLOSE = 5.0  # two lines nearer than that look like one
+_CLOSE = 4.0  # two lines nearer than that look like one
+_ASIDE = (0.0, 9.0, -9.0, 4.5, -4.5, 13.5, -13.5)  # how far from its place a line meets a box, if that is taken
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class _Router:
         self._entry: dict[Line, float] = {}
         """the height at which a line enters its target"""
         self._entries: dict[int, list[tuple[float, str]]] = {}
-        """gutter -> the heights at which lines enter a box from it, and from which box they come"""
+        """gutter -> the heights at which lines enter a box from it, and from which box they come, in order"""
+        self._starts: dict[str, float] = {}
+        """box -> the height at which lines leave it"""
         self._corridors: list[dict[Line, int]] = [{} for _ in bands]
         """the lines that cross columns below each band"""
         for line in self._bent:
@@ -137,34 +140,32 @@ class _Router:
         """Where lines enter the boxes at their sides: those from above above the others."""
         entering: dict[str, list[Line]] = {}
         for line in self._bent:
-            entering.setdefault(line.target.key, []).append(line)
+            if line.target.role == PORT:
+                self._entry[line] = line.target.y
+            else:
+                entering.setdefault(line.target.key, []).append(line)
         for members in entering.values():
             members.sort(key=lambda line: line.source.exit)
             for i, line in enumerate(members):
-                self._entry[line] = line.target.entry((i + 1) / (len(members) + 1))
                 gutter = line.target.column if self._returns(line) else line.target.column - 1
-                self._entries.setdefault(gutter, []).append((self._entry[line], line.source.key))
-        for heights in self._entries.values():
-            heights.sort()
+                taken = self._entries.setdefault(gutter, [])
+                self._entry[line] = _free(line.target.entry((i + 1) / (len(members) + 1)), line.source.key, taken)
+                insort(taken, (self._entry[line], line.source.key))
 
     def _heights(self, line: Line, bands: Sequence[Frame]) -> list[float]:
         """The heights of a line's level stretches, from its source to its target."""
-        source, end = line.source, self._entry[line]
-        start = source.exit + (_TRACK if source.role != PORT and self._is_crowded(source) else 0)
+        start, end = self._start(line.source), self._entry[line]
         if self._is_next(line):
             return [start, end]
         below = self._corridor(line)
         return [start, bands[below].start + bands[below].size + _TRACK * (self._corridors[below][line] + 1), end]
 
-    def _is_crowded(self, source: Box) -> bool:
-        """Whether a line from elsewhere enters a box in the same gutter, at the height at which those of this leave."""
-        heights = self._entries.get(source.column, [])
-        for height, key in heights[bisect_left(heights, (source.exit - _CLOSE, "")) :]:
-            if height > source.exit + _CLOSE:
-                return False
-            if key != source.key:
-                return True
-        return False
+    def _start(self, source: Box) -> float:
+        """The height at which lines leave a box."""
+        if source.key not in self._starts:
+            taken = self._entries.get(source.column, [])
+            self._starts[source.key] = source.exit if source.role == PORT else _free(source.exit, source.key, taken)
+        return self._starts[source.key]
 
     # ------------------------------------------------------------------ widths
 
@@ -230,3 +231,19 @@ class _Router:
         if line.target.role != PORT:
             points.append((line.target.right if self._returns(line) else line.target.x, heights[-1]))
         return points
+
+
+def _free(height: float, key: str, taken: Sequence[tuple[float, str]]) -> float:
+    """A height, or one near it, at which no line from another box than ``key`` runs in the same gutter, if there is
+    one. ``taken``: heights and boxes in order.
+    """
+    return next((height + step for step in _ASIDE if not _is_taken(height + step, key, taken)), height)
+
+
+def _is_taken(height: float, key: str, taken: Sequence[tuple[float, str]]) -> bool:
+    for i in range(bisect_left(taken, (height - _CLOSE, "")), len(taken)):
+        if taken[i][0] > height + _CLOSE:
+            return False
+        if taken[i][1] != key:
+            return True
+    return False
