@@ -234,7 +234,8 @@ class _Outcome:
         return {"model": self.model, "output": output, "insertions": insertions, **base, **checks}
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
-        insertion = done.insertion
+        insertion, site = done.insertion, done.site
+        given = {"tensor": site.tensor, "consumers": list(site.readers)}  # of an output, the file has a new name
         return {
             "id": insertion.id,
             "module": insertion.module,
@@ -242,7 +243,7 @@ class _Outcome:
             "target": insertion.target,
             "lowering": insertion.lowering,
             "precision": insertion.precision,
-            "site": asdict(insertion.site),
+            "site": asdict(insertion.site) | given,
             "output_tensor": insertion.output_tensor,
             "nodes": list(insertion.nodes),
             "parameters": insertion.parameters,
@@ -283,9 +284,9 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     """``most``: how many consumers are named."""
     insertion, site = done.insertion, done.insertion.site
     kind = f" ({site.type})" if site.type else ""
-    yield f"{insertion.id}: {insertion.module} {site.position} {site.path or site.tensor}{kind}"
+    yield f"{insertion.id}: {insertion.module} {site.position} {site.path or done.site.tensor}{kind}"
     stride = f", stride {site.stride}" if site.stride else ""
-    yield f"  site: {site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
+    yield f"  site: {done.site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
     if done.site.note:
         yield f"  note: {done.site.note}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]

@@ -57,6 +57,11 @@ class Site:
         return self.path.lstrip("/") if self.path else f"the tensor {self.tensor}"
 
     @property
+    def readers(self) -> tuple[str, ...]:
+        """What is to read the block: nodes, and ``output:NAME``."""
+        return (*self.consumers, *([f"output:{self.tensor}"] if self.graph_output else []))
+
+    @property
     def feature(self) -> FeatureMap:
         """What a block needs to know of this place."""
         batch, channels, height, width = (d if isinstance(d, int) else None for d in self.shape)

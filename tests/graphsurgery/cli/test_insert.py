@@ -241,6 +241,18 @@ def test_a_site_that_is_an_output_of_the_model(cli: Any, small_model: Callable[.
     ended = cli("insert", "small.onnx", "-m", "simam", "-a", "/b", "-a", "tensor:y", *WRITE)
     assert ended.code == 0
     assert "rewired: 1 consumer: the model's output" in ended.text
+    assert "z_before" not in ended.text, "what the given model does not have"
+
+
+def test_a_site_that_is_an_output_in_json(cli: Any, small_model: Callable[..., Path]) -> None:
+    """Under its name in the given model, with the output among what was rewired."""
+    small_model()
+    words = ("insert", "small.onnx", "-m", "simam", "-a", "tensor:z", "-o", "out.onnx", "--force", "--json")
+    (done,) = json.loads(cli(*words).out)["insertions"]
+    assert (done["site"]["tensor"], done["output_tensor"]) == ("z", "z")
+    assert done["site"]["consumers"] == ["output:z"]
+    (inner,) = json.loads(cli(*words[:5], "/a", *words[6:]).out)["insertions"]
+    assert inner["site"]["consumers"] == ["/b/Op"]
 
 
 def test_the_memory_that_verifying_may_take(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,56 @@ def test_picture(cli: Any, folder: Path, suffix: str) -> None:
         ElementTree.fromstring(text)
 
 
+@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG\r\n\x1a\n"), ("pdf", b"%PDF-"), ("PNG", b"\x89PNG")])
+def test_a_picture_as_png_and_as_pdf(cli: Any, folder: Path, suffix: str, magic: bytes) -> None:
+    ended = cli("sites", "detector.onnx", "--picture", f"picture.{suffix}", "--title", "a title")
+    assert ended.code == 0
+    data = (folder / f"picture.{suffix}").read_bytes()
+    assert data.startswith(magic)
+    assert len(data) > 10_000
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_a_picture_without_its_library(cli: Any, folder: Path, unchanged: Any, suffix: str) -> None:
+    with unchanged(), pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "cairosvg", None)
+        sentence = cli("sites", "detector.onnx", "--picture", f"a.{suffix}").sentence(3)
+    assert f"a picture as {suffix.upper()} needs the extra pictures" in sentence
+    assert 'pip install "graphsurgery[pictures]"' in sentence
+
+
+def test_the_title_of_a_picture(cli: Any, folder: Path) -> None:
+    assert cli("sites", "detector.onnx", "--picture", "a.html", "--title", "SE <b>& SimAM").code == 0
+    assert (folder / "a.html").read_text().count("SE &lt;b&gt;&amp; SimAM") == 3, "of the page, the drawing, and in it"
+    assert "--title is the title of a picture; add --picture" in cli("sites", "detector.onnx", "--title", "x").sentence(2)
+
+
+@pytest.mark.parametrize("words", [(), ("--depth", "2"), ("--all",)])
+def test_the_depth_of_a_picture(cli: Any, folder: Path, words: tuple[str, ...]) -> None:
+    """It has the rows of the table, an input and an output."""
+    lines = cli("sites", "detector.onnx", "--picture", "a.svg", *words).text.splitlines()
+    rows = len(lines) - 3
+    assert (folder / "a.svg").read_text().count('<g class="box">') == rows + 2
+
+
+def test_the_depth_of_a_picture_beside_json(cli: Any, folder: Path) -> None:
+    assert cli("sites", "detector.onnx", "--picture", "a.svg", "--json").code == 0
+    assert (folder / "a.svg").read_text().count('<g class="box">') == 23 + 2
+
+
+def test_what_is_inserted_inside_of_a_block(cli: Any, folder: Path) -> None:
+    """In the table below its block, in the picture in it, however few levels are shown."""
+    assert cli("insert", "detector.onnx", "-m", "se", "-a", "C2f[3].m.0", "-o", "inner.onnx").code == 0
+    lines = cli("sites", "inner.onnx", "--picture", "inner.svg").text.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("C2f[3] "))
+    assert "se" not in lines[at]
+    assert lines[at + 1].startswith("  .m.0 (Bottleneck) ")
+    assert " model.8.m.0.se " in lines[at + 1]
+    assert not lines[at + 2].startswith(" ")
+    assert lines[-2].startswith("advisable: 23 of 24 places; 59 parts further inside")
+    assert "model.8.m.0.se" in (folder / "inner.svg").read_text()
+
+
 def test_picture_and_json(cli: Any, folder: Path) -> None:
     data = json.loads(cli("sites", "detector.onnx", "--picture", "a.svg", "--json").out)
     assert data["picture"] == "a.svg"
@@ -194,8 +245,9 @@ def test_picture_and_json(cli: Any, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("picture.png", "a picture is an .svg or .html file"),
-        ("picture", "a picture is an .svg or .html file"),
+        ("picture.jpg", "a picture is an .svg, .html, .png or .pdf file, not 'picture.jpg'"),
+        ("picture", "a picture is an .svg, .html, .png or .pdf file"),
+        (".svg", "a picture is an .svg, .html, .png or .pdf file"),
         ("nowhere/picture.svg", "there is no folder nowhere"),
         ("there.svg", "exists already; use --force"),
         ("folder.svg", "is a directory"),
