@@ -59,6 +59,15 @@ def test_the_commands_of_the_example(folder: Path) -> None:
         run(command, place)
 
 
+def test_the_commands_that_draw(folder: Path) -> None:
+    page = (ROOT / "docs" / "sites.md").read_text()
+    commands = re.findall(r"^    (graphsurgery sites .* --picture .*)$", page, re.MULTILINE)
+    assert len(commands) >= 3
+    place = folder / "examples" / "01_first_insertion"
+    for command in commands:
+        assert "picture: detector." in run(f"{command} --force", place)
+
+
 def without_numbers(text: str) -> list[str]:
     """The lines, with errors and shares of tolerances, which differ between machines, taken out."""
     return re.sub(r"max error \S+, \S+ of", "max error, of", text).splitlines()

@@ -48,7 +48,8 @@ class Wiring:
         self._view = view
         self._rows = rows
         self._insertions = insertions
-        self._whole, self._outputs = (whole[0], [whole[1]]) if whole else (None, index.outputs)
+        self._whole: Collection[int] | None = whole[0] if whole else None
+        self._outputs: Collection[str] = [whole[1]] if whole else index.outputs
         self._row_at = {node_index: name for nodes, name in rows for node_index in nodes}
         self._between: dict[int, dict[_Origin, None]] = {}
         """index of a node in no row -> the rows that it consumes"""
@@ -79,7 +80,7 @@ class Wiring:
             if name and root in self._view.inputs(node_index):
                 through = self._through(name)
                 for source, before in self._origins(root):
-                    yield source, () if source is None and self._whole else (*before, *through)
+                    yield source, () if source is None and self._whole is not None else (*before, *through)
 
     def _through(self, tensor: str) -> tuple[str, ...]:
         """The insertions between a tensor and its root, the nearest to the root first."""

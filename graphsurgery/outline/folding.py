@@ -5,9 +5,10 @@ A shuffle unit, a residual block or a context module that no pattern knows is dr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..graph.module_paths import common_path
 from .rows import LEVEL
 
 if TYPE_CHECKING:
@@ -41,18 +42,11 @@ def folds(rows: Sequence[Row], edges: Sequence[Edge], simple: Collection[str]) -
     return [tuple(rows[i].name for i in region) for region in kept]
 
 
-def together(tree: ModuleTree, nodes: Collection[int], others: Collection[int]) -> str | None:
-    """The module that has these nodes and none of the others, as the model spells it."""
-    paths = [tree.of_node[node_index].split(".") for node_index in nodes]
-    same = 0
-    while all(len(path) > same for path in paths) and len({path[same] for path in paths}) == 1:
-        same += 1
-    common = ".".join(paths[0][:same])
-    module = tree.modules.get(common)
-    if module is None:
-        return None
-    elsewhere = (tree.of_node[node_index] for node_index in others)
-    return None if any(f"{path}.".startswith(f"{common}.") for path in elsewhere) else module.display
+def together(tree: ModuleTree, nodes: Collection[int], sizes: Mapping[str, int]) -> str | None:
+    """The module that has these nodes and no others, as the model spells it. ``sizes``: path -> how many it has."""
+    innermost = common_path([tree.of_node[node_index] for node_index in nodes])
+    is_whole = innermost in tree.modules and sizes[innermost] == len(nodes)
+    return tree.modules[innermost].display if is_whole else None
 
 
 class _Graph:

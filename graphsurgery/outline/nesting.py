@@ -5,11 +5,13 @@ A part behind which a block is inserted is there however few levels are asked fo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..graph.module_paths import enclosing
 from .edges import Edge, Wiring
 from .folding import folds, together
 
@@ -127,9 +129,7 @@ class Nesting:
             edges=tuple(self._wired(units, whole)),
             insertions=tuple(self._between(units, whole)),
             inside=inside,
-            members={
-                unit.name: tuple(each.name for each in unit.of) for unit in units if isinstance(unit.of, tuple)
-            },
+            members={unit.name: tuple(each.name for each in unit.of) for unit in units if isinstance(unit.of, tuple)},
         )
 
     def _between(self, units: Sequence[_Unit], whole: _Unit | None) -> Iterator[str]:
@@ -153,12 +153,14 @@ class Nesting:
         simple = {unit.name for unit in units if _size(unit) <= 1 + len(self._parts(unit))}
         rows = [self._row(unit, 1) for unit in units]
         others = frozenset[int]().union(*(unit.nodes for unit in units))
+        tree = self._builder.finder.tree
+        sizes = Counter(path for node_index in others for path in enclosing(tree.of_node[node_index]))
         exits: dict[str, _Unit] = {}
         taken: set[str] = set()
         for names in folds(rows, self.edges(), simple):
             members = tuple(known[name] for name in names)
             nodes = frozenset[int]().union(*(unit.nodes for unit in members))
-            path = together(self._builder.finder.tree, nodes, others - nodes)
+            path = together(tree, nodes, sizes)
             name = path or f"{names[0].removeprefix('op:')} and {len(names) - 1} more"
             exits[names[-1]] = _Unit(name, members[-1].root, nodes | self._within(nodes, others), members)
             taken.update(names[:-1])

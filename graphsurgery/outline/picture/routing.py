@@ -32,9 +32,7 @@ class Margins:
     """between columns, at least"""
 
 
-def route(
-    boxes: Sequence[Box], lines: Sequence[Line], bands: Sequence[tuple[str, float]], margins: Margins
-) -> Drawing:
+def route(boxes: Sequence[Box], lines: Sequence[Line], bands: Sequence[tuple[str, float]], margins: Margins) -> Drawing:
     """The drawing of boxes that have a column, a band and a height in that band.
 
     ``bands``: title and height of the boxes in each.

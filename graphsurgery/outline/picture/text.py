@@ -12,7 +12,7 @@ _WIDTHS = {
     0.30: " 'ijlIJ",
     0.36: ",.·/:;\\|f-",
     0.41: "t()[]!r",
-    0.53: "sz\"*_`°?",
+    0.53: 'sz"*_`°?',
     0.64: "abcdeghknopquvxyEFLPSTY0123456789${}",
     0.75: "ABCHKNRUVXZ",
     0.86: "DGMOQ&w#+<=>^~×",

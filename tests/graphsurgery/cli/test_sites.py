@@ -185,7 +185,11 @@ def test_picture(cli: Any, folder: Path, suffix: str) -> None:
         ElementTree.fromstring(text)
 
 
-@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG\r\n\x1a\n"), ("pdf", b"%PDF-"), ("PNG", b"\x89PNG")])
+@pytest.mark.parametrize(
+    ("suffix", "magic"),
+    [("png", b"\x89PNG\r\n\x1a\n"), ("pdf", b"%PDF-"), ("PNG", b"\x89PNG")],
+    ids=["png", "pdf", "PNG"],
+)
 def test_a_picture_as_png_and_as_pdf(cli: Any, folder: Path, suffix: str, magic: bytes) -> None:
     ended = cli("sites", "detector.onnx", "--picture", f"picture.{suffix}", "--title", "a title")
     assert ended.code == 0
@@ -206,7 +210,9 @@ def test_a_picture_without_its_library(cli: Any, folder: Path, unchanged: Any, s
 def test_the_title_of_a_picture(cli: Any, folder: Path) -> None:
     assert cli("sites", "detector.onnx", "--picture", "a.html", "--title", "SE <b>& SimAM").code == 0
     assert (folder / "a.html").read_text().count("SE &lt;b&gt;&amp; SimAM") == 3, "of the page, the drawing, and in it"
-    assert "--title is the title of a picture; add --picture" in cli("sites", "detector.onnx", "--title", "x").sentence(2)
+    assert "--title is the title of a picture; add --picture" in cli("sites", "detector.onnx", "--title", "x").sentence(
+        2
+    )
 
 
 @pytest.mark.parametrize("words", [(), ("--depth", "2"), ("--all",)])
