@@ -74,7 +74,7 @@ def _columns(boxes: Sequence[Box], lines: Sequence[Line]) -> tuple[list[int], se
         column += bool(members)
         direction, last = 0, None
         runs = [list(run) for _, run in groupby(members, key=lambda box: box.stride or _ENDS)]
-        for run, following in zip(runs, [*runs[1:], []], strict=True):
+        for run, following in zip(runs, [*runs, []][1:], strict=True):
             stride = run[0].stride or _ENDS
             turn = 0 if last is None or role == "head" else (stride > last) - (stride < last)
             turns = bool(turn and direction and turn != direction)
