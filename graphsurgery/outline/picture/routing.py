@@ -147,7 +147,9 @@ class _Router:
             for i, line in enumerate(members):
                 gutter = line.target.column if self._returns(line) else line.target.column - 1
                 taken = self._entries.setdefault(gutter, [])
-                self._entry[line] = _free(line.target.entry((i + 1) / (len(members) + 1)), line.source.key, taken)
+                self._entry[line] = _free(
+                    line.target, line.target.entry((i + 1) / (len(members) + 1)), line.source, taken
+                )
                 insort(taken, (self._entry[line], line.source.key))
 
     def _heights(self, line: Line, bands: Sequence[Frame]) -> list[float]:
@@ -162,7 +164,7 @@ class _Router:
         """The height at which lines leave a box."""
         if source.key not in self._starts:
             taken = self._entries.get(source.column, [])
-            self._starts[source.key] = source.exit if source.role == PORT else _free(source.exit, source.key, taken)
+            self._starts[source.key] = source.exit if source.role == PORT else _free(source, source.exit, source, taken)
         return self._starts[source.key]
 
     # ------------------------------------------------------------------ widths
@@ -231,11 +233,12 @@ class _Router:
         return points
 
 
-def _free(height: float, key: str, taken: Sequence[tuple[float, str]]) -> float:
-    """A height, or one near it, at which no line from another box than ``key`` runs in the same gutter, if there is
-    one. ``taken``: heights and boxes in order.
+def _free(box: Box, height: float, source: Box, taken: Sequence[tuple[float, str]]) -> float:
+    """A height of a box, or one near it, at which no line from another than ``source`` runs in the same gutter, if
+    there is one. ``taken``: heights and boxes in order.
     """
-    return next((height + step for step in _ASIDE if not _is_taken(height + step, key, taken)), height)
+    near = (height + step for step in _ASIDE if box.y < height + step < box.bottom)
+    return next((each for each in near if not _is_taken(each, source.key, taken)), height)
 
 
 def _is_taken(height: float, key: str, taken: Sequence[tuple[float, str]]) -> bool:

@@ -53,8 +53,8 @@ def page(title: str, picture: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{written(title)}</title>\n"
-        "<style>body { margin: 0; background: #ffffff; } svg { display: block; margin: auto; max-width: 100%; "
-        "height: auto; } g.box:hover rect { stroke-width: 3; }</style>\n</head>\n<body>\n"
+        "<style>body { margin: 0; background: #ffffff; } svg { display: block; margin: auto; } "
+        "g.box:hover rect { stroke-width: 3; }</style>\n</head>\n<body>\n"
         f"{picture}</body>\n</html>\n"
     )
 

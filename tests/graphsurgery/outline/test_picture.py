@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphsurgery.errors import MissingDependency
+from graphsurgery.errors import MissingDependency, RequestError
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.outline.outline import Outline
 from graphsurgery.outline.picture import raster
@@ -81,6 +81,15 @@ def test_a_png_and_a_pdf() -> None:
     assert page.startswith(b"%PDF-")
     assert page.rstrip().endswith(b"%%EOF")
     assert len(page) > 10_000
+
+
+def test_a_large_png_has_fewer_pixels_or_none() -> None:
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}" viewBox="0 0 9 9"></svg>'
+    image = Image.open(io.BytesIO(raster.rasterise(svg.format(20, 20_000), "png")))
+    assert image.size == (32, 32_000)
+    with pytest.raises(RequestError, match="a picture of 20 x 40,000 is too large for PNG"):
+        raster.rasterise(svg.format(20, 40_000), "png")
+    assert raster.rasterise(svg.format(20, 40_000), "pdf").startswith(b"%PDF-")
 
 
 @pytest.mark.parametrize("error", [ImportError, OSError])
