@@ -13,9 +13,9 @@ from itertools import groupby
 from .boxes import PORT, Box, Drawing, Line, Wires
 from .routing import Margins, route
 
-GAP = 20.0
+GAP = 18.0
 """between boxes"""
-_PAGE = Margins(left=92.0, top=68.0, right=24.0, band=GAP, gutter=44.0)
+_PAGE = Margins(left=92.0, top=68.0, right=24.0, band=16.0, gutter=44.0)
 _BOX = Margins(left=10.0, top=0.0, right=10.0, band=GAP, gutter=20.0)
 _ROLES = ("backbone", "neck", "head")
 _ENDS = 0  # the band of what has no stride of its own: inputs

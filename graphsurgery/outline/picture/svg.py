@@ -169,10 +169,10 @@ def _texts(box: Box) -> Iterator[str]:
         wide = width(box.tag, _TAG, bold=True) + _BESIDE
         x = box.right - _BESIDE - wide
         yield (
-            f'<rect x="{_n(x)}" y="{_n(box.y - 8)}" width="{_n(wide)}" height="15" rx="4" fill="#ffffff" '
+            f'<rect x="{_n(x)}" y="{_n(box.y - 9)}" width="{_n(wide)}" height="15" rx="4" fill="#ffffff" '
             f'stroke="{stroke}"/>'
         )
-        yield _label(x + wide / 2, box.y + 3.5, f'{_MIDDLE} {_BOLD} font-size="{_n(_TAG)}" fill="{_INK}"', box.tag)
+        yield _label(x + wide / 2, box.y + 2.5, f'{_MIDDLE} {_BOLD} font-size="{_n(_TAG)}" fill="{_INK}"', box.tag)
 
 
 def _legend(roles: set[str], y: float) -> Iterator[str]:
