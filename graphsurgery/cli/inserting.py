@@ -234,8 +234,8 @@ class _Outcome:
         return {"model": self.model, "output": output, "insertions": insertions, **base, **checks}
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
-        insertion, site = done.insertion, done.site
-        given = {"tensor": site.tensor, "consumers": list(site.readers)}  # of an output, the file has a new name
+        insertion = done.insertion
+        given = {"tensor": done.tensor, "consumers": list(done.site.readers)}  # of an output, the file has a new name
         return {
             "id": insertion.id,
             "module": insertion.module,
@@ -284,9 +284,9 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     """``most``: how many consumers are named."""
     insertion, site = done.insertion, done.insertion.site
     kind = f" ({site.type})" if site.type else ""
-    yield f"{insertion.id}: {insertion.module} {site.position} {site.path or done.site.tensor}{kind}"
+    yield f"{insertion.id}: {insertion.module} {site.position} {site.path or done.tensor}{kind}"
     stride = f", stride {site.stride}" if site.stride else ""
-    yield f"  site: {done.site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
+    yield f"  site: {done.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
     if done.site.note:
         yield f"  note: {done.site.note}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]

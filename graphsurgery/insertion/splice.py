@@ -33,6 +33,8 @@ class AppliedInsertion:
 
     insertion: Insertion
     site: Site
+    tensor: str
+    """what the block reads, as the given model calls it; of a block behind another one, that one's output"""
     warnings: tuple[str, ...]
 
 
@@ -119,7 +121,7 @@ class _Splice:
         declared = source if site.graph_output else subgraph.output
         record = self._record(step, lowering, source, declared, subgraph, weights, pair)
         self._add(site, record, subgraph)
-        return AppliedInsertion(record, site, warnings)
+        return AppliedInsertion(record, site, site.tensor if step.previous is None else source, warnings)
 
     def _produced(self, tensor: str, step: int | None) -> str:
         """The output of a step; None: the tensor of the site itself, by the name that it has in the end."""
