@@ -42,6 +42,18 @@ def folded_conv(
     return weight, t.constant(bias, f"{conv}.bias")
 
 
+def conv_bn_rows(
+    t: Template, x: Variable, conv: str, bn: str, eps: float, rows: Sequence[int], *, factor: float = 1.0
+) -> Variable:
+    """Some output channels of a convolution without bias, with its BatchNorm folded in, times a factor.
+
+    Every row has to end up in exactly one (see Template.rows).
+    """
+    weight = t.rows(f"{conv}.weight", rows, factor=factor, bn=bn, eps=eps)
+    shift = weight_folding.affine(t.values, bn, eps)[1][list(rows)] * factor
+    return t.conv(x, weight, t.constant(shift, f"{conv}.bias"))
+
+
 def folded_values(
     t: Template, conv: str, bn: str, eps: float, *, shape: Sequence[int] | None = None
 ) -> tuple[gs.Constant, Array]:

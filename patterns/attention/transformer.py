@@ -40,6 +40,14 @@ def cut(t: Template, x: Variable, axis: int, start: int, stop: int) -> Variable:
     return t.op("Slice", x, *bounds)
 
 
+def pad_below(t: Template, x: Variable, down: int, right: int) -> Variable:
+    """[N, C, H, W] with that many rows of zeros below and columns of zeros to the right."""
+    if not down and not right:
+        return x
+    pads = [0, 0, 0, 0, 0, 0, down, right]
+    return t.op("Pad", x, t.integers(pads, "pads")) if t.opset >= 11 else t.op("Pad", x, pads=pads)
+
+
 def softmax(t: Template, x: Variable, rank: int) -> Variable:
     """Softmax over the last axis, the only one that means the same before and after opset 13; ``rank`` of x."""
     with t.statistics():
@@ -99,6 +107,21 @@ def attend(t: Template, q: Variable, k: Variable, v: Variable, *, added: Sequenc
     weights = attention(t, transpose(t, q, turned), k, added=added)
     # not v times the weights turned: that is the large matrix, and turning v and the result costs next to nothing
     return transpose(t, t.op("MatMul", weights, transpose(t, v, turned)), turned)
+
+
+def attend_in_runs(t: Template, q: Variable, k: Variable, v: Variable, runs: int, key: int, value: int) -> Variable:
+    """The same within as many runs of positions, of equal length; ``key``, ``value``: d of q and k, and of v.
+
+    Queries, keys and values lie runs first while they are multiplied: [N, heads, runs, ...].
+    """
+
+    def in_runs(x: Variable, width: int, order: Sequence[int]) -> Variable:
+        length = t.feature.area // runs if t.feature.static else -1
+        return transpose(t, reshape(t, x, (0, 0, width, runs, length)), order)
+
+    rows, columns = (0, 1, 3, 4, 2), (0, 1, 3, 2, 4)
+    weights = attention(t, in_runs(q, key, rows), in_runs(k, key, columns), rank=5)
+    return transpose(t, t.op("MatMul", weights, in_runs(v, value, rows)), (0, 1, 4, 2, 3))
 
 
 def flat(t: Template, x: Variable, channels: int | None = None) -> Variable:
