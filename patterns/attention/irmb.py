@@ -14,7 +14,7 @@ from graphsurgery.template import weight_folding
 from .activations import silu
 from .catalogue import CatalogueBlock
 from .layers import conv_bn
-from .transformer import attend, cut, pad_below, reshape, transpose
+from .transformer import attend, cut_to, pad_below, reshape, transpose
 from .widths import require_divisor, require_odd, require_static
 
 
@@ -87,8 +87,7 @@ class IRMB(CatalogueBlock):
         hidden = self.hidden(t.feature)
         a = transpose(t, reshape(t, a, (-1, rows, columns, hidden, side, side)), (0, 3, 4, 1, 5, 2))
         a = reshape(t, a, (0, hidden, side * rows, side * columns))
-        for axis, kept, padded in ((2, height, side * rows), (3, width, side * columns)):
-            a = cut(t, a, axis, 0, kept) if kept < padded else a
+        a = cut_to(t, a, (side * rows, side * columns), (height, width))
         border, eps = self.integer("dw_kernel") // 2, self.number("bn_eps")
         local = conv_bn(t, a, "conv_local.conv", "conv_local.norm", eps, pads=[border] * 4, group=hidden)
         return t.add(t.x, t.conv(t.add(a, silu(t, local)), t.weight("proj.conv.weight")))

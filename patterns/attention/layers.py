@@ -34,6 +34,17 @@ def conv_bn(
     return t.conv(x, *folded_conv(t, conv, bn, eps, shape=shape), **attributes)
 
 
+def conv_then_bn(t: Template, x: Variable, conv: str, bn: str, eps: float, **attributes: Any) -> Variable:
+    """The same for a BatchNorm whose scale may start at 0: where it is, the two stay apart.
+
+    Folded, the weights would be gone, and training from the file could not go on.
+    """
+    scale, shift = weight_folding.affine(t.values, bn, eps)
+    if scale.all():
+        return conv_bn(t, x, conv, bn, eps, **attributes)
+    return t.per_channel_affine(t.conv(x, t.weight(f"{conv}.weight"), **attributes), scale, shift, bn)
+
+
 def folded_conv(
     t: Template, conv: str, bn: str, eps: float, *, shape: Sequence[int] | None = None
 ) -> tuple[gs.Constant, gs.Constant]:

@@ -12,10 +12,9 @@ import numpy as np
 
 from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
-from graphsurgery.template import weight_folding
 
 from .catalogue import CatalogueBlock, bn_eps
-from .layers import conv_bn, conv_bn_rows
+from .layers import conv_bn_rows, conv_then_bn
 from .norms import whole_norm
 from .transformer import attend, concat, cut, in_heads, like_map
 
@@ -117,12 +116,7 @@ class SHSA(CatalogueBlock):
         return t.add(x, self._conv(t, t.relu(self._conv(t, x, "ffn.m.pw1")), "ffn.m.pw2"))
 
     def _conv(self, t: Template, x: Variable, layer: str, **attributes: Any) -> Variable:
-        conv, bn, eps = f"{layer}.c", f"{layer}.bn", self.number("bn_eps")
-        scale, shift = weight_folding.affine(t.values, bn, eps)
-        if scale.all():
-            return conv_bn(t, x, conv, bn, eps, **attributes)
-        # as it starts: folded, the weights would be gone, and training from the file could not go on
-        return t.per_channel_affine(t.conv(x, t.weight(f"{conv}.weight"), **attributes), scale, shift, bn)
+        return conv_then_bn(t, x, f"{layer}.c", f"{layer}.bn", self.number("bn_eps"), **attributes)
 
     def _attended(self, t: Template, x: Variable) -> Variable:
         part, width, layer = self._pdim(t.feature), self.integer("qk_dim"), f"{self._prefix}qkv"

@@ -18,15 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import Described, named
-
-
-def _conv_bn(inputs: int, outputs: int, eps: float, kernel: int = 1, groups: int = 1, scale: float = 1.0) -> nn.Module:
-    """A convolution that keeps the size and its BatchNorm, whose weight starts at ``scale``."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
-    norm = nn.BatchNorm2d(outputs, eps=eps)
-    nn.init.constant_(norm.weight, scale)
-    return named(c=conv, bn=norm)
+from .layers import Described, conv_with_bn, named, under_m
 
 
 class SHSA(Described):
@@ -51,8 +43,8 @@ class SHSA(Described):
             )
         self.channels, self.pdim, self.qk_dim = channels, pdim, qk_dim
         self.pre_norm = nn.GroupNorm(1, pdim)
-        self.qkv = _conv_bn(pdim, 2 * qk_dim + pdim, bn_eps)
-        self.proj = nn.Sequential(nn.ReLU(), _conv_bn(channels, channels, bn_eps, scale=0.0))
+        self.qkv = conv_with_bn(pdim, 2 * qk_dim + pdim, bn_eps)
+        self.proj = nn.Sequential(nn.ReLU(), conv_with_bn(channels, channels, bn_eps, scale=0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -63,18 +55,6 @@ class SHSA(Described):
         attended = (v @ weights.transpose(1, 2)).reshape(part.shape)
         y: Tensor = self.proj(torch.cat([attended, rest], dim=1))
         return y
-
-
-class _Residual(nn.Module):
-    """A module under the name ``m``, plus its input."""
-
-    def __init__(self, m: nn.Module) -> None:
-        super().__init__()
-        self.m = m
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner: Tensor = self.m(x)
-        return x + inner
 
 
 class SHSABlock(nn.Module):
@@ -94,10 +74,10 @@ class SHSABlock(nn.Module):
     ) -> None:
         super().__init__()
         hidden = hidden or 2 * channels
-        self.conv = _Residual(_conv_bn(channels, channels, bn_eps, kernel=3, groups=channels, scale=0.0))
-        self.mixer = _Residual(SHSA(channels, pdim, qk_dim, bn_eps))
-        wide, narrow = _conv_bn(channels, hidden, bn_eps), _conv_bn(hidden, channels, bn_eps, scale=0.0)
-        self.ffn = _Residual(named(pw1=wide, act=nn.ReLU(), pw2=narrow))
+        self.conv = under_m(conv_with_bn(channels, channels, bn_eps, 3, groups=channels, scale=0.0))
+        self.mixer = under_m(SHSA(channels, pdim, qk_dim, bn_eps))
+        wide, narrow = conv_with_bn(channels, hidden, bn_eps), conv_with_bn(hidden, channels, bn_eps, scale=0.0)
+        self.ffn = under_m(named(pw1=wide, act=nn.ReLU(), pw2=narrow))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
