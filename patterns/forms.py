@@ -19,6 +19,9 @@ GAM_SHUFFLE = 4
 LSKA_KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 23: (5, 7, 3), 35: (5, 11, 3), 41: (5, 13, 3), 53: (5, 17, 3)}
 """k_size -> (kernel of conv0h and conv0v, kernel of conv_spatial_h and conv_spatial_v, dilation of these)"""
 
+SEAM_PATCHES = (3, 5, 7)
+"""sides of the patches of MultiSEAM"""
+
 SWIN_OUTSIDE = -100.0
 """what the mask adds to the logits of places that are no neighbours"""
 
@@ -91,6 +94,21 @@ CBAM_FORMS = {
     "yolo-port": CbamForm(("channel_attention.fc1", "channel_attention.fc2"), "spatial_attention.conv1"),
     "cv-attention": CbamForm(("ca.se.0", "ca.se.2"), "sa.conv", conv_bias=True, max_first=True),
 }
+
+
+@dataclass(frozen=True)
+class PsaForm:
+    """What the blocks of YOLO11 and YOLO12 do not have in common."""
+
+    ffn: str
+    """prefix of the feed-forward part"""
+    kernel: int
+    """side of the convolution of v"""
+    head: int
+    """channels of a head where their number is not given"""
+
+
+PSA_FORMS = {"yolo11": PsaForm("ffn", kernel=3, head=64), "area": PsaForm("mlp", kernel=7, head=32)}
 
 
 @dataclass(frozen=True)

@@ -202,11 +202,11 @@ class Template(GraphWriter):
             What the names of the constants begin with.
         """
         if not self.supports("BatchNormalization"):
-            shape = (1, self.feature.channels, 1, 1)
+            shape = (1, -1, 1, 1)
             scaled = self.mul(x, self._vector(scale, f"{name}.weight", shape=shape))
             return self.add(scaled, self._vector(shift, f"{name}.bias", shape=shape))
         eps = 1e-5
-        count = self.feature.channels
+        count = (self.values(scale) if isinstance(scale, str) else scale).size
         return self.op(
             "BatchNormalization",
             x,

@@ -32,12 +32,18 @@ def hard_swish(t: Template, x: gs.Tensor) -> Variable:
 
 def gelu(t: Template, x: gs.Tensor) -> Variable:
     """x / 2 * (1 + erf(x / sqrt 2)). Not ONNX's Gelu: TensorRT 8.6 lacks it; onnxruntime makes its own of this form."""
+    return t.mul(twice_gelu(t, x), _number(t, 0.5, "half"))
+
+
+def twice_gelu(t: Template, x: gs.Tensor) -> Variable:
+    """The same without the half, for what is multiplied afterwards anyhow."""
+    root, one = _number(t, math.sqrt(2), "root_two"), _number(t, 1.0, "one")
+    return t.mul(x, t.add(t.op("Erf", t.div(x, root)), one))
+
+
+def _number(t: Template, value: float, name: str) -> gs.Constant:
     shape = () if t.target == "onnxruntime" else (1, 1, 1, 1)  # its fusion looks for scalars
-    root, one, half = (
-        t.constant(np.full(shape, value), name)
-        for value, name in ((math.sqrt(2), "root_two"), (1.0, "one"), (0.5, "half"))
-    )
-    return t.mul(t.mul(x, t.add(t.op("Erf", t.div(x, root)), one)), half)
+    return t.constant(np.full(shape, value), name)
 
 
 def clip(t: Template, x: gs.Tensor, low: float, high: float) -> Variable:

@@ -34,12 +34,35 @@ def conv_bn(
     return t.conv(x, *folded_conv(t, conv, bn, eps, shape=shape), **attributes)
 
 
+def conv_then_bn(t: Template, x: Variable, conv: str, bn: str, eps: float, **attributes: Any) -> Variable:
+    """The same for a BatchNorm whose scale may start at 0: where it is, the two stay apart.
+
+    Folded, the weights would be gone, and training from the file could not go on.
+    """
+    scale, shift = weight_folding.affine(t.values, bn, eps)
+    if scale.all():
+        return conv_bn(t, x, conv, bn, eps, **attributes)
+    return t.per_channel_affine(t.conv(x, t.weight(f"{conv}.weight"), **attributes), scale, shift, bn)
+
+
 def folded_conv(
     t: Template, conv: str, bn: str, eps: float, *, shape: Sequence[int] | None = None
 ) -> tuple[gs.Constant, gs.Constant]:
     """(weight, bias) of a convolution with its BatchNorm folded in, for one that is used more than once."""
     weight, bias = folded_values(t, conv, bn, eps, shape=shape)
     return weight, t.constant(bias, f"{conv}.bias")
+
+
+def conv_bn_rows(
+    t: Template, x: Variable, conv: str, bn: str, eps: float, rows: Sequence[int], *, factor: float = 1.0
+) -> Variable:
+    """Some output channels of a convolution without bias, with its BatchNorm folded in, times a factor.
+
+    Every row has to end up in exactly one (see Template.rows).
+    """
+    weight = t.rows(f"{conv}.weight", rows, factor=factor, bn=bn, eps=eps)
+    shift = weight_folding.affine(t.values, bn, eps)[1][list(rows)] * factor
+    return t.conv(x, weight, t.constant(shift, f"{conv}.bias"))
 
 
 def folded_values(

@@ -12,6 +12,7 @@ from graphsurgery.blocks import Array, FeatureMap, Template, Variable
 SMALLEST = 2.0**-14
 """The smallest normal number of float16: what a template divides by is never less."""
 INSTANCE_NORM, STATISTICS = "instance-norm", "statistics"
+_PER_CHANNEL = (1, -1, 1, 1)
 _TOKENS = 3  # the axis of their channels
 _LARGE = 4096  # positions; below, the operator was as fast or faster on two cores
 
@@ -103,7 +104,26 @@ def layer_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
         weight, bias = (t.weight(f"{prefix}.{part}", shape) for part in ("weight", "bias"))
         if operator:
             return t.op("LayerNormalization", x, weight, bias, axis=1, epsilon=eps)
-        return t.add(t.mul(_over_deviation(t, _centred(t, x, 1), 1, eps, "eps"), weight), bias)
+        return t.add(t.mul(_over_deviation(t, _centred(t, x, 1), (1,), _mean_over(1), eps, "eps"), weight), bias)
+
+
+def whole_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
+    """GroupNorm of one group, over the channels and positions of [N, C, h, w], with weight and bias of that prefix.
+
+    As means of means: a sum over that many values would lose digits, and an InstanceNormalization takes one. What is
+    left of the mean is subtracted as well, as in token_norm.
+    """
+    with t.statistics():
+        centred = t.sub(x, _whole_mean(t, x))
+        centred = t.sub(centred, _whole_mean(t, centred))
+        normal = _over_deviation(t, centred, (1, 2, 3), _whole_mean, eps, "gn_eps")
+        return t.add(
+            t.mul(normal, t.weight(f"{prefix}.weight", _PER_CHANNEL)), t.weight(f"{prefix}.bias", _PER_CHANNEL)
+        )
+
+
+def _whole_mean(t: Template, x: Variable) -> Variable:
+    return t.reduce("ReduceMean", t.mean_hw(x), (1,))
 
 
 def token_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
@@ -115,9 +135,10 @@ def token_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
     """
     with t.statistics():
         operator = t.supports("LayerNormalization") and t.dtype != "float64"
-        normal = (
-            x if operator else _over_deviation(t, _centred(t, _centred(t, x, _TOKENS), _TOKENS), _TOKENS, eps, "ln_eps")
-        )
+        normal = x
+        if not operator:
+            centred = _centred(t, _centred(t, x, _TOKENS), _TOKENS)
+            normal = _over_deviation(t, centred, (_TOKENS,), _mean_over(_TOKENS), eps, "ln_eps")
         shape = (-1,) if operator else (1, 1, 1, -1)
         weight, bias = (t.constant(t.values(key).reshape(shape), key) for key in (f"{prefix}.weight", f"{prefix}.bias"))
         if operator:
@@ -126,23 +147,30 @@ def token_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
 
 
 def _centred(t: Template, x: Variable, axis: int) -> Variable:
-    return t.sub(x, _mean(t, x, axis))
+    return t.sub(x, _mean_over(axis)(t, x))
 
 
-def _mean(t: Template, x: Variable, axis: int) -> Variable:
-    return (t.plain_reduce if axis == _TOKENS else t.reduce)("ReduceMean", x, (axis,))
+def _mean_over(axis: int) -> Callable[[Template, Variable], Variable]:
+    return lambda t, x: (t.plain_reduce if axis == _TOKENS else t.reduce)("ReduceMean", x, (axis,))
 
 
-def _over_deviation(t: Template, centred: Variable, axis: int, eps: float, name: str) -> Variable:
-    """Deviations from the mean over sqrt(variance + eps) along an axis.
+def _over_deviation(
+    t: Template,
+    centred: Variable,
+    axes: Sequence[int],
+    mean: Callable[[Template, Variable], Variable],
+    eps: float,
+    name: str,
+) -> Variable:
+    """Deviations from the mean over sqrt(variance + eps); ``mean``: over the ``axes``.
 
     In float16 they are divided by the largest first, and the root of epsilon with them, so that no square leaves it.
     """
     if t.dtype == "float16":
-        top = largest(t, centred, (axis,))
+        top = largest(t, centred, axes)
         centred, root = t.div(centred, top), t.div(t.scalar(np.sqrt(eps), "root_eps"), top)
         least: gs.Tensor = t.mul(root, root)
     else:
         least = t.scalar(eps, name)
-    variance = _mean(t, t.mul(centred, centred), axis)
+    variance = mean(t, t.mul(centred, centred))
     return t.div(centred, t.op("Sqrt", t.add(variance, least)))

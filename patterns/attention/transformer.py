@@ -40,6 +40,39 @@ def cut(t: Template, x: Variable, axis: int, start: int, stop: int) -> Variable:
     return t.op("Slice", x, *bounds)
 
 
+def pad_below(t: Template, x: Variable, down: int, right: int) -> Variable:
+    """[N, C, H, W] with that many rows of zeros below and columns of zeros to the right."""
+    if not down and not right:
+        return x
+    pads = [0, 0, 0, 0, 0, 0, down, right]
+    return t.op("Pad", x, t.integers(pads, "pads")) if t.opset >= 11 else t.op("Pad", x, pads=pads)
+
+
+def into_windows(t: Template, x: Variable, channels: int, side: int) -> Variable:
+    """A map whose sides the window divides, [N, channels, H, W], as [N * windows, channels, side, side]."""
+    rows, columns = (-(-length // side) for length in t.feature.size)
+    if rows == columns == 1:
+        return x
+    x = transpose(t, reshape(t, x, (0, channels, rows, side, columns, side)), (0, 2, 4, 1, 3, 5))
+    return reshape(t, x, (-1, channels, side, side))
+
+
+def out_of_windows(t: Template, x: Variable, channels: int, side: int) -> Variable:
+    """What into_windows does undone, and cut to the size of the site."""
+    (height, width), (rows, columns) = t.feature.size, (-(-length // side) for length in t.feature.size)
+    if rows > 1 or columns > 1:
+        x = transpose(t, reshape(t, x, (-1, rows, columns, channels, side, side)), (0, 3, 1, 4, 2, 5))
+        x = reshape(t, x, (0, channels, rows * side, columns * side))
+    return cut_to(t, x, (rows * side, columns * side), (height, width))
+
+
+def cut_to(t: Template, x: Variable, padded: tuple[int, int], size: tuple[int, int]) -> Variable:
+    """[N, C, *padded] -> [N, C, *size], without what is below and to the right."""
+    for axis, whole, kept in zip((2, 3), padded, size, strict=True):
+        x = cut(t, x, axis, 0, kept) if kept < whole else x
+    return x
+
+
 def softmax(t: Template, x: Variable, rank: int) -> Variable:
     """Softmax over the last axis, the only one that means the same before and after opset 13; ``rank`` of x."""
     with t.statistics():
@@ -90,15 +123,38 @@ def _unit(t: Template) -> float:
     return 256.0 if t.dtype == "float16" else 1.0
 
 
-def attend(t: Template, q: Variable, k: Variable, v: Variable, *, added: Sequence[Variable] = ()) -> Variable:
+def attend(
+    t: Template,
+    q: Variable,
+    k: Variable,
+    v: Variable,
+    *,
+    bias: Array | None = None,
+    added: Sequence[Variable] = (),
+) -> Variable:
     """Attention on heads that lie channels first, [N, heads, d, positions], as convolutions leave them; the result too.
 
     The Transposes of q and v are ones that runtimes take into the matrix products after them.
     """
     turned = (0, 1, 3, 2)
-    weights = attention(t, transpose(t, q, turned), k, added=added)
+    weights = attention(t, transpose(t, q, turned), k, bias=bias, added=added)
     # not v times the weights turned: that is the large matrix, and turning v and the result costs next to nothing
     return transpose(t, t.op("MatMul", weights, transpose(t, v, turned)), turned)
+
+
+def attend_in_runs(t: Template, q: Variable, k: Variable, v: Variable, runs: int, key: int, value: int) -> Variable:
+    """The same within as many runs of positions, of equal length; ``key``, ``value``: d of q and k, and of v.
+
+    Queries, keys and values lie runs first while they are multiplied: [N, heads, runs, ...].
+    """
+
+    def in_runs(x: Variable, width: int, order: Sequence[int]) -> Variable:
+        length = t.feature.area // runs if t.feature.static else -1
+        return transpose(t, reshape(t, x, (0, 0, width, runs, length)), order)
+
+    rows, columns = (0, 1, 3, 4, 2), (0, 1, 3, 2, 4)
+    weights = attention(t, in_runs(q, key, rows), in_runs(k, key, columns), rank=5)
+    return transpose(t, t.op("MatMul", weights, in_runs(v, value, rows)), (0, 1, 4, 2, 3))
 
 
 def flat(t: Template, x: Variable, channels: int | None = None) -> Variable:

@@ -23,6 +23,33 @@ def named(**layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
+def conv_with_bn(
+    inputs: int, outputs: int, eps: float, kernel: int = 1, *, groups: int = 1, scale: float = 1.0
+) -> nn.Sequential:
+    """A convolution that keeps the size, ``c``, and its BatchNorm, ``bn``, whose weight starts at ``scale``."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+    norm = nn.BatchNorm2d(outputs, eps=eps)
+    nn.init.constant_(norm.weight, scale)
+    return named(c=conv, bn=norm)
+
+
+class _UnderM(nn.Module):
+    """A module under the name ``m``, plus its input."""
+
+    def __init__(self, m: nn.Module) -> None:
+        super().__init__()
+        self.m = m
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner: Tensor = self.m(x)
+        return x + inner
+
+
+def under_m(module: nn.Module) -> nn.Module:
+    """A module with a shortcut, under the name ``m``: how SHViT and EfficientViT write it."""
+    return _UnderM(module)
+
+
 def place(root: nn.Module, name: str, layer: nn.Module) -> None:
     """Make ``layer`` the submodule of ``root`` with that dotted name."""
     *path, last = name.split(".")

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 
+_NAMED = "psablock has a second variant, and its record says which of the two it is: psablock[yolo11]"
 CHANGED: dict[str, str] = {
     "errors_and_their_exit_codes": "BaseDiffers is new: a model is not the one that blocks were trained in",
+    "narrow/psablock": _NAMED,
+    "torchscript/fp16": _NAMED,
+    'example: *"module": "psablock"*': _NAMED,
 }
 
 

@@ -9,17 +9,21 @@ import torch
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
-from tests.patterns.attention.evaluators import Stepwise
-from tests.patterns.attention.harness import build, feature_map
+from tests.patterns.attention.evaluators import Stepwise, evaluators
+from tests.patterns.attention.harness import HALVES, build, feature_map
 from tests.patterns.attention.verdicts import assert_agrees
 
 ultralytics_blocks = pytest.importorskip("ultralytics.nn.modules.block")
 
 
 def published(channels: int, heads: int, shortcut: bool = True) -> torch.nn.Module:
-    """The module as it lives in a model: running statistics of its own, and the epsilon that Ultralytics sets."""
+    """The module as it lives in a model."""
     torch.manual_seed(5)
-    module = ultralytics_blocks.PSABlock(channels, 0.5, heads, shortcut)
+    return with_statistics(ultralytics_blocks.PSABlock(channels, 0.5, heads, shortcut))
+
+
+def with_statistics(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with running statistics of its own, and the epsilon that Ultralytics sets."""
     for part in module.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.eps = 1e-3
@@ -36,6 +40,33 @@ def test_an_ultralytics_module(channels: int, heads: int, shortcut: bool, target
     module = published(channels, heads, shortcut)
     settings = {"shortcut": shortcut, **({"num_heads": heads} if channels == 48 else {})}
     assert_is(inserted("psablock", settings, module.state_dict(), channels, target=target), module)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
+@pytest.mark.parametrize(("area", "ratio"), [(1, 2.0), (3, 1.2), (7, 2.0)])
+def test_an_ultralytics_module_with_areas(area: int, ratio: float, target: str) -> None:
+    torch.manual_seed(5)
+    module = with_statistics(ultralytics_blocks.ABlock(64, 2, ratio, area))
+    built = inserted("psablock[area]", {"area": area}, module.state_dict(), 64, target=target)
+    assert built.block.values["hidden"] == int(64 * ratio)
+    assert_is(built, module)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("area", [4, 7])
+def test_areas(area: int, dtype: str) -> None:
+    built = build("psablock[area]", {"num_heads": 2, "area": area}, feature_map(12, 14, 10, dtype))
+    for evaluator in [Stepwise(built.model)] if dtype in HALVES else evaluators(built):
+        assert_agrees(built, evaluator)
+
+
+def test_areas_that_do_not_fit_are_refused() -> None:
+    block = make_block("psablock[area]")
+    with pytest.raises(BlockError, match="169 positions, which 4 areas do not divide; set area to a divisor"):
+        block.check(feature_map(64, 13, 13))
+    with pytest.raises(BlockError, match="dynamic height or width; with area=1 it works on every size"):
+        block.check(feature_map(64, None, None))
+    make_block("psablock[area]", {"area": 1}).check(feature_map(64, None, None))
 
 
 def test_a_fused_ultralytics_module() -> None:
