@@ -9,8 +9,8 @@ from typing import NamedTuple
 import onnx
 
 from tests.exports import make, make_zoo
-from tests.recognition.families.backbones import MODELS
 from tests.recognition.families.parts import vary_norms
+from tests.recognition.families.recovered import MODELS
 
 
 class Built(NamedTuple):

@@ -22,7 +22,7 @@ from graphsurgery.recognition import BlockTree, HeadPattern, Pattern, recognise
 from tests.exports import export
 from tests.exports.dialects import DIALECTS, dialect
 from tests.recognition.built import built
-from tests.recognition.families.backbones import MODELS
+from tests.recognition.families.recovered import MODELS
 from tests.recognition.randomise import randomise
 from tests.recognition.truth import TrueBlock, blocks_of, truth
 
@@ -94,7 +94,7 @@ def recovery(name: str, variant: str = "simplified", *, randomised: bool = True)
 
 
 def family_recovery(name: str) -> Recovery:
-    """The same of a model that is built here (families/backbones.py)."""
+    """The same of a model that is built here (families/recovered.py)."""
     export = built(name)
     return compare(name, export.model, blocks_of(GraphIndex(ModelFile.load(export.model)), export.modules))
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.exports import DERIVED, MORE, NAMES, RAW, VARIANTS, ZOO, ZOO_VARIANTS
 from tests.exports.dialects import DIALECTS
-from tests.recognition.families.backbones import MODELS
+from tests.recognition.families.recovered import MODELS
 from tests.recognition.recovery import family_recovery, recovery
 
 MUST = (
@@ -28,7 +28,7 @@ EVERY = [
     *((name, variant) for name in ZOO for variant in (*ZOO_VARIANTS, *DERIVED)),
 ]
 LONG = [pytest.param(*pair, marks=pytest.mark.long) for pair in EVERY if pair not in ALWAYS]
-FAMILIES = ("mobilenet-v3-linear-gate", "caffe2-resnet", "rtmdet-nano", "ppocr-det", "hf-dfine-affine", "hf-rfdetr")
+FAMILIES = ("mobilenet-v3-linear-gate", "hgnetv2-affine", "caffe2-resnet", "rtmdet-nano", "ppocr-det")
 """compared in every run: small ones, each with what no other has"""
 
 
