@@ -140,11 +140,14 @@ class Op(Expression):
         count = len(self.operands)
         if len(values) < count + self.rest.least if self.rest is not None else len(values) != count:
             return ()
-        return tuple(
-            order
-            for order in (self._orders if len(values) == 2 else self._orders[:1])
-            if all(search.alternatives(operand, values[place], entry) for operand, place in order)
-        )
+        found = []
+        for order in self._orders if len(values) == 2 else self._orders[:1]:
+            for operand, place in order:
+                if not search.alternatives(operand, values[place], entry):
+                    break
+            else:
+                found.append(order)
+        return tuple(found)
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
         node_index = search.view.producer(tensor)
@@ -175,7 +178,7 @@ class OneOf(Expression):
         op, _ = search.surroundings[number]
         if op not in self._by_operator:
             self._by_operator[op] = [c for c in self.choices if c.operators is None or op in c.operators]
-        return tuple(choice for choice in self._by_operator[op] if search.alternatives(choice, number, entry))
+        return tuple([choice for choice in self._by_operator[op] if search.alternatives(choice, number, entry)])
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
         return [inner for choice in alternatives for inner in search.solve(choice, tensor, state)]
@@ -198,7 +201,7 @@ class Part(Expression):
         while repeated is not None and repeated[0] is not self.source:
             repeated = repeated[1]
         inner = (self.source, entry if repeated is None else None)  # a pattern can be a part of itself
-        return tuple(graph for graph in search.graphs(self.types) if search.alternatives(graph, number, inner))
+        return tuple([graph for graph in search.graphs(self.types) if search.alternatives(graph, number, inner)])
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
         states: list[State] = []
