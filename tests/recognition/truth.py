@@ -71,6 +71,7 @@ CLASSES = {
     "transformers.DFineRepVggBlock": "RepConv",
     "transformers.DFineSCDown": "SCDown",
     "transformers.DFineAIFILayer": "AIFI",
+    "tests.ShuffleUnit": "ShuffleV2Block",
     "tests.SPPBottleneck": "SPP",
     "tests.RepResidual": "Bottleneck",
     "tests.RepVggBlock": "Conv",
