@@ -43,13 +43,14 @@ SAME = {
     "PPYOLOEHead": "Detect",
     "RTMDetSepBNHead": "Detect",
     "RTDetrDecoder": "RTDETRDecoder",
+    "DetrDecoder": "DETRDecoder",
 }
 """Names of one structure: in the truth or of the pattern -> as compared."""
 NOT_ONLY_MODULES = frozenset({"Conv", "Concat", "Upsample"})
 """Types that are also found where no module of the class is: bare nn.Conv2d, torch.cat in a forward()."""
 IN_A_FORWARD = {"yolov10n": frozenset({"PSABlock"})}
 """Blocks whose body stands in another module's forward(): YOLOv10's PSA has one."""
-HEADS = frozenset({"Detect", "RTDETRDecoder"})
+HEADS = frozenset({"Detect", "RTDETRDecoder", "DETRDecoder"})
 """Types that are compared without their tensor: what leaves a head is quantised, or is more than one tensor."""
 
 

@@ -28,7 +28,7 @@ EVERY = [
     *((name, variant) for name in ZOO for variant in (*ZOO_VARIANTS, *DERIVED)),
 ]
 LONG = [pytest.param(*pair, marks=pytest.mark.long) for pair in EVERY if pair not in ALWAYS]
-FAMILIES = ("mobilenet-v3-linear-gate", "hgnetv2-affine", "caffe2-resnet", "rtmdet-nano", "ppocr-det")
+FAMILIES = ("mobilenet-v3-linear-gate", "hgnetv2-affine", "rtmdet-nano")
 """compared in every run: small ones, each with what no other has"""
 
 
