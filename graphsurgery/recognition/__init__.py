@@ -6,6 +6,7 @@ from .block import RecognisedBlock
 from .blocktree import BlockTree, recognise
 from .graph_view import View
 from .pattern import Chain, Each, Expression, Half, HeadPattern, OneOf, Op, Part, Pattern, Rest, TokenPath, Value
+from .prediction import Prediction
 
 __all__ = ["BlockTree", "Chain", "Each", "Expression", "Half", "HeadPattern", "OneOf", "Op", "Part", "Pattern"]
-__all__ += ["RecognisedBlock", "Rest", "TokenPath", "Value", "View", "recognise"]
+__all__ += ["Prediction", "RecognisedBlock", "Rest", "TokenPath", "Value", "View", "recognise"]

@@ -12,7 +12,9 @@ from .boundary import NO_STAGE, Backbone, Boundary, Reading
 from .extent import Extent, extents
 from .graph_view import View
 from .head_detection import Unit, convolutions, describe, head_units
+from .input_images import CONVOLUTIONS
 from .pattern import HeadPattern
+from .prediction import predict
 from .strides import Strides
 
 _LEVELS = range(1, 8)
@@ -45,13 +47,15 @@ class Anatomy:
         self._extents = extents(view, blocks)
         self._backbones: list[Backbone] = []
         head = self._towers
-        if self._feeding:
+        if self._feeding or self._answers:
             head = head | (view.active - self._upstream_of_maps)  # the decoding
         neck = self._neck_nodes(head)
         self._role_of = {p: "head" if p in head else "neck" if p in neck else "backbone" for p in view.active}
+        detection = list(self._detection_head(head))
+        held = frozenset[int]().union(*(block.nodes for block in detection))
         self.blocks = [
-            *(replace(b, role=self._role_of[min(b.nodes)]) for b in blocks if b.nodes.isdisjoint(head)),
-            *self._detection_head(head),
+            *(replace(b, role=self._role_of[min(b.nodes)]) for b in blocks if b.nodes.isdisjoint(held)),
+            *detection,
         ]
 
     def role(self, name: str) -> list[str]:
@@ -226,21 +230,32 @@ class Anatomy:
         read |= {name for name in self._exits if self._is_left_at(name, for_means=True)} - produced
         return sorted(read, key=lambda name: (self._place(name), name))
 
+    @cached_property
+    def _answers(self) -> list[str]:
+        """The maps that a transformer reads as tokens and answers with boxes: that of a DETR, not of a classifier."""
+        if self._feeding or not self._has_tokens:
+            return []
+        decoding = self._view.active - self._upstream_of_maps
+        convolved = sum(self._view.op(p) in CONVOLUTIONS for p in self._view.active - decoding)
+        # behind a single convolution, the patches of a ViT, the tokens are the whole network
+        return list(self._exits) if convolved > 1 and predict(self._view, decoding).boxes else []
+
     def _detection_head(self, nodes: Set[int]) -> Iterator[RecognisedBlock]:
         view, inner = self._view, [block for block in self._found if block.nodes <= nodes]
+        entries = self._feeding or self._answers
         # without a convolution of its own, only what shows a decoder makes it a head
-        if not self._feeding or not (inner or self._has_queries):
+        if not entries or not (inner or self._has_queries or self._answers):
             return
-        kinds = {view.op(node_index) for node_index in nodes}
-        pattern = next((pattern for pattern in self._heads if pattern.fits(kinds)), None)
+        strides = {self._strides.stride(name) for name in self._exits if self._producer(name) in nodes}
+        prediction = predict(view, nodes, strides)
+        pattern = next((pattern for pattern in self._heads if pattern.fits(prediction)), None)
         if pattern is not None:
-            outputs = [name for p in nodes for name in view.outputs(p) if view.is_output(name)]
-            last = max(outputs, key=self._place, default="")
+            last = max(prediction.outputs, key=self._place, default="")
             leaves = [leaf for block in inner for leaf in block.everything() if not leaf.parts]
             yield RecognisedBlock(
                 type=pattern.name,
                 aliases=pattern.aliases,
-                entries=tuple(self._feeding),
+                entries=tuple(entries),
                 output=last,
                 nodes=frozenset(nodes),
                 parts=tuple((f"tower.{i}", leaf) for i, leaf in enumerate(leaves)),

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from itertools import permutations
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .block import RecognisedBlock
@@ -139,11 +140,14 @@ class Op(Expression):
         count = len(self.operands)
         if len(values) < count + self.rest.least if self.rest is not None else len(values) != count:
             return ()
-        return tuple(
-            order
-            for order in (self._orders if len(values) == 2 else self._orders[:1])
-            if all(search.alternatives(operand, values[place], entry) for operand, place in order)
-        )
+        found = []
+        for order in self._orders if len(values) == 2 else self._orders[:1]:
+            for operand, place in order:
+                if not search.alternatives(operand, values[place], entry):
+                    break
+            else:
+                found.append(order)
+        return tuple(found)
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
         node_index = search.view.producer(tensor)
@@ -174,7 +178,7 @@ class OneOf(Expression):
         op, _ = search.surroundings[number]
         if op not in self._by_operator:
             self._by_operator[op] = [c for c in self.choices if c.operators is None or op in c.operators]
-        return tuple(choice for choice in self._by_operator[op] if search.alternatives(choice, number, entry))
+        return tuple([choice for choice in self._by_operator[op] if search.alternatives(choice, number, entry)])
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
         return [inner for choice in alternatives for inner in search.solve(choice, tensor, state)]
@@ -197,7 +201,7 @@ class Part(Expression):
         while repeated is not None and repeated[0] is not self.source:
             repeated = repeated[1]
         inner = (self.source, entry if repeated is None else None)  # a pattern can be a part of itself
-        return tuple(graph for graph in search.graphs(self.types) if search.alternatives(graph, number, inner))
+        return tuple([graph for graph in search.graphs(self.types) if search.alternatives(graph, number, inner)])
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
         states: list[State] = []
@@ -230,11 +234,18 @@ class Half(Expression):
 class TokenPath(Expression):
     """A tensor computed off the image plane (on tokens) from nothing but ``source``, which is a feature map.
 
-    ``contains`` names operators of which each group has to occur at least once; ``ends`` those that may produce it.
+    ``contains`` names operators of which each group has to occur at least once; ``ends`` those that may produce it;
+    ``beside`` the other maps that it is computed from, if it is from several.
     """
 
-    def __init__(self, source: Expression, contains: Iterable[Types] = (), ends: Types = ()) -> None:
-        self.source = source
+    def __init__(
+        self,
+        source: Expression,
+        contains: Iterable[Types] = (),
+        ends: Types = (),
+        beside: Sequence[Expression] = (),
+    ) -> None:
+        self.sources = (source, *beside)
         self.contains = [group_of(group) for group in contains]
         self.operators = group_of(ends) or None
 
@@ -242,28 +253,34 @@ class TokenPath(Expression):
         path = self._path(search, tensor)
         if path is None:
             return ()
-        nodes, source = path
+        nodes, maps = path
         kinds = {search.view.op(node_index) for node_index in nodes}
         if not all(kinds & group for group in self.contains):
             return ()
-        return search.solve(self.source, source, state.take(nodes))
+        found: list[State] = []
+        for order in permutations(maps):
+            states: States = (state.take(nodes),)
+            for source, name in zip(self.sources, order, strict=True):
+                states = [inner for outer in states for inner in search.solve(source, name, outer)]
+            found += states
+        return found
 
-    def _path(self, search: Search, tensor: str) -> tuple[set[int], str] | None:
-        """The nodes between a tensor and the only feature map that it is computed from, and that map."""
-        view, nodes, sources, pending = search.view, set[int](), set[str](), [tensor]
+    def _path(self, search: Search, tensor: str) -> tuple[set[int], list[str]] | None:
+        """The nodes between a tensor and the feature maps that it is computed from, and these maps."""
+        view, nodes, sources, pending = search.view, set[int](), dict[str, None](), [tensor]
         while pending:
             name = pending.pop()
             node_index = view.producer(name)
             if name != tensor and search.strides.is_in(name):
-                sources.add(name)
+                sources[name] = None
             elif node_index is None or node_index not in view.active:
                 return None
             elif node_index not in nodes:
                 nodes.add(node_index)
                 pending += view.inputs(node_index)
-            if len(sources) > 1 or len(nodes) > _LARGEST_PATH:
+            if len(sources) > len(self.sources) or len(nodes) > _LARGEST_PATH:
                 return None
-        return (nodes, sources.pop()) if sources else None
+        return (nodes, list(sources)) if len(sources) == len(self.sources) else None
 
 
 class Chain(Expression):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .block import RecognisedBlock
 from .expressions import Chain, Each, Expression, Half, OneOf, Op, Part, Rest, TokenPath, Types, Value, group_of
 from .graph_view import View
+from .prediction import Prediction
 
 __all__ = ["Chain", "Each", "Expression", "Half", "HeadPattern", "OneOf", "Op", "Part", "Pattern", "Rest"]
 __all__ += ["TokenPath", "Types", "Value"]
@@ -53,15 +54,19 @@ class HeadPattern:
     lacks: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    where: Callable[[Prediction], bool] | None = None
+    """a condition on what it gives"""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The name and the aliases."""
         return self.name, *self.aliases
 
-    def fits(self, operators: Set[str]) -> bool:
-        """Whether a head of these operators is of this kind."""
-        return all(operators & group_of(group) for group in self.has) and operators.isdisjoint(self.lacks)
+    def fits(self, prediction: Prediction) -> bool:
+        """Whether a head that gives this is of this kind."""
+        operators = prediction.operators
+        known = all(operators & group_of(group) for group in self.has) and operators.isdisjoint(self.lacks)
+        return known and (self.where is None or self.where(prediction))
 
 
 def __getattr__(name: str) -> Any:

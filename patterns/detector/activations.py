@@ -39,10 +39,19 @@ def activated(y: Expression) -> OneOf:
     )
 
 
+def affine(y: Expression) -> Op:
+    """``y`` times a number, plus a number: the learnable affine block of PP-HGNetV2 and PP-LCNetV3."""
+    return Op("Add", Op("Mul", y, where=_is_number), where=_is_number)
+
+
 def activation_name(view: View, nodes: Set[int]) -> str:
-    """What nodes compute whose last ones match activated(): an operator's name, or that of a formula, in lower case."""
-    read = {name for node_index in nodes for name in view.inputs(node_index)}
-    last = next(node_index for node_index in nodes if read.isdisjoint(view.outputs(node_index)))
+    """What nodes compute whose last ones match activated(), or affine() of it: an operator's name, or that of a
+    formula, in lower case.
+    """
+    last = _last(view, nodes)
+    if view.op(last) == "Add":  # no activation ends so: what is scaled and shifted is one
+        nodes = nodes - {last, _last(view, nodes - {last})}
+        last = _last(view, nodes)
     kinds = {view.op(node_index) for node_index in nodes}
     match view.op(last):
         case "Max":
@@ -56,6 +65,12 @@ def activation_name(view: View, nodes: Set[int]) -> str:
             return "softplus" if steep else next(name for some, name in _FORMULAS if kinds & some)
         case op:
             return op.lower()
+
+
+def _last(view: View, nodes: Set[int]) -> int:
+    """The node whose output no other reads."""
+    read = {name for node_index in nodes for name in view.inputs(node_index)}
+    return next(node_index for node_index in nodes if read.isdisjoint(view.outputs(node_index)))
 
 
 # ---------------------------------------------------------------------- constants

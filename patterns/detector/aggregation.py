@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.common import active, gated, link, pointwise, spatial
+from graphsurgery.patterns.detector.common import active, link, pointwise, spatial
+from graphsurgery.patterns.detector.gates import gated
 from graphsurgery.recognition import Each, OneOf, Op, Part, Pattern, Value
 
 _x = Value()

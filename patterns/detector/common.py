@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphsurgery.recognition import Expression, OneOf, Op, Part, RecognisedBlock
+from graphsurgery.recognition import Expression, Part, RecognisedBlock
 
 Link = Callable[[Expression, str], Expression]
 
 
+def narrow(conv: RecognisedBlock) -> bool:
+    """Whether a convolution has a 1x1 kernel, at any stride."""
+    return conv.facts.get("kernel") == (1, 1)
+
+
 def pointwise(conv: RecognisedBlock) -> bool:
     """Whether a convolution has a 1x1 kernel and stride 1."""
-    return conv.facts.get("kernel") == (1, 1) and conv.facts.get("stride") == (1, 1)
+    return narrow(conv) and unstrided(conv)
 
 
 def active(conv: RecognisedBlock) -> bool:
@@ -42,22 +47,3 @@ def part(block: RecognisedBlock, name: str) -> RecognisedBlock:
 def link(*types: str) -> Link:
     """The step of a chain: one block of any of these types."""
     return lambda previous, name: Part(name, types, previous)
-
-
-def _ends_in_a_gate(conv: RecognisedBlock) -> bool:
-    """Whether onnxruntime has taken the gate into the convolution."""
-    return conv.facts.get("activation") in ("sigmoid", "hardsigmoid")
-
-
-def gated(y: Expression) -> Op:
-    """``y`` times a gate from its means, one convolution or two: SE, effective SE, channel attention."""
-    means = Op(("GlobalAveragePool", "ReduceMean", "AveragePool"), y, first=True)
-    one = Part("fc", "Conv", means)
-    inner = Part("fc1", "Conv", means, where=active)
-    two = Part("fc2", "Conv", inner)
-    gate = Op(("Sigmoid", "HardSigmoid", "Clip"), OneOf(one, two))
-    scaled = OneOf(
-        gate, Op(("Clip", "Div", "Mul"), OneOf(Op("Clip", Op("Add", OneOf(one, two))), Op("Add", OneOf(one, two))))
-    )
-    fused = Part("fc", "Conv", means, where=_ends_in_a_gate), Part("fc2", "Conv", inner, where=_ends_in_a_gate)
-    return Op("Mul", y, OneOf(scaled, *fused))

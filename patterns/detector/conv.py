@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.activations import activated, activation_name
+from graphsurgery.patterns.detector.activations import activated, activation_name, affine
 from graphsurgery.recognition import Expression, OneOf, Op, Pattern, RecognisedBlock, Value, View
 
 _CONVOLUTIONS = ("Conv", "ConvInteger", "FusedConv", "NhwcFusedConv")
+_BESIDE = ("Reshape", "Transpose", "Add", "Mul", "Div", "Pad")
+"""operators that a normalisation, a bias or a scale may be written with"""
 _FUSED = "activation"  # attribute of onnxruntime's convolutions
-_NORMALISATION = (
-    *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
-    *("Reshape", "Transpose"),
-)
+_NORMS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
 
 
 def _image_convolution(view: View, node_index: int) -> bool:
@@ -48,6 +47,7 @@ def _facts(view: View, nodes: frozenset[int]) -> dict[str, object]:
         "channels_in": channels,
         "channels_out": weight[0] if known else None,
         "depthwise": known and groups > 1 and groups == channels,
+        "normalisation": next((op for op in map(view.op, nodes) if op in _NORMS), None),
         "activation": _activation(view, node_index, nodes),
     }
 
@@ -58,7 +58,7 @@ def _activation(view: View, convolution: int, nodes: frozenset[int]) -> str | No
         return fused.s.decode(errors="replace").lower()
     if view.clips_at_zero(convolution if len(nodes) == 1 else max(nodes)):
         return "relu"  # quantisers leave a ReLU out where the zero point does its work
-    kinds = {view.op(p) for p in nodes} - {*_CONVOLUTIONS, *_NORMALISATION, "Add", "Mul", "Div", "Pad"}
+    kinds = {view.op(p) for p in nodes} - {*_CONVOLUTIONS, *_NORMS, *_BESIDE}
     return activation_name(view, nodes) if kinds else None
 
 
@@ -69,10 +69,11 @@ def is_plain(conv: RecognisedBlock) -> bool:
 
 _x = Value()
 _y = _normalised(_x)
+_z = activated(_y)
 CONV = Pattern(
     "Conv",
     "convolution, with its BatchNormalization and activation (mmdetection: ConvModule; YOLOX: BaseConv)",
-    OneOf(_y, activated(_y)),
+    OneOf(_y, _z, affine(_z)),
     aliases=("ConvModule", "BaseConv", "ConvBNLayer"),
     facts=_facts,
     where=is_plain,

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.common import active, gated, link, pointwise, unstrided
-from graphsurgery.recognition import Chain, OneOf, Op, Part, Pattern, Value
+from graphsurgery.patterns.detector.common import active, link, pointwise, unstrided
+from graphsurgery.patterns.detector.gates import gated
+from graphsurgery.recognition import Chain, Expression, OneOf, Op, Part, Pattern, Value
 
 _usual = (active, unstrided)
+
+
+def _separable(x: Expression, name: str) -> Part:
+    depth = Part(f"{name}.dconv", "DWConv", x, where=_usual)
+    return Part(f"{name}.pconv", "Conv", depth, where=(*_usual, pointwise))
+
+
 _x = Value()
-_first = Part("conv1", "Conv", _x, where=_usual)
-_separable = Part("conv2.pconv", "Conv", Part("conv2.dconv", "DWConv", _first, where=_usual), where=_usual)
-_ABOUT = "convolution, then a depthwise separable one (YOLOX-nano; RTMDet: CSPNeXtBlock)"
-DEPTHWISE = Pattern("Bottleneck", _ABOUT, Op("Add", _x, _separable), aliases=("CSPNeXtBlock",))
-DEPTHWISE_STRAIGHT = Pattern("Bottleneck", _ABOUT, _separable, aliases=("CSPNeXtBlock",), alone=False)
+_first = OneOf(Part("conv1", "Conv", _x, where=_usual), _separable(_x, "conv1"))
+_second = _separable(_first, "conv2")
+_ABOUT = "convolution, or a depthwise separable one, then such a one (YOLOX-nano; RTMDet: CSPNeXtBlock)"
+DEPTHWISE = Pattern("Bottleneck", _ABOUT, Op("Add", _x, _second), aliases=("CSPNeXtBlock",))
+DEPTHWISE_STRAIGHT = Pattern("Bottleneck", _ABOUT, _second, aliases=("CSPNeXtBlock",), alone=False)
 
 _in = Value()
 _long = Chain("blocks", link("Bottleneck"), Part("main_conv", "Conv", _in, where=pointwise))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.activations import activated
-from graphsurgery.patterns.detector.common import active, linear, link, part, pointwise, spatial, unstrided
+from graphsurgery.patterns.detector.common import active, linear, link, narrow, part, pointwise, spatial, unstrided
 from graphsurgery.patterns.detector.conv import CONV, is_plain
+from graphsurgery.patterns.detector.gates import gated
 from graphsurgery.recognition import Chain, OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 _in = Value()
-_dense = Part("conv1", "Conv", _in, where=(linear, unstrided, spatial))
-_point = Part("conv2", "Conv", _in, where=(linear, unstrided, pointwise))
-_sum = Op("Add", _dense, _point)
+_convolution = ("Conv", "DWConv")
+_large = Part("conv1", _convolution, _in, where=(linear, spatial))
+_point = Part("conv2", _convolution, _in, where=(linear, narrow))
+_sum = Op("Add", _large, _point)
 _norm = Op("BatchNormalization", _in)
-_whole = OneOf(_sum, Op("Add", _sum, _norm), Op("Add", _dense, Op("Add", _point, _norm)))
-REPCONV = Pattern("RepConv", "3x3 and 1x1 convolution side by side, not fused (RepVGG)", activated(_whole))
+_shifted = OneOf(_norm, Op("Add", _norm))  # MobileOne begins its sum with 0
+_with_norm = Op("Add", _sum, _norm), Op("Add", _large, Op("Add", _point, _norm)), Op("Add", _point, _shifted)
+_branches = OneOf(_sum, *_with_norm)
+_ABOUT = "3x3 and 1x1 convolution side by side, not fused (RepVGG, MobileOne)"
+_NAMES = ("RepVGGBlock", "MobileOneBlock")
+REPCONV = Pattern("RepConv", _ABOUT, activated(OneOf(_branches, gated(_branches))), aliases=_NAMES)
+LINEAR = Pattern("RepConv", _ABOUT, _branches, aliases=_NAMES, alone=False)
 
 
 _z = Value()

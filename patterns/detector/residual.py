@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from graphsurgery.patterns.detector.common import active, gated, linear, pointwise, spatial
+from graphsurgery.patterns.detector.activations import activated
+from graphsurgery.patterns.detector.common import active, linear, narrow, pointwise, spatial
+from graphsurgery.patterns.detector.gates import gated
 from graphsurgery.recognition import Expression, OneOf, Op, Part, Pattern, RecognisedBlock, Value, View
 
 
 def _resnet(main: Expression, x: Expression) -> OneOf:
-    """ReLU of a branch added to x, or to x by a convolution (after a pooling in ResNet-D)."""
+    """An activation of a branch added to x, or to x by a convolution (after a pooling in ResNet-D)."""
     pooled = OneOf(x, Op("AveragePool", x), Op("AveragePool", Op("Pad", x, first=True)))
     short = Part("downsample", "Conv", pooled, where=linear)
     summed = OneOf(Op("Add", main, x), Op("Add", main, short))
     # quantisers leave the ReLU out where the zero point does its work
-    return OneOf(Op("Relu", summed), *(Op("Add", main, other, where=View.clips_at_zero) for other in (x, short)))
+    return OneOf(activated(summed), *(Op("Add", main, other, where=View.clips_at_zero) for other in (x, short)))
 
 
 _x = Value()
@@ -24,20 +26,24 @@ BASIC = Pattern(
 )
 
 _y = Value()
-_first = Part("conv1", "Conv", _y, where=(pointwise, active))
+_first = Part("conv1", "Conv", _y, where=(narrow, active))
 _second = Part("conv2", "Conv", _first, where=active)
-_three = Part("conv3", "Conv", OneOf(_second, gated(_second)), where=(pointwise, linear))
+_third = Part("conv2b", "Conv", _second, where=(active, spatial))
+_deep = OneOf(_second, gated(_second), _third, gated(_third))
+_last = Part("conv3", "Conv", _deep, where=(pointwise, linear))
 BOTTLENECK = Pattern(
     "ResNetBottleneck",
     "1x1, 3x3 and 1x1 convolution and a shortcut, activated after the sum (ResNet-50, ResNeXt, RegNet, SE-ResNet)",
-    _resnet(OneOf(_three, gated(_three)), _y),
+    _resnet(OneOf(_last, gated(_last)), _y),
 )
 
 
 _z = Value()
 _wide = OneOf(_z, Part("expand", "Conv", _z, where=(pointwise, active)))
 _depth = Part("depthwise", "DWConv", _wide, where=active)
-_projected = Part("project", "Conv", OneOf(_depth, gated(_depth)), where=(pointwise, linear))
+_linear = Part("depthwise", "DWConv", _wide, where=linear)
+_excited = OneOf(_depth, gated(_depth), activated(gated(_linear)))  # MobileNetV3's own activates what is gated
+_projected = Part("project", "Conv", _excited, where=(pointwise, linear))
 INVERTED = Pattern(
     "InvertedResidual",
     "expansion, depthwise convolution, squeeze-and-excitation or none, projection (MobileNet, EfficientNet)",
@@ -59,4 +65,13 @@ FUSED = Pattern(
     "3x3 expansion and 1x1 projection with a shortcut (EfficientNetV2)",
     Op("Add", _w, _narrowed),
     aliases=("EdgeResidual",),
+)
+
+
+_v = Value()
+_convolved = Part("in_conv", "Conv", _v, where=linear)
+RSE = Pattern(
+    "RSELayer",
+    "a convolution, squeeze-and-excitation and a shortcut around that (PP-OCRv3)",
+    Op("Add", _convolved, gated(_convolved)),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.patterns.detector.c2f import gathered
-from graphsurgery.patterns.detector.common import active, linear, link, pointwise, unstrided
+from graphsurgery.patterns.detector.common import linear, link, pointwise, unstrided
 from graphsurgery.recognition import OneOf, Op, Part, Pattern, RecognisedBlock, Value
 
 
@@ -13,8 +13,8 @@ def _strided(conv: RecognisedBlock) -> bool:
 
 SCDOWN = Pattern(
     "SCDown",
-    "1x1 convolution, then a depthwise one with a stride (YOLOv10)",
-    Part("cv2", "DWConv", Part("cv1", "Conv", Value(), where=(pointwise, active)), where=(linear, _strided)),
+    "1x1 convolution, with activation (YOLOv10) or without (D-FINE), then a depthwise one with a stride",
+    Part("cv2", "DWConv", Part("cv1", "Conv", Value(), where=pointwise), where=(linear, _strided)),
 )
 
 _x = Value()

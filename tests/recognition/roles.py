@@ -22,6 +22,7 @@ from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.selection.sites import SiteFinder
 from tests.recognition.families import faces, others
 from tests.recognition.families.packages import BUILDERS, Packaged
+from tests.recognition.families.parts import vary_norms
 from tests.recognition.randomise import randomise
 
 REBUILT: dict[str, Callable[[], Any]] = {
@@ -76,9 +77,7 @@ def exported(name: str) -> tuple[onnx.ModelProto, dict[str, frozenset[str]]]:
     built = MODELS[name]()
     packaged = built if isinstance(built, Packaged) else Packaged(built, {})
     model = packaged.model.eval()
-    for module in model.modules():  # as training leaves them: a norm of ones and zeros could be folded away
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    vary_norms(model)
     marks = dict(packaged.marks)
     if hasattr(model, "marks"):
         marks |= {role: f"marks.{role}" for role, _ in model.marks.named_children()}

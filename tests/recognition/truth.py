@@ -41,8 +41,37 @@ CLASSES = {
     "torchvision.Conv2dNormActivation": "Conv",
     "timm.InvertedResidual": "InvertedResidual",
     "timm.DepthwiseSeparableConv": "InvertedResidual",
+    "timm.models.cspnext.DepthwiseSeparableConv": None,
     "timm.SqueezeExcite": "SE",
     "timm.ConvBnAct": "Conv",
+    "timm.ConvNormAct": "Conv",
+    "timm.ConvBNAct": "Conv",
+    "timm.LightConvBNAct": "LightConv",
+    "timm.HighPerfGpuBlock": "HGBlock",
+    "timm.StemV2": "HGStem",
+    "timm.Bottleneck": "ResNetBottleneck",
+    "timm.BottleneckBlock": "ResNetBottleneck",
+    "timm.CspNextLayer": "CSPLayer",
+    "timm.CspNextBlock": "CSPNeXtBlock",
+    "timm.MobileOneBlock": "RepConv",
+    "timm.UniversalInvertedResidual": "InvertedResidual",
+    "transformers.HGNetV2ConvLayer": "Conv",
+    "transformers.HGNetV2ConvLayerLight": "LightConv",
+    "transformers.HGNetV2BasicLayer": "HGBlock",
+    "transformers.HGNetV2Embeddings": "HGStem",
+    "transformers.ResNetConvLayer": "Conv",
+    "transformers.ResNetShortCut": "Conv",
+    "transformers.ResNetBottleNeckLayer": "ResNetBottleneck",
+    "transformers.RfDetrC2FLayer": "C2f",
+    "transformers.RfDetrRepVggBlock": "Bottleneck",
+    "transformers.RfDetrConvNormLayer": "Conv",
+    "transformers.DFineConvNormLayer": "Conv",
+    "transformers.DFineRepNCSPELAN4": "RepNCSPELAN4",
+    "transformers.DFineCSPRepLayer": "RepC3",
+    "transformers.DFineRepVggBlock": "RepConv",
+    "transformers.DFineSCDown": "SCDown",
+    "transformers.DFineAIFILayer": "AIFI",
+    "tests.ShuffleUnit": "ShuffleV2Block",
     "tests.SPPBottleneck": "SPP",
     "tests.RepResidual": "Bottleneck",
     "tests.RepVggBlock": "Conv",
@@ -68,7 +97,7 @@ def block_type(kind: str) -> str | None:
     package, name = kind.partition(".")[0], kind.rpartition(".")[2]
     if name in PARTS or (package == "torch" and name not in PLAIN):
         return None
-    return CLASSES.get(f"{package}.{name}", name)
+    return CLASSES[kind] if kind in CLASSES else CLASSES.get(f"{package}.{name}", name)
 
 
 @cache
@@ -92,8 +121,13 @@ def truth(name: str, variant: str) -> tuple[TrueBlock, ...]:
 
         return _found(truth(name, DERIVED[variant]), now)
     index = GraphIndex(ModelFile.load(export(name, variant)))
+    return blocks_of(index, ((module.path, module.kind) for module in modules(name)))
+
+
+def blocks_of(index: GraphIndex, modules: Iterable[tuple[str, str]]) -> tuple[TrueBlock, ...]:
+    """Return the blocks that an export's names or metadata tell, of modules given by path and class."""
     tree = ModuleTree(index)
-    typed = ((block_type(module.kind), module.path) for module in modules(name))
+    typed = ((block_type(kind), path) for path, kind in modules)
     wanted = ((kind, path) for kind, path in typed if kind and path in tree.modules)
     leaving = ((kind, path, _leaving(index, tree.modules[path].nodes)) for kind, path in wanted)
     return tuple(TrueBlock(kind, path, tensors[0]) for kind, path, tensors in leaving if len(tensors) == 1)

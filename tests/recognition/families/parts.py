@@ -26,6 +26,13 @@ class Marks(nn.Module):
         return [self.get_submodule(f"{prefix}{first + i}")(x) for i, x in enumerate(maps)]
 
 
+def vary_norms(model: nn.Module) -> None:
+    """Scale BatchNorms as training does: one of ones and zeros could be folded away."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+
+
 def plain(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: Act = nn.Identity) -> Conv:
     """A convolution with BatchNorm, without activation unless one is given."""
     return Conv(inputs, outputs, kernel, stride, groups, act)
