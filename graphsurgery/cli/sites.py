@@ -81,6 +81,7 @@ def sites(
         data = _places(printer, finder, found, [1] * len(found))
     else:
         data = _modules(printer, finder, most) if outline.is_empty else _blocks(printer, outline, most)
+        data["inner"] = _inner(printer, finder, shown=most is None or most > usual)
     if target is not None:
         printer.lines([f"picture: {picture}"])
     printer.json({"model": model or DASH, **data, "picture": picture})
@@ -183,6 +184,28 @@ def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels:
             for site, each in zip(found, advice, strict=True)
         ]
     }
+
+
+def _inner(printer: Printer, finder: SiteFinder, *, shown: bool) -> list[dict[str, Any]]:
+    """The maps inside of local functions and bodies, for which there is no place in the main graph."""
+    from ..outline.inner import inner_places
+
+    found = inner_places(finder)
+    if found and shown:
+        rows = [
+            (each.selector, each.type, shape_text(each.shape), str(each.stride or ""), each.place, *each.instead[:1])
+            for each in found
+        ]
+        printer.table(
+            ["inside", "type", "shape", "stride", "of", "can be named instead"],
+            [[*row, *[""] * (6 - len(row))] for row in rows],
+            optional=("stride", "type"),
+        )
+    if found:
+        ending = "" if shown else "; --all shows them"
+        said = "are inside of functions or bodies, where no block can be put"
+        printer.lines([f"{counted(len(found), 'more map')} {said}{ending}"])
+    return [each.to_json() for each in found]
 
 
 def _levels(found: Sequence[Site]) -> list[int]:

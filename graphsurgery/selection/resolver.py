@@ -6,9 +6,9 @@ it, and nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from ..errors import SelectorError, option
 from ..messages import closest, listed
@@ -22,6 +22,14 @@ from .parser import Block, Inside, Named, Operator, Role, Selector, Word, parse
 from .refusals import refusal
 from .roles import RoleFinder
 from .text import Text
+
+if TYPE_CHECKING:
+    from ..recognition import RecognisedBlock
+
+
+Places: TypeAlias = "list[tuple[Place, set[Consumer]]]"
+"""places, and the consumers of the tensor there"""
+Elsewhere: TypeAlias = "Callable[[Selector, str], Places]"
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,10 @@ class Place:
 class Resolver:
     """Finds what selectors point at in one model."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, elsewhere: Elsewhere | None = None) -> None:
+        """``elsewhere`` is asked for the places of what names nothing in the main graph."""
         self._context = context
+        self._elsewhere = elsewhere
         self._index = context.index
         self.borders = Borders(context)
         self._paths = PathFinder(context, context.tree.modules, self.borders.leaving)
@@ -55,17 +65,26 @@ class Resolver:
 
     # ------------------------------------------------------------------ the two things to ask for
 
-    def resolve(self, selector: str, position: str = "after") -> list[tuple[Place, set[Consumer]]]:
+    def resolve(self, selector: str, position: str = "after") -> Places:
         """The places after, or before, what a selector names, in the order of the model, each once, with the consumers
         of the tensor there: before something those in it. SelectorError if there are none.
         """
         found: dict[tuple[str, frozenset[Consumer]], tuple[Place, set[Consumer]]] = {}
         for part in parse(selector):
-            for place, consumers in self._places(self._targets(part), position):
+            for place, consumers in self._found(part, position):
                 found.setdefault((place.tensor, frozenset(consumers)), (place, consumers))
         if position == "before":
             return sorted(found.values(), key=lambda item: min(nodes_of(item[1])))
         return sorted(found.values(), key=lambda item: self._index.producer.get(item[0].tensor, -1))
+
+    def _found(self, part: Selector, position: str) -> Places:
+        """The places of one part of a selector."""
+        try:
+            return self.places(self.targets(part), position)
+        except SelectorError:
+            if self._elsewhere is not None and (found := self._elsewhere(part, position)):
+                return found
+            raise
 
     def resolve_consumers(self, selector: str) -> set[Consumer]:
         """What a selector names and can read a tensor: nodes, and outputs of the model."""
@@ -76,7 +95,7 @@ class Resolver:
                 continue
             if isinstance(part, Word):
                 self._roles.region_meant(part.path.written)
-            for target in self._targets(part):
+            for target in self.targets(part):
                 if target.tensor is None:
                     found |= of_nodes(self.borders.nodes(target))
                 elif target.is_output:
@@ -90,7 +109,8 @@ class Resolver:
 
     # ------------------------------------------------------------------ targets
 
-    def _targets(self, part: Selector) -> list[Target]:
+    def targets(self, part: Selector) -> list[Target]:
+        """What a part of a selector names. SelectorError if there is nothing."""
         if isinstance(part, Named):
             return [{"node": self._node, "output": self._output, "tensor": self._tensor}[part.kind](part.name)]
         if isinstance(part, Role):
@@ -170,28 +190,36 @@ class Resolver:
             hint = "its nodes carry no module paths, so name a tensor: tensor:NAME"
         raise written.part(self._paths.known(word.path)).error(f"{sentence}; {hint}", near)
 
+    def parts(self, block: Block, of: Sequence[tuple[str, RecognisedBlock]]) -> list[Target]:
+        """The parts of blocks, given with what messages call them, that a selector names. SelectorError if they have
+        none of the name.
+        """
+        return [Target(label, block.type, block=each) for label, each in self._blocks.parts(of, block.steps)]
+
     def _inner(self, part: Inside) -> list[Target]:
         """Blocks or nodes inside of each of the scopes; indices count within one scope."""
         if part.scope is None:
-            return self._within(part.what, None)
+            return self.within(part.what, None)
         found, missing = list[Target](), list[SelectorError]()
-        for scope in self._targets(part.scope):
+        for scope in self.targets(part.scope):
             try:
-                found += self._within(part.what, Scope(scope.label, self.borders.nodes(scope)))
+                found += self.within(part.what, Scope(scope.label, self.borders.nodes(scope)))
             except SelectorError as error:  # several scopes, such as those of a glob: some may be without
                 missing.append(error)
         if missing and not found:
             raise missing[0]
         return found
 
-    def _within(self, what: Block | Operator, scope: Scope | None) -> list[Target]:
+    def within(self, what: Block | Operator, scope: Scope | None) -> list[Target]:
+        """The blocks or nodes in a scope; None: in the model. SelectorError if there are none."""
         if isinstance(what, Operator):
             return self._operators(what, scope)
         return [Target(label, what.type, block=block) for label, block in self._blocks.find(what, scope)]
 
     # ------------------------------------------------------------------ the places after and before targets
 
-    def _places(self, targets: Sequence[Target], position: str) -> list[tuple[Place, set[Consumer]]]:
+    def places(self, targets: Sequence[Target], position: str) -> Places:
+        """The places after, or before, targets. SelectorError if no single feature map is there."""
         before, found, others = position == "before", [], []
         verb = "enter" if before else "leave"
         for target in targets:

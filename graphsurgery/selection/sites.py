@@ -15,8 +15,10 @@ from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
 from .context import Context
+from .interior import Interior
+from .parser import Selector
 from .refusals import refusal
-from .resolver import Place, Resolver
+from .resolver import Place, Places, Resolver
 
 _SUSPICIOUS = frozenset(
     {"Conv", "BatchNormalization", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Reshape", "Transpose"}
@@ -76,7 +78,28 @@ class SiteFinder(Context):
 
     @cached_property
     def _resolver(self) -> Resolver:
-        return Resolver(self)
+        return Resolver(self, self._elsewhere if self.model.structure.functions else None)
+
+    @cached_property
+    def inside(self) -> SiteFinder | None:
+        """The same for the model with its calls of local functions written out; None where it has no calls."""
+        blocks = self.blocks.written_out() if self.model.structure.functions else None
+        if blocks is None:
+            return None
+        finder = SiteFinder(blocks.view.index.model)
+        finder.blocks = blocks
+        return finder
+
+    @cached_property
+    def interior(self) -> Interior | None:
+        """The places within calls of local functions; None where the model has no calls."""
+        if self.inside is None:
+            return None
+        return Interior(self, self._resolver, self.inside, self.inside._resolver)
+
+    def _elsewhere(self, part: Selector, position: str) -> Places:
+        """The places of what names nothing in the main graph."""
+        return self.interior.places(part, position) if self.interior else []
 
     @cached_property
     def _fault(self) -> str | None:
