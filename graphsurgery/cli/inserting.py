@@ -242,7 +242,7 @@ class _Outcome:
             "target": insertion.target,
             "lowering": insertion.lowering,
             "precision": insertion.precision,
-            "site": asdict(insertion.site),
+            "site": asdict(insertion.site) | ({"function": insertion.function} if insertion.function else {}),
             "output_tensor": insertion.output_tensor,
             "nodes": list(insertion.nodes),
             "parameters": insertion.parameters,
@@ -285,7 +285,8 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     kind = f" ({site.type})" if site.type else ""
     yield f"{insertion.id}: {insertion.module} {site.position} {site.path or site.tensor}{kind}"
     stride = f", stride {site.stride}" if site.stride else ""
-    yield f"  site: {site.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
+    inside = f" in the function {insertion.function[1]}" if insertion.function else ""
+    yield f"  site: {site.tensor}{inside}, {shape_text(site.shape)} {site.dtype}{stride}"
     if done.site.note:
         yield f"  note: {done.site.note}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]

@@ -159,7 +159,8 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
     from ..recognition.advice import examine
 
-    advice = [examine(finder.blocks, site.tensor) for site in found]
+    trees = {True: finder.blocks, False: finder.inside.blocks if finder.inside else finder.blocks}
+    advice = [examine(trees[site.function is None], site.running) for site in found]
     if found:
         rows = [
             (
@@ -192,19 +193,25 @@ def _inner(printer: Printer, finder: SiteFinder, *, shown: bool) -> list[dict[st
 
     found = inner_places(finder)
     if found and shown:
-        rows = [
-            (each.selector, each.type, shape_text(each.shape), str(each.stride or ""), each.place, *each.instead[:1])
+        table = [
+            (
+                each.selector,
+                each.type,
+                shape_text(each.shape),
+                str(each.stride or ""),
+                ", ".join(each.insertions),
+                each.place,
+                "yes" if each.takes_block else f"no; {each.instead[0]} does" if each.instead else "no",
+            )
             for each in found
         ]
-        printer.table(
-            ["inside", "type", "shape", "stride", "of", "can be named instead"],
-            [[*row, *[""] * (6 - len(row))] for row in rows],
-            optional=("stride", "type"),
-        )
+        headers = ("inside", "type", "shape", "stride", "inserted", "of", "takes a block")
+        _table(printer, headers, table, () if any(each.insertions for each in found) else ("inserted",))
     if found:
+        taking = sum(each.takes_block for each in found)
         ending = "" if shown else "; --all shows them"
-        said = "are inside of functions or bodies, where no block can be put"
-        printer.lines([f"{counted(len(found), 'more map')} {said}{ending}"])
+        line = f"{counted(len(found), 'map')} inside of functions or bodies, of which {taking} can take a block"
+        printer.lines([line + ending])
     return [each.to_json() for each in found]
 
 

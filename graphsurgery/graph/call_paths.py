@@ -8,25 +8,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, count
 
 import onnx
 
 from .local_functions import Key, key_of
 from .module_paths import NAMING, from_metadata, join
-from .origins import Origin, Placed
-
-_Place = tuple[int, ...]
-"""positions of calls, from the outside"""
+from .origins import Origin, Place, Placed, place_of, runs
 
 
 def name_by_path(flat: onnx.ModelProto, origins: Sequence[Origin]) -> None:
     """Rename the nodes of ``flat`` that were in calls, so that their names tell their module paths."""
-    paths = _CallPaths(origins)
+    paths, taken = (
+        _CallPaths(origins),
+        {node.name for node, origin in zip(flat.graph.node, origins, strict=True) if not origin.calls},
+    )
     for node, origin in zip(flat.graph.node, origins, strict=True):
         if origin.calls:
             last = origin.node.name.rpartition("/")[2] or origin.node.op_type
             scopes = [*paths.of_call(origin.calls), *paths.within(origin.calls[-1].node, origin.node)]
-            node.name = "/".join(["", *scopes, last])
+            wish = "/".join(["", *scopes, last])
+            node.name = next(name for name in chain([wish], map(f"{wish}__{{}}".format, count(1))) if name not in taken)
+            taken.add(node.name)
             kept = [entry for entry in node.metadata_props if entry.key not in NAMING]
             del node.metadata_props[:]
             node.metadata_props.extend(kept)
@@ -36,17 +39,17 @@ class _CallPaths:
     """The scopes that calls stand for."""
 
     def __init__(self, origins: Sequence[Origin]) -> None:
-        calls = {_place(run): run[-1].node for each in origins for run in _runs(each.calls)}
+        calls = {place_of(run): run[-1].node for each in origins for run in runs(each.calls)}
         self._alike = Counter((place[:-1], tuple(_scopes(call))) for place, call in calls.items())
         self._prefixes: dict[Key, set[str]] = {}
         """of each function, the paths of its calls: its nodes can be named as if they were in one of these"""
         for call in calls.values():
             self._prefixes.setdefault(key_of(call), set()).add(join(_scopes(call)))
-        self._known: dict[_Place, list[str]] = {(): []}
+        self._known: dict[Place, list[str]] = {(): []}
 
     def of_call(self, calls: tuple[Placed, ...]) -> list[str]:
         """The scopes of the last of some calls, each of which is in the one before."""
-        place = _place(calls)
+        place = place_of(calls)
         if place not in self._known:
             outer, (position, call) = calls[:-1], calls[-1]
             named = _scopes(call)
@@ -64,19 +67,10 @@ class _CallPaths:
         prefix = max(prefixes, key=len, default="")
         if not prefix:
             return own
-        for count in range(1, len(own) + 1):
-            if join(own[:count]) == prefix:
-                return own[count:]
+        for depth in range(1, len(own) + 1):
+            if join(own[:depth]) == prefix:
+                return own[depth:]
         return [path[len(prefix) + 1 :]]
-
-
-def _runs(calls: tuple[Placed, ...]) -> list[tuple[Placed, ...]]:
-    """The calls up to the first, the second and so on."""
-    return [calls[: depth + 1] for depth in range(len(calls))]
-
-
-def _place(calls: tuple[Placed, ...]) -> _Place:
-    return tuple(call.position for call in calls)
 
 
 def _scopes(node: onnx.NodeProto) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx
@@ -57,3 +57,41 @@ def _written_out(origin: Origin, functions: Mapping[Key, onnx.FunctionProto]) ->
     calls = (*origin.calls, Placed(origin.position, origin.node))
     for index, node in enumerate(function.node):
         yield from _written_out(Origin(calls, index, node), functions)
+
+
+Place = tuple[int, ...]
+"""positions of calls, each in the function of the one before; none is the main graph"""
+
+
+def place_of(calls: tuple[Placed, ...]) -> Place:
+    """Where some calls lead."""
+    return tuple(call.position for call in calls)
+
+
+def inner_names(
+    model: onnx.ModelProto, flat: onnx.ModelProto, origins: Sequence[Origin]
+) -> dict[Place, dict[str, str]]:
+    """What tensors are called where the calls are written out: place -> name there -> name in ``flat``."""
+    functions = by_key(model.functions)
+    every = {place_of(run): run for each in origins for run in runs(each.calls)}
+    names: dict[Place, dict[str, str]] = {place: {} for place in ((), *every)}
+    for node, origin in zip(flat.graph.node, origins, strict=True):
+        names[place_of(origin.calls)].update(zip(origin.node.output, node.output, strict=False))
+    names[()].update({value.name: value.name for value in flat.graph.input})
+    names[()].update({tensor.name: tensor.name for tensor in flat.graph.initializer})
+    for place in sorted(every, key=len, reverse=True):  # what functions give
+        call = every[place][-1].node
+        for actual, formal in zip(call.output, functions[key_of(call)].output, strict=False):
+            if actual and formal in names[place]:
+                names[place[:-1]].setdefault(actual, names[place][formal])
+    for place in sorted(every, key=len):  # what they are given
+        call = every[place][-1].node
+        for actual, formal in zip(call.input, functions[key_of(call)].input, strict=False):
+            if actual in names[place[:-1]]:
+                names[place].setdefault(formal, names[place[:-1]][actual])
+    return names
+
+
+def runs(calls: tuple[Placed, ...]) -> list[tuple[Placed, ...]]:
+    """The calls up to the first, the second and so on."""
+    return [calls[: depth + 1] for depth in range(len(calls))]

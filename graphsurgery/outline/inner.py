@@ -1,4 +1,4 @@
-"""InnerPlace: one map inside of a call of a local function, or of a body, where no block can be put."""
+"""InnerPlace: one map inside of a call of a local function, or of a body."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class InnerPlace:
     """One map [N, C, H, W] that is in no tensor of the main graph."""
 
     selector: str
-    """what names it, though nothing can be inserted there: ``/model.4/m.0``, ``C2f[1].m.0``, ``tensor:NAME``"""
+    """what names it: ``/model.4/m.0``, ``C2f[1].m.0``, ``tensor:NAME``"""
     type: str
     """of the block, or operator"""
     tensor: str
@@ -39,8 +39,12 @@ class InnerPlace:
     """the name of the local function"""
     node: str
     """the node of the main graph that it is inside of"""
+    takes_block: bool
+    """whether a block can be put there: in a function that is called once"""
     instead: tuple[str, ...]
-    """selectors of the places nearest to it that take a block"""
+    """selectors of the nearest places of the main graph that take a block"""
+    insertions: tuple[str, ...] = ()
+    """ids of the blocks that are inserted after it already"""
 
     @property
     def place(self) -> str:
@@ -51,7 +55,8 @@ class InnerPlace:
         """Plain data with stable keys."""
         return {
             **attributes(self, "selector", "type", "tensor", "shape", "dtype", "stride"),
-            **attributes(self, "kind", "function", "node", "instead"),
+            **attributes(self, "kind", "function", "node"),
+            **attributes(self, "takes_block", "instead", "insertions"),
         }
 
 
@@ -83,7 +88,9 @@ def _in_calls(finder: SiteFinder, beside: Callable[[int], tuple[str, ...]]) -> I
             kind="function",
             function=interior.function_of(origin),
             node=finder.index.label(origin.caller),
+            takes_block=interior.takes_block(tensor),
             instead=beside(origin.caller),
+            insertions=row.insertions,
         )
 
 
@@ -114,5 +121,6 @@ def _in_bodies(finder: SiteFinder, beside: Callable[[int], tuple[str, ...]]) -> 
                 kind=body_name(holder),
                 function=None,
                 node=finder.index.label(body.around),
+                takes_block=False,
                 instead=beside(body.around),
             )

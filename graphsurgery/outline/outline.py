@@ -196,7 +196,7 @@ class Outline:
     @cached_property
     def _insertions(self) -> dict[str, Insertion]:
         """The output of an inserted block -> the insertion."""
-        return {insertion.output_tensor: insertion for insertion in self._index.model.insertions()}
+        return {insertion.output_tensor: insertion for insertion in self._index.insertions}
 
     @cached_property
     def _inserted(self) -> dict[str, list[str]]:

@@ -13,10 +13,10 @@ from functools import cached_property
 import onnx
 
 from ..errors import ModelError
-from ..graph.call_paths import name_by_path
 from ..graph.index import GraphIndex
-from ..graph.local_functions import by_key, key_of, written_out
-from ..graph.origins import Origin, origins
+from ..graph.local_functions import by_key, key_of
+from ..graph.origins import Origin
+from ..graph.written_out import with_origins
 from .block import RecognisedBlock
 from .graph_view import View
 
@@ -82,11 +82,7 @@ def expand(index: GraphIndex) -> Expanded | None:
     if not any(key_of(node) in functions for node in index.nodes):
         return None
     try:
-        flat = written_out(model, index.model.name)
+        made = with_origins(model, index.model.name)
     except ModelError:  # the calls then stay what they are
         return None
-    found = origins(model, flat)
-    if found is None:
-        return None
-    name_by_path(flat, found)
-    return Expanded(index, flat, found)
+    return Expanded(index, *made) if made is not None else None

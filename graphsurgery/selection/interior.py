@@ -1,7 +1,8 @@
 """Interior: the places within calls of local functions, found where the calls are written out.
 
-A place there is the file's own where the call gives its tensor and nothing in the call reads it. Any other cannot be
-named in the main graph, and is refused with what can.
+A place there is one of the main graph where the call gives its tensor and nothing in the call reads it; else one of
+the function, if that is called once. Where it is called more often, a block in it would be there for each call: such a
+place is refused, with what can be named in the main graph.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from ..messages import shape_text
 from .alternatives import sentence
 from .blocks import Scope
 from .borders import Target
-from .branches import Consumer, nodes_of, of_nodes
+from .branches import Consumer, OutputConsumer, nodes_of, of_nodes
 from .context import Context
+from .levels import Calls, Levels
 from .parser import Block, Inside, Named, Operator, Selector, Word
-from .resolver import Place, Places, Resolver
+from .resolver import InnerTensor, Place, Places, Resolver
 
 if TYPE_CHECKING:
     from ..recognition import RecognisedBlock
@@ -40,6 +42,7 @@ class Interior:
         self._inner = inner
         self._origins = main.blocks.origins
         self._functions = by_key(main.model.structure.functions)
+        self._levels = Levels(main.model.structure, inside.index, self._origins)
         self._scopes: dict[int, tuple[frozenset[int], str]] = {}
 
     # ------------------------------------------------------------------ what selectors name there
@@ -58,13 +61,15 @@ class Interior:
             found = self._inner.places(targets, position)
         except SelectorError:
             node_index = min(self._inner.borders.nodes(targets[0]) or {0})
-            raise SiteError(targets[0].written.marked(self._refused(targets[0].label, "is", node_index))) from None
+            raise SiteError(
+                targets[0].written.marked(self._refused(targets[0].label, "is", self._origins[node_index]))
+            ) from None
         return [self._in_the_file(targets, *each, position) for each in found]
 
     def _targets(self, part: Selector) -> list[Target]:
         """What a part of a selector names, where that cannot be another thing in the main graph."""
         if isinstance(part, Named):
-            return []  # names in functions are told by nested_names.py
+            return self._called(part)
         if isinstance(part, Word):
             found = self._inner.targets(part)
             named = all(target.path is not None for target in found)
@@ -78,6 +83,30 @@ class Interior:
         if isinstance(part, Operator) and any(node.op_type == part.type.text for node in self._main.index.nodes):
             return []
         return self._inner.targets(part)
+
+    def _called(self, part: Named) -> list[Target]:
+        """The node or tensor of a name that one call has. SiteError where functions that are called once share it;
+        where a function is called more often, nested_names.py says what can be named instead.
+        """
+        name, written = part.name.text, part.name
+        if part.kind == "output":
+            return []
+        if part.kind == "node":
+            nodes = [n for n, each in enumerate(self._origins) if each.calls and each.node.name == name]
+            places = {self.node(n): self._inside.index.nodes[n].output[0] for n in nodes}
+            found = [(self._origins[n].calls, Target(f"the node {name!r}", written, node_index=n)) for n in nodes]
+        else:
+            called = {tensor: calls for calls, tensor in self._levels.called(name)}
+            places = {
+                self.node(self._inside.index.producer[tensor]): tensor for tensor in called if self.is_made(tensor)
+            }
+            found = [(called[each], Target(f"the tensor {name!r}", written, tensor=each)) for each in places.values()]
+        if any(self._levels.refusal(calls) for calls, _ in found):
+            return []
+        if len(found) > 1:
+            sentence = f"{len(found)} functions have a {part.kind} {name!r}; name one: {self._inside.listed(places)}"
+            raise SiteError(written.marked(sentence), candidates=tuple(places))
+        return [target for _, target in found]
 
     def _blocks(self, block: Block) -> list[Target]:
         """Blocks of a type that only calls have, or parts, within calls, of blocks of the main graph."""
@@ -152,6 +181,11 @@ class Interior:
 
     # ------------------------------------------------------------------ in terms of the file
 
+    def is_made(self, tensor: str) -> bool:
+        """Whether a node within a call gives a tensor."""
+        producer = self._inside.index.producer.get(tensor)
+        return producer is not None and bool(self._origins[producer].calls)
+
     def is_in_the_file(self, tensor: str) -> bool:
         """Whether a tensor is one of the main graph."""
         return tensor in self._main.index.producer or tensor in self._main.index.inputs
@@ -159,29 +193,51 @@ class Interior:
     def _in_the_file(
         self, targets: Sequence[Target], place: Place, consumers: set[Consumer], position: str
     ) -> tuple[Place, set[Consumer]]:
-        """A place as the file has it. SiteError where it has none."""
-        index, tensor = self._main.index, place.tensor
-        readers = {n for n in self._inside.index.consumers.get(tensor, ()) if self._origins[n].calls}
-        if self.is_in_the_file(tensor):
-            chosen = nodes_of(consumers) if position == "before" else set(self._inside.index.consumers.get(tensor, ()))
-            callers = {self._origins[n].caller for n in chosen}
-            within = {n for n in readers if self._origins[n].caller in callers | {index.producer.get(tensor)}}
-            if position == "before" and within <= chosen:
-                return place, of_nodes(callers)
-            if position == "after" and not any(self._origins[n].caller == index.producer.get(tensor) for n in readers):
-                return place, self._resolver.borders.branches.consumers(tensor)
-        node_index = self._inside.index.producer.get(tensor)
-        if node_index is None or not self._origins[node_index].calls:
-            node_index = min(n for target in targets for n in self._inner.borders.nodes(target))
+        """A place as the file has it: in the main graph, or in a function that is called once. SiteError where it is in
+        none of these.
+        """
+        levels, tensor = self._levels, place.tensor
+        everyone = set(self._inside.index.consumers.get(tensor, ()))
+        chosen = nodes_of(consumers) if position == "before" else everyone
+        calls = levels.in_front_of(tensor, chosen) if position == "before" else levels.outermost(tensor)
+        mine, rest = levels.split(tensor, chosen, calls)
+        name = levels.name(tensor, calls)
+        if name and not mine & rest and not calls:
+            whole = position == "after"
+            return place, self._resolver.borders.branches.consumers(tensor) if whole else of_nodes(mine)
+        why = levels.refusal(calls) if calls else ""
+        if calls and name and not mine & rest and not why:
+            return replace(place, inner=self._inner_tensor(calls, name, mine, rest, position)), consumers
         shape, label = self._inside.shapes.lookup(tensor)[1], targets[0].label
         if len(targets) > 1:
             label = f"the first of {len(targets)} places" + (f", {place.path!r}," if place.path else "")
-        said = self._refused(label, f"gives {shape_text(shape)}" if shape and position == "after" else "is", node_index)
+        origin = levels.origin(tensor)
+        if position == "before" or origin is None or not origin.calls:
+            origin = self._origins[min(chosen)]
+        verb = f"gives {shape_text(shape)}" if shape and position == "after" else "is"
+        said = self._refused(label, verb, origin._replace(calls=calls or origin.calls), why)
         raise SiteError(place.written.marked(said) if place.written else said)
 
-    def _refused(self, label: str, verb: str, node_index: int) -> str:
-        origin = self._origins[node_index]
-        return f"{label} {verb} inside {self.where(origin)}, where no block can be put; {self.other(origin)}"
+    def takes_block(self, tensor: str) -> bool:
+        """Whether a block can be put after a tensor within a call."""
+        calls = self._levels.outermost(tensor)
+        return bool(self._levels.name(tensor, calls)) and not (calls and self._levels.refusal(calls))
+
+    def _inner_tensor(self, calls: Calls, name: str, mine: set[int], rest: set[int], position: str) -> InnerTensor:
+        function = self._levels.function(calls)
+        rewired = of_nodes(mine)
+        if position == "after" and name in function.output:
+            rewired.add(OutputConsumer(name))
+        labels = [node.name or f"{node.op_type}#{n}" for n, node in enumerate(function.node)]
+        others = tuple(labels[n] for n in sorted(rest))
+        if position == "before" and name in function.output:
+            others = (*others, f"output:{name}")
+        key = (function.domain, function.name, function.overload)
+        return InnerTensor(key, name, tuple(labels[n] for n in sorted(mine)), others, frozenset(rewired))
+
+    def _refused(self, label: str, verb: str, origin: Origin, why: str = "") -> str:
+        alone = f" for that call alone: {why}" if why else ""
+        return f"{label} {verb} inside {self.where(origin)}, where no block can be put{alone}; {self.other(origin)}"
 
     def where(self, origin: Origin) -> str:
         """What a node is in, for messages."""

@@ -33,6 +33,22 @@ Elsewhere: TypeAlias = "Callable[[Selector, str], Places]"
 
 
 @dataclass(frozen=True)
+class InnerTensor:
+    """A tensor within a call of a local function."""
+
+    function: tuple[str, ...]
+    """domain, name and overload"""
+    name: str
+    """what it is called in the function"""
+    nodes: tuple[str, ...]
+    """how messages call the nodes of the function that are to read a block"""
+    others: tuple[str, ...]
+    """and those that go on reading the tensor itself"""
+    rewired: frozenset[Consumer]
+    """the first, and the output of the function that the tensor is, if that is to be the block's"""
+
+
+@dataclass(frozen=True)
 class Place:
     """A tensor that a selector points at, and the path and type of the module or block that it leaves or enters."""
 
@@ -43,6 +59,8 @@ class Place:
     """the part of a selector that names it"""
     note: str = field(default="", compare=False)
     """what is to be said of it"""
+    inner: InnerTensor | None = None
+    """what it is in a local function; None in the main graph"""
 
     def described(self, position: str = "after") -> str:
         """How messages call it."""
@@ -69,10 +87,10 @@ class Resolver:
         """The places after, or before, what a selector names, in the order of the model, each once, with the consumers
         of the tensor there: before something those in it. SelectorError if there are none.
         """
-        found: dict[tuple[str, frozenset[Consumer]], tuple[Place, set[Consumer]]] = {}
+        found: dict[tuple[str, frozenset[Consumer], bool], tuple[Place, set[Consumer]]] = {}
         for part in parse(selector):
             for place, consumers in self._found(part, position):
-                found.setdefault((place.tensor, frozenset(consumers)), (place, consumers))
+                found.setdefault((place.tensor, frozenset(consumers), place.inner is None), (place, consumers))
         if position == "before":
             return sorted(found.values(), key=lambda item: min(nodes_of(item[1])))
         return sorted(found.values(), key=lambda item: self._index.producer.get(item[0].tensor, -1))

@@ -50,6 +50,10 @@ class Site:
     """the consumers that go on reading the tensor itself"""
     rewired: frozenset[Consumer] = field(default=frozenset(), compare=False, repr=False)
     """the consumers that are to read the block"""
+    function: tuple[str, ...] | None = None
+    """domain, name and overload of the local function that the tensor is in; None: it is in the main graph"""
+    written_out: str = field(default="", compare=False, repr=False)
+    """what the tensor of a function is called where the calls are written out"""
     note: str = field(default="", compare=False, repr=False)
     """what else goes by the name that was asked for"""
 
@@ -57,6 +61,11 @@ class Site:
     def label(self) -> str:
         """How messages call the site."""
         return self.path.lstrip("/") if self.path else f"the tensor {self.tensor}"
+
+    @property
+    def running(self) -> str:
+        """What the tensor is called where the model is run for it."""
+        return self.written_out or self.tensor
 
     @property
     def feature(self) -> FeatureMap:
@@ -68,7 +77,9 @@ class Site:
     def to_json(self) -> dict[str, Any]:
         """Plain data with stable keys."""
         data = asdict(self)
-        del data["position"], data["others"], data["rewired"], data["note"]
+        if self.function is None:
+            del data["function"]
+        del data["position"], data["others"], data["rewired"], data["note"], data["written_out"]
         data.update(shape=list(self.shape), consumers=list(self.consumers), warnings=list(self.warnings))
         return data
 
@@ -140,6 +151,10 @@ class SiteFinder(Context):
         sites: dict[tuple[str, frozenset[Consumer]], Site] = {}
         for selector in selectors:
             for place, chosen in self._resolver.resolve(selector, position):
+                if place.inner is not None:
+                    site = self._within(place, chosen, position, consumers)
+                    sites.setdefault((f"{site.function} {site.tensor}", site.rewired), site)
+                    continue
                 if choice:
                     tensor, chosen = choice.at(place.tensor)
                     place = replace(place, tensor=tensor)
@@ -179,6 +194,25 @@ class SiteFinder(Context):
             others=tuple(map(self._label, in_order(everyone - chosen))),
             rewired=frozenset(chosen),
             note=place.note,
+        )
+
+    def _within(self, place: Place, chosen: set[Consumer], position: str, consumers: Sequence[str]) -> Site:
+        """The site at a place in a local function. SiteError if no block can be put there, or for some consumers."""
+        assert self.inside is not None
+        assert place.inner is not None
+        inner, site = place.inner, self.inside.site(replace(place, inner=None), chosen, position)
+        if consumers:
+            sentence = f"{site.label} is in the local function {inner.function[1]!r}, where consumers cannot be chosen"
+            raise SiteError(place.written.marked(sentence) if place.written else sentence)
+        return replace(
+            site,
+            tensor=inner.name,
+            consumers=inner.nodes,
+            others=inner.others,
+            rewired=inner.rewired,
+            graph_output=any(isinstance(each, OutputConsumer) for each in inner.rewired),
+            function=inner.function,
+            written_out=place.tensor,
         )
 
     def _label(self, consumer: Consumer) -> str:

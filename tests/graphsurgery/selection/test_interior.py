@@ -98,7 +98,7 @@ def test_each_call_of_a_function_has_places_of_its_own_sizes() -> None:
     assert [found[f"/{call}/conv"].tensor for call in ("first", "second")] == ["c", "c"]
 
 
-@pytest.mark.parametrize("text", [TWO_DOMAINS, OVERLOADS, BRANCHES], ids=["two-domains", "overloads", "branches"])
+@pytest.mark.parametrize("text", [TWO_DOMAINS, BRANCHES], ids=["two-domains", "branches"])
 def test_what_is_listed_is_understood_and_refused_with_places_that_take_a_block(text: str) -> None:
     here, found = finder(text), listed(text)
     assert found
@@ -113,10 +113,16 @@ def test_what_is_listed_is_understood_and_refused_with_places_that_take_a_block(
 
 def test_overloads_are_told_apart() -> None:
     found = listed(OVERLOADS)
-    assert {name: (place.type, place.node) for name, place in found.items()} == {
-        "op:F[0]//op:Relu[0]": ("Relu", "one"),
-        "op:F[1]//op:Exp[0]": ("Exp", "two"),
+    assert {name: (place.type, place.node, place.takes_block) for name, place in found.items()} == {
+        "op:F[0]//op:Relu[0]": ("Relu", "one", True),
+        "op:F[1]//op:Exp[0]": ("Exp", "two", True),
     }
+    here = finder(OVERLOADS)
+    assert [site.function for site in here.find(found)] == [("a", "F", "p"), ("a", "F", "q")]
+    said = told(here, "tensor:deep")
+    assert said.startswith(
+        "2 functions have a tensor 'deep'; name one: op:F[0]//op:Relu[0] [1, 8, 64, 64], op:F[1]//op:E"
+    )
 
 
 def test_what_a_call_gives_is_a_place_under_the_name_that_it_has_inside() -> None:
