@@ -105,12 +105,13 @@ def _selector(interior: Interior, inside: SiteFinder, row: Row) -> str:
 
 
 def _in_bodies(finder: SiteFinder, beside: Callable[[int], tuple[str, ...]]) -> Iterator[InnerPlace]:
-    for body in body_tensors(finder.model.structure):
+    inside = finder.inside or finder
+    for body in body_tensors(inside.model.structure, finder.blocks.origins):
         dtype, shape = float_dtype(body.kind), body.shape
         if dtype is None or shape is None or len(shape) != 4 or not isinstance(shape[1], int):
             continue
         if finder.fits_image(shape):
-            holder = finder.index.nodes[body.around]
+            calls, _, holder = body.holder
             yield InnerPlace(
                 selector=f"tensor:{body.name}",
                 type=body.node.op_type,
@@ -119,7 +120,7 @@ def _in_bodies(finder: SiteFinder, beside: Callable[[int], tuple[str, ...]]) -> 
                 dtype=dtype,
                 stride=finder.stride_of(shape),
                 kind=body_name(holder),
-                function=None,
+                function=calls[-1].node.op_type if calls else None,
                 node=finder.index.label(body.around),
                 takes_block=False,
                 instead=beside(body.around),

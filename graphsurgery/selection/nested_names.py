@@ -26,10 +26,15 @@ def whereabouts(context: Context, name: str, *, of_node: bool) -> str:
         return [each for each in node.output if each and (name == node.name if of_node else name == each)]
 
     index, structure = context.index, context.model.structure
-    for body in body_tensors(structure):
+    tree = context.blocks.written_out() if structure.functions else None
+    whole, origins = (structure, ()) if tree is None else (tree.view.index.model.structure, context.blocks.origins)
+    for body in body_tensors(whole, origins):
         if body.name in outputs(body.node):
-            holder = index.nodes[body.around]
-            place = f"the {body_name(holder)} of the node {index.label(body.around)!r} ({holder.op_type})"
+            holder = body.holder.node
+            label = holder.name or f"{holder.op_type}#{body.holder.position}"
+            place = f"the {body_name(holder)} of the node {label!r} ({holder.op_type})"
+            if body.holder.calls:
+                place += f" in the local function {body.holder.calls[-1].node.op_type!r}"
             return _told(place, [body.shape], sentence(context, body.around))
     for key, function in by_key(structure.functions).items():
         inner = [*function.node, *(each for node in function.node for graph in nested(node) for each in graph.node)]

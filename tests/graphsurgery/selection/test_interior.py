@@ -144,6 +144,29 @@ def test_branches_are_maps_with_sizes() -> None:
     )
 
 
+def test_branches_in_a_function() -> None:
+    body = BRANCHES[BRANCHES.index("  s = Conv") : BRANCHES.index("  y = Relu")]
+    text = f"""<ir_version: 9, opset_import: ["":17, "a":1]>
+g (float[1,8,64,64] x, bool c) => (float[1,8,64,64] y) {{
+  [call] r = a.F(x, c, w, scales)
+  y = Relu(r)
+}}
+<opset_import: ["":17], domain: "a">
+F (x, c, w, scales) => (r) {{
+{body}}}
+"""
+    found = listed(text)
+    assert {name: (place.shape, place.kind, place.function, place.node) for name, place in found.items()} == {
+        "op:F[0]//Conv[0]": ((1, 8, 64, 64), "function", "F", "call"),
+        "tensor:t0": ((1, 8, 32, 32), "branches", "F", "call"),
+        "tensor:t1": ((1, 8, 64, 64), "branches", "F", "call"),
+        "tensor:e1": ((1, 8, 64, 64), "branches", "F", "call"),
+    }
+    said = told(finder(text), "tensor:t0")
+    assert "inside the branches of the node 'choice' (If) in the local function 'F', where no block can be put" in said
+    assert "its shape there is [1, 8, 32, 32]; what the node puts out can be named: tensor:r [1, 8, 64, 64]" in said
+
+
 def test_a_function_that_nothing_calls_is_no_place() -> None:
     assert told(finder(TWO_DOMAINS), "node:never").endswith(
         "it is inside the local function 'Unused', where no block can be put; the main graph does not call it\n"
