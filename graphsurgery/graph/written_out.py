@@ -13,6 +13,7 @@ import onnx
 from ..errors import ModelError
 from ..modelfile.model import ModelFile
 from ..modelfile.record import KEY, Insertion, read_insertions
+from ..modelfile.wire import text
 from .call_paths import name_by_path
 from .local_functions import by_key, key_of, written_out
 from .origins import Origin, inner_names, origins, place_of, runs
@@ -29,7 +30,7 @@ def with_origins(model: onnx.ModelProto, name: str) -> tuple[onnx.ModelProto, li
     name_by_path(flat, found)
     renamed = _Names(model, flat, found)
     for entry in flat.metadata_props:
-        if entry.key.startswith(KEY):
+        if (text(entry.key) or "").startswith(KEY):
             insertion = next(each for each in read_insertions(model) if KEY + each.id == entry.key)
             if insertion.function is not None:
                 entry.value = renamed.record(insertion).to_entry()[1]

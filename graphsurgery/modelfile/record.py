@@ -213,7 +213,8 @@ def _read(key: str, value: str) -> Insertion:
     name = key.removeprefix(KEY)
     try:
         data = json.loads(value)
-        if data.pop("format") not in (_FORMAT, _CALIBRATED_FORMAT, _FUNCTION_FORMAT):
+        known = (_FUNCTION_FORMAT,) if "function" in data else (_FORMAT, _CALIBRATED_FORMAT)
+        if data.pop("format") not in known:
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
         pair = data.pop("qdq", None)

@@ -148,7 +148,10 @@ class Interior:
                 inner = next((name for name, part in _named(outermost) if part is block), None)
                 if inner is not None:
                     return f"{self._whole[outermost.root]}.{inner}"
-        within, scope = self._around(min(block.nodes))
+        last = self._inside.index.producer[block.output]
+        within, scope = self._around(last)
+        if not block.nodes <= within:  # it begins outside of the call
+            return self.node(last)
         same = [each for each in self._inside.blocks.of_type(block.type) if each.nodes <= within]
         return f"{scope}//{block.type}[{same.index(block)}]"
 

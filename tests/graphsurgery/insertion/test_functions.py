@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,13 @@ def test_a_function_in_another_version_of_the_operators_is_left_alone() -> None:
     text = NESTED.replace('["":17, "a":1], domain: "b"', '["":18, "a":1], domain: "b"')
     with pytest.raises(SiteError, match="it is written in opset 18, and the model in 17"):
         gsx.insert(nested(text), "simam", after="/stage/conv")
+
+
+def test_records_of_blocks_in_functions_have_a_format_of_their_own() -> None:
+    """A graphsurgery from before would look for the nodes in the main graph."""
+    edited = gsx.insert(nested(), "simam", after=["tensor:n", "tensor:y"])
+    kept = [json.loads(each.value) for each in edited.proto().metadata_props]
+    assert sorted((each["format"], each.get("function")) for each in kept) == [(1, None), (3, ["b", "Stage", ""])]
 
 
 def test_a_record_of_a_function_that_is_gone() -> None:

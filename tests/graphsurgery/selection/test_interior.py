@@ -167,6 +167,23 @@ F (x, c, w, scales) => (r) {{
     assert "its shape there is [1, 8, 32, 32]; what the node puts out can be named: tensor:r [1, 8, 64, 64]" in said
 
 
+def test_a_block_that_begins_in_front_of_a_call_and_ends_in_it() -> None:
+    text = """<ir_version: 9, opset_import: ["":17, "a":1]>
+g (float[1,8,64,64] x) => (float[1,8,64,64] y) {
+  c = Conv <pads = [1, 1, 1, 1]> (x, w)
+  [call] y = a.F(c)
+}
+<opset_import: ["":17], domain: "a">
+F (c) => (y) { s = Sigmoid(c)
+  m = Mul(c, s)
+  y = Neg(m) }
+"""
+    (place,) = listed(text).values()
+    assert (place.selector, place.type, place.takes_block) == ("op:F[0]//op:Mul[0]", "Conv", True)
+    (site,) = finder(text).find([place.selector])
+    assert (site.tensor, site.function) == ("m", ("a", "F", ""))
+
+
 def test_a_function_that_nothing_calls_is_no_place() -> None:
     assert told(finder(TWO_DOMAINS), "node:never").endswith(
         "it is inside the local function 'Unused', where no block can be put; the main graph does not call it\n"
