@@ -235,7 +235,9 @@ class _Outcome:
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
-        given = {"tensor": done.tensor, "consumers": list(done.site.readers)}  # of an output, the file has a new name
+        # of an output, the file has a new name
+        given: dict[str, Any] = {"tensor": done.tensor, "consumers": list(done.site.readers)}
+        given |= {"function": insertion.function} if insertion.function else {}
         return {
             "id": insertion.id,
             "module": insertion.module,
@@ -286,7 +288,8 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     kind = f" ({site.type})" if site.type else ""
     yield f"{insertion.id}: {insertion.module} {site.position} {site.path or done.tensor}{kind}"
     stride = f", stride {site.stride}" if site.stride else ""
-    yield f"  site: {done.tensor}, {shape_text(site.shape)} {site.dtype}{stride}"
+    inside = f" in the function {insertion.function[1]}" if insertion.function else ""
+    yield f"  site: {done.tensor}{inside}, {shape_text(site.shape)} {site.dtype}{stride}"
     if done.site.note:
         yield f"  note: {done.site.note}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]

@@ -89,6 +89,7 @@ def sites(
         data = _places(printer, finder, found, [1] * len(found))
     else:
         data = _modules(printer, finder, most) if outline.is_empty else _blocks(printer, outline, most)
+        data["inner"] = _inner(printer, finder, shown=most is None or most > usual)
     if target is not None:
         printer.lines([f"picture: {picture}"])
     printer.json({"model": model or DASH, **data, "picture": picture})
@@ -165,7 +166,8 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
     from ..recognition.advice import examine
 
-    advice = [examine(finder.blocks, site.tensor) for site in found]
+    trees = {True: finder.blocks, False: finder.inside.blocks if finder.inside else finder.blocks}
+    advice = [examine(trees[site.function is None], site.running) for site in found]
     if found:
         rows = [
             (
@@ -190,6 +192,34 @@ def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels:
             for site, each in zip(found, advice, strict=True)
         ]
     }
+
+
+def _inner(printer: Printer, finder: SiteFinder, *, shown: bool) -> list[dict[str, Any]]:
+    """The maps inside of local functions and bodies, for which there is no place in the main graph."""
+    from ..outline.inner import inner_places
+
+    found = inner_places(finder)
+    if found and shown:
+        table = [
+            (
+                each.selector,
+                each.type,
+                shape_text(each.shape),
+                str(each.stride or ""),
+                ", ".join(each.insertions),
+                each.place,
+                "yes" if each.takes_block else f"no; {each.instead[0]} does" if each.instead else "no",
+            )
+            for each in found
+        ]
+        headers = ("inside", "type", "shape", "stride", "inserted", "of", "takes a block")
+        _table(printer, headers, table, () if any(each.insertions for each in found) else ("inserted",))
+    if found:
+        taking = sum(each.takes_block for each in found)
+        ending = "" if shown else "; --all shows them"
+        line = f"{counted(len(found), 'map')} inside of functions or bodies, of which {taking} can take a block"
+        printer.lines([line + ending])
+    return [each.to_json() for each in found]
 
 
 def _levels(found: Sequence[Site]) -> list[int]:

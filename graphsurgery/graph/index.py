@@ -86,8 +86,8 @@ class GraphIndex:
 
     @cached_property
     def insertions(self) -> list[Insertion]:
-        """What is inserted in the model already."""
-        return self.model.insertions()
+        """What is inserted in the graph already."""
+        return [each for each in self.model.insertions() if each.function == self.model.function]
 
     @cached_property
     def insertion_of(self) -> dict[int, Insertion]:
@@ -115,7 +115,7 @@ class GraphIndex:
     @cached_property
     def names(self) -> set[str]:
         """Every name in the model, of nodes and of tensors, subgraphs and functions included."""
-        return set(_names_in(self.model.structure))
+        return set(_names_in(self.model.whole.structure))
 
 
 def reached(start: Iterable[_Item], further: Callable[[_Item], Iterable[_Item]]) -> set[_Item]:

@@ -26,6 +26,8 @@ from .index import GraphIndex
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _NAMESPACE = "namespace"
+NAMING = frozenset({_SCOPES, _CLASSES, _NAMESPACE})
+"""the metadata of a node that tells its module, whatever its name says"""
 _WEIGHTS = frozenset({"weight", "bias", "running_mean", "running_var"})
 _SLICE = re.compile(r"slice\((?:None|(\d+)), [^,]+, None\)\.(\d+)")
 

@@ -18,12 +18,13 @@ from ..errors import InsertionError
 from ..graph.index import STANDARD, GraphIndex
 from ..messages import listed
 from ..modelfile.fields import Edit
+from ..modelfile.function_body import bodies, graph_of
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion
 from .ownership import scope_of
 from .removal import remove, same_bytes, without
 from .splice import AppliedInsertion
-from .unrecorded import Unrecorded, unrecorded
+from .unrecorded import Unrecorded, everywhere
 
 Planner: TypeAlias = Callable[[ModelFile], tuple[ModelFile, list[AppliedInsertion]]]
 """carries a recipe out on a model"""
@@ -51,8 +52,8 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
     InsertionError
         If the graph is not what the recipe makes of the model without the blocks, or they cannot be taken out of it.
     """
-    index, blocks = GraphIndex(model), list(dict.fromkeys(blocks))
-    candidates = {each.scope: each for each in unrecorded(index, blocks)}
+    blocks = list(dict.fromkeys(blocks))
+    candidates = {each.scope: each for each in everywhere(model, blocks)}
     if not candidates:
         raise InsertionError(
             f"{model.name} has no nodes that are named as those of an inserted {' or '.join(blocks)} are and have no "
@@ -69,8 +70,7 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
         raise InsertionError(
             f"the recipe inserts {listed(missing)}, and {model.name} has no such block without a record; it has {there}"
         )
-    comparison = _Comparison(index, GraphIndex(made), [each.insertion for each in applied])
-    records = comparison.records()
+    records = [record for graph in (model, *bodies(model)) for record in _compared(graph, made, applied)]
     adopted = model.edited(Edit(metadata=dict(record.to_entry() for record in records)))
     if not same_bytes(remove(adopted, [record.id for record in records]), bare):
         raise InsertionError(f"the blocks of {model.name} cannot be taken out again once they are recorded")
@@ -85,6 +85,13 @@ def _again(
     bare = without(model, records, [*model.insertions(), *records])
     made, applied = planner(bare)
     return bare, made, applied
+
+
+def _compared(graph: ModelFile, made: ModelFile, applied: Iterable[AppliedInsertion]) -> list[Insertion]:
+    """The records of the insertions in one graph of a model, against what the recipe makes of it."""
+    index, expected = GraphIndex(graph), GraphIndex(graph_of(made, graph.function))
+    own = [each.insertion for each in applied if each.insertion.function == graph.function]
+    return _Comparison(index, expected, own).records()
 
 
 class _Comparison:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..blocks.block import Array
 from ..blocks.calibration import Moments, lost, scale_and_shift
 from ..errors import CannotRun
+from ..graph.written_out import as_run, without_calls
 from ..messages import tracked
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import image_paths
@@ -36,13 +37,16 @@ def calibrate(finder: SiteFinder, insertions: Iterable[PlannedInsertion]) -> lis
     result = ordered(insertions)
     places = [place for place, planned in enumerate(result) if planned.request.init == "calibrated"]
     places.sort(key=lambda place: (finder.index.producer.get(result[place].site.tensor, -1), place))
-    before = _without_blocks(finder.model, [result[place] for place in places])
+    model = finder.model
+    if any(result[place].site.function for place in places):
+        model = without_calls(model, always=True)
+    before = _without_blocks(model, [result[place] for place in places])
     for place, expected in tracked(list(zip(places, before, strict=True)), "places"):
         planned = result[place]
         with planned.request.concerned():
             measured = [_measured(each, itself=i == place) for i, each in enumerate(result)]
             model, applied = insert(finder, measured)
-            given = applied[place].insertion
+            model, given = as_run(model, applied[place].insertion)
             tensor = given.output_tensor, given.feature.onnx_type
             after = _moments(model, [tensor], planned.request.images)[tensor]
             scale, shift = scale_and_shift(expected, after, given.id)
@@ -63,7 +67,7 @@ def _without_blocks(model: ModelFile, insertions: Sequence[PlannedInsertion]) ->
 
 
 def _arriving(planned: PlannedInsertion) -> _Tensor:
-    return planned.site.tensor, planned.site.feature.onnx_type
+    return planned.site.running, planned.site.feature.onnx_type
 
 
 def _measured(planned: PlannedInsertion, *, itself: bool) -> PlannedInsertion:

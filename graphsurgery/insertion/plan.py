@@ -72,12 +72,12 @@ class Plan:
 
     def __init__(self, finder: SiteFinder, insertions: Iterable[PlannedInsertion]) -> None:
         self._index = finder.index
-        self.earlier = finder.model.insertions()
-        """the insertions that the model has already"""
+        self.earlier = finder.index.insertions
+        """the insertions that the graph has already"""
         self.owners = {node_index: earlier.id for node_index, earlier in self._index.insertion_of.items()}
         """index of a node of an earlier insertion -> its id"""
         self.names = UniqueNames(set(self._index.names))
-        self._ids = UniqueNames({*finder.tree.modules, *(earlier.id for earlier in self.earlier)})
+        self._ids = UniqueNames({*finder.tree.modules, *(earlier.id for earlier in finder.model.insertions())})
         self.steps: list[Step] = []
         self.moved: dict[str, str] = {}
         """tensor of a site that is a graph output -> the new name under which its producer gives it"""
@@ -143,9 +143,9 @@ def ordered(insertions: Iterable[PlannedInsertion]) -> list[PlannedInsertion]:
     the same consumers stay in the order in which they are given.
     """
     result = list(insertions)
-    places: dict[str, list[int]] = {}
+    places: dict[tuple[str, tuple[str, ...] | None], list[int]] = {}
     for place, insertion in enumerate(result):
-        places.setdefault(insertion.site.tensor, []).append(place)
+        places.setdefault((insertion.site.tensor, insertion.site.function), []).append(place)
     for at_one_tensor in places.values():
         wide_first = sorted((result[place] for place in at_one_tensor), key=_width)
         for place, insertion in zip(at_one_tensor, wide_first, strict=True):

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CannotRun, SiteError, option
+from ..graph.index import GraphIndex
+from ..graph.written_out import as_run, without_calls
+from ..modelfile.function_body import graph_of
 from . import qdq
 from .plan import PlannedInsertion, ordered
 from .splice import insert
@@ -27,9 +30,11 @@ def with_pair(planned: PlannedInsertion, finder: SiteFinder) -> PlannedInsertion
     if planned.request.qdq == "none":
         return planned
     tensor, label = planned.site.tensor, planned.site.label
-    if not qdq.needed(finder.index, tensor, label):
+    function = planned.site.function
+    index = finder.index if function is None else GraphIndex(graph_of(finder.model, function))
+    if not qdq.needed(index, tensor, label):
         return replace(planned, warnings=(*planned.warnings, _NOTHING_TO_ADD))
-    pair = qdq.pair_at(finder.index, tensor, label)
+    pair = qdq.pair_at(index, tensor, label)
     if planned.request.qdq_scale == "images" and pair.scale.size > 1:
         raise SiteError(
             f"{label} has a scale for each channel; {option('qdq_scale', 'images')} finds one for a whole tensor"
@@ -56,9 +61,9 @@ def fit_scales(finder: SiteFinder, insertions: Sequence[PlannedInsertion]) -> li
     bare = [replace(planned, pair=None) if place in folders else planned for place, planned in enumerate(result)]
     model, applied = insert(finder, bare)
     for folder in dict.fromkeys(folders.values()):
-        chosen = {place: applied[place].insertion for place in folders if folders[place] == folder}
+        chosen = {place: as_run(model, applied[place].insertion)[1] for place in folders if folders[place] == folder}
         tensors = [(each.output_tensor, each.feature.onnx_type) for each in chosen.values()]
-        found = activations(model, tensors, Path(folder or ""))
+        found = activations(without_calls(model), tensors, Path(folder or ""))
         if found.failure:
             raise CannotRun(f"the model does not run here, so that there is no scale from images: {found.failure}")
         for place, insertion in chosen.items():

@@ -16,6 +16,7 @@ from ..graph.index import GraphIndex
 from ..graph.shapes import ShapeTable
 from ..messages import closest
 from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
+from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
 from ..modelfile.record import KEY, Insertion
 from ..modelfile.source import Source
@@ -58,6 +59,14 @@ def remove(model: ModelFile, ids: Sequence[str] | None = None) -> ModelFile:
 
 def without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
     """A model without the chosen ones of its insertions. InsertionError where one cannot be taken out."""
+    for function in dict.fromkeys(insertion.function for insertion in chosen):
+        of = [[each for each in some if each.function == function] for some in (chosen, every)]
+        model = _without(graph_of(model, function), *of)
+    return model
+
+
+def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Insertion]) -> ModelFile:
+    """The whole model without some of the insertions of one of its graphs."""
     index, graph = GraphIndex(model), model.structure.graph
     ownership = Ownership(index)
     blocks = {insertion.id: ownership.find(insertion) for insertion in chosen}
@@ -92,7 +101,7 @@ def without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inser
     _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], declared | gone.difference(names.values()))
     result = model.edited(edit)
     if others or result.digest() != chosen[0].original:  # that one is as valid as the original was
-        _check(index, GraphIndex(result), chosen, blocks)
+        _check(index, GraphIndex(graph_of(result, model.function)), chosen, blocks)
     return result
 
 

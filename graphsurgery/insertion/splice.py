@@ -13,6 +13,7 @@ from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..graph import module_paths
 from ..modelfile.fields import INITIALIZER, VALUE_INFO, Edit
+from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, RecordedPair, RecordedSite
 from ..selection.branches import NodeConsumer
@@ -67,21 +68,38 @@ def insert(
     BlockError, SiteError, WeightsError
         If one of the insertions cannot be made.
     """
-    splice = _Splice(finder, Plan(finder, insertions), check)
-    applied = [splice.insert(step) for step in splice.plan.steps]
-    return splice.result([each.insertion for each in applied]), applied
+    graphs: dict[tuple[str, ...] | None, list[PlannedInsertion]] = {}
+    for insertion in insertions:
+        graphs.setdefault(insertion.site.function, []).append(insertion)
+    applied: list[AppliedInsertion] = []
+    model, original = finder.model, _original(finder.model)
+    for function, planned in graphs.items():
+        there = finder
+        if model is not finder.model or function is not None:
+            there = SiteFinder(graph_of(model, function))
+        splice = _Splice(there, Plan(there, planned), check, original)
+        done = [splice.insert(step) for step in splice.plan.steps]
+        model = splice.result([each.insertion for each in done])
+        applied += done
+    return model, applied
+
+
+def _original(model: ModelFile) -> str:
+    """The digest of a model before its first insertion."""
+    earlier = model.insertions()
+    return earlier[0].original if earlier else model.digest()
 
 
 class _Splice:
     """Lowers the steps of a plan, one after the other, into one edit."""
 
-    def __init__(self, finder: SiteFinder, plan: Plan, check: SubgraphCheck | None) -> None:
+    def __init__(self, finder: SiteFinder, plan: Plan, check: SubgraphCheck | None, original: str) -> None:
         self.plan = plan
         self._check = check
         self._model = finder.model
         self._index = finder.index
         self._ir_version = int(self._model.structure.ir_version)
-        self._original = plan.earlier[0].original if plan.earlier else self._model.digest()
+        self._original = original
         self._edit = Edit()
         self._outputs: list[str] = []
         """of each step so far, the name of its output"""
@@ -166,11 +184,12 @@ class _Splice:
             output_tensor=subgraph.output,
             nodes=tuple(node.name for node in subgraph.nodes),
             initializers=tuple(tensor.name for tensor in subgraph.initializers),
-            value_info=(declared,),
+            value_info=(declared,) if site.function is None else (),
             parameters=sum(int(np.size(values)) for values in weights.values()),
             stored={key: subgraph.stored.get(key) or weight_folding.keep(np.asarray(v)) for key, v in weights.items()},
             original=self._original,
             qdq=pair,
+            function=site.function,
         )
 
     def _add(self, site: Site, record: Insertion, subgraph: Subgraph) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..blocks.registry import all_blocks
@@ -11,6 +11,7 @@ from ..errors import InsertionError
 from ..graph import module_paths
 from ..graph.index import GraphIndex
 from ..messages import listed
+from ..modelfile.function_body import bodies
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, RecordedSite
 from .ownership import Owned, Ownership
@@ -27,6 +28,8 @@ class Unrecorded:
     """the initializers that it reads"""
     names: tuple[str, ...]
     """of its nodes"""
+    function: tuple[str, ...] | None
+    """domain, name and overload of the local function that it is in"""
 
     @property
     def id(self) -> str:
@@ -52,6 +55,7 @@ class Unrecorded:
             parameters=0,
             stored={},
             original="",
+            function=self.function,
         )
 
 
@@ -67,13 +71,20 @@ def unrecorded(index: GraphIndex, blocks: Iterable[str]) -> list[Unrecorded]:
             read = frozenset[str]().union(*map(index.reads, nodes))
             constants = tuple(sorted(name for name in read if name in index.initializers))
             names = tuple(index.nodes[n].name for n in sorted(nodes))
-            found.append(Unrecorded(scope, Owned(nodes, sources[0], outputs[0]), constants, names))
+            found.append(
+                Unrecorded(scope, Owned(nodes, sources[0], outputs[0]), constants, names, index.model.function)
+            )
     return found
+
+
+def everywhere(model: ModelFile, blocks: Collection[str]) -> list[Unrecorded]:
+    """The same in the main graph of a model and in its functions."""
+    return [found for graph in (model, *bodies(model)) for found in unrecorded(GraphIndex(graph), blocks)]
 
 
 def lost(model: ModelFile) -> str:
     """What to say of a model whose nodes are named as those of inserted blocks are, without a record; "" of others."""
-    found = [each.id for each in unrecorded(GraphIndex(model), all_blocks())]
+    found = [each.id for each in everywhere(model, list(all_blocks()))]
     if not found:
         return ""
     return (

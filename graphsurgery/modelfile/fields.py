@@ -12,6 +12,7 @@ from . import wire
 from .source import BytesSource, Source
 from .wire import number_of
 
+FUNCTION = number_of(onnx.ModelProto, "functions")
 METADATA = number_of(onnx.ModelProto, "metadata_props")
 NODE = number_of(onnx.GraphProto, "node")
 INITIALIZER = number_of(onnx.GraphProto, "initializer")
@@ -59,6 +60,31 @@ class Edit:
     def append(self, number: int, message: Any) -> None:
         """Add a field of the graph after the last one of its number."""
         self.appended.setdefault(number, []).append(message.SerializeToString())
+
+
+def edited(pieces: Sequence[Piece], edit: Edit, node: int = NODE) -> list[Piece]:
+    """The fields of a graph with the changes of an edit.
+
+    ``node``: the number that its nodes have; in a function it is another one, and an edit is of its nodes alone.
+    """
+    result: list[Piece] = []
+    counts: dict[int, int] = {}
+    for piece in pieces:
+        number = piece.number if node == NODE else NODE if piece.number == node else 0
+        position = counts.get(number, 0)
+        counts[number] = position + 1
+        if number == NODE and position in edit.nodes:
+            result += [Piece.of(node, content) for content in edit.nodes[position]]
+        key = (number, position)
+        if key not in edit.replaced:
+            result.append(piece)
+        elif (content := edit.replaced[key]) is not None:
+            result.append(replaced(piece, content))
+    last = edit.nodes.get(counts.get(NODE, 0), [])
+    for number, contents in ((node, last), *edit.appended.items()):
+        place = end_of(result, number)
+        result[place:place] = [Piece.of(number, content) for content in contents]
+    return result
 
 
 def located(source: Source, f: wire.Field) -> Piece:

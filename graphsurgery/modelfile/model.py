@@ -21,7 +21,7 @@ from ..errors import InsertionError, ModelError
 from ..messages import brief, printable
 from ..request import Argument, checked
 from . import external_data, fields, limits, payload, saving, soundness, summary, wire
-from .fields import GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
+from .fields import FUNCTION, GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
 from .record import Insertion, read_insertions
 from .source import BytesSource, FileSource, Source
 from .wire import number_of
@@ -60,11 +60,19 @@ class ModelFile:
     PosixPath('yolov8n-simam.onnx')
     """
 
+    function: tuple[str, ...] | None = None
+    """None: the main graph is a model's own, and not the nodes of a local function (see function_body.py)"""
+
     def __init__(self, model: Sequence[Piece], graph: Sequence[Piece], folder: Path | None, name: str) -> None:
         self._model = model
         self._graph = graph
         self.folder = folder
         self.name = name
+
+    @property
+    def whole(self) -> ModelFile:
+        """The model that this one is, or whose function it is."""
+        return self
 
     # ------------------------------------------------------------------ loading
 
@@ -270,22 +278,7 @@ class ModelFile:
 
     def edited(self, edit: Edit) -> ModelFile:
         """A new model with these changes; everything else keeps its bytes and its order."""
-        graph: list[Piece] = []
-        counts: dict[int, int] = {}
-        for piece in self._graph:
-            position = counts.get(piece.number, 0)
-            counts[piece.number] = position + 1
-            if piece.number == NODE and position in edit.nodes:
-                graph += [Piece.of(NODE, content) for content in edit.nodes[position]]
-            key = (piece.number, position)
-            if key not in edit.replaced:
-                graph.append(piece)
-            elif (content := edit.replaced[key]) is not None:
-                graph.append(fields.replaced(piece, content))
-        last = edit.nodes.get(counts.get(NODE, 0), [])
-        for number, contents in ((NODE, last), *edit.appended.items()):
-            place = fields.end_of(graph, number)
-            graph[place:place] = [Piece.of(number, content) for content in contents]
+        graph = fields.edited(self._graph, edit)
         result = ModelFile(self._with_metadata(edit.metadata), graph, self.folder, self.name)
         result.__dict__["external_data"] = self.external_data  # no edit adds or drops any: no need to look again
         return result
@@ -304,6 +297,21 @@ class ModelFile:
         place = fields.end_of(pieces, METADATA)
         pieces[place:place] = [fields.metadata(key, value) for key, value in left.items() if value is not None]
         return pieces
+
+    def functions(self) -> list[Piece]:
+        """The local functions, in order, as ranges of bytes."""
+        return [piece for piece in self._model if piece.number == FUNCTION]
+
+    def metadata(self) -> list[Piece]:
+        """The entries of the model's metadata, in order, as ranges of bytes."""
+        return [piece for piece in self._model if piece.number == METADATA]
+
+    def with_function(self, old: Piece, content: bytes, metadata: Mapping[str, str | None]) -> ModelFile:
+        """A new model in which one of its functions has another content."""
+        model = [fields.replaced(piece, content) if piece is old else piece for piece in self._with_metadata(metadata)]
+        result = ModelFile(model, self._graph, self.folder, self.name)
+        result.__dict__["external_data"] = self.external_data
+        return result
 
     def with_outputs(self, tensors: Sequence[tuple[str, int]]) -> ModelFile:
         """A copy whose only graph outputs are these tensors, given as (name, element type): to look inside a model."""

@@ -23,8 +23,10 @@ from . import limits
 from .wire import text
 
 KEY = "graphsurgery.insertion."
-_FORMAT, _CALIBRATED_FORMAT = 1, 2
-"""of a record, and of one with a scale and a shift behind the block, which the readers of 1 would leave out"""
+_FORMAT, _CALIBRATED_FORMAT, _FUNCTION_FORMAT = 1, 2, 3
+"""of a record, of one with a scale and a shift behind the block, which the readers of 1 would leave out, and of one of
+a block in a local function, which those of 2 would look for in the main graph
+"""
 _CALIBRATION = "calibration.scale"
 """the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
@@ -99,6 +101,8 @@ class Insertion:
     qdq: RecordedPair | None = None
     precision: str = "site"
     """"safe", "site", "fp32" or "fp16"; records from before there was a choice have none"""
+    function: tuple[str, ...] | None = None
+    """domain, name and overload of the local function that the block is in; None: it is in the main graph"""
 
     def __repr__(self) -> str:
         place = self.site.path or f"tensor:{self.site.tensor}"
@@ -140,6 +144,10 @@ class Insertion:
         data = asdict(self)
         del data["id"]
         own = _CALIBRATED_FORMAT if _CALIBRATION in self.stored else _FORMAT
+        if self.function is None:
+            del data["function"]
+        else:
+            own = _FUNCTION_FORMAT
         return KEY + self.id, json.dumps({"format": own, **data}, separators=(",", ":"), ensure_ascii=True)
 
     def renamed(self, *, site: Mapping[str, str] | None = None, output: Mapping[str, str] | None = None) -> Insertion:
@@ -191,6 +199,7 @@ def _is_sound(insertion: Insertion) -> bool:
         and min(sizes) > 0
         and prod(sizes) <= limits.ELEMENTS
         and insertion.site.position in POSITIONS
+        and (insertion.function is None or len(insertion.function) == 3)
         and all(getattr(insertion, name) in choices[name].argument.choices for name in ("gate", "target", "precision"))
     )
 
@@ -204,7 +213,8 @@ def _read(key: str, value: str) -> Insertion:
     name = key.removeprefix(KEY)
     try:
         data = json.loads(value)
-        if data.pop("format") not in (_FORMAT, _CALIBRATED_FORMAT):
+        known = (_FUNCTION_FORMAT,) if "function" in data else (_FORMAT, _CALIBRATED_FORMAT)
+        if data.pop("format") not in known:
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
         pair = data.pop("qdq", None)

@@ -93,7 +93,7 @@ class RowBuilder:
     @cached_property
     def insertions(self) -> dict[str, Insertion]:
         """The blocks that stand in the model, by id."""
-        return {insertion.id: insertion for insertion in self.index.model.insertions()}
+        return {insertion.id: insertion for insertion in self.index.insertions}
 
     @cached_property
     def inserted(self) -> dict[str, list[str]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 
 from ..entry_points import values
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree, common_path, from_weights
+from ..graph.origins import Origin
 from ..graph.shapes import ShapeTable
 from .anatomy import ROLES
 from .block import RecognisedBlock
@@ -49,6 +51,30 @@ class BlockTree:
             found = [block for inside in found for block in self._expanded.in_the_file(inside)]
         self.blocks: tuple[RecognisedBlock, ...] = tuple(self._labelled(block) for block in found)
         """outermost blocks, in the order of the graph"""
+
+    def written_out(self) -> BlockTree | None:
+        """The blocks of the model with its calls of local functions written out, those within one call included; None
+        for a model without calls.
+        """
+        if self._expanded is None:
+            return None
+        inside = copy(self)
+        for name in [name for name in inside.__dict__ if isinstance(getattr(BlockTree, name, None), cached_property)]:
+            del inside.__dict__[name]
+        inside._expanded, inside.view, inside._tree = None, self._seen, ModuleTree(self._seen.index)
+        inside.blocks = tuple(map(inside._labelled, self._networks.blocks))
+        return inside
+
+    @property
+    def origins(self) -> Sequence[Origin]:
+        """Where in the file the nodes of :meth:`written_out` stand."""
+        return self._expanded.origins if self._expanded else ()
+
+    def within_call(self, block: RecognisedBlock, inside: BlockTree) -> RecognisedBlock:
+        """What a block of this tree is in :meth:`written_out`, where it has its parts within one call."""
+        assert self._expanded is not None
+        same = (each for each in inside.of_type(block.type) if self._expanded.named(each.root) == block.root)
+        return next(same)
 
     def everything(self) -> Iterator[RecognisedBlock]:
         """All blocks, those inside of others included, in the order of their outputs."""

@@ -94,7 +94,7 @@ class BlockFinder:
         last = {f"{name}[{number}]": each.output for number, each in every[-1:]}
         chosen = self._picked(block.subscript, every, f"{scope.label} has {len(every)} {name}", "is", last)
         found = [(f"{name}[{number}]", each) for number, each in chosen]
-        return self._parts(found, block.steps) if block.steps else found
+        return self.parts(found, block.steps) if block.steps else found
 
     def _picked(
         self, subscript: Subscript | None, items: list[Item], has: str, verb: str, last: Mapping[str, str]
@@ -131,7 +131,7 @@ class BlockFinder:
             return "there is no convolution in the model, and so nothing to recognise; name a tensor: tensor:NAME"
         return "no block was recognised there"
 
-    def _parts(
+    def parts(
         self, found: Sequence[tuple[str, RecognisedBlock]], steps: Sequence[Text]
     ) -> list[tuple[str, RecognisedBlock]]:
         reached = [each for label, block in found for each in _descend(label, block, steps, 0)]

@@ -58,9 +58,12 @@ class Context:
 
         Where the sizes do not tell, being dynamic or rounded, the operators on the way do.
         """
+        return self.stride_of(shape) or self.blocks.stride(tensor)
+
+    def stride_of(self, shape: tuple[Dimension, ...]) -> int | None:
+        """The same, as far as sizes tell it."""
         strides = {_times(whole, part) for whole, part in zip(self.image[2:], shape[2:], strict=False)}
-        stride = strides.pop() if len(strides) == 1 else None
-        return stride or self.blocks.stride(tensor)
+        return strides.pop() if len(strides) == 1 else None
 
     def maps(self) -> list[str]:
         """All tensors that are known to be float maps of the image, in the order of the model."""

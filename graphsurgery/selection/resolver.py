@@ -6,9 +6,9 @@ it, and nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from ..errors import SelectorError, option
 from ..messages import closest, listed
@@ -23,6 +23,30 @@ from .refusals import refusal
 from .roles import RoleFinder
 from .text import Text
 
+if TYPE_CHECKING:
+    from ..recognition import RecognisedBlock
+
+
+Places: TypeAlias = "list[tuple[Place, set[Consumer]]]"
+"""places, and the consumers of the tensor there"""
+Elsewhere: TypeAlias = "Callable[[Selector, str], Places]"
+
+
+@dataclass(frozen=True)
+class InnerTensor:
+    """A tensor within a call of a local function."""
+
+    function: tuple[str, ...]
+    """domain, name and overload"""
+    name: str
+    """what it is called in the function"""
+    nodes: tuple[str, ...]
+    """how messages call the nodes of the function that are to read a block"""
+    others: tuple[str, ...]
+    """and those that go on reading the tensor itself"""
+    rewired: frozenset[Consumer]
+    """the first, and the output of the function that the tensor is, if that is to be the block's"""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -35,6 +59,8 @@ class Place:
     """the part of a selector that names it"""
     note: str = field(default="", compare=False)
     """what is to be said of it"""
+    inner: InnerTensor | None = None
+    """what it is in a local function; None in the main graph"""
 
     def described(self, position: str = "after") -> str:
         """How messages call it."""
@@ -45,8 +71,10 @@ class Place:
 class Resolver:
     """Finds what selectors point at in one model."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, elsewhere: Elsewhere | None = None) -> None:
+        """``elsewhere`` is asked for the places of what names nothing in the main graph."""
         self._context = context
+        self._elsewhere = elsewhere
         self._index = context.index
         self.borders = Borders(context)
         self._paths = PathFinder(context, context.tree.modules, self.borders.leaving)
@@ -55,17 +83,26 @@ class Resolver:
 
     # ------------------------------------------------------------------ the two things to ask for
 
-    def resolve(self, selector: str, position: str = "after") -> list[tuple[Place, set[Consumer]]]:
+    def resolve(self, selector: str, position: str = "after") -> Places:
         """The places after, or before, what a selector names, in the order of the model, each once, with the consumers
         of the tensor there: before something those in it. SelectorError if there are none.
         """
-        found: dict[tuple[str, frozenset[Consumer]], tuple[Place, set[Consumer]]] = {}
+        found: dict[tuple[str, frozenset[Consumer], bool], tuple[Place, set[Consumer]]] = {}
         for part in parse(selector):
-            for place, consumers in self._places(self._targets(part), position):
-                found.setdefault((place.tensor, frozenset(consumers)), (place, consumers))
+            for place, consumers in self._found(part, position):
+                found.setdefault((place.tensor, frozenset(consumers), place.inner is None), (place, consumers))
         if position == "before":
             return sorted(found.values(), key=lambda item: min(nodes_of(item[1])))
         return sorted(found.values(), key=lambda item: self._index.producer.get(item[0].tensor, -1))
+
+    def _found(self, part: Selector, position: str) -> Places:
+        """The places of one part of a selector."""
+        try:
+            return self.places(self.targets(part), position)
+        except SelectorError:
+            if self._elsewhere is not None and (found := self._elsewhere(part, position)):
+                return found
+            raise
 
     def resolve_consumers(self, selector: str) -> set[Consumer]:
         """What a selector names and can read a tensor: nodes, and outputs of the model."""
@@ -76,7 +113,7 @@ class Resolver:
                 continue
             if isinstance(part, Word):
                 self._roles.region_meant(part.path.written)
-            for target in self._targets(part):
+            for target in self.targets(part):
                 if target.tensor is None:
                     found |= of_nodes(self.borders.nodes(target))
                 elif target.is_output:
@@ -90,7 +127,8 @@ class Resolver:
 
     # ------------------------------------------------------------------ targets
 
-    def _targets(self, part: Selector) -> list[Target]:
+    def targets(self, part: Selector) -> list[Target]:
+        """What a part of a selector names. SelectorError if there is nothing."""
         if isinstance(part, Named):
             return [{"node": self._node, "output": self._output, "tensor": self._tensor}[part.kind](part.name)]
         if isinstance(part, Role):
@@ -170,28 +208,36 @@ class Resolver:
             hint = "its nodes carry no module paths, so name a tensor: tensor:NAME"
         raise written.part(self._paths.known(word.path)).error(f"{sentence}; {hint}", near)
 
+    def parts(self, block: Block, of: Sequence[tuple[str, RecognisedBlock]]) -> list[Target]:
+        """The parts of blocks, given with what messages call them, that a selector names. SelectorError if they have
+        none of the name.
+        """
+        return [Target(label, block.type, block=each) for label, each in self._blocks.parts(of, block.steps)]
+
     def _inner(self, part: Inside) -> list[Target]:
         """Blocks or nodes inside of each of the scopes; indices count within one scope."""
         if part.scope is None:
-            return self._within(part.what, None)
+            return self.within(part.what, None)
         found, missing = list[Target](), list[SelectorError]()
-        for scope in self._targets(part.scope):
+        for scope in self.targets(part.scope):
             try:
-                found += self._within(part.what, Scope(scope.label, self.borders.nodes(scope)))
+                found += self.within(part.what, Scope(scope.label, self.borders.nodes(scope)))
             except SelectorError as error:  # several scopes, such as those of a glob: some may be without
                 missing.append(error)
         if missing and not found:
             raise missing[0]
         return found
 
-    def _within(self, what: Block | Operator, scope: Scope | None) -> list[Target]:
+    def within(self, what: Block | Operator, scope: Scope | None) -> list[Target]:
+        """The blocks or nodes in a scope; None: in the model. SelectorError if there are none."""
         if isinstance(what, Operator):
             return self._operators(what, scope)
         return [Target(label, what.type, block=block) for label, block in self._blocks.find(what, scope)]
 
     # ------------------------------------------------------------------ the places after and before targets
 
-    def _places(self, targets: Sequence[Target], position: str) -> list[tuple[Place, set[Consumer]]]:
+    def places(self, targets: Sequence[Target], position: str) -> Places:
+        """The places after, or before, targets. SelectorError if no single feature map is there."""
         before, found, others = position == "before", [], []
         verb = "enter" if before else "leave"
         for target in targets:

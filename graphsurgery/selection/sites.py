@@ -15,8 +15,10 @@ from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
 from .context import Context
+from .interior import Interior
+from .parser import Selector
 from .refusals import refusal
-from .resolver import Place, Resolver
+from .resolver import Place, Places, Resolver
 
 _SUSPICIOUS = frozenset(
     {"Conv", "BatchNormalization", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Reshape", "Transpose"}
@@ -48,6 +50,10 @@ class Site:
     """the consumers that go on reading the tensor itself"""
     rewired: frozenset[Consumer] = field(default=frozenset(), compare=False, repr=False)
     """the consumers that are to read the block"""
+    function: tuple[str, ...] | None = None
+    """domain, name and overload of the local function that the tensor is in; None: it is in the main graph"""
+    written_out: str = field(default="", compare=False, repr=False)
+    """what the tensor of a function is called where the calls are written out"""
     note: str = field(default="", compare=False, repr=False)
     """what else goes by the name that was asked for"""
 
@@ -62,6 +68,11 @@ class Site:
         return (*self.consumers, *([f"output:{self.tensor}"] if self.graph_output else []))
 
     @property
+    def running(self) -> str:
+        """What the tensor is called where the model is run for it."""
+        return self.written_out or self.tensor
+
+    @property
     def feature(self) -> FeatureMap:
         """What a block needs to know of this place."""
         batch, channels, height, width = (d if isinstance(d, int) else None for d in self.shape)
@@ -71,7 +82,9 @@ class Site:
     def to_json(self) -> dict[str, Any]:
         """Plain data with stable keys."""
         data = asdict(self)
-        del data["position"], data["others"], data["rewired"], data["note"]
+        if self.function is None:
+            del data["function"]
+        del data["position"], data["others"], data["rewired"], data["note"], data["written_out"]
         data.update(shape=list(self.shape), consumers=list(self.consumers), warnings=list(self.warnings))
         return data
 
@@ -81,7 +94,28 @@ class SiteFinder(Context):
 
     @cached_property
     def _resolver(self) -> Resolver:
-        return Resolver(self)
+        return Resolver(self, self._elsewhere if self.model.structure.functions else None)
+
+    @cached_property
+    def inside(self) -> SiteFinder | None:
+        """The same for the model with its calls of local functions written out; None where it has no calls."""
+        blocks = self.blocks.written_out() if self.model.structure.functions else None
+        if blocks is None:
+            return None
+        finder = SiteFinder(blocks.view.index.model)
+        finder.blocks = blocks
+        return finder
+
+    @cached_property
+    def interior(self) -> Interior | None:
+        """The places within calls of local functions; None where the model has no calls."""
+        if self.inside is None:
+            return None
+        return Interior(self, self._resolver, self.inside, self.inside._resolver)
+
+    def _elsewhere(self, part: Selector, position: str) -> Places:
+        """The places of what names nothing in the main graph."""
+        return self.interior.places(part, position) if self.interior else []
 
     @cached_property
     def _fault(self) -> str | None:
@@ -122,6 +156,10 @@ class SiteFinder(Context):
         sites: dict[tuple[str, frozenset[Consumer]], Site] = {}
         for selector in selectors:
             for place, chosen in self._resolver.resolve(selector, position):
+                if place.inner is not None:
+                    site = self._within(place, chosen, position, consumers)
+                    sites.setdefault((f"{site.function} {site.tensor}", site.rewired), site)
+                    continue
                 if choice:
                     tensor, chosen = choice.at(place.tensor)
                     place = replace(place, tensor=tensor)
@@ -161,6 +199,25 @@ class SiteFinder(Context):
             others=tuple(map(self._label, in_order(everyone - chosen))),
             rewired=frozenset(chosen),
             note=place.note,
+        )
+
+    def _within(self, place: Place, chosen: set[Consumer], position: str, consumers: Sequence[str]) -> Site:
+        """The site at a place in a local function. SiteError if no block can be put there, or for some consumers."""
+        assert self.inside is not None
+        assert place.inner is not None
+        inner, site = place.inner, self.inside.site(replace(place, inner=None), chosen, position)
+        if consumers:
+            sentence = f"{site.label} is in the local function {inner.function[1]!r}, where consumers cannot be chosen"
+            raise SiteError(place.written.marked(sentence) if place.written else sentence)
+        return replace(
+            site,
+            tensor=inner.name,
+            consumers=inner.nodes,
+            others=inner.others,
+            rewired=inner.rewired,
+            graph_output=any(isinstance(each, OutputConsumer) for each in inner.rewired),
+            function=inner.function,
+            written_out=place.tensor,
         )
 
     def _label(self, consumer: Consumer) -> str:

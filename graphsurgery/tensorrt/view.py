@@ -172,7 +172,7 @@ class View:
 
     def _main(self) -> Iterator[Visit]:
         tree = ModuleTree(self.index)
-        insertions = {name: each.id for each in self.model.insertions() for name in each.nodes}
+        insertions = self._inserted(None)
         scope = Scope()
         _add(scope, self.structure.graph, self._copy.graph if self._copy else None)
         for position, node in enumerate(self.index.nodes):
@@ -182,6 +182,11 @@ class View:
             visit = Visit(node, scope, label, position, None, display or None, insertion, self)
             yield visit
             yield from self._subgraphs(visit, self._copy.graph.node[position] if self._copy else None)
+
+    def _inserted(self, function: tuple[str, ...] | None) -> dict[str, str]:
+        """Name of a node -> the insertion that it is of, in the main graph or in a function."""
+        every = (each for each in self.model.insertions() if each.function == function)
+        return {name: each.id for each in every for name in each.nodes}
 
     def _subgraphs(self, outer: Visit, copied: onnx.NodeProto | None) -> Iterator[Visit]:
         """``copied`` is the node where shapes have been inferred."""
@@ -206,8 +211,9 @@ class View:
             scope.origins.update(dict.fromkeys(function.input, Origin.DATA))
             _propagate(scope, nodes)
             scope.values.update(_constants(nodes))
+            insertions = self._inserted((function.domain, function.name, function.overload))
             for i, node in enumerate(nodes):
-                visit = Visit(node, scope, _label(node, i), None, within, None, None, self)
+                visit = Visit(node, scope, _label(node, i), None, within, None, insertions.get(node.name), self)
                 yield visit
                 yield from self._subgraphs(visit, None)
 

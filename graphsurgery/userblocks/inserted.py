@@ -10,6 +10,7 @@ import numpy as np
 from ..blocks.block import Block
 from ..blocks.size import check_size
 from ..errors import InsertionError
+from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, rebuild_with
 from ..template.around import Around
@@ -38,7 +39,7 @@ def weights_of(insertion: Insertion, model: ModelFile, trust: Trust = NO_TRUST) 
     feature = insertion.feature
     shapes = {**block.parameters(feature), **Around.of(insertion.gate, insertion.stored).parameters(feature.channels)}
     try:
-        return read_back(insertion.stored, shapes, model.tensor)
+        return read_back(insertion.stored, shapes, graph_of(model, insertion.function).tensor)
     except (LookupError, ValueError, TypeError):
         raise InsertionError(
             f"the weights of {insertion.id} are not in the model as its record says; another tool has changed them"

@@ -13,6 +13,7 @@ from ..feature_map import Array, numpy_dtype
 from ..graph.index import GraphIndex
 from ..graph.shapes import ShapeTable
 from ..graph.validity import fault
+from ..graph.written_out import without_calls
 from ..insertion.relocation import relocated
 from ..insertion.removal import unchanged
 from ..insertion.unrecorded import none_recorded
@@ -111,7 +112,8 @@ def verify(
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
     limit = Memory(checked("memory", memory, int, Argument(minimum=1, words="is a whole number of GB from 1 on")))
-    model = ModelFile.load(model)
+    whole = ModelFile.load(model)
+    model = without_calls(whole)
     folder = Path(images) if images is not None else None
     index = GraphIndex(model)
     if found := fault(index):
@@ -123,6 +125,7 @@ def verify(
     versions = _versions()
     blocks = {insertion.id: _comparable(model, insertion, limit, trust) for insertion in insertions}
     arriving = activations_of(model, [each for each in blocks.values() if isinstance(each, Comparable)], folder, limit)
+    recorded = {insertion.id: insertion for insertion in whole.insertions()}
     connections, shapes = Connections(index), ShapeTable(index)
     reports = []
     with _one_thread():
@@ -130,14 +133,14 @@ def verify(
             block = blocks[insertion.id]
             if isinstance(block, Comparable):
                 block = arriving.contradiction(block, insertion.site, shapes) or block
-            report = _empty_report(insertion, connections.check(insertion), arriving.failure)
+            report = _empty_report(recorded[insertion.id], connections.check(insertion), arriving.failure)
             if isinstance(block, Comparable):
                 report = replace(report, size=arriving.note(block))
                 report = _compared(report, model, block, arriving, seeds, names, trust)
             else:
                 report = replace(report, failure=block)
             reports.append(report)
-    rest = unchanged(model, ModelFile.load(original) if original is not None else None)
+    rest = unchanged(whole, ModelFile.load(original) if original is not None else None)
     return Report(model.name, tuple(reports), rest, names, versions, ignore_rest)
 
 

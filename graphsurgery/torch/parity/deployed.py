@@ -10,6 +10,7 @@ from ...errors import CannotRun, InsertionError, ModelError, RequestError
 from ...feature_map import Array
 from ...graph.index import GraphIndex
 from ...graph.validity import fault
+from ...graph.written_out import without_calls
 from ...insertion.removal import remove
 from ...modelfile.model import ModelFile
 from ...runtime.quantised_types import element_types, halves, is_quantised
@@ -29,6 +30,7 @@ class Deployed:
 
     def __init__(self, model: ModelFile) -> None:
         """RequestError for a file that computes something else than the module that it was exported from."""
+        model = without_calls(model)
         self.model = model
         self.index = GraphIndex(model)
         if found := fault(self.index):

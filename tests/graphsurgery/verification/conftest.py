@@ -39,6 +39,7 @@ class Insertion:
     output_tensor: str
     nodes: tuple[str, ...]
     make_twin: Callable[[], torch.nn.Module]
+    function: tuple[str, ...] | None = None
     module: str = "simam"
     gate: str = "none"
     init: str = "weights"
