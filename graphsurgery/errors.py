@@ -58,16 +58,19 @@ def spelled(message: str, spell: Callable[[str, str], str]) -> str:
 
 def as_argument(name: str, value: str) -> str:
     """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'bn_eps': 0.001}``."""
-    setting, equals, given = value.partition("=")
-    if name == "settings" and equals:
+    setting, equals, given = value.rpartition("=") if name == "shapes" else value.partition("=")
+    if name in ("settings", "shapes") and equals:
         plain = given.isupper() or re.fullmatch(_LITERAL, given)
-        return f"settings={{{setting!r}: {given if plain else repr(given)}}}"
+        return f"{name}={{{setting!r}: {given if plain else repr(given)}}}"
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 
-def as_flag(name: str, value: str) -> str:
-    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``."""
-    flag = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+def as_flag(name: str, value: str, flag: str = "") -> str:
+    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``.
+
+    ``flag``: the one that it has in a command, where not by its name.
+    """
+    flag = flag or ("--set" if name == "settings" else f"--{name.replace('_', '-')}")
     return flag if value in ("", "True") else f"{flag} {value}"
 
 

@@ -78,6 +78,7 @@ class _Splice:
         self._check = check
         self._model = finder.model
         self._index = finder.index
+        self._shapes = dict(finder.shapes.given)
         self._ir_version = int(self._model.structure.ir_version)
         self._original = plan.earlier[0].original if plan.earlier else self._model.digest()
         self._edit = Edit()
@@ -169,6 +170,7 @@ class _Splice:
             stored={key: subgraph.stored.get(key) or weight_folding.keep(np.asarray(v)) for key, v in weights.items()},
             original=self._original,
             qdq=pair,
+            shapes=self._shapes,
         )
 
     def _add(self, site: Site, record: Insertion, subgraph: Subgraph) -> None:

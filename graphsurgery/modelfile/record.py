@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -23,8 +23,10 @@ from . import limits
 from .wire import text
 
 KEY = "graphsurgery.insertion."
-_FORMAT, _CALIBRATED_FORMAT = 1, 2
-"""of a record, and of one with a scale and a shift behind the block, which the readers of 1 would leave out"""
+_FORMAT, _CALIBRATED_FORMAT, _SHAPED_FORMAT = 1, 2, 3
+"""of a record; of one with a scale and a shift behind the block, which the readers of 1 would leave out; and of one with
+shapes that the user gave, which the readers of the others do not know
+"""
 _CALIBRATION = "calibration.scale"
 """the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
@@ -99,6 +101,8 @@ class Insertion:
     qdq: RecordedPair | None = None
     precision: str = "site"
     """"safe", "site", "fp32" or "fp16"; records from before there was a choice have none"""
+    shapes: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
+    """tensor -> its shape as the user gave it, from which that of the site may follow"""
 
     def __repr__(self) -> str:
         place = self.site.path or f"tensor:{self.site.tensor}"
@@ -140,13 +144,18 @@ class Insertion:
         data = asdict(self)
         del data["id"]
         own = _CALIBRATED_FORMAT if _CALIBRATION in self.stored else _FORMAT
+        if self.shapes:
+            own = _SHAPED_FORMAT
+        else:
+            del data["shapes"]
         return KEY + self.id, json.dumps({"format": own, **data}, separators=(",", ":"), ensure_ascii=True)
 
     def renamed(self, *, site: Mapping[str, str] | None = None, output: Mapping[str, str] | None = None) -> Insertion:
         """The record after the tensor that the block reads (``site``) or gives (``output``) got another name."""
         tensor = (site or {}).get(self.site.tensor, self.site.tensor)
         given = (output or {}).get(self.output_tensor, self.output_tensor)
-        return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given)
+        shapes = {(site or {}).get(name, (output or {}).get(name, name)): each for name, each in self.shapes.items()}
+        return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given, shapes=shapes)
 
     def with_constants(self, names: Mapping[str, str]) -> Insertion:
         """The record after constants of the block got other names, several perhaps one."""
@@ -204,12 +213,13 @@ def _read(key: str, value: str) -> Insertion:
     name = key.removeprefix(KEY)
     try:
         data = json.loads(value)
-        if data.pop("format") not in (_FORMAT, _CALIBRATED_FORMAT):
+        if data.pop("format") not in (_FORMAT, _CALIBRATED_FORMAT, _SHAPED_FORMAT):
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
         pair = data.pop("qdq", None)
         qdq = RecordedPair(**_with_tuples(pair)) if pair is not None else None
-        insertion = Insertion(id=name, site=site, qdq=qdq, **_with_tuples(data))
+        shapes = _with_tuples(data.pop("shapes", {}))
+        insertion = Insertion(id=name, site=site, qdq=qdq, shapes=shapes, **_with_tuples(data))
         if not (fits(insertion, Insertion) and _is_sound(insertion)):
             raise ValueError
         _ = insertion.feature.onnx_type
