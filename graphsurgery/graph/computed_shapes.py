@@ -25,11 +25,13 @@ from . import shapes_by_value
 from .index import STANDARD
 from .inference import is_static, miscounts, shaping_inputs
 from .output_sizes import BROADCAST, domain_of
-from .shape_arithmetic import Size, in_part
+from .shape_arithmetic import OPERATORS, Size, in_part
 from .shape_values import ShapeValues
 from .shapes_by_value import Shape
-from .weight_shapes import Weights
+from .weight_shapes import TELLING, Weights
 
+_CHANNELS = {3: 2, 4: 1}
+"""rank -> the axis of the channels"""
 _ROUNDS = 3
 """how often the nodes are gone through back and forth: a Concat tells an input once the others are known"""
 _GENERATED = "unk__"
@@ -57,7 +59,10 @@ class _Completion:
         self._model = model
         self._declared = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._values = ShapeValues(model, self.shape)
         self._improved: set[str] = set()
+        self._changed: set[str] = set()
+        """the tensors of which more is known, or whose values may be others, since their consumers were visited"""
         self._by_request: set[str] = set()
         """the tensors whose shapes follow from what the user gave"""
         self._opsets = [onnx.helper.make_opsetid(domain_of(each), each.version) for each in model.opset_import]
@@ -73,26 +78,33 @@ class _Completion:
             self._improve(name, list(shape), onnx.TypeProto())
             self._by_request.add(name)
             self._improved.add(name)
+            self._changed.add(name)
 
     def go_through(self) -> None:
         """Find out what else is known, until nothing is added."""
-        self._forwards()
+        self._forwards(everywhere=not self._by_request)
         for _ in range(_ROUNDS):
+            self._changed.clear()
             if not self._backwards():
                 break
-            self._forwards()
+            self._forwards(everywhere=False)
 
-    def _forwards(self) -> None:
-        """What inputs tell of outputs, node by node."""
-        self._values = ShapeValues(self._model, self.shape)
+    def _forwards(self, *, everywhere: bool) -> None:
+        """What inputs tell of outputs, node by node: of all nodes, or of those behind what has changed."""
+        self._values.forget()
         for node in self._model.graph.node:
-            self._visit(node)
+            if everywhere:
+                self._visit(node)
+            elif not self._changed.isdisjoint(node.input):
+                if node.op_type in ("Shape", "Size") or node.op_type in OPERATORS:
+                    self._changed.update(filter(None, node.output))
+                self._visit(node)
 
     def _backwards(self) -> bool:
         """What weights and outputs tell of inputs; whether that was anything."""
         weights, found = Weights(self.shape, self._values.of), False
         for node in reversed(self._model.graph.node):
-            if node.domain in STANDARD and any(map(self._is_untold, node.input)):
+            if node.op_type in TELLING and node.domain in STANDARD and any(map(self._is_untold, node.input)):
                 by_request = not self._by_request.isdisjoint(node.output)
                 for tensor, shape, like in weights.facts(node):
                     if self._is_untold(tensor):
@@ -100,11 +112,14 @@ class _Completion:
         return found
 
     def _is_untold(self, name: str) -> bool:
-        """Whether rank or channels of a tensor are open."""
+        """Whether the rank of a tensor is open, or the channels of a map [N, C, H, W] or of tokens [N, L, C]."""
         if not name or name in self._weights:
             return False
-        shape = self.shape(name) if name in self._declared else None
-        return shape is None or (len(shape) > 1 and not isinstance(shape[1], int))
+        kind = self._declared[name].type.tensor_type if name in self._declared else None
+        if kind is None or not kind.HasField("shape"):
+            return True
+        sizes = kind.shape.dim
+        return len(sizes) in _CHANNELS and not sizes[_CHANNELS[len(sizes)]].HasField("dim_value")
 
     def shape(self, name: str) -> Shape | None:
         """The shape of a tensor as far as it is known; None for one of unknown rank."""
@@ -115,10 +130,10 @@ class _Completion:
     def _visit(self, node: onnx.NodeProto) -> None:
         """Find out what else is known of the outputs of a node."""
         by_request = not self._by_request.isdisjoint(node.input)
-        if node.domain not in STANDARD or subgraphs(node) or not (by_request or any(map(self._is_open, node.output))):
+        if node.domain not in STANDARD or not (by_request or any(map(self._is_open, node.output))):
             return
         computed = any(map(self._values.is_computed, shaping_inputs(node)))
-        if not computed and self._improved.isdisjoint(node.input):
+        if (not computed and self._improved.isdisjoint(node.input)) or subgraphs(node):
             return
         values = self._values.of(shaping_inputs(node))
         if not values and self._improved.isdisjoint(node.input):
@@ -201,6 +216,7 @@ class _Completion:
         declared.elem_type = declared.elem_type or kind.tensor_type.elem_type
         declared.shape.CopyFrom(onnx.helper.make_tensor_type_proto(declared.elem_type, shape).tensor_type.shape)
         self._improved.add(name)
+        self._changed.add(name)
         return True
 
 

@@ -190,7 +190,7 @@ def _forget_endless_functions(model: onnx.ModelProto) -> None:
 def _tells(declared: onnx.TypeProto | None) -> bool:
     """Whether a type tells rank and channels."""
     kind, shape = tensor_type(declared)
-    return bool(kind) and shape is not None and (len(shape) < 2 or isinstance(shape[1], int))
+    return bool(kind) and shape is not None and (len(shape) != 4 or isinstance(shape[1], int))
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:

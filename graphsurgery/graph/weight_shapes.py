@@ -211,3 +211,5 @@ _RULES: dict[str, _Rule] = {
     "Split": Weights.splitting,
 }
 """operator -> what a node of it tells of its inputs"""
+TELLING = _RULES.keys()
+"""the operators that tell something of their inputs"""
