@@ -99,8 +99,8 @@ def insert(
         A folder of images for ``init="calibrated"`` and ``qdq_scale="images"``.
     shapes:
         Shapes of tensors where the model does not tell them, as in ``{"canvas": "1x64x80x80"}`` or
-        ``{"canvas": (1, 64, None, None)}``: behind an operator that is not one of ONNX's, say. What follows from them is
-        known, too; the file itself stays without them.
+        ``{"canvas": (1, 64, None, None)}``: behind an operator that is not one of ONNX's, say. What follows from them
+        is known, too; the file itself stays without them.
 
     Returns
     -------

@@ -39,6 +39,8 @@ from contextlib import contextmanager
 
 _OPTION = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
 """an option in a message: its name and value between characters that no text has"""
+_FLAGS = {"settings": "--set", "shapes": "--shape"}
+"""those that are not the argument's name with dashes: each gives one of several"""
 _LITERAL = r"True|False|None|-?\d+(\.\d*)?(e-?\d+)?"
 
 
@@ -68,9 +70,9 @@ def as_argument(name: str, value: str) -> str:
 def as_flag(name: str, value: str, flag: str = "") -> str:
     """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``.
 
-    ``flag``: the one that it has in a command, where not by its name.
+    ``flag``: the one that it has in a command, where that is another.
     """
-    flag = flag or ("--set" if name == "settings" else f"--{name.replace('_', '-')}")
+    flag = flag or _FLAGS.get(name) or f"--{name.replace('_', '-')}"
     return flag if value in ("", "True") else f"{flag} {value}"
 
 

@@ -58,7 +58,7 @@ class Argument:
     words: str = ""
     """what a value is, where its type does not say enough"""
     flag: str = ""
-    """how the command line spells it, where not by its name"""
+    """how a command spells it that spells it otherwise than others"""
 
 
 _ANY = Argument()
@@ -129,7 +129,7 @@ class Request:
     qdq: Annotated[str, Argument(choices=QDQ_KINDS)] = "none"
     qdq_scale: Annotated[str, Argument(choices=QDQ_SCALES)] = "site"
     images: Annotated[str | None, Argument(is_path=True, words="is the name of a folder")] = None
-    shapes: Annotated[Shapes, Argument(flag="--shape")] = field(default_factory=dict, kw_only=True)
+    shapes: Shapes = field(default_factory=dict, kw_only=True)
 
     label: ClassVar[str] = ""
     """what errors call it, as in "entry 2 of recipe.yaml", see :meth:`labelled`; no field, as nobody asks for it"""
@@ -257,7 +257,7 @@ def _plain(value: object, hint: Any) -> object:
     return str(value) if isinstance(value, PathLike) else value
 
 
-def _sizes(shapes: Mapping[object, object]) -> dict[object, object]:
+def _sizes(shapes: Mapping[object, object]) -> Mapping[object, object]:
     """Shapes that are given as texts or lists as tuples. RequestError for a size that is none."""
     found = {}
     for name, shape in shapes.items():
@@ -265,11 +265,13 @@ def _sizes(shapes: Mapping[object, object]) -> dict[object, object]:
         found[name] = tuple(map(_size, sizes))
         if False in found[name]:
             example = option("shapes", "TENSOR=1x64x80x80")
-            raise RequestError(f"{example} takes sizes, ? or names for those that vary, not {brief(shape)}", option="shapes")
+            raise RequestError(
+                f"{example} takes sizes, ? or names for those that vary, not {brief(shape)}", option="shapes"
+            )
     return found
 
 
-def _size(given: object) -> int | str | None | bool:
+def _size(given: object) -> int | str | bool | None:
     """A size as a number, a name or None; False for what is none."""
     if given is None or given == "?":
         return None

@@ -57,6 +57,10 @@ _LONG = {"as_json": "--json", "every": "--all"}
 """flags that are not the parameter's name with dashes"""
 
 
+Ranges = Annotated[list[str] | None, Argument(flag="--shapes")]
+"""sizes of dynamic inputs for TensorRT, spelled as trtexec does"""
+
+
 def derived(function: Callable[..., None]) -> Callable[..., None]:
     """A command as typer takes it: its parameters by position are arguments, those by keyword are options.
 
@@ -133,7 +137,7 @@ class KnownShapes:
         size that varies. What follows from it is known, too. May be repeated.
     """
 
-    shapes: Annotated[Shapes, Argument(flag="--shape")] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", checked("shapes", self.shapes, Shapes))

@@ -2,9 +2,9 @@
 it does not know.
 
 It follows values through some operators (Shape, Gather, Concat) and not through others (Div, Mod, Where): the ``chunk``
-of a C2f, which TorchScript writes as Shape, Gather, Add, Div, Mul and Slice, ends what it knows. Here the nodes are gone
-through in their order: what is computed of shapes is evaluated, and the nodes behind it are inferred again, one by one,
-where the shape of an input has become known. Behind a plugin, weights tell (see weight_shapes.py), or the user.
+of a C2f, which TorchScript writes as Shape, Gather, Add, Div, Mul and Slice, ends what it knows. Here the nodes are
+gone through in their order: what is computed of shapes is evaluated, and the nodes behind it are inferred again, one by
+one, where the shape of an input has become known. Behind a plugin, weights tell (see weight_shapes.py), or the user.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GENERATED = "unk__"
 
 
 def complete(model: onnx.ModelProto, given: Shapes | None = None) -> None:
-    """Add what follows from computed values, from weights and from ``given`` to the declared types of ``model``, in place.
+    """Add what follows from computed values, from weights and from ``given`` to the declared types, in place.
 
     ``model`` is a copy whose shapes were inferred: the large tensors in it have no data. RequestError where what is
     given contradicts the model.
@@ -63,6 +63,7 @@ class _Completion:
         self._improved: set[str] = set()
         self._changed: set[str] = set()
         """the tensors of which more is known, or whose values may be others, since their consumers were visited"""
+        self._given: Shapes = {}
         self._by_request: set[str] = set()
         """the tensors whose shapes follow from what the user gave"""
         self._opsets = [onnx.helper.make_opsetid(domain_of(each), each.version) for each in model.opset_import]
@@ -70,6 +71,7 @@ class _Completion:
 
     def take(self, given: Shapes) -> None:
         """Take the shapes that the user gave. RequestError where one contradicts what is known."""
+        self._given = given
         for name, shape in given.items():
             known = self.shape(name)
             if known is not None and _contradict(known, shape):
@@ -154,7 +156,8 @@ class _Completion:
         if node.op_type not in BROADCAST or whole is None:
             return None
         shapes = [shape for name in node.input if (shape := self.shape(name)) is not None and len(shape) <= len(whole)]
-        sizes = zip(*([1] * (len(whole) - len(shape)) + shape for shape in shapes), strict=True)
+        ones: Shape = [1]
+        sizes = zip(*(ones * (len(whole) - len(shape)) + shape for shape in shapes), strict=True)
         return [next((size for size in axis if isinstance(size, int) and size != 1), None) for axis in sizes] or None
 
     def _is_open(self, name: str) -> bool:
@@ -200,8 +203,9 @@ class _Completion:
         known: Shape = self.shape(name) or [None] * len(found)
         if by_request:
             if _contradict(known, found):
+                where = "as it is given itself" if name in self._given else "in the model"
                 made = f"{option('shapes')} makes {name!r} {_text(found)}"
-                raise RequestError(f"{made}, and it is {_text(known)} in the model", option="shapes")
+                raise RequestError(f"{made}, and it is {_text(known)} {where}", option="shapes")
             self._by_request.add(name)
         if len(known) != len(found):
             return False

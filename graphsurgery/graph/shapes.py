@@ -120,9 +120,7 @@ class ShapeTable:
         return float_dtype(kind) is not None and shape is not None and len(shape) == 4 and isinstance(shape[1], int)
 
 
-def inferred(
-    model: onnx.ModelProto, given: Shapes = MappingProxyType({})
-) -> onnx.ModelProto | None:
+def inferred(model: onnx.ModelProto, given: Shapes = MappingProxyType({})) -> onnx.ModelProto | None:
     """A copy of a model with the types of its tensors inferred, subgraphs included; None if that cannot be done.
 
     The nodes are those of ``model``, in its order; what shapes are computed from lies in new initializers. RequestError

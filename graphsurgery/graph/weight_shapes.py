@@ -92,7 +92,9 @@ class Weights:
         axis = self._attributes(node).get("axis", -1)
         if weight is not None and rank is not None and len(weight) == (-axis if axis < 0 else rank - axis):
             whole = self._output(node) or [None] * rank
-            last = [size if size > 1 else known for size, known in zip(weight, whole[rank - len(weight) :], strict=True)]
+            last = [
+                size if size > 1 else known for size, known in zip(weight, whole[rank - len(weight) :], strict=True)
+            ]
             yield Fact(node.input[0], [*whole[: rank - len(weight)], *last], node.output[0])
 
     def product(self, node: onnx.NodeProto) -> Iterator[Fact]:
@@ -135,7 +137,9 @@ class Weights:
         scales = self._values_of([name]).get(name) if name else None
         if shape is None:
             return
-        factors = scales.tolist() if scales is not None and not in_part(scales) else self._attributes(node).get("scales")
+        factors = (
+            scales.tolist() if scales is not None and not in_part(scales) else self._attributes(node).get("scales")
+        )
         if not factors or len(factors) != len(shape) or "axes" in self._attributes(node):
             factors = [None] * len(shape)
         kept = [size if factor == 1 else None for size, factor in zip(shape, factors, strict=True)]
@@ -188,6 +192,12 @@ def _convolving(slot: int, *, typed: bool = True, transposed: bool = False) -> _
     return lambda weights, node: weights.convolution(node, slot, typed, transposed)
 
 
+_SAME = frozenset(
+    {"Abs", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity"}
+    | {"LeakyRelu", "LogSoftmax", "Mish", "Neg", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign"}
+    | {"Sqrt", "Tanh", "ThresholdedRelu"}
+)
+"""operators whose output has the shape and the element type of the first input"""
 _RULES: dict[str, _Rule] = {
     "Conv": _convolving(1),
     "ConvInteger": _convolving(1, typed=False),
@@ -198,12 +208,7 @@ _RULES: dict[str, _Rule] = {
     "LayerNormalization": Weights.last_axes,
     "MatMul": Weights.product,
     "Gemm": Weights.linear,
-    **dict.fromkeys(
-        ("Abs", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity")
-        + ("LeakyRelu", "LogSoftmax", "Mish", "Neg", "Relu", "Selu", "Sigmoid", "Softmax", "Softplus", "Softsign")
-        + ("Sqrt", "Tanh", "ThresholdedRelu"),
-        Weights.same,
-    ),
+    **dict.fromkeys(_SAME, Weights.same),
     **dict.fromkeys(("Cast", "DequantizeLinear", "QuantizeLinear"), Weights.other_type),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"), Weights.pooling),
     **dict.fromkeys(("Resize", "Upsample"), Weights.resizing),

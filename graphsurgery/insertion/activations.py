@@ -43,8 +43,8 @@ def activations(
     """Run the part of a model that leads to some tensors, on the CPU, and fetch them.
 
     ``tensors``: (name, element type). ``images``: a folder (see :func:`.sample_inputs.image_feeds`), or None for one
-    random image. ``shapes``: sizes for inputs that leave them open. A model that does not run, or that nobody can feed, gives a ``failure``. Raises RequestError and
-    MissingDependency for bad images.
+    random image. ``shapes``: sizes for inputs that leave them open. A model that does not run, or that nobody can feed,
+    gives a ``failure``. Raises RequestError and MissingDependency for bad images.
     """
     return Activations(*run_on(model, tensors, images, dict, shapes))
 

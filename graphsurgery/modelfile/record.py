@@ -24,8 +24,8 @@ from .wire import text
 
 KEY = "graphsurgery.insertion."
 _FORMAT, _CALIBRATED_FORMAT, _SHAPED_FORMAT = 1, 2, 3
-"""of a record; of one with a scale and a shift behind the block, which the readers of 1 would leave out; and of one with
-shapes that the user gave, which the readers of the others do not know
+"""of a record; of one with a scale and a shift behind the block, which the readers of 1 would leave out; and of one
+with shapes that the user gave, which the readers of the others do not know
 """
 _CALIBRATION = "calibration.scale"
 """the parameter by which such a record is told, see template/calibration.py"""

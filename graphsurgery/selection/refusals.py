@@ -37,18 +37,14 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
         held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
         yield SiteError(f"{what} holds {held} values; a block needs a float tensor")
     if not kind or shape is None:
-        yield SiteError(
-            f"the shape of {what} is not in the model and could not be inferred{_stopped(context, tensor)}; a block needs "
-            f"to know it: {_given(tensor)}"
-        )
+        unknown = f"the shape of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
     shown = f"{what} has the shape {shape_text(shape or ())}"
     if shape is not None and len(shape) != 4:
         yield _with_maps(context, tensor, f"{shown}; a block needs [N, C, H, W]")
     if not context.shapes.is_feature_map(tensor):
-        yield SiteError(
-            f"the number of channels of {what} is not fixed in the model{_stopped(context, tensor)}; a block needs to know "
-            f"it: {_given(tensor)}"
-        )
+        unknown = f"the number of channels of {what} is not fixed in the model{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
     channels = shape[1] if shape is not None else None
     found = weight_channels(context.index, tensor)
     if found is not None and channels != found[0]:

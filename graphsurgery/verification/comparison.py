@@ -78,8 +78,8 @@ def verify(
     memory:
         How many GB it may take. A block that would take more is compared on a smaller map, and the report says so.
     shapes:
-        Shapes of tensors where the model does not tell them, see :func:`graphsurgery.insert`. Those that were given then
-        need not be given again.
+        Shapes of tensors where the model does not tell them, see :func:`graphsurgery.insert`. Those that were given
+        then need not be given again.
 
     Returns
     -------

@@ -74,7 +74,8 @@ def test_the_command_has_an_option_for_each() -> None:
     options = {each.name: each for each in command.params}
     for name, declared in arguments().items():
         option = options[name]
-        assert max(option.opts, key=len) == {"settings": "--set", "shapes": "--shape"}.get(name, f"--{name.replace('_', '-')}")
+        flags = {"settings": "--set", "shapes": "--shape"}
+        assert max(option.opts, key=len) == flags.get(name, f"--{name.replace('_', '-')}")
         assert option.help
         assert "\ue000" not in option.help
         assert set(declared.argument.choices) <= set((option.metavar or "").split("|"))
