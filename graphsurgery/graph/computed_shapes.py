@@ -73,6 +73,8 @@ class _Completion:
         """Take the shapes that the user gave. RequestError where one contradicts what is known."""
         self._given = given
         for name, shape in given.items():
+            if self._value(name).type.WhichOneof("value") not in (None, "tensor_type"):
+                raise RequestError(f"{option('shapes')} names {name!r}, which is no tensor", option="shapes")
             known = self.shape(name)
             if known is not None and _contradict(known, shape):
                 said = f"{option('shapes')} says {shape_text(shape)}"
@@ -110,15 +112,21 @@ class _Completion:
                 by_request = not self._by_request.isdisjoint(node.output)
                 for tensor, shape, like in weights.facts(node):
                     if self._is_untold(tensor):
-                        found = self._improve(tensor, shape, self._type(like), by_request) or found
+                        found = self._take_type(tensor, self._type(like)) or found
+                        if shape is not None:
+                            found = self._improve(tensor, shape, onnx.TypeProto(), by_request) or found
         return found
 
     def _is_untold(self, name: str) -> bool:
-        """Whether the rank of a tensor is open, or the channels of a map [N, C, H, W] or of tokens [N, L, C]."""
+        """Whether the type or the rank of a tensor is open, or the channels of a map [N, C, H, W] or tokens [N, L, C]."""
         if not name or name in self._weights:
             return False
-        kind = self._declared[name].type.tensor_type if name in self._declared else None
-        if kind is None or not kind.HasField("shape"):
+        if name not in self._declared:
+            return True
+        if self._declared[name].type.WhichOneof("value") not in (None, "tensor_type"):
+            return False
+        kind = self._declared[name].type.tensor_type
+        if not kind.elem_type or not kind.HasField("shape"):
             return True
         sizes = kind.shape.dim
         return len(sizes) in _CHANNELS and not sizes[_CHANNELS[len(sizes)]].HasField("dim_value")
@@ -214,14 +222,29 @@ class _Completion:
         ranked = self.shape(name) is None and not all(isinstance(size, str) for size in found)
         if not more and not ranked:
             return False
-        if name not in self._declared:
-            self._declared[name] = self._model.graph.value_info.add(name=name, type=kind)
-        declared = self._declared[name].type.tensor_type
-        declared.elem_type = declared.elem_type or kind.tensor_type.elem_type
+        self._take_type(name, kind)
+        declared = self._value(name).type.tensor_type
         declared.shape.CopyFrom(onnx.helper.make_tensor_type_proto(declared.elem_type, shape).tensor_type.shape)
         self._improved.add(name)
         self._changed.add(name)
         return True
+
+
+    def _take_type(self, name: str, kind: onnx.TypeProto) -> bool:
+        """Note the element type of a tensor, if none was known; whether it is."""
+        declared, found = self._value(name).type.tensor_type, kind.tensor_type.elem_type
+        if declared.elem_type or not found:
+            return False
+        declared.elem_type = found
+        self._improved.add(name)
+        self._changed.add(name)
+        return True
+
+    def _value(self, name: str) -> onnx.ValueInfoProto:
+        """The declaration of a tensor, which may be a new one."""
+        if name not in self._declared:
+            self._declared[name] = self._model.graph.value_info.add(name=name)
+        return self._declared[name]
 
 
 def _contradict(known: Sequence[Dimension], found: Sequence[Dimension]) -> bool:

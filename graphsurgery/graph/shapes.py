@@ -54,7 +54,7 @@ class ShapeTable:
             part = self._part(tensor)
             self._of_part = {} if any(map(self._is_foreign, part.graph.node)) else self._infer(part)
         found = (self._of_part or {}).get(tensor)
-        return found if _tells(found) else self._everything.get(tensor)
+        return found if _tell(*tensor_type(found)) else self._everything.get(tensor)
 
     def _is_foreign(self, node: onnx.NodeProto) -> bool:
         """Whether the inference ends at a node, so that what consumers tell counts."""
@@ -99,20 +99,18 @@ class ShapeTable:
         return declared is None or declared.WhichOneof("value") in (None, "tensor_type")
 
     def stops(self, tensor: str) -> int | None:
-        """Index of the nearest node upstream of a tensor, of those that give something of unknown rank, or of unknown
-        type, all of whose inputs are known. None where there is none.
+        """Index of the nearest node upstream of a tensor of whose output rank or channels are not known, though they
+        are of all its inputs. None where there is none.
         """
         index = self._index
         for node_index in reversed(index.ancestors(tensor)):
-            node = index.nodes[node_index]
             given = [name for name in sorted(index.reads(node_index)) if not index.is_constant(name)]
-            if not self._has_rank(node.output[0]) and all(map(self._has_rank, given)):
+            if not self._is_told(index.nodes[node_index].output[0]) and all(map(self._is_told, given)):
                 return node_index
         return None
 
-    def _has_rank(self, tensor: str) -> bool:
-        kind, shape = self.lookup(tensor)
-        return bool(kind) and shape is not None
+    def _is_told(self, tensor: str) -> bool:
+        return _tell(*self.lookup(tensor))
 
     def is_feature_map(self, tensor: str) -> bool:
         """Whether a tensor is known to be [N, C, H, W] of a floating-point type, with C known."""
@@ -185,9 +183,8 @@ def _forget_endless_functions(model: onnx.ModelProto) -> None:
             del model.functions[:]
 
 
-def _tells(declared: onnx.TypeProto | None) -> bool:
-    """Whether a type tells rank and channels."""
-    kind, shape = tensor_type(declared)
+def _tell(kind: int, shape: tuple[Dimension, ...] | None) -> bool:
+    """Whether type, rank and, of a map, channels are known."""
     return bool(kind) and shape is not None and (len(shape) != 4 or isinstance(shape[1], int))
 
 

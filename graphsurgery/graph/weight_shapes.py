@@ -24,7 +24,7 @@ class Fact(NamedTuple):
     """What a node tells of one of its inputs."""
 
     tensor: str
-    shape: Shape
+    shape: Shape | None
     like: str
     """a tensor of the same element type; "" where none is known to be"""
 
@@ -113,6 +113,12 @@ class Weights:
 
     # ------------------------------------------------------------------ outputs
 
+    def one_type(self, node: onnx.NodeProto) -> Iterator[Fact]:
+        """Operators whose inputs and output have one element type."""
+        for name in node.input:
+            for like in (*node.input, *node.output):
+                yield Fact(name, None, like)
+
     def same(self, node: onnx.NodeProto) -> Iterator[Fact]:
         """Operators that keep the shape and the element type."""
         if (shape := self._output(node)) is not None:
@@ -146,31 +152,36 @@ class Weights:
         yield Fact(node.input[0], kept, node.output[0])
 
     def joining(self, node: onnx.NodeProto) -> Iterator[Fact]:
-        """Concat: the inputs have the sizes of the output, and one has what the others leave on the axis."""
+        """Concat: the inputs have the sizes of the output and of each other, and one has what the others leave on the
+        axis.
+        """
         shape, axis = self._output(node), self._attributes(node).get("axis")
         if shape is None or axis is None or not -len(shape) <= axis < len(shape):
             return
         axis %= len(shape)
         parts = [self._size(name, axis) for name in node.input]
+        alike = [shape, *(each for name in node.input if (each := self._shape_of(name)) and len(each) == len(shape))]
+        common = [next((size for size in sizes if isinstance(size, int)), sizes[0]) for sizes in zip(*alike, strict=True)]
         numbers = [size for size in parts if isinstance(size, int)]
         whole = shape[axis]
         left = whole - sum(numbers) if isinstance(whole, int) and len(numbers) == len(parts) - 1 else None
         for name, part in zip(node.input, parts, strict=True):
             size: Size = part if isinstance(part, int) or left is None or left < 0 else left
-            yield Fact(name, [*shape[:axis], size, *shape[axis + 1 :]], node.output[0])
+            yield Fact(name, [*common[:axis], size, *common[axis + 1 :]], node.output[0])
 
     def splitting(self, node: onnx.NodeProto) -> Iterator[Fact]:
         """Split: the input has the sizes of the outputs, and on the axis their sum."""
         shapes = [self._shape_of(name) for name in node.output if name]
-        known = next((shape for shape in shapes if shape is not None), None)
+        whole = ((name, shape) for name, shape in zip(filter(None, node.output), shapes, strict=True))
+        like, known = next(((name, shape) for name, shape in whole if shape is not None), ("", None))
         axis = self._attributes(node).get("axis") or 0
         if known is None or not -len(known) <= axis < len(known):
             return
         axis %= len(known)
         sizes = self._parts(node) or [shape[axis] if shape is not None else None for shape in shapes]
-        whole = sum(size for size in sizes if isinstance(size, int))
-        size = whole if all(isinstance(size, int) for size in sizes) else None
-        yield Fact(node.input[0], [*known[:axis], size, *known[axis + 1 :]], node.output[0])
+        numbers = [size for size in sizes if isinstance(size, int)]
+        size = sum(numbers) if len(numbers) == len(sizes) == len(node.output) else None
+        yield Fact(node.input[0], [*known[:axis], size, *known[axis + 1 :]], like)
 
     def _parts(self, node: onnx.NodeProto) -> Shape | None:
         """The sizes that a Split gives for its outputs."""
@@ -212,6 +223,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("Cast", "DequantizeLinear", "QuantizeLinear"), Weights.other_type),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"), Weights.pooling),
     **dict.fromkeys(("Resize", "Upsample"), Weights.resizing),
+    **dict.fromkeys(("Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Sub", "Sum"), Weights.one_type),
     "Concat": Weights.joining,
     "Split": Weights.splitting,
 }

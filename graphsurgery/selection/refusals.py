@@ -36,6 +36,9 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
     if kind and not float_dtype(kind):
         held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
         yield SiteError(f"{what} holds {held} values; a block needs a float tensor")
+    if not kind and shape is not None:
+        unknown = f"the element type of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: declare the tensor in the model")
     if not kind or shape is None:
         unknown = f"the shape of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
         yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
