@@ -118,7 +118,7 @@ class _Completion:
         return found
 
     def _is_untold(self, name: str) -> bool:
-        """Whether the type or the rank of a tensor is open, or the channels of a map [N, C, H, W] or tokens [N, L, C]."""
+        """Whether type or rank of a tensor are open, or the channels of a map [N, C, H, W] or of tokens [N, L, C]."""
         if not name or name in self._weights:
             return False
         if name not in self._declared:
@@ -229,7 +229,6 @@ class _Completion:
         self._changed.add(name)
         return True
 
-
     def _take_type(self, name: str, kind: onnx.TypeProto) -> bool:
         """Note the element type of a tensor, if none was known; whether it is."""
         declared, found = self._value(name).type.tensor_type, kind.tensor_type.elem_type
@@ -244,7 +243,8 @@ class _Completion:
         """The declaration of a tensor, which may be a new one."""
         if name not in self._declared:
             self._declared[name] = self._model.graph.value_info.add(name=name)
-        return self._declared[name]
+        declared: onnx.ValueInfoProto = self._declared[name]
+        return declared
 
 
 def _contradict(known: Sequence[Dimension], found: Sequence[Dimension]) -> bool:

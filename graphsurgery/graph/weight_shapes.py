@@ -161,7 +161,9 @@ class Weights:
         axis %= len(shape)
         parts = [self._size(name, axis) for name in node.input]
         alike = [shape, *(each for name in node.input if (each := self._shape_of(name)) and len(each) == len(shape))]
-        common = [next((size for size in sizes if isinstance(size, int)), sizes[0]) for sizes in zip(*alike, strict=True)]
+        common = [
+            next((size for size in sizes if isinstance(size, int)), sizes[0]) for sizes in zip(*alike, strict=True)
+        ]
         numbers = [size for size in parts if isinstance(size, int)]
         whole = shape[axis]
         left = whole - sum(numbers) if isinstance(whole, int) and len(numbers) == len(parts) - 1 else None

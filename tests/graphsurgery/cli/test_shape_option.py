@@ -30,7 +30,9 @@ def pillars(size: int | None = 8) -> onnx.ModelProto:
         node("Conv", ["r", "w2"], ["out"], "/head/Conv", kernel_shape=[1, 1]),
     ]
     weights = [weight("w", (16, 8, 3, 3)), weight("w2", (4, 16, 1, 1))]
-    return models.model(nodes, [models.value("pillars", (1, 8, 100))], [models.value("out", (1, 4, size, size))], weights)
+    return models.model(
+        nodes, [models.value("pillars", (1, 8, 100))], [models.value("out", (1, 4, size, size))], weights
+    )
 
 
 @pytest.fixture
@@ -162,7 +164,12 @@ def test_in_python() -> None:
     model = pillars()
     with pytest.raises(BlockError, match=r"give them with shapes=\{'TENSOR': '1x64x80x80'\}"):
         gsx.insert(model, "mhsa", after="b1")
-    forms: tuple[str | Sequence[int | str | None], ...] = ("1x16x8x8", [1, 16, 8, 8], (None, 16, 8, 8), ("n", "c", 8, 8))
+    forms: tuple[str | Sequence[int | str | None], ...] = (
+        "1x16x8x8",
+        [1, 16, 8, 8],
+        (None, 16, 8, 8),
+        ("n", "c", 8, 8),
+    )
     for shape in forms:
         made = gsx.insert(model, NAM, after="b1", shapes={"r": shape})
         assert made.insertions()[0].site.shape == (1, 16, 8, 8)

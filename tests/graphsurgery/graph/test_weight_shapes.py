@@ -30,14 +30,19 @@ def floats(name: str, *values: float) -> TensorProto:
     return numpy_helper.from_array(np.array(values, np.float32), name)
 
 
-def behind(*nodes: NodeProto, more: Sequence[TensorProto] = (), domain: str = "", dtype: Any = np.float32) -> ModelProto:
+def behind(
+    *nodes: NodeProto, more: Sequence[TensorProto] = (), domain: str = "", dtype: Any = np.float32
+) -> ModelProto:
     """x -> Conv -> c -> plugin -> p -> nodes -> y, where nothing declares p or y."""
     weights = [weight(name, shape, dtype) for name, shape in SHAPES.items()]
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     stem = node("Conv", ["x", "w1"], ["c"], "stem", kernel_shape=[1, 1])
     plugin = node("Odd_TRT", ["c"], ["p"], "plugin", domain=domain)
     made = models.model(
-        [stem, plugin, *nodes], [models.value("x", (1, 8, 16, 16), kind)], [models.value("y", None, kind)], [*weights, *more]
+        [stem, plugin, *nodes],
+        [models.value("x", (1, 8, 16, 16), kind)],
+        [models.value("y", None, kind)],
+        [*weights, *more],
     )
     for used in {domain, *(each.domain for each in nodes)} - {""}:
         made.opset_import.add(domain=used, version=1)
@@ -99,9 +104,7 @@ def test_what_a_consumer_tells(nodes: list[NodeProto], expected: tuple[Dimension
     ],
 )
 def test_knowledge_flows_on(node_of: NodeProto, expected: tuple[Dimension, ...]) -> None:
-    made = behind(
-        node("Conv", ["p", "w"], ["r"]), node_of, node("Neg", ["t"], ["y"]), more=[floats("s", *[0.5] * 16)]
-    )
+    made = behind(node("Conv", ["p", "w"], ["r"]), node_of, node("Neg", ["t"], ["y"]), more=[floats("s", *[0.5] * 16)])
     assert known(made, "y") == (FLOAT, expected)
 
 
