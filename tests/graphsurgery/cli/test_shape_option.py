@@ -164,12 +164,7 @@ def test_in_python() -> None:
     model = pillars()
     with pytest.raises(BlockError, match=r"give them with shapes=\{'TENSOR': '1x64x80x80'\}"):
         gsx.insert(model, "mhsa", after="b1")
-    forms: tuple[str | Sequence[int | str | None], ...] = (
-        "1x16x8x8",
-        [1, 16, 8, 8],
-        (None, 16, 8, 8),
-        ("n", "c", 8, 8),
-    )
+    forms: list[str | Sequence[int | str | None]] = ["1x16x8x8", [1, 16, 8, 8], (None, 16, 8, 8), ("n", "c", 8, 8)]
     for shape in forms:
         made = gsx.insert(model, NAM, after="b1", shapes={"r": shape})
         assert made.insertions()[0].site.shape == (1, 16, 8, 8)

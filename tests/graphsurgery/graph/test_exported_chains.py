@@ -1,4 +1,4 @@
-"""Static models stay static: shape arithmetic as ``torch.onnx.export`` writes it, opset by opset, without a simplifier."""
+"""Static models stay static: shape arithmetic as ``torch.onnx.export`` writes it, at every opset, not simplified."""
 
 from __future__ import annotations
 
