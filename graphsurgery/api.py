@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from . import userblocks
-from .errors import GraphSurgeryWarning, SelectorError, SiteError, concerning
+from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning, option
 from .insertion import qdq_planning, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
@@ -19,7 +19,7 @@ from .messages import html_table, printable, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
-from .request import Argument, Request, Selectors, arguments, checked
+from .request import Argument, Request, Selectors, Shapes, arguments, checked
 from .selection.sites import Site, SiteFinder
 from .template.subgraph import Subgraph
 from .userblocks import inserted  # noqa: F401 - it is how records rebuild their blocks
@@ -52,6 +52,7 @@ def insert(
     qdq: str = "none",
     qdq_scale: str = "site",
     images: str | Path | None = None,
+    shapes: Mapping[str, str | Sequence[int | str | None]] | None = None,
 ) -> ModelFile:
     """Insert an attention block after, or before, modules of a model.
 
@@ -96,6 +97,10 @@ def insert(
         block gives on ``images``).
     images:
         A folder of images for ``init="calibrated"`` and ``qdq_scale="images"``.
+    shapes:
+        Shapes of tensors where the model does not tell them, as in ``{"canvas": "1x64x80x80"}`` or
+        ``{"canvas": (1, 64, None, None)}``: behind an operator that is not one of ONNX's, say. What follows from them
+        is known, too; the file itself stays without them.
 
     Returns
     -------
@@ -153,7 +158,7 @@ def carry_out(
     request how its block begins at a feature map, where the request itself does not say it.
     """
     external_data.check(model.external_data, model.folder)
-    finder = SiteFinder(model)
+    finder = SiteFinder(model, known_shapes(requests))
     trust = trust or userblocks.Trust.in_blocks(request.module for request in requests)
     plans: list[PlannedInsertion] = []
     for request, begin in zip_longest(requests, starts):
@@ -171,6 +176,20 @@ def carry_out(
 
         plans = calibrate(finder, plans)
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
+
+
+def known_shapes(requests: Sequence[Request]) -> Shapes:
+    """The shapes of tensors that requests give: they are of the model, and so known for all of them. RequestError where
+    two do not agree.
+    """
+    found: dict[str, tuple[int | str | None, ...]] = {}
+    for request in requests:
+        with request.concerned():
+            for name, shape in request.shapes.items():
+                if found.setdefault(name, shape) != shape:
+                    other = f"{shape_text(found[name])} elsewhere and {shape_text(shape)} here"
+                    raise RequestError(f"{option('shapes')} says two shapes of {name!r}: {other}", option="shapes")
+    return found
 
 
 def put_in(
@@ -272,7 +291,12 @@ def _called(site: Site) -> str:
     return printable(site.path or f"tensor:{site.tensor}")
 
 
-def sites(model: ModelSource, selector: str | Sequence[str] | None = None) -> Sites:
+def sites(
+    model: ModelSource,
+    selector: str | Sequence[str] | None = None,
+    *,
+    shapes: Mapping[str, str | Sequence[int | str | None]] | None = None,
+) -> Sites:
     """List the places where a block can be inserted.
 
     Parameters
@@ -281,6 +305,8 @@ def sites(model: ModelSource, selector: str | Sequence[str] | None = None) -> Si
         A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     selector:
         Only what ``insert(after=selector)`` would name, such as ``"C2f[-1]"`` or ``["role:p4", "role:p5"]``.
+    shapes:
+        Shapes of tensors where the model does not tell them; see :func:`insert`.
 
     Returns
     -------
@@ -294,6 +320,8 @@ def sites(model: ModelSource, selector: str | Sequence[str] | None = None) -> Si
         If the selector matches nothing, or cannot be read.
     SiteError
         If it names something that is no feature map.
+    RequestError
+        If one of the shapes contradicts the model, or is of no tensor of it.
 
     Examples
     --------
@@ -301,7 +329,7 @@ def sites(model: ModelSource, selector: str | Sequence[str] | None = None) -> Si
     ['/model.18']
     """
     selectors = checked("selector", selector, Selectors | None)
-    finder = SiteFinder(ModelFile.load(model))
+    finder = SiteFinder(ModelFile.load(model), checked("shapes", shapes, Shapes))
     if selectors is None:
         return Sites(finder.listing() or finder.tensors())
     with concerning("selector", SelectorError, SiteError):

@@ -39,6 +39,8 @@ from contextlib import contextmanager
 
 _OPTION = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
 """an option in a message: its name and value between characters that no text has"""
+_FLAGS = {"settings": "--set", "shapes": "--shape"}
+"""those that are not the argument's name with dashes: each gives one of several"""
 _LITERAL = r"True|False|None|-?\d+(\.\d*)?(e-?\d+)?"
 
 
@@ -58,16 +60,19 @@ def spelled(message: str, spell: Callable[[str, str], str]) -> str:
 
 def as_argument(name: str, value: str) -> str:
     """How Python spells an option: ``after=``, ``force=True``, ``gate='residual'``, ``settings={'bn_eps': 0.001}``."""
-    setting, equals, given = value.partition("=")
-    if name == "settings" and equals:
+    setting, equals, given = value.rpartition("=") if name == "shapes" else value.partition("=")
+    if name in ("settings", "shapes") and equals:
         plain = given.isupper() or re.fullmatch(_LITERAL, given)
-        return f"settings={{{setting!r}: {given if plain else repr(given)}}}"
+        return f"{name}={{{setting!r}: {given if plain else repr(given)}}}"
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 
-def as_flag(name: str, value: str) -> str:
-    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``."""
-    flag = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+def as_flag(name: str, value: str, flag: str = "") -> str:
+    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``.
+
+    ``flag``: the one that it has in a command, where that is another.
+    """
+    flag = flag or _FLAGS.get(name) or f"--{name.replace('_', '-')}"
     return flag if value in ("", "True") else f"{flag} {value}"
 
 

@@ -31,13 +31,18 @@ QDQ_SCALES = ("site", "images")
 
 Selectors: TypeAlias = tuple[str, ...]
 Settings: TypeAlias = Mapping[str, object]
+Shapes: TypeAlias = Mapping[str, tuple[int | str | None, ...]]
+"""tensor -> its sizes: numbers, names of symbolic ones, and None for what is not known"""
 
 _WORDS = {
     Selectors: "is a selector or a list of selectors, each a text such as '/model.8'",
     Settings: "are hyper-parameters by name, as in {'reduction': 8}",
+    Shapes: "are shapes by the names of tensors, as in {'images': '1x3x640x640'}",
     int: "is a whole number",
 }
 """what a value of a type is, as the end of a sentence that begins with the argument's name"""
+_DIGITS = 18
+"""of a size at most: ONNX keeps sizes in 64 bits"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Argument:
     """whether it names a file or folder, which starts at the folder of the recipe that it stands in"""
     words: str = ""
     """what a value is, where its type does not say enough"""
+    flag: str = ""
+    """how a command spells it that spells it otherwise than others"""
 
 
 _ANY = Argument()
@@ -102,6 +109,9 @@ class Request:
     images: DIR
         Folder of real images: for ``init=calibrated``, for the scale of ``qdq_scale=images``, and for the activations
         to verify with. Default: a random image.
+    shapes: TENSOR=SHAPE
+        The shape of a tensor where the model does not tell it, behind a plugin say: canvas=1x64x80x80, with ? for a
+        size that varies. What follows from it is known, too. May be repeated.
     """
 
     module: Annotated[str, Argument(words="is the name of a block, a text such as 'simam'")]
@@ -119,6 +129,7 @@ class Request:
     qdq: Annotated[str, Argument(choices=QDQ_KINDS)] = "none"
     qdq_scale: Annotated[str, Argument(choices=QDQ_SCALES)] = "site"
     images: Annotated[str | None, Argument(is_path=True, words="is the name of a folder")] = None
+    shapes: Shapes = field(default_factory=dict, kw_only=True)
 
     label: ClassVar[str] = ""
     """what errors call it, as in "entry 2 of recipe.yaml", see :meth:`labelled`; no field, as nobody asks for it"""
@@ -229,7 +240,7 @@ def checked(name: str, value: object, hint: Any, argument: Argument = _ANY) -> A
 
 def _plain(value: object, hint: Any) -> object:
     """What may be given in place of a type, as that type: one selector, a path, no settings."""
-    if value is None and hint != Settings:
+    if value is None and hint not in (Settings, Shapes):
         return value
     hint = _without_none(hint)
     if get_origin(hint) is tuple:
@@ -238,11 +249,37 @@ def _plain(value: object, hint: Any) -> object:
         if isinstance(value, set | frozenset):
             return tuple(sorted(value, key=str))  # the same bytes every time
         return tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping) else value
-    if hint == Settings:
-        return {} if value is None else dict(value) if isinstance(value, Mapping) else value
+    if hint in (Settings, Shapes):
+        plain = {} if value is None else dict(value) if isinstance(value, Mapping) else value
+        return _sizes(plain) if hint == Shapes and isinstance(plain, dict) else plain
     if hint is int and not isinstance(value, bool):
         return int(value) if isinstance(value, Integral) else value
     return str(value) if isinstance(value, PathLike) else value
+
+
+def _sizes(shapes: Mapping[object, object]) -> Mapping[object, object]:
+    """Shapes that are given as texts or lists as tuples. RequestError for a size that is none."""
+    found = {}
+    for name, shape in shapes.items():
+        sizes = shape.split("x") if isinstance(shape, str) else list(shape) if isinstance(shape, list | tuple) else [[]]
+        found[name] = tuple(map(_size, sizes))
+        if False in found[name]:
+            example = option("shapes", "TENSOR=1x64x80x80")
+            raise RequestError(
+                f"{example} takes sizes, ? or names for those that vary, not {brief(shape)}", option="shapes"
+            )
+    return found
+
+
+def _size(given: object) -> int | str | bool | None:
+    """A size as a number, a name or None; False for what is none."""
+    if given is None or given == "?":
+        return None
+    if isinstance(given, str) and not given.isdecimal():
+        return given if given.isidentifier() else False
+    if isinstance(given, bool) or not isinstance(given, Integral | str) or len(str(given)) > _DIGITS:
+        return False
+    return int(given) if int(given) > 0 else False
 
 
 def _without_none(hint: Any) -> Any:

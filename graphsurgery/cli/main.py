@@ -25,12 +25,11 @@ from ..errors import (
     RequestError,
     SelectorError,
     SiteError,
-    as_flag,
     spelled,
 )
 from ..messages import printable
 from .command import SeveralBlocks, add
-from .output import STOPPED_READING, Printer, silence
+from .output import STOPPED_READING, Printer, flag, silence
 
 _COMPLETION = "_GRAPHSURGERY_COMPLETE"
 """set by the shell that asks for completions"""
@@ -105,7 +104,7 @@ def _plain_warnings() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if isinstance(message, GraphSurgeryWarning):
-                _say(f"warning: {printable(spelled(message.message, as_flag))}")
+                _say(f"warning: {printable(spelled(message.message, flag))}")
             else:
                 usual(message, category, *place, **more)
 
@@ -172,7 +171,7 @@ def _usage(message: str) -> str:
 
 def _told(error: GraphSurgeryError) -> int:
     """The exit code. Below the sentence can stand the selector with a mark under its wrong part, or what to do."""
-    message = spelled(error.message, as_flag)
+    message = spelled(error.message, flag)
     lines = message.split("\n") if isinstance(error, SelectorError | SiteError | SeveralBlocks) else [message]
     _say("error: " + "\n".join(map(printable, lines)))
     return error.exit_code

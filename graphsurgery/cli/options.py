@@ -40,7 +40,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, is_dataclass
+from dataclasses import MISSING, dataclass, field, is_dataclass
 from functools import wraps
 from inspect import Parameter
 from typing import Annotated, Any
@@ -48,13 +48,17 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import RequestError, as_flag, option
-from ..request import Declared, arguments
+from ..request import Argument, Declared, Shapes, arguments, checked
 
 _SECTION = "\nParameters\n----------\n"
 _ENTRY = re.compile(r"^(\w+):(?: (.+))?\n((?:    .+\n?)+)", re.MULTILINE)
 _SHORT = {"module": "-m", "after": "-a", "before": "-b", "output": "-o", "quiet": "-q", "verbose": "-v"}
 _LONG = {"as_json": "--json", "every": "--all"}
 """flags that are not the parameter's name with dashes"""
+
+
+Ranges = Annotated[list[str] | None, Argument(flag="--shapes")]
+"""sizes of dynamic inputs for TensorRT, spelled as trtexec does"""
 
 
 def derived(function: Callable[..., None]) -> Callable[..., None]:
@@ -101,7 +105,7 @@ def _parameter(name: str, declared: Declared, positional: bool, texts: Mapping[s
     if positional:
         info = typer.Argument(metavar=metavar, help=text, show_default=False)
     else:
-        flags = [_LONG.get(name, as_flag(name, "")), *([_SHORT[name]] if name in _SHORT else [])]
+        flags = [_LONG.get(name) or argument.flag or as_flag(name, ""), *([_SHORT[name]] if name in _SHORT else [])]
         shown = not several and declared.default is not None
         info = typer.Option(*flags, metavar=metavar, help=text, min=argument.minimum, show_default=shown)
     default = None if several else Parameter.empty if declared.default is MISSING else declared.default
@@ -117,7 +121,26 @@ def _made(kind: Any, given: Mapping[str, Any]) -> Any:
 def _value(declared: Declared, value: Any) -> Any:
     if value is None:
         return declared.default
+    if declared.hint == Shapes:
+        return _shapes(value)
     return settings(value) if declared.default == {} else value
+
+
+@dataclass(frozen=True)
+class KnownShapes:
+    """The option of a command that has to know the shapes of tensors.
+
+    Parameters
+    ----------
+    shapes: TENSOR=SHAPE
+        The shape of a tensor where the model does not tell it, behind a plugin say: canvas=1x64x80x80, with ? for a
+        size that varies. What follows from it is known, too. May be repeated.
+    """
+
+    shapes: Shapes = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", checked("shapes", self.shapes, Shapes))
 
 
 def provider_list(values: list[str] | None) -> list[str] | None:
@@ -140,4 +163,17 @@ def settings(pairs: list[str]) -> dict[str, object]:
         if name in found:
             raise RequestError(f"{option('settings')} gives {name} twice")
         found[name] = value.strip()
+    return found
+
+
+def _shapes(pairs: list[str]) -> dict[str, object]:
+    """Shapes of tensors from ``--shape name=1x64x80x80``; names have whatever they like in them."""
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, shape = pair.rpartition("=")
+        if not equals or not name:
+            raise RequestError(f"{option('shapes')} takes TENSOR=1x64x80x80, not {pair!r}", option="shapes")
+        if name in found:
+            raise RequestError(f"{option('shapes')} gives {name} twice", option="shapes")
+        found[name] = shape
     return found

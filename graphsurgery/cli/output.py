@@ -87,13 +87,18 @@ class Printer:
 
 def text(line: str) -> str:
     """A line as the command line prints it: its options as flags, and nothing that a terminal takes for a command."""
-    return printable(spelled(line, as_flag))
+    return printable(spelled(line, flag))
+
+
+def flag(name: str, value: str) -> str:
+    """How the command that runs spells an option."""
+    return as_flag(name, value, Printer.flags.get(name, ""))
 
 
 def _with_flags(value: Any) -> Any:
     """Plain data with the options in its texts as flags."""
     if isinstance(value, str):
-        return spelled(value, as_flag)
+        return spelled(value, flag)
     if isinstance(value, Mapping):
         return {key: _with_flags(each) for key, each in value.items()}
     return [_with_flags(each) for each in value] if isinstance(value, list | tuple) else value

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import as_flag
-from ..request import arguments
+from ..request import Shapes, arguments
 from .command import Command, SeveralBlocks
 from .files import DASH, STANDARD_OUTPUT
+from .output import flag
 
 _COMMA = re.compile(r",(?![^\[]*\])")  # not one inside of the brackets of a variant
 
@@ -48,7 +48,7 @@ def _instead(modules: Sequence[str], given: Mapping[str, Any], flags: Sequence[s
     target = given.get("output", [DASH if source == DASH else "out.onnx"])[-1]
     between = [_numbered(target, number) for number in range(1, len(modules))]
     starts = [source] * len(modules) if "--dry-run" in flags else [source, *between]
-    options = [word for name, value in asked for word in (as_flag(name, ""), value)]
+    options = [word for name, value in asked for word in (flag(name, ""), value)]
     how = [*(word for value in given.get("providers", []) for word in ("--providers", value)), *flags]
     commands = []
     for module, start, end in zip(modules, starts, [*between, target], strict=True):
@@ -67,7 +67,8 @@ def _keys(asked: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in asked:
         default = arguments()[name].default
         if default == {}:
-            setting, _, text = value.partition("=")
+            is_shape = arguments()[name].hint == Shapes
+            setting, _, text = value.rpartition("=") if is_shape else value.partition("=")
             found.setdefault(name, {})[setting] = text
         elif default == () and name in found:
             found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]

@@ -10,6 +10,7 @@ from ..errors import RequestError, option
 from ..messages import listed, shape_text
 from ..request import Argument
 from .files import DASH, open_model, side_target
+from .options import KnownShapes
 from .output import Printer, counted
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def sites(
     picture: str | None = None,
     title: str | None = None,
     force: bool = False,
+    known: KnownShapes,
     printer: Printer,
 ) -> None:
     """List the blocks of a model and the places to insert behind them.
@@ -76,7 +78,7 @@ def sites(
         raise RequestError(f"{option('title')} is the title of a picture; add {option('picture')}")
     target = _picture_target(picture, model, force) if picture is not None else None
     opened = open_model(model)
-    finder = SiteFinder(opened)
+    finder = SiteFinder(opened, known.shapes)
     if wrong := fault(finder.index):
         printer.note(f"warning: {wrong}; nothing can be inserted")
     outline = Outline(finder)

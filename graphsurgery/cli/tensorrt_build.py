@@ -11,6 +11,7 @@ import typer
 from ..errors import EnvironmentLacks, OutputError
 from ..request import Argument
 from .files import DASH, named, open_model, side_target
+from .options import Ranges
 from .output import Printer
 
 
@@ -19,7 +20,7 @@ def build(
     *,
     baseline: str | None = None,
     precision: str | None = None,
-    shapes: list[str] | None = None,
+    shapes: Ranges = None,
     rounds: Annotated[int, Argument(minimum=2)] = 30,
     output: str | None = None,
     force: bool = False,

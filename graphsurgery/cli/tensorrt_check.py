@@ -10,6 +10,7 @@ import typer
 from ..errors import RequestError
 from ..messages import brief
 from .files import open_model
+from .options import Ranges
 from .output import Printer
 
 
@@ -22,7 +23,7 @@ def check(
     plugin: list[str] | None = None,
     parser: str = "auto",
     build: bool = False,
-    shapes: list[str] | None = None,
+    shapes: Ranges = None,
     require_parser: bool = False,
     require_tensorrt: bool = False,
     printer: Printer,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from ..request import Argument
 from .files import named, open_model
+from .options import Ranges
 from .output import Printer
 
 
@@ -15,7 +16,7 @@ def command(
     version: str = "10",
     precision: str | None = None,
     dla: Annotated[int | None, Argument(minimum=0)] = None,
-    shapes: list[str] | None = None,
+    shapes: Ranges = None,
     strongly_typed: bool = False,
     printer: Printer,
 ) -> None:

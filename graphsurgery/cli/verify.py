@@ -8,7 +8,7 @@ from ..errors import ParityFailed, RequestError, option
 from ..request import Argument
 from .files import open_model
 from .inserting import announce
-from .options import provider_list
+from .options import KnownShapes, provider_list
 from .output import Printer, aside
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def verify(
     trust: list[str] | None = None,
     memory: Annotated[int | None, Argument(minimum=1)] = None,
     verbose: bool = False,
+    known: KnownShapes,
     printer: Printer,
 ) -> None:
     """Compare the inserted blocks with PyTorch, or the whole model.
@@ -63,6 +64,7 @@ def verify(
     """
     if ultralytics is not None or torch is not None:
         given = {"original": original is not None, "ignore_rest": ignore_rest, "memory": memory is not None}
+        given["shapes"] = bool(known.shapes)
         if ultralytics is not None and torch is not None:
             raise RequestError(f"give {option('ultralytics')} or {option('torch')}, not both", option="torch")
         if extra := [name for name, is_given in given.items() if is_given]:
@@ -87,6 +89,7 @@ def verify(
             ignore_rest=ignore_rest,
             trust=trust or (),
             memory=memory or MEMORY,
+            shapes=known.shapes,
         )
     failed = _reported(report, printer)
     if verbose:

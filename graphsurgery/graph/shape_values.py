@@ -36,6 +36,10 @@ class ShapeValues:
         self._known: dict[str, Array | None] = {}
         self._work = 0
 
+    def forget(self) -> None:
+        """Compute everything again when it is asked for: shapes are known that were not."""
+        self._known.clear()
+
     def is_computed(self, name: str) -> bool:
         """Whether a node produces the tensor."""
         return name in self._producer

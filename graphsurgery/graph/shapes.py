@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from types import MappingProxyType
 
 import onnx
 
-from ..errors import ModelError
+from ..errors import ModelError, RequestError, option
 from ..feature_map import Dimension, float_dtype
+from ..messages import closest
 from ..modelfile.wire import text
+from ..request import Shapes
 from . import local_functions
-from .index import GraphIndex
+from .contrib_shapes import use_stand_ins
+from .index import STANDARD, GraphIndex
 from .inference import infer, is_static
 from .shape_constants import fold_shapes
 
@@ -18,24 +22,45 @@ from .shape_constants import fold_shapes
 class ShapeTable:
     """Types of tensors, taken from the model where it states them in full, else inferred.
 
-    For the first tensor that needs it, what the tensor depends on is inferred; for the second, the whole model.
+    For the first tensor that needs it, what the tensor depends on is inferred; for the second, the whole model; for the
+    first, too, where consumers may tell more than what it depends on. ``given``: shapes that the user knows, by tensor.
     """
 
-    def __init__(self, index: GraphIndex) -> None:
+    def __init__(self, index: GraphIndex, given: Shapes = MappingProxyType({})) -> None:
         self._index = index
         self._model = index.model.structure
-        self._known: dict[str, onnx.TypeProto] | None = None
+        self.given = given
+        self._of_part: dict[str, onnx.TypeProto] | None = None
+        for name in given:
+            self._check_name(name)
+
+    def _check_name(self, name: str) -> None:
+        index = self._index
+        if name not in index.producer and name not in index.inputs:
+            near = closest(name, [*index.inputs, *index.producer])
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise RequestError(
+                f"{option('shapes')} names the tensor {name!r}, which {index.model.name} does not have{hint}",
+                option="shapes",
+                candidates=near,
+            )
 
     @cached_property
     def _declared(self) -> dict[str, onnx.TypeProto]:
         return _types(self._model.graph)
 
     def _inferred(self, tensor: str) -> onnx.TypeProto | None:
-        if self._known is None:
-            self._known = self._infer(self._part(tensor))
-        elif tensor not in self._known:
-            self._known = self._everything
-        return self._known.get(tensor)
+        if self._of_part is None and not self.given:  # with shapes that are given, what contradicts the model is said
+            part = self._part(tensor)
+            self._of_part = {} if any(map(self._is_foreign, part.graph.node)) else self._infer(part)
+        found = (self._of_part or {}).get(tensor)
+        return found if _tell(*tensor_type(found)) else self._everything.get(tensor)
+
+    def _is_foreign(self, node: onnx.NodeProto) -> bool:
+        """Whether the inference ends at a node, so that what consumers tell counts."""
+        functions = ((each.domain, each.name) for each in self._model.functions)
+        known = onnx.defs.has(node.op_type) if node.domain in STANDARD else (node.domain, node.op_type) in functions
+        return not known
 
     @cached_property
     def _everything(self) -> dict[str, onnx.TypeProto]:
@@ -55,18 +80,37 @@ class ShapeTable:
         part.graph.value_info.extend(value for value in (*graph.value_info, *graph.output) if value.name in known)
         return part
 
-    @staticmethod
-    def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-        copy = inferred(_without_calls(model))
+    def _infer(self, model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+        copy = inferred(_without_calls(model), self.given)
         return {} if copy is None else _types(copy.graph)
 
     def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
         """(element type number, shape) of a tensor; (0, None) where neither is known."""
         declared = tensor_type(self._declared.get(tensor))
-        if declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:]):
+        stated = declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:])
+        if stated and not self.given:
             return declared
         found = tensor_type(self._inferred(tensor))
         return (found[0] or declared[0], _merge(declared[1], found[1]))
+
+    def is_tensor(self, name: str) -> bool:
+        """Whether it may be a tensor: neither a sequence nor a map, as far as it is known."""
+        declared = self._declared.get(name) or self._inferred(name)
+        return declared is None or declared.WhichOneof("value") in (None, "tensor_type")
+
+    def stops(self, tensor: str) -> int | None:
+        """Index of the nearest node upstream of a tensor of whose output rank or channels are not known, though they
+        are of all its inputs. None where there is none.
+        """
+        index = self._index
+        for node_index in reversed(index.ancestors(tensor)):
+            given = [name for name in sorted(index.reads(node_index)) if not index.is_constant(name)]
+            if not self._is_told(index.nodes[node_index].output[0]) and all(map(self._is_told, given)):
+                return node_index
+        return None
+
+    def _is_told(self, tensor: str) -> bool:
+        return _tell(*self.lookup(tensor))
 
     def is_feature_map(self, tensor: str) -> bool:
         """Whether a tensor is known to be [N, C, H, W] of a floating-point type, with C known."""
@@ -74,35 +118,36 @@ class ShapeTable:
         return float_dtype(kind) is not None and shape is not None and len(shape) == 4 and isinstance(shape[1], int)
 
 
-def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
+def inferred(model: onnx.ModelProto, given: Shapes = MappingProxyType({})) -> onnx.ModelProto | None:
     """A copy of a model with the types of its tensors inferred, subgraphs included; None if that cannot be done.
 
-    The nodes are those of ``model``, in its order; what shapes are computed from lies in new initializers.
+    The nodes are those of ``model``, in its order; what shapes are computed from lies in new initializers. RequestError
+    where a ``given`` shape of a tensor contradicts the model.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _forget_impossible_sizes(copy.graph)
     _forget_endless_functions(copy)
-    for node in copy.graph.node:
-        if node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            node.domain = ""  # onnxruntime's own ones for 16-bit integers do the same to shapes
+    use_stand_ins(copy.graph)
     try:
         fold_shapes(copy)
         copy = infer(copy)
-        _complete(copy)
+        _complete(copy, given)
         return copy
+    except RequestError:
+        raise
     except Exception:  # whatever stops the inference, what the model itself states still holds
         return None
 
 
-def _complete(model: onnx.ModelProto) -> None:
-    """Add what follows from computed values, where something is open."""
+def _complete(model: onnx.ModelProto, given: Shapes) -> None:
+    """Add what follows from computed values, from weights and from given shapes, where something is open."""
     graph = model.graph
     declared = {value.name for value in (*graph.value_info, *graph.output) if is_static(value)}
-    if not all(name in declared for node in graph.node for name in node.output if name):
+    if given or not all(name in declared for node in graph.node for name in node.output if name):
         from .computed_shapes import complete
 
-        complete(model)
+        complete(model, given)
 
 
 def _without_calls(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -136,6 +181,11 @@ def _forget_endless_functions(model: onnx.ModelProto) -> None:
             local_functions.check(model, "the model")
         except ModelError:
             del model.functions[:]
+
+
+def _tell(kind: int, shape: tuple[Dimension, ...] | None) -> bool:
+    """Whether type, rank and, of a map, channels are known."""
+    return bool(kind) and shape is not None and (len(shape) != 4 or isinstance(shape[1], int))
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import CannotRun, NoKernel, RequestError
 from ..feature_map import Array
 from ..graph.index import GraphIndex
 from ..modelfile.fields import GRAPH_INPUT, INITIALIZER, NODE, Edit
+from ..request import Shapes
 from ..runtime.sample_inputs import graph_inputs, image_feeds, is_numeric, random_feeds
 from ..runtime.session import session
 
@@ -32,25 +34,34 @@ class Activations:
     failure: str = ""
 
 
-def activations(model: ModelFile, tensors: Sequence[tuple[str, int]], images: Path | None = None) -> Activations:
+def activations(
+    model: ModelFile,
+    tensors: Sequence[tuple[str, int]],
+    images: Path | None = None,
+    shapes: Shapes = MappingProxyType({}),
+) -> Activations:
     """Run the part of a model that leads to some tensors, on the CPU, and fetch them.
 
     ``tensors``: (name, element type). ``images``: a folder (see :func:`.sample_inputs.image_feeds`), or None for one
-    random image. A model that does not run, or that nobody can feed, gives a ``failure``. Raises RequestError and
-    MissingDependency for bad images.
+    random image. ``shapes``: sizes for inputs that leave them open. A model that does not run, or that nobody can feed,
+    gives a ``failure``. Raises RequestError and MissingDependency for bad images.
     """
-    return Activations(*run_on(model, tensors, images, dict))
+    return Activations(*run_on(model, tensors, images, dict, shapes))
 
 
 def run_on(
-    model: ModelFile, tensors: Sequence[tuple[str, int]], images: Path | None, of: Callable[[dict[str, Array]], Kept]
+    model: ModelFile,
+    tensors: Sequence[tuple[str, int]],
+    images: Path | None,
+    of: Callable[[dict[str, Array]], Kept],
+    shapes: Shapes,
 ) -> tuple[list[tuple[str, Kept]], str]:
     """The same for those who need less than the tensors: of each image, its name and what ``of`` makes of them (tensor
     name -> value); and the failure.
     """
     part = upstream(model, tensors)
     try:
-        inputs = graph_inputs(part.structure)
+        inputs = graph_inputs(part.structure, shapes)
         ready = session(part.to_bytes(), "cpu", folder=part.folder, frugal=True)
     except (RequestError, NoKernel, CannotRun) as error:  # the first: an input that nobody can make up
         return [], str(error)

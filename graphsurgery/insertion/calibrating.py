@@ -17,6 +17,7 @@ from ..errors import CannotRun
 from ..graph.written_out import as_run, without_calls
 from ..messages import tracked
 from ..modelfile.model import ModelFile
+from ..request import Shapes
 from ..runtime.sample_inputs import image_paths
 from ..selection.sites import SiteFinder
 from ..template.calibration import SCALE_KEY, SHIFT_KEY
@@ -40,7 +41,7 @@ def calibrate(finder: SiteFinder, insertions: Iterable[PlannedInsertion]) -> lis
     model = finder.model
     if any(result[place].site.function for place in places):
         model = without_calls(model, always=True)
-    before = _without_blocks(model, [result[place] for place in places])
+    before = _without_blocks(model, [result[place] for place in places], finder.shapes.given)
     for place, expected in tracked(list(zip(places, before, strict=True)), "places"):
         planned = result[place]
         with planned.request.concerned():
@@ -48,20 +49,21 @@ def calibrate(finder: SiteFinder, insertions: Iterable[PlannedInsertion]) -> lis
             model, applied = insert(finder, measured)
             model, given = as_run(model, applied[place].insertion)
             tensor = given.output_tensor, given.feature.onnx_type
-            after = _moments(model, [tensor], planned.request.images)[tensor]
+            after = _moments(model, [tensor], planned.request.images, finder.shapes.given)[tensor]
             scale, shift = scale_and_shift(expected, after, given.id)
         weights = _with(planned.weights, {SCALE_KEY: scale, SHIFT_KEY: shift})
         result[place] = replace(planned, weights=weights, warnings=(*planned.warnings, *lost(expected, after)))
     return result
 
 
-def _without_blocks(model: ModelFile, insertions: Sequence[PlannedInsertion]) -> list[Moments]:
+def _without_blocks(model: ModelFile, insertions: Sequence[PlannedInsertion], shapes: Shapes) -> list[Moments]:
     """What arrives at the site of each when the model is as it was given; all that share a folder in one run."""
     found: dict[tuple[str | None, _Tensor], Moments] = {}
     for folder in dict.fromkeys(planned.request.images for planned in insertions):
         own = [planned for planned in insertions if planned.request.images == folder]
         with own[0].request.concerned():
-            moments = _moments(model, list(dict.fromkeys(map(_arriving, own))), folder)
+            tensors = list(dict.fromkeys(map(_arriving, own)))
+            moments = _moments(model, tensors, folder, shapes)
         found |= {(folder, tensor): each for tensor, each in moments.items()}
     return [found[planned.request.images, _arriving(planned)] for planned in insertions]
 
@@ -80,11 +82,13 @@ def _measured(planned: PlannedInsertion, *, itself: bool) -> PlannedInsertion:
     return replace(planned, pair=None) if planned.request.qdq_scale == "images" else planned
 
 
-def _moments(model: ModelFile, tensors: Sequence[_Tensor], folder: str | None) -> dict[_Tensor, Moments]:
+def _moments(
+    model: ModelFile, tensors: Sequence[_Tensor], folder: str | None, shapes: Shapes
+) -> dict[_Tensor, Moments]:
     """Of tensors [N, C, H, W] over all images of a folder."""
     images = Path(folder or "")
     image_paths(images)  # a bad folder is an error even if the model turns out not to run
-    each_image, failure = run_on(model, tensors, images, _of_all)
+    each_image, failure = run_on(model, tensors, images, _of_all, shapes)
     if failure:
         raise CannotRun(f"the model does not run here, so that there is nothing to calibrate on: {failure}")
     found = {tensor: Moments() for tensor in tensors}

@@ -63,7 +63,7 @@ def fit_scales(finder: SiteFinder, insertions: Sequence[PlannedInsertion]) -> li
     for folder in dict.fromkeys(folders.values()):
         chosen = {place: as_run(model, applied[place].insertion)[1] for place in folders if folders[place] == folder}
         tensors = [(each.output_tensor, each.feature.onnx_type) for each in chosen.values()]
-        found = activations(without_calls(model), tensors, Path(folder or ""))
+        found = activations(without_calls(model), tensors, Path(folder or ""), finder.shapes.given)
         if found.failure:
             raise CannotRun(f"the model does not run here, so that there is no scale from images: {found.failure}")
         for place, insertion in chosen.items():

@@ -98,6 +98,7 @@ class _Splice:
         self._check = check
         self._model = finder.model
         self._index = finder.index
+        self._shapes = dict(finder.shapes.given)
         self._ir_version = int(self._model.structure.ir_version)
         self._original = original
         self._edit = Edit()
@@ -190,6 +191,7 @@ class _Splice:
             original=self._original,
             qdq=pair,
             function=site.function,
+            shapes=self._shapes,
         )
 
     def _add(self, site: Site, record: Insertion, subgraph: Subgraph) -> None:

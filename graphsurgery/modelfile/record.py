@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -23,10 +23,12 @@ from . import limits
 from .wire import text
 
 KEY = "graphsurgery.insertion."
-_FORMAT, _CALIBRATED_FORMAT, _FUNCTION_FORMAT = 1, 2, 3
-"""of a record, of one with a scale and a shift behind the block, which the readers of 1 would leave out, and of one of
-a block in a local function, which those of 2 would look for in the main graph
+_FORMAT, _CALIBRATED_FORMAT, _WIDER_FORMAT = 1, 2, 3
+"""of a record; of one with a scale and a shift behind the block, which the readers of 1 would leave out; and of one of
+a block in a local function, or with shapes that the user gave, which those of 2 do not know
 """
+_WIDER = ("function", "shapes")
+"""what only such a record has"""
 _CALIBRATION = "calibration.scale"
 """the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
@@ -103,6 +105,8 @@ class Insertion:
     """"safe", "site", "fp32" or "fp16"; records from before there was a choice have none"""
     function: tuple[str, ...] | None = None
     """domain, name and overload of the local function that the block is in; None: it is in the main graph"""
+    shapes: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
+    """tensor -> its shape as the user gave it, from which that of the site may follow"""
 
     def __repr__(self) -> str:
         place = self.site.path or f"tensor:{self.site.tensor}"
@@ -144,17 +148,19 @@ class Insertion:
         data = asdict(self)
         del data["id"]
         own = _CALIBRATED_FORMAT if _CALIBRATION in self.stored else _FORMAT
-        if self.function is None:
-            del data["function"]
-        else:
-            own = _FUNCTION_FORMAT
+        for name in _WIDER:
+            if not data[name]:
+                del data[name]
+            else:
+                own = _WIDER_FORMAT
         return KEY + self.id, json.dumps({"format": own, **data}, separators=(",", ":"), ensure_ascii=True)
 
     def renamed(self, *, site: Mapping[str, str] | None = None, output: Mapping[str, str] | None = None) -> Insertion:
         """The record after the tensor that the block reads (``site``) or gives (``output``) got another name."""
         tensor = (site or {}).get(self.site.tensor, self.site.tensor)
         given = (output or {}).get(self.output_tensor, self.output_tensor)
-        return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given)
+        shapes = {(site or {}).get(name, (output or {}).get(name, name)): each for name, each in self.shapes.items()}
+        return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given, shapes=shapes)
 
     def with_constants(self, names: Mapping[str, str]) -> Insertion:
         """The record after constants of the block got other names, several perhaps one."""
@@ -213,13 +219,14 @@ def _read(key: str, value: str) -> Insertion:
     name = key.removeprefix(KEY)
     try:
         data = json.loads(value)
-        known = (_FUNCTION_FORMAT,) if "function" in data else (_FORMAT, _CALIBRATED_FORMAT)
+        known = (_WIDER_FORMAT,) if data.keys() & set(_WIDER) else (_FORMAT, _CALIBRATED_FORMAT)
         if data.pop("format") not in known:
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))
         pair = data.pop("qdq", None)
         qdq = RecordedPair(**_with_tuples(pair)) if pair is not None else None
-        insertion = Insertion(id=name, site=site, qdq=qdq, **_with_tuples(data))
+        shapes = _with_tuples(data.pop("shapes", {}))
+        insertion = Insertion(id=name, site=site, qdq=qdq, shapes=shapes, **_with_tuples(data))
         if not (fits(insertion, Insertion) and _is_sound(insertion)):
             raise ValueError
         _ = insertion.feature.onnx_type

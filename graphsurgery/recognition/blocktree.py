@@ -42,7 +42,9 @@ class BlockTree:
         """the model as it is in the file"""
         self._seen = self._expanded.inside if self._expanded else self.view
         """the same with its calls of local functions written out"""
-        self._strides = Strides(self._seen, ShapeTable(self._seen.index) if self._expanded else shapes)
+        if self._expanded:
+            shapes = ShapeTable(self._seen.index, shapes.given if shapes is not None else {})
+        self._strides = Strides(self._seen, shapes)
         self._tree = tree
         outermost = Matcher(self._seen, self._strides, values(_GROUP, Pattern)).outermost()
         self._networks = Networks(self._seen, self._strides, outermost, values(_GROUP, HeadPattern))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..errors import RequestError, concerning
 from ..feature_map import Array
 from ..messages import one_line, shape_text
 from ..modelfile import limits
+from ..request import Shapes
 from .providers import imported
 
 if TYPE_CHECKING:
@@ -63,8 +65,11 @@ class GraphInput:
         return shape
 
 
-def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
-    """The inputs to feed: those that are not initializers. Raises RequestError for one that is no tensor."""
+def graph_inputs(model: onnx.ModelProto, shapes: Shapes = MappingProxyType({})) -> list[GraphInput]:
+    """The inputs to feed: those that are not initializers. Raises RequestError for one that is no tensor.
+
+    ``shapes``: sizes for what inputs leave open, by their names.
+    """
     given = {tensor.name for tensor in model.graph.initializer}
     inputs = []
     for value in model.graph.input:
@@ -74,7 +79,9 @@ def graph_inputs(model: onnx.ModelProto) -> list[GraphInput]:
             raise RequestError(f"the model's input {value.name} is not a tensor of numbers")
         tensor = value.type.tensor_type
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        sizes = tuple(d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim)
+        known = shapes.get(value.name, (None,) * len(tensor.shape.dim))
+        pairs = zip(tensor.shape.dim, known, strict=False)
+        sizes = tuple(d.dim_value if d.dim_value > 0 else k if isinstance(k, int) else None for d, k in pairs)
         inputs.append(GraphInput(value.name, dtype, sizes))
     return inputs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from math import prod
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..feature_map import Dimension, channels_first, fits_image
@@ -13,18 +14,19 @@ from ..graph.module_paths import ModuleTree
 from ..graph.shapes import ShapeTable
 from ..messages import listed, shape_text
 from ..modelfile.model import ModelFile
+from ..request import Shapes
 
 if TYPE_CHECKING:
     from ..recognition import BlockTree
 
 
 class Context:
-    """A model, and what selectors and sites ask of it."""
+    """A model, and what selectors and sites ask of it. ``shapes``: of tensors, where the user knows more of them."""
 
-    def __init__(self, model: ModelFile) -> None:
+    def __init__(self, model: ModelFile, shapes: Shapes = MappingProxyType({})) -> None:
         self.model = model
         self.index = GraphIndex(model)
-        self.shapes = ShapeTable(self.index)
+        self.shapes = ShapeTable(self.index, shapes)
 
     @cached_property
     def tree(self) -> ModuleTree:

@@ -7,7 +7,7 @@ from math import prod
 
 from onnx import TensorProto
 
-from ..errors import SiteError
+from ..errors import SiteError, option
 from ..feature_map import float_dtype
 from ..graph import quantisation
 from ..graph.weight_channels import weight_channels
@@ -28,19 +28,26 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
     """One error for each reason; what follows the first may suppose what it denies."""
     if not context.index.is_activation(tensor):
         yield SiteError(f"{what} is a constant (a weight), not an activation; a block goes behind an activation")
+    if not context.shapes.is_tensor(tensor):
+        yield SiteError(f"{what} is no tensor, but a sequence or the like; a block needs a float tensor")
     kind, shape = context.shapes.lookup(tensor)
     if not float_dtype(kind) and quantisation.holds_integers(context.index, tensor):
         yield quantised_sites.no_integers(context, tensor, what)
     if kind and not float_dtype(kind):
         held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
         yield SiteError(f"{what} holds {held} values; a block needs a float tensor")
+    if not kind and shape is not None:
+        unknown = f"the element type of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: declare the tensor in the model")
     if not kind or shape is None:
-        yield SiteError(f"the shape of {what} is not in the model and could not be inferred; a block needs to know it")
+        unknown = f"the shape of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
     shown = f"{what} has the shape {shape_text(shape or ())}"
     if shape is not None and len(shape) != 4:
         yield _with_maps(context, tensor, f"{shown}; a block needs [N, C, H, W]")
     if not context.shapes.is_feature_map(tensor):
-        yield SiteError(f"the number of channels of {what} is not fixed in the model; a block needs to know it")
+        unknown = f"the number of channels of {what} is not fixed in the model{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
     channels = shape[1] if shape is not None else None
     found = weight_channels(context.index, tensor)
     if found is not None and channels != found[0]:
@@ -53,6 +60,20 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
         image = f"no map of the image {shape_text(context.image)}"
         sentence = f"{shown}, which is {image}: it is an intermediate result of a head or of an attention"
         yield _with_maps(context, tensor, sentence)
+
+
+def _stopped(context: Context, tensor: str) -> str:
+    """Behind which node shapes are not known, as a part of a sentence; "" where that is not the reason."""
+    node_index = context.shapes.stops(tensor)
+    if node_index is None:
+        return ""
+    node = context.index.nodes[node_index]
+    return f", as shapes stop at the node {context.index.label(node_index)!r} ({node.op_type})"
+
+
+def _given(tensor: str) -> str:
+    """How to say the shape of a tensor."""
+    return f"say it with {option('shapes', f'{tensor}=1x64x80x80')}, ? for a size that varies"
 
 
 def _with_maps(context: Context, tensor: str, sentence: str) -> SiteError:

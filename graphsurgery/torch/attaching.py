@@ -53,6 +53,7 @@ _OF_FILES = {
     "qdq": "only a file has QuantizeLinear and DequantizeLinear",
     "qdq_scale": "only a file has QuantizeLinear and DequantizeLinear",
     "images": "nothing but init: calibrated measures on images",
+    "shapes": "a live model tells its shapes itself",
 }
 """keys that mean nothing on a live model, and why"""
 

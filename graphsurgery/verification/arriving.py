@@ -14,6 +14,7 @@ from ..feature_map import Array, Dimension, type_name
 from ..graph.shapes import ShapeTable
 from ..insertion.activations import IMAGE_SIDES, Activations, activations, upstream
 from ..messages import shape_text
+from ..request import Shapes
 from ..runtime.sample_inputs import graph_inputs
 from .memory import Memory, alive_at_once, shapes_in
 from .smaller import Comparable, Size, largest_size
@@ -71,12 +72,17 @@ class Arriving:
         )
 
 
-def activations_of(model: ModelFile, blocks: Sequence[Comparable], images: Path | None, memory: Memory) -> Arriving:
-    """Run the model up to the blocks, and through those that can be compared on the whole of what arrives."""
+def activations_of(
+    model: ModelFile, blocks: Sequence[Comparable], images: Path | None, memory: Memory, given: Shapes
+) -> Arriving:
+    """Run the model up to the blocks, and through those that can be compared on the whole of what arrives.
+
+    ``given``: sizes for inputs that leave them open.
+    """
     if not blocks:
         return Arriving(Activations(failure="there is no whole block to run up to"))
     part = upstream(model, _ends(blocks, {}))
-    shapes = _shapes(part)
+    shapes = _shapes(part, given)
     sizes = {block.insertion.id: size for block in blocks if (size := _size(block, shapes, memory))}
     wanted = _ends(blocks, sizes)
     if sizes:
@@ -85,7 +91,7 @@ def activations_of(model: ModelFile, blocks: Sequence[Comparable], images: Path 
     if not memory.runs(numbers):
         failure = f"running the model up to there would take {memory.run(numbers)}, and the limit is {memory.limit} GB"
         return Arriving(Activations(failure=failure))
-    return Arriving(activations(model, wanted, images), sizes)
+    return Arriving(activations(model, wanted, images, given), sizes)
 
 
 def _fits(shape: Sequence[Dimension] | None, recorded: Sequence[Dimension]) -> bool:
@@ -111,10 +117,10 @@ def _element_type(block: Comparable) -> int:
     return int(block.cutout.model.graph.input[0].type.tensor_type.elem_type)
 
 
-def _shapes(part: ModelFile) -> dict[str, tuple[int, ...]]:
+def _shapes(part: ModelFile, given: Shapes) -> dict[str, tuple[int, ...]]:
     """The shapes of its tensors when it runs; none if nobody can feed it."""
     try:
-        inputs = graph_inputs(part.structure)
+        inputs = graph_inputs(part.structure, given)
     except RequestError:
         return {}
     return shapes_in(part.structure, {each.name: each.concrete(IMAGE_SIDES[0]) for each in inputs})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..insertion.removal import unchanged
 from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
-from ..request import Argument, Selectors, checked
+from ..request import Argument, Selectors, Shapes, checked
 from ..runtime.providers import NAMES, imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
@@ -53,6 +53,7 @@ def verify(
     ignore_rest: bool = False,
     trust: str | Sequence[str] | Trust = (),
     memory: int = MEMORY,
+    shapes: Mapping[str, str | Sequence[int | str | None]] | None = None,
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
 
@@ -77,6 +78,9 @@ def verify(
         PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
     memory:
         How many GB it may take. A block that would take more is compared on a smaller map, and the report says so.
+    shapes:
+        Shapes of tensors where the model does not tell them, see :func:`graphsurgery.insert`. Those that were given
+        then need not be given again.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def verify(
     ModelError
         If no runtime could run the model, because a tensor has no producer, say.
     RequestError
-        If an argument has no such value, or ``original`` comes with ``ignore_rest``.
+        If an argument has no such value, a shape contradicts the model, or ``original`` comes with ``ignore_rest``.
     MissingDependency, MissingProvider
         Without torch, onnxruntime, or a provider that was asked for.
 
@@ -111,6 +115,7 @@ def verify(
     if not isinstance(trust, Trust):
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
+    known = checked("shapes", shapes, Shapes)
     limit = Memory(checked("memory", memory, int, Argument(minimum=1, words="is a whole number of GB from 1 on")))
     whole = ModelFile.load(model)
     model = without_calls(whole)
@@ -118,22 +123,26 @@ def verify(
     index = GraphIndex(model)
     if found := fault(index):
         raise ModelError(found)
+    table = ShapeTable(index, known)
     insertions = [_relocated(index, insertion, trust) for insertion in _chosen(model, only)]
     names = _providers(providers)
     if folder is not None:
         image_paths(folder)  # a bad folder is an error even if the model turns out not to run
     versions = _versions()
     blocks = {insertion.id: _comparable(model, insertion, limit, trust) for insertion in insertions}
-    arriving = activations_of(model, [each for each in blocks.values() if isinstance(each, Comparable)], folder, limit)
-    recorded = {insertion.id: insertion for insertion in whole.insertions()}
-    connections, shapes = Connections(index), ShapeTable(index)
+    comparable = [each for each in blocks.values() if isinstance(each, Comparable)]
+    recorded = {name: shape for insertion in insertions for name, shape in insertion.shapes.items()}
+    arriving = activations_of(model, comparable, folder, limit, {**recorded, **table.given})
+    in_functions = {insertion.id: insertion for insertion in whole.insertions() if insertion.function}
+    connections = Connections(index)
     reports = []
     with _one_thread():
         for insertion in tracked(insertions, "insertions"):
             block = blocks[insertion.id]
             if isinstance(block, Comparable):
-                block = arriving.contradiction(block, insertion.site, shapes) or block
-            report = _empty_report(recorded[insertion.id], connections.check(insertion), arriving.failure)
+                block = arriving.contradiction(block, insertion.site, table) or block
+            shown = in_functions.get(insertion.id, insertion)
+            report = _empty_report(shown, connections.check(insertion), arriving.failure)
             if isinstance(block, Comparable):
                 report = replace(report, size=arriving.note(block))
                 report = _compared(report, model, block, arriving, seeds, names, trust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphsurgery.blocks import Block, BlockError, FeatureMap
+from graphsurgery.errors import option
 
 
 def rounded_up(channels: int, reduction: int) -> int:
@@ -35,7 +36,8 @@ def require_positions(block: Block, feature: FeatureMap, what: str) -> None:
 def require_static(feature: FeatureMap, what: str, hint: str = "") -> None:
     """BlockError where height or width is dynamic; ``what``: what of the block depends on them."""
     if not feature.static:
-        raise BlockError(f"{what}, and {feature.label} has a dynamic height or width{hint}")
+        known = f"if they never vary, give them with {option('shapes', 'TENSOR=1x64x80x80')}"
+        raise BlockError(f"{what}, and {feature.label} has a dynamic height or width{hint}; {known}")
 
 
 def require_odd(block: Block, setting: str, value: int, else_what: str = "") -> None:

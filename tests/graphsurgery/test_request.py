@@ -64,7 +64,7 @@ def test_insert_has_the_arguments_that_request_declares() -> None:
     assert [each.name for each in given] == [each.name for each in fields(Request)]
     for each in given:
         default = arguments()[each.name].default
-        empty = {} if each.default is None and each.name == "settings" else each.default
+        empty = {} if each.default is None and each.name in ("settings", "shapes") else each.default
         assert (inspect.Parameter.empty if default is MISSING else default) == empty
         assert re.search(rf"^    (\w+, )?{each.name}(, \w+)?:$", graphsurgery.insert.__doc__ or "", re.MULTILINE)
 
@@ -74,7 +74,8 @@ def test_the_command_has_an_option_for_each() -> None:
     options = {each.name: each for each in command.params}
     for name, declared in arguments().items():
         option = options[name]
-        assert max(option.opts, key=len) == {"settings": "--set"}.get(name, f"--{name.replace('_', '-')}")
+        flags = {"settings": "--set", "shapes": "--shape"}
+        assert max(option.opts, key=len) == flags.get(name, f"--{name.replace('_', '-')}")
         assert option.help
         assert "\ue000" not in option.help
         assert set(declared.argument.choices) <= set((option.metavar or "").split("|"))

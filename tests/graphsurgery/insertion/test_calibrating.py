@@ -299,7 +299,7 @@ def test_records_of_calibrated_blocks_have_a_format_of_their_own(images: Path) -
     proto = edited.proto()
     for each in proto.metadata_props:
         if each.key == f"{KEY}model.2.se":
-            each.value = json.dumps({**json.loads(each.value), "format": 3})
+            each.value = json.dumps({**json.loads(each.value), "format": 4})
     with pytest.raises(InsertionError, match="later version"):
         ModelFile.load(proto.SerializeToString()).insertions()
 
