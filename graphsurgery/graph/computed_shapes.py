@@ -15,10 +15,10 @@ from onnx import numpy_helper, shape_inference
 
 from ..feature_map import Array
 from ..modelfile import payload
+from ..modelfile.operators import STANDARD
 from ..modelfile.subgraphs import subgraphs
 from ..modelfile.wire import text
 from . import shapes_by_value
-from .index import STANDARD
 from .inference import is_static, miscounts, shaping_inputs
 from .output_sizes import domain_of
 from .shape_arithmetic import Size, in_part

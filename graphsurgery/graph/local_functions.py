@@ -9,8 +9,8 @@ from onnx import inliner
 
 from ..errors import ModelError
 from ..modelfile import limits
+from ..modelfile.operators import STANDARD
 from ..modelfile.subgraphs import subgraphs
-from .index import STANDARD
 
 _Key = tuple[str, str, str]
 

@@ -9,7 +9,8 @@ import onnx
 from ..errors import ModelError
 from ..feature_map import Array
 from ..modelfile import limits, payload
-from .index import STANDARD, upstream
+from ..modelfile.operators import STANDARD
+from .index import upstream
 from .shape_arithmetic import OPERATORS, Size, compute, sizes
 
 

@@ -12,10 +12,10 @@ import onnx
 
 from ..feature_map import Dimension, type_name
 from ..graph import validity
-from ..graph.index import STANDARD
 from ..graph.shapes import tensor_type
 from ..messages import attributes, html_table, listed, printable, shape_text
 from ..modelfile.model import ModelFile
+from ..modelfile.operators import STANDARD
 from ..selection.sites import SiteFinder
 from .outline import Outline
 

@@ -20,6 +20,7 @@ from onnx import numpy_helper
 
 from ..graph import quantisation
 from ..graph.index import GraphIndex, reached, upstream
+from ..graph.layouts import Layouts
 
 _PASSING = frozenset(
     {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -49,6 +50,7 @@ class View:
     def __init__(self, index: GraphIndex, values: Set[str] | None = None) -> None:
         """``values``: the tensors that can be values, where that is known already."""
         self.index = index
+        self.layouts = Layouts(index)
         self._known_values = values
         self._roots: dict[str, str] = {}
         self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
@@ -92,12 +94,13 @@ class View:
     def outlet(self, root: str) -> str:
         """The tensor in the file after which a block is inserted for this one.
 
-        After what is inserted there already, and after what it is quantised or cast by where all consumers see it
-        through that (see quantisation.behind).
+        After what is inserted there already, and after what it is quantised, cast or transposed to NCHW by where all
+        consumers see it through that (see quantisation.behind).
         """
         tensor = root
         while True:
-            inserted, through = self._after_insertion(tensor), quantisation.behind(self.index, tensor)
+            inserted = self._after_insertion(tensor)
+            through = quantisation.behind(self.index, tensor) or self.layouts.behind(tensor)
             if inserted is None and through is None:
                 return tensor
             tensor = inserted or through or tensor

@@ -129,7 +129,7 @@ class Borders:
         """
         index, forms = self._index, dict[str, list[str]]()
         for name in leaving:
-            result = quantisation.result(index, name, inside)
+            result = self._result(name, inside)
             producer = index.producing(name)
             if producer is not None and producer.op_type == "Cast" and not self._context.is_map(result):
                 result = name  # an index or a mask that became a number
@@ -138,4 +138,14 @@ class Borders:
             names[0] if len(names) == 1 and quantisation.ends_result(index, names[0]) else result
             for result, names in forms.items()
         ]
-        return [quantisation.outlet(index, name) for name in ends]
+        return [self._context.layouts.outlet(name) for name in ends]
+
+    def _result(self, name: str, inside: set[int]) -> str:
+        """The tensor that a module gives in the form of this one: before it is quantised, cast or no longer NCHW."""
+        result = quantisation.result(self._index, name, inside)
+        layouts = self._context.layouts
+        upstream = layouts.upstream_map(result) if layouts.foreign(result) else None
+        if upstream is None or self._index.producer.get(upstream) not in inside:
+            return result
+        own = inside.intersection(self._index.consumers[upstream]) - {self._index.producer[result]}
+        return result if own else self._result(upstream, inside)

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from ..errors import SiteError
 from ..feature_map import float_dtype
 from ..graph import quantisation
+from ..graph.layouts import NCHWC
 from ..graph.weight_channels import weight_channels
 from ..messages import shape_text
 from ..modelfile import limits
@@ -34,6 +35,8 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
     if kind and not float_dtype(kind):
         held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
         yield SiteError(f"{what} holds {held} values; a block needs a float tensor")
+    if (layout := context.layouts.foreign(tensor)) is not None:
+        yield _in_another_layout(context, tensor, what, layout)
     if not kind or shape is None:
         yield SiteError(f"the shape of {what} is not in the model and could not be inferred; a block needs to know it")
     shown = f"{what} has the shape {shape_text(shape or ())}"
@@ -53,6 +56,22 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
         image = f"no map of the image {shape_text(context.image)}"
         sentence = f"{shown}, which is {image}: it is an intermediate result of a head or of an attention"
         yield _with_maps(context, tensor, sentence)
+
+
+def _in_another_layout(context: Context, tensor: str, what: str, layout: str) -> SiteError:
+    """The error for a tensor that is not NCHW: which NCHW tensor holds the same, or what to do instead."""
+    layouts, shape = context.layouts, context.shapes.lookup(tensor)[1]
+    shown = f"{what} is {layout}{f' {shape_text(shape)}' if shape is not None else ''}"
+    if layout == NCHWC:
+        shown += ", the layout that onnxruntime's optimiser makes for one kind of processor"
+    sentence = f"{shown}; a block needs [N, C, H, W]"
+    around = [layouts.upstream_map(tensor) or "", *layouts.downstream_maps(tensor)]
+    if same := tensor_selectors(filter(context.is_map, around)):
+        is_it = "its NCHW map is" if len(same) == 1 else "the same as NCHW maps are"
+        return SiteError(f"{sentence}; {is_it} {context.listed(same, 4)}", candidates=tuple(same)[:4])
+    if layout == NCHWC:
+        return SiteError(f"{sentence}: insert into the model before it is optimised, and optimise the result")
+    return _with_maps(context, tensor, sentence)
 
 
 def _with_maps(context: Context, tensor: str, sentence: str) -> SiteError:

@@ -1,0 +1,206 @@
+"""Layouts: in which order the axes of a tensor are, followed from the operators and never read off sizes.
+
+A convolution, a pooling or a BatchNormalization says that what it reads and gives has its channels first, NCHW;
+Transpose gives another order; elementwise operators and Concat keep the one that they read. What no operator upstream
+tells, those downstream do: what is transposed by (0, 3, 1, 2) into a Conv is NHWC. Reshape, Flatten and the like end a
+layout. Where operators contradict each other, or none tells, the layout is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import onnx
+
+from ..modelfile.operators import STANDARD, operator
+from . import layout_operators, quantisation
+from .index import GraphIndex
+from .layout_operators import BLOCKED, CHANNELS_FIRST, CHANNELS_LAST, Layout
+
+NCHWC = "NCHWc"
+"""blocks of channels, as onnxruntime's optimiser stores maps for one kind of processor"""
+_Found: TypeAlias = dict[str, Layout]
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """The layouts of some tensors are one; that of the outputs is moved by a permutation where there is one."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    moved: tuple[int, ...] = ()
+
+
+class Layouts:
+    """The layouts of the tensors of one graph."""
+
+    def __init__(self, index: GraphIndex) -> None:
+        self._index = index
+
+    def foreign(self, tensor: str) -> str | None:
+        """The layout of a tensor of four axes whose channels are known not to be its second one: ``NHWC`` or another
+        order, :data:`NCHWC`; None for NCHW, and where the operators do not tell.
+        """
+        layout = self._known.get(tensor, CHANNELS_FIRST)
+        if layout == BLOCKED:
+            return NCHWC
+        return "".join("NCHW"[axis] for axis in layout) if len(layout) == 4 and layout[1] != 1 else None
+
+    def is_channels_first(self, tensor: str) -> bool:
+        """Whether a tensor is known to be NCHW."""
+        return self._known.get(tensor) == CHANNELS_FIRST
+
+    def is_channels_last(self, tensor: str) -> bool:
+        """Whether a tensor is known to be NHWC."""
+        return self._known.get(tensor) == CHANNELS_LAST
+
+    def upstream_map(self, tensor: str) -> str | None:
+        """The NCHW tensor that a Transpose gives this one of; None where none does."""
+        node = self._index.producing(tensor)
+        changes = node is not None and operator(node) in layout_operators.CHANGING
+        return node.input[0] if node is not None and changes and self.is_channels_first(node.input[0]) else None
+
+    def downstream_maps(self, tensor: str) -> list[str]:
+        """The NCHW tensors that Transposes give of this one."""
+        nodes = (self._index.nodes[node_index] for node_index in self._index.consumers.get(tensor, ()))
+        found = (str(node.output[0]) for node in nodes if operator(node) in layout_operators.CHANGING and node.output)
+        return list(filter(self.is_channels_first, found))
+
+    def behind(self, tensor: str) -> str | None:
+        """The NCHW tensor through which everything reads one that is not; None where some read it otherwise."""
+        consumers = self._index.consumers.get(tensor, [])
+        if tensor in self._index.outputs or len(consumers) != 1 or self.foreign(tensor) is None:
+            return None
+        return next(iter(self.downstream_maps(tensor)), None)
+
+    def outlet(self, tensor: str) -> str:
+        """The tensor at the end of what quantises, casts or transposes one for all that read it."""
+        while (further := quantisation.behind(self._index, tensor) or self.behind(tensor)) is not None:
+            tensor = further
+        return tensor
+
+    # ------------------------------------------------------------------ built once
+
+    @cached_property
+    def _known(self) -> _Found:
+        """tensor -> its layout; empty for graphs in which nothing moves channels, where all maps are NCHW."""
+        index = self._index
+        if not any(map(layout_operators.moves_channels, index.nodes)):
+            return {}
+        search = _Search()
+        for node_index in sorted(index.active):
+            search.read(index, index.nodes[node_index])
+        search.settle()
+        guesses = [node for node_index in sorted(index.active) if _is_telling(node := index.nodes[node_index])]
+        for node in guesses:
+            search.suppose(index, node)
+        if guesses:
+            search.settle()
+        return search.known
+
+
+class _Search:
+    """What the nodes of one graph say, and what follows from it."""
+
+    def __init__(self) -> None:
+        self.known: _Found = {}
+        self._wanted: dict[str, set[Layout]] = {}
+        """tensor -> the layouts that nodes read it in"""
+        self._relations: list[_Relation] = []
+        self._keeping: dict[str, str] = {}
+        """tensor -> one of those that it has its layout from"""
+        self._disputed: set[str] = set()
+
+    def read(self, index: GraphIndex, node: onnx.NodeProto) -> None:
+        """Take in what a node says."""
+        said = layout_operators.spatial(node, index)
+        if said is not None:
+            if said.reads is not None and node.input and node.input[0]:
+                self._wanted.setdefault(node.input[0], set()).add(said.reads)
+            if said.gives is not None:
+                self.known.update((name, said.gives) for name in node.output[:1] if name)
+                return
+        moved = layout_operators.permutation(node)
+        if moved is None and not layout_operators.keeps(node, index):
+            return
+        data = layout_operators.data_inputs(node)
+        inputs = tuple(dict.fromkeys(name for name in data if name and index.is_activation(name)))
+        outputs = tuple(name for name in layout_operators.data_outputs(node) if name)
+        if inputs and outputs:
+            self._relations.append(_Relation(inputs, outputs, moved or ()))
+            if not moved:
+                self._keeping.update(dict.fromkeys(outputs, inputs[0]))
+
+    def settle(self) -> None:
+        """Follow the layouts downstream, then upstream, until nothing more is found."""
+        before = -1
+        while before != len(self.known) + len(self._disputed):
+            before = len(self.known) + len(self._disputed)
+            for relation in self._relations:
+                self._downstream(relation)
+            for name, wanted in self._wanted.items():
+                self._take(name, wanted)
+            for relation in reversed(self._relations):
+                self._upstream(relation)
+
+    def suppose(self, index: GraphIndex, node: onnx.NodeProto) -> None:
+        """Take a Transpose as what it looks like, if it is of something whose layout nothing tells and that may be a
+        map: an input of the model, or what an operator that ONNX does not know gives.
+        """
+        source, target, moved = node.input[0], node.output[0], layout_operators.permutation(node)
+        if {source, target} & (self.known.keys() | self._disputed) or not self._may_be_map(index, source):
+            return
+        self.known[source] = CHANNELS_FIRST if moved == CHANNELS_LAST else CHANNELS_LAST
+
+    def _may_be_map(self, index: GraphIndex, tensor: str) -> bool:
+        seen = set[str]()
+        while tensor in self._keeping and tensor not in seen:
+            seen.add(tensor)
+            tensor = self._keeping[tensor]
+        node = index.producing(tensor)
+        return node is None or ":" in operator(node) or not (node.domain in STANDARD and onnx.defs.has(node.op_type))
+
+    def _downstream(self, relation: _Relation) -> None:
+        found = {self.known[name] for name in relation.inputs if name in self.known}
+        moved = {_moved(layout, relation.moved) for layout in found}
+        for name in relation.outputs if moved else ():
+            self._take(name, moved | self._wanted.get(name, set()))
+
+    def _upstream(self, relation: _Relation) -> None:
+        found = {self.known[name] for name in relation.outputs if name in self.known}
+        moved = {_moved(layout, _inverse(relation.moved)) for layout in found}
+        for name in relation.inputs if moved else ():
+            self._take(name, moved | self._wanted.get(name, set()))
+
+    def _take(self, name: str, layouts: Iterable[Layout | None]) -> None:
+        """Note a layout where it is the only one that is said of a tensor."""
+        if name in self.known or name in self._disputed:
+            return
+        said = set(layouts)
+        layout = said.pop()
+        if said or layout is None:
+            self._disputed.add(name)
+        else:
+            self.known[name] = layout
+
+
+def _is_telling(node: onnx.NodeProto) -> bool:
+    """Whether it is a Transpose as it is between the layouts of maps."""
+    return layout_operators.permutation(node) in (CHANNELS_LAST, layout_operators.TO_CHANNELS_FIRST)
+
+
+def _moved(layout: Layout, permutation: tuple[int, ...]) -> Layout | None:
+    """The layout of what a Transpose gives; None where it does not fit the layout."""
+    if not permutation:
+        return layout
+    if layout == BLOCKED or (layout and len(layout) != len(permutation)):
+        return None
+    order = tuple(layout[axis] if layout else axis for axis in permutation)
+    return CHANNELS_FIRST if order == tuple(range(len(order))) else order
+
+
+def _inverse(permutation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
