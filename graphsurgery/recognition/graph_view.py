@@ -21,6 +21,7 @@ from onnx import numpy_helper
 from ..graph import quantisation
 from ..graph.index import GraphIndex, reached, upstream
 from ..graph.layouts import Layouts
+from ..modelfile.operators import operator
 
 _PASSING = frozenset(
     {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -77,7 +78,7 @@ class View:
     def _passed(self, tensor: str) -> str | None:
         """What a node that only passes something on produced this tensor from."""
         node = self.index.producing(tensor)
-        return node.input[0] or None if node is not None and node.op_type in _PASSING and node.input else None
+        return node.input[0] or None if node is not None and operator(node) in _PASSING and node.input else None
 
     def producer(self, root: str) -> int | None:
         """Index of the node that produces a tensor."""
@@ -115,7 +116,7 @@ class View:
 
     def op(self, node_index: int) -> str:
         """The operator that a node computes, as ONNX calls it."""
-        kind = self.index.nodes[node_index].op_type
+        kind = operator(self.index.nodes[node_index])
         return _SAME.get(kind) or kind.removeprefix(_QUANTISED)
 
     def inputs(self, node_index: int) -> list[str]:
@@ -133,10 +134,10 @@ class View:
     def clips_at_zero(self, node_index: int) -> bool:
         """Whether the output of a node is quantised to integers with 0 as its lowest value."""
         node, place = self.index.nodes[node_index], 7
-        if node.op_type not in ("QLinearConv", "QLinearAdd"):
+        if operator(node) not in ("QLinearConv", "QLinearAdd"):
             consumers = self.index.downstream(node.output)
             node, place = self.index.nodes[consumers[0]] if len(consumers) == 1 else node, 2
-            if node.op_type != quantisation.QUANTISE:
+            if operator(node) != quantisation.QUANTISE:
                 return False
         zero = self.constant(node.input[place]) if len(node.input) > place else None
         if zero is None or zero.size != 1 or zero.dtype.kind not in "iu":  # the lowest 8-bit float is not 0
@@ -146,7 +147,7 @@ class View:
     def weight_shape(self, node_index: int) -> tuple[int, ...] | None:
         """Shape of the weight of a convolution or matrix product; None where it is computed."""
         node = self.index.nodes[node_index]
-        place = _WEIGHT.get(node.op_type, 1)
+        place = _WEIGHT.get(operator(node), 1)
         return self.constant_shape(node.input[place]) if len(node.input) > place else None
 
     def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
@@ -220,18 +221,18 @@ class View:
         whose values an output does; not those that only pass values on.
         """
         known = (self._live & self._used) - self.index.insertion_of.keys()
-        return {node_index for node_index in known if self.index.nodes[node_index].op_type not in _PASSING}
+        return {node_index for node_index in known if operator(self.index.nodes[node_index]) not in _PASSING}
 
     # ------------------------------------------------------------------ built once
 
     @cached_property
     def _live(self) -> set[int]:
         def consumers(tensors: Iterable[str]) -> list[int]:
-            return [n for n in self.index.downstream(tensors) if self.index.nodes[n].op_type not in _SHAPES]
+            return [n for n in self.index.downstream(tensors) if operator(self.index.nodes[n]) not in _SHAPES]
 
         def further(node_index: int) -> list[int]:
             node = self.index.nodes[node_index]  # the scale of a dynamic quantisation is a parameter, not a value
-            outputs = node.output[:1] if node.op_type == quantisation.DYNAMIC else node.output
+            outputs = node.output[:1] if operator(node) == quantisation.DYNAMIC else node.output
             return consumers(filter(self._may_be_value, outputs))
 
         return reached(consumers(self.index.free_inputs), further)
@@ -259,7 +260,7 @@ class View:
         table: dict[int, list[str]] = {}
         for node_index in self.active:
             node = self.index.nodes[node_index]
-            names = node.input[:1] if node.op_type == "ConvInteger" else node.input
+            names = node.input[:1] if operator(node) == "ConvInteger" else node.input
             table[node_index] = [self.root(name) for name in names if name in self.values and self._may_be_value(name)]
         return table
 
@@ -287,6 +288,6 @@ class View:
             initializer: onnx.TensorProto = self.index.model.structure.graph.initializer[place]
             return initializer
         node = self.index.producing(tensor)
-        if node is None or node.op_type != "Constant":
+        if node is None or operator(node) != "Constant":
             return None
         return next((a.t for a in node.attribute if a.name == "value"), None)

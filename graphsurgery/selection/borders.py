@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import option
 from ..graph import quantisation
+from ..modelfile.operators import operator
 from .branches import Branches
 from .context import Context
 from .text import Text
@@ -131,7 +132,7 @@ class Borders:
         for name in leaving:
             result = self._result(name, inside)
             producer = index.producing(name)
-            if producer is not None and producer.op_type == "Cast" and not self._context.is_map(result):
+            if producer is not None and operator(producer) == "Cast" and not self._context.is_map(result):
                 result = name  # an index or a mask that became a number
             forms.setdefault(result, []).append(name)
         ends = [
