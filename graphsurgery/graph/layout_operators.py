@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import onnx
@@ -22,15 +23,12 @@ BLOCKED: Layout = (-1,)
 CHANGING = frozenset({"Transpose", "ReorderInput", "ReorderOutput"})
 """operators that give a tensor in another layout"""
 _NCHWC_DOMAIN = "com.microsoft.nchwc"
-_NHWC_DOMAINS = re.compile("nhwc|channels_?last")
-"""domains whose operators have the names of ONNX's, and read and give NHWC: ``com.ms.internal.nhwc`` of onnxruntime,
-``qonnx.custom_op.channels_last`` of QONNX
+_NHWC = re.compile("nhwc|channels_?last", re.IGNORECASE)
+"""how operators are called that read and give NHWC, or their domains: ``NhwcMaxPool``, ``com.ms.internal.nhwc`` of
+onnxruntime, ``qonnx.custom_op.channels_last`` of QONNX
 """
-_NHWC = frozenset({"NhwcConv", "NhwcFusedConv", "NhwcMaxPool"})
-_WITH_LAYOUT = frozenset(
-    {"QLinearConv", "QLinearAveragePool", "QLinearGlobalAveragePool", "GroupNorm", "SkipGroupNorm"}
-)
-"""operators of onnxruntime with an attribute ``channels_last``"""
+_LAYOUT_ATTRIBUTES = frozenset({"data_format", "data_layout"})
+"""attributes in which operators of other domains say ``NHWC``; onnxruntime's say ``channels_last=1``"""
 _SPATIAL = frozenset(
     {"Conv", "ConvInteger", "ConvTranspose", "DeformConv", "FusedConv", "QLinearConv", "BatchNormalization"}
     | {"InstanceNormalization", "GroupNormalization", "LRN", "AveragePool", "MaxPool", "LpPool", "MaxUnpool"}
@@ -80,9 +78,29 @@ def moves_channels(node: onnx.NodeProto) -> bool:
     if node.op_type == "Transpose":
         moved = permutation(node)
         return moved is not None and len(moved) == 4 and moved[1] != 1
-    return bool(node.domain) and bool(
-        _NHWC_DOMAINS.search(node.domain) or node.domain == _NCHWC_DOMAIN or operator(node) in _NHWC or _has_last(node)
+    return node.domain == _NCHWC_DOMAIN or _reads_nhwc(node)
+
+
+def _reads_nhwc(node: onnx.NodeProto) -> bool:
+    """Whether the name or an attribute of an operator says that it reads and gives NHWC."""
+    if _is_called_nhwc(node.domain, node.op_type):
+        return True
+    told = bool(node.domain) and node.domain != _NCHWC_DOMAIN
+    return told and any(
+        (each.name == "channels_last" and each.i) or (each.name in _LAYOUT_ATTRIBUTES and each.s == b"NHWC")
+        for each in node.attribute
     )
+
+
+@lru_cache(maxsize=4096)
+def _is_called_nhwc(domain: str, name: str) -> bool:
+    return bool(_NHWC.search(domain) or _NHWC.search(name))
+
+
+def computes(node: onnx.NodeProto) -> str:
+    """The operator of a node without the domain that only tells in which layout it computes: that of ONNX's name."""
+    moved = node.domain and (node.domain == _NCHWC_DOMAIN or _NHWC.search(node.domain))
+    return node.op_type if moved else operator(node)
 
 
 def permutation(node: onnx.NodeProto) -> tuple[int, ...] | None:
@@ -95,30 +113,25 @@ def permutation(node: onnx.NodeProto) -> tuple[int, ...] | None:
 
 def spatial(node: onnx.NodeProto, index: GraphIndex) -> Said | None:
     """What an operator of maps says; None for other operators."""
-    if node.domain and _NHWC_DOMAINS.search(node.domain):
+    if node.domain == _NCHWC_DOMAIN:
+        return _blocked(node)
+    if _reads_nhwc(node):
         return _AS_NHWC
     kind = operator(node)
-    if node.domain == _NCHWC_DOMAIN:
-        return _blocked(node, kind)
-    if kind in _NHWC or (kind in _WITH_LAYOUT and _has_last(node)):
-        return _AS_NHWC
     if kind in _SPATIAL:
         return _AS_MAPS
     return _resized(node, index, kind) if kind in _SCALES else None
 
 
-def _blocked(node: onnx.NodeProto, kind: str) -> Said:
+def _blocked(node: onnx.NodeProto) -> Said:
     """What one of onnxruntime's operators of blocks says."""
-    plain = CHANNELS_LAST if _has_last(node) else CHANNELS_FIRST
-    if kind == "ReorderInput":
+    is_last = any(each.name == "channels_last" and each.i for each in node.attribute)
+    plain = CHANNELS_LAST if is_last else CHANNELS_FIRST
+    if node.op_type == "ReorderInput":
         return Said(plain, BLOCKED)
-    if kind == "ReorderOutput":
+    if node.op_type == "ReorderOutput":
         return Said(BLOCKED, plain)
     return Said(None, BLOCKED)  # the first convolution reads the image as it is
-
-
-def _has_last(node: onnx.NodeProto) -> bool:
-    return any(each.name == "channels_last" and each.i for each in node.attribute)
 
 
 def _resized(node: onnx.NodeProto, index: GraphIndex, kind: str) -> Said | None:

@@ -22,6 +22,8 @@ from .layout_operators import BLOCKED, CHANNELS_FIRST, CHANNELS_LAST, Layout
 
 NCHWC = "NCHWc"
 """blocks of channels, as onnxruntime's optimiser stores maps for one kind of processor"""
+_LINEAR = frozenset({"LayerNormalization", "MatMul"})
+"""operators of tokens, which have their channels last by themselves"""
 _Found: TypeAlias = dict[str, Layout]
 
 
@@ -82,6 +84,36 @@ class Layouts:
             tensor = further
         return tensor
 
+    @cached_property
+    def detours(self) -> frozenset[int]:
+        """Indices of the Transposes around elementwise operators that an exporter has left in NHWC: those between NCHW
+        and NHWC whose NHWC tensors come from an NCHW map or an input, and go to an NCHW map or an output, through such
+        operators alone. Not those in front of tokens, or around a linear layer.
+        """
+        changes = {p: ends for p in self._index.active if (ends := self._change(p)) is not None}
+        part = _Parts()
+        for node_index in self._index.active if changes else ():
+            node = self._index.nodes[node_index]
+            if operator(node) not in _LINEAR and layout_operators.keeps(node, self._index):
+                names = [*layout_operators.data_inputs(node), *layout_operators.data_outputs(node)]
+                part.join(name for name in names if self.is_channels_last(name))
+        given = {part.of(last) for first, last, there in changes.values() if there}
+        given |= {part.of(name) for name in self._index.free_inputs}
+        taken = {part.of(last) for first, last, there in changes.values() if not there}
+        taken |= {part.of(name) for name in self._index.outputs}
+        around = given & taken
+        return frozenset(p for p, (_, last, _) in changes.items() if part.of(last) in around)
+
+    def _change(self, node_index: int) -> tuple[str, str, bool] | None:
+        """The NCHW and the NHWC tensor of a Transpose between these, and whether it gives the NHWC one."""
+        node = self._index.nodes[node_index]
+        if layout_operators.permutation(node) not in (CHANNELS_LAST, layout_operators.TO_CHANNELS_FIRST):
+            return None
+        source, target = node.input[0], node.output[0]
+        if self.is_channels_first(source) and self.is_channels_last(target):
+            return source, target, True
+        return (target, source, False) if self.is_channels_last(source) and self.is_channels_first(target) else None
+
     # ------------------------------------------------------------------ built once
 
     @cached_property
@@ -100,6 +132,26 @@ class Layouts:
         if guesses:
             search.settle()
         return search.known
+
+
+class _Parts:
+    """Tensors in parts: those that were joined are in the same one."""
+
+    def __init__(self) -> None:
+        self._above: dict[str, str] = {}
+
+    def of(self, tensor: str) -> str:
+        """The tensor that stands for the part of one."""
+        while (above := self._above.get(tensor, tensor)) != tensor:
+            self._above[tensor] = tensor = self._above.get(above, above)
+        return tensor
+
+    def join(self, tensors: Iterable[str]) -> None:
+        """Put tensors, and all that these are with, into one part."""
+        first: str | None = None
+        for tensor in tensors:
+            first = first or self.of(tensor)
+            self._above[self.of(tensor)] = first
 
 
 class _Search:

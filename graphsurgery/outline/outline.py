@@ -129,7 +129,10 @@ class Outline:
 
     def _gives_a_map(self, node_index: int) -> bool:
         outputs = self._view.outputs(node_index)
-        return bool(outputs) and self._tree.is_map(outputs[0]) and self._finder.is_map(outputs[0])
+        if not outputs or not self._tree.is_map(outputs[0]):
+            return False
+        tensor = self._view.outlet(outputs[0])
+        return self._finder.is_map(tensor) or self._finder.layouts.foreign(tensor) is not None
 
     def _of_block(self, outermost: RecognisedBlock, depth: int | None) -> Iterator[Row]:
         pending: list[tuple[RecognisedBlock, str, str | None, int]] = [
@@ -163,7 +166,8 @@ class Outline:
         except SiteError as error:
             site = None
             unknown = self._tree.is_map(root) and shape is None
-            objection: Objection | None = Objection("shape not known" if unknown else "not a map", str(error))
+            short = finder.layouts.foreign(tensor) or ("shape not known" if unknown else "not a map")
+            objection: Objection | None = Objection(short, str(error))
         else:
             objection = examine(self._tree, tensor)
         return replace(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from copy import copy
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -20,8 +20,11 @@ from onnx import numpy_helper
 
 from ..graph import quantisation
 from ..graph.index import GraphIndex, reached, upstream
+from ..graph.layout_operators import CHANNELS_LAST, computes
 from ..graph.layouts import Layouts
 from ..modelfile.operators import operator
+
+Item = TypeVar("Item")
 
 _PASSING = frozenset(
     {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -39,6 +42,8 @@ _SAME = {
     "SkipLayerNormalization": "LayerNormalization",
     "Upsample": "Resize",
     "Sum": "Add",
+    "NhwcConv": "Conv",
+    "NhwcMaxPool": "MaxPool",
 }
 """operators of older opsets and of onnxruntime's own domain -> what they compute"""
 _WEIGHT = {"QLinearConv": 3}
@@ -77,8 +82,14 @@ class View:
 
     def _passed(self, tensor: str) -> str | None:
         """What a node that only passes something on produced this tensor from."""
-        node = self.index.producing(tensor)
-        return node.input[0] or None if node is not None and operator(node) in _PASSING and node.input else None
+        node_index = self.index.producer.get(tensor)
+        return self.index.nodes[node_index].input[0] or None if self._passes(node_index) else None
+
+    def _passes(self, node_index: int | None) -> bool:
+        """Whether a node only passes its first input on, as it is or in another form."""
+        if node_index is None or not self.index.nodes[node_index].input:
+            return False
+        return node_index in self.layouts.detours or operator(self.index.nodes[node_index]) in _PASSING
 
     def producer(self, root: str) -> int | None:
         """Index of the node that produces a tensor."""
@@ -116,7 +127,7 @@ class View:
 
     def op(self, node_index: int) -> str:
         """The operator that a node computes, as ONNX calls it."""
-        kind = operator(self.index.nodes[node_index])
+        kind = computes(self.index.nodes[node_index])
         return _SAME.get(kind) or kind.removeprefix(_QUANTISED)
 
     def inputs(self, node_index: int) -> list[str]:
@@ -189,6 +200,24 @@ class View:
         found = self.attribute(node_index, attribute)
         return (*found.ints, *found.floats) if found is not None else ()
 
+    def axes(self, node_index: int, axes: Iterable[int]) -> tuple[int, ...]:
+        """Axes that a node names, as those of [N, C, H, W] where it works on NHWC; as they are where it does not."""
+        axes = tuple(axes)
+        if not any(map(self.layouts.is_channels_last, self.index.nodes[node_index].input)):
+            return axes
+        return tuple(CHANNELS_LAST[axis] if -4 <= axis < 4 else axis for axis in axes)
+
+    def axis(self, node_index: int, default: int) -> int:
+        """The attribute ``axis`` of a node, in this sense."""
+        (axis,) = self.axes(node_index, [self.integer(node_index, "axis", default)])
+        return axis
+
+    def channels_first(self, tensor: str, numbers: tuple[Item, ...]) -> tuple[Item, ...]:
+        """A number for every axis of a tensor, those of an NHWC one in the order of [N, C, H, W]."""
+        if len(numbers) != 4 or not self.layouts.is_channels_last(tensor):
+            return numbers
+        return numbers[0], numbers[3], numbers[1], numbers[2]
+
     @cached_property
     def order(self) -> list[int]:
         """Indices of the nodes that work on values, each after those that it reads (files can be unsorted)."""
@@ -221,7 +250,7 @@ class View:
         whose values an output does; not those that only pass values on.
         """
         known = (self._live & self._used) - self.index.insertion_of.keys()
-        return {node_index for node_index in known if operator(self.index.nodes[node_index]) not in _PASSING}
+        return {node_index for node_index in known if not self._passes(node_index)}
 
     # ------------------------------------------------------------------ built once
 
