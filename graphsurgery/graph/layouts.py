@@ -84,6 +84,18 @@ class Layouts:
             tensor = further
         return tensor
 
+    def root(self, tensor: str) -> str:
+        """The tensor that this one is another form of: upstream of quantisation, casts, and the Transposes of a detour
+        to NHWC.
+        """
+        for _ in self._index.nodes:  # a file can have a cycle
+            tensor = quantisation.root(self._index, tensor)
+            node_index = self._index.producer.get(tensor, -1)
+            if node_index not in self.detours:
+                break
+            tensor = self._index.nodes[node_index].input[0]
+        return tensor
+
     @cached_property
     def detours(self) -> frozenset[int]:
         """Indices of the Transposes around elementwise operators that an exporter has left in NHWC: those between NCHW

@@ -90,7 +90,7 @@ class Borders:
         index, nodes = self._index, self.nodes(target)
         nodes = nodes | quantisation.feeding(index, nodes, quantisation.TO_INTEGERS)
         entering = self._entering(nodes)
-        if len(entering) > 1 and len({quantisation.root(index, name) for name in entering}) == 1:
+        if len(entering) > 1 and len(set(map(self._context.layouts.root, entering))) == 1:
             nodes = nodes | quantisation.feeding(index, nodes, quantisation.PASSING)
             entering = self._entering(nodes)
         return entering, nodes
@@ -103,7 +103,7 @@ class Borders:
             for name in names
             if index.is_activation(name)
             and index.producer.get(name) not in nodes
-            and index.producer.get(quantisation.root(index, name)) not in nodes
+            and index.producer.get(self._context.layouts.root(name)) not in nodes
         )
 
     def nodes(self, target: Target) -> set[int]:

@@ -65,10 +65,14 @@ def _in_another_layout(context: Context, tensor: str, what: str, layout: str) ->
     if layout == NCHWC:
         shown += ", the layout that onnxruntime's optimiser makes for one kind of processor"
     sentence = f"{shown}; a block needs [N, C, H, W]"
-    around = [layouts.upstream_map(tensor) or "", *layouts.downstream_maps(tensor)]
-    if same := tensor_selectors(filter(context.is_map, around)):
-        is_it = "its NCHW map is" if len(same) == 1 else "the same as NCHW maps are"
-        return SiteError(f"{sentence}; {is_it} {context.listed(same, 4)}", candidates=tuple(same)[:4])
+    upstream, downstream = layouts.upstream_map(tensor), layouts.downstream_maps(tensor)
+    if same := tensor_selectors(filter(context.is_map, filter(None, [upstream, *downstream]))):
+        readers = len(context.index.consumers.get(tensor, ())) + (tensor in context.index.outputs)
+        partly = not upstream and readers > len(downstream)
+        is_it = "its NCHW map" if len(same) == 1 else "its NCHW maps"
+        is_it += f" for {len(downstream)} of its {readers} consumers" if partly else ""
+        verb = "is" if len(same) == 1 else "are"
+        return SiteError(f"{sentence}; {is_it} {verb} {context.listed(same, 4)}", candidates=tuple(same)[:4])
     if layout == NCHWC:
         return SiteError(f"{sentence}: insert into the model before it is optimised, and optimise the result")
     return _with_maps(context, tensor, sentence)
