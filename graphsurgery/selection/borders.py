@@ -120,9 +120,13 @@ class Borders:
         return self._inside[path]
 
     def _maps_first(self, names: Iterable[str]) -> list[str]:
-        """Of several tensors the image-like ones, if there are any: sizes and indices cross borders too."""
-        names = list(names)
-        return [name for name in names if self._context.is_map(name)] or names if len(names) > 1 else names
+        """Of several tensors the image-like ones, if there are any, in whatever layout: sizes and indices cross borders
+        too.
+        """
+        context, names = self._context, list(names)
+        if len(names) < 2:
+            return names
+        return [name for name in names if context.is_map(name) or context.layouts.foreign(name)] or names
 
     def _results(self, leaving: list[str], inside: set[int]) -> list[str]:
         """One tensor for all that a module gives of one result by quantising or casting it, and from there on the one
