@@ -1,4 +1,4 @@
-"""Models as TensorFlow's exporters write them: what PyTorch computes in NCHW stands partly in NHWC, between Transposes."""
+"""Models as TensorFlow's exporters write them: parts of what PyTorch computes in NCHW stand in NHWC."""
 
 from __future__ import annotations
 

@@ -82,12 +82,12 @@ class View:
 
     def _passed(self, tensor: str) -> str | None:
         """What a node that only passes something on produced this tensor from."""
-        node_index = self.index.producer.get(tensor)
+        node_index = self.index.producer.get(tensor, -1)
         return self.index.nodes[node_index].input[0] or None if self._passes(node_index) else None
 
-    def _passes(self, node_index: int | None) -> bool:
+    def _passes(self, node_index: int) -> bool:
         """Whether a node only passes its first input on, as it is or in another form."""
-        if node_index is None or not self.index.nodes[node_index].input:
+        if node_index < 0 or not self.index.nodes[node_index].input:
             return False
         return node_index in self.layouts.detours or operator(self.index.nodes[node_index]) in _PASSING
 

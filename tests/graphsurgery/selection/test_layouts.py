@@ -124,7 +124,7 @@ def test_blocks_of_channels_are_said_to_be_that(tmp_path: Path) -> None:
     blocked = [each.output[0] for each in nodes if each.domain == "com.microsoft.nchwc" and each.op_type == "Conv"]
     if not blocked:
         pytest.skip("this processor has no blocks of channels")
-    with pytest.raises(SiteError, match="is NCHWc, .*insert into the model before it is optimised"):
+    with pytest.raises(SiteError, match=r"is NCHWc, .*insert into the model before it is optimised"):
         SiteFinder(_file(onnx.load(path))).find([f"tensor:{blocked[0]}"])
     assert all(row.objection is None or row.site is None for row in gsx.outline(path).rows(None))
     assert not {row.tensor for row in gsx.outline(path).rows(None) if row.site} & set(blocked)
