@@ -73,11 +73,15 @@ _AS_MAPS = Said(CHANNELS_FIRST, CHANNELS_FIRST)
 _AS_NHWC = Said(CHANNELS_LAST, CHANNELS_LAST)
 
 
-def moves_channels(node: onnx.NodeProto) -> bool:
-    """Whether an operator reads or gives anything else than NCHW."""
+def moves_channels(node: onnx.NodeProto, index: GraphIndex) -> bool:
+    """Whether an operator reads or gives anything else than NCHW, and is not the Transpose of an attention's heads."""
     if node.op_type == "Transpose":
         moved = permutation(node)
-        return moved is not None and len(moved) == 4 and moved[1] != 1
+        if moved is None or moved in (CHANNELS_LAST, TO_CHANNELS_FIRST):
+            return moved is not None
+        before = index.producing(node.input[0])
+        of_map = before is not None and (operator(before) in _SPATIAL or operator(before) in _ELEMENTWISE)
+        return len(moved) == 4 and moved[1] != 1 and of_map
     return node.domain == _NCHWC_DOMAIN or _reads_nhwc(node)
 
 
@@ -99,7 +103,9 @@ def _is_called_nhwc(domain: str, name: str) -> bool:
 
 def computes(node: onnx.NodeProto) -> str:
     """The operator of a node without the domain that only tells in which layout it computes: that of ONNX's name."""
-    moved = node.domain and (node.domain == _NCHWC_DOMAIN or _NHWC.search(node.domain))
+    if not node.domain:
+        return node.op_type
+    moved = node.domain == _NCHWC_DOMAIN or _NHWC.search(node.domain)
     return node.op_type if moved else operator(node)
 
 

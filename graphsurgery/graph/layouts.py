@@ -132,7 +132,7 @@ class Layouts:
     def _known(self) -> _Found:
         """tensor -> its layout; empty for graphs in which nothing moves channels, where all maps are NCHW."""
         index = self._index
-        if not any(map(layout_operators.moves_channels, index.nodes)):
+        if not any(layout_operators.moves_channels(node, index) for node in index.nodes):
             return {}
         search = _Search()
         for node_index in sorted(index.active):

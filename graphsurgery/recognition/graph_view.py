@@ -53,10 +53,10 @@ _WEIGHT = {"QLinearConv": 3}
 class View:
     """The main graph of a model, seen as described above."""
 
-    def __init__(self, index: GraphIndex, values: Set[str] | None = None) -> None:
+    def __init__(self, index: GraphIndex, layouts: Layouts | None = None, *, values: Set[str] | None = None) -> None:
         """``values``: the tensors that can be values, where that is known already."""
         self.index = index
-        self.layouts = Layouts(index)
+        self.layouts = layouts or Layouts(index)
         self._known_values = values
         self._roots: dict[str, str] = {}
         self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
@@ -87,9 +87,14 @@ class View:
 
     def _passes(self, node_index: int) -> bool:
         """Whether a node only passes its first input on, as it is or in another form."""
-        if node_index < 0 or not self.index.nodes[node_index].input:
+        if node_index < 0:
             return False
-        return node_index in self.layouts.detours or operator(self.index.nodes[node_index]) in _PASSING
+        node = self.index.nodes[node_index]
+        return (operator(node) in _PASSING or node_index in self._detours) and bool(node.input)
+
+    @cached_property
+    def _detours(self) -> frozenset[int]:
+        return self.layouts.detours
 
     def producer(self, root: str) -> int | None:
         """Index of the node that produces a tensor."""

@@ -38,7 +38,7 @@ class Context:
         """The model's blocks, recognised by structure."""
         from ..recognition import recognise
 
-        return recognise(self.index, self.shapes, self.tree)
+        return recognise(self.index, self.shapes, self.tree, self.layouts)
 
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
