@@ -138,11 +138,9 @@ class Layouts:
         for node_index in sorted(index.active):
             search.read(index, index.nodes[node_index])
         search.settle()
-        guesses = [node for node_index in sorted(index.active) if _is_telling(node := index.nodes[node_index])]
-        for node in guesses:
-            search.suppose(index, node)
-        if guesses:
-            search.settle()
+        for node_index in sorted(index.active):
+            search.suppose(index, index.nodes[node_index])
+        search.settle()
         return search.known
 
 
@@ -211,13 +209,21 @@ class _Search:
                 self._upstream(relation)
 
     def suppose(self, index: GraphIndex, node: onnx.NodeProto) -> None:
-        """Take a Transpose as what it looks like, if it is of something whose layout nothing tells and that may be a
-        map: an input of the model, or what an operator that ONNX does not know gives.
+        """Take in what a node makes likely where nothing tells.
+
+        A Transpose is what it looks like, if it is of something that may be a map: an input of the model, or what an
+        operator that ONNX does not know gives. What such an operator gives is in the layout that it reads, if that is
+        another one than NCHW: a place that may not be NCHW is refused.
         """
-        source, target, moved = node.input[0], node.output[0], layout_operators.permutation(node)
-        if {source, target} & (self.known.keys() | self._disputed) or not self._may_be_map(index, source):
+        source, target = (*node.input[:1], *node.output[:1], "", "")[:2]
+        if not source or not target or target in self.known or target in self._disputed:
             return
-        self.known[source] = CHANNELS_FIRST if moved == CHANNELS_LAST else CHANNELS_LAST
+        moved = layout_operators.permutation(node)
+        if moved in (CHANNELS_LAST, layout_operators.TO_CHANNELS_FIRST):
+            if source not in self.known and source not in self._disputed and self._may_be_map(index, source):
+                self.known[source] = CHANNELS_FIRST if moved == CHANNELS_LAST else CHANNELS_LAST
+        elif _is_unknown(node) and self.known.get(source, BLOCKED) not in (BLOCKED, CHANNELS_FIRST):
+            self.known[target] = self.known[source]
 
     def _may_be_map(self, index: GraphIndex, tensor: str) -> bool:
         seen = set[str]()
@@ -225,7 +231,7 @@ class _Search:
             seen.add(tensor)
             tensor = self._keeping[tensor]
         node = index.producing(tensor)
-        return node is None or ":" in operator(node) or not (node.domain in STANDARD and onnx.defs.has(node.op_type))
+        return node is None or _is_unknown(node)
 
     def _downstream(self, relation: _Relation) -> None:
         found = {self.known[name] for name in relation.inputs if name in self.known}
@@ -251,9 +257,9 @@ class _Search:
             self.known[name] = layout
 
 
-def _is_telling(node: onnx.NodeProto) -> bool:
-    """Whether it is a Transpose as it is between the layouts of maps."""
-    return layout_operators.permutation(node) in (CHANNELS_LAST, layout_operators.TO_CHANNELS_FIRST)
+def _is_unknown(node: onnx.NodeProto) -> bool:
+    """Whether ONNX does not know the operator."""
+    return node.domain not in STANDARD or not onnx.defs.has(node.op_type)
 
 
 def _moved(layout: Layout, permutation: tuple[int, ...]) -> Layout | None:

@@ -49,7 +49,7 @@ def test_other_orders_of_the_axes_are_named() -> None:
     assert told(found, "y") == ["NHCW"]
 
 
-@pytest.mark.parametrize("ending", ["Flatten", "Squeeze", "Shape", "ReduceMean <keepdims = 0>", "lab.MaxPool"])
+@pytest.mark.parametrize("ending", ["Flatten", "Squeeze", "Shape", "ReduceMean <keepdims = 0>"])
 def test_a_layout_ends(ending: str) -> None:
     found = layouts(f"a = Conv (x, w) n = {_LAST} (a) e = {ending} (n) y = Relu (e)")
     assert told(found, "n", "e", "y") == ["NHWC", None, None]
@@ -58,6 +58,15 @@ def test_a_layout_ends(ending: str) -> None:
 def test_a_linear_layer_keeps_the_channels_last() -> None:
     found = layouts(f"a = Conv (x, w) n = {_LAST} (a) l = MatMul (n, m) y = Relu (l)")
     assert told(found, "l", "y") == ["NHWC", "NHWC"]
+
+
+def test_what_an_unknown_operator_makes_of_nhwc_is_taken_for_nhwc_unless_something_tells() -> None:
+    found = layouts(f"a = Conv (x, w) n = {_LAST} (a) e = lab.MaxPool (n) y = Relu (e)")
+    assert told(found, "e", "y") == ["NHWC", "NHWC"]
+    told_by_reader = layouts(f"a = Conv (x, w) n = {_LAST} (a) e = lab.MaxPool (n) y = Conv (e, w)")
+    assert told(told_by_reader, "n", "e") == ["NHWC", "NCHW"]
+    first = layouts(f"a = Conv (x, w) e = lab.MaxPool (a) n = {_LAST} (a) y = Relu (e)")
+    assert told(first, "e", "y") == [None, None]
 
 
 def test_contradictions_are_not_known() -> None:
