@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import onnx
 
-from ..modelfile.operators import operator
+from ..modelfile.operators import is_namesake, operator
 from .index import GraphIndex
 
 Layout: TypeAlias = tuple[int, ...]
@@ -82,7 +82,7 @@ def moves_channels(node: onnx.NodeProto, index: GraphIndex) -> bool:
         before = index.producing(node.input[0])
         of_map = before is not None and (operator(before) in _SPATIAL or operator(before) in _ELEMENTWISE)
         return len(moved) == 4 and moved[1] != 1 and of_map
-    return node.domain == _NCHWC_DOMAIN or _reads_nhwc(node)
+    return node.domain == _NCHWC_DOMAIN or _reads_nhwc(node) or is_namesake(node)
 
 
 def _reads_nhwc(node: onnx.NodeProto) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import onnx
 
-from ..modelfile.operators import STANDARD, operator
+from ..modelfile.operators import STANDARD, is_namesake, operator
 from . import layout_operators, quantisation
 from .index import GraphIndex
 from .layout_operators import BLOCKED, CHANNELS_FIRST, CHANNELS_LAST, Layout
@@ -58,6 +58,13 @@ class Layouts:
     def is_channels_last(self, tensor: str) -> bool:
         """Whether a tensor is known to be NHWC."""
         return self._known.get(tensor) == CHANNELS_LAST
+
+    def doubtful(self, tensor: str) -> onnx.NodeProto | None:
+        """The node with the name of one of ONNX's operators, and of another domain, that alone could tell the layout
+        of a tensor; None where the layout is known, or rests on nothing of the kind.
+        """
+        node = self._index.producing(self._search.beginning(tensor)) if tensor not in self._known else None
+        return node if node is not None and is_namesake(node) else None
 
     def upstream_map(self, tensor: str) -> str | None:
         """The NCHW tensor that a Transpose gives this one of; None where none does."""
@@ -130,18 +137,22 @@ class Layouts:
 
     @cached_property
     def _known(self) -> _Found:
-        """tensor -> its layout; empty for graphs in which nothing moves channels, where all maps are NCHW."""
-        index = self._index
+        """tensor -> its layout"""
+        return self._search.known
+
+    @cached_property
+    def _search(self) -> _Search:
+        """What follows from the nodes; nothing for graphs in which none moves channels, where all maps are NCHW."""
+        index, search = self._index, _Search()
         if not any(layout_operators.moves_channels(node, index) for node in index.nodes):
-            return {}
-        search = _Search()
+            return search
         for node_index in sorted(index.active):
             search.read(index, index.nodes[node_index])
         search.settle()
         for node_index in sorted(index.active):
             search.suppose(index, index.nodes[node_index])
         search.settle()
-        return search.known
+        return search
 
 
 class _Parts:
@@ -226,12 +237,16 @@ class _Search:
             self.known[target] = self.known[source]
 
     def _may_be_map(self, index: GraphIndex, tensor: str) -> bool:
+        node = index.producing(self.beginning(tensor))
+        return node is None or _is_unknown(node)
+
+    def beginning(self, tensor: str) -> str:
+        """The tensor upstream of the operators that only keep the layout of this one."""
         seen = set[str]()
         while tensor in self._keeping and tensor not in seen:
             seen.add(tensor)
             tensor = self._keeping[tensor]
-        node = index.producing(tensor)
-        return node is None or _is_unknown(node)
+        return tensor
 
     def _downstream(self, relation: _Relation) -> None:
         found = {self.known[name] for name in relation.inputs if name in self.known}

@@ -23,6 +23,11 @@ def operator(node: onnx.NodeProto) -> str:
     return _operator(node.domain, node.op_type) if node.domain else node.op_type
 
 
+def is_namesake(node: onnx.NodeProto) -> bool:
+    """Whether a node only has the name of one of ONNX's operators, and may compute anything."""
+    return bool(node.domain) and operator(node) != node.op_type
+
+
 @lru_cache(maxsize=4096)
 def _operator(domain: str, name: str) -> str:
     same = domain in STANDARD or (domain == _ONNXRUNTIME and name in _ALIKE)

@@ -84,7 +84,10 @@ class Strides:
         return where.stride is None and where.pooled
 
     def _at(self, root: str) -> _Where:
-        return self._where.get(root, _NOWHERE)
+        found = self._where.get(root)
+        if found is None and self._is_large(root) and not self._view.layouts.foreign(root):
+            found = self._where.get(self._view.root(root))  # a map that has been transposed back
+        return found or _NOWHERE
 
     def _beginning(self, image: str) -> _Where:
         """Where an input is, or what one is resized to before the first convolution."""
@@ -113,6 +116,8 @@ class Strides:
         maps = [where for where in before if where.stride is not None]
         if not maps:
             return off
+        if ":" in op:  # of another domain, with a name that tells nothing
+            return self._by_size(node_index, maps[0])
         if op == "Gather" and view.axis(node_index, 0) not in (1, -3):
             return off
         if op == "Slice":
@@ -209,7 +214,11 @@ class Strides:
         if len(scales) == 4 and all(scales):
             height, width = (1 / Fraction(scale).limit_denominator(64) for scale in scales[2:])
             return _moved(source, (height, width))
-        shape, size = self._size(view.outputs(node_index)[0]), self._image
+        return self._by_size(node_index, source)
+
+    def _by_size(self, node_index: int, source: _Where) -> _Where:
+        """Where the output of a node is whose size alone tells its stride."""
+        shape, size = self._size(self._view.outputs(node_index)[0]), self._image
         if shape and size and not size[0] % shape[0] and not size[1] % shape[1]:
             return _there(source, (Fraction(size[0], shape[0]), Fraction(size[1], shape[1])))
         return _Where(source.stride, source.origins, open=True)

@@ -184,6 +184,11 @@ class SiteFinder(Context):
     def _warnings(self, tensor: str) -> Iterator[str]:
         if quantised := quantised_sites.before_quantiser(self.index, tensor):
             yield quantised
+        if (node := self.layouts.doubtful(tensor)) is not None:
+            yield (
+                f"whether this is [N, C, H, W] is not known: it comes from a {node.op_type} of the domain "
+                f"{node.domain}, which is not ONNX's operator of that name"
+            )
         producer = self.index.producing(tensor)
         if producer is not None and operator(producer) in _SUSPICIOUS:
             from ..recognition.advice import objection

@@ -154,6 +154,22 @@ def test_a_pooling_with_the_channels_last_is_no_map(domain: str, operator: str, 
             SiteFinder(_file(made)).find([module])
 
 
+@pytest.mark.parametrize("reader", ["Relu", "Conv"])
+def test_an_operator_that_only_has_the_name_of_one_of_onnx_leaves_the_layout_open(reader: str) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], "/m.0/Conv"),
+        helper.make_node("MaxPool", ["a"], ["p"], "/m.1/Pool", domain="lab", kernel_shape=[2, 2], strides=[1, 1]),
+        node(reader, ["p", "w"][: 1 + (reader == "Conv")], ["y"], "/m.2/Last"),
+    ]
+    made = model(nodes, [value("x", [1, 8, 64, 64])], [value("y", [1, 8, 32, 32])], [weight("w", (8, 8, 1, 1))])
+    made.graph.value_info.append(value("p", [1, 8, 32, 32]))
+    made.opset_import.add(domain="lab", version=1)
+    (site,) = SiteFinder(_file(made)).find(["m.1"])
+    said = any("it comes from a MaxPool of the domain lab" in warning for warning in site.warnings)
+    assert (said, site.stride) == (reader == "Relu", 2)
+    assert SiteFinder(_file(made)).blocks.stride("p") == 2
+
+
 def _optimised(proto: onnx.ModelProto, folder: Path) -> Path:
     """A model as onnxruntime saves it when it has optimised it for this processor."""
     options = onnxruntime.SessionOptions()
