@@ -18,11 +18,11 @@ from ..errors import RequestError, option
 from ..feature_map import Array, Dimension
 from ..messages import shape_text
 from ..modelfile import payload
+from ..modelfile.operators import STANDARD
 from ..modelfile.subgraphs import subgraphs
 from ..modelfile.wire import text
 from ..request import Shapes
 from . import shapes_by_value
-from .index import STANDARD
 from .inference import is_static, miscounts, shaping_inputs
 from .output_sizes import BROADCAST, domain_of
 from .shape_arithmetic import OPERATORS, Size, in_part

@@ -9,13 +9,11 @@ from typing import TypeVar
 import onnx
 
 from ..modelfile.model import ModelFile
+from ..modelfile.operators import operator
 from ..modelfile.record import Insertion
 from ..modelfile.subgraphs import reads, subgraphs
 
 _Item = TypeVar("_Item")
-
-STANDARD = frozenset({"", "ai.onnx"})
-"""how models spell the domain of ONNX's own operators"""
 
 
 class GraphIndex:
@@ -43,7 +41,7 @@ class GraphIndex:
     def is_constant(self, tensor: str) -> bool:
         """Whether a tensor is an initializer or the output of a Constant node."""
         node = self.producing(tensor)
-        return tensor in self.initializers or (node is not None and node.op_type == "Constant")
+        return tensor in self.initializers or (node is not None and operator(node) == "Constant")
 
     def is_activation(self, tensor: str) -> bool:
         """Whether a tensor depends on an input of the model, not on constants alone."""

@@ -14,6 +14,7 @@ import onnx
 from onnx import shape_inference
 
 from ..modelfile import limits
+from ..modelfile.operators import operator
 from ..modelfile.subgraphs import subgraphs
 
 _Shape = list[int | None] | None
@@ -38,7 +39,7 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
     Raises whatever ONNX raises.
     """
     nodes = list(_nodes(model.graph))
-    hidden = [i for i, node in enumerate(nodes) if node.op_type == "Split" and miscounts(node)]
+    hidden = [i for i, node in enumerate(nodes) if operator(node) == "Split" and miscounts(node)]
     plain = _without(hidden, model, strict=strict, data_prop=False)
     if not _depend_on_computed_values(model.graph, nodes):
         return plain
@@ -47,7 +48,7 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
     is_open = {name for node in nodes for name in node.output if name and None in (shapes.get(name) or [None])}
     if not is_open or sum(vectors) > limits.INFERRED_VALUES:
         return plain
-    lengthening = (i for i, node in enumerate(nodes) if node.op_type in _LENGTHENING)
+    lengthening = (i for i, node in enumerate(nodes) if operator(node) in _LENGTHENING)
     hidden += [i for i in lengthening if any(shapes.get(name) in (None, [None]) for name in nodes[i].output if name)]
     return _without(hidden, model, strict=strict, data_prop=True)
 
@@ -55,7 +56,7 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
 def _depend_on_computed_values(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> bool:
     """Whether following values can find more: a shape depends on some that are computed."""
     stored = {tensor.name for each in _graphs(graph) for tensor in each.initializer}
-    stored |= {name for node in nodes if node.op_type == "Constant" for name in node.output}
+    stored |= {name for node in nodes if operator(node) == "Constant" for name in node.output}
     return any(name and name not in stored for node in nodes for name in shaping_inputs(node))
 
 
@@ -70,9 +71,9 @@ def is_static(value: onnx.ValueInfoProto) -> bool:
 def shaping_inputs(node: onnx.NodeProto) -> Sequence[str]:
     """The inputs on whose values the shapes of the outputs of a node depend; "" for one that is left out."""
     names = tuple(node.input)
-    if node.op_type in ("ConstantOfShape", "Loop", "Range"):
+    if operator(node) in ("ConstantOfShape", "Loop", "Range"):
         return names
-    return names[1:] if node.op_type in _BY_VALUE or node.op_type.startswith("Reduce") else ()
+    return names[1:] if operator(node) in _BY_VALUE or operator(node).startswith("Reduce") else ()
 
 
 def _without(hidden: Sequence[int], model: onnx.ModelProto, *, strict: bool, data_prop: bool) -> onnx.ModelProto:

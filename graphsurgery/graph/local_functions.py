@@ -9,9 +9,9 @@ from onnx import inliner
 
 from ..errors import ModelError
 from ..modelfile import limits
+from ..modelfile.operators import STANDARD
 from ..modelfile.soundness import standard_opset
 from ..modelfile.subgraphs import subgraphs
-from .index import STANDARD
 
 Key = tuple[str, str, str]
 """domain, name and overload of a function"""

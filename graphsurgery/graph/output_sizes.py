@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .index import STANDARD
+from ..modelfile.operators import STANDARD
 from .inference import infer
 
 Array: TypeAlias = np.ndarray[Any, Any]

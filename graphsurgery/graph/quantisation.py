@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 import onnx
 from onnx import TensorProto
 
+from ..modelfile.operators import operator
 from .index import GraphIndex
 
 QUANTISE = "QuantizeLinear"
@@ -33,7 +34,7 @@ _SAME_TYPE = frozenset(
 def consumers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The nodes that read the values of a tensor."""
     nodes = [index.nodes[node_index] for node_index in index.downstream([tensor])]
-    return [node for node in nodes if node.op_type not in _SHAPES]
+    return [node for node in nodes if operator(node) not in _SHAPES]
 
 
 def only_consumer(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
@@ -47,9 +48,9 @@ def behind(index: GraphIndex, tensor: str) -> str | None:
     after a Cast to half precision. None where some read it directly, or through another pair.
     """
     consumer = only_consumer(index, tensor)
-    if consumer is not None and consumer.op_type == QUANTISE:
+    if consumer is not None and operator(consumer) == QUANTISE:
         consumer = only_consumer(index, consumer.output[0])
-        return str(consumer.output[0]) if consumer is not None and consumer.op_type == DEQUANTISE else None
+        return str(consumer.output[0]) if consumer is not None and operator(consumer) == DEQUANTISE else None
     return str(consumer.output[0]) if consumer is not None and _ends_result(consumer) else None
 
 
@@ -66,7 +67,7 @@ def result(index: GraphIndex, tensor: str, inside: set[int]) -> str:
     """
     while (node_index := index.producer.get(tensor)) in inside:
         node = index.nodes[node_index]
-        if node.op_type not in PASSING or not node.input or index.producer.get(node.input[0]) not in inside:
+        if operator(node) not in PASSING or not node.input or index.producer.get(node.input[0]) not in inside:
             break
         tensor = node.input[0]
     return tensor
@@ -76,7 +77,7 @@ def root(index: GraphIndex, tensor: str) -> str:
     """The tensor that this one is another form of: upstream of its quantisation and its Casts."""
     for _ in range(len(index.nodes)):  # a file can have a cycle
         node = index.producing(tensor)
-        if node is None or node.op_type not in PASSING or not node.input:
+        if node is None or operator(node) not in PASSING or not node.input:
             break
         tensor = str(node.input[0])
     return tensor
@@ -91,25 +92,25 @@ def ends_result(index: GraphIndex, tensor: str) -> bool:
 def dequantiser(index: GraphIndex, tensor: str) -> int | None:
     """Index of the DequantizeLinear that produces a tensor, a Cast in between looked through."""
     node = index.producing(tensor)
-    if node is not None and node.op_type == "Cast":
+    if node is not None and operator(node) == "Cast":
         tensor = node.input[0]
         node = index.producing(tensor)
-    return index.producer[tensor] if node is not None and node.op_type == DEQUANTISE else None
+    return index.producer[tensor] if node is not None and operator(node) == DEQUANTISE else None
 
 
 def quantisers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The QuantizeLinear nodes that read a tensor, a Cast in between looked through."""
     found = (
-        only_consumer(index, node.output[0]) if node.op_type == "Cast" and node.output else node
+        only_consumer(index, node.output[0]) if operator(node) == "Cast" and node.output else node
         for node in consumers(index, tensor)
     )
-    return [node for node in found if node is not None and node.op_type == QUANTISE and node.output]
+    return [node for node in found if node is not None and operator(node) == QUANTISE and node.output]
 
 
 def dequantised(index: GraphIndex, tensor: str) -> Iterator[str]:
     """The tensors that DequantizeLinear nodes give of a float tensor which QuantizeLinear nodes read."""
     for node in quantisers(index, tensor):
-        pairs = (c for quantised in node.output[:1] for c in consumers(index, quantised) if c.op_type == DEQUANTISE)
+        pairs = (c for quantised in node.output[:1] for c in consumers(index, quantised) if operator(c) == DEQUANTISE)
         yield from (str(name) for each in pairs for name in each.output[:1])
 
 
@@ -123,7 +124,7 @@ def feeding(index: GraphIndex, nodes: Collection[int], operators: Collection[str
                 continue
             node = index.nodes[upstream]
             others = set(index.downstream(node.output)).difference(nodes, found)
-            if node.op_type in operators and not others and index.outputs.keys().isdisjoint(node.output):
+            if operator(node) in operators and not others and index.outputs.keys().isdisjoint(node.output):
                 found.add(upstream)
                 pending.append(upstream)
     return found
@@ -133,13 +134,13 @@ def holds_integers(index: GraphIndex, tensor: str) -> bool:
     """Whether the operators tell that a tensor holds quantised integers, where its type is not known."""
     node = index.producing(tensor)
     for _ in index.nodes:  # a file can have a cycle
-        if node is None or node.op_type not in _SAME_TYPE or not node.input:
+        if node is None or operator(node) not in _SAME_TYPE or not node.input:
             break
         node = index.producing(node.input[0])
-    return node is not None and (node.op_type in {*TO_INTEGERS, "QGemm"} or node.op_type.startswith("QLinear"))
+    return node is not None and (operator(node) in {*TO_INTEGERS, "QGemm"} or operator(node).startswith("QLinear"))
 
 
 def _ends_result(node: onnx.NodeProto) -> bool:
     """Whether a node dequantises, or casts to half precision."""
-    narrows = node.op_type == "Cast" and any(a.name == "to" and a.i in _HALVES for a in node.attribute)
-    return narrows or node.op_type == DEQUANTISE
+    narrows = operator(node) == "Cast" and any(a.name == "to" and a.i in _HALVES for a in node.attribute)
+    return narrows or operator(node) == DEQUANTISE

@@ -15,7 +15,7 @@ import onnx
 
 from ..feature_map import Array
 from ..modelfile import limits, payload
-from .index import STANDARD
+from ..modelfile.operators import STANDARD
 from .output_sizes import most_elements
 
 Size: TypeAlias = int | str | None

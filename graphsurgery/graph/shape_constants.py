@@ -9,6 +9,8 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
+from ..modelfile.operators import operator
+
 _SHAPE_INPUTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("Expand", "Reshape", "Split", "Squeeze", "Tile", "Unsqueeze", "Upsample"), (1,)),
     "ConstantOfShape": (0,),
@@ -27,9 +29,9 @@ def fold_shapes(model: onnx.ModelProto) -> None:
     """
     graph = model.graph
     producer = {name: node_index for node_index, node in enumerate(graph.node) for name in node.output if name}
-    slots = ((node.input, slot) for node in graph.node for slot in _SHAPE_INPUTS.get(node.op_type, ()))
+    slots = ((node.input, slot) for node in graph.node for slot in _SHAPE_INPUTS.get(operator(node), ()))
     read = dict.fromkeys(inputs[slot] for inputs, slot in slots if slot < len(inputs))
-    computed = [name for name in read if name in producer and graph.node[producer[name]].op_type != "Constant"]
+    computed = [name for name in read if name in producer and operator(graph.node[producer[name]]) != "Constant"]
     if not computed:
         return
     from .shape_values import ShapeValues

@@ -9,7 +9,8 @@ import onnx
 from ..errors import ModelError
 from ..feature_map import Array
 from ..modelfile import limits, payload
-from .index import STANDARD, upstream
+from ..modelfile.operators import STANDARD, operator
+from .index import upstream
 from .shape_arithmetic import OPERATORS, Size, compute, sizes
 
 
@@ -54,7 +55,7 @@ class ShapeValues:
     def _missing(self, node_index: int) -> Iterable[str]:
         """The inputs of a node whose values have to be computed first."""
         node = self._nodes[node_index]
-        if node.op_type not in OPERATORS or node.output[0] in self._known:
+        if operator(node) not in OPERATORS or node.output[0] in self._known:
             return ()
         return [name for name in node.input if name not in self._known]
 
@@ -71,10 +72,10 @@ class ShapeValues:
         self._known[node.output[0]] = value if self._work <= limits.SHAPE_WORK else None
 
     def _evaluated(self, node: onnx.NodeProto) -> Array | None:
-        if node.op_type == "Constant":
+        if operator(node) == "Constant":
             stored = payload.of_constant(node)
             return None if stored is None else _data(stored)
-        if node.op_type in ("Shape", "Size"):
+        if operator(node) in ("Shape", "Size"):
             return self._measured(node)
         values = {name: value for name in node.input if name and (value := self._value(name)) is not None}
         if not values.keys() >= set(filter(None, node.input)):
@@ -86,7 +87,7 @@ class ShapeValues:
         shape = self._shape_of(node.input[0]) if node.input else None
         if shape is None or len(shape) > limits.SHAPE_ELEMENTS:
             return None
-        if node.op_type == "Size":
+        if operator(node) == "Size":
             return ShapeValues._size(shape)
         bounds = {attribute.name: attribute.i for attribute in node.attribute}
         return sizes(shape[bounds.get("start") : bounds.get("end")])

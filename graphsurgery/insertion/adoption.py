@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 
 from ..errors import InsertionError
-from ..graph.index import STANDARD, GraphIndex
+from ..graph.index import GraphIndex
 from ..messages import listed
 from ..modelfile.fields import Edit
 from ..modelfile.function_body import bodies, graph_of
 from ..modelfile.model import ModelFile
+from ..modelfile.operators import STANDARD
 from ..modelfile.record import Insertion
 from .ownership import scope_of
 from .removal import remove, same_bytes, without

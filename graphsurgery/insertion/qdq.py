@@ -21,6 +21,7 @@ from ..feature_map import FeatureMap
 from ..graph import quantisation
 from ..graph.index import GraphIndex
 from ..messages import listed
+from ..modelfile.operators import operator
 from ..modelfile.record import RecordedPair
 from ..template.names import UniqueNames
 from ..template.subgraph import Subgraph
@@ -86,7 +87,7 @@ def needed(index: GraphIndex, tensor: str, what: str) -> bool:
         return True
     if quantisation.quantisers(index, tensor):
         return False
-    dynamic = any(node.op_type == quantisation.DYNAMIC for node in quantisation.consumers(index, tensor))
+    dynamic = any(operator(node) == quantisation.DYNAMIC for node in quantisation.consumers(index, tensor))
     why = "it is quantised when the model runs, with a scale that fits" if dynamic else "it is float in this model"
     raise SiteError(
         f"{what} has no scale to quantise the block's output with: no DequantizeLinear makes it, and no QuantizeLinear "
@@ -121,7 +122,7 @@ def _zero_point(index: GraphIndex, node: onnx.NodeProto, scale: Array, what: str
         values: Array = index.model.tensor(node.input[2]).reshape(scale.shape)
         return values
     producer = index.producing(node.input[0])
-    if producer is None or producer.op_type != quantisation.QUANTISE:
+    if producer is None or operator(producer) != quantisation.QUANTISE:
         raise SiteError(f"the integer type of {what} is not in the model, so {option('qdq')} cannot use it")
     if len(producer.input) > 2 and producer.input[2] and index.is_constant(producer.input[2]):
         return np.zeros(scale.shape, index.model.tensor(producer.input[2]).dtype)
@@ -202,20 +203,20 @@ def attenuates(subgraph: Subgraph, x: str) -> bool:
 
     def is_gate(name: str) -> bool:
         node = producers.get(name)
-        if node is None or node.op_type in _GATES:
+        if node is None or operator(node) in _GATES:
             return node is not None
-        if node.op_type in ("Mul", "Concat", "Min"):
+        if operator(node) in ("Mul", "Concat", "Min"):
             return all(is_gate(each) for each in node.input)
-        return node.op_type in _KEEP and is_gate(node.input[0])
+        return operator(node) in _KEEP and is_gate(node.input[0])
 
     def is_within(name: str) -> bool:
         node = producers.get(name)
         if node is None:
             return name == x
-        if node.op_type == "Mul":
+        if operator(node) == "Mul":
             first, second = node.input
             return any(is_within(a) and is_gate(b) for a, b in ((first, second), (second, first)))
-        return node.op_type in ("Identity", "Cast") and is_within(node.input[0])
+        return operator(node) in ("Identity", "Cast") and is_within(node.input[0])
 
     return is_within(subgraph.output)
 

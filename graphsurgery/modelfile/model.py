@@ -22,6 +22,7 @@ from ..messages import brief, printable
 from ..request import Argument, checked
 from . import external_data, fields, limits, payload, saving, soundness, summary, wire
 from .fields import FUNCTION, GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
+from .operators import operator
 from .record import Insertion, read_insertions
 from .source import BytesSource, FileSource, Source
 from .wire import number_of
@@ -240,7 +241,7 @@ class ModelFile:
     def _constants(self) -> dict[str, tuple[int, int]]:
         """Where each constant is: field number and position, by name."""
         graph = self.structure.graph
-        nodes = ((i, node) for i, node in enumerate(graph.node) if node.op_type == "Constant")
+        nodes = ((i, node) for i, node in enumerate(graph.node) if operator(node) == "Constant")
         table = {name: (NODE, position) for position, node in nodes for name in node.output}
         return table | {tensor.name: (INITIALIZER, i) for i, tensor in enumerate(graph.initializer)}
 
@@ -425,6 +426,11 @@ def _explain(source: Source, name: str, reason: str) -> str:
     start = source.read(0, min(source.size, 512))
     if start[:4] == b"PK\x03\x04":
         return f"{name} is a zip archive (a PyTorch checkpoint, perhaps), not an ONNX model; export it to ONNX first"
+    if start[4:8] == b"ORTM":
+        return (
+            f"{name} is in the ORT format of onnxruntime, in which a model can only be run; give the ONNX model that "
+            "it was made from, and convert the result again"
+        )
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start):
         return f"{name} is a text file, not an ONNX model"
     if start[:1] == b"\x08" and ("ends in the middle" in reason or "longer than the message" in reason):

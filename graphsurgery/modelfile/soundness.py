@@ -10,17 +10,16 @@ import onnx
 from ..errors import ModelError
 from ..messages import as_text
 from . import limits
+from .operators import STANDARD
 from .subgraphs import subgraphs
 from .wire import text
-
-_STANDARD = ("", "ai.onnx")
 
 
 def standard_opset(model: onnx.ModelProto | onnx.FunctionProto) -> int | None:
     """Version of the standard operator set; None if it is not imported. Imported twice, the last counts, as it does
     for ONNX and onnxruntime.
     """
-    found = [int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD]
+    found = [int(entry.version) for entry in model.opset_import if entry.domain in STANDARD]
     return found[-1] if found else None
 
 
@@ -44,7 +43,7 @@ def check_nodes(model: onnx.ModelProto, name: str) -> None:
     """ModelError for a node of a standard operator with fewer inputs or outputs than ONNX says that it has."""
     for graph, opset in _graphs(model):
         for node in graph.node:
-            if node.domain not in _STANDARD:
+            if node.domain not in STANDARD:
                 continue
             inputs, outputs = _least(node.op_type, opset)
             if len(node.input) < inputs or len(node.output) < outputs:

@@ -12,10 +12,10 @@ import onnx
 
 from ..feature_map import Dimension, type_name
 from ..graph import validity
-from ..graph.index import STANDARD
 from ..graph.shapes import tensor_type
 from ..messages import attributes, html_table, listed, printable, shape_text
 from ..modelfile.model import ModelFile
+from ..modelfile.operators import STANDARD, operator
 from ..selection.sites import SiteFinder
 from .outline import Outline
 
@@ -140,7 +140,7 @@ def info(model: ModelSource) -> Info:
         ir_version=int(structure.ir_version),
         nodes=len(index.nodes),
         weights=dict(weights.most_common()),
-        quantised=any(_is_quantised(node.op_type) for node in index.nodes),
+        quantised=any(_is_quantised(operator(node)) for node in index.nodes),
         inputs=inputs,
         outputs=tuple(map(_tensor, structure.graph.output)),
         blocks=dict(Counter(block.type for block in finder.blocks.blocks).most_common()),

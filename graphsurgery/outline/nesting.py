@@ -79,8 +79,10 @@ class Nesting:
     def _map(self, node_index: int) -> str | None:
         """The map that a node gives."""
         root = next(iter(self._view.outputs(node_index)), None)
-        is_map = root is not None and self._tree.is_map(root) and self._builder.finder.is_map(root)
-        return root if is_map else None
+        if root is None or not self._tree.is_map(root):
+            return None
+        finder, tensor = self._builder.finder, self._builder.view.outlet(root)
+        return root if finder.is_map(tensor) or finder.layouts.foreign(tensor) is not None else None
 
     def _node(self, root: str, node_index: int) -> _Unit:
         return _Unit(self._builder.node_name(node_index, root), root, frozenset({node_index}), node_index)

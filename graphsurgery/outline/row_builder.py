@@ -58,7 +58,8 @@ class RowBuilder:
         except SiteError as error:
             site = None
             unknown = self.tree.is_map(root) and shape is None
-            objection: Objection | None = Objection("shape not known" if unknown else "not a map", str(error))
+            short = finder.layouts.foreign(tensor) or ("shape not known" if unknown else "not a map")
+            objection: Objection | None = Objection(short, str(error))
         else:
             objection = examine(self.tree, tensor)
         return replace(

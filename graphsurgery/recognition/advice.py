@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..modelfile.operators import operator
 from .block import RecognisedBlock
 from .blocktree import BlockTree
 
@@ -59,7 +60,7 @@ def examine(tree: BlockTree, tensor: str) -> Objection | None:
 
 def _holds_integers(tree: BlockTree, tensor: str) -> bool:
     node = tree.view.index.producing(tensor)
-    return node is not None and (node.op_type in _INTEGERS or node.op_type.startswith("QLinear"))
+    return node is not None and (operator(node) in _INTEGERS or operator(node).startswith("QLinear"))
 
 
 def _between(kind: str, better: str) -> Objection:
@@ -106,7 +107,7 @@ def _only_tokens(tree: BlockTree, root: str, node_index: int) -> bool:
 
 def _sandwiched(tree: BlockTree, tensor: str, root: str) -> Objection | None:
     index, better = tree.view.index, tree.view.outlet(root)
-    consumers = {index.nodes[p].op_type for p in index.consumers.get(tensor, ())} - {"Shape", "Size"}
+    consumers = {operator(index.nodes[p]) for p in index.consumers.get(tensor, ())} - {"Shape", "Size"}
     if better == tensor or consumers != {"QuantizeLinear"}:
         return None
     return Objection(

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from ..entry_points import values
 from ..graph.index import GraphIndex
+from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree, common_path, from_weights
 from ..graph.origins import Origin
 from ..graph.shapes import ShapeTable
@@ -26,9 +27,14 @@ _GROUP = "graphsurgery.detectors"
 """entry points: modules with Pattern and HeadPattern values in them"""
 
 
-def recognise(index: GraphIndex, shapes: ShapeTable | None = None, tree: ModuleTree | None = None) -> BlockTree:
+def recognise(
+    index: GraphIndex,
+    shapes: ShapeTable | None = None,
+    tree: ModuleTree | None = None,
+    layouts: Layouts | None = None,
+) -> BlockTree:
     """The blocks of a model. Names and metadata (``tree``) only label what was found by structure."""
-    return BlockTree(index, shapes, tree)
+    return BlockTree(index, shapes, tree, layouts)
 
 
 class BlockTree:
@@ -36,9 +42,15 @@ class BlockTree:
 
     ROLES = ROLES
 
-    def __init__(self, index: GraphIndex, shapes: ShapeTable | None = None, tree: ModuleTree | None = None) -> None:
+    def __init__(
+        self,
+        index: GraphIndex,
+        shapes: ShapeTable | None = None,
+        tree: ModuleTree | None = None,
+        layouts: Layouts | None = None,
+    ) -> None:
         self._expanded = expand(index)
-        self.view = self._expanded.file if self._expanded else View(index)
+        self.view = self._expanded.file if self._expanded else View(index, layouts)
         """the model as it is in the file"""
         self._seen = self._expanded.inside if self._expanded else self.view
         """the same with its calls of local functions written out"""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from copy import copy
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -20,6 +20,11 @@ from onnx import numpy_helper
 
 from ..graph import quantisation
 from ..graph.index import GraphIndex, reached, upstream
+from ..graph.layout_operators import CHANNELS_LAST, computes
+from ..graph.layouts import Layouts
+from ..modelfile.operators import operator
+
+Item = TypeVar("Item")
 
 _PASSING = frozenset(
     {"Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -37,6 +42,8 @@ _SAME = {
     "SkipLayerNormalization": "LayerNormalization",
     "Upsample": "Resize",
     "Sum": "Add",
+    "NhwcConv": "Conv",
+    "NhwcMaxPool": "MaxPool",
 }
 """operators of older opsets and of onnxruntime's own domain -> what they compute"""
 _WEIGHT = {"QLinearConv": 3}
@@ -46,9 +53,10 @@ _WEIGHT = {"QLinearConv": 3}
 class View:
     """The main graph of a model, seen as described above."""
 
-    def __init__(self, index: GraphIndex, values: Set[str] | None = None) -> None:
+    def __init__(self, index: GraphIndex, layouts: Layouts | None = None, *, values: Set[str] | None = None) -> None:
         """``values``: the tensors that can be values, where that is known already."""
         self.index = index
+        self.layouts = layouts or Layouts(index)
         self._known_values = values
         self._roots: dict[str, str] = {}
         self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
@@ -74,8 +82,19 @@ class View:
 
     def _passed(self, tensor: str) -> str | None:
         """What a node that only passes something on produced this tensor from."""
-        node = self.index.producing(tensor)
-        return node.input[0] or None if node is not None and node.op_type in _PASSING and node.input else None
+        node_index = self.index.producer.get(tensor, -1)
+        return self.index.nodes[node_index].input[0] or None if self._passes(node_index) else None
+
+    def _passes(self, node_index: int) -> bool:
+        """Whether a node only passes its first input on, as it is or in another form."""
+        if node_index < 0:
+            return False
+        node = self.index.nodes[node_index]
+        return (operator(node) in _PASSING or node_index in self._detours) and bool(node.input)
+
+    @cached_property
+    def _detours(self) -> frozenset[int]:
+        return self.layouts.detours
 
     def producer(self, root: str) -> int | None:
         """Index of the node that produces a tensor."""
@@ -92,12 +111,13 @@ class View:
     def outlet(self, root: str) -> str:
         """The tensor in the file after which a block is inserted for this one.
 
-        After what is inserted there already, and after what it is quantised or cast by where all consumers see it
-        through that (see quantisation.behind).
+        After what is inserted there already, and after what it is quantised, cast or transposed to NCHW by where all
+        consumers see it through that (see quantisation.behind).
         """
         tensor = root
         while True:
-            inserted, through = self._after_insertion(tensor), quantisation.behind(self.index, tensor)
+            inserted = self._after_insertion(tensor)
+            through = quantisation.behind(self.index, tensor) or self.layouts.behind(tensor)
             if inserted is None and through is None:
                 return tensor
             tensor = inserted or through or tensor
@@ -112,7 +132,7 @@ class View:
 
     def op(self, node_index: int) -> str:
         """The operator that a node computes, as ONNX calls it."""
-        kind = self.index.nodes[node_index].op_type
+        kind = computes(self.index.nodes[node_index])
         return _SAME.get(kind) or kind.removeprefix(_QUANTISED)
 
     def inputs(self, node_index: int) -> list[str]:
@@ -130,10 +150,10 @@ class View:
     def clips_at_zero(self, node_index: int) -> bool:
         """Whether the output of a node is quantised to integers with 0 as its lowest value."""
         node, place = self.index.nodes[node_index], 7
-        if node.op_type not in ("QLinearConv", "QLinearAdd"):
+        if operator(node) not in ("QLinearConv", "QLinearAdd"):
             consumers = self.index.downstream(node.output)
             node, place = self.index.nodes[consumers[0]] if len(consumers) == 1 else node, 2
-            if node.op_type != quantisation.QUANTISE:
+            if operator(node) != quantisation.QUANTISE:
                 return False
         zero = self.constant(node.input[place]) if len(node.input) > place else None
         if zero is None or zero.size != 1 or zero.dtype.kind not in "iu":  # the lowest 8-bit float is not 0
@@ -143,7 +163,7 @@ class View:
     def weight_shape(self, node_index: int) -> tuple[int, ...] | None:
         """Shape of the weight of a convolution or matrix product; None where it is computed."""
         node = self.index.nodes[node_index]
-        place = _WEIGHT.get(node.op_type, 1)
+        place = _WEIGHT.get(operator(node), 1)
         return self.constant_shape(node.input[place]) if len(node.input) > place else None
 
     def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
@@ -185,6 +205,24 @@ class View:
         found = self.attribute(node_index, attribute)
         return (*found.ints, *found.floats) if found is not None else ()
 
+    def axes(self, node_index: int, axes: Iterable[int]) -> tuple[int, ...]:
+        """Axes that a node names, as those of [N, C, H, W] where it works on NHWC; as they are where it does not."""
+        axes = tuple(axes)
+        if not any(map(self.layouts.is_channels_last, self.index.nodes[node_index].input)):
+            return axes
+        return tuple(CHANNELS_LAST[axis] if -4 <= axis < 4 else axis for axis in axes)
+
+    def axis(self, node_index: int, default: int) -> int:
+        """The attribute ``axis`` of a node, in this sense."""
+        (axis,) = self.axes(node_index, [self.integer(node_index, "axis", default)])
+        return axis
+
+    def channels_first(self, tensor: str, numbers: tuple[Item, ...]) -> tuple[Item, ...]:
+        """A number for every axis of a tensor, those of an NHWC one in the order of [N, C, H, W]."""
+        if len(numbers) != 4 or not self.layouts.is_channels_last(tensor):
+            return numbers
+        return numbers[0], numbers[3], numbers[1], numbers[2]
+
     @cached_property
     def order(self) -> list[int]:
         """Indices of the nodes that work on values, each after those that it reads (files can be unsorted)."""
@@ -217,18 +255,18 @@ class View:
         whose values an output does; not those that only pass values on.
         """
         known = (self._live & self._used) - self.index.insertion_of.keys()
-        return {node_index for node_index in known if self.index.nodes[node_index].op_type not in _PASSING}
+        return {node_index for node_index in known if not self._passes(node_index)}
 
     # ------------------------------------------------------------------ built once
 
     @cached_property
     def _live(self) -> set[int]:
         def consumers(tensors: Iterable[str]) -> list[int]:
-            return [n for n in self.index.downstream(tensors) if self.index.nodes[n].op_type not in _SHAPES]
+            return [n for n in self.index.downstream(tensors) if operator(self.index.nodes[n]) not in _SHAPES]
 
         def further(node_index: int) -> list[int]:
             node = self.index.nodes[node_index]  # the scale of a dynamic quantisation is a parameter, not a value
-            outputs = node.output[:1] if node.op_type == quantisation.DYNAMIC else node.output
+            outputs = node.output[:1] if operator(node) == quantisation.DYNAMIC else node.output
             return consumers(filter(self._may_be_value, outputs))
 
         return reached(consumers(self.index.free_inputs), further)
@@ -256,7 +294,7 @@ class View:
         table: dict[int, list[str]] = {}
         for node_index in self.active:
             node = self.index.nodes[node_index]
-            names = node.input[:1] if node.op_type == "ConvInteger" else node.input
+            names = node.input[:1] if operator(node) == "ConvInteger" else node.input
             table[node_index] = [self.root(name) for name in names if name in self.values and self._may_be_value(name)]
         return table
 
@@ -284,6 +322,6 @@ class View:
             initializer: onnx.TensorProto = self.index.model.structure.graph.initializer[place]
             return initializer
         node = self.index.producing(tensor)
-        if node is None or node.op_type != "Constant":
+        if node is None or operator(node) != "Constant":
             return None
         return next((a.t for a in node.attribute if a.name == "value"), None)

@@ -35,7 +35,7 @@ def find_halves(view: View) -> dict[str, ChannelHalf]:
         if len(sources) != 1 or not outputs:
             continue
         match view.op(node_index):
-            case "Split" if len(outputs) == 2 and view.integer(node_index, "axis", 0) in _CHANNELS:
+            case "Split" if len(outputs) == 2 and view.axis(node_index, 0) in _CHANNELS:
                 if len(set(view.given(node_index, 1, "split"))) <= 1:
                     nodes = frozenset({node_index})
                     found |= {name: ChannelHalf(sources[0], index, nodes) for index, name in enumerate(outputs)}
@@ -43,7 +43,7 @@ def find_halves(view: View) -> dict[str, ChannelHalf]:
                 split, places = view.producer(sources[0]), view.given(node_index, 1)
                 if not places or split is None or view.op(split) != "SplitToSequence" or not view.inputs(split):
                     continue
-                if view.integer(split, "axis", 0) == 1:
+                if view.axis(split, 0) == 1:
                     nodes = frozenset({node_index, split})
                     found[outputs[0]] = ChannelHalf(view.inputs(split)[0], int(places[0]), nodes)
             case "Slice" if _takes_channels(view, node_index):
@@ -59,7 +59,7 @@ def find_halves(view: View) -> dict[str, ChannelHalf]:
 
 def _takes_channels(view: View, node_index: int) -> bool:
     """Whether a Slice goes along the channels alone, without steps."""
-    axes, steps = view.given(node_index, 3, "axes"), view.given(node_index, 4)
+    axes, steps = view.axes(node_index, view.given(node_index, 3, "axes")), view.given(node_index, 4)
     return len(axes) == 1 and axes[0] in _CHANNELS and set(steps) <= {1}
 
 

@@ -34,7 +34,7 @@ class Images:
         inputs = view.index.free_inputs
         declared = {name: tensor_type(view.index.inputs[name].type)[1] for name in inputs if shapes is not None}
         self._shapeless = {name for name, shape in declared.items() if shape is not None and len(shape) != 4}
-        sizes = {name: _image_size(declared.get(name)) for name in inputs}
+        sizes = {name: _image_size(view, name, declared.get(name)) for name in inputs}
         begun: set[str] = set()
         resized: set[str] = set()
         images_of = {name: frozenset({name}) for name in inputs}
@@ -50,7 +50,7 @@ class Images:
                 resized |= images
                 for name in view.outputs(node_index):
                     images_of[name] = frozenset({name})
-                    sizes[name] = _image_size(shapes.lookup(name)[1]) if shapes is not None else None
+                    sizes[name] = _image_size(view, name, shapes.lookup(name)[1]) if shapes is not None else None
             else:
                 images_of.update(dict.fromkeys(view.outputs(node_index), images))
         known = {name: size for name, size in sizes.items() if size is not None}
@@ -75,7 +75,10 @@ def height_and_width(shape: tuple[Dimension, ...] | None) -> Size | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
-def _image_size(shape: tuple[Dimension, ...] | None) -> Size | None:
+def _image_size(view: View, tensor: str, shape: tuple[Dimension, ...] | None) -> Size | None:
+    """Height and width of an image; sizes tell its layout only where no operator does."""
+    if shape is not None and view.layouts.is_channels_last(tensor):
+        return height_and_width(view.channels_first(tensor, shape))
     if shape is None or height_and_width(shape) == _POINT:  # not one of one row with the channels last
         return height_and_width(shape)
     return height_and_width(channels_first(shape))

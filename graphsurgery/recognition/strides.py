@@ -84,7 +84,10 @@ class Strides:
         return where.stride is None and where.pooled
 
     def _at(self, root: str) -> _Where:
-        return self._where.get(root, _NOWHERE)
+        found = self._where.get(root)
+        if found is None and self._is_large(root) and not self._view.layouts.foreign(root):
+            found = self._where.get(self._view.root(root))  # a map that has been transposed back
+        return found or _NOWHERE
 
     def _beginning(self, image: str) -> _Where:
         """Where an input is, or what one is resized to before the first convolution."""
@@ -113,7 +116,9 @@ class Strides:
         maps = [where for where in before if where.stride is not None]
         if not maps:
             return off
-        if op == "Gather" and view.integer(node_index, "axis", 0) not in (1, -3):
+        if ":" in op:  # of another domain, with a name that tells nothing
+            return self._by_size(node_index, maps[0])
+        if op == "Gather" and view.axis(node_index, 0) not in (1, -3):
             return off
         if op == "Slice":
             return self._sliced(node_index, maps[0])
@@ -123,7 +128,7 @@ class Strides:
         settled = {where.stride for where in maps if not where.open}
         if len(settled) > 1:
             return off
-        if op == "Concat" and (view.integer(node_index, "axis", 1) not in (1, -3) or not self._all_maps(node_index)):
+        if op == "Concat" and (view.axis(node_index, 1) not in (1, -3) or not self._all_maps(node_index)):
             return off
         return next((where for where in maps if not where.open), maps[0])
 
@@ -202,18 +207,25 @@ class Strides:
 
     def _resized(self, node_index: int, source: _Where) -> _Where:
         view = self._view
-        scales = view.given(node_index, 1 if view.index.nodes[node_index].op_type == "Upsample" else 2, "scales")
+        node = view.index.nodes[node_index]
+        scales = view.channels_first(
+            node.input[0], view.given(node_index, 1 if node.op_type == "Upsample" else 2, "scales")
+        )
         if len(scales) == 4 and all(scales):
             height, width = (1 / Fraction(scale).limit_denominator(64) for scale in scales[2:])
             return _moved(source, (height, width))
-        shape, size = self._size(view.outputs(node_index)[0]), self._image
+        return self._by_size(node_index, source)
+
+    def _by_size(self, node_index: int, source: _Where) -> _Where:
+        """Where the output of a node is whose size alone tells its stride."""
+        shape, size = self._size(self._view.outputs(node_index)[0]), self._image
         if shape and size and not size[0] % shape[0] and not size[1] % shape[1]:
             return _there(source, (Fraction(size[0], shape[0]), Fraction(size[1], shape[1])))
         return _Where(source.stride, source.origins, open=True)
 
     def _sliced(self, node_index: int, source: _Where) -> _Where:
         """A slice in steps thins the map out: the Focus of YOLOv5 and YOLOX."""
-        axes, steps = self._view.given(node_index, 3), self._view.given(node_index, 4)
+        axes, steps = self._view.axes(node_index, self._view.given(node_index, 3)), self._view.given(node_index, 4)
         if not axes or not steps:
             return source
         factor = {axis % 4: Fraction(step) for axis, step in zip(axes, steps, strict=False)}
@@ -221,7 +233,7 @@ class Strides:
 
     def _over_positions(self, node_index: int) -> bool:
         """Whether a reduction goes over height and width."""
-        axes = self._view.given(node_index, 1, "axes")
+        axes = self._view.axes(node_index, self._view.given(node_index, 1, "axes"))
         return not axes or not {2, 3, -1, -2}.isdisjoint(axes)
 
     # ------------------------------------------------------------------ shapes, where they are known
@@ -246,7 +258,8 @@ class Strides:
         return (stride, stride) if power and Fraction(image[1], size[1]) == stride else None
 
     def _size(self, root: str) -> Size | None:
-        return height_and_width(self._shapes.lookup(root)[1]) if self._shapes is not None else None
+        shape = self._shapes.lookup(root)[1] if self._shapes is not None else None
+        return height_and_width(self._view.channels_first(root, shape)) if shape is not None else None
 
 
 def _moved(source: _Where, factor: Stride) -> _Where:

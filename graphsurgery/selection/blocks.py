@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..graph.module_paths import Module
 from ..messages import closest, listed
+from ..modelfile.operators import operator
 from .context import Context, tensor_selectors
 from .modules import PathFinder
 from .parser import Block, Item, Operator, Path, Subscript
@@ -127,7 +128,7 @@ class BlockFinder:
         """What is in a scope that does not have what is looked for."""
         if types := self.counted(scope):
             return f"it has {listed(types, 12)}"
-        if not {"Conv", "QLinearConv", "ConvInteger", "FusedConv"} & {node.op_type for node in self._index.nodes}:
+        if not {"Conv", "QLinearConv", "ConvInteger", "FusedConv"} & set(map(operator, self._index.nodes)):
             return "there is no convolution in the model, and so nothing to recognise; name a tensor: tensor:NAME"
         return "no block was recognised there"
 

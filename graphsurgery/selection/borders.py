@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import option
 from ..graph import quantisation
+from ..modelfile.operators import operator
 from .branches import Branches
 from .context import Context
 from .text import Text
@@ -89,7 +90,7 @@ class Borders:
         index, nodes = self._index, self.nodes(target)
         nodes = nodes | quantisation.feeding(index, nodes, quantisation.TO_INTEGERS)
         entering = self._entering(nodes)
-        if len(entering) > 1 and len({quantisation.root(index, name) for name in entering}) == 1:
+        if len(entering) > 1 and len(set(map(self._context.layouts.root, entering))) == 1:
             nodes = nodes | quantisation.feeding(index, nodes, quantisation.PASSING)
             entering = self._entering(nodes)
         return entering, nodes
@@ -102,7 +103,7 @@ class Borders:
             for name in names
             if index.is_activation(name)
             and index.producer.get(name) not in nodes
-            and index.producer.get(quantisation.root(index, name)) not in nodes
+            and index.producer.get(self._context.layouts.root(name)) not in nodes
         )
 
     def nodes(self, target: Target) -> set[int]:
@@ -119,9 +120,13 @@ class Borders:
         return self._inside[path]
 
     def _maps_first(self, names: Iterable[str]) -> list[str]:
-        """Of several tensors the image-like ones, if there are any: sizes and indices cross borders too."""
-        names = list(names)
-        return [name for name in names if self._context.is_map(name)] or names if len(names) > 1 else names
+        """Of several tensors the image-like ones, if there are any, in whatever layout: sizes and indices cross borders
+        too.
+        """
+        context, names = self._context, list(names)
+        if len(names) < 2:
+            return names
+        return [name for name in names if context.is_map(name) or context.layouts.foreign(name)] or names
 
     def _results(self, leaving: list[str], inside: set[int]) -> list[str]:
         """One tensor for all that a module gives of one result by quantising or casting it, and from there on the one
@@ -129,13 +134,23 @@ class Borders:
         """
         index, forms = self._index, dict[str, list[str]]()
         for name in leaving:
-            result = quantisation.result(index, name, inside)
+            result = self._result(name, inside)
             producer = index.producing(name)
-            if producer is not None and producer.op_type == "Cast" and not self._context.is_map(result):
+            if producer is not None and operator(producer) == "Cast" and not self._context.is_map(result):
                 result = name  # an index or a mask that became a number
             forms.setdefault(result, []).append(name)
         ends = [
             names[0] if len(names) == 1 and quantisation.ends_result(index, names[0]) else result
             for result, names in forms.items()
         ]
-        return [quantisation.outlet(index, name) for name in ends]
+        return [self._context.layouts.outlet(name) for name in ends]
+
+    def _result(self, name: str, inside: set[int]) -> str:
+        """The tensor that a module gives in the form of this one: before it is quantised, cast or no longer NCHW."""
+        result = quantisation.result(self._index, name, inside)
+        layouts = self._context.layouts
+        upstream = layouts.upstream_map(result) if layouts.foreign(result) else None
+        if upstream is None or self._index.producer.get(upstream) not in inside:
+            return result
+        own = inside.intersection(self._index.consumers[upstream]) - {self._index.producer[result]}
+        return result if own else self._result(upstream, inside)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..feature_map import Dimension, channels_first, fits_image
 from ..graph.index import GraphIndex
+from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import ShapeTable
 from ..messages import listed, shape_text
@@ -27,6 +28,7 @@ class Context:
         self.model = model
         self.index = GraphIndex(model)
         self.shapes = ShapeTable(self.index, shapes)
+        self.layouts = Layouts(self.index)
 
     @cached_property
     def tree(self) -> ModuleTree:
@@ -38,22 +40,30 @@ class Context:
         """The model's blocks, recognised by structure."""
         from ..recognition import recognise
 
-        return recognise(self.index, self.shapes, self.tree)
+        return recognise(self.index, self.shapes, self.tree, self.layouts)
 
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
         """The shape of the largest input that is an image, channels first, or of the first of these; () without one."""
-        shapes = (self.shapes.lookup(name)[1] for name in self.index.free_inputs)
-        images = [channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4]
+        shapes = ((name, self.shapes.lookup(name)[1]) for name in self.index.free_inputs)
+        images = [self._channels_first(name, shape) for name, shape in shapes if shape is not None and len(shape) == 4]
         return max(images, key=_positions, default=())
+
+    def _channels_first(self, tensor: str, shape: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+        """The shape of an input as [N, C, H, W]; sizes tell its layout only where no operator does."""
+        if self.layouts.is_channels_last(tensor):
+            return shape[0], shape[3], shape[1], shape[2]
+        return shape if self.layouts.is_channels_first(tensor) else channels_first(shape)
 
     def fits_image(self, shape: tuple[Dimension, ...]) -> bool:
         """See :func:`graphsurgery.feature_map.fits_image`."""
         return fits_image(self.image, shape)
 
     def is_map(self, tensor: str) -> bool:
-        """Whether a tensor is known to be a float map [N, C, H, W] of the image."""
-        return self.shapes.is_feature_map(tensor) and self.fits_image(self.shapes.lookup(tensor)[1] or ())
+        """Whether a tensor is known to be a float map [N, C, H, W] of the image, and of no other layout."""
+        if self.layouts.foreign(tensor) or not self.shapes.is_feature_map(tensor):
+            return False
+        return self.fits_image(self.shapes.lookup(tensor)[1] or ())
 
     def stride(self, tensor: str, shape: tuple[Dimension, ...]) -> int | None:
         """How often a map goes into the image, the same in height and width; None where it is no map of the image.

@@ -8,6 +8,7 @@ from ..errors import SiteError
 from ..graph import quantisation
 from ..graph.index import GraphIndex
 from ..messages import listed
+from ..modelfile.operators import operator
 from .context import Context, tensor_selectors
 
 
@@ -19,10 +20,10 @@ def no_integers(context: Context, tensor: str, what: str) -> SiteError:
     index = context.index
     wide = context.shapes.lookup(tensor)[0] in (TensorProto.INT16, TensorProto.UINT16)
     held = f"{what} holds {16 if wide else 8}-bit integers, and a block computes in floats"
-    readers = [r for r in quantisation.consumers(index, tensor) if r.op_type == quantisation.DEQUANTISE]
+    readers = [r for r in quantisation.consumers(index, tensor) if operator(r) == quantisation.DEQUANTISE]
     around = [reader.output[0] for reader in readers if reader.output]
     producer = index.producing(tensor)
-    if producer is not None and producer.op_type in quantisation.TO_INTEGERS:
+    if producer is not None and operator(producer) in quantisation.TO_INTEGERS:
         around.append(producer.input[0])
     if near := tensor_selectors(filter(context.is_map, around)):
         shown = " or ".join(context.shaped(*each) for each in near.items())

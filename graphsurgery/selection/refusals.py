@@ -10,6 +10,7 @@ from onnx import TensorProto
 from ..errors import SiteError, option
 from ..feature_map import float_dtype
 from ..graph import quantisation
+from ..graph.layouts import NCHWC
 from ..graph.weight_channels import weight_channels
 from ..messages import shape_text
 from ..modelfile import limits
@@ -36,6 +37,8 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
     if kind and not float_dtype(kind):
         held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
         yield SiteError(f"{what} holds {held} values; a block needs a float tensor")
+    if (layout := context.layouts.foreign(tensor)) is not None:
+        yield _in_another_layout(context, tensor, what, layout)
     if not kind and shape is not None:
         unknown = f"the element type of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
         yield SiteError(f"{unknown}; a block needs to know it: declare the tensor in the model")
@@ -74,6 +77,26 @@ def _stopped(context: Context, tensor: str) -> str:
 def _given(tensor: str) -> str:
     """How to say the shape of a tensor."""
     return f"say it with {option('shapes', f'{tensor}=1x64x80x80')}, ? for a size that varies"
+
+
+def _in_another_layout(context: Context, tensor: str, what: str, layout: str) -> SiteError:
+    """The error for a tensor that is not NCHW: which NCHW tensor holds the same, or what to do instead."""
+    layouts, shape = context.layouts, context.shapes.lookup(tensor)[1]
+    shown = f"{what} is {layout}{f' {shape_text(shape)}' if shape is not None else ''}"
+    if layout == NCHWC:
+        shown += ", the layout that onnxruntime's optimiser makes for one kind of processor"
+    sentence = f"{shown}; a block needs [N, C, H, W]"
+    upstream, downstream = layouts.upstream_map(tensor), layouts.downstream_maps(tensor)
+    if same := tensor_selectors(filter(context.is_map, filter(None, [upstream, *downstream]))):
+        readers = len(context.index.consumers.get(tensor, ())) + (tensor in context.index.outputs)
+        partly = not upstream and readers > len(downstream)
+        is_it = "its NCHW map" if len(same) == 1 else "its NCHW maps"
+        is_it += f" for {len(downstream)} of its {readers} consumers" if partly else ""
+        verb = "is" if len(same) == 1 else "are"
+        return SiteError(f"{sentence}; {is_it} {verb} {context.listed(same, 4)}", candidates=tuple(same)[:4])
+    if layout == NCHWC:
+        return SiteError(f"{sentence}: insert into the model before it is optimised, and optimise the result")
+    return _with_maps(context, tensor, sentence)
 
 
 def _with_maps(context: Context, tensor: str, sentence: str) -> SiteError:

@@ -11,6 +11,7 @@ from ..errors import ModelError, SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
 from ..graph.module_paths import enclosing
+from ..modelfile.operators import operator
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
@@ -245,8 +246,13 @@ class SiteFinder(Context):
     def _warnings(self, tensor: str) -> Iterator[str]:
         if quantised := quantised_sites.before_quantiser(self.index, tensor):
             yield quantised
+        if (node := self.layouts.doubtful(tensor)) is not None:
+            yield (
+                f"whether this is [N, C, H, W] is not known: it comes from a {node.op_type} of the domain "
+                f"{node.domain}, which is not ONNX's operator of that name"
+            )
         producer = self.index.producing(tensor)
-        if producer is not None and producer.op_type in _SUSPICIOUS:
+        if producer is not None and operator(producer) in _SUSPICIOUS:
             from ..recognition.advice import objection
 
             if found := objection(self.blocks, tensor):  # looks at the whole model

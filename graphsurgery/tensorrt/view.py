@@ -11,11 +11,12 @@ from typing import Any
 import onnx
 
 from ..feature_map import Array, Dimension
-from ..graph.index import STANDARD, GraphIndex
+from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import inferred, tensor_type
 from ..modelfile import payload
 from ..modelfile.model import ModelFile
+from ..modelfile.operators import STANDARD
 from ..modelfile.subgraphs import reads
 from .calls import Given, bound, calls, in_words, key_of
 

@@ -19,7 +19,7 @@ __all__ = ["NO_TRUST", "Trust", "is_file", "is_module", "make_block", "user_bloc
 
 def is_file(spelled: str) -> bool:
     """Whether a block's name is that of an ONNX file."""
-    return spelled.strip().lower().endswith(".onnx")
+    return spelled.strip().lower().endswith((".onnx", ".ort"))
 
 
 @concerning("module")

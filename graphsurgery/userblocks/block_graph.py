@@ -14,9 +14,9 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helpe
 from ..errors import BlockError, ModelError
 from ..feature_map import Array, FeatureMap, float_dtype
 from ..graph import local_functions
-from ..graph.index import STANDARD
 from ..modelfile import external_data, limits, payload, soundness
 from ..modelfile.model import ModelFile
+from ..modelfile.operators import STANDARD
 from ..modelfile.packed import pack, unpack
 from ..modelfile.soundness import standard_opset
 
@@ -195,7 +195,7 @@ def _constants(model: ModelProto, label: str) -> dict[str, TensorProto]:
     """Initializers, and the values of Constant nodes, by name."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+        if node.op_type == "Constant" and node.domain in STANDARD:
             value = payload.of_constant(node)
             if value is None:
                 raise BlockError(f"{label} has a Constant, {''.join(node.output)!r}, without a tensor as its value")
@@ -249,7 +249,7 @@ def _check_operators(block: BlockGraph) -> None:
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = block.model.ir_version, {"": block.opset}
     for node in block.model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in STANDARD:
             raise BlockError(
                 f"{label} uses {node.op_type} of {node.domain}; only the standard operators of ONNX can be inserted"
             )

@@ -13,6 +13,7 @@ from ..errors import ParityFailed
 from ..feature_map import Array, numpy_dtype
 from ..messages import listed
 from ..modelfile import payload
+from ..modelfile.operators import operator
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelFile
@@ -90,14 +91,14 @@ def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     nodes = {
         node.output[0]: value
         for node in model.graph.node
-        if node.op_type == "Constant" and (value := payload.of_constant(node)) is not None
+        if operator(node) == "Constant" and (value := payload.of_constant(node)) is not None
     }
     return nodes | {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def _with_payload(model: ModelFile, node: onnx.NodeProto) -> onnx.NodeProto:
     """A node that holds its own value: the structure of a model has no payloads, and a Constant is one."""
-    if node.op_type != "Constant" or not node.output or (value := _constant(model, node.output[0])) is None:
+    if operator(node) != "Constant" or not node.output or (value := _constant(model, node.output[0])) is None:
         return node
     return onnx.helper.make_node("Constant", [], list(node.output), name=node.name, value=value)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..feature_map import Array
+from ..modelfile.operators import operator
 from .exported_graph import RESHAPING, ExportedGraph
 
 _ON_THE_WAY = RESHAPING | {"Mul", "Div", "Cast", "Split", "Slice", "Gather"}
@@ -34,7 +35,7 @@ def projections(graph: ExportedGraph, softmax: int) -> list[Projection]:
     path, nodes = graph.tree.of_node[softmax], graph.index.nodes
     logits = graph.producer(nodes[softmax].input[0], ("MatMul",), path, _ON_THE_WAY | {"Add"})
     after = graph.only_consumer(softmax)
-    if not path or logits is None or after is None or nodes[after].op_type != "MatMul":
+    if not path or logits is None or after is None or operator(nodes[after]) != "MatMul":
         return []
     ends = [*nodes[logits].input, *(name for name in nodes[after].input if name not in nodes[softmax].output)]
     found = [each for name in ends if (each := _projection(graph, name, path)) is not None]

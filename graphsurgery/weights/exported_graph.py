@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..blocks.block import Array
 from ..graph.index import GraphIndex
 from ..graph.module_paths import ModuleTree
+from ..modelfile.operators import operator
 
 RESHAPING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
 _BY_EXPORTER = re.compile(r".*(::|/).*|[a-z_]+_\d+|getitem|scalar_tensor_default|.+\.weight_bias")
@@ -34,7 +35,7 @@ class ExportedGraph:
         """The initializer that a tensor is, perhaps through Identity, which stands for one of equal values; else ""."""
         while name not in self.floats:
             node_index = self.index.producer.get(name)
-            if node_index is None or self.index.nodes[node_index].op_type != "Identity":
+            if node_index is None or operator(self.index.nodes[node_index]) != "Identity":
                 return ""
             name = self.index.nodes[node_index].input[0]
         return name
@@ -54,9 +55,9 @@ class ExportedGraph:
         """The node of some operators that produces a tensor, perhaps by way of others, all of them in one module."""
         while (node_index := self.index.producer.get(name)) is not None and self.tree.of_node[node_index] == path:
             node = self.index.nodes[node_index]
-            if node.op_type in operators:
+            if operator(node) in operators:
                 return node_index
-            if node.op_type not in through:
+            if operator(node) not in through:
                 return None
             name = node.input[0]
         return None

@@ -17,6 +17,7 @@ import onnx
 
 from ..feature_map import Array
 from ..graph.module_paths import from_name, from_weights
+from ..modelfile.operators import operator
 from ..modelfile.wire import text
 from . import exported_attention
 from .exported_graph import RESHAPING, ExportedGraph, named_by_exporter
@@ -55,9 +56,9 @@ class Export:
             if (source := graph.source(name)) and not named_by_exporter(name):
                 self.found[name] = partial(graph.tensor, source)
         taken: set[int] = set()
-        for operator, read in (("Softmax", self._attention), ("InstanceNormalization", self._group_norm)):
+        for kind, read in (("Softmax", self._attention), ("InstanceNormalization", self._group_norm)):
             for node_index, node in enumerate(self._nodes):
-                if node.op_type == operator:
+                if operator(node) == kind:
                     taken |= read(node_index)
         for node_index, node in enumerate(self._nodes):
             if node_index not in taken and (path := self._path(node_index)):
@@ -68,16 +69,18 @@ class Export:
     # ------------------------------------------------------------------ one node, one layer
 
     def _layer(self, node_index: int, node: onnx.NodeProto, path: str) -> None:
-        stored = node.op_type == "Gemm" and any(each.name == "transB" and each.i for each in node.attribute)
-        transposed = node.op_type in ("Gemm", "MatMul") and not stored
-        for part, name in zip(_PARTS.get(node.op_type, ()), node.input, strict=False):
+        stored = operator(node) == "Gemm" and any(each.name == "transB" and each.i for each in node.attribute)
+        transposed = operator(node) in ("Gemm", "MatMul") and not stored
+        for part, name in zip(_PARTS.get(operator(node), ()), node.input, strict=False):
             if part:
                 self._add(f"{path}.{part}", name, transposed=transposed and part == "weight")
-                if node.op_type in _NORMS and self._graph.is_constant(name, float(part == "weight")):
+                if operator(node) in _NORMS and self._graph.is_constant(name, float(part == "weight")):
                     self.spare.add(f"{path}.{part}")  # of a norm without parameters, perhaps
-        if node.op_type == "MatMul" and any(map(self._graph.source, node.input)):
+        if operator(node) == "MatMul" and any(map(self._graph.source, node.input)):
             self._bias_after(node, path)
-        elif node.op_type != "MatMul" and node.op_type in _LINEAR and len([name for name in node.input if name]) < 3:
+        elif (
+            operator(node) != "MatMul" and operator(node) in _LINEAR and len([name for name in node.input if name]) < 3
+        ):
             self.unbiased.add(path)
 
     def _path(self, node_index: int) -> str:
@@ -87,7 +90,7 @@ class Export:
         node, path = self._nodes[node_index], self._path_of[node_index]
         if not path:
             return from_weights(node, self._graph.floats)
-        if node.op_type not in _LINEAR:
+        if operator(node) not in _LINEAR:
             return path
         own = next((name.removesuffix(".weight") for name in node.input[1:2] if name.endswith(".weight")), "")
         module = self._graph.tree.modules.get(path)
@@ -97,7 +100,7 @@ class Export:
 
     def _bias_after(self, node: onnx.NodeProto, path: str) -> None:
         consumers = self._graph.index.downstream(node.output[:1])
-        added = [self._nodes[p] for p in consumers if self._nodes[p].op_type == "Add" and self._path_of[p] == path]
+        added = [self._nodes[p] for p in consumers if operator(self._nodes[p]) == "Add" and self._path_of[p] == path]
         for name in added[0].input if added and len(consumers) == 1 else ():
             self._add(f"{path}.bias", name)
         if not added:
@@ -136,11 +139,11 @@ class Export:
         parts: dict[str, str] = {}
         while at is not None and self._path_of[at] == path:
             step = self._nodes[at]
-            part = {"Mul": "weight", "Add": "bias"}.get(step.op_type)
+            part = {"Mul": "weight", "Add": "bias"}.get(operator(step))
             name = next(filter(self._graph.source, step.input), "")
             if part and name and part not in parts:
                 parts[part] = name
-            elif part or step.op_type not in RESHAPING:
+            elif part or operator(step) not in RESHAPING:
                 break
             at = self._graph.only_consumer(at)
         for part, name in parts.items():

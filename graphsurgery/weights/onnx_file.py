@@ -17,6 +17,7 @@ from ..graph.index import GraphIndex
 from ..graph.module_paths import from_name
 from ..modelfile import external_data
 from ..modelfile.model import ModelFile
+from ..modelfile.operators import operator
 from ..modelfile.wire import text
 from ..template.around import Around
 from ..userblocks import NO_TRUST, Trust
@@ -69,7 +70,7 @@ def of_model(model: ModelFile, name: str, trust: Trust = NO_TRUST) -> Checkpoint
     readers = floats | export.found
     epsilons: dict[str, float] = {}
     for node in graph.node:
-        if node.op_type == BATCH_NORM and len(node.input) > 1:
+        if operator(node) == BATCH_NORM and len(node.input) > 1:
             own = text(node.input[1]) or ""
             module = own.removesuffix(".weight") if own.endswith(".weight") else from_name(text(node.name) or "")
             epsilons[module] = _epsilon(node)

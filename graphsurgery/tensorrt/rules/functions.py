@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...graph.index import STANDARD
+from ...modelfile.operators import STANDARD
 from ..options import Options
 from ..rule import WARNING, file_rule, node_rule
 from ..view import View, Visit

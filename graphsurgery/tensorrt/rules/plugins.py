@@ -7,7 +7,7 @@ model, then for a plugin.
 from __future__ import annotations
 
 from ...errors import option
-from ...graph.index import STANDARD
+from ...modelfile.operators import STANDARD
 from ..options import Options
 from ..rule import NOTE, WARNING, node_rule
 from ..support import plugin_versions

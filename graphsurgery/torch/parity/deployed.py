@@ -13,6 +13,7 @@ from ...graph.validity import fault
 from ...graph.written_out import without_calls
 from ...insertion.removal import remove
 from ...modelfile.model import ModelFile
+from ...modelfile.operators import operator
 from ...runtime.quantised_types import element_types, halves, is_quantised
 from ...runtime.sample_inputs import graph_inputs, image_feeds, random_feeds
 from ...runtime.session import session
@@ -61,12 +62,12 @@ class Deployed:
     @property
     def suppresses(self) -> bool:
         """Whether there is a NonMaxSuppression in it."""
-        return any(node.op_type == "NonMaxSuppression" for node in self.index.nodes)
+        return any(operator(node) == "NonMaxSuppression" for node in self.index.nodes)
 
     def chosen(self) -> list[bool]:
         """Of each output, whether it depends on a choice by score."""
         nodes = self.index.nodes
-        return [any(nodes[n].op_type in _CHOICES for n in self.index.ancestors(name)) for name in self.outputs]
+        return [any(operator(nodes[n]) in _CHOICES for n in self.index.ancestors(name)) for name in self.outputs]
 
     def run(self, feeds: dict[str, Array], provider: str) -> list[Array]:
         """All outputs, in their order. CannotRun, NoKernel and MissingProvider where it does not run."""

@@ -30,8 +30,9 @@ WRITE = ("-o", "out.onnx")
         (b"Dear model,\nplease detect.\n", "is a text file"),
         (b"", "is empty"),
         (b"PK\x03\x04" + bytes(100), "zip archive"),
+        (b"\x18\x00\x00\x00ORTM" + bytes(100), "is in the ORT format of onnxruntime"),
     ],
-    ids=["random bytes", "text", "empty", "checkpoint"],
+    ids=["random bytes", "text", "empty", "checkpoint", "ort"],
 )
 def test_not_a_model(command: Any, unchanged: Any, folder: Path, content: bytes, said: str) -> None:
     (folder / "bad.onnx").write_bytes(content)

@@ -256,6 +256,10 @@ def test_what_is_no_model_is_named(what: Any) -> None:
         (b"<html>not found</html>\n", "m.onnx is a text file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "m.onnx is a text file"),
         (b"PK\x03\x04" + bytes(1000), "m.onnx is a zip archive .* export it to ONNX first"),
+        (
+            b"\x18\x00\x00\x00ORTM" + bytes(99),
+            "m.onnx is in the ORT format .* give the ONNX model that it was made from",
+        ),
         (bytes(5000), "m.onnx is not an ONNX model: a field has the number 0"),
         (b"\x80\x02}q\x00.", "m.onnx is not an ONNX model"),
         (b"\x08\x08", "it has no graph"),

@@ -1,0 +1,148 @@
+"""Layouts are followed from the operators, upstream and downstream, and not known where these do not tell."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from graphsurgery.graph.index import GraphIndex
+from graphsurgery.graph.layouts import Layouts
+from graphsurgery.modelfile.model import ModelFile
+from tests.models import weight
+
+_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "qonnx.custom_op.channels_last", "lab")
+_LAST, _FIRST = "Transpose <perm = [0, 2, 3, 1]>", "Transpose <perm = [0, 3, 1, 2]>"
+
+
+def layouts(nodes: str, x: str = "float[1, 8, 8, 8] x") -> Layouts:
+    imports = ", ".join(f'"{domain}": 1' for domain in _DOMAINS)
+    text = (
+        f'<ir_version: 8, opset_import: ["": 17, {imports}]> g ({x}) => (float[N, A, B, C] y) '
+        f"<float[4] s = {{1, 2, 2, 1}}> {{ {nodes} }}"
+    )
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend([weight("w", (8, 8, 1, 1)), weight("m", (8, 8)), weight("b", (8,))])
+    return Layouts(GraphIndex(ModelFile.load(model)))
+
+
+def told(found: Layouts, *names: str) -> list[str | None]:
+    return ["NCHW" if found.is_channels_first(name) else found.foreign(name) for name in names]
+
+
+def test_a_transpose_behind_a_convolution_gives_nhwc_and_elementwise_operators_keep_it() -> None:
+    found = layouts(f"a = Conv (x, w) n = {_LAST} (a) c = Mul (n, b) d = Relu (c) e = Add (n, d) y = {_FIRST} (e)")
+    assert told(found, "x", "a", "n", "c", "d", "e", "y") == ["NCHW", "NCHW", *["NHWC"] * 4, "NCHW"]
+
+
+def test_what_is_transposed_into_a_convolution_is_nhwc() -> None:
+    found = layouts(f"a = Mul (x, b) t = {_FIRST} (a) y = Conv (t, w)")
+    assert told(found, "x", "a", "t", "y") == ["NHWC", "NHWC", "NCHW", "NCHW"]
+
+
+def test_a_sibling_of_what_a_convolution_reads_has_its_layout() -> None:
+    found = layouts(f"r = Relu (x) t = {_FIRST} (x) c = Conv (t, w) n = {_LAST} (c) y = Concat <axis = 3> (n, r)")
+    assert told(found, "r", "y") == ["NHWC", "NHWC"]
+
+
+def test_other_orders_of_the_axes_are_named() -> None:
+    found = layouts("a = Conv (x, w) y = Transpose <perm = [0, 2, 1, 3]> (a)")
+    assert told(found, "y") == ["NHCW"]
+
+
+@pytest.mark.parametrize("ending", ["Flatten", "Squeeze", "Shape", "ReduceMean <keepdims = 0>"])
+def test_a_layout_ends(ending: str) -> None:
+    found = layouts(f"a = Conv (x, w) n = {_LAST} (a) e = {ending} (n) y = Relu (e)")
+    assert told(found, "n", "e", "y") == ["NHWC", None, None]
+
+
+def test_a_linear_layer_keeps_the_channels_last() -> None:
+    found = layouts(f"a = Conv (x, w) n = {_LAST} (a) l = MatMul (n, m) y = Relu (l)")
+    assert told(found, "l", "y") == ["NHWC", "NHWC"]
+
+
+def test_what_an_unknown_operator_makes_of_nhwc_is_taken_for_nhwc_unless_something_tells() -> None:
+    found = layouts(f"a = Conv (x, w) n = {_LAST} (a) e = lab.MaxPool (n) y = Relu (e)")
+    assert told(found, "e", "y") == ["NHWC", "NHWC"]
+    told_by_reader = layouts(f"a = Conv (x, w) n = {_LAST} (a) e = lab.MaxPool (n) y = Conv (e, w)")
+    assert told(told_by_reader, "n", "e") == ["NHWC", "NCHW"]
+    first = layouts(f"a = Conv (x, w) e = lab.MaxPool (a) n = {_LAST} (a) y = Relu (e)")
+    assert told(first, "e", "y") == [None, None]
+
+
+def test_contradictions_are_not_known() -> None:
+    found = layouts(f"a = Conv (x, w) n = {_LAST} (a) e = Add (a, n) r = Relu (n) y = Conv (r, w)")
+    assert told(found, "a", "n", "e", "r", "y") == ["NCHW", "NHWC", None, None, "NCHW"]
+
+
+def test_a_convolution_tells_more_than_one_behind_a_transpose() -> None:
+    found = layouts(f"a = Relu (x) t = {_FIRST} (a) c = Conv (t, w) d = Conv (a, w) y = Add (c, d)")
+    assert told(found, "x", "a") == ["NCHW", "NCHW"]
+
+
+def test_a_tensor_that_two_operators_read_in_two_layouts_is_not_known() -> None:
+    found = layouts("a = Relu (x) c = com.microsoft.NhwcMaxPool (a) d = Conv (a, w) y = Add (c, d)")
+    assert told(found, "x", "a") == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("node", "layout"),
+    [
+        ("com.ms.internal.nhwc.MaxPool <kernel_shape = [2, 2]> (x)", "NHWC"),
+        ("qonnx.custom_op.channels_last.MaxPool <kernel_shape = [2, 2]> (x)", "NHWC"),
+        ("com.microsoft.NhwcMaxPool <kernel_shape = [2, 2]> (x)", "NHWC"),
+        ("com.microsoft.QLinearAveragePool <channels_last = 1> (x, s, s, s, s)", "NHWC"),
+        ("com.microsoft.QLinearAveragePool <channels_last = 0> (x, s, s, s, s)", None),
+        ('lab.MultiThreshold <data_layout = "NHWC"> (x, b)', "NHWC"),
+        ("com.microsoft.nchwc.Conv (x, w)", "NCHWc"),
+        ("com.microsoft.nchwc.ReorderInput (x)", "NCHWc"),
+        ("com.microsoft.nchwc.ReorderOutput <channels = 8, channels_last = 1> (x)", "NHWC"),
+        ("lab.MaxPool <kernel_shape = [2, 2]> (x)", None),
+        ("Resize (x, , s)", None),  # nothing else in the graph moves channels
+    ],
+)
+def test_operators_of_other_layouts(node: str, layout: str | None) -> None:
+    found = layouts(f"a = {node} y = Relu (a)")
+    assert [found.foreign("a"), found.foreign("y")] == [layout, layout]
+
+
+def test_scales_of_a_resize_tell_where_height_and_width_are() -> None:
+    found = layouts(f"r = Resize (x, , s) a = Relu (r) t = {_FIRST} (a) f = Flatten (t) y = Relu (f)")
+    assert told(found, "x", "a", "t") == ["NHWC", "NHWC", "NCHW"]
+
+
+def test_blocks_of_channels_end_where_they_are_reordered() -> None:
+    found = layouts(
+        "a = com.microsoft.nchwc.Conv (x, w) b2 = Relu (a) c = com.microsoft.nchwc.Conv (b2, w) "
+        "y = com.microsoft.nchwc.ReorderOutput <channels = 8> (c)"
+    )
+    assert told(found, "a", "b2", "c", "y") == ["NCHWc", "NCHWc", "NCHWc", "NCHW"]
+
+
+def test_a_transpose_is_taken_as_what_it_looks_like_where_nothing_else_tells() -> None:
+    found = layouts(f"a = lab.Plugin (x) y = {_LAST} (a)")
+    assert told(found, "a", "y") == ["NCHW", "NHWC"]
+    tokens = layouts(f"a = Softmax (x) b2 = MatMul (a, a) y = {_LAST} (b2)")
+    assert told(tokens, "b2", "y") == [None, None]
+
+
+def test_no_transpose_no_question() -> None:
+    found = layouts("a = Conv (x, w) y = Relu (a)")
+    assert told(found, "a", "y") == [None, None]
+
+
+class TestDetours:
+    """Transposes around elementwise operators are a detour; those in front of tokens are not."""
+
+    @pytest.mark.parametrize(
+        ("nodes", "count"),
+        [
+            (f"a = Conv (x, w) n = {_LAST} (a) c = Relu (n) t = {_FIRST} (c) y = Conv (t, w)", 2),
+            (f"t = {_FIRST} (x) y = Conv (t, w)", 1),
+            (f"a = Conv (x, w) y = {_LAST} (a)", 1),
+            (f"a = Conv (x, w) n = {_LAST} (a) f = Flatten (n) y = Relu (f)", 0),
+            (f"a = Conv (x, w) n = {_LAST} (a) l = MatMul (n, m) t = {_FIRST} (l) y = Conv (t, w)", 0),
+        ],
+        ids=["elementwise", "image", "output", "tokens", "linear"],
+    )
+    def test_which(self, nodes: str, count: int) -> None:
+        assert len(layouts(nodes).detours) == count
