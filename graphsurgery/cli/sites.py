@@ -156,9 +156,7 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 
 
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
-    from ..recognition.advice import examine
-
-    advice = [examine(finder.blocks, site.tensor) for site in found]
+    advice = [finder.adviser.advice(site.tensor) for site in found]
     if found:
         rows = [
             (

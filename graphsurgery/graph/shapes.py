@@ -25,6 +25,8 @@ class ShapeTable:
         self._index = index
         self._model = index.model.structure
         self._known: dict[str, onnx.TypeProto] | None = None
+        self._stated: dict[str, tuple[int, tuple[Dimension, ...] | None]] = {}
+        """what the model states in full, of the tensors that were asked for"""
 
     @cached_property
     def _declared(self) -> dict[str, onnx.TypeProto]:
@@ -62,8 +64,11 @@ class ShapeTable:
 
     def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
         """(element type number, shape) of a tensor; (0, None) where neither is known."""
+        if (stated := self._stated.get(tensor)) is not None:
+            return stated
         declared = tensor_type(self._declared.get(tensor))
         if declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:]):
+            self._stated[tensor] = declared
             return declared
         found = tensor_type(self._inferred(tensor))
         return (found[0] or declared[0], _merge(declared[1], found[1]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError, SiteError
 from ..modelfile.model import ModelFile
-from ..recognition.advice import Objection, examine
+from ..selection.advice import Advice, Refused
 from ..selection.resolver import Place
 from ..selection.sites import SiteFinder
 from .edges import Edge, Wiring
@@ -163,9 +163,9 @@ class Outline:
         except SiteError as error:
             site = None
             unknown = self._tree.is_map(root) and shape is None
-            objection: Objection | None = Objection("shape not known" if unknown else "not a map", str(error))
+            objection: Advice | Refused | None = Refused("shape not known" if unknown else "not a map", error)
         else:
-            objection = examine(self._tree, tensor)
+            objection = finder.adviser.advice(tensor)
         return replace(
             row,
             path=module.display if module else row.path,

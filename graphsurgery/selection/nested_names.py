@@ -20,10 +20,14 @@ def whereabouts(context: Context, name: str, *, of_node: bool) -> str:
 
     def sentence(place: str, nodes: Iterable[onnx.NodeProto]) -> str:
         outputs = next((tensor_selectors(node.output) for node in nodes), None)
-        said = "the main graph does not call it"
-        if outputs is not None:
-            said = f"what the node puts out can be named: {context.listed(outputs)}"
-        return f": it is inside {place}, where no block can be put; {said}"
+        if outputs is None:
+            said = "; the main graph does not call it"
+        else:
+            kept = context.suggestions.accepted(outputs, use="after")
+            after = context.suggestions.after
+            what = f"what the node puts out can be named{after and f' {after}'}"
+            said = f"; {what}: {context.listed(kept)}" if kept else ""
+        return f": it is inside {place}, where no block can be put{said}"
 
     index = context.index
     for node_index, node in enumerate(index.nodes):

@@ -11,6 +11,8 @@ from ..errors import ModelError, SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
 from ..graph.module_paths import enclosing
+from ..modelfile import limits
+from ..modelfile.model import ModelFile
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
@@ -20,8 +22,12 @@ from .resolver import Place, Resolver
 
 _SUSPICIOUS = frozenset(
     {"Conv", "BatchNormalization", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Reshape", "Transpose"}
+    | {"Pad", "ReduceMean", "ReduceMax", "Sqrt", "Exp", "Softmax"}
 )
 """operators after which a place can be within a convolution and its activation, or within an attention"""
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Clip", "Min", "Max", "Relu"})
+"""operators after which it can be within something if only arithmetic follows"""
+_POINTWISE = _ARITHMETIC | {"Sigmoid", "HardSigmoid", "Tanh", "Erf", "Exp", "Sqrt", "LeakyRelu", "PRelu", "HardSwish"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,10 @@ class Site:
 
 class SiteFinder(Context):
     """Finds sites in one model."""
+
+    def __init__(self, model: ModelFile) -> None:
+        super().__init__(model)
+        self.suggestions.try_by(lambda selector, use: self._resolver.try_selector(selector, use))
 
     @cached_property
     def _resolver(self) -> Resolver:
@@ -181,11 +191,16 @@ class SiteFinder(Context):
         return next((path for path in enclosing(innermost) if leaving(path) == tensor), innermost)
 
     def _warnings(self, tensor: str) -> Iterator[str]:
-        if quantised := quantised_sites.before_quantiser(self.index, tensor):
+        if quantised := quantised_sites.before_quantiser(self, tensor):
             yield quantised
-        producer = self.index.producing(tensor)
-        if producer is not None and producer.op_type in _SUSPICIOUS:
-            from ..recognition.advice import objection
+        if self._is_suspicious(tensor) and (found := self.adviser.advice(tensor)):  # looks at the whole model
+            yield found.sentence
 
-            if found := objection(self.blocks, tensor):  # looks at the whole model
-                yield found
+    def _is_suspicious(self, tensor: str) -> bool:
+        """Whether operators around a tensor are such as are within something."""
+        index = self.index
+        producer = index.producing(tensor)
+        if producer is None or producer.op_type in _SUSPICIOUS or index.model.opset < limits.OLDEST_OPSET:
+            return True
+        behind = [index.nodes[node_index].op_type for node_index in index.consumers.get(tensor, ())]
+        return producer.op_type in _ARITHMETIC and bool(behind) and _POINTWISE.issuperset(behind)

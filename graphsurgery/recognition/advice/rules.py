@@ -1,0 +1,302 @@
+"""The rules: what speaks against a place, one function each, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from ...modelfile.limits import OLDEST_OPSET
+from .functions import POINTWISE
+from .objection import Objection, Spot
+
+_INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
+_GATES = ("Sigmoid", "HardSigmoid", "Tanh")
+_FUSED_WITH = POINTWISE | {"BatchNormalization", "InstanceNormalization"}
+"""operators that TensorRT computes together with a pointwise one behind them"""
+_BEHIND = {"Add": "a sum", "Mul": "a product"}
+_SCALING = frozenset({"Mul", "Div", "Add", "Sub"})
+_FAR = 200
+"""nodes that are looked at for a better place"""
+_MOST = 6
+"""maps upstream of a tensor"""
+_FEATURES = 8
+"""the channels of feature maps are a multiple of it, those of boxes, scores and classes mostly are not"""
+
+Rule: TypeAlias = Callable[[Spot], "Objection | None"]
+
+
+# ---------------------------------------------------------------------- no block can work there
+
+
+def _too_old(spot: Spot) -> Objection | None:
+    opset = spot.view.index.model.standard_opset
+    if opset is None or opset >= OLDEST_OPSET:
+        return None
+    return Objection(
+        f"opset {opset}",
+        f"the model uses opset {opset}, and blocks are written with the operators of opset {OLDEST_OPSET} and later; "
+        "export it again, or convert it with onnx.version_converter",
+    )
+
+
+def _unused(spot: Spot) -> Objection | None:
+    if spot.view.is_used(spot.tensor):
+        return None
+    return Objection("changes nothing", "no output of the model depends on this, so a block here changes nothing")
+
+
+def _integers(spot: Spot) -> Objection | None:
+    node = spot.view.index.producing(spot.tensor)
+    if node is None or not (node.op_type in _INTEGERS or node.op_type.startswith("QLinear")):
+        return None
+    better = spot.outlet(spot.root)
+    return Objection(
+        "quantised integers",
+        "this holds quantised integers, and a block computes in floats",
+        (better,) if better != spot.tensor else (),
+        "behind the DequantizeLinear",
+    )
+
+
+def _constant(spot: Spot) -> Objection | None:
+    if spot.root in spot.view.values:
+        return None
+    return Objection(
+        "the same for every image",
+        "this is computed from weights and sizes alone and is the same for every image",
+    )
+
+
+# ---------------------------------------------------------------------- no features
+
+
+def _image(spot: Spot) -> Objection | None:
+    features = _first_features(spot) if spot.root in spot.survey.prepared else ()
+    if not features:
+        return None
+    what = "the image itself" if spot.node_index is None else "the image, brought into another form"
+    return Objection(
+        "the image",
+        f"this is {what}: there are no features in it before the first convolution",
+        features,
+        "to insert behind the first features",
+    )
+
+
+def _padded(spot: Spot) -> Objection | None:
+    if spot.op != "Pad" or spot.node_index is None or not spot.tree.is_map(spot.view.inputs(spot.node_index)[0]):
+        return None
+    return Objection(
+        "padded",
+        "this is a map with a border around it for the operator that reads it, and a block would take the border for a "
+        "part of the map",
+        (spot.outlet(spot.view.inputs(spot.node_index)[0]),),
+        "to insert in front of the padding",
+    )
+
+
+def _no_map(spot: Spot) -> Objection | None:
+    if spot.tree.is_map(spot.root):
+        return None
+    holding = spot.tree.holding(spot.node_index) if spot.node_index is not None else None
+    head = holding if holding is not None and holding.role == "head" else None
+    return Objection(
+        "not a map",
+        "this is no map of the image: its values are tokens, sizes, means or boxes, and not one for every position",
+        tuple(map(spot.view.outlet, head.entries)) if head is not None else _maps_upstream(spot),
+    )
+
+
+# ---------------------------------------------------------------------- inside of something
+
+
+def _inside_convolution(spot: Spot) -> Objection | None:
+    if not spot.is_inside_convolution or spot.leaf is None:
+        return None
+    return _between("activation" if spot.leaf.facts.get("activation") else "normalisation", spot.outlet(spot.leaf.root))
+
+
+def _gate(spot: Spot) -> Objection | None:
+    product = spot.survey.gates.product(spot.root)
+    if product is None:
+        return None
+    return Objection(
+        "inside a gate",
+        "this only makes the gate of an attention that is in the model already",
+        (spot.outlet(product),),
+        "to insert behind the whole",
+    )
+
+
+def _inside_function(spot: Spot) -> Objection | None:
+    found = spot.survey.functions.around(spot.root)
+    if found is None:
+        return None
+    article = "an" if found.kind.startswith("a") else "a"
+    return Objection(
+        f"inside {article} {found.kind}",
+        f"this is inside of {article} {found.kind} that is written out as single operators",
+        (spot.outlet(found.result),),
+        f"to insert behind the {found.kind}",
+    )
+
+
+def _before_function(spot: Spot) -> Objection | None:
+    """A sum in front of its ReLU, a product in front of its hard-swish, x + 3 in front of what clips it."""
+    view, found = spot.view, spot.survey.functions.behind(spot.root) if spot.op in _FUSED_WITH else None
+    if found is None:
+        return None
+    scales = _SCALING.issuperset(map(view.op, found.nodes))
+    if scales and not (spot.op == "Clip" and _is_shifted(spot)):
+        return None
+    return _between("scale" if scales else "activation", spot.outlet(found.result), _BEHIND.get(spot.op, "an operator"))
+
+
+def _is_shifted(spot: Spot) -> bool:
+    """Whether a constant is added to what a node reads: x + 3, of which a hard-sigmoid is clipped."""
+    view, node_index = spot.view, spot.node_index
+    before = view.producer(view.inputs(node_index)[0]) if node_index is not None else None
+    return before is not None and before in view.active and view.op(before) == "Add" and len(view.inputs(before)) == 1
+
+
+def _before_sum(spot: Spot) -> Objection | None:
+    view, consumers = spot.view, spot.consumers
+    if len(consumers) != 1 or view.is_output(spot.root) or not (spot.is_bare or spot.op == "Add"):
+        return None
+    (consumer,) = consumers
+    if view.op(consumer) in _GATES and spot.is_bare:  # an activation of its own where nothing is multiplied by it
+        return _between("activation", spot.outlet(view.outputs(consumer)[0]))
+    if view.op(consumer) != "Add" or len(view.inputs(consumer)) < 2:
+        return None
+    what = "a convolution without activation" if spot.is_bare else "a sum"
+    return Objection(
+        "before the sum",
+        f"this is between {what} and the sum that it goes into, which TensorRT computes as one",
+        (spot.outlet(view.outputs(consumer)[0]),),
+        "to insert behind the sum",
+    )
+
+
+def _only_tokens(spot: Spot) -> Objection | None:
+    """A map all of whose consumers are off the plane and in the same block: an attention's qkv, a head's exits."""
+    tree = spot.tree
+    block = tree.holding(spot.node_index) if spot.node_index is not None else None
+    if block is None or not spot.consumers or not all(p in block.nodes and _leaves(spot, p) for p in spot.consumers):
+        return None
+    whole = (spot.outlet(block.root),) if tree.is_map(block.root) else ()
+    return Objection(
+        "read as tokens only",
+        "this is read only as tokens, by the attention or the decoding that it is a part of; "
+        "a block belongs behind or in front of the whole",
+        whole or _maps_upstream(spot),
+    )
+
+
+def _scores(spot: Spot) -> Objection | None:
+    """What the last convolution of a known head gives, or what is made of it."""
+    if spot.node_index is None or spot.tree.role_of(spot.node_index) != "head":
+        return None
+    last = spot.is_bare or spot.op in _SCORES
+    return _predicted(spot) if last and not spot.survey.gates.is_computed_with(spot.root) else None
+
+
+def _predictions(spot: Spot) -> Objection | None:
+    """What the last convolution of a network gives that has no known head."""
+    view, consumers, leaf = spot.view, spot.consumers, spot.leaf
+    if leaf is None or not spot.is_bare or spot.survey.gates.is_computed_with(spot.root):
+        return None
+    width = leaf.facts.get("channels_out")
+    narrow = not consumers and isinstance(width, int) and width % _FEATURES
+    decoded = bool(consumers) and all(view.op(p) in _SCORES or _leaves(spot, p) for p in consumers)
+    return _predicted(spot) if narrow or decoded else None
+
+
+def _before_quantisation(spot: Spot) -> Objection | None:
+    index, better = spot.view.index, spot.outlet(spot.root)
+    consumers = {index.nodes[p].op_type for p in index.consumers.get(spot.tensor, ())} - {"Shape", "Size"}
+    if better == spot.tensor or consumers != {"QuantizeLinear"}:
+        return None
+    return Objection(
+        "before quantisation",
+        "this is quantised next, and TensorRT computes what lies between DequantizeLinear and QuantizeLinear as one",
+        (better,),
+        "behind the DequantizeLinear",
+    )
+
+
+_SCORES = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "ArgMax"})
+RULES: Sequence[Rule] = (
+    *(_too_old, _unused, _integers, _constant),
+    *(_image, _padded, _inside_convolution, _no_map),
+    *(
+        _inside_function,
+        _gate,
+        _only_tokens,
+        _scores,
+        _before_sum,
+        _before_function,
+        _predictions,
+        _before_quantisation,
+    ),
+)
+"""Every rule; what a later one says supposes that those before it have nothing to say."""
+
+
+# ---------------------------------------------------------------------- what they have in common
+
+
+def _between(kind: str, better: str, what: str = "a convolution") -> Objection:
+    return Objection(
+        f"before the {kind}",
+        f"this is between {what} and its {kind}, where it keeps TensorRT from fusing the two",
+        (better,),
+        f"to insert behind the {kind}",
+    )
+
+
+def _predicted(spot: Spot) -> Objection:
+    return Objection(
+        "predictions",
+        "these are predictions (scores, boxes or masks) that nothing computes further with, and no features",
+        _maps_upstream(spot),
+    )
+
+
+def _leaves(spot: Spot, node_index: int) -> bool:
+    """Whether a node leaves the plane, and not for the mean of a gate."""
+    view = spot.view
+    return not any(map(spot.tree.is_map, view.outputs(node_index))) and not view.op(node_index).startswith(
+        ("Global", "Reduce")
+    )
+
+
+def _maps_upstream(spot: Spot) -> tuple[str, ...]:
+    """The nearest maps that a tensor is made of."""
+    view, found, pending, seen = spot.view, list[str](), [spot.root], {spot.root}
+    while pending and len(seen) < _FAR and len(found) < _MOST:
+        node_index = view.producer(pending.pop(0))
+        for name in view.inputs(node_index) if node_index is not None and node_index in view.active else ():
+            if name not in seen:
+                seen.add(name)
+                if spot.tree.is_map(name):
+                    found.append(spot.outlet(name))
+                else:
+                    pending.append(name)
+    return tuple(found)
+
+
+def _first_features(spot: Spot) -> tuple[str, ...]:
+    """What the first operators give that compute features of an image."""
+    view, pending, seen, found = spot.view, [spot.root], {spot.root}, list[str]()
+    while pending and len(seen) < _FAR:
+        for node_index in view.consumers(pending.pop(0)):
+            leaf = spot.tree.innermost(node_index)
+            for name in [leaf.root] if leaf is not None else view.outputs(node_index):
+                if name in seen:
+                    continue
+                seen.add(name)
+                if name in spot.survey.prepared:
+                    pending.append(name)
+                else:
+                    found.append(spot.outlet(name))
+    return tuple(found)
