@@ -11,7 +11,6 @@ from ..errors import ModelError, SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
 from ..graph.module_paths import enclosing
-from ..modelfile import limits
 from ..modelfile.model import ModelFile
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
@@ -200,7 +199,7 @@ class SiteFinder(Context):
         """Whether operators around a tensor are such as are within something."""
         index = self.index
         producer = index.producing(tensor)
-        if producer is None or producer.op_type in _SUSPICIOUS or index.model.opset < limits.OLDEST_OPSET:
+        if producer is None or producer.op_type in _SUSPICIOUS:
             return True
         behind = [index.nodes[node_index].op_type for node_index in index.consumers.get(tensor, ())]
         return producer.op_type in _ARITHMETIC and bool(behind) and _POINTWISE.issuperset(behind)

@@ -84,6 +84,15 @@ class Functions:
             return None
         return found if found.kind == "activation" else None
 
+    def is_one_activation(self, function: Function) -> bool:
+        """Whether a pointwise function is a single operator, or x times something that is made of x."""
+        view = self._view
+        if len(function.nodes) == 1:
+            return view.inputs(next(iter(function.nodes))) == [function.source]
+        last = max(function.nodes, key=view.place.__getitem__)
+        names = view.inputs(last)
+        return view.op(last) in ("Mul", "Div") and (len(names) == 1 or len({*names, function.source}) == len(names))
+
     def of(self, root: str) -> Function | None:
         """The function in which all of a tensor's consumers that compute nothing but with it come together again."""
         if root not in self._known:

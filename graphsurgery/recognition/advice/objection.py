@@ -10,9 +10,6 @@ from .functions import Functions
 from .gates import Gates
 from .preparation import prepared
 
-_CONVOLUTIONS = ("Conv", "DWConv")
-
-
 @dataclass(frozen=True)
 class Objection:
     """What speaks against a place."""
@@ -60,7 +57,7 @@ class Spot:
         """the nodes that consume its values"""
         self.leaf = self.tree.innermost(self.node_index) if self.node_index is not None else None
         """the smallest block that its producer is in"""
-        in_convolution = self.leaf is not None and self.leaf.type in _CONVOLUTIONS
+        in_convolution = self.leaf is not None and "kernel" in self.leaf.facts and not self.leaf.parts
         ends = self.leaf is not None and self.leaf.root == self.root
         self.is_bare = in_convolution and ends and self.leaf is not None and not self.leaf.facts.get("activation")
         """whether it is the output of a convolution, normalised or not, that has no activation"""

@@ -14,6 +14,7 @@ _GATES = ("Sigmoid", "HardSigmoid", "Tanh")
 _FUSED_WITH = POINTWISE | {"BatchNormalization", "InstanceNormalization"}
 """operators that TensorRT computes together with a pointwise one behind them"""
 _BEHIND = {"Add": "a sum", "Mul": "a product"}
+"""how the operators are called in front of an activation; a convolution where a block ends with one"""
 _SCALING = frozenset({"Mul", "Div", "Add", "Sub"})
 _FAR = 200
 """nodes that are looked at for a better place"""
@@ -143,13 +144,15 @@ def _inside_function(spot: Spot) -> Objection | None:
 
 def _before_function(spot: Spot) -> Objection | None:
     """A sum in front of its ReLU, a product in front of its hard-swish, x + 3 in front of what clips it."""
-    view, found = spot.view, spot.survey.functions.behind(spot.root) if spot.op in _FUSED_WITH else None
-    if found is None:
+    view, may_be = spot.view, spot.is_bare or spot.op in _FUSED_WITH
+    found = spot.survey.functions.behind(spot.root) if may_be else None
+    if found is None or (spot.is_bare and not spot.survey.functions.is_one_activation(found)):
         return None
     scales = _SCALING.issuperset(map(view.op, found.nodes))
     if scales and not (spot.op == "Clip" and _is_shifted(spot)):
         return None
-    return _between("scale" if scales else "activation", spot.outlet(found.result), _BEHIND.get(spot.op, "an operator"))
+    what = "a convolution" if spot.is_bare else _BEHIND.get(spot.op, "an operator")
+    return _between("scale" if scales else "activation", spot.outlet(found.result), what)
 
 
 def _is_shifted(spot: Spot) -> bool:
