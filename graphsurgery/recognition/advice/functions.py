@@ -19,16 +19,19 @@ POINTWISE = frozenset(
     | {"LessOrEqual", "Equal", "Not", "Sin", "Cos", "Sinh", "Cosh", "Atan", "Floor", "Ceil", "Round", "Relu"}
     | {"LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "ThresholdedRelu", "HardSwish", "Swish", "Gelu", "Mish"}
 )
+SCALING = frozenset({"Mul", "Div", "Add", "Sub"})
+"""operators that scale or shift a tensor where they read nothing else"""
 _REDUCING = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
     | {"ReduceLogSumExp", "GlobalAveragePool", "GlobalMaxPool"}
 )
-_NORMALISING = frozenset(
+NORMALISING = frozenset(
     {"InstanceNormalization", "LayerNormalization", "GroupNormalization", "LpNormalization", "Softmax", "LogSoftmax"}
 )
 _GATING = frozenset({"Sigmoid", "HardSigmoid"})
 _SHAPING = frozenset({"Reshape", "Transpose", "Expand", "Unsqueeze", "Squeeze", "Flatten"})
-_WITHIN = POINTWISE | _REDUCING | _NORMALISING | _SHAPING
+_WITHIN = POINTWISE | _REDUCING | NORMALISING | _SHAPING
+_CENTRING = frozenset({"Sub", "ReduceMean", "ReduceMax", "GlobalAveragePool", "GlobalMaxPool"})
 _NUMBERED = frozenset({"Erf", "Tanh", "Clip", "Min"})
 """operators of the formulas with a number that may stand behind the product"""
 _AFFINE = _SHAPING | {"Mul", "Add"}
@@ -75,11 +78,10 @@ class Functions:
 
     def behind(self, root: str) -> Function | None:
         """The pointwise function that is all that reads a tensor; None where something else does."""
-        view = self._view
-        consumers = view.consumers(root)
-        if not consumers or view.is_output(root):
+        view, consumers = self._view, self._view.consumers(root)
+        if view.is_output(root):
             return None
-        found = self.of(root) if len(consumers) > 1 else self._single(root, consumers[0])
+        found = self.of(root) if len(consumers) > 1 else self._run(root)
         if found is None or not found.nodes.issuperset(consumers):
             return None
         return found if found.kind == "activation" else None
@@ -87,8 +89,8 @@ class Functions:
     def is_one_activation(self, function: Function) -> bool:
         """Whether a pointwise function is a single operator, or x times something that is made of x."""
         view = self._view
-        if len(function.nodes) == 1:
-            return view.inputs(next(iter(function.nodes))) == [function.source]
+        if len(view.consumers(function.source)) == 1:
+            return True
         last = max(function.nodes, key=view.place.__getitem__)
         names = view.inputs(last)
         return view.op(last) in ("Mul", "Div") and (len(names) == 1 or len({*names, function.source}) == len(names))
@@ -99,12 +101,28 @@ class Functions:
             self._known[root] = self._find(root) if len(self._view.consumers(root)) > 1 else None
         return self._known[root]
 
-    def _single(self, root: str, node_index: int) -> Function | None:
-        """One pointwise operator that reads nothing else."""
-        view, outputs = self._view, self._view.outputs(node_index)
-        if view.op(node_index) not in POINTWISE or set(view.inputs(node_index)) != {root} or len(outputs) != 1:
+    def _run(self, root: str) -> Function | None:
+        """One pointwise operator that reads nothing else, with the numbers before it, and behind it where it clips."""
+        view, nodes = self._view, list[int]()
+        following = self._following(root)
+        while following is not None and view.op(following) in SCALING:
+            nodes.append(following)
+            following = self._following(view.outputs(following)[0])
+        if following is not None:
+            clips = bool(nodes) and view.op(following) == "Clip"
+            nodes.append(following)
+            scale = self._following(view.outputs(following)[0]) if clips else None
+            if scale is not None and view.op(scale) in SCALING:
+                nodes.append(scale)
+        return Function(root, view.outputs(nodes[-1])[0], frozenset(nodes), "activation") if nodes else None
+
+    def _following(self, root: str) -> int | None:
+        """The pointwise operator that is all that reads a tensor, and reads nothing else."""
+        view, consumers = self._view, self._view.consumers(root)
+        if len(consumers) != 1 or view.is_output(root):
             return None
-        return Function(root, outputs[0], frozenset({node_index}), "activation")
+        alone = set(view.inputs(consumers[0])) == {root} and len(view.outputs(consumers[0])) == 1
+        return consumers[0] if alone and view.op(consumers[0]) in POINTWISE else None
 
     def _find(self, source: str) -> Function | None:
         view = self._view
@@ -122,8 +140,20 @@ class Functions:
             for name in view.outputs(node_index):
                 open_at[name] = len(view.consumers(name)) + view.is_output(name)
             if len(open_at) == 1 and open_at.keys() == set(view.outputs(node_index)):
-                return self._with_factors(source, next(iter(open_at)), frozenset(nodes[:count]))
+                return self._completed(source, next(iter(open_at)), frozenset(nodes[:count]))
         return None
+
+    def _completed(self, source: str, result: str, nodes: frozenset[int]) -> Function:
+        """A function with what belongs to it: where only a mean or maximum is taken off, what is made of the rest."""
+        view = self._view
+        if _CENTRING.issuperset(map(view.op, nodes)):
+            between = self._following(result)
+            start = view.outputs(between)[0] if between is not None and view.op(between) == "Exp" else result
+            rest = self.of(start)
+            if rest is not None and rest.nodes.issuperset(view.consumers(start)):
+                nodes |= rest.nodes if between is None or start == result else rest.nodes | {between}
+                return Function(source, rest.result, nodes, self._kind(nodes))
+        return self._with_factors(source, result, nodes)
 
     def _with_factors(self, source: str, result: str, nodes: frozenset[int]) -> Function:
         """A function with what belongs to it behind its last node: a number, the scale and shift of a normalisation."""
@@ -168,4 +198,4 @@ class Functions:
             return "attention"
         if "Softmax" in kinds or ("Exp" in kinds and kinds & _REDUCING):
             return "softmax"
-        return "normalisation" if kinds & (_REDUCING | _NORMALISING) else "activation"
+        return "normalisation" if kinds & (_REDUCING | NORMALISING) else "activation"

@@ -10,6 +10,7 @@ from .functions import Functions
 from .gates import Gates
 from .preparation import prepared
 
+
 @dataclass(frozen=True)
 class Objection:
     """What speaks against a place."""

@@ -6,22 +6,28 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from ...modelfile.limits import OLDEST_OPSET
-from .functions import POINTWISE
+from .functions import NORMALISING, POINTWISE, SCALING, Function
 from .objection import Objection, Spot
 
 _INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _GATES = ("Sigmoid", "HardSigmoid", "Tanh")
-_FUSED_WITH = POINTWISE | {"BatchNormalization", "InstanceNormalization"}
+_FUSED_WITH = POINTWISE | NORMALISING | {"BatchNormalization"}
 """operators that TensorRT computes together with a pointwise one behind them"""
-_BEHIND = {"Add": "a sum", "Mul": "a product"}
-"""how the operators are called in front of an activation; a convolution where a block ends with one"""
-_SCALING = frozenset({"Mul", "Div", "Add", "Sub"})
+_JOINING = {"Add": "a sum", "Mul": "a product"}
+_ALONE = {"Mul": "a scale", "Add": "a shift", "BatchNormalization": "a normalisation"}
+_NORM = "BatchNormalization"
 _FAR = 200
 """nodes that are looked at for a better place"""
 _MOST = 6
 """maps upstream of a tensor"""
 _FEATURES = 8
 """the channels of feature maps are a multiple of it, those of boxes, scores and classes mostly are not"""
+
+_SCORES = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "ArgMax"})
+_COMBINING = frozenset({"Resize", "Add"})
+"""what is made of the masks of several strides"""
+_DEEPEST = 6
+"""sums and resized maps upstream"""
 
 Rule: TypeAlias = Callable[[Spot], "Objection | None"]
 
@@ -144,34 +150,61 @@ def _inside_function(spot: Spot) -> Objection | None:
 
 def _before_function(spot: Spot) -> Objection | None:
     """A sum in front of its ReLU, a product in front of its hard-swish, x + 3 in front of what clips it."""
-    view, may_be = spot.view, spot.is_bare or spot.op in _FUSED_WITH
+    view, may_be = spot.view, spot.is_bare or spot.op in _FUSED_WITH or _is_normalised(spot)
     found = spot.survey.functions.behind(spot.root) if may_be else None
     if found is None or (spot.is_bare and not spot.survey.functions.is_one_activation(found)):
         return None
-    scales = _SCALING.issuperset(map(view.op, found.nodes))
-    if scales and not (spot.op == "Clip" and _is_shifted(spot)):
+    scales = SCALING.issuperset(map(view.op, found.nodes))
+    if scales and not _goes_on(spot, found):
         return None
-    what = "a convolution" if spot.is_bare else _BEHIND.get(spot.op, "an operator")
-    return _between("scale" if scales else "activation", spot.outlet(found.result), what)
+    kind = "activation" if not scales else "shift" if spot.op in ("Mul", "Div") else "scale"
+    return _between(kind, spot.outlet(found.result), _called(spot))
 
 
-def _is_shifted(spot: Spot) -> bool:
-    """Whether a constant is added to what a node reads: x + 3, of which a hard-sigmoid is clipped."""
+def _is_normalised(spot: Spot) -> bool:
+    """Whether a normalisation gives a map, in the shape of before where it was given another one for it."""
+    view, op, node_index = spot.view, spot.op, spot.node_index
+    if op in ("Reshape", "Transpose") and node_index is not None:
+        node_index = view.producer(view.inputs(node_index)[0])
+        op = view.op(node_index) if node_index is not None and node_index in view.active else ""
+    return op in NORMALISING
+
+
+def _called(spot: Spot) -> str:
+    """How a message calls what is before an activation, a scale or a shift."""
+    if spot.is_bare:
+        return "a convolution"
+    if _is_normalised(spot):
+        return "a normalisation"
+    alone = spot.node_index is not None and len(spot.view.inputs(spot.node_index)) == 1
+    return (_ALONE if alone else _JOINING).get(spot.op, "an operator")
+
+
+def _goes_on(spot: Spot, scaled: Function) -> bool:
+    """Whether a number belongs to what is before it: the shift behind a scale, the 1/6 behind x + 3 that is clipped."""
     view, node_index = spot.view, spot.node_index
-    before = view.producer(view.inputs(node_index)[0]) if node_index is not None else None
-    return before is not None and before in view.active and view.op(before) == "Add" and len(view.inputs(before)) == 1
+    if node_index is None or len(view.inputs(node_index)) != 1:
+        return False
+    if _is_normalised(spot):
+        return True
+    if spot.op in ("Mul", "Div"):
+        return all(view.op(p) in ("Add", "Sub") for p in scaled.nodes)
+    before = view.producer(view.inputs(node_index)[0])
+    shifted = before is not None and before in view.active and len(view.inputs(before)) == 1
+    return spot.op == "Clip" and shifted and before is not None and view.op(before) == "Add"
 
 
 def _before_sum(spot: Spot) -> Objection | None:
     view, consumers = spot.view, spot.consumers
-    if len(consumers) != 1 or view.is_output(spot.root) or not (spot.is_bare or spot.op == "Add"):
+    is_sum = spot.op == "Add" and spot.node_index is not None and len(view.inputs(spot.node_index)) > 1
+    if len(consumers) != 1 or view.is_output(spot.root) or not (spot.is_bare or is_sum or spot.op == _NORM):
         return None
     (consumer,) = consumers
     if view.op(consumer) in _GATES and spot.is_bare:  # an activation of its own where nothing is multiplied by it
         return _between("activation", spot.outlet(view.outputs(consumer)[0]))
     if view.op(consumer) != "Add" or len(view.inputs(consumer)) < 2:
         return None
-    what = "a convolution without activation" if spot.is_bare else "a sum"
+    what = "a convolution without activation" if spot.is_bare else "a sum" if is_sum else "a normalisation"
     return Objection(
         "before the sum",
         f"this is between {what} and the sum that it goes into, which TensorRT computes as one",
@@ -204,14 +237,25 @@ def _scores(spot: Spot) -> Objection | None:
 
 
 def _predictions(spot: Spot) -> Objection | None:
-    """What the last convolution of a network gives that has no known head."""
-    view, consumers, leaf = spot.view, spot.consumers, spot.leaf
-    if leaf is None or not spot.is_bare or spot.survey.gates.is_computed_with(spot.root):
+    """What the last convolution of a network gives that has no known head, and what is resized or added up of it."""
+    view, consumers = spot.view, spot.consumers
+    if spot.survey.gates.is_computed_with(spot.root) or not _are_predicted(spot, _DEEPEST):
         return None
-    width = leaf.facts.get("channels_out")
-    narrow = not consumers and isinstance(width, int) and width % _FEATURES
-    decoded = bool(consumers) and all(view.op(p) in _SCORES or _leaves(spot, p) for p in consumers)
-    return _predicted(spot) if narrow or decoded else None
+    last = all(view.op(p) in _SCORES or view.op(p) in _COMBINING or _leaves(spot, p) for p in consumers)
+    return _predicted(spot) if last else None
+
+
+def _are_predicted(spot: Spot, depth: int) -> bool:
+    """Whether a map is what convolutions without activation give, by its channels or by what reads it no features."""
+    view, node_index = spot.view, spot.node_index
+    if spot.is_bare and spot.leaf is not None:
+        width = spot.leaf.facts.get("channels_out")
+        narrow = isinstance(width, int) and width % _FEATURES != 0
+        decoded = bool(spot.consumers) and all(view.op(p) in _SCORES or _leaves(spot, p) for p in spot.consumers)
+        return narrow or decoded
+    if node_index is None or spot.op not in _COMBINING or not depth:
+        return False
+    return all(_are_predicted(Spot(spot.survey, name), depth - 1) for name in view.inputs(node_index))
 
 
 def _before_quantisation(spot: Spot) -> Objection | None:
@@ -227,7 +271,6 @@ def _before_quantisation(spot: Spot) -> Objection | None:
     )
 
 
-_SCORES = frozenset({"Sigmoid", "Softmax", "LogSoftmax", "ArgMax"})
 RULES: Sequence[Rule] = (
     *(_too_old, _unused, _integers, _constant),
     *(_image, _padded, _inside_convolution, _no_map),
