@@ -140,7 +140,9 @@ class SiteFinder(Context):
         there.
         """
         tensor, index = place.tensor, self.index
-        if error := refusal(self, tensor, place.described(position)):
+        with self.suggestions.used("before" if position == "before" else "after"):
+            error = refusal(self, tensor, place.described(position))
+        if error:
             marked = place.written.marked(error.message) if place.written else error.message
             raise SiteError(marked, candidates=error.candidates)
         kind, shape = self.shapes.lookup(tensor)

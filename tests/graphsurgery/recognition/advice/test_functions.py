@@ -13,8 +13,20 @@ from tests import models
 from tests.models import model, node, value, weight
 
 _NUMBERS = {
-    **{"zero": 0.0, "one": 1.0, "half": 0.5, "three": 3.0, "six": 6.0, "sixth": 1 / 6, "two": 2.0, "cube": 3.0},
-    **{"root2": 2**0.5, "c1": 0.044715, "c2": 0.7978845, "beta": 1.5, "steep": 1.702, "eps": 1e-5},
+    "zero": 0.0,
+    "one": 1.0,
+    "half": 0.5,
+    "three": 3.0,
+    "six": 6.0,
+    "sixth": 1 / 6,
+    "two": 2.0,
+    "cube": 3.0,
+    "root2": 2**0.5,
+    "c1": 0.044715,
+    "c2": 0.7978845,
+    "beta": 1.5,
+    "steep": 1.702,
+    "eps": 1e-5,
 }
 _PER_CHANNEL = ("gamma", "shift", "slope")
 Steps = str
@@ -64,8 +76,8 @@ NORMALISATIONS: dict[str, Steps] = {
     "L2 norm by squares": "Mul a a b; ReduceSum.1 b c; Sqrt c d; Add d eps e; Div a e f; Mul f gamma r",
     "softmax": "ReduceMax.1 a b; Sub a b c; Exp c d; ReduceSum.1 d e; Div d e r",
     "SimAM": (
-        "ReduceMean.23 a b; Sub a b c; Pow c two d; ReduceSum.23 d e; Div e six f; Add f eps g; Div d g h; Add h half i; "
-        "Sigmoid i j; Mul a j r"
+        "ReduceMean.23 a b; Sub a b c; Pow c two d; ReduceSum.23 d e; Div e six f; Add f eps g; Div d g h; "
+        "Add h half i; Sigmoid i j; Mul a j r"
     ),
 }
 FUNCTIONS = ACTIVATIONS | NORMALISATIONS
@@ -112,8 +124,11 @@ def detector(nodes: list[onnx.NodeProto], start: str) -> SiteFinder:
     before = {
         "pool": [node("MaxPool", ["s"], ["a"], "n_a", kernel_shape=[1, 1])],
         "conv": [node("Conv", ["s", "w"], ["a"], "n_a")],
-        "sum": [node("Relu", ["s"], ["t"], "n_t"), node("Conv", ["t", "w"], ["u"], "n_u")]
-        + [node("Add", ["t", "u"], ["a"], "n_a")],
+        "sum": [
+            node("Relu", ["s"], ["t"], "n_t"),
+            node("Conv", ["t", "w"], ["u"], "n_u"),
+            node("Add", ["t", "u"], ["a"], "n_a"),
+        ],
     }[start]
     made = model(
         [
