@@ -67,7 +67,7 @@ class Gates:
                         pending.append(output)
                     derived[output] = max(made, derived.get(output, made))
         with_another = all(self._multiplies(node_index, derived) for node_index in products.values())
-        return next(iter(products)) if with_another and products and all(map(self._serves_features, products)) else None
+        return next(iter(products)) if with_another and products and all(map(self.is_computed_with, products)) else None
 
     def _multiplies(self, node_index: int, derived: Mapping[str, _Level]) -> bool:
         """Whether a node multiplies a gate with what is not made of the same tensor."""
@@ -93,14 +93,15 @@ class Gates:
 
     @cached_property
     def _gated(self) -> set[int]:
-        """The nodes that multiply a gate with another tensor than the one that it is made of, as SiLU does."""
-        view = self._view
-        pairs = ((p, view.inputs(p)) for p in view.order if view.op(p) == "Mul")
-        return {
-            p
-            for p, names in pairs
-            if len(set(names)) == 2 and any(self._gates(name, other) for name, other in (names, names[::-1]))
-        }
+        """The nodes that give a map multiplied with a gate of another tensor than itself, of which SiLU has one."""
+        view, found = self._view, set[int]()
+        for node_index in view.order:
+            if view.op(node_index) != "Mul" or len(set(names := view.inputs(node_index))) != 2:
+                continue
+            is_gated = any(self._gates(name, other) for name, other in (names, names[::-1]))
+            if is_gated and self._tree.is_map(view.outputs(node_index)[0]):
+                found.add(node_index)
+        return found
 
     def _gates(self, name: str, other: str) -> bool:
         """Whether a tensor is a gate for another one, and more than a function of it at each position."""
@@ -128,12 +129,8 @@ class Gates:
             root = view.inputs(node_index)[0]
         return found
 
-    def _serves_features(self, root: str) -> bool:
-        """Whether a product is a map from which something that is learned computes further: no score of a head."""
-        return self._tree.is_map(root) and self.is_computed_with(root)
-
     def is_computed_with(self, root: str) -> bool:
-        """Whether something learned reads a tensor, or what is made of it."""
+        """Whether something learned reads a tensor, or what is made of it: no score of a head."""
         return not self._leading.isdisjoint(self._view.consumers(root))
 
     @cached_property
