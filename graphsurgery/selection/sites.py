@@ -198,8 +198,10 @@ class SiteFinder(Context):
             yield found.sentence
 
     def _is_suspicious(self, tensor: str) -> bool:
-        """Whether operators around a tensor are such as are within something."""
+        """Whether operators around a tensor are such as are within something; an output alone is within nothing."""
         index = self.index
+        if tensor in index.outputs and not index.consumers.get(tensor):
+            return False
         producer = index.producing(tensor)
         if producer is None or producer.op_type in _SUSPICIOUS:
             return True
