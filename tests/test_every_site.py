@@ -20,7 +20,6 @@ import graphsurgery as gsx
 from graphsurgery.api import carry_out
 from graphsurgery.blocks.registry import all_blocks
 from graphsurgery.errors import BlockError, SiteError
-from graphsurgery.recognition.advice import objection
 from graphsurgery.request import Request
 from graphsurgery.selection.sites import Site, SiteFinder
 from graphsurgery.userblocks import make_block
@@ -45,7 +44,7 @@ def advisable(name: str) -> tuple[Site, ...]:
     """Every place that `graphsurgery sites --all` calls advisable, those inside of blocks included."""
     finder = SiteFinder(original(name))
     tensors = dict.fromkeys(block.output for block in finder.blocks.everything() if block.role != "head")
-    good = [tensor for tensor in tensors if objection(finder.blocks, tensor) is None]
+    good = [tensor for tensor in tensors if finder.adviser.advice(tensor) is None]
     return tuple(site for tensor in good for site in finder.find([f"tensor:{tensor}"]))
 
 
@@ -141,7 +140,7 @@ def test_what_is_not_advisable_is_still_possible_with_a_warning() -> None:
     inside = next(name for p in conv.nodes for name in finder.index.nodes[p].output if name != conv.output)
     (site,) = finder.find([f"tensor:{inside}"])
     assert site.warnings
-    assert objection(finder.blocks, inside) is not None
+    assert finder.adviser.advice(inside) is not None
 
 
 def test_the_decoding_arithmetic_is_no_site() -> None:

@@ -54,9 +54,9 @@ INSIDE = {
     "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
     "graphsurgery.recipe": {"graphsurgery.weights.trained_blocks": "likewise"},
     "graphsurgery.selection.context": {
-        "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it"
+        "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it",
+        "graphsurgery.selection.advice": "likewise",
     },
-    "graphsurgery.selection.sites": {"graphsurgery.recognition.advice": "likewise"},
     "graphsurgery.tensorrt.rtx.asking": {"graphsurgery.tensorrt.rtx.examine": "for who has the parser installed only"},
     "graphsurgery.userblocks": {
         "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",

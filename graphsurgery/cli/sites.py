@@ -166,10 +166,8 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
 
 
 def _places(printer: Printer, finder: SiteFinder, found: Sequence[Site], levels: Sequence[int]) -> dict[str, Any]:
-    from ..recognition.advice import examine
-
-    trees = {True: finder.blocks, False: finder.inside.blocks if finder.inside else finder.blocks}
-    advice = [examine(trees[site.function is None], site.running) for site in found]
+    finders = [finder.inside if site.function and finder.inside else finder for site in found]
+    advice = [each.adviser.advice(site.running) for each, site in zip(finders, found, strict=True)]
     if found:
         rows = [
             (

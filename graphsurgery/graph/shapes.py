@@ -10,11 +10,12 @@ import onnx
 from ..errors import ModelError, RequestError, option
 from ..feature_map import Dimension, float_dtype
 from ..messages import closest
+from ..modelfile.operators import STANDARD
 from ..modelfile.wire import text
 from ..request import Shapes
 from . import local_functions
 from .contrib_shapes import use_stand_ins
-from .index import STANDARD, GraphIndex
+from .index import GraphIndex
 from .inference import infer, is_static
 from .shape_constants import fold_shapes
 
@@ -31,6 +32,8 @@ class ShapeTable:
         self._model = index.model.structure
         self.given = given
         self._of_part: dict[str, onnx.TypeProto] | None = None
+        self._stated: dict[str, tuple[int, tuple[Dimension, ...] | None]] = {}
+        """what the model states in full, of the tensors that were asked for"""
         for name in given:
             self._check_name(name)
 
@@ -86,9 +89,12 @@ class ShapeTable:
 
     def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
         """(element type number, shape) of a tensor; (0, None) where neither is known."""
+        if (stated := self._stated.get(tensor)) is not None:
+            return stated
         declared = tensor_type(self._declared.get(tensor))
-        stated = declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:])
-        if stated and not self.given:
+        whole = declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:])
+        if whole and not self.given:
+            self._stated[tensor] = declared
             return declared
         found = tensor_type(self._inferred(tensor))
         return (found[0] or declared[0], _merge(declared[1], found[1]))

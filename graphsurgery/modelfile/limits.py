@@ -10,6 +10,9 @@ from __future__ import annotations
 VERSION = 1000
 """Of the standard operator set, and of the IR: both have grown by two or three a year. (ONNX keeps them in 32 bits.)"""
 
+OLDEST_OPSET = 9
+"""Of a model that blocks are put into: what they are written with came with it, and exporters have long moved on."""
+
 PROTOBUF_BYTES = 2**31 - 1
 """Of a model, its external data apart: no reader of protobuf takes more."""
 

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ..errors import SiteError
-from ..recognition.advice import Objection, examine
+from ..selection.advice import Advice, Refused
 from ..selection.resolver import Place
 from .rows import OUTPUT, Row
 
@@ -59,9 +59,9 @@ class RowBuilder:
             site = None
             unknown = self.tree.is_map(root) and shape is None
             short = finder.layouts.foreign(tensor) or ("shape not known" if unknown else "not a map")
-            objection: Objection | None = Objection(short, str(error))
+            objection: Advice | Refused | None = Refused(short, error)
         else:
-            objection = examine(self.tree, tensor)
+            objection = finder.adviser.advice(tensor)
         return replace(
             row,
             path=module.display if module else row.path,

@@ -10,7 +10,7 @@ from ..feature_map import Dimension
 from ..messages import attributes, shape_text
 
 if TYPE_CHECKING:
-    from ..recognition.advice import Objection
+    from ..selection.advice import Advice, Refused
     from ..selection.sites import Site
 
 LEVEL = re.compile("[pn][0-9]+")
@@ -48,7 +48,7 @@ class Row:
     """ids of the blocks that are inserted after it already"""
     site: Site | None = None
     """the place after it; None where no block can be put"""
-    objection: Objection | None = None
+    objection: Advice | Refused | None = None
     """what speaks against that place"""
 
     @property

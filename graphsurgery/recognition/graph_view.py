@@ -196,6 +196,11 @@ class View:
         attribute = self.attribute(node_index, name)
         return int(attribute.i) if attribute is not None else default
 
+    def number(self, node_index: int, name: str) -> float | None:
+        """A float attribute of a node; None where it is not given."""
+        attribute = self.attribute(node_index, name)
+        return float(attribute.f) if attribute is not None else None
+
     def given(self, node_index: int, place: int, attribute: str = "") -> tuple[Any, ...]:
         """The numbers that a node gets by a constant input or, in older opsets, by an attribute; () for none."""
         node = self.index.nodes[node_index]

@@ -89,7 +89,8 @@ class BlockFinder:
         every = self._all(name, scope)
         if not every:
             if scope is self._everywhere and (other := self.type_like(name)):
-                raise block.type.error(f"{scope.label} has no {name}; the type of block is called {other}", [other])
+                alike = self._context.accepted({other: ""})
+                raise block.type.error(f"{scope.label} has no {name}; the type of block is called {other}", alike)
             hint = f"; modules of the model are {self._context.listed(modules)}" if modules else ""
             raise block.type.error(f"{scope.label} has no {name}; {self.instead(scope)}{hint}", modules or ())
         last = {f"{name}[{number}]": each.output for number, each in every[-1:]}
@@ -104,7 +105,9 @@ class BlockFinder:
         chosen = subscript.pick(items) if subscript else items
         if subscript and not chosen:
             valid = f"[0] to [{len(items) - 1}]" if len(items) > 1 else "only [0]"
-            raise subscript.written.error(f"{has}, so {valid}; the last {verb} {self._context.listed(last)}", last)
+            kept = self._context.accepted(last)
+            hint = f"; the last {verb} {self._context.listed(kept)}" if kept else ""
+            raise subscript.written.error(f"{has}, so {valid}{hint}", kept)
         return chosen
 
     def _all(self, name: str, scope: Scope) -> list[tuple[int, RecognisedBlock]]:
@@ -143,9 +146,8 @@ class BlockFinder:
         missing = ".".join(step.text for step in steps[depth:])
         parts = {name: part.output for name, part in block.parts}
         has = f"it has the parts {self._context.listed(parts, 12)}" if parts else "it has no parts"
-        raise rest.error(
-            f"{label} ({block.type}) has no part {missing!r}; {has}", (f"{label}.{name}" for name in parts)
-        )
+        kept = self._context.accepted({f"{label}.{name}": tensor for name, tensor in parts.items()})
+        raise rest.error(f"{label} ({block.type}) has no part {missing!r}; {has}", kept)
 
     # ------------------------------------------------------------------ operators
 
@@ -167,7 +169,8 @@ class BlockFinder:
             near = list(dict.fromkeys([*closest(name, most, cutoff=0.6), *most]))
             shown = [f"{other} ({counts[other]})" for other in near]
             has = f"its operators are {listed(shown)}" if shown else "it has no nodes at all"
-            raise part.type.error(f"{scope.label} has no {name} nodes; {has}", (f"op:{other}" for other in near))
+            kept = self._context.accepted({f"op:{other}": "" for other in near})
+            raise part.type.error(f"{scope.label} has no {name} nodes; {has}", kept)
         last = tensor_selectors(self._index.nodes[nodes[-1]].output[:1]) or {self._index.label(nodes[-1]): ""}
         return self._picked(part.subscript, nodes, f"{scope.label} has {len(nodes)} {name} nodes", "gives", last)
 

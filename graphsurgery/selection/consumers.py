@@ -49,12 +49,13 @@ class ConsumerChoice:
 
     def _no_consumer(self, selectors: Sequence[str], tensors: Sequence[str]) -> SelectorError:
         consumers = dict.fromkeys(self._selector(c) for t in tensors for c in in_order(self._branches.leaves(t)))
+        kept = self._context.suggestions.accepted(dict.fromkeys(consumers, ""), use="consumers")
         whose = f"{tensors[0]!r}, which is" if len(tensors) == 1 else "the tensors, which are"
         sentence = f"no consumer of {whose} read by {listed(consumers, 8) if consumers else 'nothing'}"
         if len(selectors) == 1:
-            return Text.of(selectors[0]).strip().error(f"{option('consumers')} names {sentence}", consumers)
+            return Text.of(selectors[0]).strip().error(f"{option('consumers')} names {sentence}", kept)
         named = " and ".join(map(repr, selectors))
-        return SelectorError(f"{named} name {sentence}", candidates=tuple(consumers))
+        return SelectorError(f"{named} name {sentence}", candidates=tuple(kept))
 
     def _selector(self, consumer: Consumer) -> str:
         """A selector for a consumer."""

@@ -16,9 +16,11 @@ from ..graph.shapes import ShapeTable
 from ..messages import listed, shape_text
 from ..modelfile.model import ModelFile
 from ..request import Shapes
+from .suggestions import Suggestions
 
 if TYPE_CHECKING:
     from ..recognition import BlockTree
+    from .advice import Adviser
 
 
 class Context:
@@ -29,6 +31,7 @@ class Context:
         self.index = GraphIndex(model)
         self.shapes = ShapeTable(self.index, shapes)
         self.layouts = Layouts(self.index)
+        self.suggestions = Suggestions()
 
     @cached_property
     def tree(self) -> ModuleTree:
@@ -41,6 +44,13 @@ class Context:
         from ..recognition import recognise
 
         return recognise(self.index, self.shapes, self.tree, self.layouts)
+
+    @cached_property
+    def adviser(self) -> Adviser:
+        """Whether places are good ones for a block."""
+        from .advice import Adviser
+
+        return Adviser(self.blocks, self.suggestions)
 
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
@@ -86,6 +96,10 @@ class Context:
         """A name for a message, with the shape of its tensor where that is known."""
         shape = self.shapes.lookup(tensor)[1] if tensor else None
         return f"{name} {shape_text(shape)}" if shape is not None else name
+
+    def accepted(self, candidates: Mapping[str, str]) -> dict[str, str]:
+        """Those of some selectors, each given with its tensor, that would be accepted where one is asked for."""
+        return self.suggestions.accepted(candidates)
 
     def listed(self, candidates: Mapping[str, str], most: int = 6) -> str:
         """Selectors, each given with its tensor, for a message: with the shapes of the tensors."""

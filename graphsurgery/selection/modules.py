@@ -14,7 +14,10 @@ from .parser import Path
 
 
 class Lister(Protocol):
-    """Lists candidates for messages: see :meth:`graphsurgery.selection.context.Context.listed`."""
+    """Lists candidates for messages: see :class:`graphsurgery.selection.context.Context`."""
+
+    def accepted(self, candidates: Mapping[str, str]) -> dict[str, str]:
+        """Those of some selectors that would be accepted."""
 
     def listed(self, candidates: Mapping[str, str], most: int = 6) -> str:
         """Selectors, each given with what leaves it."""
@@ -51,7 +54,7 @@ class PathFinder:
         if len(ends) > 1:
             each = self._candidates(ends)
             sentence = f"{dotted!r} is the end of {len(ends)} module paths: {self._context.listed(each)}"
-            raise path.written.error(sentence, each)
+            raise path.written.error(sentence, self._context.accepted(each))
         return ends
 
     def _candidates(self, paths: Iterable[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from . import quantised_sites
 from .context import Context, tensor_selectors
 
 _FAR = 500  # tensors that are looked at for a hint
+_MOST = 4  # maps that a hint names
 
 
 def refusal(context: Context, tensor: str, what: str) -> SiteError | None:
@@ -101,15 +102,24 @@ def _in_another_layout(context: Context, tensor: str, what: str, layout: str) ->
 
 def _with_maps(context: Context, tensor: str, sentence: str) -> SiteError:
     """The error with the nearest maps upstream of the tensor, if there are any."""
-    index = context.index
-    found, pending, seen = list[str](), [tensor], {tensor}
+    suggestions = context.suggestions
+    if suggestions.is_trying:
+        return SiteError(sentence)
+    found = suggestions.accepted(tensor_selectors(_maps_upstream(context, tensor)), use="after", most=_MOST)
+    hint = f"; the nearest maps that it is made from are {context.listed(found)}" if found else ""
+    return SiteError(sentence + hint, candidates=tuple(context.accepted(found)))
+
+
+def _maps_upstream(context: Context, tensor: str) -> Iterator[str]:
+    """The nearest maps that a tensor is made from."""
+    index, blocks, pending, seen = context.index, context.blocks, [tensor], {tensor}
     while pending and len(seen) < _FAR:
         node_index = index.producer.get(pending.pop(0))
         for name in sorted(index.reads(node_index)) if node_index in index.active else ():
             if name in seen or index.is_constant(name):
                 continue
             seen.add(name)
-            (found if context.is_map(name) else pending).append(name)
-    maps = tensor_selectors(found)
-    hint = f"; the nearest maps that it is made from are {context.listed(maps, 4)}" if maps else ""
-    return SiteError(sentence + hint, candidates=tuple(maps)[:4])
+            if context.is_map(name) and blocks.is_map(blocks.view.root(name)):
+                yield name
+            else:
+                pending.append(name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from ..errors import SelectorError, option
+from ..errors import SelectorError, SiteError, option
 from ..messages import closest, listed
 from .blocks import BlockFinder, Scope
 from .borders import Borders, Target
@@ -21,6 +21,7 @@ from .nested_names import whereabouts
 from .parser import Block, Inside, Named, Operator, Role, Selector, Word, parse
 from .refusals import refusal
 from .roles import RoleFinder
+from .suggestions import Use
 from .text import Text
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class Resolver:
         """The places after, or before, what a selector names, in the order of the model, each once, with the consumers
         of the tensor there: before something those in it. SelectorError if there are none.
         """
+        with self._context.suggestions.used("before" if position == "before" else "after"):
+            return self._resolve(selector, position)
+
+    def _resolve(self, selector: str, position: str) -> Places:
         found: dict[tuple[str, frozenset[Consumer], bool], tuple[Place, set[Consumer]]] = {}
         for part in parse(selector):
             for place, consumers in self._found(part, position):
@@ -106,6 +111,10 @@ class Resolver:
 
     def resolve_consumers(self, selector: str) -> set[Consumer]:
         """What a selector names and can read a tensor: nodes, and outputs of the model."""
+        with self._context.suggestions.used("consumers"):
+            return self._resolve_consumers(selector)
+
+    def _resolve_consumers(self, selector: str) -> set[Consumer]:
         found = set[Consumer]()
         for part in parse(selector):
             if isinstance(part, Role):
@@ -124,6 +133,20 @@ class Resolver:
                         "output:NAME"
                     )
         return found
+
+    def try_selector(self, selector: str, use: Use) -> list[str] | None:
+        """The tensors at which a block would be put for a selector; None where it, or a place of it, is refused."""
+        try:
+            if use == "consumers":
+                self._resolve_consumers(selector)
+                return []
+            places = [place for place, _ in self._resolve(selector, use)]
+        except (SelectorError, SiteError):
+            return None
+        tensors = [place.tensor for place in places]
+        if any(place.inner is None and refusal(self._context, place.tensor, "") for place in places):
+            return None
+        return tensors
 
     # ------------------------------------------------------------------ targets
 
@@ -144,14 +167,14 @@ class Resolver:
         name, outputs = written.text, self._index.outputs
         if name not in outputs:
             sentence = f"the model has no output {name!r}; its outputs are {listed(outputs)}"
-            raise written.error(sentence, (f"output:{output}" for output in outputs))
+            raise written.error(sentence, self._context.accepted({f"output:{output}": output for output in outputs}))
         return Target(f"the output {name!r}", written, tensor=name, is_output=True)
 
     def _tensor(self, written: Text) -> Target:
         index, name = self._index, written.text
         if name in index.producer or name in index.inputs or name in index.initializers:
             return Target(f"the tensor {name!r}", written, tensor=name)
-        near = {other: other for other in closest(name, [*index.inputs, *index.producer])}
+        near = {f"tensor:{other}": other for other in closest(name, [*index.inputs, *index.producer])}
         raise self._unknown(written, "tensor", near)
 
     def _node(self, written: Text) -> Target:
@@ -159,18 +182,22 @@ class Resolver:
         nodes = index.node_names.get(name, [])
         if not nodes:
             same = {other: index.node_names[other][0] for other in closest(name, index.node_names)}
-            near = {other: next(iter(index.nodes[node_index].output), "") for other, node_index in same.items()}
+            near = {f"node:{other}": next(iter(index.nodes[n].output), "") for other, n in same.items()}
             raise self._unknown(written, "node", near)
         if len(nodes) > 1:
             outputs = tensor_selectors(output for node_index in nodes for output in index.nodes[node_index].output)
-            one = self._context.listed(outputs)
-            raise written.error(f"{len(nodes)} nodes are called {name!r}; name one by its tensor: {one}", outputs)
+            kept = self._context.suggestions.accepted(outputs, use="after")
+            after = self._context.suggestions.after
+            hint = f"; name one {after}by its tensor: {self._context.listed(kept)}" if kept else ""
+            raise written.error(f"{len(nodes)} nodes are called {name!r}{hint}", kept)
         return Target(f"the node {name!r}", written, node_index=nodes[0])
 
     def _unknown(self, written: Text, kind: str, near: Mapping[str, str]) -> SelectorError:
-        name, hint = written.text, f"; the nearest are {self._context.listed(near)}" if near else ""
+        name, kept = written.text, self._context.accepted(near)
+        named = {selector.removeprefix(f"{kind}:"): tensor for selector, tensor in kept.items()}
+        hint = f"; the nearest are {self._context.listed(named)}" if named else ""
         hint = whereabouts(self._context, name, of_node=kind == "node") or hint
-        return written.error(f"the model has no {kind} {name!r}{hint}", (f"{kind}:{other}" for other in near))
+        return written.error(f"the model has no {kind} {name!r}{hint}", kept)
 
     def _operators(self, part: Operator, scope: Scope | None = None) -> list[Target]:
         return [
@@ -188,7 +215,7 @@ class Resolver:
         if block is not None and (typed or block.type.text[0].isupper()):
             if word.problem and typed:
                 raise word.problem
-            near = self._paths.nearest(word.path, cutoff=0.7) if not typed else {}
+            near = self._context.accepted(self._paths.nearest(word.path, cutoff=0.7)) if not typed else {}
             blocks = self._blocks.find(block, None, near)
         else:
             blocks = self._blocks.labelled(word.path) or self._no_match(word)
@@ -198,14 +225,16 @@ class Resolver:
         written = word.path.written
         sentence = f"no module of the model matches {written.text!r}"
         if word.block and (other := self._blocks.type_like(word.block.type.text)):
-            raise word.block.type.error(f"{sentence}; the type of block is called {other}", [other])
-        near = self._paths.nearest(word.path)
+            alike = self._context.accepted({other: ""})
+            raise word.block.type.error(f"{sentence}; the type of block is called {other}", alike)
+        near = self._context.accepted(self._paths.nearest(word.path))
+        paths = "" if self._context.tree.modules else "its nodes carry no module paths, "
         if near:
             hint = f"the nearest are {self._context.listed(near)}"
         elif types := self._blocks.counted():
-            hint = f"its nodes carry no module paths, but it has the blocks {listed(types)}"
+            hint = f"{paths and f'{paths}but '}it has the blocks {listed(types)}"
         else:
-            hint = "its nodes carry no module paths, so name a tensor: tensor:NAME"
+            hint = f"{paths and f'{paths}so '}name a tensor: tensor:NAME"
         raise written.part(self._paths.known(word.path)).error(f"{sentence}; {hint}", near)
 
     def parts(self, block: Block, of: Sequence[tuple[str, RecognisedBlock]]) -> list[Target]:
@@ -279,9 +308,13 @@ class Resolver:
             return tensors[0]
         if not tensors:
             raise target.written.error(f"no tensor {verb}s {target.label}")
-        choices, ending = tensor_selectors(tensors), ""
+        sentence = f"{len(tensors)} tensors {verb} {target.label}"
+        choices = self._context.suggestions.accepted(tensor_selectors(tensors), use="after")
+        if not choices:
+            named = self._context.listed(tensor_selectors(tensors))
+            raise target.written.error(f"{sentence}, and a block can be put at none of them: {named}")
+        ending = ""
         if verb == "enter":
             consumers = option("consumers", target.written.text)
             ending = f" with {option('after')}, and {consumers} for its consumers there"
-        sentence = f"{len(tensors)} tensors {verb} {target.label}; name one{ending}: {self._context.listed(choices)}"
-        raise target.written.error(sentence, choices)
+        raise target.written.error(f"{sentence}; name one{ending}: {self._context.listed(choices)}", choices)

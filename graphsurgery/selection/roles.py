@@ -62,12 +62,13 @@ class RoleFinder:
         near = [name for name in self._every if name == asked.lower()] or closest(asked, self._every, cutoff=0.6)
         hint = f"; the nearest are {listed(near)}" if near else ""
         sentence = f"there is no role {asked!r}{hint}; the roles are {', '.join(self._every)}"
-        return written.error(sentence, (f"role:{name}" for name in near))
+        return written.error(sentence, self._context.accepted({f"role:{name}": "" for name in near}))
 
     def _maps(self, region: str) -> dict[str, str]:
         """The selectors of the maps of a part of the model, each with its tensor."""
         named = (name for name in self._every if _MAPS[region].fullmatch(name))
-        return {f"role:{name}": self._every[name][0] for name in named if self._every[name]}
+        maps = {f"role:{name}": self._every[name][0] for name in named if self._every[name]}
+        return self._context.accepted(maps)
 
     def _missing(self, written: Text, names: Iterable[str]) -> SelectorError:
         asked, blocks = written.text, self._context.blocks
@@ -78,13 +79,14 @@ class RoleFinder:
                 for selector, reading in zip(each.items(), readings, strict=True)
             )
             sentence = f"the structure of the model does not tell which map is {asked}: {'; '.join(shown)}"
-            return written.error(f"{sentence}; name one of them", each)
+            return written.error(f"{sentence}; name one of them", self._context.accepted(each))
         present = [name for name, tensors in self._every.items() if tensors]
         why = ": no SPPF was recognised in it" if "sppf" in asked and not blocks.of_type("SPPF") else ""
         if not present:
             why = f": {self._finder.instead()}"
         has = f"; it has {', '.join(present)}" if present else ""
-        return written.error(f"the model has no {asked}{why}{has}", (f"role:{name}" for name in present))
+        kept = self._context.accepted({f"role:{name}": "" for name in present})
+        return written.error(f"the model has no {asked}{why}{has}", kept)
 
     # ------------------------------------------------------------------ of which network
 
@@ -94,6 +96,7 @@ class RoleFinder:
         each = tensor_selectors(found)
         if len(set(own)) == len(found):
             each = {f"role:{asked}@{name}": tensor for name, tensor in zip(own, found, strict=True)}
+        each = self._context.accepted(each)
         sentence = f"{len(found)} maps are {asked}: {self._context.listed(each)}; name one, or all with role:{asked}@*"
         return written.error(sentence, each)
 
@@ -124,7 +127,7 @@ class RoleFinder:
             known = [region for region in REGIONS if region in set(regions.values())]
             has = f"; the parts of this model that read something are {', '.join(known)}" if known else ""
             sentence = f"role:{asked} does not name a part of the model such as role:neck{has}"
-            raise part.name.error(sentence, (f"role:{name}" for name in known))
+            raise part.name.error(sentence, self._context.accepted({f"role:{name}": "" for name in known}))
         return nodes
 
     # ------------------------------------------------------------------ what is said of them
@@ -160,7 +163,8 @@ class RoleFinder:
         if word in REGIONS:
             self._hint(written, sentence, self._maps(word), "the maps of that part")
         elif word in self._context.blocks.ROLES and self._every[word]:
-            self._hint(written, sentence, {f"role:{word}": self._every[word][0]}, "the role of that name")
+            role = self._context.accepted({f"role:{word}": self._every[word][0]})
+            self._hint(written, sentence, role, "the role of that name")
 
     def _hint(self, written: Text, sentence: str, maps: dict[str, str], what: str) -> NoReturn:
         verb = "is" if len(maps) == 1 else "are"

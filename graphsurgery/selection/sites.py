@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import ModelError, SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
 from ..graph.module_paths import enclosing
+from ..modelfile.model import ModelFile
 from ..modelfile.operators import operator
+from ..request import Shapes
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
@@ -23,8 +26,12 @@ from .resolver import Place, Places, Resolver
 
 _SUSPICIOUS = frozenset(
     {"Conv", "BatchNormalization", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Reshape", "Transpose"}
+    | {"Pad", "ReduceMean", "ReduceMax", "Sqrt", "Exp", "Softmax"}
 )
 """operators after which a place can be within a convolution and its activation, or within an attention"""
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Clip", "Min", "Max", "Relu"})
+"""operators after which it can be within something if only arithmetic follows"""
+_POINTWISE = _ARITHMETIC | {"Sigmoid", "HardSigmoid", "Tanh", "Erf", "Exp", "Sqrt", "LeakyRelu", "PRelu", "HardSwish"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,10 @@ class Site:
 
 class SiteFinder(Context):
     """Finds sites in one model."""
+
+    def __init__(self, model: ModelFile, shapes: Shapes = MappingProxyType({})) -> None:
+        super().__init__(model, shapes)
+        self.suggestions.try_by(lambda selector, use: self._resolver.try_selector(selector, use))
 
     @cached_property
     def _resolver(self) -> Resolver:
@@ -175,7 +186,9 @@ class SiteFinder(Context):
         there.
         """
         tensor, index = place.tensor, self.index
-        if error := refusal(self, tensor, place.described(position)):
+        with self.suggestions.used("before" if position == "before" else "after"):
+            error = refusal(self, tensor, place.described(position))
+        if error:
             marked = place.written.marked(error.message) if place.written else error.message
             raise SiteError(marked, candidates=error.candidates)
         kind, shape = self.shapes.lookup(tensor)
@@ -244,16 +257,23 @@ class SiteFinder(Context):
         return next((path for path in enclosing(innermost) if leaving(path) == tensor), innermost)
 
     def _warnings(self, tensor: str) -> Iterator[str]:
-        if quantised := quantised_sites.before_quantiser(self.index, tensor):
+        if quantised := quantised_sites.before_quantiser(self, tensor):
             yield quantised
         if (node := self.layouts.doubtful(tensor)) is not None:
             yield (
                 f"whether this is [N, C, H, W] is not known: it comes from a {node.op_type} of the domain "
                 f"{node.domain}, which is not ONNX's operator of that name"
             )
-        producer = self.index.producing(tensor)
-        if producer is not None and operator(producer) in _SUSPICIOUS:
-            from ..recognition.advice import objection
+        if self._is_suspicious(tensor) and (found := self.adviser.advice(tensor)):  # looks at the whole model
+            yield found.sentence
 
-            if found := objection(self.blocks, tensor):  # looks at the whole model
-                yield found
+    def _is_suspicious(self, tensor: str) -> bool:
+        """Whether operators around a tensor are such as are within something; an output alone is within nothing."""
+        index = self.index
+        if tensor in index.outputs and not index.consumers.get(tensor):
+            return False
+        producer = index.producing(tensor)
+        if producer is None or operator(producer) in _SUSPICIOUS:
+            return True
+        behind = [operator(index.nodes[node_index]) for node_index in index.consumers.get(tensor, ())]
+        return operator(producer) in _ARITHMETIC and bool(behind) and _POINTWISE.issuperset(behind)

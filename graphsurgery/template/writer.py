@@ -19,12 +19,12 @@ from onnx import numpy_helper
 
 from ..errors import BlockError, WeightsError
 from ..feature_map import FeatureMap, float_dtype
+from ..modelfile.limits import OLDEST_OPSET
 from .names import UniqueNames
 from .subgraph import Subgraph
 
 Array = np.ndarray[Any, Any]
 HALVES = ("float16", "bfloat16")
-OLDEST_OPSET = 9
 _CONSTANTS_AS_NODES_BELOW_IR = 4  # up to IR 3 every initializer has to be a graph input as well
 
 

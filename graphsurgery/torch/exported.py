@@ -33,6 +33,7 @@ class Exported:
         self._names = {name for name, _ in model.named_modules(remove_duplicate=False)}
         self._context = Context(ModelFile.load(_exported(model, example)))
         self._resolver = Resolver(self._context)
+        self._context.suggestions.try_by(self._resolver.try_selector)
 
     def modules(self, selector: str, position: str) -> list[str]:
         """The paths of the modules after, or before, which a selector names the place. SelectorError if it names none,

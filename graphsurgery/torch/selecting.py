@@ -54,6 +54,10 @@ class LiveSelection:
         """An export of the model, made when something needs it."""
         return Exported(self._model, self._example)
 
+    def accepted(self, candidates: Mapping[str, str]) -> dict[str, str]:
+        """All of some modules: what a module of a live model gives is looked at when the model runs."""
+        return dict(candidates)
+
     def listed(self, candidates: Mapping[str, str], most: int = 6) -> str:
         """Modules, each given with its class, for messages."""
         return listed([f"{path} ({kind})" for path, kind in candidates.items()], most)

@@ -17,7 +17,6 @@ from graphsurgery.outline.edges import Edge
 from graphsurgery.outline.outline import Outline
 from graphsurgery.outline.outline import outline as outline_of
 from graphsurgery.outline.rows import OUTPUT, Row
-from graphsurgery.recognition.advice import objection
 from graphsurgery.recognition.matcher import Matcher
 from graphsurgery.selection.sites import SiteFinder
 from tests import models
@@ -178,17 +177,17 @@ def test_nodes_in_no_block_are_listed() -> None:
 def test_objections(exported: tuple[str, str], tensor: str, said: str | None) -> None:
     finder = SiteFinder(ModelFile.load(export(*exported)))
     assert tensor in finder.index.producer
-    found = objection(finder.blocks, tensor)
-    assert found is None if said is None else found is not None and said in found
+    found = finder.adviser.advice(tensor)
+    assert found is None if said is None else found is not None and said in found.sentence
 
 
 def test_an_objection_names_the_better_place() -> None:
     finder = SiteFinder(ModelFile.load(export("yolov8n", "simplified")))
-    found = objection(finder.blocks, "/model.8/cv2/conv/Conv_output_0")
+    found = finder.adviser.advice("/model.8/cv2/conv/Conv_output_0")
     assert found is not None
-    assert "use /model.8/cv2 to insert" in found
+    assert "use /model.8/cv2 to insert" in found.sentence
     (better,) = finder.find(["model.8.cv2"])
-    assert objection(finder.blocks, better.tensor) is None
+    assert finder.adviser.advice(better.tensor) is None
 
 
 # ---------------------------------------------------------------------- size
