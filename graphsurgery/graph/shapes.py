@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TypeAlias
 
 import onnx
 
@@ -14,32 +15,46 @@ from .index import GraphIndex
 from .inference import infer, is_static
 from .shape_constants import fold_shapes
 
+TensorType: TypeAlias = tuple[int, tuple[Dimension, ...] | None]
+"""element type number, and shape where it is known"""
+
+_UNKNOWN: TensorType = (0, None)
+
 
 class ShapeTable:
     """Types of tensors, taken from the model where it states them in full, else inferred.
 
-    For the first tensor that needs it, what the tensor depends on is inferred; for the second, the whole model.
+    For the first tensor that needs it, what the tensor depends on is inferred; for the second, the whole model. Nothing
+    in this project takes more memory: where a whole model is looked at, that comes first.
     """
 
     def __init__(self, index: GraphIndex) -> None:
         self._index = index
         self._model = index.model.structure
-        self._known: dict[str, onnx.TypeProto] | None = None
+        self._known: dict[str, TensorType] | None = None
+        self._found: dict[str, TensorType] = {}
 
     @cached_property
     def _declared(self) -> dict[str, onnx.TypeProto]:
         return _types(self._model.graph)
 
-    def _inferred(self, tensor: str) -> onnx.TypeProto | None:
+    def _inferred(self, tensor: str) -> TensorType:
         if self._known is None:
-            self._known = self._infer(self._part(tensor))
-        elif tensor not in self._known:
+            self._known = _types_in(_inferred_in_place(_without_calls(self._part(tensor))))
+        elif tensor not in self._known and self._known is not self._everything:
             self._known = self._everything
-        return self._known.get(tensor)
+            self._found.clear()
+        return self._known.get(tensor, _UNKNOWN)
+
+    def infer(self) -> None:
+        """Infer the whole model at once, if the type of any activation has to be: for whoever asks for most of them."""
+        names = (name for node_index in self._index.active for name in self._index.nodes[node_index].output if name)
+        if not all(_is_complete(tensor_type(self._declared.get(name))) for name in names):
+            self._known = self._everything
 
     @cached_property
-    def _everything(self) -> dict[str, onnx.TypeProto]:
-        return self._infer(self._model)
+    def _everything(self) -> dict[str, TensorType]:
+        return _types_in(inferred(_without_calls(self._model)))
 
     def _part(self, tensor: str) -> onnx.ModelProto:
         """The nodes that a tensor depends on, as a model of their own."""
@@ -55,17 +70,19 @@ class ShapeTable:
         part.graph.value_info.extend(value for value in (*graph.value_info, *graph.output) if value.name in known)
         return part
 
-    @staticmethod
-    def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-        copy = inferred(_without_calls(model))
-        return {} if copy is None else _types(copy.graph)
-
-    def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
+    def lookup(self, tensor: str) -> TensorType:
         """(element type number, shape) of a tensor; (0, None) where neither is known."""
+        found = self._found.get(tensor)
+        if found is None:
+            found = self._look_up(tensor)
+            self._found[tensor] = found
+        return found
+
+    def _look_up(self, tensor: str) -> TensorType:
         declared = tensor_type(self._declared.get(tensor))
-        if declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:]):
+        if _is_complete(declared):
             return declared
-        found = tensor_type(self._inferred(tensor))
+        found = self._inferred(tensor)
         return (found[0] or declared[0], _merge(declared[1], found[1]))
 
     def is_feature_map(self, tensor: str) -> bool:
@@ -81,16 +98,21 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    _forget_impossible_sizes(copy.graph)
-    _forget_endless_functions(copy)
-    for node in copy.graph.node:
+    return _inferred_in_place(copy)
+
+
+def _inferred_in_place(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """The same of a model that nobody else needs."""
+    _forget_impossible_sizes(model.graph)
+    _forget_endless_functions(model)
+    for node in model.graph.node:
         if node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             node.domain = ""  # onnxruntime's own ones for 16-bit integers do the same to shapes
     try:
-        fold_shapes(copy)
-        copy = infer(copy)
-        _complete(copy)
-        return copy
+        fold_shapes(model)
+        model = infer(model)
+        _complete(model)
+        return model
     except Exception:  # whatever stops the inference, what the model itself states still holds
         return None
 
@@ -142,14 +164,28 @@ def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     return {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
 
 
-def tensor_type(declared: onnx.TypeProto | None) -> tuple[int, tuple[Dimension, ...] | None]:
+def _types_in(model: onnx.ModelProto | None) -> dict[str, TensorType]:
+    """The types that a model declares; equal ones are one object, so that large models keep little."""
+    same: dict[TensorType, TensorType] = {}
+    declared = _types(model.graph) if model is not None else {}
+    found = ((name, tensor_type(each)) for name, each in declared.items())
+    return {name: same.setdefault(each, each) for name, each in found}
+
+
+def tensor_type(declared: onnx.TypeProto | None) -> TensorType:
     """(element type number, shape) that a declaration states; (0, None) where it is no tensor's."""
     if declared is None or not declared.HasField("tensor_type"):
-        return 0, None
+        return _UNKNOWN
     tensor = declared.tensor_type
     if not tensor.HasField("shape"):
         return tensor.elem_type, None
     return tensor.elem_type, tuple(_dimension(d) for d in tensor.shape.dim)
+
+
+def _is_complete(declared: TensorType) -> bool:
+    """Whether a declaration says all that there is to know; the batch may be of any size."""
+    kind, shape = declared
+    return bool(kind) and shape is not None and all(isinstance(size, int) for size in shape[1:])
 
 
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:

@@ -42,6 +42,8 @@ class Matcher:
         self._alone = [pattern for same in self._patterns.values() for pattern in same if pattern.alone]
         self.surroundings = Surroundings(view)
         self.halves = find_halves(view)
+        self._possible: dict[int, list[Pattern]] = {}
+        """number of surroundings -> the patterns that can end there"""
         self._alternatives: dict[tuple[Expression, int, Entry | None], Alternatives] = {}
         self._found: dict[tuple[int, str], tuple[RecognisedBlock, ...]] = {}
         self._matches: dict[tuple[Expression, str], tuple[RecognisedBlock, ...]] = {}
@@ -50,9 +52,12 @@ class Matcher:
     def ending_at(self, root: str) -> Iterator[RecognisedBlock]:
         """Every block that can stand alone and ends at a tensor."""
         number = self.surroundings.number(root)
-        for pattern in self._alone:
-            if self.alternatives(pattern.graph, number, None):
-                yield from self._blocks(pattern, root)
+        possible = self._possible.get(number)
+        if possible is None:
+            possible = [pattern for pattern in self._alone if self.alternatives(pattern.graph, number, None)]
+            self._possible[number] = possible
+        for pattern in possible:
+            yield from self._blocks(pattern, root)
 
     def outermost(self) -> list[RecognisedBlock]:
         """The largest blocks that do not overlap and produce a feature map, in the order of the graph."""

@@ -36,6 +36,7 @@ class Context:
         """The model's blocks, recognised by structure."""
         from ..recognition import recognise
 
+        self.shapes.infer()
         return recognise(self.index, self.shapes, self.tree)
 
     @cached_property
