@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ModelError, SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
-from ..graph.module_paths import enclosing
+from ..graph.module_paths import enclosing, join
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
 from .consumers import ConsumerChoice
@@ -61,7 +61,8 @@ class Site:
         """What a block needs to know of this place."""
         batch, channels, height, width = (d if isinstance(d, int) else None for d in self.shape)
         assert channels is not None
-        return FeatureMap(channels, height, width, self.dtype, batch, self.label)
+        path = join(self.path.split("/")) if self.path else None
+        return FeatureMap(channels, height, width, self.dtype, batch, self.label, path)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with stable keys."""
