@@ -69,6 +69,8 @@ def apply(
     run(requests, model, output.destination(model, [recipe]), checking, printer)
 
 
+_SUFFIX = ".safetensors"
+"""of blocks, even where such a file is damaged"""
 _START = 4096
 """bytes of a file that tell what it is"""
 _IN_TEXT = frozenset(b"\t\n\f\r")
@@ -93,10 +95,12 @@ def _kind(name: str) -> str | None:
             return None
         with path.open("rb") as stream:
             start = stream.read(_START)
+        if path.suffix.lower() == _SUFFIX or (
+            start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+        ):
+            return _BLOCKS
         if not any(byte < 32 and byte not in _IN_TEXT for byte in start):
             return _RECIPE
-        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-            return _BLOCKS
         ModelFile.load(path)
     except (OSError, ValueError, ModelError):
         return None

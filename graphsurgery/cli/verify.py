@@ -28,6 +28,7 @@ def verify(
     torch: str | None = None,
     trust: list[str] | None = None,
     memory: Annotated[int | None, Argument(minimum=1)] = None,
+    custom_ops: list[str] | None = None,
     verbose: bool = False,
     printer: Printer,
 ) -> None:
@@ -61,13 +62,16 @@ def verify(
         A PyTorch module of your own that may be imported to compare with, or the checkpoint, to load all that is in it.
         May be repeated.
     """
+    from ..runtime.custom_ops import registered
+
     if ultralytics is not None or torch is not None:
         given = {"original": original is not None, "ignore_rest": ignore_rest, "memory": memory is not None}
         if ultralytics is not None and torch is not None:
             raise RequestError(f"give {option('ultralytics')} or {option('torch')}, not both", option="torch")
         if extra := [name for name, is_given in given.items() if is_given]:
             raise RequestError(f"{option(extra[0])} is for comparing blocks; here the whole model is compared")
-        _compare_whole(model, ultralytics, torch, provider_list(providers), images, seeds, trust or [], printer)
+        with registered(custom_ops or ()):
+            _compare_whole(model, ultralytics, torch, provider_list(providers), images, seeds, trust or [], printer)
         return
     from pathlib import Path
 
@@ -87,6 +91,7 @@ def verify(
             ignore_rest=ignore_rest,
             trust=trust or (),
             memory=memory or MEMORY,
+            custom_ops=custom_ops or (),
         )
     failed = _reported(report, printer)
     if verbose:

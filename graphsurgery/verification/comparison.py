@@ -19,6 +19,7 @@ from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, checked
+from ..runtime.custom_ops import libraries_of, registered
 from ..runtime.providers import NAMES, imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
@@ -52,6 +53,7 @@ def verify(
     ignore_rest: bool = False,
     trust: str | Sequence[str] | Trust = (),
     memory: int = MEMORY,
+    custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
 
@@ -76,6 +78,8 @@ def verify(
         PyTorch modules of your own (``"mypkg.blocks:MyAttention"``) that may be imported in this call.
     memory:
         How many GB it may take. A block that would take more is compared on a smaller map, and the report says so.
+    custom_ops:
+        Libraries with the operators in the model that onnxruntime does not have itself.
 
     Returns
     -------
@@ -110,6 +114,7 @@ def verify(
     if not isinstance(trust, Trust):
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
+    libraries = libraries_of(custom_ops)
     limit = Memory(checked("memory", memory, int, Argument(minimum=1, words="is a whole number of GB from 1 on")))
     model = ModelFile.load(model)
     folder = Path(images) if images is not None else None
@@ -122,21 +127,23 @@ def verify(
         image_paths(folder)  # a bad folder is an error even if the model turns out not to run
     versions = _versions()
     blocks = {insertion.id: _comparable(model, insertion, limit, trust) for insertion in insertions}
-    arriving = activations_of(model, [each for each in blocks.values() if isinstance(each, Comparable)], folder, limit)
     connections, shapes = Connections(index), ShapeTable(index)
     reports = []
-    with _one_thread():
-        for insertion in tracked(insertions, "insertions"):
-            block = blocks[insertion.id]
-            if isinstance(block, Comparable):
-                block = arriving.contradiction(block, insertion.site, shapes) or block
-            report = _empty_report(insertion, connections.check(insertion), arriving.failure)
-            if isinstance(block, Comparable):
-                report = replace(report, size=arriving.note(block))
-                report = _compared(report, model, block, arriving, seeds, names, trust)
-            else:
-                report = replace(report, failure=block)
-            reports.append(report)
+    with registered(libraries):
+        whole = [each for each in blocks.values() if isinstance(each, Comparable)]
+        arriving = activations_of(model, whole, folder, limit)
+        with _one_thread():
+            for insertion in tracked(insertions, "insertions"):
+                block = blocks[insertion.id]
+                if isinstance(block, Comparable):
+                    block = arriving.contradiction(block, insertion.site, shapes) or block
+                report = _empty_report(insertion, connections.check(insertion), arriving.failure)
+                if isinstance(block, Comparable):
+                    report = replace(report, size=arriving.note(block))
+                    report = _compared(report, model, block, arriving, seeds, names, trust)
+                else:
+                    report = replace(report, failure=block)
+                reports.append(report)
     rest = unchanged(model, ModelFile.load(original) if original is not None else None)
     return Report(model.name, tuple(reports), rest, names, versions, ignore_rest)
 
