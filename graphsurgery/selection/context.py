@@ -42,9 +42,13 @@ class Context:
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
         """The shape of the largest input that is an image, channels first, or of the first of these; () without one."""
+        return max(self._images, key=_positions, default=())
+
+    @cached_property
+    def _images(self) -> list[tuple[Dimension, ...]]:
+        """The shapes of all inputs [N, C, H, W], channels first."""
         shapes = (self.shapes.lookup(name)[1] for name in self.index.free_inputs)
-        images = [channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4]
-        return max(images, key=_positions, default=())
+        return [channels_first(shape) for shape in shapes if shape is not None and len(shape) == 4]
 
     def fits_image(self, shape: tuple[Dimension, ...]) -> bool:
         """See :func:`graphsurgery.feature_map.fits_image`."""
@@ -57,11 +61,14 @@ class Context:
     def stride(self, tensor: str, shape: tuple[Dimension, ...]) -> int | None:
         """How often a map goes into the image, the same in height and width; None where it is no map of the image.
 
-        Where the sizes do not tell, being dynamic or rounded, the operators on the way do.
+        Where the sizes do not tell, being dynamic or rounded, the operators on the way do; where there are several
+        inputs, these come first: the largest can be a mask, or belong to another network.
         """
         strides = {_times(whole, part) for whole, part in zip(self.image[2:], shape[2:], strict=False)}
         stride = strides.pop() if len(strides) == 1 else None
-        return stride or self.blocks.stride(tensor)
+        if stride is None or len(self._images) > 1:
+            return self.blocks.stride(tensor) or stride
+        return stride
 
     def maps(self) -> list[str]:
         """All tensors that are known to be float maps of the image, in the order of the model."""
