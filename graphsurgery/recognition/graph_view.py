@@ -200,7 +200,8 @@ class View:
         while ready:
             node_index = ready.pop()
             found.append(node_index)
-            for consumer in sorted(self.downstream(node_index), reverse=True):
+            following = self.downstream(node_index)
+            for consumer in sorted(following, reverse=True) if len(following) > 1 else following:
                 waiting[consumer] -= 1
                 if not waiting[consumer]:
                     ready.append(consumer)

@@ -143,6 +143,7 @@ class SiteFinder(Context):
         module = self.tree.modules.get(path) if path else None
         everyone = self._resolver.borders.branches.consumers(tensor)
         chosen = everyone if consumers is None else consumers
+        readers = index.consumers.get(tensor, ())
         return Site(
             tensor=tensor,
             shape=shape,
@@ -150,7 +151,7 @@ class SiteFinder(Context):
             path=module.display if module else None,
             type=place.type or (module.type if module else None),
             stride=self.stride(tensor, shape),
-            consumers=tuple(index.label(n) for n in index.consumers.get(tensor, ()) if NodeConsumer(n) in chosen),
+            consumers=tuple(index.label(n) for n in readers if chosen is everyone or NodeConsumer(n) in chosen),
             graph_output=OutputConsumer(tensor) in chosen,
             warnings=tuple(self._warnings(tensor)),
             position=position,
