@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 from ..errors import ModelError, RequestError
-from ..modelfile.model import ModelFile
 from .files import Output
 from .inserting import Checking, run, run_trained
 from .output import Printer
@@ -89,6 +88,8 @@ def _check_order(recipe: str, model: str | None) -> None:
 
 def _kind(name: str) -> str | None:
     """What a file is; None for what can be read only once, for none of the three, and where there is none."""
+    from ..modelfile.model import ModelFile
+
     path = Path(name)
     try:
         if not path.is_file():
