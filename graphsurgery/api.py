@@ -80,7 +80,8 @@ def insert(
     gate:
         ``"residual"``: y = x + alpha * (block(x) - x) with alpha = 0, which does not change the model's output.
     weights:
-        Trained weights, ``FILE`` or ``FILE:PREFIX``: .pt, .pth, .safetensors, .npz or .onnx. Not with ``init``.
+        Trained weights, ``FILE`` or ``FILE:PREFIX``: .pt, .pth, .safetensors, .npz or .onnx. Not with ``init``. In
+        PREFIX, ``{path}`` is the module path of each place and ``{block}`` the name of the block.
     target:
         The runtime that the block is written for: ``"tensorrt"``, ``"onnxruntime"`` or ``"dla"``.
     precision:

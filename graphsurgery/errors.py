@@ -55,7 +55,7 @@ def option(name: str, value: object = "") -> str:
 
 def spelled(message: str, spell: Callable[[str, str], str]) -> str:
     """A message with every option in it spelled by ``spell(name, value)``; the value is "" where none is named."""
-    return _OPTION.sub(lambda found: spell(*found.groups()), message)
+    return _OPTION.sub(lambda found: spell(*found.groups()), message) if "\ue000" in message else message
 
 
 def as_argument(name: str, value: str) -> str:

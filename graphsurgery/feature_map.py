@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import ml_dtypes
@@ -56,6 +56,8 @@ class FeatureMap:
     dtype: str = "float32"
     batch: int | None = None
     label: str = "the site"
+    path: str | None = field(default=None, compare=False)
+    """dotted path of the module that it leaves or enters; None where the model tells none"""
 
     @property
     def static(self) -> bool:

@@ -93,7 +93,8 @@ class Request:
     gate:
         residual: y = x + a * (block(x) - x) with a = 0, which leaves the model's output as it is.
     weights: FILE[:PREFIX]
-        Trained weights: best.pt:model.8.attn, .pth, .safetensors, .npz, .onnx.
+        Trained weights: best.pt:model.8.attn, .pth, .safetensors, .npz, .onnx. For several places, each with its own:
+        'best.pt:{path}.attn', or no PREFIX.
     target:
         The runtime to write the block for. dla: as far as possible for a DLA of NVIDIA's Orin.
     precision:

@@ -1,6 +1,6 @@
-"""A chain of 20,000 nodes, 4,000 of them convolutions with weights, in 100 stages.
+"""A chain of nodes, a fifth of them convolutions with weights, in stages of 200: 20,000 in 100 stages.
 
-usage: synthetic.py OUT.onnx
+usage: synthetic.py OUT.onnx [STAGES]
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ STAGES, BLOCKS, CHANNELS, SIDE = 100, 40, 16, 32
 
 
 def main() -> None:
+    stages = int(sys.argv[2]) if len(sys.argv) > 2 else STAGES
     rng = np.random.default_rng(0)
     nodes, weights, last = [], [], "images"
-    for stage in range(STAGES):
+    for stage in range(stages):
         for block in range(BLOCKS):
             name, weight = f"/stage.{stage}/{block}", f"stage.{stage}.{block}.weight"
             values = rng.normal(size=(CHANNELS, CHANNELS, 1, 1)).astype(np.float32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError, option
@@ -17,6 +18,7 @@ from ..feature_map import Array, type_name
 from ..insertion.removal import remove
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Settings, checked
+from ..runtime.custom_ops import libraries_of, registered
 from ..runtime.placement import by_provider
 from ..runtime.providers import NAMES, NVIDIA
 from ..runtime.quantised_types import element_types, is_quantised
@@ -43,6 +45,7 @@ def bench(
     rounds: int = ROUNDS,
     warm_up: int = WARM_UP,
     threads: int = 0,
+    custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> BenchReport:
     """Time a model and its baseline in turns, on each provider of onnxruntime.
 
@@ -64,6 +67,8 @@ def bench(
         How many rounds count, two or more, and how many before them do not.
     threads:
         For one operator on the CPU; 0 lets onnxruntime choose.
+    custom_ops:
+        Libraries with the operators in the models that onnxruntime does not have itself.
 
     Returns
     -------
@@ -92,6 +97,7 @@ def bench(
     rounds = checked("rounds", rounds, int, Argument(minimum=2))
     warm_up = checked("warm_up", warm_up, int, Argument(minimum=0))
     threads = checked("threads", threads, int, Argument(minimum=0))
+    libraries = libraries_of(custom_ops)
     after = ModelFile.load(model)
     insertions = after.insertions()
     if baseline is None and not insertions:
@@ -104,7 +110,9 @@ def bench(
     for name in names:
         require(name)
     inputs = inputs_for(after, shapes, batch)
-    timed = tuple(_timed(name, (before, after, before), inputs.arrays, rounds, warm_up, threads) for name in names)
+    models = (before, after, before)
+    with registered(libraries):
+        timed = tuple(_timed(name, models, inputs.arrays, rounds, warm_up, threads) for name in names)
     return BenchReport(
         model=after.name,
         baseline=before.name if baseline is not None else "itself without its insertions",

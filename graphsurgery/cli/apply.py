@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ..errors import RequestError
+from ..errors import ModelError, RequestError
 from .files import Output
 from .inserting import Checking, run, run_trained
 from .output import Printer
@@ -50,12 +50,7 @@ def apply(
     from ..recipe import Recipe, check_plain, trained_blocks
     from ..userblocks import Trust
 
-    endings = tuple(Path(each).suffix.lower() for each in (recipe, model or ""))
-    if endings[0] == ".onnx" and endings[1] in (*_YAML, _BLOCKS):
-        first = "recipe comes" if endings[1] in _YAML else "blocks come"
-        raise RequestError(f"the {first} first: graphsurgery apply {shlex.join([model or '', recipe])} ...")
-    if endings[0] == _BLOCKS and endings[1] in _YAML:
-        raise RequestError(f"{recipe} has its recipe in it: give the model that it is for, and not {model}")
+    _check_order(recipe, model)
     if (blocks := trained_blocks(recipe)) is not None:
         modules = Trust.in_modules(trust or ())
         run_trained(
@@ -73,5 +68,41 @@ def apply(
     run(requests, model, output.destination(model, [recipe]), checking, printer)
 
 
-_YAML = (".yaml", ".yml")
-_BLOCKS = ".safetensors"
+_SUFFIX = ".safetensors"
+"""of blocks, even where such a file is damaged"""
+_START = 4096
+"""bytes of a file that tell what it is"""
+_IN_TEXT = frozenset(b"\t\n\f\r")
+_RECIPE, _BLOCKS, _MODEL = "recipe comes", "blocks come", "model"
+
+
+def _check_order(recipe: str, model: str | None) -> None:
+    """RequestError for a recipe, or blocks, in the place of the model. What a file is, its first bytes say."""
+    first = _kind(recipe)
+    second = _kind(model) if model is not None and first in (_BLOCKS, _MODEL) else None
+    if first == _MODEL and second in (_RECIPE, _BLOCKS):
+        raise RequestError(f"the {second} first: graphsurgery apply {shlex.join([model or '', recipe])} ...")
+    if first == _BLOCKS and second == _RECIPE:
+        raise RequestError(f"{recipe} has its recipe in it: give the model that it is for, and not {model}")
+
+
+def _kind(name: str) -> str | None:
+    """What a file is; None for what can be read only once, for none of the three, and where there is none."""
+    from ..modelfile.model import ModelFile
+
+    path = Path(name)
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as stream:
+            start = stream.read(_START)
+        if path.suffix.lower() == _SUFFIX or (
+            start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+        ):
+            return _BLOCKS
+        if not any(byte < 32 and byte not in _IN_TEXT for byte in start):
+            return _RECIPE
+        ModelFile.load(path)
+    except (OSError, ValueError, ModelError):
+        return None
+    return _MODEL

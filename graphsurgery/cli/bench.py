@@ -22,6 +22,7 @@ def bench(
     rounds: Annotated[int, Argument(minimum=2)] = 30,
     warm_up: Annotated[int, Argument(minimum=0)] = 5,
     threads: Annotated[int, Argument(minimum=0)] = 0,
+    custom_ops: list[str] | None = None,
     printer: Printer,
 ) -> None:
     """Time a model before and after its insertions.
@@ -62,6 +63,7 @@ def bench(
         rounds=rounds,
         warm_up=warm_up,
         threads=threads,
+        custom_ops=custom_ops or (),
     )
     printer.report(report)
 

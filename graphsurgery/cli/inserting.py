@@ -52,6 +52,7 @@ class Checking:
     providers: list[str] | None = None
     images: str | None = None
     memory: Annotated[int | None, Argument(minimum=1)] = None
+    custom_ops: list[str] | None = None
     verbose: bool = False
 
     @property
@@ -95,6 +96,7 @@ def run(
     Raises ParityFailed, with nothing written, if a block does not agree with what it is compared with.
     """
     from ..api import carry_out
+    from ..runtime.custom_ops import registered
     from ..userblocks import Trust
 
     if checking.no_verify and any(each.measures for each in requests):
@@ -105,7 +107,8 @@ def run(
 
     with aside():
         trust = Trust.in_blocks(request.module for request in requests)
-    _run(edit, trust, model, target, checking, printer)
+    with registered(checking.custom_ops or ()):
+        _run(edit, trust, model, target, checking, printer)
 
 
 def run_trained(
@@ -120,17 +123,16 @@ def run_trained(
 ) -> None:
     """The same with trained blocks. Raises BaseDiffers, too."""
     from ..api import put_in
+    from ..runtime.custom_ops import registered
 
     for note in blocks.notes:
         printer.note(f"note: {note}")
-    _run(
-        lambda before: put_in(blocks, before, ignore_rest=ignore_rest, trust=trust),
-        trust,
-        model,
-        target,
-        checking,
-        printer,
-    )
+
+    def edit(before: ModelFile) -> _Edited:
+        return put_in(blocks, before, ignore_rest=ignore_rest, trust=trust)
+
+    with registered(checking.custom_ops or ()):
+        _run(edit, trust, model, target, checking, printer)
 
 
 def _run(

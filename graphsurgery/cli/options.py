@@ -25,6 +25,9 @@ providers: NAME[,NAME]
     cuda where it is there.
 images: DIR
     Folder of real images for the activations to verify with. Default: a random image.
+custom_ops: LIBRARY
+    A library (.so, .dll, .dylib) with operators in MODEL that onnxruntime does not have itself, to run it with. May be
+    repeated.
 memory: GB
     What verifying may take. A block that would take more is compared on a smaller map, and the report says so.
     [default: 2]

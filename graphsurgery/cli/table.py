@@ -58,4 +58,6 @@ def _longest(column: Sequence[str]) -> int:
 
 
 def _wrapped(cell: str, width: int) -> list[str]:
+    if len(cell) <= width:
+        return [cell]
     return textwrap.wrap(cell, max(width, 1), break_on_hyphens=False) or [""]

@@ -28,6 +28,7 @@ def verify(
     torch: str | None = None,
     trust: list[str] | None = None,
     memory: Annotated[int | None, Argument(minimum=1)] = None,
+    custom_ops: list[str] | None = None,
     verbose: bool = False,
     known: KnownShapes,
     printer: Printer,
@@ -62,6 +63,8 @@ def verify(
         A PyTorch module of your own that may be imported to compare with, or the checkpoint, to load all that is in it.
         May be repeated.
     """
+    from ..runtime.custom_ops import registered
+
     if ultralytics is not None or torch is not None:
         given = {"original": original is not None, "ignore_rest": ignore_rest, "memory": memory is not None}
         given["shapes"] = bool(known.shapes)
@@ -69,7 +72,8 @@ def verify(
             raise RequestError(f"give {option('ultralytics')} or {option('torch')}, not both", option="torch")
         if extra := [name for name, is_given in given.items() if is_given]:
             raise RequestError(f"{option(extra[0])} is for comparing blocks; here the whole model is compared")
-        _compare_whole(model, ultralytics, torch, provider_list(providers), images, seeds, trust or [], printer)
+        with registered(custom_ops or ()):
+            _compare_whole(model, ultralytics, torch, provider_list(providers), images, seeds, trust or [], printer)
         return
     from pathlib import Path
 
@@ -90,6 +94,7 @@ def verify(
             trust=trust or (),
             memory=memory or MEMORY,
             shapes=known.shapes,
+            custom_ops=custom_ops or (),
         )
     failed = _reported(report, printer)
     if verbose:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from sys import intern
 from typing import TypeVar
 
 import onnx
@@ -23,7 +24,8 @@ class GraphIndex:
         self.model = model
         graph = model.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
-        self._reads = [frozenset(reads(node)) for node in self.nodes]
+        # a name is one object wherever it occurs: it is kept once, and dictionaries find it sooner
+        self._reads = [frozenset(map(intern, reads(node))) for node in self.nodes]
         self.producer: dict[str, int] = {}
         """tensor -> index of the node that produces it"""
         self.consumers: dict[str, list[int]] = {}
@@ -34,7 +36,7 @@ class GraphIndex:
         for node_index, node in enumerate(self.nodes):
             for name in node.output:
                 if name:
-                    self.producer[name] = node_index
+                    self.producer[intern(name)] = node_index
             for name in self._reads[node_index]:
                 self.consumers.setdefault(name, []).append(node_index)
 

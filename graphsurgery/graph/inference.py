@@ -38,10 +38,11 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
 
     Raises whatever ONNX raises.
     """
-    nodes = list(_nodes(model.graph))
+    graphs = list(_graphs(model.graph))
+    nodes = [node for graph in graphs for node in graph.node]
     hidden = [i for i, node in enumerate(nodes) if operator(node) == "Split" and miscounts(node)]
-    plain = _without(hidden, model, strict=strict, data_prop=False)
-    if not _depend_on_computed_values(model.graph, nodes):
+    plain = _without(hidden, model, nodes, strict=strict, data_prop=False)
+    if not _depend_on_computed_values(graphs, nodes):
         return plain
     shapes = {name: shape for graph in _graphs(plain.graph) for name, shape in _shapes(graph)}
     vectors = (shape[0] or 0 for shape in shapes.values() if shape is not None and len(shape) == 1)
@@ -50,12 +51,12 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
         return plain
     lengthening = (i for i, node in enumerate(nodes) if operator(node) in _LENGTHENING)
     hidden += [i for i in lengthening if any(shapes.get(name) in (None, [None]) for name in nodes[i].output if name)]
-    return _without(hidden, model, strict=strict, data_prop=True)
+    return _without(hidden, model, nodes, strict=strict, data_prop=True)
 
 
-def _depend_on_computed_values(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> bool:
+def _depend_on_computed_values(graphs: Iterable[onnx.GraphProto], nodes: Iterable[onnx.NodeProto]) -> bool:
     """Whether following values can find more: a shape depends on some that are computed."""
-    stored = {tensor.name for each in _graphs(graph) for tensor in each.initializer}
+    stored = {tensor.name for graph in graphs for tensor in graph.initializer}
     stored |= {name for node in nodes if operator(node) == "Constant" for name in node.output}
     return any(name and name not in stored for node in nodes for name in shaping_inputs(node))
 
@@ -76,26 +77,26 @@ def shaping_inputs(node: onnx.NodeProto) -> Sequence[str]:
     return names[1:] if operator(node) in _BY_VALUE or operator(node).startswith("Reduce") else ()
 
 
-def _without(hidden: Sequence[int], model: onnx.ModelProto, *, strict: bool, data_prop: bool) -> onnx.ModelProto:
-    """Infer types as if some nodes were of an unknown operator; they are counted as :func:`_nodes` gives them."""
-    nodes = list(_nodes(model.graph)) if hidden else []
+def _without(
+    hidden: Sequence[int], model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], *, strict: bool, data_prop: bool
+) -> onnx.ModelProto:
+    """Infer types as if some of the nodes were of an unknown operator; ``nodes`` are all of the model."""
     operators = {i: nodes[i].op_type for i in hidden}
-    _rename(model, dict.fromkeys(hidden, _HIDDEN))
+    _rename(nodes, dict.fromkeys(hidden, _HIDDEN))
     try:
         result: onnx.ModelProto = shape_inference.infer_shapes(
             model, check_type=strict, strict_mode=strict, data_prop=data_prop
         )
     finally:
-        _rename(model, operators)
-    _rename(result, operators)
+        _rename(nodes, operators)
+    if hidden:
+        _rename([node for graph in _graphs(result.graph) for node in graph.node], operators)
     return result
 
 
-def _rename(model: onnx.ModelProto, operators: dict[int, str]) -> None:
-    if operators:
-        nodes = list(_nodes(model.graph))
-        for i, op_type in operators.items():
-            nodes[i].op_type = op_type
+def _rename(nodes: Sequence[onnx.NodeProto], operators: dict[int, str]) -> None:
+    for i, op_type in operators.items():
+        nodes[i].op_type = op_type
 
 
 def miscounts(split: onnx.NodeProto) -> bool:
@@ -105,16 +106,11 @@ def miscounts(split: onnx.NodeProto) -> bool:
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and the subgraphs in it, however deep."""
+    """A graph and the subgraphs in it, however deep, always in the same order."""
     yield graph
     for node in graph.node:
         for inner in subgraphs(node):
             yield from _graphs(inner)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of the subgraphs in it, always in the same order."""
-    return (node for each in _graphs(graph) for node in each.node)
 
 
 def _shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, _Shape]]:

@@ -33,7 +33,7 @@ _SAME_TYPE = frozenset(
 
 def consumers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The nodes that read the values of a tensor."""
-    nodes = [index.nodes[node_index] for node_index in index.downstream([tensor])]
+    nodes = [index.nodes[node_index] for node_index in index.consumers.get(tensor, ())]
     return [node for node in nodes if operator(node) not in _SHAPES]
 
 

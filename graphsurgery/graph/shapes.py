@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from types import MappingProxyType
+from typing import TypeAlias
 
 import onnx
 
@@ -19,21 +20,28 @@ from .index import GraphIndex
 from .inference import infer, is_static
 from .shape_constants import fold_shapes
 
+TensorType: TypeAlias = tuple[int, tuple[Dimension, ...] | None]
+"""element type number, and shape where it is known"""
+
+_UNKNOWN: TensorType = (0, None)
+
 
 class ShapeTable:
     """Types of tensors, taken from the model where it states them in full, else inferred.
 
     For the first tensor that needs it, what the tensor depends on is inferred; for the second, the whole model; for the
-    first, too, where consumers may tell more than what it depends on. ``given``: shapes that the user knows, by tensor.
+    first, too, where consumers may tell more than what it depends on. Nothing in this project takes more memory: where
+    a whole model is looked at, that comes first. ``given``: shapes that the user knows, by tensor.
     """
 
     def __init__(self, index: GraphIndex, given: Shapes = MappingProxyType({})) -> None:
         self._index = index
         self._model = index.model.structure
         self.given = given
-        self._of_part: dict[str, onnx.TypeProto] | None = None
-        self._stated: dict[str, tuple[int, tuple[Dimension, ...] | None]] = {}
-        """what the model states in full, of the tensors that were asked for"""
+        self._of_part: dict[str, TensorType] | None = None
+        self._found: dict[str, TensorType] = {}
+        self._no_tensors: set[str] = set()
+        """sequences, maps and optional values, as far as they were inferred"""
         for name in given:
             self._check_name(name)
 
@@ -52,12 +60,20 @@ class ShapeTable:
     def _declared(self) -> dict[str, onnx.TypeProto]:
         return _types(self._model.graph)
 
-    def _inferred(self, tensor: str) -> onnx.TypeProto | None:
+    def _inferred(self, tensor: str) -> TensorType:
         if self._of_part is None and not self.given:  # with shapes that are given, what contradicts the model is said
             part = self._part(tensor)
-            self._of_part = {} if any(map(self._is_foreign, part.graph.node)) else self._infer(part)
-        found = (self._of_part or {}).get(tensor)
-        return found if _tell(*tensor_type(found)) else self._everything.get(tensor)
+            foreign = any(map(self._is_foreign, part.graph.node))
+            self._of_part = {} if foreign else self._types_in(_inferred_in_place(_without_calls(part), self.given))
+        found = (self._of_part or {}).get(tensor, _UNKNOWN)
+        return found if _tell(*found) else self._everything.get(tensor, _UNKNOWN)
+
+    def infer(self) -> None:
+        """Infer the whole model at once, if the type of any activation has to be: for whoever asks for most of them."""
+        names = (name for node_index in self._index.active for name in self._index.nodes[node_index].output if name)
+        if not all(_is_complete(tensor_type(self._declared.get(name))) for name in names):
+            self._of_part = {}
+            self._found.clear()
 
     def _is_foreign(self, node: onnx.NodeProto) -> bool:
         """Whether the inference ends at a node, so that what consumers tell counts."""
@@ -66,8 +82,16 @@ class ShapeTable:
         return not known
 
     @cached_property
-    def _everything(self) -> dict[str, onnx.TypeProto]:
-        return self._infer(self._model)
+    def _everything(self) -> dict[str, TensorType]:
+        return self._types_in(inferred(_without_calls(self._model), self.given))
+
+    def _types_in(self, model: onnx.ModelProto | None) -> dict[str, TensorType]:
+        """The types that a model declares; equal ones are one object, so that large models keep little."""
+        same: dict[TensorType, TensorType] = {}
+        declared = _types(model.graph) if model is not None else {}
+        self._no_tensors |= {name for name, each in declared.items() if not _is_tensor(each)}
+        found = ((name, tensor_type(each)) for name, each in declared.items())
+        return {name: same.setdefault(each, each) for name, each in found}
 
     def _part(self, tensor: str) -> onnx.ModelProto:
         """The nodes that a tensor depends on, as a model of their own."""
@@ -83,26 +107,27 @@ class ShapeTable:
         part.graph.value_info.extend(value for value in (*graph.value_info, *graph.output) if value.name in known)
         return part
 
-    def _infer(self, model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-        copy = inferred(_without_calls(model), self.given)
-        return {} if copy is None else _types(copy.graph)
-
-    def lookup(self, tensor: str) -> tuple[int, tuple[Dimension, ...] | None]:
+    def lookup(self, tensor: str) -> TensorType:
         """(element type number, shape) of a tensor; (0, None) where neither is known."""
-        if (stated := self._stated.get(tensor)) is not None:
-            return stated
+        found = self._found.get(tensor)
+        if found is None:
+            found = self._look_up(tensor)
+            self._found[tensor] = found
+        return found
+
+    def _look_up(self, tensor: str) -> TensorType:
         declared = tensor_type(self._declared.get(tensor))
-        whole = declared[0] and declared[1] is not None and all(isinstance(d, int) for d in declared[1][1:])
-        if whole and not self.given:
-            self._stated[tensor] = declared
+        if _is_complete(declared) and not self.given:
             return declared
-        found = tensor_type(self._inferred(tensor))
+        found = self._inferred(tensor)
         return (found[0] or declared[0], _merge(declared[1], found[1]))
 
     def is_tensor(self, name: str) -> bool:
         """Whether it may be a tensor: neither a sequence nor a map, as far as it is known."""
-        declared = self._declared.get(name) or self._inferred(name)
-        return declared is None or declared.WhichOneof("value") in (None, "tensor_type")
+        if (declared := self._declared.get(name)) is not None:
+            return _is_tensor(declared)
+        self._inferred(name)
+        return name not in self._no_tensors
 
     def stops(self, tensor: str) -> int | None:
         """Index of the nearest node upstream of a tensor of whose output rank or channels are not known, though they
@@ -132,14 +157,19 @@ def inferred(model: onnx.ModelProto, given: Shapes = MappingProxyType({})) -> on
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    _forget_impossible_sizes(copy.graph)
-    _forget_endless_functions(copy)
-    use_stand_ins(copy.graph)
+    return _inferred_in_place(copy, given)
+
+
+def _inferred_in_place(model: onnx.ModelProto, given: Shapes) -> onnx.ModelProto | None:
+    """The same of a model that nobody else needs."""
+    _forget_impossible_sizes(model.graph)
+    _forget_endless_functions(model)
+    use_stand_ins(model.graph)
     try:
-        fold_shapes(copy)
-        copy = infer(copy)
-        _complete(copy, given)
-        return copy
+        fold_shapes(model)
+        model = infer(model)
+        _complete(model, given)
+        return model
     except RequestError:
         raise
     except Exception:  # whatever stops the inference, what the model itself states still holds
@@ -198,14 +228,24 @@ def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     return {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
 
 
-def tensor_type(declared: onnx.TypeProto | None) -> tuple[int, tuple[Dimension, ...] | None]:
+def _is_tensor(declared: onnx.TypeProto) -> bool:
+    return declared.WhichOneof("value") in (None, "tensor_type")
+
+
+def tensor_type(declared: onnx.TypeProto | None) -> TensorType:
     """(element type number, shape) that a declaration states; (0, None) where it is no tensor's."""
     if declared is None or not declared.HasField("tensor_type"):
-        return 0, None
+        return _UNKNOWN
     tensor = declared.tensor_type
     if not tensor.HasField("shape"):
         return tensor.elem_type, None
     return tensor.elem_type, tuple(_dimension(d) for d in tensor.shape.dim)
+
+
+def _is_complete(declared: TensorType) -> bool:
+    """Whether a declaration says all that there is to know; the batch may be of any size."""
+    kind, shape = declared
+    return bool(kind) and shape is not None and all(isinstance(size, int) for size in shape[1:])
 
 
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:

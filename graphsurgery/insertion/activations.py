@@ -32,6 +32,7 @@ class Activations:
     images: list[tuple[str, dict[str, Array]]] = field(default_factory=list)
     """(name of the image, tensor name -> value)"""
     failure: str = ""
+    """with options as errors.py marks them"""
 
 
 def activations(
@@ -64,14 +65,14 @@ def run_on(
         inputs = graph_inputs(part.structure, shapes)
         ready = session(part.to_bytes(), "cpu", folder=part.folder, frugal=True)
     except (RequestError, NoKernel, CannotRun) as error:  # the first: an input that nobody can make up
-        return [], str(error)
+        return [], error.message
     failure, names = "", [name for name, _ in tensors]
     for size in IMAGE_SIDES if any(each.is_image and None in each.shape for each in inputs) else IMAGE_SIDES[:1]:
         try:
             feeds = image_feeds(inputs, images, size) if images else [("a random image", random_feeds(inputs, size))]
             return [(name, of(dict(zip(names, ready.run(feed), strict=True)))) for name, feed in feeds], ""
         except (NoKernel, CannotRun) as error:
-            failure = failure or str(error)
+            failure = failure or error.message
     return [], failure
 
 

@@ -38,7 +38,7 @@ def defined(graph: onnx.GraphProto) -> set[str]:
 def reads(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node reads: its inputs, and what its subgraphs, however deep, take from outside."""
     names = set(node.input)
-    pending = [(graph, set[str]()) for graph in subgraphs(node)]
+    pending = [(graph, set[str]()) for graph in subgraphs(node)] if node.attribute else []
     while pending:
         graph, outer = pending.pop()
         own = outer | defined(graph)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from copy import copy
 from functools import cached_property
+from sys import intern
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,6 +60,7 @@ class View:
         self.layouts = layouts or Layouts(index)
         self._known_values = values
         self._roots: dict[str, str] = {}
+        self._weight_shapes: dict[int, tuple[int, ...] | None] = {}
         self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
         """output of an inserted block -> its input; blocks that we inserted are looked through, too"""
 
@@ -124,16 +126,16 @@ class View:
 
     def _after_insertion(self, tensor: str) -> str | None:
         """The output of a block that is inserted at a tensor and is its only consumer."""
-        insertions, consumers = self.index.insertions_at.get(tensor, []), self.index.downstream([tensor])
-        alone = len(insertions) == 1 and self.index.insertion_of.keys() >= set(consumers)
-        return insertions[0].output_tensor if alone else None
+        insertions = self.index.insertions_at.get(tensor, ())
+        if len(insertions) != 1 or not self.index.insertion_of.keys() >= set(self.index.downstream([tensor])):
+            return None
+        return insertions[0].output_tensor
 
     # ------------------------------------------------------------------ nodes
 
     def op(self, node_index: int) -> str:
         """The operator that a node computes, as ONNX calls it."""
-        kind = computes(self.index.nodes[node_index])
-        return _SAME.get(kind) or kind.removeprefix(_QUANTISED)
+        return self._operators[node_index]
 
     def inputs(self, node_index: int) -> list[str]:
         """The roots of the values that a node reads: no weights, no sizes, no quantisation parameters."""
@@ -162,9 +164,12 @@ class View:
 
     def weight_shape(self, node_index: int) -> tuple[int, ...] | None:
         """Shape of the weight of a convolution or matrix product; None where it is computed."""
-        node = self.index.nodes[node_index]
-        place = _WEIGHT.get(operator(node), 1)
-        return self.constant_shape(node.input[place]) if len(node.input) > place else None
+        if node_index not in self._weight_shapes:
+            node = self.index.nodes[node_index]
+            place = _WEIGHT.get(operator(node), 1)
+            shape = self.constant_shape(node.input[place]) if len(node.input) > place else None
+            self._weight_shapes[node_index] = shape
+        return self._weight_shapes[node_index]
 
     def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
         """Shape of a constant; None where the tensor is none."""
@@ -231,13 +236,15 @@ class View:
     @cached_property
     def order(self) -> list[int]:
         """Indices of the nodes that work on values, each after those that it reads (files can be unsorted)."""
-        waiting = {p: len({self.producer(name) for name in self._inputs[p]} & self.active) for p in self.active}
+        active = self.active
+        waiting = {p: len({self.producer(name) for name in self._inputs[p]} & active) for p in active}
         ready = sorted((p for p, count in waiting.items() if not count), reverse=True)
         found = []
         while ready:
             node_index = ready.pop()
             found.append(node_index)
-            for consumer in sorted(self.downstream(node_index), reverse=True):
+            following = self.downstream(node_index)
+            for consumer in sorted(following, reverse=True) if len(following) > 1 else following:
                 waiting[consumer] -= 1
                 if not waiting[consumer]:
                     ready.append(consumer)
@@ -296,16 +303,22 @@ class View:
 
     @cached_property
     def _inputs(self) -> dict[int, list[str]]:
-        table: dict[int, list[str]] = {}
+        values, table = self.values, dict[int, list[str]]()
         for node_index in self.active:
             node = self.index.nodes[node_index]
             names = node.input[:1] if operator(node) == "ConvInteger" else node.input
-            table[node_index] = [self.root(name) for name in names if name in self.values and self._may_be_value(name)]
+            table[node_index] = [self.root(n) for n in map(intern, names) if n in values and self._may_be_value(n)]
         return table
 
     @cached_property
+    def _operators(self) -> list[str]:
+        kinds = [computes(node) for node in self.index.nodes]
+        known = {kind: _SAME.get(kind) or kind.removeprefix(_QUANTISED) for kind in set(kinds)}
+        return [known[kind] for kind in kinds]
+
+    @cached_property
     def _named_outputs(self) -> list[list[str]]:
-        return [[name for name in node.output if name] for node in self.index.nodes]
+        return [[intern(name) for name in node.output if name] for node in self.index.nodes]
 
     @cached_property
     def _consumers(self) -> dict[str, list[int]]:

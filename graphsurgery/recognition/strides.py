@@ -11,8 +11,9 @@ The image is what the first convolution sees: what an input is resized to before
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from ..graph.shapes import ShapeTable
 from .graph_view import View
@@ -32,8 +33,7 @@ _SWAPPED = (0, 2, 1, 3, 4)
 _POOLED = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
 
-@dataclass(frozen=True)
-class _Where:
+class _Where(NamedTuple):
     """Where a tensor is: in the plane at a stride, or off it, computed from maps of these strides."""
 
     stride: Stride | None
@@ -99,7 +99,7 @@ class Strides:
     def _after(self, node_index: int) -> _Where:
         view, op = self._view, self._view.op(node_index)
         before = [self._where[name] for name in view.inputs(node_index) if name in self._where]
-        origins = frozenset[Stride]().union(*(where.origins for where in before))
+        origins = _origins(before)
         raw = bool(before) and all(where.raw for where in before)
         off = _Where(None, origins, pooled=any(where.pooled for where in before), raw=raw)
         if op in ("Reshape", "Transpose") and (there := self._restored(node_index, off)) is not None:
@@ -125,12 +125,12 @@ class Strides:
         if op in ("SpaceToDepth", "DepthToSpace"):
             size = Fraction(view.integer(node_index, "blocksize", 1))
             return _moved(maps[0], (size, size) if op == "SpaceToDepth" else (1 / size, 1 / size))
-        settled = {where.stride for where in maps if not where.open}
-        if len(settled) > 1:
+        settled = next((where for where in maps if not where.open), maps[0])
+        if any(where.stride != settled.stride and not where.open for where in maps):
             return off
         if op == "Concat" and (view.axis(node_index, 1) not in (1, -3) or not self._all_maps(node_index)):
             return off
-        return next((where for where in maps if not where.open), maps[0])
+        return settled
 
     def _strided(self, node_index: int, op: str, root: str, off: _Where) -> _Where:
         view = self._view
@@ -139,9 +139,12 @@ class Strides:
         steps = view.integers(node_index, "strides") or (1, 1)
         if len(steps) != 2 or (kernel is not None and len(kernel) != 2):
             return off
+        if not self._is_back(root):
+            return off
+        if steps == (1, 1):
+            return _moved(self._where[root], WHOLE)
         tall, wide = map(Fraction, steps)
-        factor = (1 / tall, 1 / wide) if op == "ConvTranspose" else (tall, wide)
-        return _moved(self._where[root], factor) if self._is_back(root) else off
+        return _moved(self._where[root], (1 / tall, 1 / wide) if op == "ConvTranspose" else (tall, wide))
 
     def _is_back(self, root: str) -> bool:
         """Whether a tensor that an operator of the plane reads is in it; one that was off it is then back."""
@@ -262,10 +265,21 @@ class Strides:
         return height_and_width(self._view.channels_first(root, shape)) if shape is not None else None
 
 
+def _origins(before: Sequence[_Where]) -> frozenset[Stride]:
+    """All strides that tensors come from; mostly they share one set, and fractions are slow to compare."""
+    first = before[0].origins if before else frozenset()
+    others = [where.origins for where in before if where.origins is not first]
+    return first.union(*others) if others else first
+
+
 def _moved(source: _Where, factor: Stride) -> _Where:
     stride = source.stride or WHOLE
+    if factor == WHOLE:
+        return _there(source, stride)
     return _there(source, (stride[0] * factor[0], stride[1] * factor[1]))
 
 
 def _there(source: _Where, stride: Stride) -> _Where:
+    if stride is source.stride and not source.raw and not source.pooled:
+        return source
     return _Where(stride, frozenset({stride}), open=source.open)

@@ -28,26 +28,29 @@ class Surroundings:
     def __init__(self, view: View) -> None:
         self._known: dict[Neighbourhood, int] = {}
         self._listed: list[Neighbourhood] = [("", ())]
-        rows = [(view.op(node), view.inputs(node), view.outputs(node)) for node in view.order]
-        numbers = {name: self._number((op, None)) for op, _, outputs in rows for name in outputs}
+        self._place = {name: place for place, node in enumerate(view.order, 1) for name in view.outputs(node)}
+        """tensor -> the place, from 1, of the node that produces it"""
+        operators = [view.op(node) for node in view.order]
+        sources = [[self._place.get(name, 0) for name in view.inputs(node)] for node in view.order]
+        self._numbers = [_NO_NODE, *(self._number((op, None)) for op in operators)]
+        """by place; of all outputs of a node"""
         for depth in range(1, _LARGEST_DEPTH + 1):
-            shallower, numbers = numbers, {}
-            for op, inputs, outputs in rows:
-                number = self._number((op, tuple([shallower.get(name, _NO_NODE) for name in inputs])))
-                numbers.update(dict.fromkeys(outputs, number))
-            if depth >= _DEPTH and len(set(numbers.values())) * _REPEATED > len(numbers):
+            at = self._numbers.__getitem__
+            numbers = [self._number((op, tuple(map(at, read)))) for op, read in zip(operators, sources, strict=True)]
+            self._numbers = [_NO_NODE, *numbers]
+            if depth >= _DEPTH and len(set(numbers)) * _REPEATED > len(self._place):
                 break
-        self._numbers = numbers
 
     def number(self, tensor: str) -> int:
         """The number of a tensor's surroundings."""
-        return self._numbers.get(tensor, _NO_NODE)
+        return self._numbers[self._place.get(tensor, 0)]
 
     def __getitem__(self, number: int) -> Neighbourhood:
         return self._listed[number]
 
     def _number(self, neighbourhood: Neighbourhood) -> int:
-        number = self._known.setdefault(neighbourhood, len(self._listed))
-        if number == len(self._listed):
+        number = self._known.get(neighbourhood)
+        if number is None:
+            number = self._known[neighbourhood] = len(self._listed)
             self._listed.append(neighbourhood)
         return number

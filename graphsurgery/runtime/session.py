@@ -22,6 +22,7 @@ import onnx
 from ..errors import CannotRun, MissingProvider, NoKernel, concerning
 from ..feature_map import Array
 from ..process import leftovers
+from . import custom_ops
 from .placement import Kernel, kernels
 from .providers import (
     NVIDIA,
@@ -150,6 +151,7 @@ def session(
     options.enable_cpu_mem_arena = not frugal
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    custom_ops.register(options)
     if folder is not None and not isinstance(model, Path):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     profile = TemporaryDirectory(prefix="graphsurgery-", ignore_cleanup_errors=True) if profiled else None
@@ -227,4 +229,5 @@ def _translated(error: Exception, provider: str) -> NoKernel | CannotRun:
     text = re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z])", "", text)  # the C++ source line and signature in front of the reason
     if type(error).__name__ == "NotImplemented" or _TOO_NEW.search(text):
         return NoKernel(f"onnxruntime cannot run this on {provider}: {text}")
-    return CannotRun(f"onnxruntime refuses this on {provider}: {text}")
+    hint = custom_ops.hint() if custom_ops.UNKNOWN in text else ""
+    return CannotRun(f"onnxruntime refuses this on {provider}: {text}{hint}")

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..errors import SiteError
 from ..graph.index import GraphIndex, reached
 from ..modelfile.record import Insertion
 
 
-@dataclass(frozen=True)
-class NodeConsumer:
+class NodeConsumer(NamedTuple):
     """A node that reads a tensor, itself or in one of its subgraphs."""
 
     node_index: int
 
 
-@dataclass(frozen=True)
-class OutputConsumer:
+class OutputConsumer(NamedTuple):
     """An output of the model, which gives a tensor to whoever runs it."""
 
     name: str

@@ -43,6 +43,7 @@ class Context:
         """The model's blocks, recognised by structure."""
         from ..recognition import recognise
 
+        self.shapes.infer()
         return recognise(self.index, self.shapes, self.tree, self.layouts)
 
     @cached_property
@@ -55,9 +56,13 @@ class Context:
     @cached_property
     def image(self) -> tuple[Dimension, ...]:
         """The shape of the largest input that is an image, channels first, or of the first of these; () without one."""
+        return max(self._images, key=_positions, default=())
+
+    @cached_property
+    def _images(self) -> list[tuple[Dimension, ...]]:
+        """The shapes of all inputs [N, C, H, W], channels first."""
         shapes = ((name, self.shapes.lookup(name)[1]) for name in self.index.free_inputs)
-        images = [self._channels_first(name, shape) for name, shape in shapes if shape is not None and len(shape) == 4]
-        return max(images, key=_positions, default=())
+        return [self._channels_first(name, shape) for name, shape in shapes if shape is not None and len(shape) == 4]
 
     def _channels_first(self, tensor: str, shape: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
         """The shape of an input as [N, C, H, W]; sizes tell its layout only where no operator does."""
@@ -78,9 +83,13 @@ class Context:
     def stride(self, tensor: str, shape: tuple[Dimension, ...]) -> int | None:
         """How often a map goes into the image, the same in height and width; None where it is no map of the image.
 
-        Where the sizes do not tell, being dynamic or rounded, the operators on the way do.
+        Where the sizes do not tell, being dynamic or rounded, the operators on the way do; where there are several
+        inputs, these come first: the largest can be a mask, or belong to another network.
         """
-        return self.stride_of(shape) or self.blocks.stride(tensor)
+        stride = self.stride_of(shape)
+        if stride is None or len(self._images) > 1:
+            return self.blocks.stride(tensor) or stride
+        return stride
 
     def stride_of(self, shape: tuple[Dimension, ...]) -> int | None:
         """The same, as far as sizes tell it."""

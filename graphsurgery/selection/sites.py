@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ModelError, SiteError
 from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
-from ..graph.module_paths import enclosing
+from ..graph.module_paths import enclosing, join
 from ..modelfile.model import ModelFile
 from ..modelfile.operators import operator
 from ..request import Shapes
@@ -85,7 +85,8 @@ class Site:
         """What a block needs to know of this place."""
         batch, channels, height, width = (d if isinstance(d, int) else None for d in self.shape)
         assert channels is not None
-        return FeatureMap(channels, height, width, self.dtype, batch, self.label)
+        path = join(self.path.split("/")) if self.path else None
+        return FeatureMap(channels, height, width, self.dtype, batch, self.label, path)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with stable keys."""
@@ -199,6 +200,7 @@ class SiteFinder(Context):
         module = self.tree.modules.get(path) if path else None
         everyone = self._resolver.borders.branches.consumers(tensor)
         chosen = everyone if consumers is None else consumers
+        readers = index.consumers.get(tensor, ())
         return Site(
             tensor=tensor,
             shape=shape,
@@ -206,7 +208,7 @@ class SiteFinder(Context):
             path=module.display if module else None,
             type=place.type or (module.type if module else None),
             stride=self.stride(tensor, shape),
-            consumers=tuple(index.label(n) for n in index.consumers.get(tensor, ()) if NodeConsumer(n) in chosen),
+            consumers=tuple(index.label(n) for n in readers if chosen is everyone or NodeConsumer(n) in chosen),
             graph_output=OutputConsumer(tensor) in chosen,
             warnings=tuple(self._warnings(tensor)),
             position=position,

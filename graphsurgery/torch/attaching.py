@@ -277,10 +277,12 @@ def _check_keys(entries: Sequence[tuple[Request, Mapping[str, Any]]]) -> None:
 def _feature(block: Block, site: LiveSite) -> FeatureMap:
     """What the block needs to know of a site: its size only if it cannot work without. BlockError if it cannot work."""
     shapes = dict.fromkeys(each.shape for each in site.maps)
-    static = [FeatureMap(shape[1], shape[2], shape[3], batch=shape[0], label=site.named) for shape in shapes]
+    static = [
+        FeatureMap(shape[1], shape[2], shape[3], batch=shape[0], label=site.named, path=site.named) for shape in shapes
+    ]
     for feature in static:
         block.check(feature)
-    dynamic = FeatureMap(static[0].channels, None, None, label=site.named)
+    dynamic = FeatureMap(static[0].channels, None, None, label=site.named, path=site.named)
     try:
         block.check(dynamic)
     except BlockError:

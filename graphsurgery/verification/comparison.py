@@ -20,6 +20,7 @@ from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Shapes, checked
+from ..runtime.custom_ops import libraries_of, registered
 from ..runtime.providers import NAMES, imported, versions
 from ..runtime.sample_inputs import image_paths
 from ..runtime.session import require, short_name, usable
@@ -54,6 +55,7 @@ def verify(
     trust: str | Sequence[str] | Trust = (),
     memory: int = MEMORY,
     shapes: Mapping[str, str | Sequence[int | str | None]] | None = None,
+    custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> Report:
     """Compare every inserted block with its PyTorch module, on execution providers of onnxruntime.
 
@@ -81,6 +83,8 @@ def verify(
     shapes:
         Shapes of tensors where the model does not tell them, see :func:`graphsurgery.insert`. Those that were given
         then need not be given again.
+    custom_ops:
+        Libraries with the operators in the model that onnxruntime does not have itself.
 
     Returns
     -------
@@ -116,6 +120,7 @@ def verify(
         modules = "is a PyTorch module such as 'mypkg.blocks:MyAttention', or a list of them"
         trust = Trust.in_modules(checked("trust", trust, Selectors, Argument(words=modules)))
     known = checked("shapes", shapes, Shapes)
+    libraries = libraries_of(custom_ops)
     limit = Memory(checked("memory", memory, int, Argument(minimum=1, words="is a whole number of GB from 1 on")))
     whole = ModelFile.load(model)
     model = without_calls(whole)
@@ -132,23 +137,24 @@ def verify(
     blocks = {insertion.id: _comparable(model, insertion, limit, trust) for insertion in insertions}
     comparable = [each for each in blocks.values() if isinstance(each, Comparable)]
     recorded = {name: shape for insertion in insertions for name, shape in insertion.shapes.items()}
-    arriving = activations_of(model, comparable, folder, limit, {**recorded, **table.given})
     in_functions = {insertion.id: insertion for insertion in whole.insertions() if insertion.function}
     connections = Connections(index)
     reports = []
-    with _one_thread():
-        for insertion in tracked(insertions, "insertions"):
-            block = blocks[insertion.id]
-            if isinstance(block, Comparable):
-                block = arriving.contradiction(block, insertion.site, table) or block
-            shown = in_functions.get(insertion.id, insertion)
-            report = _empty_report(shown, connections.check(insertion), arriving.failure)
-            if isinstance(block, Comparable):
-                report = replace(report, size=arriving.note(block))
-                report = _compared(report, model, block, arriving, seeds, names, trust)
-            else:
-                report = replace(report, failure=block)
-            reports.append(report)
+    with registered(libraries):
+        arriving = activations_of(model, comparable, folder, limit, {**recorded, **table.given})
+        with _one_thread():
+            for insertion in tracked(insertions, "insertions"):
+                block = blocks[insertion.id]
+                if isinstance(block, Comparable):
+                    block = arriving.contradiction(block, insertion.site, table) or block
+                shown = in_functions.get(insertion.id, insertion)
+                report = _empty_report(shown, connections.check(insertion), arriving.failure)
+                if isinstance(block, Comparable):
+                    report = replace(report, size=arriving.note(block))
+                    report = _compared(report, model, block, arriving, seeds, names, trust)
+                else:
+                    report = replace(report, failure=block)
+                reports.append(report)
     rest = unchanged(whole, ModelFile.load(original) if original is not None else None)
     return Report(model.name, tuple(reports), rest, names, versions, ignore_rest)
 

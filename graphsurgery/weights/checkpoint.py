@@ -14,7 +14,7 @@ from ..errors import WeightsError
 from ..messages import closest, listed
 from ..modelfile import limits
 
-_WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
+WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
 """What DataParallel, torch.compile, and trainers that keep a model as an attribute put before its keys."""
 _AROUND_ALL = ("module.", "_orig_mod.")
 
@@ -85,7 +85,7 @@ class Checkpoint:
         start = prefix.strip(".") + "."
         if any(key.startswith(start) for key in self.arrays):
             return start
-        wrapped = re.compile(_WRAPPERS + re.escape(start))
+        wrapped = re.compile(WRAPPERS + re.escape(start))
         found = {match.group() for key in self.arrays if (match := wrapped.match(key))}
         return min(found, key=len) if found else start
 

@@ -19,15 +19,6 @@ _OF_ULTRALYTICS = 1e-3
 _MOST = 12
 
 
-def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> Checkpoint:
-    """What lies under a prefix. WeightsError if nothing does, which names the prefixes that fit the block."""
-    try:
-        return whole.under(prefix)
-    except WeightsError as error:
-        places, hint = hints.places(block, feature, whole)
-        raise WeightsError(f"{error.message}{hint}", candidates=places or error.candidates) from None
-
-
 def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Fitted:
     """The block with the weights in ``part``; ``given`` are the hyper-parameters that the user asked for.
 

@@ -94,6 +94,24 @@ def test_exchanged_arguments_are_noticed_before_the_destination_is_looked_at(cli
         assert cli("apply", "detector.onnx", "r.yaml", *words).sentence(2) == said
 
 
+def test_exchanged_arguments_are_noticed_whatever_the_files_are_called(cli: Any, folder: Path, unchanged: Any) -> None:
+    """What each is, its contents say."""
+    (folder / "insertions").write_text(RECIPE)
+    (folder / "trained.bin").write_bytes((2).to_bytes(8, "little") + b"{}" + bytes(9))
+    (folder / "detector").write_bytes((folder / "detector.onnx").read_bytes())
+    with unchanged():
+        for first, second, what in (
+            ("detector", "insertions", "recipe comes"),
+            ("detector", "trained.bin", "blocks come"),
+            ("detector.onnx", "insertions", "recipe comes"),
+        ):
+            said = f"the {what} first: graphsurgery apply {second} {first} ..."
+            assert cli("apply", first, second, "-o", "out.onnx").sentence(2) == said
+        said = cli("apply", "trained.bin", "insertions", "-o", "out.onnx").sentence(2)
+        assert said == "trained.bin has its recipe in it: give the model that it is for, and not insertions"
+    assert cli("apply", "insertions", "detector", "-o", "out.onnx", "--no-verify").code == 0
+
+
 @pytest.mark.parametrize(
     ("entry", "asked"),
     [

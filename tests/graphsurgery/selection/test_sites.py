@@ -179,6 +179,22 @@ def test_unknown_sizes_do_not_turn_into_numbers() -> None:
     assert site(made, "/m.0").shape == (None, 4, None, None)
 
 
+@pytest.mark.parametrize("use", ["Mul", "GlobalAveragePool"])
+def test_stride_is_not_of_a_larger_mask(use: str) -> None:
+    """An input that no convolution begins at is no image, however large it is."""
+    mask = (1, 1, 128, 128)
+    made = models.detector()
+    made.graph.input.insert(0, models.value("mask", mask))
+    if use == "Mul":
+        made.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 1 / 16, 1 / 16], np.float32), "scales"))
+        made.graph.node.append(models.node("Resize", ["mask", "", "scales"], ["small"]))
+        made.graph.node.append(models.node("Mul", ["boxes", "small"], ["masked"]))
+    else:
+        made.graph.node.append(models.node(use, ["mask"], ["masked"]))
+    made.graph.output.append(models.value("masked", None))
+    assert [site(made, path).stride for path in ("/model.0", "/model.2")] == [2, 4]
+
+
 def test_stride_is_of_the_image() -> None:
     made = models.detector()
     made.graph.input.insert(0, value("scale", [1, 2]))
