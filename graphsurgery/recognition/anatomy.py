@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 
 from .block import RecognisedBlock
-from .boundary import NO_STAGE, Backbone, Boundary, Reading
+from .boundary import Backbone, Boundary
+from .enlarging import downstream_of_enlarged
 from .extent import Extent, extents
 from .graph_view import View
 from .head_detection import Unit, convolutions, describe, head_units
 from .input_images import CONVOLUTIONS
 from .pattern import HeadPattern
 from .prediction import predict
+from .pyramid import PYRAMID, Parts, Pyramid
+from .stage_end import Reading
 from .strides import Strides
+from .tokens import is_patch_embedding
 
-_LEVELS = range(1, 8)
-ROLES = (
-    *(f"p{level}" for level in _LEVELS),
-    *(f"n{level}" for level in _LEVELS),
-    *("before-sppf", "after-sppf", "neck-outputs", "stage-ends"),
-)
-_PYRAMID = re.compile(r"([pn])([1-7])")
+ROLES = (*PYRAMID[:-2], "before-sppf", "after-sppf", *PYRAMID[-2:])
 _POOLING = ("SPPF", "SPP")
 _TOWER = ("Conv", "DWConv", "LightConv", "Concat", "RepConv")
 """blocks that a head consists of upstream of its exits from the image plane"""
 _NOT_IN_A_TOWER = frozenset({"Resize", "MaxPool", "AveragePool"})
-_ENCODERS = ("AIFI",)
-_ENLARGING = frozenset({"Resize", "ConvTranspose", "DepthToSpace"})
+_COMPARING = frozenset({"Equal", "GreaterOrEqual", "LessOrEqual", "Sub"})
 _CHOOSING = frozenset({"TopK", "GridSample"})
-_GATING = frozenset({"Sigmoid", "HardSigmoid"})
 
 
 class Anatomy:
@@ -62,12 +57,8 @@ class Anatomy:
         """The tensors of a role, in the order of the graph. KeyError for a role that does not exist."""
         if name not in ROLES:
             raise KeyError(name)
-        if match := _PYRAMID.fullmatch(name):
-            return (self._stages if match[1] == "p" else self._handed_over).get(2 ** int(match[2]), [])
-        if name == "stage-ends":
-            return [tensor for stride, tensors in sorted(self._stages.items()) if stride >= 4 for tensor in tensors]
-        if name == "neck-outputs":
-            return [self._view.outlet(root) for root in self._feeding]
+        if "sppf" not in name:
+            return self._pyramid.role(name)
         pools = [block for block in self.blocks if block.type in _POOLING]
         if name == "after-sppf":
             return [block.output for block in pools]
@@ -75,13 +66,12 @@ class Anatomy:
 
     def readings(self, name: str) -> list[Reading]:
         """The maps of which one has a role, where structure does not tell which."""
-        return [
-            replace(reading, root=self._view.outlet(reading.root))
-            for backbone in self._backbones
-            for readings in backbone.readings.values()
-            for reading in readings
-            if (stride := self._strides.stride(reading.root)) and name == f"p{stride.bit_length() - 1}"
-        ]
+        return self._pyramid.readings(name)
+
+    @cached_property
+    def _pyramid(self) -> Pyramid:
+        parts = Parts(self._view, self._strides, self._extents, self._role_of)
+        return Pyramid(parts, self._backbones, self._feeding, self._exit_strides)
 
     def of_node(self, node_index: int) -> str | None:
         """backbone, neck or head; None for nodes that work on sizes or constants only."""
@@ -152,6 +142,12 @@ class Anatomy:
         decoding = self._view.active - self._upstream_of_maps
         return self._exit_strides > 1 and any(self._view.op(p) in _CHOOSING for p in decoding)
 
+    @cached_property
+    def _samples_one_map(self) -> bool:
+        """Whether a decoder samples the only map that leaves the plane."""
+        decoding = self._view.active - self._upstream_of_maps
+        return self._exit_strides == 1 and any(self._view.op(p) == "GridSample" for p in decoding)
+
     @property
     def _has_tokens(self) -> bool:
         """Whether a transformer reads the last map as tokens."""
@@ -209,12 +205,20 @@ class Anatomy:
     def _can_be_in_a_tower(self, extent: Extent) -> bool:
         view, block = self._view, extent.block
         op = view.op(extent.last)
+        if block is None and op == "MaxPool":
+            return self._is_compared(extent)
         if block is None:
             return op not in _NOT_IN_A_TOWER and (op != "Add" or len(extent.entries) < 2)
         if block.type == "InvertedResidual":
             # what a tower of YOLO11 looks like: 1x1, depthwise, and the last 1x1 without activation
             return not view.is_output(block.root) and op != "Add"
         return block.type in _TOWER and extent.fact("stride") in (None, (1, 1))
+
+    def _is_compared(self, pool: Extent) -> bool:
+        """Whether a pooling is compared with what it reads: the peaks of a map of scores (CenterNet)."""
+        view = self._view
+        comparing = [p for p in view.downstream(pool.last) if view.op(p) in _COMPARING]
+        return any(set(pool.entries) <= set(view.inputs(p)) for p in comparing)
 
     def _serves_only(self, nodes: Set[int], others: Set[int]) -> bool:
         """Whether all that consumes what nodes produce is among them or others, or downstream of all maps."""
@@ -224,7 +228,7 @@ class Anatomy:
     @cached_property
     def _feeding(self) -> list[str]:
         """The maps that the head reads, in the order of the graph."""
-        if not self._towers and not self._has_queries:
+        if not (self._towers or self._has_queries or self._samples_one_map):
             return []
         produced, read = self._borders(self._towers)
         read |= {name for name in self._exits if self._is_left_at(name, for_means=True)} - produced
@@ -279,12 +283,13 @@ class Anatomy:
         if not self._exits:
             return set()  # a classifier
         view = self._view
-        neck = self._downstream_of_enlarged(head)
+        neck = downstream_of_enlarged(view, self._strides, self._extents) - head
         given = [root for root in self._feeding if self._producer(root) in neck]
         boundary = Boundary(view, self._strides, self._extents, head | neck, given)
         if sources := self._deepest(neck, boundary):
             # where no neck is, a head reads the backbone itself
-            self._backbones.append(boundary.find(sources, exact=bool(self._feeding) and not neck))
+            of_head = bool(self._feeding) and not neck and not self._samples_one_map
+            self._backbones.append(boundary.find(sources, of_head=of_head, strides=self._exit_strides))
         if not self._backbones:
             return neck
         backbone = set[int]().union(*(each.nodes for each in self._backbones))
@@ -308,67 +313,8 @@ class Anatomy:
         elif self._feeding:
             maps = [boundary.last_before_extras(self._feeding)]
         elif self._has_tokens:
-            maps = list(self._exits)
+            maps = [name for name in self._exits if not is_patch_embedding(self._view, self._strides, name)]
         else:
             maps = []
         deepest = max((origin for name in maps if (origin := self._strides.origin(name))), default=None)
         return [name for name in maps if self._strides.origin(name) == deepest]
-
-    def _downstream_of_enlarged(self, head: Set[int]) -> set[int]:
-        """All that is downstream of what makes the network's maps larger, or of an encoder layer."""
-        view, found, convolved = self._view, set[int](), set[int]()
-        for node_index in view.order:
-            extent = self._extents[node_index]
-            block = extent.block
-            sources = {view.producer(name) for name in view.inputs(node_index)}
-            if sources & convolved or extent.fact("kernel") or (block is not None and block.parts):
-                convolved.add(node_index)
-            starts = self._enlarges(node_index) and bool(sources & convolved)
-            starts = starts or (block is not None and block.type in _ENCODERS)
-            if node_index not in head and (starts or sources & found):
-                found |= extent.nodes
-        return found
-
-    def _enlarges(self, node_index: int) -> bool:
-        """Whether a node makes a map larger, other than for a gate."""
-        following = set(map(self._view.op, self._view.downstream(node_index)))
-        return self._view.op(node_index) in _ENLARGING and (not following or not following <= _GATING)
-
-    @cached_property
-    def _handed_over(self) -> dict[int, list[str]]:
-        """Stride -> the maps that the neck gives the head there."""
-        found: dict[int, list[str]] = {}
-        for root in self._feeding:
-            stride = self._strides.stride(root)
-            if stride is not None and self._role_of.get(self._producer(root)) == "neck":
-                found.setdefault(stride, []).append(self._view.outlet(root))
-        return found
-
-    # ------------------------------------------------------------------ the stages
-
-    @cached_property
-    def _stages(self) -> dict[int, list[str]]:
-        """Stride -> the last map of the backbone at that stride."""
-        found: dict[int, list[str]] = {}
-        for backbone in self._backbones:
-            for roots in backbone.stages.values():
-                for root in roots:
-                    stride = self._strides.stride(root)
-                    if stride is not None and stride > 1:
-                        found.setdefault(stride, []).append(self._view.outlet(root))
-        return found if self._backbones else self._deepest_of_all
-
-    @property
-    def _deepest_of_all(self) -> dict[int, list[str]]:
-        """Stride -> the deepest map at that stride, where nothing tells the end of the backbone: in a classifier."""
-        view, deepest = self._view, dict[int, str]()
-        for node_index in view.order:
-            extent = self._extents[node_index]
-            prepares = extent.block is None and view.op(node_index) in NO_STAGE
-            if node_index != extent.last or prepares or self._role_of[node_index] != "backbone":
-                continue
-            for name in view.outputs(node_index):
-                stride = self._strides.stride(name)
-                if stride is not None:
-                    deepest[stride] = name
-        return {stride: [view.outlet(name)] for stride, name in deepest.items() if stride > 1}

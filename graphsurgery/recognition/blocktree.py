@@ -15,12 +15,12 @@ from ..graph.origins import Origin
 from ..graph.shapes import ShapeTable
 from .anatomy import ROLES
 from .block import RecognisedBlock
-from .boundary import Reading
 from .functions import expand
 from .graph_view import View
 from .matcher import Matcher
 from .networks import Networks
 from .pattern import HeadPattern, Pattern
+from .stage_end import Reading
 from .strides import Strides
 
 _GROUP = "graphsurgery.detectors"

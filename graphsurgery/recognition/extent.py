@@ -33,6 +33,11 @@ class Extent(NamedTuple):
         """Whether it is a single convolution."""
         return self.block is not None and self.block.type in ("Conv", "DWConv")
 
+    @property
+    def is_concat(self) -> bool:
+        """Whether it only puts maps side by side."""
+        return self.block is not None and self.block.type == "Concat"
+
 
 def extents(view: View, blocks: Iterable[RecognisedBlock]) -> Mapping[int, Extent]:
     """Every node of a graph -> the extent that it is in."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from .anatomy import Anatomy
 from .block import RecognisedBlock
-from .boundary import Reading
 from .graph_view import View
 from .pattern import HeadPattern
+from .stage_end import Reading
 from .strides import Strides
 
 

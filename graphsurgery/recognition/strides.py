@@ -61,6 +61,8 @@ class Strides:
             self._where[name] = self._beginning(name)
         for node_index in view.order:
             self._where.update(dict.fromkeys(view.outputs(node_index), self._after(node_index)))
+        for node_index in reversed(view.order):
+            self._settle(node_index)
 
     def is_in(self, root: str) -> bool:
         """Whether a tensor is in the image plane."""
@@ -82,6 +84,10 @@ class Strides:
         """Whether a tensor was produced by a mean or maximum over a whole map."""
         where = self._at(root)
         return where.stride is None and where.pooled
+
+    def is_image(self, root: str) -> bool:
+        """Whether a tensor is an image, or was computed from one without any convolution or pooling."""
+        return self._at(root).raw
 
     def _at(self, root: str) -> _Where:
         found = self._where.get(root)
@@ -113,6 +119,9 @@ class Strides:
         if op == "Resize" and self._is_back(view.inputs(node_index)[0]):
             source = self._where[view.inputs(node_index)[0]]
             return self._beginning(view.outputs(node_index)[0]) if raw else self._resized(node_index, source)
+        beside = op == "Concat" and view.axis(node_index, 1) in (1, -3) and self._all_maps(node_index)
+        if beside:
+            before = [self._where[name] for name in view.inputs(node_index)]
         maps = [where for where in before if where.stride is not None]
         if not maps:
             return off
@@ -128,9 +137,26 @@ class Strides:
         settled = next((where for where in maps if not where.open), maps[0])
         if any(where.stride != settled.stride and not where.open for where in maps):
             return off
-        if op == "Concat" and (view.axis(node_index, 1) not in (1, -3) or not self._all_maps(node_index)):
+        if op == "Concat" and not beside:
             return off
         return settled
+
+    def _settle(self, node_index: int) -> None:
+        """Have maps that were resized to computed sizes at the stride of what they are joined with further on."""
+        view = self._view
+        there = next((self._where[name] for name in view.outputs(node_index)), _NOWHERE)
+        given = {name: self._where[name] for name in view.inputs(node_index) if name in self._where}
+        unsettled = [name for name, where in given.items() if where.open and where.stride is not None]
+        if there.stride is None or there.open or not unsettled or view.op(node_index) == "Resize":
+            return
+        if len(given) > 1:  # joined with something at this stride
+            self._where.update(dict.fromkeys(unsettled, _there(_NOWHERE, there.stride)))
+            return
+        (name,) = unsettled
+        was, became = given[name].stride, self._after(node_index).stride
+        if was is not None and became is not None:
+            factor = became[0] / was[0], became[1] / was[1]
+            self._where[name] = _there(_NOWHERE, (there.stride[0] / factor[0], there.stride[1] / factor[1]))
 
     def _strided(self, node_index: int, op: str, root: str, off: _Where) -> _Where:
         view = self._view

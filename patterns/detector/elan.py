@@ -28,12 +28,19 @@ ELAN = Pattern(
 )
 
 _x = Value()
+_side = Part("cv2", "Conv", _x, where=_entry)
 _before = Part("cv3", "Conv", Part("cv1", "Conv", _x, where=_entry), where=_dense)
 _map = Part("cv4", "Conv", _before, where=_entry)
 _pooled = Op("Concat", _map, *(Op("MaxPool", _map, where=keeps_size) for _ in range(3)))
 _long = Part("cv6", "Conv", Part("cv5", "Conv", _pooled, where=_entry), where=_dense)
+_narrow = Part("cv1", "Conv", _x, where=_entry)
+_pools = (Op("MaxPool", _narrow, where=keeps_size) for _ in range(3))
+_short = Part("cv3", "Conv", Op("Concat", *_pools, _narrow), where=_entry)
 SPPCSPC = Pattern(
     "SPPCSPC",
     "spatial pyramid pooling in one branch of a cross-stage-partial block (YOLOv7)",
-    Part("cv7", "Conv", Op("Concat", _long, Part("cv2", "Conv", _x, where=_entry)), where=_entry),
+    OneOf(
+        Part("cv7", "Conv", Op("Concat", _long, _side), where=_entry),
+        Part("cv4", "Conv", Op("Concat", _short, _side), where=_entry),  # YOLOv7-tiny
+    ),
 )

@@ -20,7 +20,7 @@ import onnxruntime as ort
 
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.selection.sites import SiteFinder
-from tests.recognition.families import faces, others
+from tests.recognition.families import damoyolo, faces, fastestdet, others, pyramids, yaml_models, yolov7
 from tests.recognition.families.packages import BUILDERS, Packaged
 from tests.recognition.families.parts import vary_norms
 from tests.recognition.randomise import randomise
@@ -41,10 +41,27 @@ REBUILT: dict[str, Callable[[], Any]] = {
     "fcos": lambda: others.Dense(centre=True),
     "ssd-mobile": others.SSD,
     "ssd-mobile-4": lambda: others.SSD(4),
+    "yolov7": yolov7.YOLOv7,
+    "yolov7-tiny": yolov7.YOLOv7Tiny,
+    "damoyolo": damoyolo.DAMOYOLO,
+    "damoyolo-csp": lambda: damoyolo.DAMOYOLO(True),
+    "fastestdet": fastestdet.FastestDet,
+    "efficientdet": pyramids.EfficientDet,
+    "centernet": pyramids.CenterNet,
+    "yolof": pyramids.YOLOF,
+    "picodet": pyramids.PicoDet,
+    "gold-yolo": pyramids.GoldYOLO,
+    "vitdet": pyramids.ViTDet,
 }
+YAML = yaml_models.builders()
 MODELS: dict[str, Callable[[], Any]] = {**REBUILT, **BUILDERS}
 ROLES = ("p2", "p3", "p4", "p5", "p6", "p7", "n2", "n3", "n4", "n5", "n6", "n7")
-SIZES = {"tv-ssd300-vgg16": 300, "tv-ssdlite320-mobilenet": 320, "hf-dfine": 256}
+SIZES = {
+    "tv-ssd300-vgg16": 300,
+    "tv-ssdlite320-mobilenet": 320,
+    "hf-dfine": 256,
+    **dict.fromkeys(YAML, yaml_models.SIZE),
+}
 SIZE = 128
 
 
@@ -65,8 +82,11 @@ class Score:
         return f"{self.name}: {len(self.right)} of {whole} roles right" + (f" ({'; '.join(parts)})" if parts else "")
 
 
+VARIANTS = ("torchscript", "dynamo", "onnxsim", "onnxslim")
+
+
 @cache
-def exported(name: str) -> tuple[onnx.ModelProto, dict[str, frozenset[str]]]:
+def exported(name: str, variant: str = "torchscript") -> tuple[onnx.ModelProto, dict[str, frozenset[str]]]:
     """The export of a model, and its true roles: each with the tensors of the export that hold its values."""
     import torch
 
@@ -74,7 +94,7 @@ def exported(name: str) -> tuple[onnx.ModelProto, dict[str, frozenset[str]]]:
 
     make_zoo.declare_operators()
     torch.manual_seed(0)
-    built = MODELS[name]()
+    built = {**MODELS, **YAML}[name]()
     packaged = built if isinstance(built, Packaged) else Packaged(built, {})
     model = packaged.model.eval()
     vary_norms(model)
@@ -83,20 +103,41 @@ def exported(name: str) -> tuple[onnx.ModelProto, dict[str, frozenset[str]]]:
         marks |= {role: f"marks.{role}" for role, _ in model.marks.named_children()}
     seen: dict[str, Any] = {}
     for role, path in marks.items():
-        model.get_submodule(path).register_forward_hook(_keep(seen, role))
+        module, _, which = path.rstrip("]").partition("[")
+        model.get_submodule(module).register_forward_hook(_keep(seen, role, int(which or 0)))
     image = torch.rand(1, 3, SIZES.get(name, SIZE), SIZES.get(name, SIZE))
     with torch.no_grad():
         model(image)
     values = {role: value.detach().numpy() for role, value in seen.items()}
-    written = io.BytesIO()
-    torch.onnx.export(model, (image,), written, dynamo=False, opset_version=17, input_names=["images"])
-    found = onnx.load_from_string(written.getvalue())
+    found = _written(model, image, variant)
     return found, _same(found, image.numpy(), values)
 
 
-def _keep(seen: dict[str, Any], role: str) -> Callable[..., None]:
+def _written(model: Any, image: Any, variant: str) -> onnx.ModelProto:
+    """A model as an exporter writes it, passed through a simplifier if the variant is called so."""
+    import torch
+
+    if variant == "dynamo":
+        program = torch.onnx.export(model, (image,), dynamo=True, input_names=["images"], verbose=False)
+        return program.model_proto
+    written = io.BytesIO()
+    torch.onnx.export(model, (image,), written, dynamo=False, opset_version=17, input_names=["images"])
+    found = onnx.load_from_string(written.getvalue())
+    if variant == "onnxsim":
+        import onnxsim
+
+        found, _ = onnxsim.simplify(found)
+    elif variant == "onnxslim":
+        import onnxslim
+
+        found = onnxslim.slim(found)
+    return found
+
+
+def _keep(seen: dict[str, Any], role: str, which: int) -> Callable[..., None]:
     def hook(_module: Any, _given: Any, found: Any) -> None:
-        seen.setdefault(role, found if not isinstance(found, (tuple, list)) else found[0])
+        maps = getattr(found, "feature_maps", list(found.values()) if isinstance(found, dict) else found)
+        seen.setdefault(role, maps[which] if isinstance(maps, (tuple, list)) else maps)
 
     return hook
 
@@ -126,9 +167,9 @@ def _close(one: Any, other: Any) -> bool:
     return bool(np.abs(one - other).max() <= 1e-4 * np.abs(other).max())
 
 
-def score(name: str, *, randomised: bool = True) -> Score:
+def score(name: str, *, randomised: bool = True, variant: str = "torchscript") -> Score:
     """Compare the roles that are recognised in an export with the true ones."""
-    model, true = exported(name)
+    model, true = exported(name, variant)
     new: Mapping[str, str] = {}
     if randomised:
         model, new = randomise(model)
@@ -152,20 +193,25 @@ def score(name: str, *, randomised: bool = True) -> Score:
 def _denied(role: str, true: Mapping[str, object]) -> bool:
     """Whether the source has levels of this kind, and this is none of them: a stage deeper than its backbone."""
     same = [other for other in true if other[0] == role[0]]
-    return bool(same) and role > max(same)
+    return not true or (bool(same) and role > max(same))
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
+    """Print the figures of models; 1 where a role is wrong. ``--variant NAME`` in front: another exporter."""
+    variant = "torchscript"
+    if arguments[:1] == ["--variant"]:
+        variant, arguments = arguments[1], arguments[2:]
     total = {"right": 0, "absent": 0, "wrong": 0}
     for name in arguments or MODELS:
         for randomised in (False, True):
-            result = score(name, randomised=randomised)
+            result = score(name, randomised=randomised, variant=variant)
             for kind in total:
                 total[kind] += len(getattr(result, kind))
             print(("without names " if randomised else "named ") + result.line, flush=True)
     whole = sum(total.values())
     print(f"{whole} roles: {total['right']} right, {total['absent']} absent, {total['wrong']} wrong")
+    return 1 if total["wrong"] else 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -104,10 +104,12 @@ def test_channels_last_and_back() -> None:
 
 
 def test_a_resize_to_computed_sizes_has_the_stride_of_what_it_joins() -> None:
-    found = plane(f"{CONV} s = Shape(x) r = Resize(c, , , s) y = Add(r, x)", shapes=False, w=(8, 8, 3, 3))
-    assert found.is_in("r")
-    assert found.stride("r") is None
-    assert found.stride("y") == 1
+    body = f"{CONV} s = Shape(x) r = Resize(c, , , s) k = Conv(r, p) y = Add(k, x)"
+    found = plane(body, shapes=False, w=(8, 8, 3, 3), p=(8, 8, 1, 1))
+    assert [found.stride(name) for name in ("r", "k", "y", "c")] == [1, 1, 1, 2]
+    alone = plane(f"{CONV} s = Shape(x) y = Resize(c, , , s)", shapes=False, w=(8, 8, 3, 3))
+    assert alone.is_in("y")
+    assert alone.stride("y") is None, "nothing tells its size"
 
 
 def test_two_strides_do_not_mix() -> None:

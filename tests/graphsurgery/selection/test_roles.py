@@ -211,3 +211,49 @@ def test_where_two_maps_could_be_a_role_both_are_told() -> None:
     )
     assert "[1, 32, 16, 16] would be the backbone's last map, if only the 1x1 convolution behind it is the neck" in said
     assert [site.path for c in caught.value.candidates for site in here.find([c])] == ["/last", "/more/more.0"]
+
+
+class Stem(nn.Module):
+    """A head at one stride that begins with a 1x1 convolution, or a neck that ends with it (FastestDet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([Conv(3, C, 3, 2), Conv(C, C, 3, 2)])
+        self.merge, self.stem = Conv(2 * C, C, 3), Conv(C, C)
+        self.heads = nn.ModuleList(nn.Sequential(Conv(C, C, 3), nn.Conv2d(C, 4, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.stages[0](x)
+        coarse = self.stages[1](fine)
+        x = self.stem(self.merge(torch.cat([fine, functional.interpolate(coarse, scale_factor=2.0)], 1)))
+        return torch.cat([head(x) for head in self.heads], 1)
+
+
+class Classifier(nn.Module):
+    """MobileNet's last convolution, which widens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(Conv(3, C, 3, 2), Conv(C, C, 3, 2))
+        self.last, self.score = Conv(C, 4 * C), nn.Linear(4 * C, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(self.last(self.stages(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "between", "sentences"),
+    [
+        (Stem, "n1", ["/merge", "/stem"], ("the 1x1 convolution behind it is the head's", "is the end of the neck")),
+        (Stem, "neck-outputs", ["/merge", "/stem"], ("what the neck gives, if the 1x1",)),
+        (Classifier, "p2", ["/stages", "/last"], ("is the classifier's", "is the end of the backbone")),
+    ],
+)
+def test_what_a_1x1_convolution_leaves_open(
+    kind: type[nn.Module], role: str, between: list[str], sentences: tuple[str, ...]
+) -> None:
+    here = SiteFinder(ModelFile.load(traced(kind(), 64)))
+    with pytest.raises(SelectorError) as caught:
+        here.find([f"role:{role}"])
+    assert all(sentence in str(caught.value) for sentence in sentences)
+    assert [site.path for c in caught.value.candidates for site in here.find([c])] == between

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.patterns.detector.built import Bottleneck, Conv, Gate, Residual, recognised
+from tests.recognition.families.yolov7 import SPPCSPTiny
 
 C = 16
 
@@ -190,6 +191,7 @@ WHOLE: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "ELAN of YOLOv7-tiny": ("ELAN", lambda: ELAN(2, 1)),
     "ELAN of YOLOv7's neck": ("ELAN", lambda: ELAN(4, 1)),
     "SPPCSPC": ("SPPCSPC", SPPCSPC),
+    "SPPCSPC of YOLOv7-tiny": ("SPPCSPC", lambda: SPPCSPTiny(C, C, nn.SiLU)),
     "ConvNeXtBlock": ("ConvNeXtBlock", ConvNeXt),
     "ConvNeXtBlock without scale": ("ConvNeXtBlock", lambda: ConvNeXt(scale=False)),
     "Focus": ("Focus", Focus),

@@ -43,7 +43,33 @@ def _torchvision(name: str, marks: Mapping[str, str]) -> Callable[[], Packaged]:
     return build
 
 
-_RESNET_FPN = {f"p{i + 1}": f"backbone.body.layer{i}" for i in (2, 3, 4)}
+class Proposals(nn.Module):
+    """torchvision's Faster R-CNN from the image to the raw outputs of its region proposal head: what follows needs the
+    operators of torchvision's compiled library.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.backbone, self.rpn = model.backbone, model.rpn.head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        scores, boxes = self.rpn(list(self.backbone(x).values()))
+        return *scores, *boxes
+
+
+def _faster_rcnn() -> Packaged:
+    from torchvision.models import detection
+
+    model = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=8)
+    stages = {f"p{i + 1}": f"backbone.body.layer{i}" for i in (1, 2, 3, 4)}
+    return Packaged(Proposals(model), stages | {f"n{i + 2}": f"backbone.fpn[{i}]" for i in range(5)})
+
+
+_RESNET_FPN = {
+    **{f"p{i + 1}": f"backbone.body.layer{i}" for i in (2, 3, 4)},
+    **{f"n{i + 3}": f"backbone.fpn.layer_blocks.{i}" for i in range(3)},
+    **{f"n{i}": f"backbone.fpn.extra_blocks.p{i}" for i in (6, 7)},
+}
 
 
 class TimmFPN(nn.Module):
@@ -122,28 +148,104 @@ def _dfine() -> Packaged:
     return Packaged(Answers(hf.DFineForObjectDetection(config)), stages)
 
 
-def _detr() -> Packaged:
+def _yolos() -> Packaged:
+    """A transformer on tokens alone: none of its tensors is a map of a stage."""
     import transformers as hf
 
-    backbone = hf.ResNetConfig(
-        embedding_size=16, hidden_sizes=[32, 64, 96, 128], depths=[1, 1, 1, 1], out_features=["stage4"]
+    config = hf.YolosConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=[128, 128],
+        num_detection_tokens=10,
+        use_mid_position_embeddings=False,
     )
-    config = hf.DetrConfig(
-        use_timm_backbone=False,
-        backbone=None,
+    return Packaged(Answers(hf.YolosForObjectDetection(config)), {})
+
+
+_SMALL_DECODER: dict[str, Any] = {
+    "d_model": 32,
+    "decoder_layers": 2,
+    "decoder_ffn_dim": 64,
+    "decoder_self_attention_heads": 4,
+    "decoder_cross_attention_heads": 4,
+    "num_queries": 10,
+    "group_detr": 1,
+}
+
+
+def _rfdetr() -> Packaged:
+    """The backbone is at one stride; the projector's C2f gives the decoder its map."""
+    import transformers as hf
+
+    backbone = hf.RfDetrDinov2Config(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=128,
+        patch_size=16,
+        num_windows=2,
+        out_indices=[2, 4],
+    )
+    config = hf.RfDetrConfig(backbone_config=backbone, **_SMALL_DECODER)
+    model = Answers(hf.RfDetrForObjectDetection(config))
+    for module in model.modules():
+        if hasattr(module, "interpolate_pos_encoding"):  # as its own exporter does: the positions are a constant
+            module.interpolate_pos_encoding = lambda *_, of=module: of.position_embeddings
+    return Packaged(model, {"n4": "inner.model.backbone.projector", "p4": "inner.model.backbone.backbone[1]"})
+
+
+def _lwdetr() -> Packaged:
+    import transformers as hf
+
+    backbone = hf.LwDetrViTConfig(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=128,
+        patch_size=16,
+        window_block_indices=[0, 2],
+        out_indices=[1, 3],
+        num_windows=4,
+    )
+    config = hf.LwDetrConfig(
+        projector_scale_factors=[1.0],
         backbone_config=backbone,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        num_queries=10,
+        **_SMALL_DECODER,
     )
-    model = Answers(hf.DetrForObjectDetection(config))
-    path = next(n for n, m in model.named_modules() if n.endswith("encoder.stages") and isinstance(m, nn.ModuleList))
-    return Packaged(model, {f"p{i + 2}": f"{path}.{i}" for i in range(4)})
+    marks = {"n4": "inner.model.backbone.projector[0]", "p4": "inner.model.backbone.backbone[1]"}
+    return Packaged(Answers(hf.LwDetrForObjectDetection(config)), marks)
+
+
+def _detr(kind: str) -> Callable[[], Packaged]:
+    def build() -> Packaged:
+        import transformers as hf
+
+        backbone = hf.ResNetConfig(
+            embedding_size=16,
+            hidden_sizes=[32, 64, 96, 128],
+            depths=[1, 1, 1, 1],
+            out_features=["stage4"],
+        )
+        sizes: dict[str, Any] = {
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "num_queries": 10,
+        }
+        config = getattr(hf, f"{kind}Config")(use_timm_backbone=False, backbone=None, backbone_config=backbone, **sizes)
+        model = Answers(getattr(hf, f"{kind}ForObjectDetection")(config))
+        path = next(
+            n for n, m in model.named_modules() if n.endswith("encoder.stages") and isinstance(m, nn.ModuleList)
+        )
+        return Packaged(model, {f"p{i + 2}": f"{path}.{i}" for i in range(4)})
+
+    return build
 
 
 BUILDERS: dict[str, Callable[[], Packaged]] = {
@@ -153,6 +255,7 @@ BUILDERS: dict[str, Callable[[], Packaged]] = {
     ),
     "tv-retinanet-r50": _torchvision("retinanet_resnet50_fpn", _RESNET_FPN),
     "tv-fcos-r50": _torchvision("fcos_resnet50_fpn", _RESNET_FPN),
+    "tv-fasterrcnn-r50": _faster_rcnn,
     "timm-resnet18-fpn": _timm("resnet18"),
     "timm-mobilenetv3-fpn": _timm("mobilenetv3_small_100"),
     "timm-mobilenetv2-fpn": _timm("mobilenetv2_050"),
@@ -167,5 +270,9 @@ BUILDERS: dict[str, Callable[[], Packaged]] = {
     "hf-rtdetr": _rtdetr("1"),
     "hf-rtdetrv2": _rtdetr("2"),
     "hf-dfine": _dfine,
-    "hf-detr": _detr,
+    "hf-detr": _detr("Detr"),
+    "hf-conditional-detr": _detr("ConditionalDetr"),
+    "hf-yolos": _yolos,
+    "hf-rfdetr": _rfdetr,
+    "hf-lwdetr": _lwdetr,
 }
