@@ -13,7 +13,7 @@ from graphsurgery.outline.outline import Outline
 from graphsurgery.outline.picture.boxes import PORT, Box, Drawing, Line, Wires, parts
 from graphsurgery.selection.sites import SiteFinder
 from tests.exports import export
-from tests.recognition.roles import exported
+from tests.recognition.roles import MODELS, exported
 
 SVG = "{http://www.w3.org/2000/svg}"
 """what names of elements start with"""
@@ -23,6 +23,7 @@ CASES = {
     "yolo11n": (("se", "C3k2[*]"), ("simam", "C3k2[2].m.0"), ("se", "C3k2[3].m.0.m.1"), ("eca", "C3k2[5].cv1")),
     "nanodet-plus": (("se", "Conv[12]"), ("simam", "role:n{3,4}")),
     "retinaface": (("se", "Conv[24]"),),
+    "fastestdet": (("simam", "Conv[5]"),),
 }
 """name of a model -> block and place of each insertion"""
 Point = tuple[float, float]
@@ -31,7 +32,7 @@ Point = tuple[float, float]
 @cache
 def outline(name: str) -> Outline:
     """One of the models, with its insertions."""
-    source = exported(name)[0] if name in ("nanodet-plus", "retinaface") else export(name, "simplified")
+    source = exported(name)[0] if name in MODELS else export(name, "simplified")
     given = ModelFile.load(source)
     for block, after in CASES[name]:
         given = gsx.insert(given, block, after=after)

@@ -184,6 +184,6 @@ def test_a_record_of_a_later_version_is_called_that(cli: Any) -> None:
     (entry,) = [each for each in plain.metadata_props if each.key.startswith("graphsurgery.insertion.")]
     assert json.loads(entry.value)["format"] == 1
     assert "shapes" not in json.loads(entry.value)
-    entry.value = entry.value[:-1] + ',"shapes":{"r":["a",{}]}}'
+    entry.value = entry.value.replace('"format":1', '"format":3')[:-1] + ',"shapes":{"r":["a",{}]}}'
     with pytest.raises(InsertionError, match="damaged"):
         gsx.ModelFile.load(plain).insertions()

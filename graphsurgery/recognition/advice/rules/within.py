@@ -16,7 +16,20 @@ _NORM = "BatchNormalization"
 def convolution(spot: Spot) -> Objection | None:
     if not spot.is_inside_convolution or spot.leaf is None:
         return None
-    return _between("activation" if spot.leaf.facts.get("activation") else "normalisation", spot.outlet(spot.leaf.root))
+    outlet = spot.outlet(spot.leaf.root)
+    if (affine := _affine_behind(spot)) is not None:
+        return _between(affine, outlet, "an activation" if affine == "scale" else "a scale")
+    return _between("activation" if spot.leaf.facts.get("activation") else "normalisation", outlet)
+
+
+def _affine_behind(spot: Spot) -> str | None:
+    """ "scale" or "shift" in front of one of a learnable affine block, which some convolutions have behind theirs."""
+    view, consumers = spot.view, spot.consumers
+    if len(consumers) != 1 or spot.is_bare or spot.op == _NORM or spot.survey.functions.around(spot.root) is not None:
+        return None
+    (consumer,) = consumers
+    alone = len(view.inputs(consumer)) == 1
+    return {"Mul": "scale", "Add": "shift"}.get(view.op(consumer)) if alone else None
 
 
 def function(spot: Spot) -> Objection | None:

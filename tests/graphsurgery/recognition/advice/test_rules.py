@@ -176,10 +176,10 @@ def test_a_part_of_a_longer_sum() -> None:
 
 
 def test_a_scale_and_its_shift() -> None:
-    """A learnable affine block behind an activation: the ReLU is a place, the inside is none."""
+    """A learnable affine block behind an activation is a part of the convolution."""
     made = built([node("Mul", ["s", "three"], ["a"], "n_a"), node("Add", ["a", "three"], ["r"], "n_r")])
     assert told(made, "a") == ("before the shift", "tensor:r")
-    assert advice(made, "s") is None
+    assert told(made, "s") == ("before the scale", "tensor:r")
 
 
 # ---------------------------------------------------------------------- borders, images, constants
