@@ -35,13 +35,12 @@ def conv_bn(
 
 
 def conv_then_bn(t: Template, x: Variable, conv: str, bn: str, eps: float, **attributes: Any) -> Variable:
-    """The same for a BatchNorm whose scale may start at 0: where it is, the two stay apart.
+    """The same as two operators, for a BatchNorm whose scale starts at 0.
 
-    Folded, the weights would be gone, and training from the file could not go on.
+    Folded, the weights of the convolution would be gone, and training from the file could not go on. Runtimes fold the
+    two themselves.
     """
     scale, shift = weight_folding.affine(t.values, bn, eps)
-    if scale.all():
-        return conv_bn(t, x, conv, bn, eps, **attributes)
     return t.per_channel_affine(t.conv(x, t.weight(f"{conv}.weight"), **attributes), scale, shift, bn)
 
 

@@ -53,7 +53,7 @@ class PSABlock(CatalogueBlock):
         Setting("num_heads", int, None, "heads; C/64, in area C/32, at least 1, where not given", minimum=1),
         Setting("attn_ratio", float, 0.5, "channels of a key over those of a value", above=0, variants=("yolo11",)),
         Setting("shortcut", bool, True, "whether the input of each part is added to its output", variants=("yolo11",)),
-        Setting("area", int, 4, "areas of the map: 4 at P4 of YOLO12, 1 at P5", minimum=1, variants=("area",)),
+        Setting("area", int, 1, "areas that the map is cut into; YOLO12 has 4 at P4", minimum=1, variants=("area",)),
         Setting("mlp_ratio", float, 1.2, "hidden width of the feed-forward part over C", above=0, variants=("area",)),
         Setting("hidden", int, None, "the same in channels; overrules mlp_ratio", minimum=1, variants=("area",)),
         Setting("pe_kernel", int, 7, "side of the convolution of v", minimum=1, variants=("area",)),

@@ -99,7 +99,9 @@ class SEAM(CatalogueBlock):
             total = reduce(t.add, [*means, t.mean_hw(t.x)])
             means = [t.mul(total, t.scalar(1 / (len(SEAM_PATCHES) + 1), "share"))]
         gate = linear(t, t.relu(linear(t, means[0], "fc.0", bias=False)), "fc.2", bias=False)
-        return t.mul(t.x, t.op("Exp", t.sigmoid(gate)))
+        with t.statistics():
+            gate = t.op("Exp", t.sigmoid(gate))
+        return t.mul(t.x, gate)
 
     def _mean(self, t: Template, branch: str, patch: int) -> Variable:
         """The mean over H and W of what a branch gives: [N, C, 1, 1]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +14,7 @@ from graphsurgery.tensorrt import check
 from graphsurgery.tensorrt.parser import ParserError, Verdict
 from graphsurgery.tensorrt.precision import inserted_types
 from graphsurgery.tensorrt.summary import Summary
-from tests.models import chain, detector
+from tests.models import chain, detector, model, node, value
 from tests.quantised import fork, quantised
 
 FEW = {"reduction": 4}
@@ -88,15 +90,23 @@ def test_blocks_that_were_quantised_with_the_model_run_in_integers() -> None:
     assert told.endswith(" run in integers, too: compare outputs for real images")
 
 
-def test_types_that_are_not_known_are_not_called_safe() -> None:
-    inserted = gsx.insert(detector(), "se", after="/model.1", settings=FEW).proto()
-    first = next(i for i, n in enumerate(inserted.graph.node) if n.name.startswith("/model.1/se"))
+def test_types_that_are_not_known_are_not_called_safe(tmp_path: Path) -> None:
+    """Of a block without weights, which would tell them."""
+    nodes = [node("ReduceSum", ["x"], ["sum"]), node("Mul", ["x", "sum"], ["y"])]
+    gate = model(nodes, [value("x", ("N", "C", "H", "W"))], [value("y", ("N", "C", "H", "W"))])
+    onnx.save(gate, tmp_path / "gate.onnx")
+    inserted = gsx.insert(detector(), tmp_path / "gate.onnx", after="/model.1").proto()
+    first = next(i for i, n in enumerate(inserted.graph.node) if n.name.startswith("/model.1/gate"))
     site = inserted.graph.node[first].input[0]
-    for node in inserted.graph.node[first:]:
-        node.input[:] = ["hidden" if name == site else name for name in node.input]
+    for each in inserted.graph.node[first:]:
+        each.input[:] = ["hidden" if name == site else name for name in each.input]
     inserted.graph.node.insert(first, onnx.helper.make_node("Mine", [site], ["hidden"], "/mine"))
+    last = next(n for n in reversed(inserted.graph.node) if n.name.startswith("/model.1/gate"))
+    for each in inserted.graph.node:
+        each.input[:] = ["lost" if name == last.output[0] else name for name in each.input]
+    inserted.graph.node.append(onnx.helper.make_node("Mine", [last.output[0]], ["lost"], "/other"))
     del inserted.graph.value_info[:]
-    assert summary(inserted).fp16.startswith("not known; the model does not tell in which type /model.1/se/ReduceMean")
+    assert summary(inserted).fp16.startswith("not known; the model does not tell in which type /model.1/gate/ReduceSum")
 
 
 @pytest.mark.parametrize("operator", ["ReduceProd", "ReduceLogSum"])

@@ -40,6 +40,7 @@ class Insertion:
     nodes: tuple[str, ...]
     make_twin: Callable[[], torch.nn.Module]
     function: tuple[str, ...] | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     module: str = "simam"
     gate: str = "none"
     init: str = "weights"

@@ -29,6 +29,8 @@ SETTINGS: dict[str, dict[str, object]] = {"shuffle": {"groups": 8}}
 LOST = {
     "srm": "cfc",
     "mhsa[botnet]": "pos_embed.height_rel, pos_embed.width_rel",
+    "cga[block]": "mixer.m.attn.attention_biases",
+    "cga[unit]": "attn.attention_biases",
 }
 """blocks with a parameter that stands in no layer, and is a constant of another form in the file"""
 LOST_BY_DYNAMO = LOST | dict.fromkeys(("swin[window]", "swin[shifted]"), "attn.relative_position_bias_table")

@@ -47,7 +47,7 @@ def test_a_refused_node_may_give_the_models_output() -> None:
 
 def test_what_a_node_would_give_has_to_be_known() -> None:
     unknown = node("Nothing", ["x"], ["t"], "/a", domain="mine")
-    proto = model([unknown, node("Neg", ["t"], ["y"], "/b")], [value("x", (2,))], [value("y", (2,))])
+    proto = model([unknown, node("Neg", ["t"], ["y"], "/b")], [value("x", (2,))], [value("y", None)])
     proto.opset_import.append(helper.make_opsetid("mine", 1))
     first = [Refusal("no", 6, "", 0, "/a", "Nothing")]
     found, complete = everything(ModelFile.load(proto), first, first_only("Neg"))
