@@ -100,7 +100,7 @@ class _Graph:
             (after,) = self._after[end]
             if after == _OUTSIDE or after in taken or len(self._before[after]) > 1:
                 return
-            if not self._rows[after].name.startswith("op:") or not self._belongs(after, end):
+            if not self._rows[after].is_node or not self._belongs(after, end):
                 return
             yield after
             end = after

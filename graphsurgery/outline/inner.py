@@ -98,9 +98,8 @@ def _selector(interior: Interior, inside: SiteFinder, row: Row) -> str:
     """What names the place of a row: its module, else its block or node."""
     if row.path and (path := interior.module(join(row.path.split("/")), row.tensor)):
         return path
-    if row.name.startswith("op:"):
-        node_index = inside.index.producer[row.tensor]
-        return interior.node(node_index)
+    if row.is_node:
+        return interior.output(row.tensor)
     return interior.block(inside.blocks.of_type(row.type)[row.number])
 
 

@@ -47,8 +47,8 @@ class _Unit:
     part: str | None = None
 
     def holds(self, root: str, node_index: int) -> bool:
-        """Whether a tensor that a node gives stays inside."""
-        return node_index in self.nodes and root != self.root
+        """Whether a tensor that a node gives stays inside; all that a single node gives leaves it."""
+        return not isinstance(self.of, int) and node_index in self.nodes and root != self.root
 
 
 class Nesting:
@@ -163,7 +163,7 @@ class Nesting:
             members = tuple(known[name] for name in names)
             nodes = frozenset[int]().union(*(unit.nodes for unit in members))
             path = together(tree, nodes, sizes)
-            name = path or f"{names[0].removeprefix('op:')} and {len(names) - 1} more"
+            name = path or f"{self._row(members[0], 1).title} and {len(names) - 1} more"
             exits[names[-1]] = _Unit(name, members[-1].root, nodes | self._within(nodes, others), members)
             taken.update(names[:-1])
         return [exits.get(unit.name, unit) for unit in units if unit.name not in taken]

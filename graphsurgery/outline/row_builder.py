@@ -43,8 +43,10 @@ class RowBuilder:
         return self._completed(Row(name, None, depth, kind, number, path, role, tensor), root)
 
     def node_name(self, node_index: int, root: str) -> str:
-        """What selects an output of a node: the first by its operator, ``op:Mul[7]``, others as ``tensor:NAME``."""
-        if root != self.view.outputs(node_index)[0]:
+        """What selects an output of a node: its operator, ``op:Mul[7]``; ``tensor:NAME`` where others leave it, too."""
+        outputs = self.view.outputs(node_index)
+        leaving = [name for name in outputs if name in self.index.consumers or name in self.index.outputs]
+        if root != outputs[0] or len(leaving) > 1:
             return f"tensor:{root}"
         return f"op:{self.index.nodes[node_index].op_type}[{self._numbers[node_index]}]"
 

@@ -24,7 +24,7 @@ class Row:
     """One block, part of a block, or single node, and the tensor that leaves it."""
 
     name: str
-    """the selector that names it: ``C2f[3]``, ``C2f[3].m.0``, ``op:Mul[7]``"""
+    """the selector that names it: ``C2f[3]``, ``C2f[3].m.0``, ``op:Mul[7]``, ``tensor:NAME``"""
     part: str | None
     """its name in the block that it is a part of; None for an outermost block"""
     depth: int
@@ -50,6 +50,16 @@ class Row:
     """the place after it; None where no block can be put"""
     objection: Advice | Refused | None = None
     """what speaks against that place"""
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is a single node, and no block."""
+        return self.name.startswith(("op:", "tensor:"))
+
+    @property
+    def title(self) -> str:
+        """How pictures call it: ``C2f[3]``, ``Mul[7]``."""
+        return f"{self.type}[{self.number}]" if self.is_node else self.name
 
     @property
     def is_advisable(self) -> bool:

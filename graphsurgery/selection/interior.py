@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import SelectorError, SiteError
 from ..graph.local_functions import by_key, key_of
-from ..graph.origins import Origin
+from ..graph.origins import Calls, Origin
 from ..messages import shape_text
 from .alternatives import sentence
 from .blocks import Scope
 from .borders import Target
 from .branches import Consumer, OutputConsumer, nodes_of, of_nodes
 from .context import Context
-from .levels import Calls, Levels
+from .levels import Levels
 from .parser import Block, Inside, Named, Operator, Selector, Word
 from .resolver import InnerTensor, Place, Places, Resolver
 
@@ -154,6 +154,19 @@ class Interior:
             return self.node(last)
         same = [each for each in self._inside.blocks.of_type(block.type) if each.nodes <= within]
         return f"{scope}//{block.type}[{same.index(block)}]"
+
+    def output(self, tensor: str) -> str:
+        """The selector of a tensor that a node within a call gives; of one among several, the name that it has there,
+        which other functions can have as well.
+        """
+        origin, position = self.produced(tensor)
+        node_index = self._inside.index.producer[tensor]
+        outputs = self._inside.index.nodes[node_index].output
+        alone = not any(self._is_read(each) for each in outputs if each != tensor)
+        return self.node(node_index) if alone else f"tensor:{origin.node.output[position]}"
+
+    def _is_read(self, tensor: str) -> bool:
+        return tensor in self._inside.index.consumers or tensor in self._inside.index.outputs
 
     def node(self, node_index: int) -> str:
         """The selector of a node within a call."""

@@ -176,7 +176,7 @@ def _row_box(row: Row, level: Level, insertions: Mapping[str, Insertion], *, nes
         f"read by: {', '.join(row.readers)}",
         f"behind it: {advice}",
     ]
-    title, place = row.name.removeprefix("op:"), row.path or "recovered"
+    title, place = row.title, row.path or "recovered"
     if members:
         title, place = row.name.rpartition("/")[2], f"{len(members)} parts"
     elif nested and row.part:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, parser
 
 import graphsurgery as gsx
 from graphsurgery.errors import RequestError
@@ -299,3 +299,25 @@ def test_nothing_is_drawn_of_a_model_without_a_map() -> None:
     assert found._repr_html_() is None
     with pytest.raises(RequestError, match="cannot be drawn"):
         found.as_svg()
+
+
+SPLIT = """<ir_version: 9, opset_import: ["":17, "a":1]>
+g (float[1,8,32,32] x) => (float[1,8,32,32] y) {
+  c = Exp(x)
+  p, q = Split <axis=1> (c)
+  r = Tanh(q)
+  y = Concat <axis=1> (p, r)
+}
+"""
+
+
+def test_what_names_one_of_several_outputs_is_accepted() -> None:
+    model = parser.parse_model(SPLIT)
+    row = next(row for row in gsx.outline(model).rows() if row.type == "Split")
+    assert (row.name, row.title) == ("tensor:p", "Split[0]")
+    assert gsx.sites(model, row.name)[0].tensor == "p"
+
+
+def test_a_block_behind_the_second_output_of_a_node_is_drawn() -> None:
+    edited = gsx.insert(parser.parse_model(SPLIT), "simam", after="tensor:q")
+    assert ">simam<" in gsx.outline(edited).as_svg()
