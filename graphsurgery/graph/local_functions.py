@@ -82,9 +82,15 @@ def key_of(node: onnx.NodeProto) -> Key:
     return _plain(node.domain), node.op_type, node.overload
 
 
+def key_in(function: tuple[str, ...]) -> Key:
+    """The key of a function by its domain, name and overload."""
+    domain, name, overload = function
+    return _plain(domain), name, overload
+
+
 def by_key(functions: Iterable[onnx.FunctionProto]) -> dict[Key, onnx.FunctionProto]:
     """Functions by what calls of them say."""
-    return {(_plain(each.domain), each.name, each.overload): each for each in functions}
+    return {key_in((each.domain, each.name, each.overload)): each for each in functions}
 
 
 def _plain(domain: str) -> str:

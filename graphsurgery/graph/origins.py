@@ -17,10 +17,14 @@ class Placed(NamedTuple):
     node: onnx.NodeProto
 
 
+Calls = tuple[Placed, ...]
+"""calls, each in the function of the one before; none is the main graph"""
+
+
 class Origin(NamedTuple):
     """One node of the file, reached by calls."""
 
-    calls: tuple[Placed, ...]
+    calls: Calls
     """the calls that it is in, from the outside; none for a node of the main graph"""
     position: int
     """of the node among those of the graph, or of the function"""
@@ -63,7 +67,7 @@ Place = tuple[int, ...]
 """positions of calls, each in the function of the one before; none is the main graph"""
 
 
-def place_of(calls: tuple[Placed, ...]) -> Place:
+def place_of(calls: Calls) -> Place:
     """Where some calls lead."""
     return tuple(call.position for call in calls)
 
@@ -92,6 +96,6 @@ def inner_names(
     return names
 
 
-def runs(calls: tuple[Placed, ...]) -> list[tuple[Placed, ...]]:
+def runs(calls: Calls) -> list[Calls]:
     """The calls up to the first, the second and so on."""
     return [calls[: depth + 1] for depth in range(len(calls))]

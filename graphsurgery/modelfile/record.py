@@ -7,6 +7,7 @@ to run the model.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +33,10 @@ _WIDER = ("function", "shapes")
 _CALIBRATION = "calibration.scale"
 """the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
+UNNAMED = re.compile(r"(.+)#\d+")
+"""how a record names a reader that has no name: ``Concat#17``"""
+OUTPUT = "output:"
+"""what stands in front of the name of an output that is a reader"""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import onnx
 
 from ..graph.index import GraphIndex
-from ..graph.local_functions import by_key, key_of
-from ..graph.origins import Origin, Place, Placed, inner_names, place_of, runs
+from ..graph.local_functions import Key, by_key, key_of
+from ..graph.origins import Calls, Origin, Place, inner_names, place_of, runs
 from ..modelfile.soundness import standard_opset
-from ..modelfile.subgraphs import nested
-
-Calls = tuple[Placed, ...]
-"""calls, each in the function of the one before; none is the main graph"""
+from ..modelfile.subgraphs import subgraphs
 
 
 class Levels:
@@ -26,8 +23,7 @@ class Levels:
         self._origins = origins
         self._functions = by_key(model.functions)
         every = {place_of(run): run for each in origins for run in runs(each.calls)}
-        self._times = Counter(key_of(run[-1].node) for run in every.values())
-        self._times.update(key_of(node) for node in _in_bodies(model))
+        self._times = _Times(self._functions).of(model.graph.node)
         self._named = inner_names(model, inside.model.structure, origins)
         self._calls = {(): (), **every}
         self._reversed: dict[Place, dict[str, list[str]]] = {}
@@ -114,9 +110,23 @@ def _within(run: Calls, calls: Calls) -> bool:
     return place_of(run[: len(calls)]) == place_of(calls)
 
 
-def _in_bodies(model: onnx.ModelProto) -> Iterable[onnx.NodeProto]:
-    """The nodes of the subgraphs of a model and of its functions."""
-    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+class _Times:
+    """How often functions are called: by nodes, in bodies, and by the functions that these call in turn."""
+
+    def __init__(self, functions: Mapping[Key, onnx.FunctionProto]) -> None:
+        self._functions = functions
+        self._known: dict[Key, Counter[Key]] = {}
+
+    def of(self, nodes: Iterable[onnx.NodeProto]) -> Counter[Key]:
+        """The calls that some nodes stand for."""
+        found = Counter[Key]()
         for node in nodes:
-            for graph in nested(node):
-                yield from graph.node
+            key = key_of(node)
+            if key in self._functions:
+                if key not in self._known:
+                    self._known[key] = self.of(self._functions[key].node)
+                found[key] += 1
+                found.update(self._known[key])
+            for graph in subgraphs(node):
+                found.update(self.of(graph.node))
+        return found

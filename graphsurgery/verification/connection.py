@@ -5,7 +5,6 @@ What a block computes is nothing to a model whose consumers read past it. This i
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,10 +12,7 @@ from functools import cached_property
 
 from ..graph.index import GraphIndex, upstream
 from ..messages import listed
-from ..modelfile.record import Insertion
-
-_UNNAMED = re.compile(r"(.+)#\d+")
-"""how a record names a consumer that has no name: ``Concat#17``"""
+from ..modelfile.record import OUTPUT, UNNAMED, Insertion
 
 
 @dataclass(frozen=True)
@@ -110,10 +106,10 @@ class Connections:
             if n not in nodes and n not in index.insertion_of and index.nodes[n].name not in site.others
         ]
         for label in site.others:  # those that have no name, or another by now
-            if label not in index.node_names and (operator := _UNNAMED.fullmatch(label)):
+            if label not in index.node_names and (operator := UNNAMED.fullmatch(label)):
                 same = [n for n in found if index.nodes[n].op_type == operator[1]]
                 found = [n for n in found if n not in same[:1]]
-            elif label not in index.node_names and not label.startswith("output:"):
+            elif label not in index.node_names and not label.startswith(OUTPUT):
                 found = found[1:]
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from onnx import ModelProto, numpy_helper, parser
 
 import graphsurgery as gsx
-from graphsurgery.errors import InsertionError, SiteError
+from graphsurgery.errors import InsertionError, SelectorError, SiteError
 from graphsurgery.modelfile.model import ModelFile
 
 NESTED = """<ir_version: 9, opset_import: ["":17, "a":1, "b":1]>
@@ -115,13 +116,79 @@ def test_blocks_in_functions_go_one_by_one() -> None:
 
 def test_in_front_of_a_module_in_a_function() -> None:
     model = nested()
-    edited = (
-        gsx.insert(model, "simam", before="/stage/add") if False else gsx.insert(model, "simam", before="node:leaky")
-    )
+    edited = gsx.insert(model, "simam", before="node:leaky")
     (insertion,) = edited.insertions()
     assert (insertion.site.tensor, insertion.site.consumers, insertion.site.position) == ("c", ("Act#1",), "before")
     assert insertion.site.others == ("output:c",)
     assert gsx.remove(edited).to_bytes() == model.SerializeToString()
+
+
+CHAINS = {
+    "in front of all": (("after", "tensor:c"), ("after", "tensor:c"), ("before", "node:leaky")),
+    "behind a part": (("before", "node:leaky"), ("after", "tensor:c"), ("after", "tensor:n")),
+    "outside, then in it": (("after", "tensor:y"), ("after", "tensor:l"), ("after", "/stage/conv")),
+}
+
+
+@pytest.mark.parametrize("steps", CHAINS.values(), ids=CHAINS)
+def test_blocks_on_blocks_are_connected_as_their_records_say(steps: Sequence[tuple[str, str]]) -> None:
+    """The reader of a part is a call without a name, which is another node of the function after each insertion."""
+    pytest.importorskip("torch")
+    model = edited = nested()
+    for position, selector in steps:
+        edited = gsx.insert(edited, "simam", **{position: selector})
+    report = gsx.verify(edited, providers=["cpu"], original=model, seeds=1)
+    assert report.passed, str(report)
+    onnx.checker.check_model(edited.proto(), full_check=True)
+    for insertion in edited.insertions():
+        edited = gsx.remove(edited, insertion.id)
+    assert edited.to_bytes() == model.SerializeToString()
+
+
+def test_blocks_of_a_place_are_called_alike_whatever_stands_before_it() -> None:
+    model = gsx.insert(nested(), "simam", after=["tensor:n", "/stage/conv"])
+    edited = gsx.insert(model, "simam", after=["tensor:n", "/stage/conv"])
+    ids = ["stage.Act#1.simam", "stage.conv.simam"]
+    assert sorted(each.id for each in edited.insertions()) == [ids[0], f"{ids[0]}_1", ids[1], f"{ids[1]}_1"]
+
+
+QUANTISED = """<ir_version: 9, opset_import: ["":17, "a":1]>
+g (float[1,8,32,32] x) => (float[1,8,32,32] y) { [stage] y = a.F(x) }
+<opset_import: ["":17], domain: "a"> F (x) => (y) {
+  s = Constant <value = float {0.05}> ()
+  o = Constant <value = int8 {0}> ()
+  q = QuantizeLinear(x, s, o)
+  d = DequantizeLinear(q, s, o)
+  y = Tanh(d) }
+"""
+
+
+def test_the_pair_behind_a_block_in_a_function_is_verified() -> None:
+    pytest.importorskip("torch")
+    model = parser.parse_model(QUANTISED)
+    edited = gsx.insert(model, "se", after="tensor:d", settings={"reduction": 2}, qdq="int8")
+    report = gsx.verify(edited, providers=["cpu"], original=model, seeds=1)
+    assert report.passed, str(report)
+    assert any(row.mode == "quantised and back" for each in report.insertions for row in each.rows)
+
+
+BRANCH = """<ir_version: 9, opset_import: ["":17, "a":1]>
+g (float[1,8,32,32] x, bool k) => (float[1,8,32,32] y) {
+  t = a.G(x)
+  y = If (k) <then_branch = tb () => (float[1,8,32,32] u) { u = a.F(t) },
+              else_branch = eb () => (float[1,8,32,32] v) { v = Neg(t) }>
+}
+<opset_import: ["":17, "a":1], domain: "a"> F (x) => (y) { c = Relu(x)
+  y = a.G(c) }
+<opset_import: ["":17], domain: "a"> G (x) => (y) { s = Tanh(x)
+  m = Mul(x, s)
+  y = Exp(m) }
+"""
+
+
+def test_a_call_in_a_function_that_a_branch_calls_counts() -> None:
+    with pytest.raises(SelectorError, match="inside the local function 'G', where no block can be put"):
+        gsx.insert(parser.parse_model(BRANCH), "simam", after="tensor:m")
 
 
 def test_records_that_a_tool_dropped_are_put_back(tmp_path: Path) -> None:
