@@ -5,8 +5,9 @@ There a block in a function is a block of the main graph, under the names that i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import NamedTuple
 
 import onnx
 
@@ -16,7 +17,7 @@ from ..modelfile.record import KEY, OUTPUT, UNNAMED, Insertion, read_insertions
 from ..modelfile.subgraphs import reads
 from ..modelfile.wire import text
 from .call_paths import name_by_path
-from .local_functions import by_key, key_in, key_of, written_out
+from .local_functions import Key, by_key, key_in, key_of, written_out
 from .origins import Calls, Origin, inner_names, origins, place_of, runs
 
 
@@ -34,7 +35,7 @@ def with_origins(model: onnx.ModelProto, name: str) -> tuple[onnx.ModelProto, li
     renamed = _Names(model, flat, found)
     for entry in flat.metadata_props:
         insertion = records.get(text(entry.key) or "")
-        if insertion is not None and insertion.function is not None:
+        if insertion is not None:
             entry.value = renamed.record(insertion).to_entry()[1]
     return flat, found
 
@@ -61,44 +62,50 @@ def as_run(model: ModelFile, insertion: Insertion) -> tuple[ModelFile, Insertion
     return flat, next(each for each in flat.insertions() if each.id == insertion.id)
 
 
+class _Level(NamedTuple):
+    """The main graph, or a function where it is called."""
+
+    nodes: Sequence[onnx.NodeProto]
+    calls: Calls
+    """that lead there"""
+    tensors: Mapping[str, str]
+    """name there -> name where the calls are written out"""
+
+
 class _Names:
     """What is called how where calls are written out."""
 
     def __init__(self, model: onnx.ModelProto, flat: onnx.ModelProto, origins: Sequence[Origin]) -> None:
         functions, places = by_key(model.functions), inner_names(model, flat, origins)
         self._flat = list(zip(flat.graph.node, origins, strict=True))
-        self._functions = {(each.domain, each.name, each.overload): each for each in model.functions}
-        self._records = [each for each in read_insertions(model) if each.function is not None]
-        self._runs: dict[tuple[str, ...], Calls] = {}
-        self._tensors: dict[tuple[str, ...], dict[str, str]] = {}
-        self._nodes: dict[tuple[tuple[str, ...], str], str] = {}
-        for node, origin in self._flat:
+        self._records = read_insertions(model)
+        self._levels: dict[Key | None, _Level] = {None: _Level(model.graph.node, (), places[()])}
+        for origin in origins:
             for run in runs(origin.calls):
-                called = functions[key_of(run[-1].node)]
-                function = (called.domain, called.name, called.overload)
-                self._runs.setdefault(function, run)
-                self._tensors.setdefault(function, places[place_of(run)])
-                self._nodes.setdefault((function, origin.node.name), node.name)
+                key = key_of(run[-1].node)
+                self._levels.setdefault(key, _Level(functions[key].node, run, places[place_of(run)]))
 
     def record(self, insertion: Insertion) -> Insertion:
-        """The record of a block in a function, as it is where the calls are written out."""
-        function, site = insertion.function, insertion.site
-        assert function is not None
-        constants = self._tensors.get(function, {})
-        renamed = insertion.with_constants(constants)
-        pair = renamed.qdq
+        """The record of a block as it is where the calls are written out."""
+        level = self._levels.get(key_in(insertion.function) if insertion.function else None)
+        if level is None:
+            return replace(insertion, function=None)
+        renamed, site = insertion.with_constants(level.tensors), insertion.site
+        pair, named = renamed.qdq, self._nodes(level)
 
         def tensor(name: str) -> str:
-            return constants.get(name, name)
+            return level.tensors.get(name, name)
 
         def nodes(names: Sequence[str]) -> tuple[str, ...]:
-            return tuple(self._nodes.get((function, name), name) for name in names)
+            return tuple(named.get(name, name) for name in names)
 
+        giving = {position for position, node in enumerate(level.nodes) if site.tensor in node.output}
+        near = {site.tensor, *(each.output_tensor for each in self._records if each.function == insertion.function)}
         moved = replace(
             site,
             tensor=tensor(site.tensor),
-            consumers=self._readers(insertion, site.consumers),
-            others=self._readers(insertion, site.others),
+            consumers=self._readers(level, site.consumers, near),
+            others=(*self._readers(level, site.others, near), *self._within(level, giving, {site.tensor})),
         )
         return replace(
             renamed,
@@ -109,35 +116,52 @@ class _Names:
             qdq=replace(pair, tensor=tensor(pair.tensor), nodes=nodes(pair.nodes)) if pair else None,
         )
 
-    def _readers(self, insertion: Insertion, labels: Sequence[str]) -> tuple[str, ...]:
-        """What readers in a function are called: of a call, the nodes in it that read; of an output of the function,
-        those outside of the call. Those that are gone keep their names.
+    def _nodes(self, level: _Level) -> dict[str, str]:
+        """Name of a node of a graph -> its name where the calls are written out."""
+        own = (each for each in self._flat if place_of(each[1].calls) == place_of(level.calls))
+        return {origin.node.name: node.name for node, origin in own}
+
+    def _readers(self, level: _Level, labels: Sequence[str], near: Set[str]) -> tuple[str, ...]:
+        """What readers of some tensors are called: of a call, the nodes in it that read them; of an output of the
+        function, those outside of the call. Those that are gone keep their names.
         """
-        function = insertion.function
-        assert function is not None
-        run, depth = self._runs.get(function, ()), len(self._runs.get(function, ()))
-        near = {insertion.site.tensor, *(each.output_tensor for each in self._records if each.function == function)}
-        tensors = {self._tensors[function].get(name, name) for name in near} if run else set[str]()
         found = list[str]()
         for label in labels:
-            positions = set(self._positions(function, label, near))
-            outside = label.startswith(OUTPUT)
-            there = [
-                node.name or f"{node.op_type}#{n}"
-                for n, (node, (calls, position, _)) in enumerate(self._flat)
-                if (within := place_of(calls[:depth]) == place_of(run)) != outside
-                and (not within or (calls[depth].position if len(calls) > depth else position) in positions)
-                and ((within and len(calls) == depth) or not tensors.isdisjoint(reads(node)))
-            ]
+            if label.startswith(OUTPUT):
+                there = list(self._outside(level, near))
+            else:
+                there = list(self._within(level, set(_positions(level, label, near)), near))
             found += there or [label]
         return tuple(dict.fromkeys(found))
 
-    def _positions(self, function: tuple[str, ...], label: str, tensors: Collection[str]) -> Iterator[int]:
-        """Where in a function the reader of a label stands. One without a name is known by its operator: since the
-        record was made, nodes can have been inserted before it.
-        """
-        unnamed = UNNAMED.fullmatch(label)
-        for position, node in enumerate(self._functions[function].node):
-            alike = unnamed and not node.name and node.op_type == unnamed[1] and not reads(node).isdisjoint(tensors)
-            if node.name == label or alike:
-                yield position
+    def _within(self, level: _Level, positions: Set[int], tensors: Set[str]) -> Iterator[str]:
+        """The names of some nodes of a graph; of a call, those of the nodes in it that read some tensors."""
+        depth, inner = len(level.calls), {level.tensors.get(name, name) for name in tensors}
+        for n, (node, (calls, position, _)) in enumerate(self._flat):
+            if place_of(calls[:depth]) == place_of(level.calls):
+                is_call = len(calls) > depth
+                here = calls[depth].position if is_call else position
+                if here in positions and (not is_call or not reads(node).isdisjoint(inner)):
+                    yield _label(n, node)
+
+    def _outside(self, level: _Level, tensors: Set[str]) -> Iterator[str]:
+        """The names of the nodes outside of a function that read some of its tensors."""
+        depth, inner = len(level.calls), {level.tensors.get(name, name) for name in tensors}
+        for n, (node, origin) in enumerate(self._flat):
+            if place_of(origin.calls[:depth]) != place_of(level.calls) and not reads(node).isdisjoint(inner):
+                yield _label(n, node)
+
+
+def _label(position: int, node: onnx.NodeProto) -> str:
+    return node.name or f"{node.op_type}#{position}"
+
+
+def _positions(level: _Level, label: str, tensors: Set[str]) -> Iterator[int]:
+    """Where in a graph the reader of a label stands. One without a name is known by its operator: since the record
+    was made, nodes can have been inserted before it.
+    """
+    unnamed = UNNAMED.fullmatch(label)
+    for position, node in enumerate(level.nodes):
+        alike = unnamed and not node.name and node.op_type == unnamed[1] and not reads(node).isdisjoint(tensors)
+        if node.name == label or alike:
+            yield position

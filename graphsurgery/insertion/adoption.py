@@ -71,7 +71,9 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
         raise InsertionError(
             f"the recipe inserts {listed(missing)}, and {model.name} has no such block without a record; it has {there}"
         )
-    records = [record for graph in (model, *bodies(model)) for record in _compared(graph, made, applied)]
+    order = [each.insertion.id for each in applied]
+    found = (record for graph in (model, *bodies(model)) for record in _compared(graph, made, applied))
+    records = sorted(found, key=lambda record: order.index(record.id))
     adopted = model.edited(Edit(metadata=dict(record.to_entry() for record in records)))
     if not same_bytes(remove(adopted, [record.id for record in records]), bare):
         raise InsertionError(f"the blocks of {model.name} cannot be taken out again once they are recorded")

@@ -111,9 +111,10 @@ class Outline:
         RequestError
             If there is nothing to draw.
         """
-        if self.is_bare:
+        nesting, insertions = self._drawn
+        if not nesting.units:
             raise RequestError(f"{self.name} cannot be drawn: there is neither a block nor a map of the image in it")
-        return draw(self.name if title is None else title, self._nesting.level(depth), self.insertions())
+        return draw(self.name if title is None else title, nesting.level(depth), insertions)
 
     def as_html(self, *, depth: int | None = 1, title: str | None = None) -> str:
         """The same as a page; pointing at a box shows its tensor, its consumers and whether a block does well there."""
@@ -140,3 +141,13 @@ class Outline:
     @cached_property
     def _nesting(self) -> Nesting:
         return Nesting(self._builder)
+
+    @cached_property
+    def _drawn(self) -> tuple[Nesting, dict[str, Insertion]]:
+        """What a picture shows: blocks in functions stand where the calls of these are written out."""
+        finder = self._builder.finder
+        inner = any(insertion.function is not None for insertion in finder.model.insertions())
+        if not inner or finder.inside is None:
+            return self._nesting, self.insertions()
+        builder = RowBuilder(finder.inside)
+        return Nesting(builder), builder.insertions

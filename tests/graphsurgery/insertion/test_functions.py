@@ -126,6 +126,7 @@ def test_in_front_of_a_module_in_a_function() -> None:
 CHAINS = {
     "in front of all": (("after", "tensor:c"), ("after", "tensor:c"), ("before", "node:leaky")),
     "behind a part": (("before", "node:leaky"), ("after", "tensor:c"), ("after", "tensor:n")),
+    "behind an output that is read in it": (("after", "tensor:s"), ("after", "tensor:n"), ("before", "op:Exp[0]")),
     "outside, then in it": (("after", "tensor:y"), ("after", "tensor:l"), ("after", "/stage/conv")),
 }
 
@@ -143,6 +144,12 @@ def test_blocks_on_blocks_are_connected_as_their_records_say(steps: Sequence[tup
     for insertion in edited.insertions():
         edited = gsx.remove(edited, insertion.id)
     assert edited.to_bytes() == model.SerializeToString()
+
+
+def test_pictures_show_blocks_in_functions() -> None:
+    edited = gsx.insert(nested(), "simam", after=["tensor:n", "tensor:l", "tensor:y"])
+    picture = gsx.outline(edited).as_svg()
+    assert [f">{each.id}<" in picture for each in edited.insertions()] == [True] * 3
 
 
 def test_blocks_of_a_place_are_called_alike_whatever_stands_before_it() -> None:
@@ -194,9 +201,11 @@ def test_a_call_in_a_function_that_a_branch_calls_counts() -> None:
 def test_records_that_a_tool_dropped_are_put_back(tmp_path: Path) -> None:
     model, recipe = nested(), tmp_path / "recipe.yaml"
     recipe.write_text("insertions:\n- module: simam\n  after: ['tensor:n', 'tensor:y']\n")
-    stripped = gsx.insert(model, "simam", after=["tensor:n", "tensor:y"]).proto()
+    inserted = gsx.insert(model, "simam", after=["tensor:n", "tensor:y"])
+    stripped = inserted.proto()
     del stripped.metadata_props[:]
     adopted = gsx.adopt(stripped, recipe)
+    assert adopted.to_bytes() == inserted.to_bytes()
     assert {each.function for each in adopted.insertions()} == {None, ("b", "Stage", "")}
     assert gsx.remove(adopted).to_bytes() == model.SerializeToString()
 
