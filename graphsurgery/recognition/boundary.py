@@ -154,7 +154,8 @@ class Boundary:
         for position, extent in enumerate(line):
             root = self._paths.output(extent)
             if not self._strides.is_in(root):
-                computes = computes or self._is_residual(extent)
+                # what else is made of the tokens goes on where no map is
+                computes = computes or self._is_residual(extent) or self._paths.is_read_outside(root, own)
             elif not self._prepares(line, position):
                 level = self._paths.level(root)
                 if computes and level not in found:

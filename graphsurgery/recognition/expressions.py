@@ -101,7 +101,10 @@ class Expression(ABC):
 
 
 class Value(Expression):
-    """Any tensor: what enters a pattern."""
+    """Any tensor: what enters a pattern. ``where`` looks at it."""
+
+    def __init__(self, where: Callable[[View, str], bool] | None = None) -> None:
+        self.where = where
 
     def possible(self, search: Search, number: int, entry: Entry | None) -> Alternatives:
         if entry is None or search.surroundings[number][1] is None:
@@ -109,7 +112,7 @@ class Value(Expression):
         return search.alternatives(entry[0], number, entry[1])
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
-        return (state,)
+        return (state,) if self.where is None or self.where(search.view, tensor) else ()
 
 
 class Op(Expression):
