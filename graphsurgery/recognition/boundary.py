@@ -135,9 +135,7 @@ class Boundary:
                     found.setdefault(self._paths.level(root), []).append(root)
         return found
 
-    def _stages(
-        self, last: str, trunk: set[int], taps: Mapping[Stride, Sequence[str]]
-    ) -> dict[Stride, list[str]]:
+    def _stages(self, last: str, trunk: set[int], taps: Mapping[Stride, Sequence[str]]) -> dict[Stride, list[str]]:
         """Stride -> the ends of the stage there, one for each image that has a stage of its own."""
         found: dict[Stride, list[str]] = {}
         for own in self._paths.by_image(trunk):
