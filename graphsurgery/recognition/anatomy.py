@@ -312,7 +312,7 @@ class Anatomy:
             maps = [entry for entry in entries if self._strides.is_in(entry)]
         elif self._feeding:
             maps = [boundary.last_before_extras(self._feeding)]
-        elif self._has_tokens:
+        elif self._answers:
             maps = [name for name in self._exits if not is_patch_embedding(self._view, self._strides, name)]
         else:
             maps = []

@@ -75,15 +75,29 @@ class Boundary:
             found = stage.of_one_stride(line, deepest) if of_head else stage.find(line, deepest)
         end, readings = found
         result = Backbone(self._paths.upstream([end]))
-        for own in self._paths.by_image(result.nodes):
-            for level, root in self._ends(self._paths.line([end], own), own, taps).items():
-                if level < deepest and root not in result.stages.setdefault(level, []):
-                    result.stages[level].append(root)
+        stages = self._stages(end, result.nodes, taps)
+        result.stages = {level: roots for level, roots in stages.items() if level < deepest}
         if readings:
             result.readings[deepest] = readings
         else:
             result.stages[deepest] = [end]
         return result
+
+    def of_whole(self, last: str) -> dict[Stride, list[str]]:
+        """Stride -> the ends of the stage there, in a network that is a backbone only and has ``last`` as its last map.
+
+        Where such a network gives maps, and this one is none of them, it goes on where its maps cannot be followed.
+        """
+        trunk = self._paths.upstream([last])
+        taps = {
+            level: given
+            for level, roots in self._taps(trunk).items()
+            if (given := [root for root in roots if self._view.is_output(root)])
+        }
+        stages = self._stages(last, trunk, taps)
+        if not self._view.is_output(last) and (taps or self._goes_on(trunk)):
+            stages.pop(self._paths.level(last), None)
+        return stages
 
     def last_before_extras(self, maps: Sequence[str]) -> str:
         """Of the maps that a head without a neck reads, the last that is the backbone's.
@@ -121,17 +135,52 @@ class Boundary:
                     found.setdefault(self._paths.level(root), []).append(root)
         return found
 
+    def _stages(self, last: str, trunk: set[int], taps: Mapping[Stride, Sequence[str]]) -> dict[Stride, list[str]]:
+        """Stride -> the ends of the stage there, one for each image that has a stage of its own."""
+        found: dict[Stride, list[str]] = {}
+        for own in self._paths.by_image(trunk):
+            for level, root in self._ends(self._paths.line([last], own), own, taps).items():
+                if root not in found.setdefault(level, []):
+                    found[level].append(root)
+        return found
+
     def _ends(self, line: Sequence[Extent], own: Set[int], taps: Mapping[Stride, Sequence[str]]) -> dict[Stride, str]:
         """Stride -> the end of the stage there: what is read from outside, else the last that all paths go through."""
         found: dict[Stride, str] = {}
+        unclear = set[Stride]()
+        computes = False
         for position, extent in enumerate(line):
             root = self._paths.output(extent)
-            if self._strides.is_in(root) and not self._prepares(line, position):
-                found.setdefault(self._paths.level(root), root)
+            if not self._strides.is_in(root):
+                # what else is made of the tokens goes on where no map is
+                computes = computes or self._is_residual(extent) or self._paths.is_read_outside(root, own)
+            elif not self._prepares(line, position):
+                level = self._paths.level(root)
+                if computes and level not in found:
+                    unclear.add(level)
+                found.setdefault(level, root)
+                computes = False
+        found = {level: root for level, root in found.items() if level not in unclear}
         for level, roots in taps.items():
             if inside := [root for root in roots if self._view.producer(root) in own]:
                 found[level] = inside[-1]
         return found
+
+    def _is_residual(self, extent: Extent) -> bool:
+        """Whether two branches are added: what a layer of a transformer ends with."""
+        return self._view.op(extent.last) == "Add" and len(extent.entries) > 1
+
+    def _goes_on(self, trunk: Set[int]) -> bool:
+        """Whether a transformer, or layers over the channels of maps in NHWC, follow a trunk."""
+        seen, pending = set(trunk), [p for node in trunk for p in self._view.downstream(node)]
+        while pending:
+            node = pending.pop()
+            if node not in seen:
+                seen.add(node)
+                if self._is_residual(self._paths.extents[node]):
+                    return True
+                pending += self._view.downstream(node)
+        return False
 
     def _prepares(self, line: Sequence[Extent], position: int) -> bool:
         """Whether an extent of the line only prepares what comes next: a node such as Pad, or the widening convolution

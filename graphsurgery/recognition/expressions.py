@@ -101,7 +101,10 @@ class Expression(ABC):
 
 
 class Value(Expression):
-    """Any tensor: what enters a pattern."""
+    """Any tensor: what enters a pattern. ``where`` looks at it."""
+
+    def __init__(self, where: Callable[[View, str], bool] | None = None) -> None:
+        self.where = where
 
     def possible(self, search: Search, number: int, entry: Entry | None) -> Alternatives:
         if entry is None or search.surroundings[number][1] is None:
@@ -109,7 +112,7 @@ class Value(Expression):
         return search.alternatives(entry[0], number, entry[1])
 
     def match(self, search: Search, tensor: str, state: State, alternatives: Alternatives) -> States:
-        return (state,)
+        return (state,) if self.where is None or self.where(search.view, tensor) else ()
 
 
 class Op(Expression):
@@ -235,7 +238,7 @@ class TokenPath(Expression):
     """A tensor computed off the image plane (on tokens) from nothing but ``source``, which is a feature map.
 
     ``contains`` names operators of which each group has to occur at least once; ``ends`` those that may produce it;
-    ``beside`` the other maps that it is computed from, if it is from several.
+    ``beside`` the other maps that it is computed from, if it is from several; ``where`` looks at the nodes.
     """
 
     def __init__(
@@ -244,8 +247,10 @@ class TokenPath(Expression):
         contains: Iterable[Types] = (),
         ends: Types = (),
         beside: Sequence[Expression] = (),
+        where: Callable[[View, Set[int]], bool] | None = None,
     ) -> None:
         self.sources = (source, *beside)
+        self.where = where
         self.contains = [group_of(group) for group in contains]
         self.operators = group_of(ends) or None
 
@@ -256,6 +261,8 @@ class TokenPath(Expression):
         nodes, maps = path
         kinds = {search.view.op(node_index) for node_index in nodes}
         if not all(kinds & group for group in self.contains):
+            return ()
+        if self.where is not None and not self.where(search.view, nodes):
             return ()
         found: list[State] = []
         for order in permutations(maps):

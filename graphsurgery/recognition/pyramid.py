@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from .boundary import NO_STAGE, Backbone
+from .boundary import NO_STAGE, Backbone, Boundary
 from .extent import Extent
 from .graph_view import View
 from .paths import widens
@@ -112,19 +112,25 @@ class Pyramid:
         """Stride -> the last map of the backbone at that stride."""
         found: dict[int, list[str]] = {}
         if not self._backbones:
-            unclear = {reading.root for reading in self._last_of_classifier}
-            deepest = {stride: root for stride, root in self._deepest.items() if stride > 1 and root not in unclear}
-            return {stride: [self._view.outlet(root)] for stride, root in deepest.items()}
-        for backbone in self._backbones:
-            for root in (root for roots in backbone.stages.values() for root in roots):
-                stride = self._strides.stride(root)
-                if stride is not None and stride > 1:
-                    found.setdefault(stride, []).append(self._view.outlet(root))
+            if self._last is None:
+                return found
+            parts, unclear = self._parts, {reading.root for reading in self._last_of_classifier}
+            outside = {node for node, role in parts.role_of.items() if role != "backbone"}
+            boundary = Boundary(self._view, self._strides, parts.extents, outside, ())
+            ends = [
+                root for roots in boundary.of_whole(self._last).values() for root in roots if unclear.isdisjoint(roots)
+            ]
+        else:
+            ends = [root for each in self._backbones for roots in each.stages.values() for root in roots]
+        for root in ends:
+            stride = self._strides.stride(root)
+            if stride is not None and stride > 1:
+                found.setdefault(stride, []).append(self._view.outlet(root))
         return found
 
     @cached_property
-    def _deepest(self) -> dict[int, str]:
-        """Stride -> the deepest map at that stride, where nothing tells the end of the backbone: in a classifier."""
+    def _last(self) -> str | None:
+        """The last map at the deepest stride, where nothing tells the end of the backbone: in a classifier."""
         view, deepest = self._view, dict[int, str]()
         for node_index in view.order:
             extent = self._parts.extents[node_index]
@@ -135,18 +141,16 @@ class Pyramid:
                 stride = self._strides.stride(name)
                 if stride is not None and not is_patch_embedding(view, self._strides, name):
                     deepest[stride] = name
-        return deepest
+        return deepest[max(deepest)] if deepest else None
 
     @cached_property
     def _last_of_classifier(self) -> tuple[Reading, ...]:
         """The two maps of which one ends the backbone of a classifier: MobileNet's last convolution, which widens, is
         the classifier's for some and the backbone's for others.
         """
-        if self._backbones or not self._deepest:
-            return ()
-        root = self._deepest[max(self._deepest)]
-        last = self._parts.extent(root)
-        if last is None or not widens(last):
+        root = self._last
+        last = self._parts.extent(root) if root is not None and not self._backbones else None
+        if root is None or last is None or not widens(last) or self._view.is_output(root):
             return ()
         return (
             Reading(last.entries[0], f"{_BACKBONE}, if the 1x1 convolution behind it is the classifier's"),

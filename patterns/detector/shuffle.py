@@ -10,8 +10,8 @@ def _strided(conv: RecognisedBlock) -> bool:
     return not unstrided(conv)
 
 
-def _shuffled(*halves: Expression) -> Op:
-    groups = Op("Reshape", Op("Concat", *halves), first=True)
+def _shuffled(halves: Expression) -> Op:
+    groups = Op("Reshape", halves, first=True)
     return Op("Reshape", Op("Transpose", groups), first=True)
 
 
@@ -23,12 +23,12 @@ def _branch(x: Expression, *, strided: bool) -> Part:
 
 _split, _x = Value(), Value()
 _short = Part("branch1.0", "DWConv", _x, where=(linear, _strided))
+_unit = Op("Concat", Half(_split, 0), _branch(Half(_split, 1), strided=False))
+_halving = Op("Concat", Part("branch1.2", "Conv", _short, where=(pointwise, active)), _branch(_x, strided=True))
 SHUFFLE = Pattern(
     "ShuffleV2Block",
     "one half of the channels convolved, then the channels of both halves alternate (ShuffleNetV2)",
-    OneOf(
-        _shuffled(Half(_split, 0), _branch(Half(_split, 1), strided=False)),
-        _shuffled(Part("branch1.2", "Conv", _short, where=(pointwise, active)), _branch(_x, strided=True)),
-    ),
+    # the next one shuffles what it reads in FastestDet's
+    OneOf(_shuffled(_unit), _shuffled(_halving), _halving),
     aliases=("ShuffleUnit",),
 )

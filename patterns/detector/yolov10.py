@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from graphsurgery.patterns.detector.c2f import gathered
 from graphsurgery.patterns.detector.common import linear, link, pointwise, unstrided
-from graphsurgery.recognition import OneOf, Op, Part, Pattern, RecognisedBlock, Value
+from graphsurgery.recognition import OneOf, Op, Part, Pattern, RecognisedBlock, Value, View
+
+_AROUND = frozenset({"BatchNormalization", "Relu", "Clip", "HardSwish", "LeakyRelu", "Sigmoid", "Mul", "Swish"})
+"""operators that follow a convolution in its module"""
 
 
 def _strided(conv: RecognisedBlock) -> bool:
     return not unstrided(conv)
 
 
+def _not_depthwise(view: View, tensor: str) -> bool:
+    """Whether a tensor leaves no depthwise convolution: with that in front, the 1x1 is the second half of a separable
+    one (MobileNetV1, the stem of VoVNet), and the strided one the first half of the next.
+    """
+    node_index = view.producer(tensor)
+    while node_index is not None and view.op(node_index) in _AROUND and view.inputs(node_index):
+        node_index = view.producer(view.inputs(node_index)[0])
+    if node_index is None or view.op(node_index) != "Conv":
+        return True
+    weight = view.weight_shape(node_index)
+    return weight is None or weight[1] != 1 or view.integer(node_index, "group", 1) == 1
+
+
 SCDOWN = Pattern(
     "SCDown",
     "1x1 convolution, with activation (YOLOv10) or without (D-FINE), then a depthwise one with a stride",
-    Part("cv2", "DWConv", Part("cv1", "Conv", Value(), where=pointwise), where=(linear, _strided)),
+    Part("cv2", "DWConv", Part("cv1", "Conv", Value(_not_depthwise), where=pointwise), where=(linear, _strided)),
 )
 
 _x = Value()

@@ -88,6 +88,22 @@ class Cross(nn.Module):
         return self.last(self.gate(torch.cat([self.blocks(self.main(x)), self.short(x)], 1)))
 
 
+class HalvingUnit(nn.Module):
+    """FastestDet's: what reads it shuffles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.short = nn.Sequential(Conv(C, C, 3, 2, C, None), Conv(C, C, act=nn.ReLU))
+        self.main = nn.Sequential(Conv(C, C, act=nn.ReLU), Conv(C, C, 3, 2, C, None), Conv(C, C, act=nn.ReLU))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.short(x), self.main(x)], 1)
+
+
+def separable(stride: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(C, C, 3, stride, 1, groups=C, bias=False), Conv(C, C, act=nn.ReLU))
+
+
 WHOLE: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "RepMixerBlock": ("RepMixerBlock", lambda: nn.Sequential(RepMixer(), mlp())),
     "RepMixerBlock, fused": ("RepMixerBlock", lambda: nn.Sequential(Conv(C, C, 3, g=C, act=None), mlp())),
@@ -104,6 +120,7 @@ WHOLE: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "SCDown of D-FINE": ("SCDown", lambda: nn.Sequential(Conv(C, C, act=None), Conv(C, C, 3, 2, C, act=None))),
     "ShuffleV2Block": ("ShuffleV2Block", lambda: ShuffleUnit(C, C, 1, nn.ReLU)),
     "ShuffleV2Block, strided": ("ShuffleV2Block", lambda: ShuffleUnit(C, C, 2, nn.ReLU)),
+    "ShuffleV2Block, strided, not shuffled": ("ShuffleV2Block", HalvingUnit),
 }
 NEAR: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "RepMixerBlock, the mixer dense": ("RepMixerBlock", lambda: nn.Sequential(Conv(C, C, 3, act=None), mlp())),
@@ -112,6 +129,11 @@ NEAR: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "GhostModuleV2, not gated": ("GhostModuleV2", lambda: GhostModuleV2(torch.relu)),
     "RSELayer without shortcut": ("RSELayer", lambda: RSELayer(False)),
     "MobileNetV4, the first dense": ("InvertedResidual", lambda: universal(1, middle=False)),
+    "separable convolutions, no SCDown": ("SCDown", lambda: nn.Sequential(separable(1), separable(2))),
+    "the same with BatchNorm and activation": (
+        "SCDown",
+        lambda: nn.Sequential(Conv(C, C, 3, g=C, act=nn.ReLU), Conv(C, C, act=nn.ReLU), Conv(C, C, 3, 2, C, None)),
+    ),
     "ShuffleV2Block, dense": ("ShuffleV2Block", lambda: Residual(nn.Sequential(Conv(C, C), Conv(C, C, 3), Conv(C, C)))),
 }
 
