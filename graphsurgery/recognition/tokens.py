@@ -15,12 +15,20 @@ _LEAST = 4
 
 
 def is_patch_embedding(view: View, strides: Strides, root: str) -> bool:
-    """Whether a map is what one convolution makes of the image for a transformer: nothing that reads it stays a map."""
+    """Whether a map is what one convolution makes of the image for a transformer, with its positions added perhaps:
+    nothing that reads it stays a map.
+    """
     producer = view.producer(root)
+    if producer is not None and view.op(producer) == "Add" and len(inner := _maps(view, strides, producer)) == 1:
+        producer = view.producer(inner[0])
     if producer is None or view.op(producer) not in CONVOLUTIONS or not strides.is_image(view.inputs(producer)[0]):
         return False
     stays = any(strides.is_in(name) for p in view.consumers(root) for name in view.outputs(p))
     return min(view.integers(producer, "strides") or (1,)) >= _LEAST and not stays
+
+
+def _maps(view: View, strides: Strides, node_index: int) -> list[str]:
+    return [name for name in view.inputs(node_index) if strides.is_in(name)]
 
 
 def last_of_transformer(view: View, strides: Strides, paths: Paths, line: Sequence[Extent]) -> str | None:
