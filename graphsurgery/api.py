@@ -211,7 +211,7 @@ def put_in(
 
 
 def _planned(request: Request, site: Site, start: Start) -> PlannedInsertion:
-    return PlannedInsertion(request, start.block, site, start.weights, start.init, start.warnings)
+    return PlannedInsertion(request, start.block, site, start.weights, start.init, start.warnings, start.source)
 
 
 def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, model: ModelFile) -> str | None:

@@ -30,6 +30,8 @@ class PlannedInsertion:
     """"default", "identity", "calibrated" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
+    source: str = ""
+    """FILE[:PREFIX] of the weights of a file"""
     pair: qdq.Pair | None = None
     """the QuantizeLinear and DequantizeLinear to put after the block"""
 
