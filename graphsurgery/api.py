@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from . import userblocks
-from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning, option
+from .errors import GraphSurgeryWarning, SelectorError, SiteError, concerning
 from .insertion import qdq_planning, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
@@ -159,7 +159,10 @@ def carry_out(
     request how its block begins at a feature map, where the request itself does not say it.
     """
     external_data.check(model.external_data, model.folder)
-    finder = SiteFinder(model, known_shapes(requests))
+    finder = SiteFinder(model)
+    for request in requests:  # shapes are of the model, and so known for all of them
+        with request.concerned():
+            finder.shapes.give(request.shapes)
     trust = trust or userblocks.Trust.in_blocks(request.module for request in requests)
     plans: list[PlannedInsertion] = []
     for request, begin in zip_longest(requests, starts):
@@ -177,20 +180,6 @@ def carry_out(
 
         plans = calibrate(finder, plans)
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
-
-
-def known_shapes(requests: Sequence[Request]) -> Shapes:
-    """The shapes of tensors that requests give: they are of the model, and so known for all of them. RequestError where
-    two do not agree.
-    """
-    found: dict[str, tuple[int | str | None, ...]] = {}
-    for request in requests:
-        with request.concerned():
-            for name, shape in request.shapes.items():
-                if found.setdefault(name, shape) != shape:
-                    other = f"{shape_text(found[name])} elsewhere and {shape_text(shape)} here"
-                    raise RequestError(f"{option('shapes')} says two shapes of {name!r}: {other}", option="shapes")
-    return found
 
 
 def put_in(

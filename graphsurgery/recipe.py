@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import userblocks
 from .api import Insertion, carry_out, put_in, warned
-from .errors import ModelError, RecipeError, RequestError, option, spelled
+from .errors import ModelError, RecipeError, RequestError, as_key, option, spelled
 from .insertion import adoption
 from .messages import brief
 from .modelfile import limits, yaml_text
@@ -292,7 +292,7 @@ def _given(entry: object, label: str, folder: Path | None, defaults: Mapping[str
     if given.get("qdq_scale") == "images" or given.get("init") == "calibrated":
         given = {**defaults, **given}
     for key, value in given.items():
-        if value == []:
+        if value == [] and arguments()[key].hint == Selectors:
             raise RecipeError(f"{key!r} in {label} is an empty list; give at least one selector")
     settings = given.get("settings", {})
     for name, value in settings.items() if isinstance(settings, Mapping) else ():
@@ -307,7 +307,7 @@ def _request(given: Mapping[str, Any], label: str) -> Request:
     try:
         return Request(**given).labelled(label)
     except RequestError as error:
-        message = spelled(error.message, lambda name, value: f"{name}: {value}" if value else name)
+        message = spelled(error.message, as_key)
         raise RecipeError(f"{label}: {message}", option=error.option, candidates=error.candidates) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -86,6 +87,9 @@ def test_without_the_library_it_says_what_to_give(inserted: Path, capsys: pytest
     assert str(refused.value).endswith(said)
     assert main(["verify", str(inserted), "--providers", "cpu"]) == 0
     assert f"{HINT}--custom-ops LIBRARY" in capsys.readouterr().out
+    assert main(["verify", str(inserted), "--providers", "cpu", "--json"]) == 0
+    activation = json.loads(capsys.readouterr().out)["insertions"][0]["activation"]
+    assert activation.endswith(f"{HINT}--custom-ops LIBRARY")
 
 
 def test_with_the_library_the_model_is_run(inserted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
