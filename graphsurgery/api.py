@@ -20,6 +20,7 @@ from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
 from .request import Argument, Request, Selectors, Shapes, arguments, checked
+from .runtime.custom_ops import libraries_of, registered
 from .selection.sites import Site, SiteFinder
 from .template.subgraph import Subgraph
 from .userblocks import inserted  # noqa: F401 - it is how records rebuild their blocks
@@ -53,6 +54,7 @@ def insert(
     qdq_scale: str = "site",
     images: str | Path | None = None,
     shapes: Mapping[str, str | Sequence[int | str | None]] | None = None,
+    custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> ModelFile:
     """Insert an attention block after, or before, modules of a model.
 
@@ -102,6 +104,9 @@ def insert(
         Shapes of tensors where the model does not tell them, as in ``{"canvas": "1x64x80x80"}`` or
         ``{"canvas": (1, 64, None, None)}``: behind an operator that is not one of ONNX's, say. What follows from them
         is known, too; the file itself stays without them.
+    custom_ops:
+        Libraries with the operators in the model that onnxruntime does not have itself, where ``images`` are run
+        through it.
 
     Returns
     -------
@@ -136,7 +141,9 @@ def insert(
     """
     given = locals()
     request = Request(**{name: given[name] for name in arguments()})
-    return warned(*carry_out(ModelFile.load(model), [request]))
+    with registered(libraries_of(custom_ops)):
+        edited = carry_out(ModelFile.load(model), [request])
+    return warned(*edited)
 
 
 def warned(model: ModelFile, done: Sequence[AppliedInsertion]) -> ModelFile:

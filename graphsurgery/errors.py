@@ -28,7 +28,8 @@ A GraphSurgeryWarning is a UserWarning: what was asked for was done, and there i
 GraphSurgeryWarning)`` makes it an error. The command line prints warnings, and lists those of an insertion in its JSON.
 
 A message that concerns an option names it with :func:`option`: Python users read ``after=`` and ``force=True``, and the
-command line spells the same message with ``--after`` and ``--force``.
+command line spells the same message with ``--after`` and ``--force``, and what concerns an entry of a recipe with the
+keys of that.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def spelling(spell: Callable[[str, str], str]) -> Iterator[None]:
 
 
 def readable(value: Any) -> Any:
-    """Plain data with the options in its texts spelled as its reader does: as arguments, on the command line as flags."""
+    """Plain data with the options in its texts spelled as its reader does: arguments, or flags on the command line."""
     if isinstance(value, str):
         return spelled(value, _usual_spelling.get())
     if isinstance(value, Mapping):

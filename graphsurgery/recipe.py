@@ -29,6 +29,7 @@ from .messages import brief
 from .modelfile import limits, yaml_text
 from .modelfile.model import ModelFile
 from .request import Argument, Request, Selectors, arguments, checked, fits
+from .runtime.custom_ops import libraries_of, registered
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
@@ -138,6 +139,7 @@ def apply(
     *,
     ignore_rest: bool = False,
     trust: str | Sequence[str] = (),
+    custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> ModelFile:
     """Carry out a recipe, several insertions at once; or put the blocks that were trained in a model into its export.
 
@@ -156,6 +158,9 @@ def apply(
         Of trained blocks: put them into whatever model has the places for them.
     trust:
         Of trained blocks: PyTorch modules of your own that may be imported, each as ``"mypkg.blocks:MyAttention"``.
+    custom_ops:
+        Libraries with the operators in the model that onnxruntime does not have itself; see
+        :func:`graphsurgery.insert`.
 
     Returns
     -------
@@ -189,7 +194,9 @@ def apply(
         return warned(after, done)
     check_plain(ignore_rest, trust)
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(cast("str | Path", recipe))
-    return warned(*carry_out(ModelFile.load(model), loaded.requests))
+    with registered(libraries_of(custom_ops)):
+        edited = carry_out(ModelFile.load(model), loaded.requests)
+    return warned(*edited)
 
 
 def trained_blocks(recipe: object) -> TrainedBlocks | None:

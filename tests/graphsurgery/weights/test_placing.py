@@ -82,9 +82,7 @@ def test_the_block_has_a_placeholder_and_recipes_take_them(tmp_path: Path, detec
 
 
 @pytest.mark.parametrize("prefix", [":{path}.attn", ""])
-def test_it_says_which_it_took(
-    tmp_path: Path, detector: Path, prefix: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_says_which_it_took(tmp_path: Path, detector: Path, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
     """In a line of each place, and as nothing that speaks against it."""
     path = stored(tmp_path, detector)
     command = ["insert", str(detector), "-m", "se", "-a", "/model.{0,1,2}", "--weights", f"{path}{prefix}"]
