@@ -211,6 +211,8 @@ def test_a_record_of_a_later_version_is_called_that(cli: Any) -> None:
     (entry,) = [each for each in plain.metadata_props if each.key.startswith("graphsurgery.insertion.")]
     assert json.loads(entry.value)["format"] == 1
     assert "shapes" not in json.loads(entry.value)
-    entry.value = entry.value.replace('"format":1', '"format":3')[:-1] + ',"shapes":{"r":["a",{}]}}'
-    with pytest.raises(InsertionError, match="damaged"):
-        gsx.ModelFile.load(plain).insertions()
+    value = entry.value.replace('"format":1', '"format":3')[:-1]
+    for shape in (["a", {}], [1, 16, 0, 8], [1, 16, -8, 8], [1, 16, 10**30, 8], [True], "1x16x8x8"):
+        entry.value = f'{value},"shapes":{{"r":{json.dumps(shape)}}}}}'
+        with pytest.raises(InsertionError, match="damaged"):
+            gsx.ModelFile.load(plain).insertions()
