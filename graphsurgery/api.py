@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from . import userblocks
-from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning, option
+from .errors import GraphSurgeryWarning, SelectorError, SiteError, concerning
 from .insertion import qdq_planning, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
@@ -20,6 +20,7 @@ from .modelfile import external_data
 from .modelfile.model import ModelFile
 from .modelfile.record import Insertion
 from .request import Argument, Request, Selectors, Shapes, arguments, checked
+from .runtime.custom_ops import libraries_of, registered
 from .selection.sites import Site, SiteFinder
 from .template.subgraph import Subgraph
 from .userblocks import inserted  # noqa: F401 - it is how records rebuild their blocks
@@ -53,6 +54,7 @@ def insert(
     qdq_scale: str = "site",
     images: str | Path | None = None,
     shapes: Mapping[str, str | Sequence[int | str | None]] | None = None,
+    custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> ModelFile:
     """Insert an attention block after, or before, modules of a model.
 
@@ -102,6 +104,9 @@ def insert(
         Shapes of tensors where the model does not tell them, as in ``{"canvas": "1x64x80x80"}`` or
         ``{"canvas": (1, 64, None, None)}``: behind an operator that is not one of ONNX's, say. What follows from them
         is known, too; the file itself stays without them.
+    custom_ops:
+        Libraries with the operators in the model that onnxruntime does not have itself, where ``images`` are run
+        through it.
 
     Returns
     -------
@@ -136,7 +141,9 @@ def insert(
     """
     given = locals()
     request = Request(**{name: given[name] for name in arguments()})
-    return warned(*carry_out(ModelFile.load(model), [request]))
+    with registered(libraries_of(custom_ops)):
+        edited = carry_out(ModelFile.load(model), [request])
+    return warned(*edited)
 
 
 def warned(model: ModelFile, done: Sequence[AppliedInsertion]) -> ModelFile:
@@ -159,7 +166,10 @@ def carry_out(
     request how its block begins at a feature map, where the request itself does not say it.
     """
     external_data.check(model.external_data, model.folder)
-    finder = SiteFinder(model, known_shapes(requests))
+    finder = SiteFinder(model)
+    for request in requests:  # shapes are of the model, and so known for all of them
+        with request.concerned():
+            finder.shapes.give(request.shapes)
     trust = trust or userblocks.Trust.in_blocks(request.module for request in requests)
     plans: list[PlannedInsertion] = []
     for request, begin in zip_longest(requests, starts):
@@ -177,20 +187,6 @@ def carry_out(
 
         plans = calibrate(finder, plans)
     return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
-
-
-def known_shapes(requests: Sequence[Request]) -> Shapes:
-    """The shapes of tensors that requests give: they are of the model, and so known for all of them. RequestError where
-    two do not agree.
-    """
-    found: dict[str, tuple[int | str | None, ...]] = {}
-    for request in requests:
-        with request.concerned():
-            for name, shape in request.shapes.items():
-                if found.setdefault(name, shape) != shape:
-                    other = f"{shape_text(found[name])} elsewhere and {shape_text(shape)} here"
-                    raise RequestError(f"{option('shapes')} says two shapes of {name!r}: {other}", option="shapes")
-    return found
 
 
 def put_in(
@@ -211,7 +207,7 @@ def put_in(
 
 
 def _planned(request: Request, site: Site, start: Start) -> PlannedInsertion:
-    return PlannedInsertion(request, start.block, site, start.weights, start.init, start.warnings)
+    return PlannedInsertion(request, start.block, site, start.weights, start.init, start.warnings, start.source)
 
 
 def _gpu_fallback(planned: PlannedInsertion, subgraph: Subgraph, source: str, model: ModelFile) -> str | None:

@@ -28,14 +28,17 @@ A GraphSurgeryWarning is a UserWarning: what was asked for was done, and there i
 GraphSurgeryWarning)`` makes it an error. The command line prints warnings, and lists those of an insertion in its JSON.
 
 A message that concerns an option names it with :func:`option`: Python users read ``after=`` and ``force=True``, and the
-command line spells the same message with ``--after`` and ``--force``.
+command line spells the same message with ``--after`` and ``--force``, and what concerns an entry of a recipe with the
+keys of that.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 _OPTION = re.compile("\ue000([^\ue000-\ue002]*)\ue001([^\ue000-\ue002]*)\ue002")
 """an option in a message: its name and value between characters that no text has"""
@@ -67,6 +70,14 @@ def as_argument(name: str, value: str) -> str:
     return f"{name}={value if value in ('', 'True', 'False') or value.isupper() else repr(value)}"
 
 
+def as_key(name: str, value: str) -> str:
+    """How an entry of a recipe spells an option: ``after``, ``gate: residual``, ``settings: {reduction: 8}``."""
+    setting, equals, given = value.rpartition("=") if name == "shapes" else value.partition("=")
+    if name in ("settings", "shapes") and equals:
+        return f"{name}: {{{setting}: {given}}}"
+    return f"{name}: {value}" if value else name
+
+
 def as_flag(name: str, value: str, flag: str = "") -> str:
     """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``.
 
@@ -74,6 +85,33 @@ def as_flag(name: str, value: str, flag: str = "") -> str:
     """
     flag = flag or _FLAGS.get(name) or f"--{name.replace('_', '-')}"
     return flag if value in ("", "True") else f"{flag} {value}"
+
+
+def _as_key(found: re.Match[str], keys: Collection[str]) -> str:
+    name, value = found.groups()
+    return as_key(name, value) if name in keys else found.group()
+
+
+_usual_spelling: ContextVar[Callable[[str, str], str]] = ContextVar("usual_spelling", default=as_argument)
+
+
+@contextmanager
+def spelling(spell: Callable[[str, str], str]) -> Iterator[None]:
+    """While this lasts, :func:`readable` spells options so, and not as arguments."""
+    token = _usual_spelling.set(spell)
+    try:
+        yield
+    finally:
+        _usual_spelling.reset(token)
+
+
+def readable(value: Any) -> Any:
+    """Plain data with the options in its texts spelled as its reader does: arguments, or flags on the command line."""
+    if isinstance(value, str):
+        return spelled(value, _usual_spelling.get())
+    if isinstance(value, Mapping):
+        return {key: readable(each) for key, each in value.items()}
+    return [readable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 class _Told(Exception):
@@ -100,9 +138,9 @@ class _Told(Exception):
         """The option that is concerned, as the argument is called in Python; by default the first that is named."""
         return self._cause or self._named
 
-    def begin_with(self, label: str) -> None:
-        """Say at the beginning of the message what the error is in."""
-        self.message = f"{label}: {self.message}"
+    def begin_with(self, label: str, keys: Collection[str] = ()) -> None:
+        """Say at the beginning of the message what the error is in, and spell its options that are ``keys`` there."""
+        self.message = f"{label}: {_OPTION.sub(lambda found: _as_key(found, keys), self.message)}"
         self.args = (spelled(self.message, as_argument),)
 
     def concern(self, name: str) -> None:

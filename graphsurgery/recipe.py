@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import userblocks
 from .api import Insertion, carry_out, put_in, warned
-from .errors import ModelError, RecipeError, RequestError, option, spelled
+from .errors import ModelError, RecipeError, RequestError, as_key, option, spelled
 from .insertion import adoption
 from .messages import brief
 from .modelfile import limits, yaml_text
 from .modelfile.model import ModelFile
 from .request import Argument, Request, Selectors, arguments, checked, fits
+from .runtime.custom_ops import libraries_of, registered
 
 if TYPE_CHECKING:
     from .modelfile.model import ModelSource
@@ -138,6 +139,7 @@ def apply(
     *,
     ignore_rest: bool = False,
     trust: str | Sequence[str] = (),
+    custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> ModelFile:
     """Carry out a recipe, several insertions at once; or put the blocks that were trained in a model into its export.
 
@@ -156,6 +158,9 @@ def apply(
         Of trained blocks: put them into whatever model has the places for them.
     trust:
         Of trained blocks: PyTorch modules of your own that may be imported, each as ``"mypkg.blocks:MyAttention"``.
+    custom_ops:
+        Libraries with the operators in the model that onnxruntime does not have itself; see
+        :func:`graphsurgery.insert`.
 
     Returns
     -------
@@ -189,7 +194,9 @@ def apply(
         return warned(after, done)
     check_plain(ignore_rest, trust)
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(cast("str | Path", recipe))
-    return warned(*carry_out(ModelFile.load(model), loaded.requests))
+    with registered(libraries_of(custom_ops)):
+        edited = carry_out(ModelFile.load(model), loaded.requests)
+    return warned(*edited)
 
 
 def trained_blocks(recipe: object) -> TrainedBlocks | None:
@@ -292,7 +299,7 @@ def _given(entry: object, label: str, folder: Path | None, defaults: Mapping[str
     if given.get("qdq_scale") == "images" or given.get("init") == "calibrated":
         given = {**defaults, **given}
     for key, value in given.items():
-        if value == []:
+        if value == [] and arguments()[key].hint == Selectors:
             raise RecipeError(f"{key!r} in {label} is an empty list; give at least one selector")
     settings = given.get("settings", {})
     for name, value in settings.items() if isinstance(settings, Mapping) else ():
@@ -307,7 +314,7 @@ def _request(given: Mapping[str, Any], label: str) -> Request:
     try:
         return Request(**given).labelled(label)
     except RequestError as error:
-        message = spelled(error.message, lambda name, value: f"{name}: {value}" if value else name)
+        message = spelled(error.message, as_key)
         raise RecipeError(f"{label}: {message}", option=error.option, candidates=error.candidates) from None
 
 

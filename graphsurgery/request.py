@@ -180,7 +180,7 @@ class Request:
             yield
         except GraphSurgeryError as error:
             if self.label:
-                error.begin_with(self.label)
+                error.begin_with(self.label, arguments())
             raise
 
 
@@ -265,10 +265,8 @@ def _sizes(shapes: Mapping[object, object]) -> Mapping[object, object]:
         sizes = shape.split("x") if isinstance(shape, str) else list(shape) if isinstance(shape, list | tuple) else [[]]
         found[name] = tuple(map(_size, sizes))
         if False in found[name]:
-            example = option("shapes", "TENSOR=1x64x80x80")
-            raise RequestError(
-                f"{example} takes sizes, ? or names for those that vary, not {brief(shape)}", option="shapes"
-            )
+            takes = "takes sizes, ? or names for those that vary, such as 1x64x80x80"
+            raise RequestError(f"{option('shapes')} {takes}; not {brief(shape)} for {brief(name)}", option="shapes")
     return found
 
 

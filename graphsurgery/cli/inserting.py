@@ -251,6 +251,7 @@ class _Outcome:
             "output_tensor": insertion.output_tensor,
             "nodes": list(insertion.nodes),
             "parameters": insertion.parameters,
+            "weights": done.source or None,
             "qdq": asdict(insertion.qdq) if insertion.qdq else None,
             "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
             "parity": self._parity_json(insertion.id),
@@ -301,6 +302,8 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     if site.others:
         yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others, most)}"
     yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
+    if done.source:
+        yield f"  weights: {done.source}"
     if insertion.qdq:
         whose = "of the site" if insertion.qdq.scale_from == "site" else "from the images"
         yield f"  quantised behind the block: {insertion.qdq.type}, with the scale {whose}"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TextIO
 
 import typer
 
-from ..errors import GraphSurgeryError, OutputError, as_flag, spelled
+from ..errors import GraphSurgeryError, OutputError, as_flag, readable, spelled, spelling
 from ..messages import printable
 from .table import table
 
@@ -50,7 +50,9 @@ class Printer:
 
     def report(self, report: Any, error: GraphSurgeryError | None = None) -> None:
         """Print what has ``to_json`` and ``lines``, as one or the other."""
-        self.json(report.to_json(), error)
+        with spelling(flag):
+            data = report.to_json()
+        self.json(data, error)
         self.lines(report.lines())
 
     def lines(self, lines: Iterable[str]) -> None:
@@ -64,7 +66,9 @@ class Printer:
 
         if self.as_json and (error is not None or not self.quiet):
             whole = {**({} if self.quiet else data), **({"error": _error_json(error)} if error is not None else {})}
-            _write(self._stream, json.dumps(_with_flags(whole), indent=2) + "\n")
+            with spelling(flag):
+                text = json.dumps(readable(whole), indent=2)
+            _write(self._stream, f"{text}\n")
             self.done = True
 
     def note(self, line: str) -> None:
@@ -93,15 +97,6 @@ def text(line: str) -> str:
 def flag(name: str, value: str) -> str:
     """How the command that runs spells an option."""
     return as_flag(name, value, Printer.flags.get(name, ""))
-
-
-def _with_flags(value: Any) -> Any:
-    """Plain data with the options in its texts as flags."""
-    if isinstance(value, str):
-        return spelled(value, flag)
-    if isinstance(value, Mapping):
-        return {key: _with_flags(each) for key, each in value.items()}
-    return [_with_flags(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _error_json(error: GraphSurgeryError) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import onnx
 
 from ..errors import ModelError, RequestError, option
 from ..feature_map import Dimension, float_dtype
-from ..messages import closest
+from ..messages import closest, shape_text
 from ..modelfile.operators import STANDARD
 from ..modelfile.wire import text
 from ..request import Shapes
@@ -37,24 +37,41 @@ class ShapeTable:
     def __init__(self, index: GraphIndex, given: Shapes = MappingProxyType({})) -> None:
         self._index = index
         self._model = index.model.structure
-        self.given = given
+        self._given: dict[str, tuple[Dimension, ...]] = {}
         self._of_part: dict[str, TensorType] | None = None
         self._found: dict[str, TensorType] = {}
         self._no_tensors: set[str] = set()
         """sequences, maps and optional values, as far as they were inferred"""
-        for name in given:
+        self.give(given)
+
+    @property
+    def given(self) -> Shapes:
+        """The shapes that the user knows, by tensor."""
+        return self._given
+
+    def give(self, shapes: Shapes) -> None:
+        """Take more of these, before any shape is asked for. RequestError for a tensor that the model does not compute,
+        for one that was given another shape, and for shapes that contradict the model.
+        """
+        new = shapes.keys() - self._given.keys()
+        for name, shape in shapes.items():
             self._check_name(name)
+            if self._given.setdefault(name, shape) != shape:
+                other = f"{shape_text(self._given[name])} elsewhere and {shape_text(shape)} here"
+                raise RequestError(f"{option('shapes')} says two shapes of {name!r}: {other}", option="shapes")
+        if new:
+            self._everything = self._infer_everything()
 
     def _check_name(self, name: str) -> None:
         index = self._index
-        if name not in index.producer and name not in index.inputs:
-            near = closest(name, [*index.inputs, *index.producer])
-            hint = f"; nearest: {', '.join(near)}" if near else ""
-            raise RequestError(
-                f"{option('shapes')} names the tensor {name!r}, which {index.model.name} does not have{hint}",
-                option="shapes",
-                candidates=near,
-            )
+        if name in index.producer or name in index.inputs:
+            return
+        given = f"{option('shapes')} names the tensor {name!r}, which"
+        if name in index.initializers:
+            raise RequestError(f"{given} is a weight of {index.model.name}: its shape is known", option="shapes")
+        near = closest(name, [*index.inputs, *index.producer])
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise RequestError(f"{given} {index.model.name} does not have{hint}", option="shapes", candidates=near)
 
     @cached_property
     def _declared(self) -> dict[str, onnx.TypeProto]:
@@ -83,6 +100,9 @@ class ShapeTable:
 
     @cached_property
     def _everything(self) -> dict[str, TensorType]:
+        return self._infer_everything()
+
+    def _infer_everything(self) -> dict[str, TensorType]:
         return self._types_in(inferred(_without_calls(self._model), self.given))
 
     def _types_in(self, model: onnx.ModelProto | None) -> dict[str, TensorType]:

@@ -30,6 +30,8 @@ class PlannedInsertion:
     """"default", "identity", "calibrated" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
+    source: str = ""
+    """FILE[:PREFIX] of the weights of a file"""
     pair: qdq.Pair | None = None
     """the QuantizeLinear and DequantizeLinear to put after the block"""
 
@@ -84,7 +86,8 @@ class Plan:
         self.last: dict[tuple[str, Consumer], int] = {}
         """tensor of a site and one of its consumers -> index of the step whose output the consumer reads in the end"""
         for insertion in ordered(insertions):
-            self._add(insertion)
+            with insertion.request.concerned():
+                self._add(insertion)
 
     def _add(self, insertion: PlannedInsertion) -> None:
         site, block = insertion.site, insertion.block

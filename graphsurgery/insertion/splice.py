@@ -16,6 +16,7 @@ from ..modelfile.fields import INITIALIZER, VALUE_INFO, Edit
 from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, RecordedPair, RecordedSite
+from ..request import Shapes
 from ..selection.branches import NodeConsumer
 from ..selection.sites import Site, SiteFinder
 from ..template import weight_folding
@@ -37,6 +38,8 @@ class AppliedInsertion:
     tensor: str
     """what the block reads, as the given model calls it; of a block behind another one, that one's output"""
     warnings: tuple[str, ...]
+    source: str = ""
+    """FILE[:PREFIX] of the weights of a file"""
 
 
 SubgraphCheck = Callable[[PlannedInsertion, Subgraph, str, ModelFile], str | None]
@@ -76,8 +79,8 @@ def insert(
     for function, planned in graphs.items():
         there = finder
         if model is not finder.model or function is not None:
-            there = SiteFinder(graph_of(model, function))
-        splice = _Splice(there, Plan(there, planned), check, original)
+            there = SiteFinder(graph_of(model, function), finder.shapes.given if function is None else {})
+        splice = _Splice(there, Plan(there, planned), check, original, finder.shapes.given)
         done = [splice.insert(step) for step in splice.plan.steps]
         model = splice.result([each.insertion for each in done])
         applied += done
@@ -93,12 +96,14 @@ def _original(model: ModelFile) -> str:
 class _Splice:
     """Lowers the steps of a plan, one after the other, into one edit."""
 
-    def __init__(self, finder: SiteFinder, plan: Plan, check: SubgraphCheck | None, original: str) -> None:
+    def __init__(
+        self, finder: SiteFinder, plan: Plan, check: SubgraphCheck | None, original: str, shapes: Shapes
+    ) -> None:
         self.plan = plan
         self._check = check
         self._model = finder.model
         self._index = finder.index
-        self._shapes = dict(finder.shapes.given)
+        self._shapes = dict(shapes)
         self._ir_version = int(self._model.structure.ir_version)
         self._original = original
         self._edit = Edit()
@@ -140,7 +145,8 @@ class _Splice:
         declared = source if site.graph_output else subgraph.output
         record = self._record(step, lowering, source, declared, subgraph, weights, pair)
         self._add(site, record, subgraph)
-        return AppliedInsertion(record, site, site.tensor if step.previous is None else source, warnings)
+        reads = site.tensor if step.previous is None else source
+        return AppliedInsertion(record, site, reads, warnings, planned.source)
 
     def _produced(self, tensor: str, step: int | None) -> str:
         """The output of a step; None: the tensor of the site itself, by the name that it has in the end."""

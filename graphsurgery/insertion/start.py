@@ -32,6 +32,8 @@ class Start:
     """"default", "identity", "calibrated" or, for those of a file, "weights" """
     warnings: tuple[str, ...] = ()
     """what the user should know of how the block was made"""
+    source: str = ""
+    """FILE[:PREFIX] of the weights of a file"""
 
 
 def _generator(seed: int, id: str) -> np.random.Generator:
@@ -59,7 +61,7 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
     if trained is None:
         return Start(block, _own(block, feature, request), request.init)
     own = _from_file(request, block, feature, trained)
-    return Start(own.block, lambda seed, id: own.arrays, "weights", own.warnings)
+    return Start(own.block, lambda seed, id: own.arrays, "weights", own.warnings, own.source)
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[int, str], Mapping[str, Array]]:

@@ -203,12 +203,14 @@ def _is_sound(insertion: Insertion) -> bool:
     """Whether the values of a record, which are of their types, are such as an insertion has."""
     shape, choices = insertion.site.shape, arguments()
     sizes = [size for size in shape if isinstance(size, int)]
+    given = (size for each in insertion.shapes.values() for size in each if isinstance(size, int))
     return (
         len(shape) == 4
         and isinstance(shape[1], int)
         and 0 < shape[1] <= limits.CHANNELS
         and min(sizes) > 0
         and prod(sizes) <= limits.ELEMENTS
+        and all(0 < size < 1 << 63 for size in given)
         and insertion.site.position in POSITIONS
         and (insertion.function is None or len(insertion.function) == 3)
         and all(getattr(insertion, name) in choices[name].argument.choices for name in ("gate", "target", "precision"))

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError, option
@@ -40,7 +39,7 @@ def registered(libraries: Sequence[str]) -> Iterator[None]:
     for library in libraries:
         path = os.path.realpath(library)  # of a name without a folder, the system would look elsewhere
         if path not in found:
-            _try(Path(library), path)
+            _try(library, path)
             found = (*found, path)
     token = _registered.set(found)
     try:
@@ -60,11 +59,11 @@ def hint() -> str:
     return f"; a library of custom operators that has it is given with {option('custom_ops', 'LIBRARY')}"
 
 
-def _try(library: Path, path: str) -> None:
+def _try(library: str, path: str) -> None:
     """RequestError if a library cannot be loaded: sooner than from the first of many sessions."""
-    if not os.path.isfile(path):
-        what = "is a directory, not a" if os.path.isdir(path) else "does not exist: there is no such"
-        raise RequestError(f"{library} {what} library of custom operators", option="custom_ops")
+    if not library or not os.path.isfile(path):
+        what = "is a directory, not a" if library and os.path.isdir(path) else "does not exist: there is no such"
+        raise RequestError(f"{library or repr(library)} {what} library of custom operators", option="custom_ops")
     ort = onnxruntime()
     try:
         with _quiet():

@@ -115,7 +115,7 @@ class SiteFinder(Context):
         blocks = self.blocks.written_out() if self.model.structure.functions else None
         if blocks is None:
             return None
-        finder = SiteFinder(blocks.view.index.model)
+        finder = SiteFinder(blocks.view.index.model, self.shapes.given)
         finder.blocks = blocks
         return finder
 

@@ -261,7 +261,7 @@ def _comparable(model: ModelFile, insertion: Insertion, memory: Memory, trust: T
     try:
         return comparable(model, insertion, cut_out(model, insertion), memory, trust)
     except ParityFailed as error:
-        return str(error)
+        return error.message
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from ..blocks.reference import PYTORCH, Reference
-from ..errors import ParityFailed, as_argument, option, spelled
+from ..errors import ParityFailed, option, readable
 from ..feature_map import Dimension
 from ..insertion.removal import Unchanged
 from ..messages import attributes, html_table, plain, shape_text
@@ -135,7 +135,7 @@ class InsertionReport:
     def to_json(self) -> dict[str, Any]:
         """See :meth:`Report.to_json`."""
         site = attributes(self, "id", "module", "path", "tensor", "shape", "dtype", "passed")
-        return site | attributes(self) | {"activation": spelled(self.activation, as_argument)}
+        return dict(readable(site | attributes(self)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -212,7 +212,7 @@ class Report:
         return f"<Report {verdict}: {self.model}, {passed} of {len(self.insertions)} insertions passed>"
 
     def __str__(self) -> str:
-        return spelled("\n".join(self.lines()), as_argument)
+        return str(readable("\n".join(self.lines())))
 
     def _repr_html_(self) -> str:
         headers = ("insertion", "block", "run", "verdict", "comparisons", "largest error", "of what is permitted")

@@ -69,7 +69,7 @@ class Runner:
         """It cannot run, or not any more."""
         self.run = None
         missing = isinstance(error, NoKernel) and not self.found
-        self.row = replace(self.row, verdict=Verdict.NO_KERNEL if missing else Verdict.FAILED, reason=str(error))
+        self.row = replace(self.row, verdict=Verdict.NO_KERNEL if missing else Verdict.FAILED, reason=error.message)
 
     def summary(self) -> Row:
         """The row of everything recorded."""

@@ -97,6 +97,8 @@ class Fitted:
     block: Block
     arrays: dict[str, Array]
     warnings: tuple[str, ...]
+    source: str = ""
+    """the file, and the prefix in it, that the parameters come from"""
 
 
 def _without(entries: Mapping[str, Any], start: str) -> dict[str, Any]:

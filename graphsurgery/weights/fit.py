@@ -36,7 +36,7 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
         raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
     notes += variants.find_others(result, feature, keys, part.name, lambda other: _fit(other, feature, part, {}))
-    return replace(result, warnings=(*notes, *result.warnings))
+    return replace(result, warnings=(*notes, *result.warnings), source=part.name)
 
 
 def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) -> Block:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from ..blocks.block import Block
 from ..errors import WeightsError
@@ -25,13 +24,10 @@ def part(whole: Checkpoint, prefix: str, block: Block, feature: FeatureMap) -> C
     """
     written = _filled(prefix, block, feature) if prefix else _found(whole, block, feature)
     try:
-        found = whole.under(written)
+        return whole.under(written)
     except WeightsError as error:
         places, hint = hints.places(block, feature, whole)
         raise WeightsError(f"{error.message}{hint}", candidates=places or error.candidates) from None
-    if written == prefix:
-        return found
-    return replace(found, notes=(*found.notes, f"its weights are those of {found.name}"))
 
 
 def _filled(prefix: str, block: Block, feature: FeatureMap) -> str:

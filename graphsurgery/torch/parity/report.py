@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import ParityFailed, option
+from ...errors import ParityFailed, option, readable
 from ...messages import attributes, listed, plain
 
 
@@ -134,7 +134,7 @@ class WholeReport:
         See the fields of these classes for what they mean.
         """
         whole = attributes(self, "model", "against", "passed")
-        return {**whole, **plain(attributes(self))}
+        return dict(readable({**whole, **plain(attributes(self))}))
 
     def __repr__(self) -> str:
         return f"<WholeReport {'passed' if self.passed else 'FAILED'}: {self.model} against {self.against}>"

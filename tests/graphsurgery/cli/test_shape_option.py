@@ -79,6 +79,8 @@ def test_what_is_given_is_remembered(cli: Any, pillar_file: Path) -> None:
     assert [value.name for value in made.graph.value_info] == [record.output_tensor]
     assert cli("verify", "out.onnx").code == 0
     assert cli("verify", "out.onnx", "--shape", R).code == 0
+    refused = cli("verify", "out.onnx", "--shape", "canvas=1x9x8x8").sentence(2)
+    assert refused == "'canvas' is [?, 8, ?, ?] in the model, and --shape says [1, 9, 8, 8]"
     wrong = cli("verify", "out.onnx", "--shape", "canvas=1x8x4x4").error(1)
     assert "inserted for a map that is float32 [1, 16, 8, 8], and what it reads, 'r', is float32 [1, 16, 4, 4]" in wrong
     assert cli("remove", "out.onnx", "--all", "-o", "back.onnx").code == 0
@@ -98,7 +100,31 @@ def test_an_entry_of_a_recipe_has_the_key(cli: Any, pillar_file: Path) -> None:
     entries[1]["shapes"] = {"canvas": [1, 8, 16, 16]}
     recipe.write_text(json.dumps(entries))
     sentence = cli("apply", "r.yaml", "pillars.onnx", "-o", "x.onnx").sentence(2)
-    assert sentence.startswith("entry 2 of r.yaml: --shape says two shapes of 'canvas': [1, 8, 8, 8] elsewhere")
+    assert sentence.startswith("entry 2 of r.yaml: shapes says two shapes of 'canvas': [1, 8, 8, 8] elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        (
+            {"canvas": "1x8x0x8"},
+            "shapes takes sizes, ? or names for those that vary, such as 1x64x80x80; not '1x8x0x8'",
+        ),
+        ({"canvs": "1x8x8x8"}, "shapes names the tensor 'canvs', which pillars.onnx does not have; nearest: canvas"),
+        ({"canvas": [1, 9, 8, 8]}, "'canvas' is [1, 8, ?, ?] in the model, and shapes says [1, 9, 8, 8]"),
+        ([], "shapes are shapes by the names of tensors, as in {'images': '1x3x640x640'}, not []"),
+        (
+            {},
+            "mhsa[botnet] has one weight per row and column, and b1 has a dynamic height or width; if they never vary, "
+            "give them with shapes: {TENSOR: 1x64x80x80}",
+        ),
+    ],
+)
+def test_errors_spell_it_as_the_recipe_does(cli: Any, pillar_file: Path, shapes: object, words: str) -> None:
+    recipe = pillar_file.with_name("r.yaml")
+    entries = [{"module": "simam", "after": "b1"}, {"module": "mhsa", "after": "b1", "shapes": shapes}]
+    recipe.write_text(json.dumps(entries))
+    assert cli("apply", "r.yaml", "pillars.onnx", *WRITE).sentence(2).startswith(f"entry 2 of r.yaml: {words}")
 
 
 @pytest.mark.parametrize(
@@ -109,12 +135,13 @@ def test_an_entry_of_a_recipe_has_the_key(cli: Any, pillar_file: Path) -> None:
         ("canvas=1x8x64x64", "--shape makes 'out' [1, 4, 64, 64], and it is [1, 4, 8, 8] in the model"),
         ("pillars=1x8x99", "'pillars' is [1, 8, 100] in the model, and --shape says [1, 8, 99]"),
         ("canvs=1x8x8x8", "--shape names the tensor 'canvs', which pillars.onnx does not have; nearest: canvas"),
-        ("w=16x8x3x3", "--shape names the tensor 'w', which pillars.onnx does not have"),
+        ("w=16x8x3x3", "--shape names the tensor 'w', which is a weight of pillars.onnx: its shape is known"),
         ("canvas", "--shape takes TENSOR=1x64x80x80, not 'canvas'"),
-        ("canvas=", "--shape TENSOR=1x64x80x80 takes sizes, ? or names for those that vary, not ''"),
-        ("canvas=1x8x0x32", "takes sizes, ? or names for those that vary, not '1x8x0x32'"),
+        ("canvas=", "--shape takes sizes, ? or names for those that vary, such as 1x64x80x80; not '' for 'canvas'"),
+        ("canvas=1x8x0x32", "such as 1x64x80x80; not '1x8x0x32' for 'canvas'"),
         ("canvas=1x8x-1x32", "not '1x8x-1x32'"),
         ("canvas=1x8x" + "9" * 5000, "takes sizes, ? or names"),
+        ("can=vas=1x8x8x8", "names the tensor 'can=vas', which"),
     ],
 )
 @pytest.mark.parametrize("command", ["insert", "sites"])
@@ -184,6 +211,8 @@ def test_a_record_of_a_later_version_is_called_that(cli: Any) -> None:
     (entry,) = [each for each in plain.metadata_props if each.key.startswith("graphsurgery.insertion.")]
     assert json.loads(entry.value)["format"] == 1
     assert "shapes" not in json.loads(entry.value)
-    entry.value = entry.value.replace('"format":1', '"format":3')[:-1] + ',"shapes":{"r":["a",{}]}}'
-    with pytest.raises(InsertionError, match="damaged"):
-        gsx.ModelFile.load(plain).insertions()
+    value = entry.value.replace('"format":1', '"format":3')[:-1]
+    for shape in (["a", {}], [1, 16, 0, 8], [1, 16, -8, 8], [1, 16, 10**30, 8], [True], "1x16x8x8"):
+        entry.value = f'{value},"shapes":{{"r":{json.dumps(shape)}}}}}'
+        with pytest.raises(InsertionError, match="damaged"):
+            gsx.ModelFile.load(plain).insertions()

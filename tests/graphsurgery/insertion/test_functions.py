@@ -236,3 +236,24 @@ def test_a_record_of_a_function_that_is_gone() -> None:
     made.graph.node[0].op_type = "Other"
     with pytest.raises(InsertionError, match="has no local function 'Stage', which a block was inserted into"):
         gsx.remove(ModelFile.load(made))
+
+
+@pytest.mark.parametrize("after", [["/stage/conv", "tensor:z"], ["tensor:z", "/stage/conv"]])
+def test_shapes_that_are_given_hold_in_the_function_too(after: list[str]) -> None:
+    """In whatever order the blocks are asked for; each record has them."""
+    model = parser.parse_model(
+        """<ir_version: 9, opset_import: ["":17, "b":1, "my":1]>
+        g (float[1,8,32,32] x) => (float[1,8,h,w] y) { canvas = my.Scatter(x)
+          z = Relu(canvas)
+          [stage] y = b.Stage(z) }
+        <opset_import: ["":17], domain: "b">
+        Stage (x) => (y) { [__conv__Conv] c = Sigmoid(x)
+          y = Relu(c) }"""
+    )
+    model.functions[0].node[0].name = "/conv/Sigmoid"
+    made = gsx.insert(model, "simam", after=after, shapes={"canvas": "1x8x16x16"})
+    assert len(made.insertions()) == 2
+    for insertion in made.insertions():
+        assert insertion.shapes == {"canvas": (1, 8, 16, 16)}
+        assert insertion.site.shape == (1, 8, 16, 16)
+    assert gsx.verify(made).passed

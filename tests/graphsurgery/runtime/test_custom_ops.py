@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from onnx import helper
@@ -86,6 +90,9 @@ def test_without_the_library_it_says_what_to_give(inserted: Path, capsys: pytest
     assert str(refused.value).endswith(said)
     assert main(["verify", str(inserted), "--providers", "cpu"]) == 0
     assert f"{HINT}--custom-ops LIBRARY" in capsys.readouterr().out
+    assert main(["verify", str(inserted), "--providers", "cpu", "--json"]) == 0
+    activation = json.loads(capsys.readouterr().out)["insertions"][0]["activation"]
+    assert activation.endswith(f"{HINT}--custom-ops LIBRARY")
 
 
 def test_with_the_library_the_model_is_run(inserted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +110,21 @@ def test_with_the_library_the_model_is_run(inserted: Path, tmp_path: Path, monke
     assert main(["bench", "out.onnx", "--rounds", "2", "--warm-up", "0", *options]) == 0
 
 
+def test_a_block_is_calibrated_behind_such_an_operator(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        values = np.random.default_rng(number).normal(size=(4, 8, 8)).astype(np.float32)
+        np.save(tmp_path / "images" / f"{number}.npy", values)
+    asked: dict[str, Any] = {"init": "calibrated", "images": tmp_path / "images"}
+    with pytest.raises(CannotRun, match=re.escape(f"{HINT}custom_ops=LIBRARY")):
+        gsx.insert(model, "simam", after="/model.2", **asked)
+    recipe = gsx.Recipe.of([{"module": "simam", "after": "/model.2", **asked}])
+    found = library()
+    edited = gsx.insert(model, "simam", after="/model.2", custom_ops=found, **asked)
+    assert edited.to_bytes() == gsx.apply(recipe, model, custom_ops=[found]).to_bytes()
+    assert gsx.verify(edited, custom_ops=found, images=tmp_path / "images").passed
+
+
 def test_what_is_no_such_library(inserted: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     capi = Path(onnxruntime.__file__).parent / "capi"
     (tmp_path / "text.so").write_text("no library")
@@ -110,6 +132,7 @@ def test_what_is_no_such_library(inserted: Path, tmp_path: Path, capfd: pytest.C
     cases = {
         tmp_path / "gone.so": "{} does not exist: there is no such library of custom operators",
         tmp_path: "{} is a directory, not a library of custom operators",
+        "": "'' does not exist: there is no such library of custom operators",
         tmp_path / "text.so": cannot,
         **dict.fromkeys(capi.glob("libonnxruntime_providers_s*"), cannot + "it has no function RegisterCustomOps"),
     }

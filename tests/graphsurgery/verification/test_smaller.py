@@ -87,7 +87,9 @@ def test_a_block_that_is_not_its_template_s_fails(mutate: Any, tight: None) -> N
 
 
 def test_of_dynamic_sizes_what_arrives_is_cut_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.warns(gsx.GraphSurgeryWarning, match="with an image of 640 x 640, psablock.yolo11. attends over 409,600"):
+    with pytest.warns(
+        gsx.GraphSurgeryWarning, match="with an image of 640 x 640, psablock.yolo11. attends over 409,600"
+    ):
         dynamic = model("side", "psablock")
     monkeypatch.setattr(memory, "_LOADED", 0)
     monkeypatch.setattr("graphsurgery.verification.arriving.IMAGE_SIDES", (16, 8))

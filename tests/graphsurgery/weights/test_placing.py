@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import graphsurgery as gsx
 from graphsurgery.blocks.registry import block_class
+from graphsurgery.cli.main import main
 from graphsurgery.errors import WeightsError
 from graphsurgery.feature_map import FeatureMap
 from tests import models
@@ -65,7 +67,6 @@ def check(result: gsx.ModelFile, detector: Path, weights: Path, key: str) -> Non
     assert len(seen) == len(PLACES)
 
 
-@pytest.mark.filterwarnings("ignore::graphsurgery.GraphSurgeryWarning")
 @pytest.mark.parametrize("prefix", [":{path}.attn", "", ":model.{path}.attn"])
 def test_each_place_gets_its_own(tmp_path: Path, detector: Path, prefix: str) -> None:
     """With wrappers around the keys, too."""
@@ -74,21 +75,24 @@ def test_each_place_gets_its_own(tmp_path: Path, detector: Path, prefix: str) ->
     check(inserted(detector, f"{path}{prefix}"), detector, path, key)
 
 
-@pytest.mark.filterwarnings("ignore::graphsurgery.GraphSurgeryWarning")
 def test_the_block_has_a_placeholder_and_recipes_take_them(tmp_path: Path, detector: Path) -> None:
     path = stored(tmp_path, detector, "{}.se")
     (tmp_path / "r.yaml").write_text("- {module: se, after: '/model.{0,1,2}', weights: 'se.npz:{path}.{block}'}\n")
     check(gsx.apply(tmp_path / "r.yaml", detector), detector, path, "{}.se")
 
 
-def test_it_says_which_it_took(tmp_path: Path, detector: Path) -> None:
+@pytest.mark.parametrize("prefix", [":{path}.attn", ""])
+def test_it_says_which_it_took(tmp_path: Path, detector: Path, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line of each place, and as nothing that speaks against it."""
     path = stored(tmp_path, detector)
-    for spec in (f"{path}:{{path}}.attn", str(path)):
-        with pytest.warns(gsx.GraphSurgeryWarning) as told:
-            inserted(detector, spec)
-        said = [str(each.message) for each in told]
-        for place in PLACES:
-            assert f"{place}.se: its weights are those of se.npz:{place}.attn" in said
+    command = ["insert", str(detector), "-m", "se", "-a", "/model.{0,1,2}", "--weights", f"{path}{prefix}"]
+    taken = [f"se.npz:{place}.attn" for place in PLACES]
+    assert main([*command, "--dry-run", "--no-verify"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "se.npz" in line] == [f"  weights: {each}" for each in taken]
+    assert main([*command, "--dry-run", "--no-verify", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["insertions"]
+    assert [(each["weights"], each["warnings"]) for each in found] == [(each, []) for each in taken]
 
 
 @pytest.mark.parametrize("prefix", [":{path}.attn", ""])
