@@ -35,7 +35,7 @@ class Level:
     """name of a row that stands for several -> their names"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Unit:
     """What becomes one row."""
 
