@@ -1,7 +1,8 @@
 """What `graphsurgery sites` costs, as a whole process: time, CPU time and peak memory.
 
 A chain of 100,000 nodes, and the exports of yolov8n, yolo11n and RT-DETR-L. With the Python that another graphsurgery
-is installed for, that one is measured in turn, and the ratio of the CPU times is printed: of the medians.
+is installed for, that one is measured in turn, and the median of the ratios of the CPU times is printed, one ratio a
+round.
 
 usage: python benchmarks/sites_process.py [--rounds N] [--base PYTHON]
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY)]
 
-from benchmarks.lib.measure import interleaved, keep
+from benchmarks.lib.measure import in_turn, keep, summary
 from tests.exports import export
 
 MODELS = ("yolov8n", "yolo11n", "rtdetr-l")
@@ -45,13 +48,16 @@ def main() -> None:
         models = {"100,000 nodes": chain} | {name: export(name, "torchscript") for name in MODELS}
         for name, model in models.items():
             commands = {key: [*tool, "sites", str(model)] for key, tool in tools.items()}
-            found[name] = interleaved(commands, asked.rounds, Path(folder, "none"))
+            runs = in_turn(commands, asked.rounds, Path(folder, "none"))
+            found[name] = {key: summary(each) for key, each in runs.items()}
+            if asked.base:
+                pairs = zip(runs["this"], runs["base"], strict=True)
+                found[name]["this"]["cpu / base"] = statistics.median(ours[1] / base[1] for ours, base in pairs)
             for key, figures in found[name].items():
-                ratio = figures["cpu_seconds"] / found[name]["base"]["cpu_seconds"] if asked.base else 1
-                shown = f"   {ratio:.2f} of base" if asked.base and key == "this" else ""
+                shown = f"   {figures['cpu / base']:.2f} of base" if "cpu / base" in figures else ""
                 cost = f"CPU {figures['cpu_seconds']:6.2f} s   peak {figures['peak_mb']:4.0f} MB{shown}"
                 print(f"  {name:14} {key:5} {figures['seconds']:6.2f} s   {cost}", flush=True)
-    path = keep("sites_process", {"rounds": asked.rounds, "processes": found})
+    path = keep("sites_process", {"rounds": asked.rounds, "load average": os.getloadavg()[0], "processes": found})
     print(f"\n{json.dumps(json.loads(path.read_text())['machine'])}")
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 

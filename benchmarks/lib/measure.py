@@ -36,6 +36,13 @@ def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path
     """Median, least and largest wall time (s), median CPU time (s) and median peak memory (MB) of each command, after
     one uncounted round.
     """
+    return {name: summary(runs) for name, runs in in_turn(commands, rounds, output).items()}
+
+
+def in_turn(
+    commands: Mapping[str, Sequence[str]], rounds: int, output: Path
+) -> dict[str, list[tuple[float, float, float]]]:
+    """What :func:`run` gives of each command in each round, after one uncounted round."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     for count in range(rounds + 1):
         for name, command in commands.items():
@@ -43,15 +50,17 @@ def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path
             measured = run(command)
             if count:
                 found[name].append(measured)
+    return found
+
+
+def summary(runs: Sequence[tuple[float, float, float]]) -> dict[str, float]:
+    """The figures of one command, from those of its runs."""
     return {
-        name: {
-            "seconds": statistics.median(wall for wall, _, _ in runs),
-            "seconds_min": min(wall for wall, _, _ in runs),
-            "seconds_max": max(wall for wall, _, _ in runs),
-            "cpu_seconds": statistics.median(cpu for _, cpu, _ in runs),
-            "peak_mb": statistics.median(memory for _, _, memory in runs),
-        }
-        for name, runs in found.items()
+        "seconds": statistics.median(wall for wall, _, _ in runs),
+        "seconds_min": min(wall for wall, _, _ in runs),
+        "seconds_max": max(wall for wall, _, _ in runs),
+        "cpu_seconds": statistics.median(cpu for _, cpu, _ in runs),
+        "peak_mb": statistics.median(memory for _, _, memory in runs),
     }
 
 

@@ -28,9 +28,11 @@ def fold_shapes(model: onnx.ModelProto) -> None:
     it is.
     """
     graph = model.graph
-    producer = {name: node_index for node_index, node in enumerate(graph.node) for name in node.output if name}
     slots = ((node.input, slot) for node in graph.node for slot in _SHAPE_INPUTS.get(operator(node), ()))
     read = dict.fromkeys(inputs[slot] for inputs, slot in slots if slot < len(inputs))
+    if not read:
+        return
+    producer = {name: node_index for node_index, node in enumerate(graph.node) for name in node.output if name}
     computed = [name for name in read if name in producer and operator(graph.node[producer[name]]) != "Constant"]
     if not computed:
         return

@@ -35,7 +35,7 @@ class Level:
     """name of a row that stands for several -> their names"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Unit:
     """What becomes one row."""
 
@@ -185,13 +185,13 @@ class Nesting:
         row = self._rows.get(unit.name)
         if row is None:
             if isinstance(unit.of, int):
-                row = self._builder.of_node(unit.of, unit.root)
+                row = self._builder.of_node(unit.of, unit.root, number)
             elif isinstance(unit.of, tuple):
                 row = replace(self._row(unit.of[-1], number), name=unit.name)
             else:
-                row = self._builder.of_block(unit.of, unit.name, unit.part)
+                row = self._builder.of_block(unit.of, unit.name, unit.part, number)
             self._rows[unit.name] = row
-        return replace(row, depth=number)
+        return row if row.depth == number else replace(row, depth=number)
 
     def _parts(self, unit: _Unit) -> tuple[_Unit, ...]:
         if isinstance(unit.of, tuple):

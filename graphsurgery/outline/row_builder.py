@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import SiteError
 from ..selection.advice import Advice, Refused
@@ -20,6 +19,18 @@ if TYPE_CHECKING:
     from ..selection.sites import SiteFinder
 
 
+class _What(NamedTuple):
+    """What a row is of: its fields of these names, the path as module trees spell it."""
+
+    name: str
+    part: str | None
+    depth: int
+    type: str
+    number: int
+    path: str | None
+    role: str | None
+
+
 class RowBuilder:
     """Makes the rows of one model."""
 
@@ -27,20 +38,18 @@ class RowBuilder:
         self.finder = finder
         self.index, self.tree, self.view = finder.index, finder.blocks, finder.blocks.view
 
-    def of_block(self, block: RecognisedBlock, name: str | None = None, part: str | None = None, depth: int = 1) -> Row:
-        """The row of a block. ``name``: its selector, where that is not its type and number."""
-        numbered = self.tree.selector(block)
-        number = int(numbered.rpartition("[")[2][:-1])
-        row = Row(name or numbered, part, depth, block.type, number, block.path, block.role, block.output)
-        return self._completed(row, block.root, block)
+    def of_block(self, block: RecognisedBlock, name: str, part: str | None, depth: int) -> Row:
+        """The row of a block. ``name``: what selects it; ``part``: its name in the block that it is a part of."""
+        number = int(self.tree.selector(block).rpartition("[")[2][:-1])
+        what = _What(name, part, depth, block.type, number, block.path, block.role)
+        return self._row(what, block.output, block.root, block)
 
-    def of_node(self, node_index: int, root: str, depth: int = 1) -> Row:
+    def of_node(self, node_index: int, root: str, depth: int) -> Row:
         """The row of a node, and of that output of it which is ``root``."""
         kind, number = self.index.nodes[node_index].op_type, self._numbers[node_index]
         path = self.finder.tree.of_node[node_index] or None
-        role, tensor = self.tree.role_of(node_index), self.view.outlet(root)
-        name = self.node_name(node_index, root)
-        return self._completed(Row(name, None, depth, kind, number, path, role, tensor), root)
+        what = _What(self.node_name(node_index, root), None, depth, kind, number, path, self.tree.role_of(node_index))
+        return self._row(what, self.view.outlet(root), root)
 
     def node_name(self, node_index: int, root: str) -> str:
         """What selects an output of a node: its operator, ``op:Mul[7]``; ``tensor:NAME`` where others leave it, too."""
@@ -50,13 +59,13 @@ class RowBuilder:
             return f"tensor:{root}"
         return f"op:{self.index.nodes[node_index].op_type}[{self._numbers[node_index]}]"
 
-    def _completed(self, row: Row, root: str, block: RecognisedBlock | None = None) -> Row:
-        """A row with what is known of its tensor."""
-        finder, tensor = self.finder, row.tensor
-        module = finder.tree.modules.get(row.path) if row.path else None
+    def _row(self, what: _What, tensor: str, root: str, block: RecognisedBlock | None = None) -> Row:
+        """A row, with what is known of its tensor."""
+        finder = self.finder
+        module = finder.tree.modules.get(what.path) if what.path else None
         shape = finder.shapes.lookup(tensor)[1]
         try:
-            site = finder.site(Place(tensor, row.path if module else None, row.type))
+            site = finder.site(Place(tensor, what.path if module else None, what.type))
         except SiteError as error:
             site = None
             unknown = self.tree.is_map(root) and shape is None
@@ -64,9 +73,15 @@ class RowBuilder:
             objection: Advice | Refused | None = Refused(short, error)
         else:
             objection = finder.adviser.advice(tensor)
-        return replace(
-            row,
-            path=module.display if module else row.path,
+        return Row(
+            name=what.name,
+            part=what.part,
+            depth=what.depth,
+            type=what.type,
+            number=what.number,
+            path=module.display if module else what.path,
+            role=what.role,
+            tensor=tensor,
             roles=self._roles.get(tensor, ()),
             shape=site.shape if site else shape,
             dtype=site.dtype if site else None,

@@ -19,7 +19,7 @@ OUTPUT = "(model output)"
 """how the list of consumers calls an output of the model"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One block, part of a block, or single node, and the tensor that leaves it."""
 

@@ -24,11 +24,12 @@ class Adviser:
         self._blocks = blocks
         self._suggestions = suggestions
         self._examiner = Examiner(blocks)
+        self._given: dict[str, Advice] = {}
 
     def advice(self, tensor: str) -> Advice | None:
         """What speaks against a tensor as a place for a block; None where nothing does."""
         found = self._examiner.examine(tensor)
-        return Advice(self, found) if found is not None else None
+        return self._given.setdefault(tensor, Advice(self, found)) if found is not None else None
 
     def instead_of(self, objection: Objection) -> list[list[str]]:
         """The selectors of each of the better places than one against which this speaks: of those against which

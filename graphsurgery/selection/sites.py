@@ -34,7 +34,7 @@ _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Clip", "Min", "Max"
 _POINTWISE = _ARITHMETIC | {"Sigmoid", "HardSigmoid", "Tanh", "Erf", "Exp", "Sqrt", "LeakyRelu", "PRelu", "HardSwish"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Site:
     """One place to insert: a tensor [N, C, H, W] and those of its consumers that are to read the block."""
 

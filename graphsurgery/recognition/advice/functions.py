@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..graph_view import View
 
@@ -41,7 +42,7 @@ _LARGEST = 40
 """nodes; GELU by tanh, multiplied out, has 9, and a GroupNorm 15"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Function:
     """A function that a graph writes out."""
 
@@ -61,6 +62,8 @@ class Functions:
 
     def around(self, root: str) -> Function | None:
         """The function that a tensor is inside of, being neither its beginning nor its end."""
+        if root not in self._inside:
+            return None
         view, seen, pending = self._view, {root}, [root]
         while pending and len(seen) <= _LARGEST:
             node_index = view.producer(pending.pop(0))
@@ -75,6 +78,16 @@ class Functions:
                 if found is not None and found.result != root and view.producer(root) in found.nodes:
                     return found
         return None
+
+    @cached_property
+    def _inside(self) -> set[str]:
+        """The tensors that are inside of some function: few, and for all others there is nothing to look for."""
+        view, found = self._view, set[str]()
+        for source in {name for node_index in view.active for name in view.inputs(node_index)}:
+            if (function := self.of(source)) is not None:
+                made = {name for node_index in function.nodes for name in view.outputs(node_index)}
+                found |= made - {function.result}
+        return found
 
     def behind(self, root: str) -> Function | None:
         """The pointwise function that is all that reads a tensor; None where something else does."""
@@ -188,7 +201,7 @@ class Functions:
             found += 1
             yield node_index
             produced.update(view.outputs(node_index))
-            for consumer in view.downstream(node_index) - seen:
+            for consumer in (view.downstream(node_index) - seen) & view.place.keys():  # nodes of a cycle have no place
                 seen.add(consumer)
                 heapq.heappush(waiting, (view.place[consumer], consumer))
 

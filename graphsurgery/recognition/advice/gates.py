@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import IntEnum
 from functools import cached_property
 
@@ -43,7 +43,7 @@ class Gates:
 
     def product(self, root: str) -> str | None:
         """The product of a map with the gate that a tensor serves, where it serves nothing else."""
-        if not self._gated:
+        if root in self._leaving:
             return None
         view, pending, products = self._view, [root], dict[str, int]()
         derived = {root: self._beginning(root)}
@@ -102,6 +102,27 @@ class Gates:
             if is_gated and self._tree.is_map(view.outputs(node_index)[0]):
                 found.add(node_index)
         return found
+
+    @cached_property
+    def _leaving(self) -> set[str]:
+        """The tensors from which a path leads past every product with a gate, so that they serve something else, too:
+        to an output of the model or to what nothing reads.
+        """
+        view, found = self._view, set[str]()
+        for node_index in reversed(view.order):
+            for name in view.outputs(node_index):
+                if self._leaves(name, found):
+                    found.add(name)
+        return found.union(name for name in view.index.free_inputs if self._leaves(name, found))
+
+    def _leaves(self, name: str, leaving: Set[str]) -> bool:
+        """The same of one tensor, where it is known of what is made of it."""
+        view, consumers = self._view, self._view.consumers(name)
+        return (
+            not consumers
+            or view.is_output(name)
+            or any(p not in self._gated and not leaving.isdisjoint(view.outputs(p)) for p in consumers)
+        )
 
     def _gates(self, name: str, other: str) -> bool:
         """Whether a tensor is a gate for another one, and more than a function of it at each position."""

@@ -11,7 +11,7 @@ from .gates import Gates
 from .preparation import prepared
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Objection:
     """What speaks against a place."""
 
