@@ -56,13 +56,14 @@ class _Focused(Described):
         """[N, positions, C] -> the same: the length stays, the direction comes nearer to an axis."""
         z = (functional.relu(z) + _SMALL) / functional.softplus(self.scale)
         powers = z**self.factor
-        return powers * (z.norm(dim=2, keepdim=True) / powers.norm(dim=2, keepdim=True))
+        found: Tensor = powers * (z.norm(dim=2, keepdim=True) / powers.norm(dim=2, keepdim=True))
+        return found
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, small: float) -> Tensor:
         """[N, C, h, w] each -> the same; ``small``: what is added to the mean."""
         q, k, v = (z.flatten(2).transpose(1, 2) for z in (q, k, v))
         q, k = self.focused(q), self.focused(k + self.positional_encoding)
-        q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))
+        q, k, v = (z.reshape(*z.shape[:2], self.heads, -1).transpose(1, 2) for z in (q, k, v))
         total = q @ k.mean(dim=2, keepdim=True).transpose(2, 3) + small
         y = q @ (k.transpose(2, 3) @ v / k.shape[2]) / total
         return y.transpose(2, 3).flatten(1, 2)
@@ -110,8 +111,10 @@ class FocusedLinearAttention(_Focused):
         z = z.permute(0, 2, 4, 3, 5, 1).reshape(-1, tall, wide, self.channels)
         q, k, v = self.qkv(z).permute(0, 3, 1, 2).chunk(3, dim=1)
         y = self.attended(q, k, v, _SMALL).reshape(v.shape) + self.near(v)
-        z = self.proj(y.permute(0, 2, 3, 1)).reshape(-1, height // tall, width // wide, tall, wide, self.channels)
-        return z.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+        z = self.proj(y.permute(0, 2, 3, 1))
+        z = z.reshape(-1, height // tall, width // wide, tall, wide, self.channels)
+        back: Tensor = z.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+        return back
 
 
 class FocusedCSwinAttention(_Focused):

@@ -61,16 +61,18 @@ class MultiDilateLocalAttention(Redrawable):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         maps = self.qkv(x).unflatten(1, (3, len(self.dilations), -1)).transpose(1, 2).unbind(1)
-        parts = [self._attended(*each.unbind(1), dilation) for each, dilation in zip(maps, self.dilations, strict=True)]
+        parts = [self._attended(each, dilation) for each, dilation in zip(maps, self.dilations, strict=True)]
         y = torch.cat(parts, dim=1).reshape(x.shape)
         projected: Tensor = self.proj(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return projected
 
-    def _attended(self, q: Tensor, k: Tensor, v: Tensor, dilation: int) -> Tensor:
-        """The heads of one dilation, [N, width, H, W] each -> [N, width, H * W]."""
+    def _attended(self, maps: Tensor, dilation: int) -> Tensor:
+        """The heads of one dilation, q, k and v as [N, 3, width, H, W] -> [N, width, H * W]."""
         heads, border = self.heads // len(self.dilations), dilation * (self.kernel - 1) // 2
-        q = q.flatten(2).unflatten(1, (heads, -1)).unsqueeze(3)
+        q, k, v = maps.unbind(1)
+        (images, width), places = q.shape[:2], q.shape[2] * q.shape[3]
+        q = q.reshape(images, heads, width // heads, 1, places)
         near = [functional.unfold(z, self.kernel, dilation, border) for z in (k, v)]
-        k, v = (z.unflatten(1, (heads, -1, self.kernel**2)) for z in near)
+        k, v = (z.reshape(images, heads, width // heads, self.kernel**2, places) for z in near)
         weights = torch.softmax((q * k).sum(dim=2, keepdim=True) * q.shape[2] ** -0.5, dim=3)
         return (weights * v).sum(dim=3).flatten(1, 2)
