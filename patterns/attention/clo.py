@@ -12,7 +12,7 @@ from graphsurgery.blocks.initial_weights import layer_shapes
 
 from .activations import silu
 from .catalogue import CatalogueBlock
-from .layers import linear
+from .layers import linear, linear_rows
 from .transformer import attend, concat, in_heads, like_map, reshape
 from .widths import require_divisor, require_odd
 
@@ -82,10 +82,7 @@ class CloAttention(CatalogueBlock):
 
     def _part(self, t: Template, x: Variable, layer: str, rows: range, factor: float = 1.0) -> Variable:
         """Some output channels of a 1x1 convolution, times a factor."""
-        weight = t.rows(f"{layer}.weight", rows, factor=factor)
-        if not self.flag("qkv_bias"):
-            return t.conv(x, weight)
-        return t.conv(x, weight, t.constant(t.values(f"{layer}.bias")[list(rows)] * factor, f"{layer}.bias"))
+        return linear_rows(t, x, layer, rows, bias=self.flag("qkv_bias"), factor=factor)
 
     def _local(self, t: Template) -> Variable:
         near, _ = self._widths(t.feature)

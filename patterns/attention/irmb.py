@@ -13,7 +13,7 @@ from graphsurgery.template import weight_folding
 
 from .activations import silu
 from .catalogue import CatalogueBlock
-from .layers import conv_bn
+from .layers import conv_bn, linear_rows
 from .transformer import attend, cut_to, pad_below, reshape, transpose
 from .widths import require_divisor, require_odd, require_static
 
@@ -98,10 +98,7 @@ class IRMB(CatalogueBlock):
         width = channels // heads
 
         def projected(layer: str, rows: range, factor: float = 1.0) -> Variable:
-            weight = t.rows(f"{layer}.weight", rows, factor=factor)
-            if not self.flag("qkv_bias"):
-                return t.conv(z, weight)
-            return t.conv(z, weight, t.constant(t.values(f"{layer}.bias")[list(rows)] * factor, f"{layer}.bias"))
+            return linear_rows(t, z, layer, rows, bias=self.flag("qkv_bias"), factor=factor)
 
         hidden = self.hidden(t.feature)
         q = projected("qk.conv", range(channels), width**-0.5)

@@ -64,6 +64,20 @@ def conv_bn_rows(
     return t.conv(x, weight, t.constant(shift, f"{conv}.bias"))
 
 
+def linear_rows(
+    t: Template, x: Variable, prefix: str, rows: range, *, bias: bool = True, factor: float = 1.0
+) -> Variable:
+    """Some output channels of the 1x1 convolution or linear layer of that prefix, times a factor.
+
+    Every row has to end up in exactly one (see Template.rows).
+    """
+    inputs = t.values(f"{prefix}.weight").shape[1]
+    weight = t.rows(f"{prefix}.weight", rows, shape=(len(rows), inputs, 1, 1), factor=factor)
+    if not bias:
+        return t.conv(x, weight)
+    return t.conv(x, weight, t.constant(t.values(f"{prefix}.bias")[list(rows)] * factor, f"{prefix}.bias"))
+
+
 def folded_values(
     t: Template, conv: str, bn: str, eps: float, *, shape: Sequence[int] | None = None
 ) -> tuple[gs.Constant, Array]:

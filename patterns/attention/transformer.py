@@ -157,6 +157,33 @@ def attend_in_runs(t: Template, q: Variable, k: Variable, v: Variable, runs: int
     return transpose(t, t.op("MatMul", weights, in_runs(v, value, rows)), (0, 1, 4, 2, 3))
 
 
+def unfolded(t: Template, x: Variable, channels: int, kernel: int, *, dilation: int = 1, pads: int = 0) -> Variable:
+    """The neighbours of every position: [N, channels, H, W] -> [N, channels * kernel^2, H, W], by rows of the kernel.
+
+    As a convolution of which every kernel has one 1: ONNX has no operator for it, and this one every runtime has.
+    """
+    taps = np.tile(np.eye(kernel * kernel).reshape(-1, 1, kernel, kernel), (channels, 1, 1, 1))
+    dilations = {"dilations": [dilation] * 2} if dilation > 1 else {}
+    return t.conv(x, t.constant(taps, "neighbours"), pads=[pads] * 4, group=channels, **dilations)
+
+
+def attend_to_neighbours(t: Template, q: Variable, k: Variable, v: Variable) -> Variable:
+    """softmax(q . k) v over the neighbours of each position: q [N, heads, d, 1, positions], k and v
+    [N, heads, d, neighbours, positions] -> [N, heads, d, positions]. The scale is part of q.
+    """
+    unit = _unit(t)
+    with t.statistics():
+        if unit != 1:
+            q = t.mul(q, t.constant(np.full([1] * 5, 1 / unit), "per_unit"))
+        logits = t.plain_reduce("ReduceSum", t.mul(q, k), (2,))
+        logits = t.sub(logits, t.plain_reduce("ReduceMax", logits, (3,)))
+        if unit != 1:
+            logits = t.mul(logits, t.constant(np.full([1] * 5, unit), "unit"))
+        powers = t.op("Exp", logits)
+        weights = t.div(powers, t.plain_reduce("ReduceSum", powers, (3,)))
+    return t.plain_reduce("ReduceSum", t.mul(t.cast(weights), v), (3,), keepdims=0)
+
+
 def flat(t: Template, x: Variable, channels: int | None = None) -> Variable:
     """[N, channels, H, W] -> [N, channels, H * W]; ``channels``: those of the site where not given."""
     return reshape(t, x, (0, channels or t.feature.channels, t.feature.area if t.feature.static else -1))
