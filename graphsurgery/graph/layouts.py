@@ -21,7 +21,7 @@ from ..modelfile.operators import STANDARD, is_namesake, operator
 from . import layout_operators, local_functions, quantisation
 from .index import GraphIndex
 from .layout_operators import BLOCKED, CHANNELS_FIRST, CHANNELS_LAST, Layout
-from .moved_channels import moved_channels, takes_away
+from .moved_channels import is_image_last, moved_channels, takes_away
 
 NCHWC = "NCHWc"
 """blocks of channels, as onnxruntime's optimiser stores maps for one kind of processor"""
@@ -63,8 +63,8 @@ class Layouts:
         return self._known.get(tensor) == CHANNELS_LAST
 
     def moved(self, tensor: str) -> str | None:
-        """For a tensor of unknown layout, one upstream whose channels are not its second axis; None where there is none,
-        or the layout is known.
+        """For a tensor of unknown layout, one upstream whose channels are not its second axis; None where there is
+        none, or the layout is known.
         """
         return self._moved.get(tensor)
 
@@ -175,11 +175,12 @@ class Layouts:
     @cached_property
     def _moves_channels(self) -> bool:
         index = self._whole
-        return any(layout_operators.moves_channels(node, index) or takes_away(node) for node in index.nodes)
+        moving = any(layout_operators.moves_channels(node, index) or takes_away(node) for node in index.nodes)
+        return moving or any(is_image_last(index, name) for name in index.free_inputs)
 
     @cached_property
     def _whole(self) -> GraphIndex:
-        """The graph with its calls of local functions written out, where tensors outside of them are called the same."""
+        """The graph with its calls of local functions written out: tensors outside of these keep their names."""
         model = self._index.model
         if not model.structure.functions:
             return self._index

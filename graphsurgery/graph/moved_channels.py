@@ -1,7 +1,8 @@
 """Which tensors of unknown layout are computed from channels that are not the second axis: NHWC maps, or tokens.
 
-Reshape, Einsum and the like end a layout. What comes from NCHW through them is taken for NCHW where it has four axes; of
-what comes from an NHWC map or from tokens [N, L, C], nobody can say so.
+Reshape, Einsum and the like end a layout. What comes from NCHW through them is taken for NCHW where it has four axes;
+of what comes from an NHWC map or from tokens [N, L, C], nobody can say so. Nor of what comes from an image
+[N, H, W, 3], if no operator tells its layout.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import onnx
 
+from ..feature_map import channels_first
 from ..modelfile.operators import operator
 from ..modelfile.subgraphs import nested
 from . import layout_operators
@@ -29,7 +31,7 @@ def moved_channels(index: GraphIndex, known: Callable[[str], bool | None]) -> di
 
     ``known``: whether a tensor has its channels first; None where its layout is not known.
     """
-    found: dict[str, str] = {}
+    found = {name: name for name in index.free_inputs if known(name) is None and is_image_last(index, name)}
 
     def source(name: str) -> str | None:
         is_first = known(name)
@@ -41,6 +43,12 @@ def moved_channels(index: GraphIndex, known: Callable[[str], bool | None]) -> di
         if origin is not None:
             found.update((name, origin) for name in node.output if name and known(name) is None)
     return found
+
+
+def is_image_last(index: GraphIndex, name: str) -> bool:
+    """Whether an input has the sizes of an image [N, H, W, C]."""
+    sizes = [dim.dim_value for dim in index.inputs[name].type.tensor_type.shape.dim]
+    return len(sizes) == 4 and sizes[3] > 0 and channels_first(tuple(sizes)) != tuple(sizes)
 
 
 def takes_away(node: onnx.NodeProto) -> bool:
