@@ -37,15 +37,17 @@ _SPATIAL = frozenset(
 )
 """operators of maps: what they read first and give first has its channels in the second axis"""
 _FIRST_ONLY = frozenset(
-    {"BitShift", "Cast", "CastLike", "Clip", "CumSum", "Dropout", "Identity", "LayerNormalization", "LogSoftmax"}
-    | {"MatMul", "Pad", "Resize", "Slice", "Softmax"}
-    | {"Split", "Tile", "Upsample", "BipolarQuant", "FloatQuant", "IntQuant", "MultiThreshold", "Quant", "Trunc"}
+    {"Bernoulli", "BitShift", "Cast", "CastLike", "Clip", "CumSum", "Dropout", "GatherElements", "Hardmax", "Identity"}
+    | {"LayerNormalization", "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "Pad", "RMSNormalization"}
+    | {"Resize", "ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "Shrink", "Slice", "Softmax", "Split"}
+    | {"Tile", "Trilu", "Upsample", "BipolarQuant", "FloatQuant", "IntQuant", "MultiThreshold", "Quant", "Trunc"}
     | {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"}
     | {"ReduceSum", "ReduceSumSquare", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"}
 )
 """operators whose outputs keep the layout of their first input"""
 _ELEMENTWISE = frozenset(
-    {"Abs", "Acos", "Add", "And", "Asin", "Atan", "BiasGelu", "Ceil", "Celu", "Concat", "Cos", "Div", "Elu", "Equal"}
+    {"Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BiasGelu", "Ceil", "Celu", "Concat"}
+    | {"Cos", "Cosh", "Div", "Elu", "Equal", "IsInf", "IsNaN", "Sinh"}
     | {"Erf", "Exp", "FastGelu", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu"}
     | {"Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow"}
     | {"QuickGelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt"}
@@ -53,6 +55,8 @@ _ELEMENTWISE = frozenset(
     | {"QLinearMul"}
 )
 """operators whose output has the layout of all that they read"""
+LINEAR = {"MatMul": 1, "MatMulInteger": 1, "FusedMatMul": 1, "MatMulNBits": 1, "QLinearMatMul": 3}
+"""operators that are a linear layer on the last axis if the input at this place is a weight"""
 _QUANTISING = "quantizelinear"
 """what the names of quantisers and dequantisers end with, those of vendors too: ``VitisQuantizeLinear``"""
 _QLINEAR_OPERANDS = {"QLinearAdd": slice(0, 4, 3), "QLinearMul": slice(0, 4, 3), "QLinearConcat": slice(2, None, 3)}
@@ -142,7 +146,7 @@ def _blocked(node: onnx.NodeProto) -> Said:
 
 def _resized(node: onnx.NodeProto, index: GraphIndex, kind: str) -> Said | None:
     """A Resize whose scales tell which two of four axes are height and width."""
-    scales = _numbers(node, index, _SCALES[kind])
+    scales = numbers(node, index, _SCALES[kind])
     if len(scales) != 4 or scales[0] != 1 or scales.count(1) == 4:
         return None
     if scales[1] == 1 and scales[2] != 1:
@@ -150,7 +154,7 @@ def _resized(node: onnx.NodeProto, index: GraphIndex, kind: str) -> Said | None:
     return _AS_NHWC if scales[3] == 1 and scales[1] != 1 else None
 
 
-def _numbers(node: onnx.NodeProto, index: GraphIndex, place: int) -> tuple[float, ...]:
+def numbers(node: onnx.NodeProto, index: GraphIndex, place: int) -> tuple[float, ...]:
     """The numbers in a constant input, or in the attribute ``scales``; () where they are not known."""
     name = node.input[place] if len(node.input) > place else ""
     if not name:
@@ -166,12 +170,20 @@ def _numbers(node: onnx.NodeProto, index: GraphIndex, place: int) -> tuple[float
 def keeps(node: onnx.NodeProto, index: GraphIndex) -> bool:
     """Whether the outputs of a node have the layout of what it reads."""
     kind = operator(node)
-    if kind == "MatMul":  # a linear layer on the last axis
-        position = index.initializers.get(node.input[1]) if len(node.input) > 1 else None
-        return position is not None and len(index.model.structure.graph.initializer[position].dims) == 2
+    if kind in LINEAR:
+        return _is_linear(node, index, LINEAR[kind])
     if kind.startswith("Reduce"):
         return all(each.i for each in node.attribute if each.name == "keepdims")
     return kind in _FIRST_ONLY or kind in _ELEMENTWISE or kind.lower().endswith(_QUANTISING)
+
+
+def _is_linear(node: onnx.NodeProto, index: GraphIndex, place: int) -> bool:
+    """Whether a product is that of the last axis with a matrix of weights."""
+    name = node.input[place] if len(node.input) > place else ""
+    if not name or index.is_activation(name) or any(each.name == "transA" and each.i for each in node.attribute):
+        return False
+    position = index.initializers.get(name)
+    return position is None or len(index.model.structure.graph.initializer[position].dims) > 1
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:

@@ -9,20 +9,23 @@ layout. Where operators contradict each other, or none tells, the layout is not 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
 import onnx
 
+from ..errors import ModelError
 from ..modelfile.operators import STANDARD, is_namesake, operator
-from . import layout_operators, quantisation
+from . import layout_operators, local_functions, quantisation
 from .index import GraphIndex
 from .layout_operators import BLOCKED, CHANNELS_FIRST, CHANNELS_LAST, Layout
+from .moved_channels import is_image_last, moved_channels, takes_away
 
 NCHWC = "NCHWc"
 """blocks of channels, as onnxruntime's optimiser stores maps for one kind of processor"""
-_LINEAR = frozenset({"LayerNormalization", "MatMul"})
+_LINEAR = frozenset({"LayerNormalization", "RMSNormalization", *layout_operators.LINEAR})
 """operators of tokens, which have their channels last by themselves"""
 _Found: TypeAlias = dict[str, Layout]
 
@@ -58,6 +61,12 @@ class Layouts:
     def is_channels_last(self, tensor: str) -> bool:
         """Whether a tensor is known to be NHWC."""
         return self._known.get(tensor) == CHANNELS_LAST
+
+    def moved(self, tensor: str) -> str | None:
+        """For a tensor of unknown layout, one upstream whose channels are not its second axis; None where there is
+        none, or the layout is known.
+        """
+        return self._moved.get(tensor)
 
     def doubtful(self, tensor: str) -> onnx.NodeProto | None:
         """The node with the name of one of ONNX's operators, and of another domain, that alone could tell the layout
@@ -141,10 +150,19 @@ class Layouts:
         return self._search.known
 
     @cached_property
+    def _moved(self) -> dict[str, str]:
+        """tensor of unknown layout -> one upstream whose channels are not its second axis"""
+        return moved_channels(self._whole, self._has_channels_first) if self._moves_channels else {}
+
+    def _has_channels_first(self, tensor: str) -> bool | None:
+        layout = self._known.get(tensor)
+        return None if layout is None else layout != BLOCKED and (not layout or layout[1] == 1)
+
+    @cached_property
     def _search(self) -> _Search:
         """What follows from the nodes; nothing for graphs in which none moves channels, where all maps are NCHW."""
-        index, search = self._index, _Search()
-        if not any(layout_operators.moves_channels(node, index) for node in index.nodes):
+        index, search = self._whole, _Search()
+        if not self._moves_channels:
             return search
         for node_index in sorted(index.active):
             search.read(index, index.nodes[node_index])
@@ -153,6 +171,26 @@ class Layouts:
             search.suppose(index, index.nodes[node_index])
         search.settle()
         return search
+
+    @cached_property
+    def _moves_channels(self) -> bool:
+        index = self._whole
+        moving = any(layout_operators.moves_channels(node, index) or takes_away(node) for node in index.nodes)
+        return moving or any(is_image_last(index, name) for name in index.free_inputs)
+
+    @cached_property
+    def _whole(self) -> GraphIndex:
+        """The graph with its calls of local functions written out: tensors outside of these keep their names."""
+        model = self._index.model
+        if not model.structure.functions:
+            return self._index
+        try:
+            flat = local_functions.written_out(model.structure, model.name)
+        except ModelError:  # recursive, incomplete or countless functions
+            return self._index
+        seen = copy(model)  # its payload stays where it is
+        seen.structure, seen.graph = flat, flat.graph
+        return GraphIndex(seen)
 
 
 class _Parts:

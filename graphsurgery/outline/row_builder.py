@@ -70,6 +70,8 @@ class RowBuilder:
             site = None
             unknown = self.tree.is_map(root) and shape is None
             short = finder.layouts.foreign(tensor) or ("shape not known" if unknown else "not a map")
+            if finder.layouts.moved(tensor) and len(shape or ()) == 4:
+                short = "layout not known"
             objection: Advice | Refused | None = Refused(short, error)
         else:
             objection = finder.adviser.advice(tensor)

@@ -76,7 +76,7 @@ class Context:
 
     def is_map(self, tensor: str) -> bool:
         """Whether a tensor is known to be a float map [N, C, H, W] of the image, and of no other layout."""
-        if self.layouts.foreign(tensor) or not self.shapes.is_feature_map(tensor):
+        if self.layouts.foreign(tensor) or self.layouts.moved(tensor) or not self.shapes.is_feature_map(tensor):
             return False
         return self.fits_image(self.shapes.lookup(tensor)[1] or ())
 

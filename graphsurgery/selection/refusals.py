@@ -52,6 +52,8 @@ def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
     if not context.shapes.is_feature_map(tensor):
         unknown = f"the number of channels of {what} is not fixed in the model{_stopped(context, tensor)}"
         yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
+    if (origin := context.layouts.moved(tensor)) is not None:
+        yield _of_moved_channels(context, tensor, shown, origin)
     channels = shape[1] if shape is not None else None
     found = weight_channels(context.index, tensor)
     if found is not None and channels != found[0]:
@@ -97,6 +99,16 @@ def _in_another_layout(context: Context, tensor: str, what: str, layout: str) ->
         return SiteError(f"{sentence}; {is_it} {verb} {context.listed(same, 4)}", candidates=tuple(same)[:4])
     if layout == NCHWC:
         return SiteError(f"{sentence}: insert into the model before it is optimised, and optimise the result")
+    return _with_maps(context, tensor, sentence)
+
+
+def _of_moved_channels(context: Context, tensor: str, shown: str, origin: str) -> SiteError:
+    """The error for a tensor that is made of another one whose channels are not the second axis."""
+    layout, node_index = context.layouts.foreign(origin), context.index.producer.get(origin)
+    found = f"{origin!r}, which is {layout}" if layout else f"{origin!r}, whose channels are not its second axis"
+    if layout is None and node_index is not None:
+        found += f" behind the node {context.index.label(node_index)!r}"
+    sentence = f"{shown}, of which it cannot be told that it is [N, C, H, W]: it is computed from {found}"
     return _with_maps(context, tensor, sentence)
 
 

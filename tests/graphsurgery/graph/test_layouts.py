@@ -146,3 +146,87 @@ class TestDetours:
     )
     def test_which(self, nodes: str, count: int) -> None:
         assert len(layouts(nodes).detours) == count
+
+
+class TestMovedChannels:
+    """Behind NHWC or tokens, what no operator tells may be NHWC; behind NCHW it is taken for NCHW."""
+
+    @pytest.mark.parametrize(
+        "nodes",
+        [
+            f"n = {_LAST} (a) r = Reshape (n, rows) l = MatMul (r, m) y = Reshape (l, map)",
+            f'n = {_LAST} (a) y = Einsum <equation = "bhwc,cd->bhwd"> (n, m)',
+            f"n = {_LAST} (a) y = Gather <axis = 3> (n, order)",
+            f"n = {_LAST} (a) y = Add (a, n)",
+            "f = Reshape (a, flat) n = Transpose <perm = [0, 2, 1]> (f) y = Reshape (n, map)",
+            "n = Relu (a) y = Reshape (a, one)",
+            "n = lab.Convolution (image, w) y = Relu (n)",
+        ],
+        ids=["dense", "einsum", "gather", "joined", "tokens", "one channel", "image"],
+    )
+    def test_behind(self, nodes: str) -> None:
+        found = _behind_conv(nodes)
+        assert found.foreign("y") is None
+        assert found.moved("y") is not None
+
+    @pytest.mark.parametrize(
+        "nodes",
+        [
+            "f = Reshape (a, flat) y = Reshape (f, map)",
+            "f = Reshape (a, flat) t = Transpose <perm = [0, 2, 1]> (f) r = LayerNormalization (t, b) "
+            "u = Transpose <perm = [0, 2, 1]> (r) y = Reshape (u, map)",
+            "f = Reshape (a, flat) t = Transpose <perm = [0, 2, 1]> (f) e = MatMul (t, f) o = MatMul (e, t) "
+            "u = Transpose <perm = [0, 2, 1]> (o) y = Reshape (u, map)",
+            "f = Reshape (a, flat) t = Transpose <perm = [0, 2, 1]> (f) e = MatMul (t, f) o = MatMul (f, e) "
+            "y = Reshape (o, map)",
+            "f = Reshape (a, groups) t = Transpose <perm = [0, 2, 1, 3, 4]> (f) y = Reshape (t, map)",
+            f"n = {_LAST} (a) s = Shape (n) y = Reshape (a, s)",
+            f"n = {_LAST} (a) e = Reshape (n, map) y = Conv (e, w)",
+            "y = lab.Plugin (a)",
+        ],
+        ids=["flat", "tokens and back", "non-local", "position attention", "shuffle", "sizes", "read", "plugin"],
+    )
+    def test_not_behind(self, nodes: str) -> None:
+        found = _behind_conv(nodes)
+        assert [found.foreign("y"), found.moved("y"), found.moved("a")] == [None, None, None]
+
+
+def _behind_conv(nodes: str) -> Layouts:
+    shapes = {"rows": (-1, 8), "map": (1, 8, 8, 8), "flat": (1, 8, 64), "one": (1, 64, 8, 1), "groups": (1, 2, 4, 8, 8)}
+    initializers = ", ".join(
+        f"int64[{len(sizes)}] {name} = {{{', '.join(map(str, sizes))}}}"
+        for name, sizes in {**shapes, "order": (7, 6, 5, 4, 3, 2, 1, 0)}.items()
+    )
+    imports = ", ".join(f'"{domain}": 1' for domain in _DOMAINS)
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17, {imports}]> '
+        "g (float[1, 8, 8, 8] x, float[1, 8, 8, 3] image) "
+        f"=> (float[N, A, B, C] y) <{initializers}> {{ a = Conv (x, w) {nodes} }}"
+    )
+    model.graph.initializer.extend([weight("w", (8, 8, 1, 1)), weight("m", (8, 8)), weight("b", (8,))])
+    return Layouts(GraphIndex(ModelFile.load(model)))
+
+
+def test_layouts_are_followed_through_calls_of_functions() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17, "lab": 1]> g (float[1, 8, 8, 8] x, float[8, 8, 1, 1] w) '
+        "=> (float[N, A, B, C] y) { a = lab.Last (x, w) b = Relu (a) y = Conv (x, w) } "
+        '<opset_import: ["": 17], domain: "lab"> Last (i, v) => (o) '
+        f"{{ t = {_FIRST} (i) c = Conv (t, v) o = {_LAST} (c) }}"
+    )
+    found = Layouts(GraphIndex(ModelFile.load(model)))
+    assert told(found, "a", "b") == ["NHWC", "NHWC"]
+
+
+@pytest.mark.parametrize(
+    "linear",
+    [
+        "l = MatMul (n, v)",
+        "l = com.microsoft.FusedMatMul (n, m)",
+        "q, z, s2 = DynamicQuantizeLinear (n) l = MatMulInteger (q, k)",
+    ],
+    ids=["computed weight", "fused", "integers"],
+)
+def test_a_linear_layer_in_every_spelling_keeps_the_channels_last(linear: str) -> None:
+    found = layouts(f"a = Conv (x, w) v = Transpose <perm = [1, 0]> (m) n = {_LAST} (a) {linear} y = Relu (l)")
+    assert told(found, "y") == ["NHWC"]

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import graphsurgery as gsx
 from graphsurgery.errors import SelectorError, SiteError
@@ -40,6 +40,7 @@ def keras_like(
     return model(nodes, [value("image", image)], [value("out", [None] * 4)], weights)
 
 
+_SIZES = {"rows": [-1, 64], "map": [1, 80, 80, 32]}
 KINDS: dict[str, Callable[[], onnx.ModelProto]] = {
     "p3": keras_like,
     "p4": lambda: keras_like(128, 16),
@@ -168,6 +169,34 @@ def test_an_operator_that_only_has_the_name_of_one_of_onnx_leaves_the_layout_ope
     said = any("it comes from a MaxPool of the domain lab" in warning for warning in site.warnings)
     assert (said, site.stride) == (reader == "Relu", 2)
     assert SiteFinder(_file(made)).blocks.stride("p") == 2
+
+
+@pytest.mark.parametrize("weights", ["initializers", "dequantised"])
+def test_a_dense_layer_in_nhwc_is_no_place(weights: str) -> None:
+    """As Keras writes it, between Reshapes: nothing behind tells the layout of what has the sizes of a map."""
+    made = keras_like(last_output=True)
+    made.graph.node.extend(
+        [
+            node("Reshape", ["n1", "rows"], ["flat"], "model/dense/Reshape"),
+            node("MatMul", ["flat", "wd"], ["product"], "model/dense/MatMul"),
+            node("Reshape", ["product", "map"], ["dense"], "model/dense/Reshape_1"),
+            node("Relu", ["dense"], ["aside"], "model/dense_act/Relu"),
+        ]
+    )
+    made.graph.output.append(value("aside", [1, 80, 80, 32]))
+    made.graph.initializer.extend(numpy_helper.from_array(np.array(sizes), name) for name, sizes in _SIZES.items())
+    if weights == "dequantised":
+        made.graph.node.insert(0, node("DequantizeLinear", ["wi", "scale"], ["wd"], "model/dense/dequantised"))
+        made.graph.initializer.append(numpy_helper.from_array(np.ones((64, 32), np.int8), "wi"))
+        made.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "scale"))
+    else:
+        made.graph.initializer.append(weight("wd", (64, 32)))
+    told = r"cannot be told that it is \[N, C, H, W\]: .* 'n1', which is NHWC"
+    for selector in ("model/dense", "model/dense_act", "tensor:aside"):
+        with pytest.raises(SiteError, match=told) as error:
+            SiteFinder(_file(made)).find([selector])
+        assert error.value.candidates == ("tensor:r0",)
+    assert {row.tensor for row in gsx.outline(made).rows(None) if row.site} == {"r0", "c1"}
 
 
 def _optimised(proto: onnx.ModelProto, folder: Path) -> Path:
