@@ -106,10 +106,7 @@ class BRA(CatalogueBlock):
         return found
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return (GATHER, SELECT) if opset >= _GATHER_FROM else (SELECT,)
-
-    def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return lowerings[0]
+        return (GATHER,) if opset >= _GATHER_FROM else (SELECT,)
 
     def emit(self, t: Template, lowering: str) -> Variable:
         channels, keys, size = t.feature.channels, self._keys(t.feature), t.feature.size
@@ -120,25 +117,25 @@ class BRA(CatalogueBlock):
         bounds = {"q": (0, keys), "k": (keys, 2 * keys), "v": (2 * keys, 2 * keys + channels)}
         layers = {name: self._rows(t, range(*bound), name == "q") for name, bound in bounds.items()}
         read = self._routed(t, x, layers["q"], layers["k"], rest)
-        q, k, v = (t.conv(x, *layers[name]) for name in ("q", "k", "v"))
+        q, k, v = (t.conv(x, weight, t.constant(bias, f"{name}.bias")) for name, (weight, bias) in layers.items())
         near = cut_to(t, depthwise(t, v, "lepe"), padded, size) if self.variant == "official" else depthwise(t, v, "lepe")
         if self.variant == "nchw":
             q, k, v = (pad_below(t, each, *rest) for each in (q, k, v))
         o = self._attended(t, q, k, v, read, lowering)
         return linear(t, t.add(cut_to(t, o, padded, size), near), self._layers[1])
 
-    def _rows(self, t: Template, rows: range, scaled: bool) -> tuple[gs.Constant, gs.Constant]:
+    def _rows(self, t: Template, rows: range, scaled: bool) -> tuple[gs.Constant, Array]:
         """Weight and bias of some output channels of the first layer; ``scaled``: times the scale of the logits."""
         layer, factor = self._layers[0], self._keys(t.feature) ** -0.5 if scaled else 1.0
         weight = t.rows(f"{layer}.weight", rows, factor=factor, shape=(len(rows), t.feature.channels, 1, 1))
-        return weight, t.constant(t.values(f"{layer}.bias")[list(rows)] * factor, f"{layer}.bias")
+        return weight, t.values(f"{layer}.bias")[list(rows)] * factor
 
     def _routed(
         self,
         t: Template,
         x: Variable,
-        q: Sequence[gs.Constant],
-        k: Sequence[gs.Constant],
+        q: tuple[gs.Constant, Array],
+        k: tuple[gs.Constant, Array],
         rest: tuple[int, int],
     ) -> Variable:
         """The numbers of the windows that each reads, [N, windows, topk], int64.
@@ -149,12 +146,12 @@ class BRA(CatalogueBlock):
         with t.statistics():
             means = self._means(t, x, rest)
 
-            def through(layer: Sequence[gs.Constant]) -> Variable:
-                wider = t.dtype != t.feature.dtype
-                own = [t.constant(each.values, "routing") for each in layer] if wider else layer
-                return reshape(t, t.conv(means, *own), (0, self._keys(t.feature), rows * columns))
+            def through(weight: gs.Constant, bias: Array) -> Variable:
+                own = t.constant(weight.values, "routing.weight") if t.dtype != t.feature.dtype else weight
+                y = t.conv(means, own, t.constant(bias, "routing.bias"))
+                return reshape(t, y, (0, self._keys(t.feature), rows * columns))
 
-            logits = product(t, transpose(t, through(q), (0, 2, 1)), through(k), rank=3)
+            logits = product(t, transpose(t, through(*q), (0, 2, 1)), through(*k), rank=3)
             number, kinds = self.integer("topk"), [t.onnx_type, TensorProto.INT64]
             if t.opset < 10:
                 return t.node("TopK", [logits], kinds, k=number, axis=-1)[1]
@@ -208,4 +205,5 @@ class BRA(CatalogueBlock):
         wanted = t.op("Reshape", read, t.integers([0, -1, 1], "shape"), dtype=TensorProto.INT64)
         numbers = t.own(np.arange(rows * columns, dtype=np.int64).reshape(1, 1, -1), "numbers")
         picked = t.op("Equal", wanted, numbers, dtype=TensorProto.BOOL)
-        return t.op("MatMul", t.op("Cast", picked, to=t.onnx_type), x)
+        one, zero = (t.constant(np.full((1, 1, 1), number), "share") for number in (1.0, 0.0))
+        return t.op("MatMul", t.op("Where", picked, one, zero, dtype=t.onnx_type), x)
