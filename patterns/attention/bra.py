@@ -41,7 +41,7 @@ class BRA(CatalogueBlock):
         "y = out(o + dw(v)), o = v softmax(q^T k / sqrt(C_qk))^T for each head, over the positions of the topk windows "
         "with the largest product of a window's mean q and their mean k, [q, k, v] = qkv(x)"
     )
-    untrained = "a learned term in its place, of about a fifth of its scale: there is no shortcut"
+    untrained = "a learned term in its place, of about a third of its scale: there is no shortcut"
     variants: ClassVar[dict[str, str]] = {
         "official": "BiLevelRoutingAttention: a fixed number of windows, for which the map is padded",
         "nchw": "nchwBRA: windows of a fixed part of the map, and more of them where that leaves a rest",
@@ -118,7 +118,9 @@ class BRA(CatalogueBlock):
         layers = {name: self._rows(t, range(*bound), name == "q") for name, bound in bounds.items()}
         read = self._routed(t, x, layers["q"], layers["k"], rest)
         q, k, v = (t.conv(x, weight, t.constant(bias, f"{name}.bias")) for name, (weight, bias) in layers.items())
-        near = cut_to(t, depthwise(t, v, "lepe"), padded, size) if self.variant == "official" else depthwise(t, v, "lepe")
+        near = (
+            cut_to(t, depthwise(t, v, "lepe"), padded, size) if self.variant == "official" else depthwise(t, v, "lepe")
+        )
         if self.variant == "nchw":
             q, k, v = (pad_below(t, each, *rest) for each in (q, k, v))
         o = self._attended(t, q, k, v, read, lowering)
@@ -170,9 +172,7 @@ class BRA(CatalogueBlock):
         down[-1], right[:, -1] = tall - rest[0], wide - rest[1]
         return t.mul(x, t.constant((tall * wide / (down * right))[None, None], "share"))
 
-    def _attended(
-        self, t: Template, q: Variable, k: Variable, v: Variable, read: Variable, lowering: str
-    ) -> Variable:
+    def _attended(self, t: Template, q: Variable, k: Variable, v: Variable, read: Variable, lowering: str) -> Variable:
         """The padded map of o, [N, C, rows * tall, columns * wide]."""
         (rows, tall), (columns, wide) = self._windows(t.feature)
         heads, channels, keys = self.integer("heads"), t.feature.channels, self._keys(t.feature)

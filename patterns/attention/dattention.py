@@ -47,7 +47,7 @@ class DAttention(CatalogueBlock):
         "y = proj_out(a), a = v softmax(q^T k / sqrt(d) + bias)^T for each head, q = proj_q(x), k and v of x at the "
         "points r + f tanh(conv_offset(q)) / (side - 1); dwc: a + dw(q) and no bias; table: bias from a table"
     )
-    untrained = "a learned term in its place, of about a quarter of its scale: there is no shortcut"
+    untrained = "a learned term in its place, of about a quarter of its scale, in table an eighth: there is no shortcut"
     variants: ClassVar[dict[str, str]] = {
         "dwc": "DAttention as it goes round on its own: a depthwise convolution of q says where a position is",
         "table": "as DAT is published: a table of biases for relative positions, of the size of the map",

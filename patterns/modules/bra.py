@@ -10,8 +10,8 @@ Source of the formula: rayleizhu/BiFormer, ``ops/bra_legacy.py`` (official) and 
 - The scale is that of all channels of a query, not of a head's.
 - official: ``windows`` windows along either side. A map that these do not divide is padded with zeros below and to the
   right, before qkv: what is padded has the biases as keys and values, and takes part.
-- nchw: windows of H // ``windows`` by W // ``windows``, of which there are more where that leaves a rest. q, k and v are
-  padded with zeros, dw(v) and the means do not see what is padded, and the attention does: with logits of 0.
+- nchw: windows of H // ``windows`` by W // ``windows``, of which there are more where that leaves a rest. q, k and v
+  are padded with zeros, dw(v) and the means do not see what is padded, and the attention does: with logits of 0.
 - Published: 7 windows along a side and 1, 4 or 16 of them read, dw 5x5, heads of 32 channels; modules on their own
   begin with 4 windows, dw 3x3 and 8 heads.
 """
@@ -111,6 +111,6 @@ class BRA(Described):
 
     @staticmethod
     def _gathered(x: Tensor, read: Tensor) -> Tensor:
-        """Of [N, windows, heads, positions, d] those that each window reads: [N, windows, heads, topk * positions, d]."""
+        """Of [N, windows, heads, positions, d] what each window reads: [N, windows, heads, topk * positions, d]."""
         image = torch.arange(len(x), device=x.device)[:, None, None]
         return x[image, read].transpose(2, 3).flatten(3, 4)

@@ -77,9 +77,7 @@ def formula(x: Array, module: DAttention) -> Array:
     return pointwise(a, given, "proj_out")
 
 
-@pytest.mark.parametrize(
-    ("stride", "kernel", "reach"), [(1, 3, 4.0), (2, 2, -1.0), (2, 5, 0.0), (3, 4, 2.5)], ids=str
-)
+@pytest.mark.parametrize(("stride", "kernel", "reach"), [(1, 3, 4.0), (2, 2, -1.0), (2, 5, 0.0), (3, 4, 2.5)], ids=str)
 @pytest.mark.parametrize("variant", ["dwc", "table"])
 def test_agrees_with_the_formula(variant: str, stride: int, kernel: int, reach: float) -> None:
     module = randomised(DAttention(8, variant, (6, 7), 4, 2, stride, kernel, reach))
@@ -107,7 +105,7 @@ def test_training(variant: str) -> None:
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="heads that divide its channels, got 3 for 8"):
         DAttention(8, heads=3)
-    with pytest.raises(ValueError, match="groups that divide its heads.*got 3 for 4"):
+    with pytest.raises(ValueError, match=r"groups that divide its heads.*got 3 for 4"):
         DAttention(8, heads=4, groups=3)
     with pytest.raises(ValueError, match="needs the size of the map"):
         DAttention(8, "table")
