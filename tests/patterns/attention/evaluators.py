@@ -93,9 +93,12 @@ class ConvTranspose(OpRun):  # type: ignore[misc]
 
 
 class GridSample(op_grid_sample.GridSample):  # type: ignore[misc]
-    """onnx's own knows the mode by the name only that it has from opset 20 on."""
+    """onnx's own knows the mode by the name only that it has from opset 20 on, and has coordinates in float32."""
 
     op_domain = ""
+
+    def _gs_denormalize_coordinates(self, n: Array, dims: Array, align_corners: bool) -> Array:
+        return np.array([self._gs_denormalize(v, dim, align_corners) for v, dim in zip(n, dims, strict=True)])
 
     def _run(self, x: Array, grid: Array, *, mode: str, **attributes: object) -> tuple[Array]:
         y: tuple[Array] = super()._run(x, grid, mode="linear" if mode == "bilinear" else mode, **attributes)
