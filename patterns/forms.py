@@ -10,6 +10,16 @@ from dataclasses import dataclass, replace
 AIFI_LAYERS = {"rtdetr": ("self_attn", "linear1", "linear2"), "ultralytics": ("ma", "fc1", "fc2")}
 """variant -> prefixes of the attention and of the two linear layers"""
 
+BRA_LAYERS = {"official": ("qkv.qkv", "wo"), "nchw": ("qkv_linear", "output_linear")}
+"""variant -> prefixes of the first and of the last linear layer"""
+
+
+def bra_windows(variant: str, side: int, windows: int) -> tuple[int, int]:
+    """How many windows lie along a side of the map, and how long they are; the last may reach beyond it."""
+    length = side // windows if variant == "nchw" else -(-side // windows)
+    return (-(-side // length), length) if variant == "nchw" else (windows, length)
+
+
 CPCA_STRIPS = (7, 11, 21)
 """lengths of the strip convolutions"""
 

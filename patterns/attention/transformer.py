@@ -97,10 +97,10 @@ def attention(
         for term in added:
             logits = t.add(logits, term)
         if bias is not None:
-            logits = t.add(logits, t.constant(bias / _unit(t), "attention_bias"))
-        if _unit(t) != 1:
+            logits = t.add(logits, t.constant(bias / logit_unit(t), "attention_bias"))
+        if logit_unit(t) != 1:
             logits = t.sub(logits, t.reduce("ReduceMax", logits, (rank - 1,)))
-            logits = t.mul(logits, t.constant(np.full([1] * rank, _unit(t)), "unit"))
+            logits = t.mul(logits, t.constant(np.full([1] * rank, logit_unit(t)), "unit"))
         weights = softmax(t, logits, rank)
     return t.cast(weights)
 
@@ -112,13 +112,13 @@ def product(t: Template, a: gs.Tensor | Array, b: gs.Tensor, rank: int = 4) -> V
     """
     with t.statistics():
         if isinstance(a, np.ndarray):
-            a = t.constant(a / _unit(t), "position")
-        elif _unit(t) != 1:
-            a = t.mul(a, t.constant(np.full([1] * rank, 1 / _unit(t)), "per_unit"))
+            a = t.constant(a / logit_unit(t), "position")
+        elif logit_unit(t) != 1:
+            a = t.mul(a, t.constant(np.full([1] * rank, 1 / logit_unit(t)), "per_unit"))
         return t.op("MatMul", a, b)
 
 
-def _unit(t: Template) -> float:
+def logit_unit(t: Template) -> float:
     """What logits are divided by until their maximum is taken off. After that infinity is harmless: exp gives 0."""
     return 256.0 if t.dtype == "float16" else 1.0
 

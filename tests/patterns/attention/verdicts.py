@@ -112,10 +112,11 @@ FORBIDDEN = {"Shape", "Expand", "Pow", "Flatten", "Gemm", "ConstantOfShape", "Ra
 constant indices."""
 
 TENSORRT = {
-    "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "Div", "Erf",
-    "Exp", "Gather", "Gemm", "HardSigmoid", "InstanceNormalization", "LayerNormalization", "MatMul", "Max", "Mul",
-    "Pad", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice",
-    "Softmax", "Split", "Sqrt", "Sub", "Tanh", "Transpose", "Unsqueeze", "Upsample",
+    "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "Div", "Equal",
+    "Erf", "Exp", "Gather", "GatherND", "Gemm", "GridSample", "HardSigmoid", "InstanceNormalization",
+    "LayerNormalization", "MatMul", "Max", "Mul", "Pad", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
+    "Resize", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze",
+    "Upsample", "Where",
 }  # fmt: skip
 """Operators of templates that TensorRT's ONNX parser lists as supported in 8.6, 10.0, 10.1, 10.16 and 11.1, for
 float32 and float16, and from 10.0 on for bfloat16 too. Source: docs/operators.md of onnx/onnx-tensorrt at those
@@ -159,7 +160,7 @@ def assert_tensorrt_friendly(built: Built) -> None:
 def assert_types(built: Built) -> None:
     """Every floating-point constant in the site's type, but for what a Resize wants in float32; none is unused.
 
-    Half-precision blocks may have float32 between two Casts.
+    Half-precision blocks may have float32 between two Casts, and what is chosen with TopK has numbers.
     """
     allowed = {built.feature.onnx_type}
     if built.feature.dtype in HALVES and "Cast" in built.operators:
@@ -175,4 +176,5 @@ def assert_types(built: Built) -> None:
         inferred = onnx.shape_inference.infer_shapes(built.model, strict_mode=True)
         kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
         made = [name for node in built.graph.node for name in node.output if name != built.subgraph.output]
-        assert {kinds[name] for name in made if name not in constants} <= allowed
+        chosen = {TensorProto.INT64, TensorProto.BOOL} if "TopK" in built.operators else set()
+        assert {kinds[name] for name in made if name not in constants} <= allowed | chosen
