@@ -171,7 +171,7 @@ def attend_to_neighbours(t: Template, q: Variable, k: Variable, v: Variable) -> 
     """softmax(q . k) v over the neighbours of each position: q [N, heads, d, 1, positions], k and v
     [N, heads, d, neighbours, positions] -> [N, heads, d, positions]. The scale is part of q.
     """
-    unit = _unit(t)
+    unit = logit_unit(t)
     with t.statistics():
         if unit != 1:
             q = t.mul(q, t.constant(np.full([1] * 5, 1 / unit), "per_unit"))

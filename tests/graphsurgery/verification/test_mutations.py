@@ -35,7 +35,11 @@ EACH, ENDS = 25, 60
 LEAST = 1500
 CHANNELS = (32, 64)
 """The second where a block cannot stand on a map of the first; with these no block is one of its constants only."""
-SETTINGS: dict[str, dict[str, object]] = {"shuffle": {"groups": 8}, "cga[block]": {"heads": 2}, "cga[unit]": {"heads": 2}}
+SETTINGS: dict[str, dict[str, object]] = {
+    "shuffle": {"groups": 8},
+    "cga[block]": {"heads": 2},
+    "cga[unit]": {"heads": 2},
+}
 """With fewer heads than by default there are fewer layers to try."""
 IN_CI = ("ese", "gc[official-mul]", "se", "simam", "coordatt[official]", "lct")
 SURVIVORS = Path(__file__).with_name("survivors.txt")

@@ -10,7 +10,6 @@ import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops import op_grid_sample
 
 from graphsurgery.verification.rounding import rounded_after_every_node
 from tests.patterns.attention.harness import Array, Built
@@ -92,24 +91,11 @@ class ConvTranspose(OpRun):  # type: ignore[misc]
         return (y + bias.reshape(-1, 1, 1),)
 
 
-class GridSample(op_grid_sample.GridSample):  # type: ignore[misc]
-    """onnx's own knows the mode by the name only that it has from opset 20 on, and has coordinates in float32."""
-
-    op_domain = ""
-
-    def _gs_denormalize_coordinates(self, n: Array, dims: Array, align_corners: bool) -> Array:
-        return np.array([self._gs_denormalize(v, dim, align_corners) for v, dim in zip(n, dims, strict=True)])
-
-    def _run(self, x: Array, grid: Array, *, mode: str, **attributes: object) -> tuple[Array]:
-        y: tuple[Array] = super()._run(x, grid, mode="linear" if mode == "bilinear" else mode, **attributes)
-        return y
-
-
 class Reference:
     """onnx's own evaluator, written in numpy."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._evaluator = ReferenceEvaluator(model, new_ops=[Erf, BatchNormalization, ConvTranspose, GridSample])
+        self._evaluator = ReferenceEvaluator(model, new_ops=[Erf, BatchNormalization, ConvTranspose])
 
     def __call__(self, x: Array) -> Array:
         with np.errstate(all="ignore"):  # its sigmoid overflows on the branch that it then does not take
