@@ -177,7 +177,8 @@ class Boundary:
             node = pending.pop()
             if node not in seen:
                 seen.add(node)
-                if self._is_residual(self._paths.extents[node]):
+                extent = self._paths.extents.get(node)
+                if extent is not None and self._is_residual(extent):
                     return True
                 pending += self._view.downstream(node)
         return False

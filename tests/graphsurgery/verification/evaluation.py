@@ -183,9 +183,29 @@ def _unsqueeze(x: Any, axes: Any) -> Any:
     return x
 
 
+def _top_k(x: Any, k: Any, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
+    return torch.topk(x, int(k), axis, bool(largest), bool(sorted))
+
+
+def _gather_nd(x: Any, indices: Any, batch_dims: int = 0) -> Any:
+    batch = [torch.arange(size) for size in x.shape[:batch_dims]]
+    own = [each.reshape([-1 if i == at else 1 for i in range(indices.dim() - 1)]) for at, each in enumerate(batch)]
+    return x[(*own, *indices.unbind(-1))]
+
+
+def _grid_sample(
+    x: Any, grid: Any, mode: bytes = b"linear", padding_mode: bytes = b"zeros", align_corners: int = 0
+) -> Any:
+    wanted = {"linear": "bilinear", "cubic": "bicubic"}.get(mode.decode(), mode.decode())
+    return torch.nn.functional.grid_sample(x, grid, wanted, padding_mode.decode(), bool(align_corners))
+
+
 APPROXIMATED = {"Sigmoid": 1.4e-7, "Tanh": 3e-7}
 OPERATORS: dict[str, Operator] = {
     "Identity": lambda x: x,
+    "TopK": _top_k,
+    "GatherND": _gather_nd,
+    "GridSample": _grid_sample,
     "Add": torch.add,
     "Sub": torch.sub,
     "Mul": torch.mul,

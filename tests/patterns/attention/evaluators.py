@@ -91,11 +91,32 @@ class ConvTranspose(OpRun):  # type: ignore[misc]
         return (y + bias.reshape(-1, 1, 1),)
 
 
+class GridSample(OpRun):  # type: ignore[misc]
+    """onnx's own knows its mode by the name from opset 20 on only, has places in float32, and reads them one by one.
+
+    Bilinear, 0 outside of the map, corners aligned.
+    """
+
+    op_domain = ""
+
+    def _run(self, x: Array, grid: Array, **_: object) -> tuple[Array]:
+        y: Array = np.zeros((*x.shape[:2], *grid.shape[1:3]), x.dtype)
+        places = [(grid[..., axis] + 1) / 2 * (side - 1) for axis, side in ((1, x.shape[2]), (0, x.shape[3]))]
+        image = np.arange(len(x))[:, None, None]
+        for steps in np.ndindex(2, 2):
+            corner = [np.floor(place) + step for place, step in zip(places, steps, strict=True)]
+            share = np.prod([1 - np.abs(place - at) for place, at in zip(places, corner, strict=True)], axis=0)
+            inside = np.all([(at >= 0) & (at < side) for at, side in zip(corner, x.shape[2:], strict=True)], axis=0)
+            row, column = (np.where(inside, at, 0).astype(np.int64) for at in corner)
+            y += np.moveaxis(x[image, :, row, column], -1, 1) * np.where(inside, share, 0)[:, None]
+        return (y.astype(x.dtype),)
+
+
 class Reference:
     """onnx's own evaluator, written in numpy."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._evaluator = ReferenceEvaluator(model, new_ops=[Erf, BatchNormalization, ConvTranspose])
+        self._evaluator = ReferenceEvaluator(model, new_ops=[Erf, BatchNormalization, ConvTranspose, GridSample])
 
     def __call__(self, x: Array) -> Array:
         with np.errstate(all="ignore"):  # its sigmoid overflows on the branch that it then does not take
