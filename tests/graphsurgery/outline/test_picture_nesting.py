@@ -111,7 +111,7 @@ def test_an_inserted_block_tells_its_shape_and_its_parameters() -> None:
 
 
 def test_units_that_no_pattern_knows_stand_as_one_box() -> None:
-    """FastestDet's backbone shuffles by picking every second channel: 16 units, of which no pattern knows the 13 that keep the size."""
+    """FastestDet shuffles by picking every second channel: no pattern knows the 13 units that keep the size."""
     whole = level(outline("fastestdet"))
     folded = {name: members for name, members in whole.members.items() if "stages" in name}
     assert len(folded) == 13

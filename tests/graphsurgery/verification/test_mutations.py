@@ -149,7 +149,8 @@ def survivors(right: Right, wrong: Iterable[Mutant]) -> dict[str, str]:
 def expected(spelled: str, found: Iterable[str] | None = None) -> dict[str, str]:
     """What stands in the file, as ``survivors`` says it; of these mistakes only, if any are given."""
     reasons = known()[spelled].survivors
-    short = {what: WITHIN if reason == WITHIN else "the same function" for what, reason in reasons.items()}
+    kept = (WITHIN, "differs")
+    short = {what: why if why.startswith(kept) else "the same function" for what, why in reasons.items()}
     return short if found is None else {what: short[what] for what in found if what in short}
 
 
