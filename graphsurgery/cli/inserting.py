@@ -251,7 +251,7 @@ class _Outcome:
             "output_tensor": insertion.output_tensor,
             "nodes": list(insertion.nodes),
             "parameters": insertion.parameters,
-            "weights": done.source or None,
+            **({"weights": done.source} if done.source else {}),
             "qdq": asdict(insertion.qdq) if insertion.qdq else None,
             "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
             "parity": self._parity_json(insertion.id),

@@ -46,9 +46,9 @@ def moved_channels(index: GraphIndex, known: Callable[[str], bool | None]) -> di
 
 
 def is_image_last(index: GraphIndex, name: str) -> bool:
-    """Whether an input has the sizes of an image [N, H, W, C]."""
+    """Whether an input has the sizes of an image [N, H, W, 3]."""
     sizes = [dim.dim_value for dim in index.inputs[name].type.tensor_type.shape.dim]
-    return len(sizes) == 4 and sizes[3] > 0 and channels_first(tuple(sizes)) != tuple(sizes)
+    return len(sizes) == 4 and sizes[3] == 3 and channels_first(tuple(sizes)) != tuple(sizes)
 
 
 def takes_away(node: onnx.NodeProto) -> bool:

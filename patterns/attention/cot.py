@@ -121,5 +121,7 @@ class CoTAttention(CatalogueBlock):
         taps = reshape(t, t.cast(taps), (0, 1, shared, kernel**2, places))
         near = unfolded(t, self._conv(t, t.x, "conv1x1"), channels, kernel, pads=kernel // 2)
         near = reshape(t, near, (0, _SHARED, shared, kernel**2, places))
-        z = like_map(t, t.plain_reduce("ReduceSum", t.mul(near, taps), (3,), keepdims=0), channels)
+        with t.statistics():
+            total = t.plain_reduce("ReduceSum", t.mul(near, taps), (3,), keepdims=0)
+        z = like_map(t, t.cast(total), channels)
         return silu(t, t.per_channel_affine(z, *weight_folding.affine(t.values, "bn", self.number("bn_eps")), "bn"))

@@ -181,7 +181,8 @@ def attend_to_neighbours(t: Template, q: Variable, k: Variable, v: Variable) -> 
             logits = t.mul(logits, t.constant(np.full([1] * 5, unit), "unit"))
         powers = t.op("Exp", logits)
         weights = t.div(powers, t.plain_reduce("ReduceSum", powers, (3,)))
-    return t.plain_reduce("ReduceSum", t.mul(t.cast(weights), v), (3,), keepdims=0)
+        found = t.plain_reduce("ReduceSum", t.mul(weights, v), (3,), keepdims=0)
+    return t.cast(found)
 
 
 def flat(t: Template, x: Variable, channels: int | None = None) -> Variable:

@@ -190,7 +190,7 @@ def test_a_block_that_fails_is_left_out_of_the_table(install) -> None:  # type: 
         ("ca", "coordatt"),
         ("CoordinateAttention", "coordatt"),
         ("SELayer", "se"),
-        ("ContextBlock", "caa or gc"),
+        ("ContextBlock", "caa or gc or cot"),
         ("psa", "polarized or psablock"),
         ("SANet", "shuffle"),
         ("BoTNet", "mhsa"),

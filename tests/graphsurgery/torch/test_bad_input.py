@@ -46,7 +46,7 @@ def refused(model: nn.Module, recipe: Any, kind: type[GraphSurgeryError], messag
         ({"after": "c2f.m"}, SiteError, r"c2f\.m \(ModuleList\) is never called.*inside of it are: c2f\.m\.0"),
         ({"after": "head"}, SiteError, r"head \(Head\) gives a tensor \[1, 4, 320\], not one map \[N, C, H, W\]"),
         ({"after": "pair"}, SiteError, r"pair \(Pair\) gives 2 maps; name the module that gives the one you mean"),
-        ({"before": "pair"}, SiteError, r"pair \(Pair\) takes 2 maps; use after= with consumers='pair'"),
+        ({"before": "pair"}, SiteError, r"pair \(Pair\) takes 2 maps; use after with consumers: pair"),
         ({"after": "drop"}, SiteError, r"drop \(Dropout\) gives back what it takes.*; name out"),
         (
             {"after": "stem.bn"},
@@ -186,7 +186,7 @@ class Failing(nn.Module):
             BlockError,
             "se never learns from an id",
         ),
-        ({"module": "simam", "init": "identity"}, BlockError, "use gate='residual' instead"),
+        ({"module": "simam", "init": "identity"}, BlockError, "use gate: residual instead"),
         ({"module": "se", "weights": "missing.pt"}, gsx.errors.WeightsError, "there is no weights file missing.pt"),
         ({"module": "se", "gate": "open"}, RecipeError, "there is no gate 'open'"),
     ],

@@ -9,13 +9,15 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from tests.graphsurgery.verification.evaluation import APPROXIMATED, OPERATORS, Evaluator
+from tests.patterns.attention.evaluators import GridSample
 
 OTHERS = (
     "double[4] c4 = {1.5, -0.5, 2, 0.25}, double[4] d4 = {0.5, 1, -1, 0}, double[4] e4 = {1, 2, 0.5, 3}, "
     "double low = {-0.5}, double high = {0.7}, double[1,4,1,1] c = {2, -1, 0.5, 3}, "
     "int64[2] spatial = {2, 3}, int64[1] one = {1}, int64[1] three = {3}, int64[1] minus = {-1}, int64[1] two = {2}, "
     "int64[3] flat = {0, 4, -1}, int64[8] pads = {0, 0, 1, 2, 0, 0, 0, 1}, int64[2] halves = {1, 3}, "
-    "int64[4] order = {3, 1, 0, 2}, double[1,1,1,1] zero = {0}"
+    "int64[4] order = {3, 1, 0, 2}, double[1,1,1,1] zero = {0}, int64[1,2,1] chosen = {3, 1}, "
+    "double[1,2,3,2] grid = {-1, -1, 0.3, 0.1, 1, 0.9, -0.4, 1.3, 0.7, -0.2, 0, 0}"
 )
 SINGLE = 6e-8
 """onnx.reference gives Erf in float32 only."""
@@ -55,6 +57,9 @@ BODIES = [
     "y = Pad (x, pads)",
     "y = Gather <axis = 1> (x, order)",
     "a, b = Split <axis = 1> (x, halves) y = Concat <axis = 1> (b, a)",
+    "y, places = TopK <axis = 1> (x, two)",
+    "y = GatherND <batch_dims = 1> (x, chosen)",
+    'y = GridSample <mode = "bilinear", padding_mode = "zeros", align_corners = 1> (x, grid)',
 ]
 
 
@@ -69,7 +74,7 @@ def model(body: str) -> onnx.ModelProto:
 def test_each_operator(body: str) -> None:
     x = 2 * np.random.default_rng(0).standard_normal((1, 4, 5, 6))
     block = model(body)
-    (wanted,) = ReferenceEvaluator(block).run(None, {"x": x})  # type: ignore[misc]
+    (wanted,) = ReferenceEvaluator(block, new_ops=[GridSample]).run(None, {"x": x})  # type: ignore[misc]
     found = Evaluator(block).run(x)
     assert found.shape == wanted.shape
     exact = SINGLE if "Erf" in body else 1e-12

@@ -31,6 +31,9 @@ LOST = {
     "mhsa[botnet]": "pos_embed.height_rel, pos_embed.width_rel",
     "cga[block]": "mixer.m.attn.attention_biases",
     "cga[unit]": "attn.attention_biases",
+    "bra[official]": "qkv.qkv.weight, wo.weight",
+    "bra[nchw]": "qkv_linear.weight, output_linear.weight",
+    "dattention[table]": "rpe_table",
 }
 """blocks with a parameter that stands in no layer, and is a constant of another form in the file"""
 LOST_BY_DYNAMO = LOST | dict.fromkeys(("swin[window]", "swin[shifted]"), "attn.relative_position_bias_table")
