@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
-from graphsurgery.template import weight_folding
 
 from . import norms
 from .activations import silu
 from .catalogue import CatalogueBlock, bn_eps
-from .layers import conv_bn, linear
+from .layers import batch_norm, conv_bn, linear
 from .transformer import concat, cut, flat, like_map, reshape, softmax, unfolded
 from .widths import require_odd
 
@@ -124,4 +123,4 @@ class CoTAttention(CatalogueBlock):
         with t.statistics():
             total = t.plain_reduce("ReduceSum", t.mul(near, taps), (3,), keepdims=0)
         z = like_map(t, t.cast(total), channels)
-        return silu(t, t.per_channel_affine(z, *weight_folding.affine(t.values, "bn", self.number("bn_eps")), "bn"))
+        return silu(t, batch_norm(t, z, "bn", self.number("bn_eps")))

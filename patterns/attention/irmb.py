@@ -9,11 +9,10 @@ from collections.abc import Mapping
 
 from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
-from graphsurgery.template import weight_folding
 
 from .activations import silu
 from .catalogue import CatalogueBlock
-from .layers import conv_bn, linear_rows
+from .layers import batch_norm, conv_bn, linear_rows
 from .transformer import attend, cut_to, pad_below, reshape, transpose
 from .widths import require_divisor, require_odd, require_static
 
@@ -79,8 +78,7 @@ class IRMB(CatalogueBlock):
 
     def emit(self, t: Template, lowering: str) -> Variable:
         (height, width), side = t.feature.size, self.integer("window")
-        scale, shift = weight_folding.affine(t.values, "norm", self.number("bn_eps"))
-        z = pad_below(t, t.per_channel_affine(t.x, scale, shift, "norm"), -height % side, -width % side)
+        z = pad_below(t, batch_norm(t, t.x, "norm", self.number("bn_eps")), -height % side, -width % side)
         rows, columns = -(-height // side), -(-width // side)
         z = transpose(t, reshape(t, z, (0, t.feature.channels, side, rows, side, columns)), (0, 3, 5, 1, 2, 4))
         a = self._attended(t, reshape(t, z, (-1, t.feature.channels, side, side)))

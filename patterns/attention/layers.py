@@ -40,8 +40,13 @@ def conv_then_bn(t: Template, x: Variable, conv: str, bn: str, eps: float, **att
     Folded, the weights of the convolution would be gone, and training from the file could not go on. Runtimes fold the
     two themselves.
     """
+    return batch_norm(t, t.conv(x, t.weight(f"{conv}.weight"), **attributes), bn, eps)
+
+
+def batch_norm(t: Template, x: Variable, bn: str, eps: float, *, factor: float = 1.0) -> Variable:
+    """The BatchNorm of that prefix as an operator of its own, of x times a factor."""
     scale, shift = weight_folding.affine(t.values, bn, eps)
-    return t.per_channel_affine(t.conv(x, t.weight(f"{conv}.weight"), **attributes), scale, shift, bn)
+    return t.per_channel_affine(x, scale * factor, shift, bn)
 
 
 def folded_conv(

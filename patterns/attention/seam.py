@@ -11,12 +11,11 @@ from typing import ClassVar
 
 from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
-from graphsurgery.template import weight_folding
 
 from ..forms import SEAM_PATCHES
 from .activations import gelu, twice_gelu
 from .catalogue import CatalogueBlock, bn_eps
-from .layers import linear
+from .layers import batch_norm, linear
 
 
 class SEAM(CatalogueBlock):
@@ -125,5 +124,4 @@ class SEAM(CatalogueBlock):
         return gelu(t, y) if t.target == "onnxruntime" else twice_gelu(t, y)
 
     def _normalised(self, t: Template, x: Variable, bn: str) -> Variable:
-        scale, shift = weight_folding.affine(t.values, bn, self.number("bn_eps"))
-        return t.per_channel_affine(x, scale if t.target == "onnxruntime" else scale / 2, shift, bn)
+        return batch_norm(t, x, bn, self.number("bn_eps"), factor=1.0 if t.target == "onnxruntime" else 0.5)
