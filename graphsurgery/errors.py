@@ -79,12 +79,15 @@ def as_key(name: str, value: str) -> str:
 
 
 def as_flag(name: str, value: str, flag: str = "") -> str:
-    """How the command line spells an option: ``--after``, ``--force``, ``--gate residual``, ``--set reduction=8``.
+    """How the command line spells an option: ``--after``, ``--gate residual``, ``--set reduction=8``, and
+    ``--module 'ge[theta]'``, which a shell would expand without quotes.
 
     ``flag``: the one that it has in a command, where that is another.
     """
     flag = flag or _FLAGS.get(name) or f"--{name.replace('_', '-')}"
-    return flag if value in ("", "True") else f"{flag} {value}"
+    if value in ("", "True"):
+        return flag
+    return f"{flag} '{value}'" if "[" in value and name == "module" else f"{flag} {value}"
 
 
 def _as_key(found: re.Match[str], keys: Collection[str]) -> str:

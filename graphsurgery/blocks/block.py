@@ -68,6 +68,8 @@ class Block(ABC):
                 f"{self.name} has no variant {variant!r}; it {known}", option="module", candidates=candidates
             )
         self.variant = variant or next(iter(self.variants), None)
+        self.named = variant is not None
+        """whether the variant was asked for by its name, rather than being what the bare name means"""
         known_settings = {
             setting.name: setting for setting in self.settings if self.variant in (setting.variants or (self.variant,))
         }
@@ -117,7 +119,9 @@ class Block(ABC):
 
     def with_values(self, **values: object) -> Block:
         """The same block with other hyper-parameters."""
-        return type(self)(self.variant, **{**self.values, **values})
+        other = type(self)(self.variant, **{**self.values, **values})
+        other.named = self.named
+        return other
 
     def hyper_parameters(self) -> Sequence[Setting]:
         """What ``--set`` takes, in whatever variant."""

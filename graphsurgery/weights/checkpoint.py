@@ -40,6 +40,9 @@ class Checkpoint:
     """keys in such a file that are nothing of their own: a second call's, an alias"""
     unbiased: frozenset[str] = frozenset()
     """paths of layers in such a file that have no bias: they had none, or only zeros"""
+    description: Mapping[str, str] = field(default_factory=dict)
+    """what a pickled module says of itself: path of a module -> its class as module.name, path of an attribute -> its
+    value; "" is the module itself"""
     whole: Checkpoint | None = None
     """the file that this is a part of"""
 
@@ -65,12 +68,12 @@ class Checkpoint:
                 raise WeightsError(f"{key} in {self.name} holds {values.dtype} values, not numbers")
             if not may_be_of_a_block(values):
                 raise WeightsError(f"{key} in {self.name} has {values.size:,} values, more than any block has")
-        epsilons = {key.removeprefix("."): eps for key, eps in _without(self.epsilons, starts.rstrip(".")).items()}
         return replace(
             self,
             name=self.name + (f":{prefix}" if prefix else ""),
             arrays=arrays,
-            epsilons=epsilons,
+            epsilons=_inside(self.epsilons, starts),
+            description=_inside(self.description, starts),
             inserted=here,
             spare=frozenset(_without(dict.fromkeys(self.spare), starts)),
             unbiased=frozenset(_without(dict.fromkeys(self.unbiased), starts)),
@@ -103,6 +106,12 @@ class Fitted:
 
 def _without(entries: Mapping[str, Any], start: str) -> dict[str, Any]:
     return {key[len(start) :]: entries[key] for key in entries if key.startswith(start)}
+
+
+def _inside(entries: Mapping[str, Any], start: str) -> dict[str, Any]:
+    """The entries of the module whose keys begin with ``start``, and of those in it, by their paths within."""
+    own = {"": entries[start[:-1]]} if start[:-1] in entries else {}
+    return {**own, **_without(entries, start)}
 
 
 def may_be_of_a_block(values: Array) -> bool:

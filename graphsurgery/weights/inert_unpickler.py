@@ -49,6 +49,10 @@ class Inert:
     append = extend = add = __setitem__ = _ignore
 
 
+_WORD = 64
+"""bits of the integers that are taken as text: Python refuses to write out those of thousands of digits"""
+
+
 def _first(data: Any, *_: Any) -> Any:
     return data
 
@@ -113,6 +117,30 @@ def every_epsilon(module: Inert) -> dict[str, float]:
     """The epsilon of each module in a pickled ``nn.Module`` that has one, by module path."""
     found = ((path, each.state.get("eps")) for path, each in modules(module))
     return {path: eps for path, eps in found if isinstance(eps, float)}
+
+
+def description(module: Inert) -> dict[str, str]:
+    """What a pickled ``nn.Module`` says of itself beside its tensors: path of a module -> its class as module.name, path
+    of an attribute -> its value as text, or the function or class that it is.
+    """
+    found: dict[str, str] = {"": module.kind}
+    for path, each in modules(module):
+        own = {name: inner.kind for name, inner in _entries(each, "_modules") if isinstance(inner, Inert)}
+        for name, value in each.state.items():
+            if isinstance(name, str) and not name.startswith("_") and (text := _text(value)):
+                own[name] = text
+        found |= {_joined(path, name): text for name, text in own.items()}
+        if len(found) > limits.CHECKPOINT_ENTRIES:
+            raise WeightsError(f"has modules with more than {limits.CHECKPOINT_ENTRIES:,} attributes")
+    return found
+
+
+def _text(value: object) -> str:
+    """A plain value, or the name of a function or class, as text; "" for anything else."""
+    if isinstance(value, type):
+        return value.kind if issubclass(value, Inert) else ""
+    plain = isinstance(value, bool | float | str) or (isinstance(value, int) and value.bit_length() < _WORD)
+    return str(value)[: limits.CHECKPOINT_KEY] if plain else ""
 
 
 def modules(module: Inert) -> Iterator[tuple[str, Inert]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
@@ -27,6 +27,8 @@ class State:
 
     tensors: Mapping[str, torch.Tensor]
     epsilons: Mapping[str, float]
+    description: Mapping[str, str] = field(default_factory=dict)
+    """of the pickled modules, see inert_unpickler.py"""
     kind: str = ""
     """the class of a pickled module, as module.name"""
     module: inert_unpickler.Inert | None = None
@@ -60,7 +62,9 @@ def _find(value: object, depth: int, known: dict[tuple[int, int], State | None])
 
 def _of_module(value: inert_unpickler.Inert) -> State | None:
     tensors = inert_unpickler.state_dict(value)
-    return State(tensors, inert_unpickler.epsilons(value), value.kind, value) if tensors else None
+    if not tensors:
+        return None
+    return State(tensors, inert_unpickler.epsilons(value), inert_unpickler.description(value), value.kind, value)
 
 
 def _of_mapping(value: Mapping[object, object], depth: int, known: dict[tuple[int, int], State | None]) -> State | None:
@@ -91,10 +95,12 @@ def _together(found: Mapping[str, State]) -> State | None:
         raise WeightsError(f"holds more than {limits.CHECKPOINT_ENTRIES:,} tensors, which no detector does")
     tensors: dict[str, torch.Tensor] = {}
     epsilons: dict[str, float] = {}
+    description: dict[str, str] = {}
     for place, state in found.items():
         start = f"{place}." if place else ""
         if len(start) + max(map(len, state.tensors)) > limits.CHECKPOINT_KEY:
             raise WeightsError(f"has a key of more than {limits.CHECKPOINT_KEY:,} characters")
         tensors |= {start + key: each for key, each in state.tensors.items()}
         epsilons |= {(start + key).rstrip("."): eps for key, eps in state.epsilons.items()}
-    return State(tensors, epsilons, next((state.kind for state in found.values() if state.kind), ""))
+        description |= {(start + key).rstrip("."): text for key, text in state.description.items()}
+    return State(tensors, epsilons, description, next((state.kind for state in found.values() if state.kind), ""))

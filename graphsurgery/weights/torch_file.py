@@ -49,6 +49,7 @@ def read(path: Path) -> Checkpoint:
         found.epsilons,
         ultralytics=found.kind.startswith("ultralytics.") or any(map(_BUILT_BY_ULTRALYTICS.fullmatch, found.tensors)),
         notes=notes(found, path.name),
+        description=found.description,
     )
 
 
