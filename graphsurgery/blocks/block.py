@@ -22,6 +22,7 @@ from .initial_weights import Array as Array
 from .initial_weights import torch_default
 from .reference import PYTORCH, Reference
 from .setting import Setting as Setting
+from .setting import Value
 
 if TYPE_CHECKING:
     from torch.nn import Module as Module
@@ -79,7 +80,7 @@ class Block(ABC):
                 near = closest(key, known_settings) or list(known_settings)
                 message = f"{self.spelled} has no hyper-parameter {key!r}; {known}"
                 raise BlockError(message, option="settings", candidates=near)
-        self.values: dict[str, int | float | bool | None] = {
+        self.values: dict[str, Value] = {
             key: setting.read(values.get(key, setting.default), self.name) for key, setting in known_settings.items()
         }
         """hyper-parameters in force, by name"""
@@ -116,6 +117,10 @@ class Block(ABC):
     def flag(self, name: str) -> bool:
         """A hyper-parameter as true or false; false likewise."""
         return bool(self.values.get(name))
+
+    def text(self, name: str) -> str:
+        """A hyper-parameter as text; "" likewise."""
+        return str(self.values.get(name) or "")
 
     def with_values(self, **values: object) -> Block:
         """The same block with other hyper-parameters."""

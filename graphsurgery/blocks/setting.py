@@ -9,6 +9,9 @@ import numpy as np
 from ..errors import BlockError, concerning
 from ..messages import brief
 
+Value = int | float | bool | str | None
+"""of a hyper-parameter"""
+
 _WORDS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
 
 
@@ -18,18 +21,19 @@ class Setting:
 
     name: str
     type: type
-    """int, float or bool; in a constructor of the user's own also str, or object for whatever else"""
+    """int, float, bool or, with ``choices``, str; in a constructor of the user's own also str without, or object for
+    whatever else"""
     default: int | float | bool | str | None
     doc: str
     minimum: float | None = None
     above: float | None = None
-    choices: tuple[int, ...] | None = None
+    choices: tuple[int, ...] | tuple[str, ...] | None = None
     variants: tuple[str, ...] | None = None
     """the block's variants that have it; None: all"""
     required: bool = False
 
     @concerning("settings")
-    def read(self, value: object, block: str) -> int | float | bool | None:
+    def read(self, value: object, block: str) -> Value:
         """A value in the setting's type.
 
         Parameters
@@ -60,13 +64,17 @@ class Setting:
         if self.choices is not None and result not in self.choices:
             known = tuple(map(str, self.choices))
             raise BlockError(f"{self.name} of {block} is one of {', '.join(known)}, not {shown}", candidates=known)
+        if isinstance(result, str):
+            return result
         if self.minimum is not None and result < self.minimum:
             raise BlockError(f"{self.name} of {block} is at least {self.minimum:g}, not {shown}")
         if self.above is not None and not result > self.above:
             raise BlockError(f"{self.name} of {block} is greater than {self.above:g}, not {shown}")
         return result
 
-    def _converted(self, value: object) -> int | float | bool | None:
+    def _converted(self, value: object) -> Value:
+        if self.type is str:
+            return str(value)
         if self.type is bool:
             return value if isinstance(value, bool) else _WORDS.get(str(value).lower())
         if isinstance(value, bool):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..blocks.block import Block
+from ..blocks.setting import Setting, Value
 from ..errors import BlockError, WeightsError
 from ..feature_map import FeatureMap
-
-_Value = int | float | bool | None
 
 
 def resolve_settings(
@@ -43,21 +42,24 @@ def check_overruled(
     left_alone = block.with_values(**dict.fromkeys(follows))
     resulting, shapes = _shapes(block, feature, {}), _shapes(left_alone, feature, {})
     differs = [key for key in shapes if shapes[key] != resulting.get(key)] or ([] if shapes else [*resulting])
+    settings = {each.name: each for each in block.settings}
     for name, value in asked.items():
-        for other in _others(value) if differs else ():
+        for other in _others(settings[name], value) if differs else ():
             changed = _shapes(left_alone, feature, {name: other})
             if any(key in changed and changed[key] != shapes.get(key) for key in differs):
                 raise WeightsError(_contradiction(source, name, asked, follows))
 
 
-def _others(value: _Value) -> list[_Value]:
+def _others(setting: Setting, value: Value) -> list[Value]:
     """Values that would show whether a hyper-parameter has a say in the shapes."""
-    if isinstance(value, bool) or value is None:
-        return [not value]
-    return [1, value * 2, value + 1]
+    if setting.choices is not None:
+        return [each for each in setting.choices if each != value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [1, value * 2, value + 1]
+    return [not value]
 
 
-def _shapes(block: Block, feature: FeatureMap, values: Mapping[str, _Value]) -> dict[str, tuple[int, ...]]:
+def _shapes(block: Block, feature: FeatureMap, values: Mapping[str, Value]) -> dict[str, tuple[int, ...]]:
     """The shapes of the parameters with other values; {} where there can be none."""
     try:
         return block.with_values(**values).parameters(feature)
@@ -65,10 +67,10 @@ def _shapes(block: Block, feature: FeatureMap, values: Mapping[str, _Value]) -> 
         return {}
 
 
-def _contradiction(source: str, name: str, asked: Mapping[str, _Value], theirs: Mapping[str, _Value]) -> str:
+def _contradiction(source: str, name: str, asked: Mapping[str, Value], theirs: Mapping[str, Value]) -> str:
     values = ", ".join(f"{key}={_spelled(value)}" for key, value in theirs.items())
     return f"{name}={_spelled(asked[name])} was asked for, and the weights in {source} have {values}; leave {name} out"
 
 
-def _spelled(value: _Value) -> str:
+def _spelled(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

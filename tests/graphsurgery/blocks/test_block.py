@@ -93,6 +93,7 @@ NUMBER = Setting("eps", float, 1e-5, "", above=0)
 FLAG = Setting("bias", bool, True, "")
 SMALL = Setting("e_lambda", float, 1e-4, "", minimum=1e-8)
 CHOICE = Setting("extent", int, 0, "", choices=(0, 2, 4))
+WORD = Setting("activation", str, "relu", "", choices=("relu", "gelu"))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,7 @@ CHOICE = Setting("extent", int, 0, "", choices=(0, 2, 4))
         (FLAG, 1, True),
         (SMALL, 1e-8, 1e-8),
         (CHOICE, "4", 4),
+        (WORD, "gelu", "gelu"),
     ],
 )
 def test_a_value_is_read_as_its_type(setting: Setting, given: object, read: object) -> None:
@@ -148,6 +150,9 @@ def test_a_value_is_read_as_its_type(setting: Setting, given: object, read: obje
         (FLAG, 2, "bias of se is true or false, not 2"),
         (FLAG, None, "bias of se is true or false, not None"),
         (CHOICE, 3, "extent of se is one of 0, 2, 4, not 3"),
+        (WORD, "silu", "activation of se is one of relu, gelu, not silu"),
+        (WORD, 1, "activation of se is one of relu, gelu, not 1"),
+        (WORD, None, "activation of se is one of relu, gelu, not None"),
     ],
 )
 def test_a_value_of_another_type_or_out_of_range_is_refused(setting: Setting, given: object, message: str) -> None:
