@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -13,6 +13,7 @@ from onnx import TensorProto
 from graphsurgery.blocks import Array, Template, Variable
 from graphsurgery.template import weight_folding
 
+from .activations import gelu
 from .norms import deviation
 from .transformer import cut
 
@@ -131,6 +132,11 @@ def branched(t: Template, base: Variable, branches: Sequence[tuple[str, str]]) -
     ends = [depthwise(t, base, first) for first, _ in branches]
     ends = [depthwise(t, end, second) for end, (_, second) in zip(ends, branches, strict=True)]
     return reduce(t.add, ends, base)
+
+
+def projected(t: Template, unit: Callable[[Variable], Variable]) -> Variable:
+    """x + proj_2(unit(gelu(proj_1(x)))): a gating unit between two 1x1 convolutions, with the shortcut."""
+    return t.add(t.x, linear(t, unit(gelu(t, linear(t, t.x, "proj_1"))), "proj_2"))
 
 
 def softmax_mean(t: Template, logits: Variable) -> Variable:
