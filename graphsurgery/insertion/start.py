@@ -84,7 +84,7 @@ def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Che
     except WeightsError as error:
         raise (error if block.has_weights else nothing) from None
     own, around = weights.apart(part, block, feature, gated=request.gate == "residual")
-    if not block.has_weights and len(own.arrays) == len(part.arrays):
+    if not block.has_weights and len(own.arrays) == len(part.arrays) and not weights.has_ports(block, own):
         raise nothing
     fitted = weights.fitted(block, feature, own, request.settings)
     return replace(fitted, arrays={**fitted.arrays, **around})

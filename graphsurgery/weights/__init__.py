@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint, Fitted, widened
 from .fit import fitted
 from .placing import part
 from .read import read, split
+from .sources import has_ports
 from .trained_blocks import TrainedBlocks
 
-__all__ = ["Checkpoint", "Fitted", "TrainedBlocks", "apart", "fitted", "part", "read", "split", "widened"]
+__all__ = ["Checkpoint", "Fitted", "TrainedBlocks", "apart", "fitted", "has_ports", "part", "read", "split", "widened"]

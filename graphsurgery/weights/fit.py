@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from ..blocks.block import Array, Block
 from ..errors import BlockError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
-from . import hints, refold, variants
+from . import hints, refold, sources, variants
 from .checkpoint import Checkpoint, Fitted, widened
+from .ports import COUNTER
 from .settings_conflict import check_overruled, resolve_settings
 
-_IGNORED = "num_batches_tracked"
 _EPSILON = "bn_eps"
 _OF_ULTRALYTICS = 1e-3
 _MOST = 12
@@ -24,8 +25,8 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
 
     WeightsError, in the user's terms, if they do not fit; it names what would.
     """
-    block = _as_inserted(block, part, given)
-    notes = list(part.notes)
+    reading = sources.resolve(_as_inserted(block, part, given), feature, part, given)
+    block, notes = reading.block, [*part.notes, *reading.notes]
     if block.has_epsilon:
         block, found = _with_epsilon(block, part, given)
         notes += found
@@ -34,8 +35,10 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
     except WeightsError as error:
         candidates, hint = hints.alternatives(block, feature, part)
         raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
-    keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
-    notes += variants.find_others(result, feature, keys, part.name, lambda other: _fit(other, feature, part, {}))
+    keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(COUNTER)}
+    fit = partial(_fit, feature=feature, part=part, asked={})
+    notes += variants.find_others(result, feature, keys, part.name, fit)
+    notes += sources.doubts(reading, result, feature, part.name, given, fit)
     return replace(result, warnings=(*notes, *result.warnings), source=part.name)
 
 
@@ -111,7 +114,7 @@ def _by_official_key(block: Block, part: Checkpoint) -> refold.Given:
     arrays = block.regrouped(part.arrays)
     for key in sorted(arrays, key=lambda each: each in part.spare):
         official = block.official_key(key)
-        if key.rpartition(".")[2] == _IGNORED or (key in part.spare and official in given):
+        if key.rpartition(".")[2] == COUNTER or (key in part.spare and official in given):
             continue
         if official in given:
             raise WeightsError(f"{part.name} gives {official} twice, as {given[official][0]} and as {key}")

@@ -68,9 +68,10 @@ def _shapes(block: Block, feature: FeatureMap, values: Mapping[str, Value]) -> d
 
 
 def _contradiction(source: str, name: str, asked: Mapping[str, Value], theirs: Mapping[str, Value]) -> str:
-    values = ", ".join(f"{key}={_spelled(value)}" for key, value in theirs.items())
-    return f"{name}={_spelled(asked[name])} was asked for, and the weights in {source} have {values}; leave {name} out"
+    values = ", ".join(f"{key}={spelled(value)}" for key, value in theirs.items())
+    return f"{name}={spelled(asked[name])} was asked for, and the weights in {source} have {values}; leave {name} out"
 
 
-def _spelled(value: Value) -> str:
+def spelled(value: Value) -> str:
+    """A value as the command line takes it."""
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -30,8 +30,13 @@ def find_others(
         f"the keys in {source} are those of {other.block.spelled} ({block.variants[str(other.block.variant)]}), which "
         f"is another function at {feature.label} than {block.spelled}"
         for other in _others(block, fit)
-        if keys == set(other.arrays) and _template(result, feature) != _template(other, feature)
+        if keys == set(other.arrays) and not same_function(result, other, feature)
     ]
+
+
+def same_function(one: Fitted, other: Fitted, feature: FeatureMap) -> bool:
+    """Whether two blocks with their weights write the same operators with the same constants at a feature map."""
+    return _template(one, feature) == _template(other, feature)
 
 
 def _others(block: Block, fit: Callable[[Block], Fitted]) -> Iterator[Fitted]:

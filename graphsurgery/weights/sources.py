@@ -1,0 +1,158 @@
+"""Sources: which public class weights are of, where their keys are those of several that are not the same function.
+
+A pickled checkpoint says it: its class, or what is in it. A state_dict does not; then the block is read as it was asked
+for, and what else it may be is said. See ports.py for what is known of public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from ..blocks.block import Block
+from ..blocks.registry import catalogue_block
+from ..errors import GraphSurgeryError, WeightsError, option
+from ..feature_map import FeatureMap
+from ..messages import listed
+from .checkpoint import Checkpoint, Fitted
+from .ports import COUNTER, SITES, Port, ports_of
+from .variants import same_function
+
+_OWN = "graphsurgery."
+_MOST = 4
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The block that weights are read as, and how that was found."""
+
+    block: Block
+    notes: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    """the classes that they may be of, where the file does not tell which"""
+
+
+def has_ports(block: Block, part: Checkpoint) -> bool:
+    """Whether weights have the keys of a known port of a block."""
+    return bool(_fitting(block, part))
+
+
+def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Reading:
+    """The block as the file wants it, where it tells which class its weights are of.
+
+    ``given`` are the hyper-parameters that the user asked for. WeightsError where these, or the variant that the user
+    named, are those of another class than the pickled one, and where no block is the function of that.
+    """
+    ports = tuple(each for each in _fitting(block, part) if each.reads or _departs(each, block, feature))
+    marked = tuple(each for each in ports if each.mark_in(part.description))
+    if _one_reading(marked):
+        return _read_as(marked[0], block, part, given)
+    # keys that are not the block's own were chosen by others; where these agree, the keys tell what they mean
+    foreign = all(block.official_key(key) != key for key in part.arrays if not key.endswith(COUNTER))
+    if not marked and foreign and _one_reading(ports) and catalogue_block(ports[0].reads).spelled == block.spelled:
+        values = {name: value for name, value in ports[0].settings.items() if name not in given}
+        if any(block.values[name] != value for name, value in values.items()):
+            told = f"the keys in {part.name} are those of {ports[0].source}, which {ports[0].function}"
+            return Reading(block.with_values(**values), (f"{told}: read with {ports[0].way}",))
+        return Reading(block)
+    return Reading(block, ports=marked or ports)
+
+
+def doubts(
+    reading: Reading,
+    result: Fitted,
+    feature: FeatureMap,
+    source: str,
+    given: Mapping[str, object],
+    fit: Callable[[Block], Fitted],
+) -> list[str]:
+    """A warning that names the classes whose weights have the same keys and whose function at the site is another one;
+    nothing where the user said which it is.
+
+    ``result``: what ``fit`` gave for the block of the reading.
+    """
+    by_name = _is_chosen(reading, fit)
+    others: dict[tuple[str, str], list[str]] = {}
+    for port in reading.ports:
+        if not _is_settled(port, result.block, given, by_name=by_name) and _differs(port, result, feature, fit):
+            others.setdefault((port.function, port.way), []).append(port.source)
+    if not others:
+        return []
+    clauses = [
+        f"{listed(sources, _MOST, ' and')}, which {function}{f': {way}' if way else ' (no block is that)'}"
+        for (function, way), sources in others.items()
+    ]
+    return [f"the keys in {source} are also those of {'; of '.join(clauses)}; they are read as {result.block.spelled}"]
+
+
+def _fitting(block: Block, part: Checkpoint) -> tuple[Port, ...]:
+    own = part.description.get("", "").startswith(_OWN)
+    if "" in part.inserted or own:  # its record, or its class, says what it is
+        return ()
+    return tuple(each for each in ports_of(block) if each.fits(part))
+
+
+def _one_reading(ports: Collection[Port]) -> bool:
+    """Whether there are ports, and all of them are one function that a block is, or one class."""
+    return len({(each.reads or each.source, *each.settings.items()) for each in ports}) == 1
+
+
+def _read_as(port: Port, block: Block, part: Checkpoint, given: Mapping[str, object]) -> Reading:
+    """The block that a pickled module is."""
+    why = ", ".join(f"its {path or 'class'} is {part.description[path]}" for path in port.mark_in(part.description) or ())
+    told = f"{part.name} holds {port.source} ({why})" + (f", which {port.function}" if port.function else "")
+    if not port.reads:
+        itself = option("module", "mypkg.blocks:MyAttention")
+        raise WeightsError(f"{told}, and no block is that function; insert the class itself, as in {itself}")
+    wanted = catalogue_block(port.reads)
+    if block.named and block.spelled != wanted.spelled:
+        raise WeightsError(f"{told}, and is not {block.spelled}: {port.way} reads it", candidates=[wanted.spelled])
+    for name, value in port.settings.items():
+        if name in given and block.values[name] != value:
+            asked = option("settings", f"{name}={given[name]}")
+            raise WeightsError(f"{told}; {asked} was asked for: leave it out, or give {port.way}")
+    same = block.spelled == wanted.spelled
+    read = block.with_values(**port.settings) if same else wanted.with_values(**{**given, **port.settings})
+    changed = not same or read.values != block.values
+    return Reading(read, (f"{told}: read as {port.way}",) if changed else ())
+
+
+def _is_chosen(reading: Reading, fit: Callable[[Block], Fitted]) -> bool:
+    """Whether naming the variant was a choice between ports: not where the keys can be read by no other name, and the
+    variant is the one that they have always been read as.
+    """
+    block = reading.block
+    if not block.named or not reading.ports:
+        return False
+    if block.variant == next(iter(block.variants), None) or reading.ports[0].reads != block.spelled:
+        return True
+    try:
+        fit(type(block)())
+    except GraphSurgeryError:
+        return False
+    return True
+
+
+def _is_settled(port: Port, block: Block, given: Mapping[str, object], *, by_name: bool) -> bool:
+    """Whether the user said what tells the port from the block: its variant, or one of the settings that differ."""
+    if any(name in given for name, value in port.settings.items() if block.values.get(name, value) != value):
+        return True
+    return by_name and block.spelled not in (port.reads, port.named)
+
+
+def _differs(port: Port, result: Fitted, feature: FeatureMap, fit: Callable[[Block], Fitted]) -> bool:
+    """Whether the port's function at a feature map is another one than that of the block."""
+    if not port.reads:
+        return _departs(port, result.block, feature)
+    known = catalogue_block(port.reads)
+    values = {name: value for name, value in result.block.values.items() if name in known.values}
+    try:
+        other = fit(known.with_values(**values | dict(port.settings)))
+    except GraphSurgeryError:  # it cannot be at this site
+        return False
+    return not same_function(result, other, feature)
+
+
+def _departs(port: Port, block: Block, feature: FeatureMap) -> bool:
+    """Whether a class that no block is has a function of its own at a feature map."""
+    return not port.where or (port.named in ("", block.spelled) and SITES[port.where](block, feature))
