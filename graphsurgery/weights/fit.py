@@ -9,7 +9,7 @@ from ..blocks.block import Array, Block
 from ..errors import BlockError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
-from . import hints, refold, variants
+from . import hints, key_alignment, refold, variants
 from .checkpoint import Checkpoint, Fitted, widened
 from .settings_conflict import check_overruled, resolve_settings
 
@@ -33,10 +33,30 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
         result = _fit(block, feature, part, given)
     except WeightsError as error:
         candidates, hint = hints.alternatives(block, feature, part)
-        raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
+        aligned = None if hint else _aligned(block, feature, part)
+        if aligned is None:
+            raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
+        part, note = aligned
+        result, notes = _fit(block, feature, part, given), [*notes, note]
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
     notes += variants.find_others(result, feature, keys, part.name, lambda other: _fit(other, feature, part, {}))
     return replace(result, warnings=(*notes, *result.warnings), source=part.name)
+
+
+def _aligned(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Checkpoint, str] | None:
+    """The weights under the block's own keys by the structure of its layers, and what to say of that; None where they
+    are not its layers, or an exporter named them.
+    """
+    if part.exported or "" in part.inserted or hints.keys_fit(block, feature, part.arrays):
+        return None
+    keys = key_alignment.align(block, feature, part.arrays, part.name)
+    if keys is None:
+        return None
+    note = (
+        f"no port that is known has the keys in {part.name}; their shapes are those of {block.spelled}, and they are "
+        f"read as that: {key_alignment.described(keys)}; compare the result with the code that they come from"
+    )
+    return replace(part, arrays={ours: part.arrays[theirs] for ours, theirs in keys.items()}), note
 
 
 def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) -> Block:
