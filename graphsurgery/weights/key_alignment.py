@@ -1,7 +1,8 @@
-"""Key alignment: weights under keys that no port is known by, brought to a block's own keys by the block's structure.
+"""Key alignment: weights under keys that no port is known by, brought to a block's own keys by its structure.
 
-The layers of a file are those of a block if they can be paired so that every shape is right. Where several pairings are,
-the names decide: numbers in the order of the layers, and words for what a layer does. Where they do not, nothing is read.
+The layers of a file are those of a block if they can be paired so that every shape is right. Where several pairings
+are, the names decide: numbers in the order of the layers, and words for what a layer does. Where they do not, nothing
+is read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..blocks.block import Array, Block
 from ..errors import GraphSurgeryError, WeightsError
 from ..feature_map import FeatureMap
 from ..messages import listed
+from .checkpoint import squeezed
 
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
@@ -101,10 +103,6 @@ def _layers(shapes: Mapping[str, tuple[int, ...]]) -> list[_Layer]:
     return [_Layer(path, found) for path, found in grouped.items()]
 
 
-def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
-
-
 # ---------------------------------------------------------------------- the pairings that fit
 
 
@@ -166,7 +164,7 @@ def _fits(block: Block, feature: FeatureMap, pairing: _Pairing) -> bool:
         wanted = block.parameters(feature)
     except (GraphSurgeryError, ValueError, IndexError, KeyError, ArithmeticError):
         return False
-    return wanted.keys() == given.keys() and all(_squeezed(wanted[key]) == _squeezed(given[key]) for key in wanted)
+    return wanted.keys() == given.keys() and all(squeezed(wanted[key]) == squeezed(given[key]) for key in wanted)
 
 
 # ---------------------------------------------------------------------- what the names say
@@ -195,7 +193,9 @@ def _agreement(ours: frozenset[str], theirs: frozenset[str]) -> int:
 
 
 def _roles(path: str, *, of_file: bool = False) -> frozenset[str]:
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+|\d+", path)} - (_NUMBERED if of_file else set())
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+|\d+", path)} - (
+        _NUMBERED if of_file else set()
+    )
     return frozenset(role for role, known in _ROLES.items() if words & set(known))
 
 

@@ -42,6 +42,7 @@ class MHSA(CatalogueBlock):
         "yolo": "the YOLO port's: biases, logits not scaled, absolute positions if pos_emb, times the keys' q",
     }
     module_classes: ClassVar[dict[str, str]] = {"botnet": "BottleneckAttention", "yolo": "YoloMHSA"}
+    aliases = ((r"rel_([hw])", r"rel_\1_weight"),)
     settings = (
         Setting("heads", int, 4, "heads, a divisor of C", minimum=1),
         Setting("key_dim", int, None, "channels of a head's q and k, else C / heads", minimum=1, variants=("botnet",)),
