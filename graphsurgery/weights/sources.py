@@ -7,13 +7,14 @@ for, and what else it may be is said. See ports.py for what is known of public c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..blocks.block import Block
 from ..blocks.registry import catalogue_block
 from ..errors import GraphSurgeryError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
+from . import host
 from .checkpoint import Checkpoint, Fitted
 from .ports import COUNTER, SITES, Port, ports_of
 from .variants import same_function
@@ -32,9 +33,9 @@ class Reading:
     """the classes that they may be of, where the file does not tell which"""
 
 
-def has_ports(block: Block, part: Checkpoint) -> bool:
-    """Whether weights have the keys of a known port of a block."""
-    return bool(_fitting(block, part))
+def tells(block: Block, feature: FeatureMap, part: Checkpoint) -> bool:
+    """Whether a file says which of the known ports of a block its weights are of."""
+    return any(each.mark_in(part.description) is not None for each in _fitting(block, feature, part))
 
 
 def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Reading:
@@ -43,8 +44,8 @@ def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[
     ``given`` are the hyper-parameters that the user asked for. WeightsError where these, or the variant that the user
     named, are those of another class than the pickled one, and where no block is the function of that.
     """
-    ports = tuple(each for each in _fitting(block, part) if each.reads or _departs(each, block, feature))
-    marked = tuple(each for each in ports if each.mark_in(part.description))
+    ports = tuple(each for each in _fitting(block, feature, part) if each.reads or _departs(each, block, feature))
+    marked = tuple(each for each in ports if each.mark_in(part.description) is not None)
     if _one_reading(marked):
         return _read_as(marked[0], block, part, given)
     # keys that are not the block's own were chosen by others; where these agree, the keys tell what they mean
@@ -85,11 +86,16 @@ def doubts(
     return [f"the keys in {source} are also those of {'; of '.join(clauses)}; they are read as {result.block.spelled}"]
 
 
-def _fitting(block: Block, part: Checkpoint) -> tuple[Port, ...]:
-    own = part.description.get("", "").startswith(_OWN)
-    if "" in part.inserted or own:  # its record, or its class, says what it is
+def _fitting(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Port, ...]:
+    """The ports whose keys a file has, if need be beside those of the module around the block."""
+    ours = part.description.get("", "").startswith(_OWN)
+    if "" in part.inserted or ours:  # its record, or its class, says what it is
         return ()
-    return tuple(each for each in ports_of(block) if each.fits(part))
+    found = tuple(each for each in ports_of(block) if each.fits(part))
+    if found or part.exported or not (own := host.own_keys(block, feature, part.arrays)):
+        return found
+    inside = replace(part, arrays={key: part.arrays[key] for key in own.values()})
+    return tuple(each for each in ports_of(block) if each.fits(inside))
 
 
 def _one_reading(ports: Collection[Port]) -> bool:
