@@ -78,9 +78,15 @@ class CBAM(CatalogueBlock):
             "what the mlp is given, each and the results added: mean, maximum, root of the sum of squares, logsumexp",
             choices=_POOL_TYPES,
             variants=_OFFICIAL,
+            later=True,
         ),
         Setting(
-            "spatial", bool, True, "whether positions have a gate; no is the code's no_spatial", variants=_OFFICIAL
+            "spatial",
+            bool,
+            True,
+            "whether positions have a gate; false is the code's no_spatial",
+            variants=_OFFICIAL,
+            later=True,
         ),
         bn_eps("BatchNorm", _NORMALISED),
     )
@@ -157,8 +163,8 @@ class CBAM(CatalogueBlock):
         form, found = self._form, dict[str, object]()
         if len(form.layers) == 2 and f"{form.layers[0]}.weight" in shapes:
             found["hidden"] = shapes[f"{form.layers[0]}.weight"][0]
-        if "spatial" in self.values:
-            found["spatial"] = f"{form.conv}.weight" in shapes
+            if "spatial" in self.values:
+                found["spatial"] = f"{form.conv}.weight" in shapes
         if len(shapes.get(f"{form.conv}.weight", ())) == 4:
             found["kernel"] = shapes[f"{form.conv}.weight"][3]
         return found
@@ -230,7 +236,7 @@ def _sum(t: Template) -> Callable[[Variable], Variable]:
 def _length(t: Template) -> Variable:
     """The root of the sum of the squares over the positions."""
     with t.statistics():
-        return norms.deviation(t, t.cast(t.x), _sum(t))
+        return norms.deviation(t, t.x, _sum(t))
 
 
 def _log_sum_exp(t: Template) -> Variable:

@@ -17,8 +17,8 @@ What differs:
     cv-attention   mlp as timm; planes max, mean; conv with bias and no BatchNorm
     external-attention   as cv-attention, with a kernel of 49, and y = x1 * sigmoid(conv(f)) + x
 
-official can have other poolings in the place of mean and maximum over H, W (``pool_types``: avg, max, lp, the root of the
-sum of squares, and lse, the logarithm of the sum of exponentials, joined by +), and the channel part alone, y = x1.
+official can have other poolings in the place of mean and maximum over H, W (``pool_types``: avg, max, lp, the root of
+the sum of squares, and lse, the logarithm of the sum of exponentials, joined by +), and the channel part alone, y = x1.
 
 - The eps of the BatchNorm is torch's 1e-5; Ultralytics sets 1e-3 in every model that it builds from YAML. It is not in
   a state_dict: pass it as ``bn_eps``.
@@ -46,7 +46,8 @@ class CBAM(Redrawable):
 
     ``channels``: C of the map. ``variant``: see above. ``hidden``: R, the width of the mlp; not for ultralytics, which
     has none. ``kernel``: odd size of the spatial convolution; 7, or 49 in external-attention, where not given.
-    ``bn_eps``: eps of the BatchNorm, where there is one. ``pool_types``, ``spatial``: of official, see above. ValueError for settings that do not fit together.
+    ``bn_eps``: eps of the BatchNorm, where there is one. ``pool_types``, ``spatial``: of official, see above.
+    ValueError for settings that do not fit together.
 
     Keys (official): ``ChannelGate.mlp.1.{weight [R, C],bias}``, ``ChannelGate.mlp.3.{weight [C, R],bias}``,
     ``SpatialGate.spatial.conv.weight`` [1, 2, 7, 7], ``SpatialGate.spatial.bn.*`` [1].

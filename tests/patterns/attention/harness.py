@@ -39,6 +39,8 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("simam", {"e_lambda": 0.1}),
     ("se", {"reduction": 4}),
     ("se", {"hidden": 3, "bias": False}),
+    ("se", {"hidden": 3, "activation": "silu"}),
+    ("se", {"hidden": 3, "gate": "hard-sigmoid"}),
     ("ge", {}),
     ("ge", {"extent": 2}),
     ("ge", {"extent": 4}),
