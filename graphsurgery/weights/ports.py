@@ -54,6 +54,8 @@ class Port:
     """the sites at which nothing is this function; else all, see :data:`SITES`"""
     named: str = ""
     """the block whose name means this class, though its function is another"""
+    rare: bool = False
+    """whether it is an option that hardly anyone sets, of which only a pickled module is to tell"""
     marks: Sequence[Mapping[str, str]] = ()
     """what tells it in a pickled module: path of an attribute or a module, "" for the module itself -> regular expression
     for its value or class; one such mapping has to hold"""

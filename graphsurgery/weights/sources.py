@@ -48,15 +48,17 @@ def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[
     marked = tuple(each for each in ports if each.mark_in(part.description) is not None)
     if _one_reading(marked):
         return _read_as(marked[0], block, part, given)
+    common = tuple(each for each in ports if not each.rare)
     # keys that are not the block's own were chosen by others; where these agree, the keys tell what they mean
     foreign = all(block.official_key(key) != key for key in part.arrays if not key.endswith(COUNTER))
-    if not marked and foreign and _one_reading(ports) and catalogue_block(ports[0].reads).spelled == block.spelled:
-        values = {name: value for name, value in ports[0].settings.items() if name not in given}
+    if not marked and foreign and _one_reading(common) and _is_of(common[0], block):
+        port = common[0]
+        values = {name: value for name, value in port.settings.items() if name not in given}
         if any(block.values[name] != value for name, value in values.items()):
-            told = f"the keys in {part.name} are those of {ports[0].source}, which {ports[0].function}"
-            return Reading(block.with_values(**values), (f"{told}: read with {ports[0].way}",))
+            told = f"the keys in {part.name} are those of {port.source}, which {port.function}"
+            return Reading(block.with_values(**values), (f"{told}: read as {port.way}",))
         return Reading(block)
-    return Reading(block, ports=marked or ports)
+    return Reading(block, ports=marked or common)
 
 
 def doubts(
@@ -101,6 +103,11 @@ def _fitting(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Port,
 def _one_reading(ports: Collection[Port]) -> bool:
     """Whether there are ports, and all of them are one function that a block is, or one class."""
     return len({(each.reads or each.source, *each.settings.items()) for each in ports}) == 1
+
+
+def _is_of(port: Port, block: Block) -> bool:
+    """Whether a port is a block in its variant, whatever its settings."""
+    return bool(port.reads) and catalogue_block(port.reads).spelled == block.spelled
 
 
 def _read_as(port: Port, block: Block, part: Checkpoint, given: Mapping[str, object]) -> Reading:

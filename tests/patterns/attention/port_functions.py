@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import log2
 
 import torch
 import torch.nn.functional as F
@@ -100,28 +99,27 @@ def double_attention(w: Weights, x: torch.Tensor, *, maps: int, vectors: int) ->
     return dense(w, "conv_reconstruct", z) if "conv_reconstruct.weight" in w else z
 
 
-def scsa(w: Weights, x: torch.Tensor, *, pool: str, softmax: bool, heads: int = 8, window: int = 7) -> torch.Tensor:
+def scsa(w: Weights, x: torch.Tensor, *, maximum: bool, softmax: bool) -> torch.Tensor:
     n, channels = x.shape[:2]
-    for axis, name in ((3, "h"), (2, "w")):
-        pieces = [
-            F.conv1d(part, w[f"{dw}.weight"], w[f"{dw}.bias"], padding=w[f"{dw}.weight"].shape[2] // 2, groups=len(w[f"{dw}.bias"]))
-            for dw, part in zip(
-                ("local_dwc", "global_dwc_s", "global_dwc_m", "global_dwc_l"), x0.mean(axis).chunk(4, 1), strict=True
-            )
-        ] if (x0 := x if name == "h" else original) is not None else []
-        gate = F.group_norm(torch.cat(pieces, 1), 4, w[f"norm_{name}.weight"], w[f"norm_{name}.bias"], EPS)
-        gate = (gate.softmax(2) if softmax else gate.sigmoid()).unsqueeze(axis)
-        if name == "h":
-            original, rows = x, gate
-        else:
-            x = original * rows * gate
-    if pool == "recombination":
-        y = F.pixel_unshuffle(x, window)
-        raise NotImplementedError(y)
-    y = (F.avg_pool2d if pool == "avg" else F.max_pool2d)(x, window, window)
+    heads, window = 8, 7
+    strips = ("local_dwc", "global_dwc_s", "global_dwc_m", "global_dwc_l")
+
+    def along(axis: int, name: str) -> torch.Tensor:
+        quarters = zip(strips, x.mean(axis).chunk(4, 1), strict=True)
+        found = [
+            F.conv1d(part, w[f"{strip}.weight"], w[f"{strip}.bias"], padding="same", groups=channels // 4)
+            for strip, part in quarters
+        ]
+        z = F.group_norm(torch.cat(found, 1), 4, w[f"{name}.weight"], w[f"{name}.bias"], EPS)
+        return (z.softmax(2) if softmax else z.sigmoid()).unsqueeze(axis)
+
+    x = x * along(3, "norm_h") * along(2, "norm_w")
+    y = (F.max_pool2d if maximum else F.avg_pool2d)(x, window, window)
     y = F.group_norm(y, 1, w["norm.weight"], w["norm.bias"], EPS)
-    q, k, v = (F.conv2d(y, w[f"{name}.weight"], w.get(f"{name}.bias"), groups=channels) for name in "qkv")
-    q, k, v = (each.reshape(n, heads, channels // heads, -1) for each in (q, k, v))
+    q, k, v = (
+        F.conv2d(y, w[f"{name}.weight"], w.get(f"{name}.bias"), groups=channels).reshape(n, heads, channels // heads, -1)
+        for name in "qkv"
+    )
     attended = (q @ k.transpose(2, 3) * (channels // heads) ** -0.5).softmax(-1) @ v
     gate = attended.mean(3).reshape(n, channels, 1, 1)
     return x * (gate.softmax(1) if softmax else gate.sigmoid())
@@ -133,3 +131,212 @@ def gam(w: Weights, x: torch.Tensor, *, sigmoid: bool, shuffle: bool = False) ->
     y = F.relu(norm(w, "spatial_attention.1", conv(w, "spatial_attention.0", x)))
     gate = norm(w, "spatial_attention.4", conv(w, "spatial_attention.3", y)).sigmoid()
     return x * (F.channel_shuffle(gate, 4) if shuffle else gate)
+
+
+def encoder(w: Weights, x: torch.Tensor, act: Callable[..., torch.Tensor], *, positions: bool) -> torch.Tensor:
+    attention, first, second = ("ma", "fc1", "fc2") if "ma.in_proj_weight" in w else ("self_attn", "linear1", "linear2")
+    n, channels, height, width = x.shape
+    tokens = x.flatten(2).transpose(1, 2)
+    queries = tokens + _positions(channels, height, width) if positions else tokens
+    parts = zip((queries, queries, tokens), w[f"{attention}.in_proj_weight"].chunk(3), w[f"{attention}.in_proj_bias"].chunk(3))
+    q, k, v = (F.linear(z, weight, bias).unflatten(2, (8, -1)).transpose(1, 2) for z, weight, bias in parts)
+    z = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(-1) @ v
+    z = F.linear(z.transpose(1, 2).flatten(2), w[f"{attention}.out_proj.weight"], w[f"{attention}.out_proj.bias"])
+    tokens = _layer_norm(w, "norm1", tokens + z)
+    z = F.linear(act(F.linear(tokens, w[f"{first}.weight"], w[f"{first}.bias"])), w[f"{second}.weight"], w[f"{second}.bias"])
+    return _layer_norm(w, "norm2", tokens + z).transpose(1, 2).reshape(x.shape)
+
+
+def _positions(channels: int, height: int, width: int) -> torch.Tensor:
+    """Of a square map, where the order of both codes is one: [1, H * W, C]."""
+    quarter = channels // 4
+    rates = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    rows, columns = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="ij")
+    angles = [axis.flatten()[:, None] * rates for axis in (rows, columns)]
+    return torch.cat([code for angle in angles for code in (angle.sin(), angle.cos())], 1)[None]
+
+
+def _layer_norm(w: Weights, layer: str, x: torch.Tensor) -> torch.Tensor:
+    return F.layer_norm(x, x.shape[-1:], w[f"{layer}.weight"], w[f"{layer}.bias"], EPS)
+
+
+def eca(w: Weights, x: torch.Tensor, *, ring: bool) -> torch.Tensor:
+    (layer,) = layers(w)
+    sequence, border = mean(x).flatten(1).unsqueeze(1), w[f"{layer}.weight"].shape[2] // 2
+    padded = F.pad(sequence, (border, border), mode="circular" if ring else "constant")
+    return x * F.conv1d(padded, w[f"{layer}.weight"], w.get(f"{layer}.bias")).sigmoid().transpose(1, 2).unsqueeze(3)
+
+
+def polarized(w: Weights, x: torch.Tensor, *, parallel: bool) -> torch.Tensor:
+    """As in External-Attention-pytorch."""
+    v, q = dense(w, "ch_wv", x).flatten(2), dense(w, "ch_wq", x).flatten(1).softmax(1)
+    z = dense(w, "ch_wz", torch.einsum("ncl,nl->nc", v, q)[..., None, None])
+    by_channel = x * _layer_norm(w, "ln", z.flatten(1)).sigmoid()[..., None, None]
+    y = x if parallel else by_channel
+    v, q = dense(w, "sp_wv", y), mean(dense(w, "sp_wq", y)).softmax(1)
+    by_position = y * (v * q).sum(1, keepdim=True).sigmoid()
+    return by_channel + by_position if parallel else by_position
+
+
+def bam(w: Weights, x: torch.Tensor, *, square: bool) -> torch.Tensor:
+    """``square``: the channels see the left square of the map."""
+    pooled = mean(x[..., : x.shape[2]] if square else x)
+    c, s = "channel_att.gate_c.gate_c", "spatial_att.gate_s.gate_s"
+    by_channel = dense(w, f"{c}_fc_final", F.relu(norm(w, f"{c}_bn_1", dense(w, f"{c}_fc_0", pooled))))
+    y = F.relu(norm(w, f"{s}_bn_reduce0", conv(w, f"{s}_conv_reduce0", x)))
+    for i in range(2):
+        y = F.relu(norm(w, f"{s}_bn_di_{i}", conv(w, f"{s}_conv_di_{i}", y, padding=4, dilation=4)))
+    return x * (1 + (by_channel * conv(w, f"{s}_conv_final", y)).sigmoid())
+
+
+def caa(w: Weights, x: torch.Tensor, *, multiplies: bool) -> torch.Tensor:
+    channels = x.shape[1]
+    y = conv(w, "conv1.conv", F.avg_pool2d(x, 7, 1, 3))
+    for strip, padding in (("h_conv", (0, 5)), ("v_conv", (5, 0))):
+        layer = f"{strip}.conv"
+        y = F.conv2d(y, w[f"{layer}.weight"], w[f"{layer}.bias"], padding=padding, groups=channels)
+    factor = conv(w, "conv2.conv", y).sigmoid()
+    return x * factor if multiplies else factor
+
+
+def coordinates(w: Weights, x: torch.Tensor, act: Callable[..., torch.Tensor]) -> torch.Tensor:
+    names = layers(w)
+    first, bn = next(n for n in names if "bn" not in n), next(n for n in names if "bn" in n)
+    rows, columns = [n for n in names if n not in (first, bn)]
+    gates = [
+        dense(w, last, act(norm(w, bn, dense(w, first, x.mean(axis, keepdim=True))))).sigmoid()
+        for last, axis in ((rows, 3), (columns, 2))
+    ]
+    return x * gates[0] * gates[1]
+
+
+def localized(w: Weights, x: torch.Tensor, *, groups: int) -> torch.Tensor:
+    """ELA."""
+    border = w["conv.weight"].shape[2] // 2
+    for axis in (3, 2):
+        z = F.conv1d((original := x if axis == 3 else original).mean(axis), w["conv.weight"], padding=border, groups=x.shape[1])
+        x = x * F.group_norm(z, groups, w["gn.weight"], w["gn.bias"], EPS).sigmoid().unsqueeze(axis)
+    return x
+
+
+def swin(w: Weights, x: torch.Tensor, *, shift: int, detection: bool) -> torch.Tensor:
+    """``detection``: the windows are shifted on a map of one window, too."""
+    n, channels, height, width = x.shape
+    table = w["attn.relative_position_bias_table"]
+    size, heads = (int(len(table) ** 0.5) + 1) // 2, table.shape[1]
+    shift = 0 if min(height, width) <= size and not detection else shift
+    tokens = x.permute(0, 2, 3, 1)
+    z = F.pad(_layer_norm(w, "norm1", tokens), (0, 0, 0, -width % size, 0, -height % size))
+    region = _regions(z.shape[1], z.shape[2], size, shift)
+    z, region = torch.roll(z, (-shift, -shift), (1, 2)), region
+    windows = z.unflatten(1, (-1, size)).unflatten(3, (-1, size)).transpose(2, 3).flatten(3, 4)  # n, rows, columns, s*s, C
+    same = region.unflatten(0, (-1, size)).unflatten(2, (-1, size)).transpose(1, 2).flatten(2)
+    qkv = F.linear(windows, w["attn.qkv.weight"], w.get("attn.qkv.bias")).unflatten(4, (3, heads, -1))
+    q, k, v = (each.transpose(3, 4) for each in qkv.unbind(4))
+    logits = q @ k.transpose(4, 5) * (channels // heads) ** -0.5
+    places = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")).flatten(1)
+    apart = places[:, :, None] - places[:, None, :] + size - 1
+    logits = logits + table[apart[0] * (2 * size - 1) + apart[1]].permute(2, 0, 1)
+    outside = same[..., :, None] != same[..., None, :]
+    logits = logits - 100.0 * outside[None, :, :, None].double()
+    z = F.linear((logits.softmax(-1) @ v).transpose(3, 4).flatten(4), w["attn.proj.weight"], w["attn.proj.bias"])
+    z = z.unflatten(3, (size, size)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    tokens = tokens + torch.roll(z, (shift, shift), (1, 2))[:, :height, :width]
+    z = F.gelu(F.linear(_layer_norm(w, "norm2", tokens), w["mlp.fc1.weight"], w["mlp.fc1.bias"]))
+    return (tokens + F.linear(z, w["mlp.fc2.weight"], w["mlp.fc2.bias"])).permute(0, 3, 1, 2)
+
+
+def _regions(height: int, width: int, size: int, shift: int) -> torch.Tensor:
+    """A number for each of the parts that a rolled map consists of: [H, W]."""
+    sides = []
+    for side in (height, width):
+        part = torch.zeros(side)
+        if shift:
+            part[side - size : side - shift], part[side - shift :] = 1, 2
+        sides.append(part)
+    return sides[0][:, None] * 3 + sides[1][None, :]
+
+
+_GATES = {"a sigmoid": torch.sigmoid, "a hard sigmoid": hard_sigmoid, "h-swish": hard_swish}
+_ACTS = {"ReLU": F.relu, "SiLU": F.silu}
+
+FUNCTIONS: dict[str, dict[str, Function]] = {
+    "a2": {
+        "has one softmax over positions and one over channels": partial(double_attention, maps=2, vectors=1),
+        "has its softmaxes over the batch, so that what it gives for an image depends on the others": partial(
+            double_attention, maps=0, vectors=0
+        ),
+        "has both softmaxes over positions": partial(double_attention, maps=2, vectors=2),
+    },
+    "aifi": {
+        "has GELU": partial(encoder, act=F.gelu, positions=True),
+        "has ReLU": partial(encoder, act=F.relu, positions=True),
+        "adds no positions": partial(encoder, act=F.relu, positions=False),
+    },
+    "bam": {
+        "multiplies its two gates": partial(bam, square=False),
+        "pools the left square of a map that is none": partial(bam, square=True),
+    },
+    "caa": {
+        "returns x times the factor": partial(caa, multiplies=True),
+        "returns the factor alone": partial(caa, multiplies=False),
+    },
+    "cbam": {
+        "does not add x": partial(cbam, max_first=True),
+        "adds x": partial(cbam, max_first=True, adds=True),
+        "the listing of YOLO forks": partial(cbam, max_first=False),
+        "ChannelAttention and SpatialAttention": partial(cbam, max_first=False),
+    },
+    "coordatt": {
+        "CoordAtt": partial(coordinates, act=hard_swish),
+        "CoordAtt of mbv2_ca.py": partial(coordinates, act=hard_swish),
+        "timm's CoordAttn": partial(coordinates, act=hard_swish),
+        "has ReLU in place of h-swish": partial(coordinates, act=F.relu),
+    },
+    "eca": {
+        "pads the sequence of channels with zeros": partial(eca, ring=False),
+        "has the sequence of channels as a ring": partial(eca, ring=True),
+        "cv-attention's EfficientChannelAttention": partial(eca, ring=False),
+        "External-Attention's ECAAttention": partial(eca, ring=False),
+    },
+    "ela": {
+        "normalises 16 groups": partial(localized, groups=16),
+        "normalises 32 groups": partial(localized, groups=32),
+    },
+    "ese": {f"has {name}": partial(ese, gate=gate) for name, gate in _GATES.items()},
+    "gam": {
+        "has no sigmoid after its channel part": partial(gam, sigmoid=False),
+        "has a sigmoid after its channel part": partial(gam, sigmoid=True),
+        "shuffles the channels of its spatial gate": partial(gam, sigmoid=False, shuffle=True),
+    },
+    "ge": {
+        "has a ReLU between the gather and the MLP": partial(gather_excite, timm=False),
+        "has no ReLU between the gather and the MLP, and pads a convolution over the whole map": partial(
+            gather_excite, timm=True
+        ),
+        "has a convolution over the whole map without padding": partial(gather_excite, timm=False),
+        "pads a convolution over the whole map": partial(gather_excite, timm=True),
+        "has an MLP on pooled maps": partial(gather_excite, timm=True),
+        "pools half mean, half maximum": partial(gather_excite, timm=True, maximum=True),
+    },
+    "polarized": {
+        "adds both gated maps": partial(polarized, parallel=True),
+        "gates one after the other": partial(polarized, parallel=False),
+    },
+    "scsa": {
+        "averages and has sigmoids": partial(scsa, maximum=False, softmax=False),
+        "pools maxima": partial(scsa, maximum=True, softmax=False),
+        "has softmaxes in place of sigmoids": partial(scsa, maximum=False, softmax=True),
+        "has both": partial(scsa, maximum=True, softmax=True),
+    },
+    "se": {
+        f"has {act} and {gate}": partial(se, act=_ACTS[act], gate=_GATES[gate]) for act in _ACTS for gate in _GATES
+    },
+    "swin": {
+        "does not shift its windows": partial(swin, shift=0, detection=False),
+        "shifts its windows": partial(swin, shift=3, detection=False),
+        "shifts its windows on a map of one window, too": partial(swin, shift=3, detection=True),
+    },
+}
+"""block -> what the table says of a port's function, or the name of a port that has no other beside it -> that function.
+Ports that are not among these are the only known ones of their keys, and agree with the block that reads them."""

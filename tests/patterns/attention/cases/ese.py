@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-BLOCKS: list[tuple[str, dict[str, object]]] = [("ese", {})]
+BLOCKS: list[tuple[str, dict[str, object]]] = [("ese", {}), ("ese", {"gate": "sigmoid"})]
 IDENTITY = {"ese"}
 
 
