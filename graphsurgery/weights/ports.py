@@ -55,7 +55,7 @@ class Port:
     named: str = ""
     """the block whose name means this class, though its function is another"""
     rare: bool = False
-    """whether it is an option that hardly anyone sets, of which only a pickled module is to tell"""
+    """whether it is an option that hardly anyone sets: only a pickled module tells of it, and no warning names it"""
     marks: Sequence[Mapping[str, str]] = ()
     """what tells it in a pickled module: path of an attribute or a module, "" for the module itself -> regular expression
     for its value or class; one such mapping has to hold"""

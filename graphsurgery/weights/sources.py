@@ -168,4 +168,4 @@ def _differs(port: Port, result: Fitted, feature: FeatureMap, fit: Callable[[Blo
 
 def _departs(port: Port, block: Block, feature: FeatureMap) -> bool:
     """Whether a class that no block is has a function of its own at a feature map."""
-    return not port.where or (port.named in ("", block.spelled) and SITES[port.where](block, feature))
+    return not port.where or SITES[port.where](block, feature)

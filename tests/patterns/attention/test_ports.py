@@ -5,6 +5,7 @@ a word.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -25,6 +26,8 @@ from tests.patterns.attention.port_functions import FUNCTIONS
 Array = np.ndarray[Any, Any]
 
 SITE = FeatureMap(32, 14, 14, label="the site")
+WIDE = {"sge", "shuffle"}
+"""blocks of 64 groups"""
 SITES = {"": SITE, "not square": FeatureMap(32, 14, 9, label="the site"), "one window": FeatureMap(32, 7, 7, label="s")}
 PORTS = [(name, place) for name, block in all_blocks().items() for place in range(len(ports_of(block())))]
 OTHER_SHAPES = {
@@ -60,14 +63,15 @@ def reader(kind: type[Block], port: Port) -> Block:
     """The block whose parameters a port has: the one that reads it, or the first that reads the same keys."""
     same = [each for each in ports_of(kind()) if each.keys == port.keys and each.reads]
     chosen = port if port.reads else same[0] if same else None
-    return make_block(chosen.reads, chosen.settings) if chosen else make_block("coordatt[timm]")
+    block = make_block(chosen.reads, chosen.settings) if chosen else make_block("coordatt[timm]")
+    if kind.name == "a2":
+        return block.with_values(c_m=SITE.channels, c_n=8, reconstruct="conv_reconstruct" in port.keys)
+    return block.with_values(extra_params=True) if block.spelled == "ge[timm]" and "gather" in port.keys else block
 
 
 def arrays_of(kind: type[Block], port: Port, site: FeatureMap) -> dict[str, Array]:
     """Weights under the port's keys, in the order of its layers."""
     rng, block = np.random.default_rng(7), reader(kind, port)
-    if "gather" in port.keys and block.spelled == "ge[timm]":
-        block = block.with_values(extra_params=True)
     if port.shapes:
         block = make_block("ela[tiny]")
     shapes, found = block.parameters(site), dict[str, Array]()
@@ -101,7 +105,7 @@ def expanded(keys: str) -> list[str]:
 
 
 def x_of(site: FeatureMap) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(3).normal(0.2, 1.0, (2, 32, site.height or 0, site.width or 0)))
+    return torch.from_numpy(np.random.default_rng(3).normal(0.2, 1.0, (2, site.channels, *site.size)))
 
 
 def expected(kind: type[Block], port: Port, arrays: dict[str, Array], site: FeatureMap) -> torch.Tensor:
@@ -135,9 +139,9 @@ def test_every_port(case: tuple[str, int]) -> None:
     error that names what reads it.
     """
     kind, port = port_of(*case)
-    site = SITES[port.where]
+    site = replace(SITES[port.where], channels=128 if kind.name in WIDE else SITE.channels)
     arrays = arrays_of(kind, port, site)
-    wanted, outcomes = expected(kind, port, arrays, site), []
+    wanted, outcomes = expected(kind, port, arrays, site), list[str]()
     first = next(each for each in ports_of(kind()) if each.keys == port.keys).reads
     for asked in dict.fromkeys([kind.name, first or port.named or kind.name]):
         if outcomes and outcomes[0] != "refused":
@@ -151,19 +155,71 @@ def test_every_port(case: tuple[str, int]) -> None:
             outcomes.append("refused")
             continue
         right = is_close(given(fitted, site), wanted)
-        told = [line for line in fitted.warnings if port.source in line]
+        # an option that hardly anyone sets has others beside it that are named
+        told = [line for line in fitted.warnings if ("are also those of" if port.rare else port.source) in line]
         assert right or told, f"{asked} reads {port.source} as another function without a word: {fitted.warnings}"
         outcomes.append("read right" if right else "told")
-    if port.rare:
+    if not port.reads:
         return
-    if port.reads:
-        assert reads_by_its_way(port, arrays, site, wanted)
-
-
-def reads_by_its_way(port: Port, arrays: dict[str, Array], site: FeatureMap, wanted: torch.Tensor) -> bool:
-    """Whether what the warning proposes gives the port's function, and silences the warning about all others that it
-    tells apart.
-    """
     fitted = weights.fitted(make_block(port.reads, port.settings), site, checkpoint(arrays), port.settings)
-    silent = not any("are also those of" in line for line in fitted.warnings)
-    return is_close(given(fitted, site), wanted) and (silent or not any("[" in port.reads or port.settings for _ in "1"))
+    assert is_close(given(fitted, site), wanted), "what the warning proposes is another function"
+    # the first of several is what the keys were always read as: naming it does not say that it is meant
+    others = [each for each in ports_of(kind()) if each.keys == port.keys and each is not port]
+    if port.reads != first and all(each.reads for each in others):
+        assert not any("are also those of" in line for line in fitted.warnings)
+
+
+def marks_of(port: Port) -> dict[str, str]:
+    """What a pickled module of a port's class says of itself."""
+    mark = port.marks[0]
+    said = {path: [text for text in MARKS if re.fullmatch(value, text)] for path, value in mark.items()}
+    assert all(said.values()), f"no example of {mark}"
+    return {path: found[0] for path, found in said.items()}
+
+
+MARKED = [case for case in PORTS if port_of(*case)[1].marks]
+
+
+@pytest.mark.parametrize("case", MARKED, ids=label)
+def test_a_pickled_module_tells_what_it_is(case: tuple[str, int]) -> None:
+    """By the bare name it is read as what it is; another variant or setting that was asked for is an error, and so is a
+    class that no block is.
+    """
+    kind, port = port_of(*case)
+    site = replace(SITES[port.where], channels=128 if kind.name in WIDE else SITE.channels)
+    arrays = arrays_of(kind, port, site)
+    part = checkpoint(arrays, marks_of(port))
+    if not port.reads:
+        with pytest.raises(WeightsError, match="no block is that function"):
+            weights.fitted(make_block(kind.name), site, part, {})
+        return
+    fitted = weights.fitted(make_block(kind.name), site, part, {})
+    assert fitted.block.spelled == make_block(port.reads).spelled
+    assert is_close(given(fitted, site), expected(kind, port, arrays, site))
+    assert not any("are also those of" in line for line in fitted.warnings)
+    changed = fitted.block.spelled != make_block(kind.name).spelled or any(
+        value != make_block(kind.name).values[name] for name, value in port.settings.items()
+    )
+    assert any(port.source in line and "read as" in line for line in fitted.warnings) == changed
+    for other in ports_of(kind()):
+        if other.keys == port.keys and other.reads and (other.reads, other.settings) != (port.reads, port.settings):
+            with pytest.raises(WeightsError, match=re.escape(port.source)) as error:
+                weights.fitted(make_block(other.reads, other.settings), site, part, other.settings)
+            assert port.way in error.value.message
+
+
+def test_what_the_table_proposes() -> None:
+    """Every row names a block, a variant and settings that there are, and says where it was read; rows with the same
+    keys say what sets them apart.
+    """
+    for name, place in PORTS:
+        kind, port = port_of(name, place)
+        assert not port.reads or make_block(port.reads, port.settings)
+        assert not port.named or make_block(port.named)
+        assert port.at
+        beside = [each for each in ports_of(kind()) if each.keys == port.keys]
+        assert port.function or len({(each.reads, *each.settings.items()) for each in beside}) == 1, port.source
+
+
+def test_every_block_with_weights_has_ports() -> None:
+    assert sorted(name for name, kind in all_blocks().items() if kind().has_weights and not ports_of(kind())) == []
