@@ -8,8 +8,9 @@ is read.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
 from math import factorial, prod
 
@@ -22,7 +23,8 @@ from .checkpoint import squeezed
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
 _MOST_LAYERS = 24
-_MOST_PAIRINGS = 720
+_MOST_TRIED = 720
+_MOST_PAIRINGS = 5040
 _SHOWN = 4
 _ROLES = {
     "first": ("down", "reduce", "reduction", "squeeze", "compress", "fc1", "conv1", "linear1", "cv1"),
@@ -49,6 +51,9 @@ class _Layer:
     path: str
     shapes: Mapping[str, tuple[int, ...]]
     """by the last word of the key; "" for a parameter that is in no layer"""
+    index: int
+    known: str = ""
+    """what a known port has in its place, in the words of the block"""
 
     @property
     def kind(self) -> str:
@@ -71,13 +76,16 @@ def align(block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source
 
     WeightsError where they are, and which is which cannot be told.
     """
-    theirs = _layers({key: values.shape for key, values in arrays.items() if not key.endswith(_COUNTER)})
+    theirs = [
+        replace(each, known=_split(block.official_key(each.key(next(iter(each.shapes)))))[0])
+        for each in _layers({key: values.shape for key, values in arrays.items() if not key.endswith(_COUNTER)})
+    ]
     if not 0 < len(theirs) <= _MOST_LAYERS:
         return None
     ways = list(_ways(block, feature, theirs))
     if not ways:
         return None
-    best = _best(ways)
+    best, ways = (_best(ways), ways) if _are_few(theirs) else _best_exchange(ways[0])
     if best is None:
         raise WeightsError(_doubtful(block, ways, source))
     return {ours.key(leaf): their.key(leaf) for ours, their in best for leaf in their.shapes}
@@ -100,14 +108,14 @@ def _layers(shapes: Mapping[str, tuple[int, ...]]) -> list[_Layer]:
     for key, shape in shapes.items():
         path, leaf = _split(key)
         grouped.setdefault(path, {})[leaf] = tuple(shape)
-    return [_Layer(path, found) for path, found in grouped.items()]
+    return [_Layer(path, found, index) for index, (path, found) in enumerate(grouped.items())]
 
 
 # ---------------------------------------------------------------------- the pairings that fit
 
 
 def _ways(block: Block, feature: FeatureMap, theirs: Sequence[_Layer]) -> Iterator[_Pairing]:
-    """Every pairing with which all shapes are right; of very many, the ones near to the order of the layers."""
+    """Every pairing with which all shapes are right; of very many, the one in the order of the layers."""
     seen = set[_Names]()
     for form in _forms(block):
         try:
@@ -140,19 +148,14 @@ def _pairings(ours: Sequence[_Layer], theirs: Sequence[_Layer]) -> Iterator[_Pai
     groups = [([a for a in ours if a.kind == kind], [b for b in theirs if b.kind == kind]) for kind in kinds]
     if len(ours) != len(theirs) or any(len(a) != len(b) for a, b in groups):
         return
-    few = prod(factorial(len(a)) for a, _ in groups) <= _MOST_PAIRINGS
-    for order in product(*(permutations(b) for _, b in groups)) if few else _near([b for _, b in groups]):
+    for order in product(*(permutations(b) for _, b in groups)) if _are_few(ours) else [[b for _, b in groups]]:
         yield tuple(pair for (a, _), b in zip(groups, order, strict=True) for pair in zip(a, b, strict=True))
 
 
-def _near(groups: Sequence[Sequence[_Layer]]) -> Iterator[Sequence[Sequence[_Layer]]]:
-    """The groups as they are, and with any two of a group exchanged: what these have of each other's is told so."""
-    yield groups
-    for place, group in enumerate(groups):
-        for i, j in combinations(range(len(group)), 2):
-            changed = list(group)
-            changed[i], changed[j] = changed[j], changed[i]
-            yield [*groups[:place], changed, *groups[place + 1 :]]
+def _are_few(layers: Sequence[_Layer]) -> bool:
+    """Whether all ways in which layers can stand for those of a file may be tried."""
+    kinds = Counter(layer.kind for layer in layers)
+    return prod(map(factorial, kinds.values())) <= _MOST_TRIED
 
 
 def _fits(block: Block, feature: FeatureMap, pairing: _Pairing) -> bool:
@@ -179,13 +182,42 @@ def _best(ways: Sequence[_Pairing]) -> _Pairing | None:
     return ways[scores.index(first)] if first > second else None
 
 
+def _best_exchange(pairing: _Pairing) -> tuple[_Pairing | None, list[_Pairing]]:
+    """The best of a pairing that fits and of those with layers of equal shapes exchanged, and some of these."""
+    groups: dict[object, list[_Layer]] = {}
+    for _, their in pairing:
+        groups.setdefault(tuple(sorted(their.shapes.items())), []).append(their)
+    few = prod(factorial(len(group)) for group in groups.values()) <= _MOST_PAIRINGS
+    ways = list[_Pairing]()
+    for orders in product(*(permutations(group) for group in groups.values())):
+        instead = {
+            a.path: b
+            for group, order in zip(groups.values(), orders, strict=True)
+            for a, b in zip(group, order, strict=True)
+        }
+        ways.append(tuple((ours, instead[their.path]) for ours, their in pairing))
+        if len(ways) == 2 and not few:
+            return None, ways
+    return _best(ways), ways
+
+
 def _evidence(pairing: _Pairing) -> int:
     """How many names speak for a pairing, less those that speak against it."""
     score = sum(_agreement(_roles(a.path), _roles(b.path, of_file=True)) for a, b in pairing)
+    score += sum((b.known == a.path) + _same_word(a.path, b.path) for a, b in pairing)
+    by_number, in_order = 0, True
     for (one, one_there), (two, two_there) in combinations(pairing, 2):
-        score += _order(one.path, two.path) * _order(one_there.path, two_there.path)
+        number = _order(one_there.path, two_there.path)
+        in_order &= not number or (number < 0) == (one.index < two.index)
+        by_number += _order(one.path, two.path) * number * (one_there.shapes == two_there.shapes)
         score += _parent(one.path) == _parent(two.path) != "" and _parent(one_there.path) == _parent(two_there.path)
-    return score
+    return score + by_number * in_order  # numbers that are not in the order of the layers say nothing
+
+
+def _same_word(ours: str, theirs: str) -> bool:
+    """Whether the last words are equal, and more than numbers."""
+    word = ours.rpartition(".")[2]
+    return word == theirs.rpartition(".")[2] and not word.isdigit()
 
 
 def _agreement(ours: frozenset[str], theirs: frozenset[str]) -> int:
