@@ -35,6 +35,10 @@ class DoubleAttention(CatalogueBlock):
         "reconstruct=false: without the last convolution"
     )
     untrained = "nearly the same for every position, and smaller than its input: there is no shortcut inside"
+    remarks = (
+        "External-Attention and cv-attention call softmax without an axis, which is the batch there: with one image "
+        "all attention is 1, and their weights are those of another function",
+    )
     settings = (
         Setting("c_m", int, 128, "channels that are gathered", minimum=1),
         Setting("c_n", int, 128, "attention maps", minimum=1),

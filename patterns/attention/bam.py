@@ -28,10 +28,17 @@ class BAM(CatalogueBlock):
     reference = "Jongchan/attention-module, MODELS/bam.py"
     formula = "y = x * (1 + sigmoid(channel(mean over H, W of x) * spatial(x))); paper: channel + spatial"
     untrained = "times about 1.5; the factor lies between 1 and 2"
+    remarks = (
+        "the channel part takes the mean over the whole map, as the paper says; the authors' file pools a window of "
+        "height x height, which is the left square of a wider map and fails on a higher one",
+        "the authors' code multiplies both gates, the paper adds them: the variants official and paper",
+        "External-Attention's BAMBlock has the keys of cv-attention's and pads its dilated convolutions by 1, so that "
+        "it fails on maps other than 7 x 7",
+    )
     variants: ClassVar[dict[str, str]] = {
         "official": "the authors' code: the product of both gates; two 3x3 convolutions of dilation 4",
         "paper": "the same layers, with the sum of both gates as in the paper's text",
-        "cv-attention": "the sum, three linear layers and three 3x3 convolutions of dilation 2 (External-Attention)",
+        "cv-attention": "the sum, three linear layers and three 3x3 convolutions of dilation 2 (cv-attention)",
     }
     settings = (
         Setting("reduction", int, 16, "channels over hidden channels", minimum=1),

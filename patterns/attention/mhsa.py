@@ -44,6 +44,11 @@ class MHSA(CatalogueBlock):
         "yolo: e_ij = q_i k_j + r_i q_j; lucidrains: e_ij = q_i (k_j + h[y_j] + w[x_j]) / sqrt(d)"
     )
     untrained = "a smoothed copy at about a seventh of its input's norm: there is no shortcut inside"
+    remarks = (
+        "the YOLO port multiplies the position of the query with the query of the key's place: the transpose of the "
+        "paper's term",
+        "lucidrains' heads may have any width, and give heads * dim_head channels: a block where that is C",
+    )
     variants: ClassVar[dict[str, str]] = {
         "botnet": "the paper's: relative positions, scaled logits, no biases",
         "yolo": "the YOLO port's: biases, logits not scaled, absolute positions if pos_emb, times the keys' q",

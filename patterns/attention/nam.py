@@ -36,6 +36,10 @@ class NAM(CatalogueBlock):
         "paper writes it"
     )
     untrained = "halves its input"
+    remarks = (
+        "the weights are made of absolute values, as in the authors' code; the paper has none: absolute=false",
+        "the authors' code has no spatial part; it is that of forks, after the paper's text",
+    )
     variants: ClassVar[dict[str, str]] = {
         "channel": "the official code: channel attention only",
         "channel+spatial": "as in forks: then the same over the H*W positions (fixes height and width)",

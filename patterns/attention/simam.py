@@ -41,12 +41,13 @@ class SimAM(CatalogueBlock):
         "paper writes it, with HW for HW - 1"
     )
     untrained = "nothing to train; the gate lies between 0.62 and 1, about 0.67 on average"
+    remarks = (
+        "the variance has the divisor HW - 1, as in the authors' code; the paper writes 1 / M with M = HW: divisor=HW",
+    )
     settings = (
         # a smaller one would vanish in float16, and a constant channel give 0/0
         Setting("e_lambda", float, 1e-4, "regularises the variance; the paper's ImageNet runs use 0.1", minimum=1e-8),
-        Setting(
-            "divisor", str, _DEGREES, "HW-1 as in the code, HW as in the paper", choices=(_DEGREES, "HW")
-        ),
+        Setting("divisor", str, _DEGREES, "HW-1 as in the code, HW as in the paper", choices=(_DEGREES, "HW")),
     )
 
     def check(self, feature: FeatureMap) -> None:
