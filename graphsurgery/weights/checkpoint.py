@@ -42,7 +42,7 @@ class Checkpoint:
     """paths of layers in such a file that have no bias: they had none, or only zeros"""
     description: Mapping[str, str] = field(default_factory=dict)
     """what a pickled module says of itself: path of a module -> its class as module.name, path of an attribute -> its
-    value; "" is the module itself"""
+    value; "" is the module itself. Of a graph that was exported: the modules that are an activation"""
     whole: Checkpoint | None = None
     """the file that this is a part of"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 
 from ..blocks.block import Array
@@ -11,6 +12,18 @@ from ..graph.module_paths import ModuleTree
 from ..modelfile.operators import operator
 
 RESHAPING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"})
+_ACTIVATION = "torch.nn.modules.activation."
+_ACTIVATIONS = {
+    frozenset({"Relu"}): "ReLU",
+    frozenset({"Sigmoid"}): "Sigmoid",
+    frozenset({"HardSigmoid"}): "Hardsigmoid",
+    frozenset({"Sigmoid", "Mul"}): "SiLU",
+    frozenset({"Swish"}): "SiLU",
+    frozenset({"HardSwish"}): "Hardswish",
+    frozenset({"Gelu"}): "GELU",
+    frozenset({"Softmax"}): "Softmax",
+}
+"""the operators of a module with no other -> its class"""
 _BY_EXPORTER = re.compile(r".*(::|/).*|[a-z_]+_\d+|getitem|scalar_tensor_default|.+\.weight_bias")
 
 
@@ -30,6 +43,15 @@ class ExportedGraph:
         """``floats``: the initializers that can be weights, read when called; ``tensor`` reads any, or a Constant."""
         self.index, self.floats, self.tensor = index, floats, tensor
         self.tree = ModuleTree(index)
+
+    @property
+    def activations(self) -> dict[str, str]:
+        """The modules that are nothing but an activation, with their class as module.name."""
+        operators = defaultdict[str, set[str]](set)
+        for node, path in zip(self.index.nodes, self.tree.of_node, strict=True):
+            operators[path].add(operator(node))
+        found = {path: _ACTIVATIONS.get(frozenset(kinds)) for path, kinds in operators.items()}
+        return {path: _ACTIVATION + kind for path, kind in found.items() if kind}
 
     def source(self, name: str) -> str:
         """The initializer that a tensor is, perhaps through Identity, which stands for one of equal values; else ""."""

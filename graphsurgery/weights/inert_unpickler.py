@@ -120,8 +120,8 @@ def every_epsilon(module: Inert) -> dict[str, float]:
 
 
 def description(module: Inert) -> dict[str, str]:
-    """What a pickled ``nn.Module`` says of itself beside its tensors: path of a module -> its class as module.name, path
-    of an attribute -> its value as text, or the function or class that it is.
+    """What a pickled ``nn.Module`` says of itself beside its tensors: path of a module -> its class as module.name,
+    path of an attribute -> its value as text, or the function or class that it is.
     """
     found: dict[str, str] = {"": module.kind}
     for path, each in modules(module):

@@ -66,7 +66,8 @@ def of_model(model: ModelFile, name: str, trust: Trust = NO_TRUST) -> Checkpoint
     graph = model.structure.graph
     names = [text(each.name) or "" for each in graph.initializer if float_dtype(each.data_type)]
     floats: _Readers = {each: partial(tensor, each) for each in names}
-    export = Export(ExportedGraph(GraphIndex(model), floats, tensor))
+    exported = ExportedGraph(GraphIndex(model), floats, tensor)
+    export = Export(exported)
     readers = floats | export.found
     epsilons: dict[str, float] = {}
     for node in graph.node:
@@ -83,6 +84,7 @@ def of_model(model: ModelFile, name: str, trust: Trust = NO_TRUST) -> Checkpoint
         _Tensors(readers),
         epsilons,
         inserted={each.id: (each.module, each.settings) for each in insertions},
+        description=exported.activations,
         exported=True,
         spare=frozenset(export.spare & set(readers)),
         unbiased=frozenset(export.unbiased),

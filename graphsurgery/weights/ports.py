@@ -16,10 +16,8 @@ from itertools import product
 
 from ..blocks.block import Block
 from ..blocks.setting import Value
-from ..errors import option
 from ..feature_map import FeatureMap
 from .checkpoint import Checkpoint
-from .settings_conflict import spelled
 
 _FILE = "ports.json"
 COUNTER = "num_batches_tracked"
@@ -57,8 +55,8 @@ class Port:
     rare: bool = False
     """whether it is an option that hardly anyone sets: only a pickled module tells of it, and no warning names it"""
     marks: Sequence[Mapping[str, str]] = ()
-    """what tells it in a pickled module: path of an attribute or a module, "" for the module itself -> regular expression
-    for its value or class; one such mapping has to hold"""
+    """what tells it in a pickled module: path of an attribute or a module, "" for the module itself -> regular
+    expression for its value or class; one such mapping has to hold"""
 
     def fits(self, part: Checkpoint) -> bool:
         """Whether weights have the keys of its state_dict; an exporter may have folded some of them away."""
@@ -79,13 +77,6 @@ class Port:
             if all(path in description and re.fullmatch(value, description[path]) for path, value in mark.items()):
                 return mark
         return None
-
-    @property
-    def way(self) -> str:
-        """How to ask for its function; "" where nothing is it."""
-        chosen = [option("settings", f"{name}={spelled(value)}") for name, value in self.settings.items()]
-        asked = [option("module", self.reads)] if "[" in self.reads or not chosen else []
-        return " ".join([*asked, *chosen]) if self.reads else ""
 
 
 def ports_of(block: Block) -> tuple[Port, ...]:

@@ -17,6 +17,7 @@ from ..messages import listed
 from . import host
 from .checkpoint import Checkpoint, Fitted
 from .ports import COUNTER, SITES, Port, ports_of
+from .settings_conflict import spelled
 from .variants import same_function
 
 _OWN = "graphsurgery."
@@ -56,7 +57,7 @@ def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[
         values = {name: value for name, value in port.settings.items() if name not in given}
         if any(block.values[name] != value for name, value in values.items()):
             told = f"the keys in {part.name} are those of {port.source}, which {port.function}"
-            return Reading(block.with_values(**values), (f"{told}: read as {port.way}",))
+            return Reading(block.with_values(**values), (f"{told}: read as {_way(port, block)}",))
         return Reading(block)
     return Reading(block, ports=marked or common)
 
@@ -78,7 +79,7 @@ def doubts(
     others: dict[tuple[str, str], list[str]] = {}
     for port in reading.ports:
         if not _is_settled(port, result.block, given, by_name=by_name) and _differs(port, result, feature, fit):
-            others.setdefault((port.function, port.way), []).append(port.source)
+            others.setdefault((port.function, _way(port, result.block)), []).append(port.source)
     if not others:
         return []
     clauses = [
@@ -112,22 +113,36 @@ def _is_of(port: Port, block: Block) -> bool:
 
 def _read_as(port: Port, block: Block, part: Checkpoint, given: Mapping[str, object]) -> Reading:
     """The block that a pickled module is."""
-    why = ", ".join(f"its {path or 'class'} is {part.description[path]}" for path in port.mark_in(part.description) or ())
+    why = ", ".join(
+        f"its {path or 'class'} is {part.description[path]}" for path in port.mark_in(part.description) or ()
+    )
     told = f"{part.name} holds {port.source} ({why})" + (f", which {port.function}" if port.function else "")
     if not port.reads:
         itself = option("module", "mypkg.blocks:MyAttention")
         raise WeightsError(f"{told}, and no block is that function; insert the class itself, as in {itself}")
     wanted = catalogue_block(port.reads)
     if block.named and block.spelled != wanted.spelled:
-        raise WeightsError(f"{told}, and is not {block.spelled}: {port.way} reads it", candidates=[wanted.spelled])
+        raise WeightsError(
+            f"{told}, and is not {block.spelled}: {_way(port, block)} reads it", candidates=[wanted.spelled]
+        )
     for name, value in port.settings.items():
         if name in given and block.values[name] != value:
             asked = option("settings", f"{name}={given[name]}")
-            raise WeightsError(f"{told}; {asked} was asked for: leave it out, or give {port.way}")
+            raise WeightsError(f"{told}; {asked} was asked for: leave it out, or give {_way(port, block)}")
     same = block.spelled == wanted.spelled
     read = block.with_values(**port.settings) if same else wanted.with_values(**{**given, **port.settings})
     changed = not same or read.values != block.values
-    return Reading(read, (f"{told}: read as {port.way}",) if changed else ())
+    return Reading(read, (f"{told}: read as {_way(port, block)}",) if changed else ())
+
+
+def _way(port: Port, block: Block) -> str:
+    """How to ask for a port's function, where what was asked for is a block; "" where nothing is it."""
+    if not port.reads:
+        return ""
+    known = block if _is_of(port, block) else catalogue_block(port.reads)
+    differing = {name: value for name, value in port.settings.items() if known.values[name] != value}
+    chosen = [option("settings", f"{name}={spelled(value)}") for name, value in differing.items()]
+    return " ".join([*([] if known is block and chosen else [option("module", port.reads)]), *chosen])
 
 
 def _is_chosen(reading: Reading, fit: Callable[[Block], Fitted]) -> bool:

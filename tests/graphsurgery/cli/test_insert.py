@@ -456,3 +456,19 @@ def test_copies_of_the_model_can_be_chained(cli: Any, folder: Path) -> None:
     ]
     assert cli("remove", "work.onnx", "--all", "--in-place").code == 0
     assert (folder / "work.onnx").read_bytes() == (folder / "detector.onnx").read_bytes()
+
+
+def test_weights_that_others_have_under_the_same_keys(cli: Any, folder: Path) -> None:
+    """One line of the result, and of the JSON, names them and how they are asked for; an error where the file tells."""
+    shapes = {"ca.se.0.weight": (2, 8, 1, 1), "ca.se.2.weight": (8, 2, 1, 1), "sa.conv.weight": (1, 2, 7, 7)}
+    arrays = {key: np.full(shape, 0.1, np.float32) for key, shape in (shapes | {"sa.conv.bias": (1,)}).items()}
+    np.savez(folder / "w.npz", **arrays)  # type: ignore[arg-type]
+    words = ("insert", "detector.onnx", "--after", "/model.2", "--weights", "w.npz", "-o", "o.onnx", "--force")
+    said = "which adds x: --module 'cbam[external-attention]'; they are read as cbam[cv-attention]"
+    assert f"{said}\n" in cli(*words, "--module", "cbam[cv-attention]").text
+    (line,) = json.loads(cli(*words, "--module", "cbam[cv-attention]", "--json").out)["insertions"][0]["warnings"]
+    assert line.endswith(said)
+    assert "are also those of" not in cli(*words, "--module", "cbam[external-attention]").text
+    assert "its keys look like those of cbam[cv-attention] or cbam[external-attention]" in cli(
+        *words, "--module", "cbam"
+    ).error(2)

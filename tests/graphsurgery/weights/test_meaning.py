@@ -96,7 +96,7 @@ def test_the_keys_of_another_variant(tmp_path: Path, names: tuple[str, str, str]
     """They fit, and mean another function where the map is no square: that is said."""
     checkpoint = weights.read(save(tmp_path / "w.npz", aifi(names)))
     wide, square = FeatureMap(C, 6, 10), FeatureMap(C, 8, 8)
-    for given in ({}, {"heads": 4}):
+    for given in ({"activation": "gelu"}, {"activation": "gelu", "heads": 4}):
         for feature, spelled, told in ((wide, other, 1), (wide, own, 0), (square, other, 0)):
             made = weights.fitted(make_block(spelled, given), feature, checkpoint.under(""), given)
             assert len(made.warnings) == told

@@ -86,6 +86,7 @@ def test_it_says_which_it_took(tmp_path: Path, detector: Path, prefix: str, caps
     """In a line of each place, and as nothing that speaks against it."""
     path = stored(tmp_path, detector)
     command = ["insert", str(detector), "-m", "se", "-a", "/model.{0,1,2}", "--weights", f"{path}{prefix}"]
+    command += ["--set", "activation=relu", "--set", "gate=sigmoid"]  # of the functions with such keys
     taken = [f"se.npz:{place}.attn" for place in PLACES]
     assert main([*command, "--dry-run", "--no-verify"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -127,6 +128,8 @@ def test_placeholders_that_stand_for_nothing(tmp_path: Path, detector: Path) -> 
 @pytest.mark.filterwarnings("error::graphsurgery.GraphSurgeryWarning")
 def test_a_file_of_one_block_goes_to_every_place(tmp_path: Path, detector: Path) -> None:
     np.savez(tmp_path / "one.npz", **weights_of(channels(detector)["model.0"], 0))
-    result = gsx.insert(detector, "se", after=["/model.0", "/model.1"], weights=tmp_path / "one.npz")
+    function = {"activation": "relu", "gate": "sigmoid"}
+    places = ["/model.0", "/model.1"]
+    result = gsx.insert(detector, "se", after=places, weights=tmp_path / "one.npz", settings=function)
     first, second = ([result.tensor(name).tobytes() for name in each.initializers] for each in result.insertions())
     assert first == second

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 Weights = Mapping[str, torch.Tensor]
+Scalar = Callable[[torch.Tensor], torch.Tensor]
 Function = Callable[[Weights, torch.Tensor], torch.Tensor]
 
 EPS = 1e-5
@@ -55,14 +56,19 @@ def largest(x: torch.Tensor) -> torch.Tensor:
     return x.amax((2, 3), keepdim=True)
 
 
-def se(w: Weights, x: torch.Tensor, act: Callable[..., torch.Tensor], gate: Callable[..., torch.Tensor]) -> torch.Tensor:
+def pooled(x: torch.Tensor, *, maximum: bool) -> torch.Tensor:
+    """The mean, or half of it and half of the maximum: timm's add_maxpool."""
+    return 0.5 * mean(x) + 0.5 * largest(x) if maximum else mean(x)
+
+
+def se(w: Weights, x: torch.Tensor, act: Scalar, gate: Scalar, *, maximum: bool = False) -> torch.Tensor:
     first, second = layers(w)
-    return x * gate(dense(w, second, act(dense(w, first, mean(x)))))
+    return x * gate(dense(w, second, act(dense(w, first, pooled(x, maximum=maximum)))))
 
 
-def ese(w: Weights, x: torch.Tensor, gate: Callable[..., torch.Tensor]) -> torch.Tensor:
+def ese(w: Weights, x: torch.Tensor, gate: Scalar, *, maximum: bool = False) -> torch.Tensor:
     (layer,) = layers(w)
-    return x * gate(dense(w, layer, mean(x)))
+    return x * gate(dense(w, layer, pooled(x, maximum=maximum)))
 
 
 def cbam(w: Weights, x: torch.Tensor, *, max_first: bool, adds: bool = False) -> torch.Tensor:
@@ -84,7 +90,7 @@ def gather_excite(w: Weights, x: torch.Tensor, *, timm: bool, maximum: bool = Fa
         y = norm(w, f"gather.norm{stage}", F.conv2d(y, kernel, stride=step, padding=padding, groups=x.shape[1]))
         y = F.relu(y) if stage < stages else y
     if not stages:
-        y = 0.5 * mean(x) + 0.5 * largest(x) if maximum else mean(x)
+        y = pooled(x, maximum=maximum)
     if "mlp.fc1.weight" in w:
         y = y if timm else F.relu(y)
         y = dense(w, "mlp.fc2", F.relu(dense(w, "mlp.fc1", y)))
@@ -117,7 +123,9 @@ def scsa(w: Weights, x: torch.Tensor, *, maximum: bool, softmax: bool) -> torch.
     y = (F.max_pool2d if maximum else F.avg_pool2d)(x, window, window)
     y = F.group_norm(y, 1, w["norm.weight"], w["norm.bias"], EPS)
     q, k, v = (
-        F.conv2d(y, w[f"{name}.weight"], w.get(f"{name}.bias"), groups=channels).reshape(n, heads, channels // heads, -1)
+        F.conv2d(y, w[f"{name}.weight"], w.get(f"{name}.bias"), groups=channels).reshape(
+            n, heads, channels // heads, -1
+        )
         for name in "qkv"
     )
     attended = (q @ k.transpose(2, 3) * (channels // heads) ** -0.5).softmax(-1) @ v
@@ -133,17 +141,20 @@ def gam(w: Weights, x: torch.Tensor, *, sigmoid: bool, shuffle: bool = False) ->
     return x * (F.channel_shuffle(gate, 4) if shuffle else gate)
 
 
-def encoder(w: Weights, x: torch.Tensor, act: Callable[..., torch.Tensor], *, positions: bool) -> torch.Tensor:
+def encoder(w: Weights, x: torch.Tensor, act: Scalar, *, positions: bool) -> torch.Tensor:
     attention, first, second = ("ma", "fc1", "fc2") if "ma.in_proj_weight" in w else ("self_attn", "linear1", "linear2")
-    n, channels, height, width = x.shape
+    channels, height, width = x.shape[1:]
     tokens = x.flatten(2).transpose(1, 2)
     queries = tokens + _positions(channels, height, width) if positions else tokens
-    parts = zip((queries, queries, tokens), w[f"{attention}.in_proj_weight"].chunk(3), w[f"{attention}.in_proj_bias"].chunk(3))
+    weights, biases = (w[f"{attention}.in_proj_{part}"].chunk(3) for part in ("weight", "bias"))
+    parts = zip((queries, queries, tokens), weights, biases, strict=True)
     q, k, v = (F.linear(z, weight, bias).unflatten(2, (8, -1)).transpose(1, 2) for z, weight, bias in parts)
     z = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(-1) @ v
     z = F.linear(z.transpose(1, 2).flatten(2), w[f"{attention}.out_proj.weight"], w[f"{attention}.out_proj.bias"])
     tokens = _layer_norm(w, "norm1", tokens + z)
-    z = F.linear(act(F.linear(tokens, w[f"{first}.weight"], w[f"{first}.bias"])), w[f"{second}.weight"], w[f"{second}.bias"])
+    z = F.linear(
+        act(F.linear(tokens, w[f"{first}.weight"], w[f"{first}.bias"])), w[f"{second}.weight"], w[f"{second}.bias"]
+    )
     return _layer_norm(w, "norm2", tokens + z).transpose(1, 2).reshape(x.shape)
 
 
@@ -199,7 +210,7 @@ def caa(w: Weights, x: torch.Tensor, *, multiplies: bool) -> torch.Tensor:
     return x * factor if multiplies else factor
 
 
-def coordinates(w: Weights, x: torch.Tensor, act: Callable[..., torch.Tensor]) -> torch.Tensor:
+def coordinates(w: Weights, x: torch.Tensor, act: Scalar) -> torch.Tensor:
     names = layers(w)
     first, bn = next(n for n in names if "bn" not in n), next(n for n in names if "bn" in n)
     rows, columns = [n for n in names if n not in (first, bn)]
@@ -213,23 +224,26 @@ def coordinates(w: Weights, x: torch.Tensor, act: Callable[..., torch.Tensor]) -
 def localized(w: Weights, x: torch.Tensor, *, groups: int) -> torch.Tensor:
     """ELA."""
     border = w["conv.weight"].shape[2] // 2
+    gates = []
     for axis in (3, 2):
-        z = F.conv1d((original := x if axis == 3 else original).mean(axis), w["conv.weight"], padding=border, groups=x.shape[1])
-        x = x * F.group_norm(z, groups, w["gn.weight"], w["gn.bias"], EPS).sigmoid().unsqueeze(axis)
-    return x
+        z = F.conv1d(x.mean(axis), w["conv.weight"], padding=border, groups=x.shape[1])
+        gates.append(F.group_norm(z, groups, w["gn.weight"], w["gn.bias"], EPS).sigmoid().unsqueeze(axis))
+    return x * gates[0] * gates[1]
 
 
 def swin(w: Weights, x: torch.Tensor, *, shift: int, detection: bool) -> torch.Tensor:
     """``detection``: the windows are shifted on a map of one window, too."""
-    n, channels, height, width = x.shape
+    channels, height, width = x.shape[1:]
     table = w["attn.relative_position_bias_table"]
     size, heads = (int(len(table) ** 0.5) + 1) // 2, table.shape[1]
     shift = 0 if min(height, width) <= size and not detection else shift
     tokens = x.permute(0, 2, 3, 1)
     z = F.pad(_layer_norm(w, "norm1", tokens), (0, 0, 0, -width % size, 0, -height % size))
     region = _regions(z.shape[1], z.shape[2], size, shift)
-    z, region = torch.roll(z, (-shift, -shift), (1, 2)), region
-    windows = z.unflatten(1, (-1, size)).unflatten(3, (-1, size)).transpose(2, 3).flatten(3, 4)  # n, rows, columns, s*s, C
+    z = torch.roll(z, (-shift, -shift), (1, 2))
+    windows = (
+        z.unflatten(1, (-1, size)).unflatten(3, (-1, size)).transpose(2, 3).flatten(3, 4)
+    )  # n, rows, columns, s*s, C
     same = region.unflatten(0, (-1, size)).unflatten(2, (-1, size)).transpose(1, 2).flatten(2)
     qkv = F.linear(windows, w["attn.qkv.weight"], w.get("attn.qkv.bias")).unflatten(4, (3, heads, -1))
     q, k, v = (each.transpose(3, 4) for each in qkv.unbind(4))
@@ -258,6 +272,7 @@ def _regions(height: int, width: int, size: int, shift: int) -> torch.Tensor:
 
 
 _GATES = {"a sigmoid": torch.sigmoid, "a hard sigmoid": hard_sigmoid, "h-swish": hard_swish}
+_MAXIMUM = "pools half mean, half maximum"
 _ACTS = {"ReLU": F.relu, "SiLU": F.silu}
 
 FUNCTIONS: dict[str, dict[str, Function]] = {
@@ -271,7 +286,9 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
     "aifi": {
         "has GELU": partial(encoder, act=F.gelu, positions=True),
         "has ReLU": partial(encoder, act=F.relu, positions=True),
-        "adds no positions": partial(encoder, act=F.relu, positions=False),
+        "adds no positions": lambda w, x: encoder(
+            w, x, F.gelu if "ma.in_proj_weight" in w else F.relu, positions=False
+        ),
     },
     "bam": {
         "multiplies its two gates": partial(bam, square=False),
@@ -303,7 +320,10 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         "normalises 16 groups": partial(localized, groups=16),
         "normalises 32 groups": partial(localized, groups=32),
     },
-    "ese": {f"has {name}": partial(ese, gate=gate) for name, gate in _GATES.items()},
+    "ese": {
+        **{f"has {name}": partial(ese, gate=gate) for name, gate in _GATES.items()},
+        _MAXIMUM: partial(ese, gate=hard_sigmoid, maximum=True),
+    },
     "gam": {
         "has no sigmoid after its channel part": partial(gam, sigmoid=False),
         "has a sigmoid after its channel part": partial(gam, sigmoid=True),
@@ -317,7 +337,7 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         "has a convolution over the whole map without padding": partial(gather_excite, timm=False),
         "pads a convolution over the whole map": partial(gather_excite, timm=True),
         "has an MLP on pooled maps": partial(gather_excite, timm=True),
-        "pools half mean, half maximum": partial(gather_excite, timm=True, maximum=True),
+        _MAXIMUM: partial(gather_excite, timm=True, maximum=True),
     },
     "polarized": {
         "adds both gated maps": partial(polarized, parallel=True),
@@ -330,7 +350,8 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         "has both": partial(scsa, maximum=True, softmax=True),
     },
     "se": {
-        f"has {act} and {gate}": partial(se, act=_ACTS[act], gate=_GATES[gate]) for act in _ACTS for gate in _GATES
+        **{f"has {act} and {gate}": partial(se, act=_ACTS[act], gate=_GATES[gate]) for act in _ACTS for gate in _GATES},
+        _MAXIMUM: partial(se, act=F.relu, gate=torch.sigmoid, maximum=True),
     },
     "swin": {
         "does not shift its windows": partial(swin, shift=0, detection=False),
@@ -338,5 +359,6 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         "shifts its windows on a map of one window, too": partial(swin, shift=3, detection=True),
     },
 }
-"""block -> what the table says of a port's function, or the name of a port that has no other beside it -> that function.
-Ports that are not among these are the only known ones of their keys, and agree with the block that reads them."""
+"""block -> what the table says of a port's function, or the name of a port that has no other beside it -> that
+function. Ports that are not among these are the only known ones of their keys, and agree with the block that reads
+them."""
