@@ -7,7 +7,8 @@ read.py finds the reader of a file: torch_file.py (with state_dict_search.py and
 placing.py finds the part for a place. fit.py turns that into a block's parameters, with around.py for what stands
 around a block, with refold.py for what an exporter folded, settings_conflict.py for what the user asked for, and
 variants.py for keys that are another variant's. key_alignment.py reads keys that no port is known by, host.py those
-with others beside them; hints.py says what a file has instead.
+with others beside them; ports.py knows the classes in public code that have a block's keys, and sources.py tells which
+of them a file is of; hints.py says what a file has instead.
 
 trained_blocks.py has the blocks that were trained in a live model, with their places (attachment.py) and what the rest
 of that model is known by (rest.py, fingerprint.py, sketch.py); pickled_blocks.py finds them in a checkpoint.

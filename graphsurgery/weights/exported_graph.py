@@ -21,6 +21,7 @@ _ACTIVATIONS = {
     frozenset({"Swish"}): "SiLU",
     frozenset({"HardSwish"}): "Hardswish",
     frozenset({"Gelu"}): "GELU",
+    frozenset({"Div", "Erf", "Add", "Mul"}): "GELU",
     frozenset({"Softmax"}): "Softmax",
 }
 """the operators of a module with no other -> its class"""
@@ -50,7 +51,7 @@ class ExportedGraph:
         operators = defaultdict[str, set[str]](set)
         for node, path in zip(self.index.nodes, self.tree.of_node, strict=True):
             operators[path].add(operator(node))
-        found = {path: _ACTIVATIONS.get(frozenset(kinds)) for path, kinds in operators.items()}
+        found = {path: _ACTIVATIONS.get(frozenset(kinds - {"Constant"})) for path, kinds in operators.items() if path}
         return {path: _ACTIVATION + kind for path, kind in found.items() if kind}
 
     def source(self, name: str) -> str:

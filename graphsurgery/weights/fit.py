@@ -25,7 +25,8 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
 
     WeightsError, in the user's terms, if they do not fit; it names what would.
     """
-    reading = sources.resolve(_as_inserted(block, part, given), feature, part, given)
+    fit = partial(_fit, feature=feature, part=part, asked={})
+    reading = sources.resolve(_as_inserted(block, part, given), feature, part, given, fit)
     block, notes = reading.block, [*part.notes, *reading.notes]
     if block.has_epsilon:
         block, found = _with_epsilon(block, part, given)
@@ -42,8 +43,8 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
         result, notes = _fit(block, feature, part, given), [*notes, note]
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(COUNTER)}
     fit = partial(_fit, feature=feature, part=part, asked={})
-    notes += variants.find_others(result, feature, keys, part.name, fit)
-    notes += sources.doubts(reading, result, feature, part.name, given, fit)
+    others = variants.find_others(result, feature, keys, part.name, fit)
+    notes += others or sources.doubts(reading, result, feature, part.name, given, fit)
     return replace(result, warnings=(*notes, *result.warnings), source=part.name)
 
 

@@ -20,6 +20,9 @@ from .ports import COUNTER, SITES, Port, ports_of
 from .settings_conflict import spelled
 from .variants import same_function
 
+Fit = Callable[[Block], Fitted]
+"""fits a block to a part of a file; WeightsError where that cannot be"""
+
 _OWN = "graphsurgery."
 _MOST = 4
 
@@ -39,27 +42,26 @@ def tells(block: Block, feature: FeatureMap, part: Checkpoint) -> bool:
     return any(each.mark_in(part.description) is not None for each in _fitting(block, feature, part))
 
 
-def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object]) -> Reading:
+def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object], fit: Fit) -> Reading:
     """The block as the file wants it, where it tells which class its weights are of.
 
-    ``given`` are the hyper-parameters that the user asked for. WeightsError where these, or the variant that the user
-    named, are those of another class than the pickled one, and where no block is the function of that.
+    ``given`` are the hyper-parameters that the user asked for; ``fit`` fits a block to the same part. WeightsError
+    where what the user named is another function at the site than the pickled class, and where no block is that.
     """
     ports = tuple(each for each in _fitting(block, feature, part) if each.reads or _departs(each, block, feature))
     marked = tuple(each for each in ports if each.mark_in(part.description) is not None)
     if _one_reading(marked):
-        return _read_as(marked[0], block, part, given)
+        return _read_as(marked[0], block, feature, part, given, fit)
     common = tuple(each for each in ports if not each.rare)
-    # keys that are not the block's own were chosen by others; where these agree, the keys tell what they mean
-    foreign = all(block.official_key(key) != key for key in part.arrays if not key.endswith(COUNTER))
-    if not marked and foreign and _one_reading(common) and _is_of(common[0], block):
+    if not marked and _one_reading(common) and _is_of(common[0], block) and _is_named_by_others(block, part):
         port = common[0]
         values = {name: value for name, value in port.settings.items() if name not in given}
         if any(block.values[name] != value for name, value in values.items()):
             told = f"the keys in {part.name} are those of {port.source}, which {port.function}"
             return Reading(block.with_values(**values), (f"{told}: read as {_way(port, block)}",))
         return Reading(block)
-    return Reading(block, ports=marked or common)
+    ours = part.description.get("", "").startswith(_OWN)
+    return Reading(block, ports=marked or (() if ours else common))
 
 
 def doubts(
@@ -68,7 +70,7 @@ def doubts(
     feature: FeatureMap,
     source: str,
     given: Mapping[str, object],
-    fit: Callable[[Block], Fitted],
+    fit: Fit,
 ) -> list[str]:
     """A warning that names the classes whose weights have the same keys and whose function at the site is another one;
     nothing where the user said which it is.
@@ -91,8 +93,7 @@ def doubts(
 
 def _fitting(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Port, ...]:
     """The ports whose keys a file has, if need be beside those of the module around the block."""
-    ours = part.description.get("", "").startswith(_OWN)
-    if "" in part.inserted or ours:  # its record, or its class, says what it is
+    if "" in part.inserted:  # its record says what it is
         return ()
     found = tuple(each for each in ports_of(block) if each.fits(part))
     if found or part.exported or not (own := host.own_keys(block, feature, part.arrays)):
@@ -111,28 +112,46 @@ def _is_of(port: Port, block: Block) -> bool:
     return bool(port.reads) and catalogue_block(port.reads).spelled == block.spelled
 
 
-def _read_as(port: Port, block: Block, part: Checkpoint, given: Mapping[str, object]) -> Reading:
+def _is_named_by_others(block: Block, part: Checkpoint) -> bool:
+    """Whether no key is the block's own: others chose them all, so that they can mean what these others have."""
+    return all(block.official_key(key) != key for key in part.arrays if not key.endswith(COUNTER))
+
+
+def _read_as(
+    port: Port, block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object], fit: Fit
+) -> Reading:
     """The block that a pickled module is."""
-    why = ", ".join(
-        f"its {path or 'class'} is {part.description[path]}" for path in port.mark_in(part.description) or ()
-    )
-    told = f"{part.name} holds {port.source} ({why})" + (f", which {port.function}" if port.function else "")
+    mark = port.mark_in(part.description) or {}
+    why = ", ".join(f"its {path or 'class'} is {part.description[path]}" for path in mark)
+    told = f"{part.name} {'holds' if '' in mark else 'has the parts of'} {port.source} ({why})"
+    told += f", which {port.function}" if port.function else ""
     if not port.reads:
-        itself = option("module", "mypkg.blocks:MyAttention")
-        raise WeightsError(f"{told}, and no block is that function; insert the class itself, as in {itself}")
+        package, _, kind = part.description.get("", "").rpartition(".")
+        itself = option("module", f"{package}:{kind}" if package else "mypkg.blocks:MyAttention")
+        raise WeightsError(f"{told}, and no block is that function; insert the class itself: {itself}")
     wanted = catalogue_block(port.reads)
-    if block.named and block.spelled != wanted.spelled:
-        raise WeightsError(
-            f"{told}, and is not {block.spelled}: {_way(port, block)} reads it", candidates=[wanted.spelled]
-        )
-    for name, value in port.settings.items():
-        if name in given and block.values[name] != value:
-            asked = option("settings", f"{name}={given[name]}")
-            raise WeightsError(f"{told}; {asked} was asked for: leave it out, or give {_way(port, block)}")
     same = block.spelled == wanted.spelled
-    read = block.with_values(**port.settings) if same else wanted.with_values(**{**given, **port.settings})
+    kept = {name: value for name, value in given.items() if name in wanted.values or not block.named}
+    read = block.with_values(**port.settings) if same else wanted.with_values(**{**kept, **port.settings})
+    refused = [name for name, value in port.settings.items() if name in given and block.values.get(name) != value]
+    if refused or (block.named and not same):
+        if _agree(fit, block, read, feature):
+            return Reading(block)
+        if not same:
+            message = f"{told}, and is not {block.spelled}: {_way(port, block)} reads it"
+            raise WeightsError(message, candidates=[wanted.spelled])
+        asked = option("settings", f"{refused[0]}={given[refused[0]]}")
+        raise WeightsError(f"{told}; {asked} was asked for: leave it out, or give {_way(port, block)}")
     changed = not same or read.values != block.values
     return Reading(read, (f"{told}: read as {_way(port, block)}",) if changed else ())
+
+
+def _agree(fit: Fit, one: Block, other: Block, feature: FeatureMap) -> bool:
+    """Whether two blocks are one function with the weights that are fitted to them."""
+    try:
+        return same_function(fit(one), fit(other), feature)
+    except GraphSurgeryError:  # one of them does not fit
+        return False
 
 
 def _way(port: Port, block: Block) -> str:
@@ -145,7 +164,7 @@ def _way(port: Port, block: Block) -> str:
     return " ".join([*([] if known is block and chosen else [option("module", port.reads)]), *chosen])
 
 
-def _is_chosen(reading: Reading, fit: Callable[[Block], Fitted]) -> bool:
+def _is_chosen(reading: Reading, fit: Fit) -> bool:
     """Whether naming the variant was a choice between ports: not where the keys can be read by no other name, and the
     variant is the one that they have always been read as.
     """
@@ -168,7 +187,7 @@ def _is_settled(port: Port, block: Block, given: Mapping[str, object], *, by_nam
     return by_name and block.spelled not in (port.reads, port.named)
 
 
-def _differs(port: Port, result: Fitted, feature: FeatureMap, fit: Callable[[Block], Fitted]) -> bool:
+def _differs(port: Port, result: Fitted, feature: FeatureMap, fit: Fit) -> bool:
     """Whether the port's function at a feature map is another one than that of the block."""
     if not port.reads:
         return _departs(port, result.block, feature)

@@ -193,7 +193,8 @@ def test_a_class_that_no_block_is(pickled: Any) -> None:
     path = pickled("model.attention.A2Atttention.DoubleAttention", {}, arrays)
     message = refused(f"{path}:attn", "a2")
     assert "which has its softmaxes over the batch" in message
-    assert "no block is that function; insert the class itself, as in module='mypkg.blocks:MyAttention'" in message
+    way = "module='model.attention.A2Atttention:DoubleAttention'"
+    assert message.endswith(f"no block is that function; insert the class itself: {way}")
 
 
 def test_a_block_without_weights_that_the_file_knows_better(pickled: Any) -> None:
@@ -233,3 +234,23 @@ def test_a_live_model(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, C, 3), nn.Conv2d(C, 4, 1))
     with pytest.warns(GraphSurgeryWarning, match="are also those of"):
         gt.attach(model, [{"module": "se", "after": "0", "weights": str(path)}], torch.zeros(1, 3, 8, 8))
+
+
+def test_an_exported_graph_tells_activations(tmp_path: Path) -> None:
+    """By the operators of the modules in it: what torch calls SiLU is a Sigmoid and a Mul."""
+    for settings in ({}, {"activation": "silu"}, {"gate": "hard-sigmoid"}):
+        module = nn.Sequential(nn.Identity(), make_block("se", {"hidden": 4, **settings}).module(SITE).eval())
+        file = tmp_path / "m.onnx"
+        torch.onnx.export(module, (torch.zeros(1, C, 8, 8),), file, dynamo=False, verbose=False)
+        fitted = weights.fitted(make_block("se"), SITE, weights.read(file).under("1"), {})
+        assert {name: fitted.block.values[name] for name in settings} == settings
+        assert not any("are also those of" in line for line in fitted.warnings)
+
+
+def test_names_that_mean_the_same_function_at_the_site(pickled: Any) -> None:
+    """timm's Gather-Excite of an extent without MLP is ge[theta], and may be called so."""
+    norm = {f"gather.norm1.{p}": np.ones(C, np.float32) for p in ("weight", "bias", "running_mean", "running_var")}
+    path = pickled(
+        "timm.layers.gather_excite.GatherExcite", {}, {"gather.conv1.weight": np.ones((C, 1, 3, 3), np.float32)} | norm
+    )
+    assert put(f"{path}:attn", "ge[theta]", settings={"extent": 2}).insertions()[0].module == "ge[theta]"
