@@ -88,8 +88,12 @@ class CbamForm:
     conv_bias: bool = False
     max_first: bool = False
     """whether the maximum over the channels is the first of the two planes"""
+    adds_input: bool = False
+    kernel: int = 7
+    """side of the spatial convolution where it is not given"""
 
 
+_CBAM_COLLECTIONS = CbamForm(("ca.se.0", "ca.se.2"), "sa.conv", conv_bias=True, max_first=True)
 CBAM_FORMS = {
     "official": CbamForm(
         ("ChannelGate.mlp.1", "ChannelGate.mlp.3"),
@@ -102,8 +106,12 @@ CBAM_FORMS = {
     "ultralytics": CbamForm(("channel_attention.fc",), "spatial_attention.cv1", bias=True),
     "timm": CbamForm(("channel.fc1", "channel.fc2"), "spatial.conv.conv", "spatial.conv.bn"),
     "yolo-port": CbamForm(("channel_attention.fc1", "channel_attention.fc2"), "spatial_attention.conv1"),
-    "cv-attention": CbamForm(("ca.se.0", "ca.se.2"), "sa.conv", conv_bias=True, max_first=True),
+    "cv-attention": _CBAM_COLLECTIONS,
+    "external-attention": replace(_CBAM_COLLECTIONS, adds_input=True, kernel=49),
 }
+
+CBAM_POOLS = ("avg", "max", "lp", "lse")
+"""what the channel gate of the authors' code can take of a map: mean, maximum, root of the sum of squares, logsumexp"""
 
 
 @dataclass(frozen=True)

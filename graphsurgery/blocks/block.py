@@ -71,9 +71,7 @@ class Block(ABC):
                 f"{self.name} has no variant {variant!r}; it {known}", option="module", candidates=candidates
             )
         self.variant = variant or next(iter(self.variants), None)
-        known_settings = {
-            setting.name: setting for setting in self.settings if self.variant in (setting.variants or (self.variant,))
-        }
+        known_settings = {setting.name: setting for setting in self.settings if setting.belongs_to(self.variant)}
         for key in values:
             if key not in known_settings:
                 known = f"the known ones are {', '.join(known_settings)}" if known_settings else "it has none"
@@ -121,6 +119,11 @@ class Block(ABC):
     def text(self, name: str) -> str:
         """A hyper-parameter as text; "" likewise."""
         return str(self.values.get(name) or "")
+
+    def recorded_values(self) -> dict[str, Value]:
+        """The hyper-parameters that a record holds; what came later only where it is not the default."""
+        later = {each.name: each.default for each in self.settings if each.later and each.belongs_to(self.variant)}
+        return {name: value for name, value in self.values.items() if name not in later or value != later[name]}
 
     def with_values(self, **values: object) -> Block:
         """The same block with other hyper-parameters."""

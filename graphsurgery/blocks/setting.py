@@ -31,6 +31,12 @@ class Setting:
     variants: tuple[str, ...] | None = None
     """the block's variants that have it; None: all"""
     required: bool = False
+    later: bool = False
+    """whether the block had records before it had this setting: they leave it out where it has its default"""
+
+    def belongs_to(self, variant: str | None) -> bool:
+        """Whether that variant of the block has it."""
+        return self.variants is None or variant in self.variants
 
     @concerning("settings")
     def read(self, value: object, block: str) -> Value:

@@ -181,7 +181,7 @@ class _Splice:
         return Insertion(
             id=step.id,
             module=planned.block.spelled,
-            settings=dict(planned.block.values),
+            settings=planned.block.recorded_values(),
             gate=request.gate,
             init=planned.init,
             target=request.target,

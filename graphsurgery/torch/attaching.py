@@ -214,7 +214,7 @@ class _Planner:
             position=site.position,
             places=site.places,
             module=start.block.spelled,
-            settings=dict(start.block.values),
+            settings=start.block.recorded_values(),
             gate=request.gate,
             init=init,
             channels=feature.channels,

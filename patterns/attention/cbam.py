@@ -5,7 +5,9 @@ Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from itertools import combinations
 from typing import ClassVar
 
 import numpy as np
@@ -14,8 +16,8 @@ from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Settin
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 from graphsurgery.template import weight_folding
 
-from ..forms import CBAM_FORMS, CbamForm
-from . import onnxruntime_forms
+from ..forms import CBAM_FORMS, CBAM_POOLS, CbamForm
+from . import norms, onnxruntime_forms
 from .catalogue import CatalogueBlock, bn_eps
 from .layers import channel_planes, channel_planes_by_rows, conv_bn, layer_weights, linear, multiplied
 from .widths import require_odd, rounded_up
@@ -24,6 +26,18 @@ _EXTERNAL = 49
 """The kernel that sets External-Attention's block apart from cv-attention's, which has the same keys."""
 _BOTTLENECK = tuple(name for name, form in CBAM_FORMS.items() if len(form.layers) == 2)
 _NORMALISED = tuple(name for name, form in CBAM_FORMS.items() if form.bn)
+_OFFICIAL = ("official",)
+_POOL_TYPES = tuple("+".join(some) for count in range(1, 5) for some in combinations(CBAM_POOLS, count))
+
+
+def _kernels() -> list[Setting]:
+    """The setting ``kernel``, once for each default."""
+    doc = "size of the spatial convolution, odd (ultralytics: 3 or 7)"
+    defaults = dict.fromkeys(form.kernel for form in CBAM_FORMS.values())
+    return [
+        Setting("kernel", int, side, doc, 1, variants=tuple(n for n, form in CBAM_FORMS.items() if form.kernel == side))
+        for side in defaults
+    ]
 
 
 class CBAM(CatalogueBlock):
@@ -48,11 +62,29 @@ class CBAM(CatalogueBlock):
         "timm": "mlp without biases; planes mean, max; BatchNorm",
         "yolo-port": "the listing in most YOLO forks: mlp without biases; planes mean, max; no BatchNorm",
         "cv-attention": "mlp without biases; planes max, mean; spatial convolution with a bias, no BatchNorm",
+        "external-attention": "cv-attention with a kernel of 49, plus x",
     }
     settings = (
         Setting("reduction", int, 16, "channels over hidden channels", minimum=1, variants=_BOTTLENECK),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1, variants=_BOTTLENECK),
-        Setting("kernel", int, 7, "size of the spatial convolution, odd (ultralytics: 3 or 7)", minimum=1),
+        *_kernels(),
+        Setting(
+            "pool_types",
+            str,
+            "avg+max",
+            "what the mlp is given, each and the results added: mean, maximum, root of the sum of squares, logsumexp",
+            choices=_POOL_TYPES,
+            variants=_OFFICIAL,
+            later=True,
+        ),
+        Setting(
+            "spatial",
+            bool,
+            True,
+            "whether positions have a gate; false is the code's no_spatial",
+            variants=_OFFICIAL,
+            later=True,
+        ),
         bn_eps("BatchNorm", _NORMALISED),
     )
     aliases = (
@@ -62,6 +94,18 @@ class CBAM(CatalogueBlock):
         (r"(?:spatial_attention|sa)\.cv1\.weight", "spatial_attention.cv1.weight"),
         (r"ca\.fc\.(weight|bias)", r"channel_attention.fc.\1"),
     )
+
+    @property
+    def _spatial(self) -> bool:
+        """Whether the gate of the positions follows that of the channels."""
+        return self.values.get("spatial") is not False
+
+    @property
+    def _pools(self) -> Sequence[str]:
+        """What the layers of the channel gate are given."""
+        if len(self._form.layers) == 1:
+            return ("avg",)
+        return (self.text("pool_types") or "avg+max").split("+")
 
     @property
     def _form(self) -> CbamForm:
@@ -88,7 +132,7 @@ class CBAM(CatalogueBlock):
             return []
         return [
             f"a kernel of {_EXTERNAL} is that of External-Attention's CBAMBlock, which adds its input to the result; "
-            f"{self.spelled} does not"
+            f"{self.spelled} does not, and cbam[external-attention] does"
         ]
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
@@ -98,6 +142,8 @@ class CBAM(CatalogueBlock):
         for prefix, inputs, outputs in zip(form.layers, widths, widths[1:], strict=False):
             shape = (outputs, inputs) if form.linear else (outputs, inputs, 1, 1)
             shapes |= layer_shapes({prefix: shape}, bias=form.bias)
+        if not self._spatial:
+            return shapes
         side = self.integer("kernel")
         shapes |= layer_shapes({form.conv: (1, 2, side, side)}, bias=form.conv_bias)
         return shapes | bn_shapes(form.bn, 1) if form.bn else shapes
@@ -106,12 +152,15 @@ class CBAM(CatalogueBlock):
         form = self._form
         if not (form.bias and form.bn):
             raise self.no_identity("has a gate without a bias and cannot leave its input as it is")
-        return self.with_biases(feature, {form.layers[-1]: SATURATED, form.bn: SATURATED})
+        gates = (form.layers[-1], form.bn) if self._spatial else (form.layers[-1],)
+        return self.with_biases(feature, dict.fromkeys(gates, SATURATED))
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         form, found = self._form, dict[str, object]()
         if len(form.layers) == 2 and f"{form.layers[0]}.weight" in shapes:
             found["hidden"] = shapes[f"{form.layers[0]}.weight"][0]
+            if "spatial" in self.values:
+                found["spatial"] = f"{form.conv}.weight" in shapes
         if len(shapes.get(f"{form.conv}.weight", ())) == 4:
             found["kernel"] = shapes[f"{form.conv}.weight"][3]
         return found
@@ -123,20 +172,26 @@ class CBAM(CatalogueBlock):
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """For onnxruntime the one that reads the map along its rows, or else the one that reorders no map."""
         forms = ["convolution", "gemm"] if self._gemm_possible(opset) else ["convolution"]
-        return [*forms, "rows"] if feature.static and feature.dtype == "float32" else forms
+        return [*forms, "rows"] if feature.static and feature.dtype == "float32" and self._spatial else forms
 
     def emit(self, t: Template, lowering: str) -> Variable:
         gemm = lowering != "convolution" and self._gemm_possible(t.opset)
         x = t.mul(t.x, t.sigmoid(self._channel_logits(t, gemm=gemm)))
+        if self._spatial:
+            x = t.mul(x, self._spatial_gate(t, x, lowering))
+        return t.add(x, t.x) if self._form.adds_input else x
+
+    def _spatial_gate(self, t: Template, x: Variable, lowering: str) -> Variable:
+        """[N, C, H, W] -> [N, 1, H, W]."""
         form, planes = self._form, channel_planes_by_rows if lowering == "rows" else channel_planes
         kinds = ("ReduceMax", "ReduceMean") if form.max_first else ("ReduceMean", "ReduceMax")
         pooled, padding = planes(t, x, kinds), {"pads": [self.integer("kernel") // 2] * 4}
         if lowering == "rows" and onnxruntime_forms.in_steps(t.feature.size):
-            return t.mul(x, onnxruntime_forms.gate_in_steps(t, pooled, *self._spatial_weights(t), form.conv))
+            return onnxruntime_forms.gate_in_steps(t, pooled, *self._spatial_weights(t), form.conv)
         if form.bn:
-            return t.mul(x, t.sigmoid(conv_bn(t, pooled, form.conv, form.bn, self.number("bn_eps"), **padding)))
+            return t.sigmoid(conv_bn(t, pooled, form.conv, form.bn, self.number("bn_eps"), **padding))
         bias = t.weight(f"{form.conv}.bias") if form.conv_bias else None
-        return t.mul(x, t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), bias, **padding)))
+        return t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), bias, **padding))
 
     def _spatial_weights(self, t: Template) -> tuple[Array, Array]:
         """Weight and bias of the convolution over the planes, with its BatchNorm folded in."""
@@ -149,13 +204,39 @@ class CBAM(CatalogueBlock):
 
     def _channel_logits(self, t: Template, *, gemm: bool) -> Variable:
         """[N, C, 1, 1]. The sigmoid is left to the caller."""
-        form, keep = self._form, 0 if gemm else 1
-        pooled = t.reduce("ReduceMean", t.x, (2, 3), keep)
+        form = self._form
+        pooled = [self._pooled(t, kind, gemm=gemm) for kind in self._pools]
         if len(form.layers) == 1:
-            logits = linear(t, pooled, form.layers[0], bias=form.bias, gemm=gemm)
+            logits = linear(t, pooled[0], form.layers[0], bias=form.bias, gemm=gemm)
         else:
-            both = (pooled, t.reduce("ReduceMax", t.x, (2, 3), keep))
             weights = layer_weights(t, form.layers[0], bias=form.bias, gemm=gemm)
-            means, largest = (t.relu(x) for x in [multiplied(t, x, weights, gemm=gemm) for x in both])
-            logits = linear(t, t.add(means, largest), form.layers[1], bias=form.bias, bias_factor=2.0, gemm=gemm)
+            hidden = reduce(t.add, [t.relu(x) for x in [multiplied(t, x, weights, gemm=gemm) for x in pooled]])
+            logits = linear(t, hidden, form.layers[1], bias=form.bias, bias_factor=float(len(pooled)), gemm=gemm)
         return t.op("Reshape", logits, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else logits
+
+    def _pooled(self, t: Template, kind: str, *, gemm: bool) -> Variable:
+        """What is taken of every channel: [N, C, 1, 1], or [N, C] for a Gemm."""
+        if kind in _REDUCTIONS:
+            return t.reduce(_REDUCTIONS[kind], t.x, (2, 3), 0 if gemm else 1)
+        pooled = t.cast(_length(t) if kind == "lp" else _log_sum_exp(t))
+        return t.op("Reshape", pooled, t.integers([0, t.feature.channels], "channels")) if gemm else pooled
+
+
+_REDUCTIONS = {"avg": "ReduceMean", "max": "ReduceMax"}
+
+
+def _sum(t: Template) -> Callable[[Variable], Variable]:
+    return lambda x: t.reduce("ReduceSum", x, (2, 3))
+
+
+def _length(t: Template) -> Variable:
+    """The root of the sum of the squares over the positions."""
+    with t.statistics():
+        return norms.deviation(t, t.x, _sum(t))
+
+
+def _log_sum_exp(t: Template) -> Variable:
+    """The logarithm of the sum of the exponentials over the positions."""
+    with t.statistics():
+        largest = t.reduce("ReduceMax", t.x, (2, 3))
+        return t.add(largest, t.op("Log", _sum(t)(t.op("Exp", t.sub(t.x, largest)))))

@@ -38,11 +38,23 @@ class GlobalAttention(CatalogueBlock):
     settings = (
         Setting("reduction", int, 4, "channels over hidden channels; in yolo-grouped also the groups", minimum=1),
         bn_eps(),
+        Setting(
+            "group",
+            bool,
+            True,
+            "whether the 7x7 convolutions are grouped; the shuffle stays",
+            variants=("yolo-grouped",),
+            later=True,
+        ),
     )
 
     @property
-    def _grouped(self) -> bool:
+    def _shuffles(self) -> bool:
         return self.variant == "yolo-grouped"
+
+    @property
+    def _groups(self) -> int:
+        return self.integer("reduction") if self.flag("group") else 1
 
     @property
     def _sigmoid(self) -> bool:
@@ -52,18 +64,24 @@ class GlobalAttention(CatalogueBlock):
     def check(self, feature: FeatureMap) -> None:
         channels, hidden, reduction = feature.channels, self.hidden(feature), self.integer("reduction")
         super().check(feature)
-        if self._grouped and (channels % reduction or hidden % reduction or channels % GAM_SHUFFLE):
+        if self._shuffles and not self.flag("group") and channels % GAM_SHUFFLE:
+            raise BlockError(
+                f"{self.spelled} shuffles {GAM_SHUFFLE} groups, and {feature.label} has {channels} channels"
+            )
+        if self.flag("group") and (channels % reduction or hidden % reduction or channels % GAM_SHUFFLE):
             raise BlockError(
                 f"{self.spelled} splits {channels} and {hidden} channels into {reduction} groups and shuffles "
                 f"{GAM_SHUFFLE}; {feature.label} needs a multiple of {np.lcm(reduction**2, GAM_SHUFFLE)} channels"
             )
 
     def warnings(self, feature: FeatureMap) -> list[str]:
-        return self.many_parameters(feature, "gam", "" if self._grouped else "; gam[yolo-grouped] has a quarter of it")
+        return self.many_parameters(
+            feature, "gam", "" if self.flag("group") else "; gam[yolo-grouped] has a quarter of it"
+        )
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, hidden = feature.channels, self.hidden(feature)
-        groups = self.integer("reduction") if self._grouped else 1
+        groups = self._groups
         shapes = layer_shapes({"channel_attention.0": (hidden, channels), "channel_attention.2": (channels, hidden)})
         for layer, outputs, inputs in ((0, hidden, channels), (3, channels, hidden)):
             shapes |= layer_shapes({f"spatial_attention.{layer}": (outputs, inputs // groups, 7, 7)})
@@ -76,18 +94,24 @@ class GlobalAttention(CatalogueBlock):
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         first = shapes.get("channel_attention.0.weight", ())
-        return {"reduction": first[1] // first[0]} if len(first) > 1 else {}
+        if len(first) < 2:
+            return {}
+        found: dict[str, object] = {"reduction": first[1] // first[0]}
+        inputs = shapes.get("spatial_attention.0.weight", ())[1:2]
+        if self._shuffles and inputs:
+            found["group"] = inputs != first[1:2]
+        return found
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return shuffling.lowerings(feature) if self._grouped else ("default",)
+        return shuffling.lowerings(feature) if self._shuffles else ("default",)
 
     def emit(self, t: Template, lowering: str) -> Variable:
         gate = linear(t, t.relu(linear(t, t.x, "channel_attention.0")), "channel_attention.2")
         z = t.mul(t.x, t.sigmoid(gate) if self._sigmoid else gate)
-        eps, groups = self.number("bn_eps"), self.integer("reduction") if self._grouped else 1
+        eps = self.number("bn_eps")
         spatial = z
         for layer in (0, 3):
             conv, bn = f"spatial_attention.{layer}", f"spatial_attention.{layer + 1}"
-            spatial = conv_bn(t, spatial, conv, bn, eps, pads=[3, 3, 3, 3], group=groups)
+            spatial = conv_bn(t, spatial, conv, bn, eps, pads=[3, 3, 3, 3], group=self._groups)
             spatial = t.relu(spatial) if layer == 0 else t.sigmoid(spatial)
-        return t.mul(z, shuffling.shuffle(t, spatial, GAM_SHUFFLE, lowering) if self._grouped else spatial)
+        return t.mul(z, shuffling.shuffle(t, spatial, GAM_SHUFFLE, lowering) if self._shuffles else spatial)

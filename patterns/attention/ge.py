@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
+from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes, torch_default
 from graphsurgery.template import dla_mean, nearest_resize
 
@@ -30,23 +30,38 @@ class GatherExcite(CatalogueBlock):
     paper = "Gather-Excite: Exploiting Feature Context in CNNs, NeurIPS 2018, arXiv:1810.12348"
     reference = "hujie-frank/GENet, prototxts RN50-GEPF, RN50-GEP and RN50-GEPP and figures; extents as in timm"
     formula = "y = x * sigmoid(resize(excite(gather(x))))"
-    untrained = "theta-minus: times sigmoid of the local mean; theta and theta-plus: halves its input"
+    untrained = "theta-minus: times sigmoid of the local mean; the others: about half of its input"
     variants: ClassVar[dict[str, str]] = {
         "theta-minus": "no parameters: average pooling, kernel 2e - 1, stride e",
         "theta": "depthwise convolutions with BatchNorm: one over the whole map, or log2(e) of 3x3, stride 2",
         "theta-plus": "theta, then ReLU and the two 1x1 convolutions of SE",
+        "timm": "GatherExcite of timm up to 1.0.20 and of YOLO collections: any gather, then SE's convolutions at once",
     }
     settings = (
         Setting("extent", int, 0, "extent of the gather: 0 is the whole map", choices=(0, 2, 4, 8)),
-        Setting("hidden", int, None, "hidden channels, else C/16", minimum=1, variants=("theta-plus",)),
-        bn_eps(variants=("theta", "theta-plus")),
+        Setting(
+            "extra_params", bool, False, "whether the gather is convolutions, and not a pooling", variants=("timm",)
+        ),
+        Setting("mlp", bool, True, "whether the two 1x1 convolutions follow, timm's use_mlp", variants=("timm",)),
+        Setting("add_maxpool", bool, False, "whether a pooling takes half mean, half maximum", variants=("timm",)),
+        Setting("hidden", int, None, "hidden channels, else C/16", minimum=1, variants=("theta-plus", "timm")),
+        bn_eps(variants=("theta", "theta-plus", "timm")),
     )
     aliases = ((r"conv\.0\.weight", "gather.conv1.weight"), (r"conv\.1\.(\w+)", r"gather.norm1.\1"))
 
     @property
+    def _timm(self) -> bool:
+        return self.variant == "timm"
+
+    @property
+    def _excites(self) -> bool:
+        """Whether two 1x1 convolutions follow the gather."""
+        return self.flag("mlp") if self._timm else self.variant == "theta-plus"
+
+    @property
     def _stages(self) -> int:
         """Depthwise convolutions of the gather: none, one over the whole map, or one for each halving."""
-        if self.variant == "theta-minus":
+        if self.variant == "theta-minus" or (self._timm and not self.flag("extra_params")):
             return 0
         return int(log2(self.integer("extent"))) if self.integer("extent") else 1
 
@@ -54,6 +69,8 @@ class GatherExcite(CatalogueBlock):
         return rounded_up(feature.channels, 16)
 
     def check(self, feature: FeatureMap) -> None:
+        if self._stages and self.flag("add_maxpool"):
+            raise BlockError("add_maxpool of ge[timm] is of its pooling, and with extra_params it has none")
         if self._stages and not self.integer("extent"):
             what = f"{self.spelled} with extent 0 has a convolution as large as the map"
             require_static(feature, what, "; give an extent of 2, 4 or 8")
@@ -64,7 +81,7 @@ class GatherExcite(CatalogueBlock):
             kernel = (3, 3) if self.integer("extent") else feature.size
             shapes[f"gather.conv{stage}.weight"] = (channels, 1, *kernel)
             shapes |= bn_shapes(f"gather.norm{stage}", channels)
-        if self.variant != "theta-plus":
+        if not self._excites:
             return shapes
         hidden = self.hidden(feature)
         return shapes | layer_shapes({"mlp.fc1": (hidden, channels, 1, 1), "mlp.fc2": (channels, hidden, 1, 1)})
@@ -80,6 +97,8 @@ class GatherExcite(CatalogueBlock):
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         values: dict[str, Array] = {}
         shapes = self.parameters(feature)
+        if self._timm:
+            return torch_default(shapes, rng)
         for key, shape in shapes.items():
             if key.startswith("mlp"):  # the prototxt's filler: Gaussian of deviation 0.01, biases 0
                 values[key] = rng.normal(0.0, 0.01 if key.endswith("weight") else 0.0, size=shape).astype(np.float32)
@@ -88,14 +107,21 @@ class GatherExcite(CatalogueBlock):
         return values | torch_default({key: shape for key, shape in shapes.items() if ".norm" in key}, rng)
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        if self.variant == "theta-minus":
+        if not (self._excites or self._stages):
             return super().identity(feature)
-        last = "mlp.fc2" if self.variant == "theta-plus" else f"gather.norm{self._stages}"
+        last = "mlp.fc2" if self._excites else f"gather.norm{self._stages}"
         return self.with_biases(feature, {last: SATURATED})
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
-        known = self.variant == "theta-plus" and "mlp.fc1.weight" in shapes
-        return {"hidden": shapes["mlp.fc1.weight"][0]} if known else {}
+        found: dict[str, object] = {}
+        if "hidden" in self.values and "mlp.fc1.weight" in shapes:
+            found["hidden"] = shapes["mlp.fc1.weight"][0]
+        if self._timm:
+            stages = sum(key.startswith("gather.conv") for key in shapes)
+            found |= {"mlp": "mlp.fc1.weight" in shapes, "extra_params": stages > 0}
+            if stages > 1 or shapes.get("gather.conv1.weight", ())[2:] == (3, 3):
+                found["extent"] = 2**stages
+        return found
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
         """How the map is gathered where that takes a convolution as large as the map, or how the gate is resized."""
@@ -103,6 +129,8 @@ class GatherExcite(CatalogueBlock):
             return ("resize", "matrices") if feature.static else ("resize",)
         if not self._stages:
             return ("mean",)
+        if self._timm:
+            return ("padded",)
         # a product with H*W times the weight can leave float16; a convolution is summed in float32
         forms = ["product", "convolution"] if feature.dtype in ("float32", "float64") else ["convolution"]
         return (*forms, "sums") if feature.static else forms
@@ -125,12 +153,13 @@ class GatherExcite(CatalogueBlock):
     def emit(self, t: Template, lowering: str) -> Variable:
         whole = lowering in ("product", "sums")
         gathered, size = self._whole_map(t, lowering) if whole else self._gather(t)
-        if self.variant == "theta-plus":
-            gathered = excite(t, t.relu(gathered), "mlp.")
+        if self._excites:
+            gathered = excite(t, gathered if self._timm else t.relu(gathered), "mlp.")
         gate = t.sigmoid(gathered)
         if lowering == "matrices" and size is not None:
             return t.mul(t.x, nearest_resize.by_matrices(t, gate, size))
-        return t.mul(t.x, t.resize_nearest(gate, size) if self.integer("extent") else gate)
+        enlarged = size != t.feature.size if lowering == "padded" else self.integer("extent") > 0
+        return t.mul(t.x, t.resize_nearest(gate, size) if enlarged else gate)
 
     def _whole_map(self, t: Template, lowering: str) -> tuple[Variable, None]:
         """The convolution over the whole map as the mean of a product with its weight times H*W, or as a sum."""
@@ -146,21 +175,42 @@ class GatherExcite(CatalogueBlock):
         """The gathered map and its (height, width), None where those are dynamic."""
         extent, size = self.integer("extent"), t.feature.size if t.feature.static else None
         small = (-(-size[0] // extent), -(-size[1] // extent)) if size and extent else size
-        if self.variant == "theta-minus":
-            if not extent:
-                return t.mean_hw(t.x), small
-            window, border = 2 * extent - 1, extent - 1
-            if t.target == "dla" and window > dla_mean.WINDOW and small:
-                return self._averaged(t, window, border, small), small
-            # the mean is over the positions that exist: padding is not counted
-            pool: dict[str, Any] = {"kernel_shape": [window] * 2, "strides": [extent] * 2, "pads": [border] * 4}
-            return t.op("AveragePool", t.x, **pool, count_include_pad=0), small
+        if not self._stages:
+            mean = self._mean(t, small)
+            return self._with_maximum(t, mean) if self.flag("add_maxpool") else mean, small
         x: Variable = t.x
         steps: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
+        if self._timm and not extent and size:
+            # padded on both sides alike: of an even side one position is lost
+            borders = [(side - 1) // 2 for side in size]
+            steps, small = {"pads": borders * 2}, (2 * borders[0] + 1, 2 * borders[1] + 1)
         for stage in range(1, self._stages + 1):
             conv, bn, eps = f"gather.conv{stage}", f"gather.norm{stage}", self.number("bn_eps")
             x = conv_bn(t, t.relu(x) if stage > 1 else x, conv, bn, eps, group=t.feature.channels, **steps)
         return x, small
+
+    @property
+    def _window(self) -> dict[str, Any]:
+        """The attributes of a pooling over the surroundings."""
+        extent = self.integer("extent")
+        return {"kernel_shape": [2 * extent - 1] * 2, "strides": [extent] * 2, "pads": [extent - 1] * 4}
+
+    def _mean(self, t: Template, size: tuple[int, int] | None) -> Variable:
+        """The mean over the map or the surroundings; ``size``: of the result, None where it is dynamic."""
+        if not self.integer("extent"):
+            return t.mean_hw(t.x)
+        window = 2 * self.integer("extent") - 1
+        if t.target == "dla" and window > dla_mean.WINDOW and size:
+            return self._averaged(t, window, self.integer("extent") - 1, size)
+        # the mean is over the positions that exist: padding is not counted
+        return t.op("AveragePool", t.x, **self._window, count_include_pad=0)
+
+    def _with_maximum(self, t: Template, mean: Variable) -> Variable:
+        """Half of the mean, plus half of the maximum over the same positions."""
+        around = self.integer("extent") > 0
+        largest = t.op("MaxPool", t.x, **self._window) if around else t.reduce("ReduceMax", t.x, (2, 3))
+        half = t.scalar(0.5, "half")  # of each, since their sum may leave float16
+        return t.add(t.mul(mean, half), t.mul(largest, half))
 
     def _averaged(self, t: Template, window: int, border: int, size: tuple[int, int]) -> Variable:
         """The same means as a convolution, times what is to be made up for where it counts padding."""

@@ -5,12 +5,16 @@ Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 
+from .activations import hard_sigmoid, silu
 from .catalogue import CatalogueBlock
 from .layers import linear
+
+_ACTIVATIONS = {"relu": Template.relu, "silu": silu}
+_GATES = ("sigmoid", "hard-sigmoid")
 
 
 class SqueezeExcite(CatalogueBlock):
@@ -21,12 +25,28 @@ class SqueezeExcite(CatalogueBlock):
     demand = 2
     paper = "Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507"
     reference = "hujie-frank/SENet, models/SE-ResNet-50.prototxt (hidden width C/16, biases)"
-    formula = "y = x * sigmoid(fc2(relu(fc1(mean over H, W of x))))"
+    formula = "y = x * sigmoid(fc2(relu(fc1(mean over H, W of x)))); EfficientNet: SiLU, MobileNetV3: a hard sigmoid"
     untrained = "halves its input"
     settings = (
         Setting("reduction", int, 16, "channels over hidden channels", minimum=1),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
         Setting("bias", bool, True, "whether the two layers have biases; the common PyTorch ports have none"),
+        Setting(
+            "activation",
+            str,
+            "relu",
+            "between the two layers; EfficientNet's is silu",
+            choices=tuple(_ACTIVATIONS),
+            later=True,
+        ),
+        Setting(
+            "gate",
+            str,
+            "sigmoid",
+            "on the logits; hard-sigmoid, relu6(z + 3) / 6, is that of MobileNetV3 and PP-LCNet",
+            choices=_GATES,
+            later=True,
+        ),
     )
     aliases = (
         (r"(?:fc\.0|l1|conv_reduce|down|.*_1x1_down)\.(weight|bias)", r"fc1.\1"),
@@ -61,11 +81,27 @@ class SqueezeExcite(CatalogueBlock):
     def emit(self, t: Template, lowering: str) -> Variable:
         gemm = lowering == "gemm"
         squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if gemm else 1)
-        gate = t.sigmoid(excite(t, squeezed, "", bias=self.flag("bias"), gemm=gemm))
-        return t.mul(t.x, t.op("Reshape", gate, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else gate)
+        activation = _ACTIVATIONS[self.text("activation")]
+        logits = excite(t, squeezed, "", bias=self.flag("bias"), gemm=gemm, act=activation)
+        if self.text("gate") == "sigmoid":
+            return t.mul(t.x, self._as_map(t, t.sigmoid(logits), lowering))
+        # the numbers in a hard sigmoid have the four axes of a map
+        return t.mul(t.x, hard_sigmoid(t, self._as_map(t, logits, lowering)))
+
+    def _as_map(self, t: Template, z: Variable, lowering: str) -> Variable:
+        """[N, C] of a Gemm, or [N, C, 1, 1] -> [N, C, 1, 1]."""
+        return t.op("Reshape", z, t.integers([0, t.feature.channels, 1, 1], "shape")) if lowering == "gemm" else z
 
 
-def excite(t: Template, squeezed: Variable, prefix: str, *, bias: bool = True, gemm: bool = False) -> Variable:
-    """fc2(relu(fc1(squeezed))) with the parameters ``prefix + fc1.weight`` and so on."""
-    hidden = t.relu(linear(t, squeezed, f"{prefix}fc1", bias=bias, gemm=gemm))
+def excite(
+    t: Template,
+    squeezed: Variable,
+    prefix: str,
+    *,
+    bias: bool = True,
+    gemm: bool = False,
+    act: Callable[[Template, Variable], Variable] = Template.relu,
+) -> Variable:
+    """fc2(act(fc1(squeezed))) with the parameters ``prefix + fc1.weight`` and so on."""
+    hidden = act(t, linear(t, squeezed, f"{prefix}fc1", bias=bias, gemm=gemm))
     return linear(t, hidden, f"{prefix}fc2", bias=bias, gemm=gemm)

@@ -32,17 +32,22 @@ class _Path:
 
 
 _PATHS = {
+    "paper": tuple(_Path(f"convs.{i}.0", f"convs.{i}.1", 3, dilation=i + 1, grouped=True) for i in range(2)),
     "official": (_Path("conv2", "bn2", 3), _Path("conv2g", "bn2g", 3, grouped=True)),
     "external-attention": tuple(
         _Path(f"convs.{i}.conv", f"convs.{i}.bn", kernel, grouped=True) for i, kernel in enumerate((1, 3, 5, 7))
     ),
-    "timm": (_Path("paths.0.conv", "paths.0.bn", 3), _Path("paths.1.conv", "paths.1.bn", 3, dilation=2)),
+    "timm": tuple(_Path(f"paths.{i}.conv", f"paths.{i}.bn", 3, dilation=i + 1, grouped=True) for i in range(2)),
 }
 _REDUCE = {
-    "official": ("conv_fc1", "bn_fc1", "conv_fc2"),
-    "timm": ("attn.fc_reduce", "attn.bn", "attn.fc_select"),
+    "paper": ("fc.0", "fc.1"),
+    "official": ("conv_fc1", "bn_fc1"),
+    "external-attention": ("fc", ""),
+    "timm": ("attn.fc_reduce", "attn.bn"),
 }
-_GROUPED = ("official", "external-attention")
+"""variant -> prefixes of the first layer of the choice and of its BatchNorm"""
+_SELECT = {"paper": ("fcs.0", "fcs.1"), "official": ("conv_fc2",), "timm": ("attn.fc_select",)}
+"""variant -> prefixes of what makes the logits of both paths, in two layers or in one"""
 
 
 class SelectiveKernel(CatalogueBlock):
@@ -55,10 +60,11 @@ class SelectiveKernel(CatalogueBlock):
     title = "Selective Kernel"
     demand = 22
     paper = "Selective Kernel Networks, CVPR 2019, arXiv:1903.06586"
-    reference = "implus/PytorchInsight (the paper's author), classification/models/imagenet/resnet_sk.py"
+    reference = "implus/SKNet, models/sknet50.prototxt; official: resnet_sk.py in PytorchInsight, of the same author"
     formula = "y = sum over i of softmax_i(select(reduce(mean over H, W of sum d_i))) * d_i, d_i = relu(BN(conv_i(x)))"
     untrained = "not a gate: convolutions, times about 0.3"
     variants: ClassVar[dict[str, str]] = {
+        "paper": "3x3 and 3x3 of dilation 2, in 32 groups; the choice as in official, C -> max(32, C/16) -> 2C",
         "official": "3x3, and 3x3 in 32 groups; the choice by 1x1 convolutions C -> C/16 with BatchNorm and ReLU -> 2C",
         "external-attention": "1x1, 3x3, 5x5, 7x7 with biases; linear layers C -> max(32, C/16) -> C for each",
         "timm": "timm's SelectiveKernel: 3x3 and 3x3 of dilation 2, each on one half of the channels",
@@ -69,9 +75,19 @@ class SelectiveKernel(CatalogueBlock):
             "groups",
             int,
             None,
-            "groups of the convolution that has them, else 32 (external-attention: 1)",
+            "groups of the convolutions that have them, else 32 (external-attention: 1)",
             minimum=1,
-            variants=_GROUPED,
+            variants=("paper", "official", "external-attention"),
+        ),
+        Setting("groups", int, None, "groups of the convolutions, else 1", minimum=1, variants=("timm",), later=True),
+        Setting("bias", bool, False, "whether the last layers have biases, as in PyTorch ports", variants=("paper",)),
+        Setting(
+            "split",
+            bool,
+            None,
+            "whether each path takes half of the channels, else yes",
+            variants=("timm",),
+            later=True,
         ),
         bn_eps(),
     )
@@ -82,15 +98,16 @@ class SelectiveKernel(CatalogueBlock):
 
     @property
     def _split(self) -> bool:
-        return self.variant == "timm"
+        """Whether each path takes half of the channels."""
+        return self.variant == "timm" and self.values["split"] is not False
 
     def _groups(self, path: _Path) -> int:
-        default = 32 if self.variant == "official" else 1
+        default = 32 if self.variant in ("paper", "official") else 1
         return int(self.values.get("groups") or default) if path.grouped else 1
 
     def default_hidden(self, feature: FeatureMap) -> int:
         channels = feature.channels
-        if self.variant == "external-attention":
+        if self.variant in ("paper", "external-attention"):
             return max(32, channels // 16)
         if self.variant == "official":
             return channels // 16
@@ -98,9 +115,11 @@ class SelectiveKernel(CatalogueBlock):
         return rounded + 8 if rounded < 0.9 * channels / 16 else rounded
 
     def check(self, feature: FeatureMap) -> None:
-        require_divisor(feature, max(self._groups(path) for path in self._paths), "groups")
-        if self._split and feature.channels % 2:
-            raise BlockError(f"{feature.label} has {feature.channels} channels, and sk[timm] halves them")
+        groups = max(self._groups(path) for path in self._paths)
+        require_divisor(feature, groups, "groups")
+        if self._split and feature.channels % (2 * groups):
+            halves = "halves them" if groups == 1 else f"takes half of them in {groups} groups"
+            raise BlockError(f"{feature.label} has {feature.channels} channels, and sk[timm] {halves}")
         if self.hidden(feature) < 1:
             raise BlockError(
                 f"{feature.label} has {feature.channels} channels; a sixteenth of them is none: give hidden"
@@ -113,25 +132,35 @@ class SelectiveKernel(CatalogueBlock):
         channels, hidden = feature.channels, self.hidden(feature)
         shapes: dict[str, tuple[int, ...]] = {}
         for path in self._paths:
-            width = channels // (2 if self._split else self._groups(path))
+            width = channels // (2 if self._split else 1) // self._groups(path)
             shape = (channels, width, path.kernel, path.kernel)
             shapes |= layer_shapes({path.conv: shape}, bias=self.variant == "external-attention")
             shapes |= bn_shapes(path.bn, channels)
+        reduce, bn = _REDUCE[str(self.variant)]
         if self.variant == "external-attention":
             heads = {f"fcs.{i}": (channels, hidden) for i in range(len(self._paths))}
-            return shapes | layer_shapes({"fc": (hidden, channels), **heads})
-        reduce, bn, select = _REDUCE[str(self.variant)]
+            return shapes | layer_shapes({reduce: (hidden, channels), **heads})
         shapes[f"{reduce}.weight"] = (hidden, channels, 1, 1)
-        return shapes | bn_shapes(bn, hidden) | {f"{select}.weight": (2 * channels, hidden, 1, 1)}
+        select = _SELECT[str(self.variant)]
+        last = dict.fromkeys(select, (2 * channels // len(select), hidden, 1, 1))
+        return shapes | bn_shapes(bn, hidden) | layer_shapes(last, bias=self.flag("bias"))
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         found: dict[str, object] = {}
-        reduce = "fc" if self.variant == "external-attention" else _REDUCE[str(self.variant)][0]
+        reduce, _ = _REDUCE[str(self.variant)]
         if f"{reduce}.weight" in shapes:
             found["hidden"] = shapes[f"{reduce}.weight"][0]
+        if self.variant == "paper" and "fcs.0.weight" in shapes:
+            found["bias"] = "fcs.0.bias" in shapes
         grouped = next((shapes.get(f"{path.conv}.weight") for path in self._paths if path.grouped), None)
         if grouped:
-            found["groups"] = grouped[0] // grouped[1]
+            parts = grouped[0] // grouped[1]
+            if self.variant == "timm":
+                # half of the channels, or all of them in two groups: timm's models have the former
+                known = parts > 1 and self.values["split"] is not None
+                found["split"] = self._split if known else parts == 2
+                parts = parts // 2 if found["split"] else parts
+            found["groups"] = parts
         return found
 
     def emit(self, t: Template, lowering: str) -> Variable:
@@ -157,10 +186,15 @@ class SelectiveKernel(CatalogueBlock):
         return t.relu(conv_bn(t, x, path.conv, path.bn, eps, **around, group=groups))
 
     def _share_of_first(self, t: Template, squeezed: Variable) -> Variable:
-        reduce, bn, select = _REDUCE[str(self.variant)]
+        reduce, bn = _REDUCE[str(self.variant)]
         hidden = t.relu(conv_bn(t, squeezed, reduce, bn, self.number("bn_eps")))
-        first, second = np.split(t.values(f"{select}.weight"), 2)
-        return t.sigmoid(t.conv(hidden, t.constant(first - second, f"{select}.weight")))
+        select = _SELECT[str(self.variant)]
+        parts = ("weight", "bias") if self.flag("bias") else ("weight",)
+        difference = []
+        for part in parts:
+            first, second = np.split(np.concatenate([t.values(f"{layer}.{part}") for layer in select]), 2)
+            difference.append(t.constant(first - second, f"{select[0]}.{part}"))
+        return t.sigmoid(t.conv(hidden, *difference))
 
     def _shares(self, t: Template, squeezed: Variable) -> list[Variable]:
         hidden = linear(t, squeezed, "fc")
@@ -170,4 +204,4 @@ class SelectiveKernel(CatalogueBlock):
         return [cut(t, shares, 3, i, i + 1) for i in range(len(logits))]
 
     def arguments(self, feature: FeatureMap) -> dict[str, object]:
-        return {"groups": max(self._groups(path) for path in self._paths)}
+        return {"groups": max(self._groups(path) for path in self._paths), "split": self._split}

@@ -6,6 +6,8 @@ between).
 
     s = mean over (H, W) of x        z = W2 * relu(W1 * s + b1) + b2        y = x * sigmoid(z)
 
+- EfficientNet has SiLU in the place of ReLU; MobileNetV3 and PP-LCNet have a hard sigmoid, relu6(z + 3) / 6, in the
+  place of the sigmoid. The keys are the same.
 - Names and shapes are those of timm and torchvision (``fc1``, ``fc2``, 1x1 convolutions).
 - Ports differ in the biases (many have none: pass ``bias=False``), in the layer type (Linear [R, C] instead of a
   convolution [R, C, 1, 1], the same function) and in the rounding of the hidden width (C // 16, or timm's multiple of
@@ -16,28 +18,38 @@ between).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .layers import Redrawable, require_widths
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+_GATES: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "hard-sigmoid": nn.Hardsigmoid}
 
 
 class SqueezeExcite(Redrawable):
     """Gate of every channel by a small network on the means of all channels.
 
     ``channels``: C of the map. ``hidden``: R, the width between the two convolutions. ``bias``: whether both have one.
+    ``activation``: ``"relu"`` or ``"silu"``. ``gate``: ``"sigmoid"`` or ``"hard-sigmoid"``.
     Keys: ``fc1.weight`` [R, C, 1, 1], ``fc1.bias`` [R], ``fc2.weight`` [C, R, 1, 1], ``fc2.bias`` [C].
-    ValueError where a width is below 1.
+    ValueError where a width is below 1, or for another activation or gate.
     """
 
-    def __init__(self, channels: int, hidden: int, bias: bool = True) -> None:
+    def __init__(
+        self, channels: int, hidden: int, bias: bool = True, activation: str = "relu", gate: str = "sigmoid"
+    ) -> None:
         super().__init__()
         require_widths("SqueezeExcite", channels, hidden)
+        if activation not in _ACTIVATIONS or gate not in _GATES:
+            known = f"the activations {', '.join(_ACTIVATIONS)} and the gates {', '.join(_GATES)}"
+            raise ValueError(f"SqueezeExcite has {known}, not {activation!r} and {gate!r}")
         self.fc1 = nn.Conv2d(channels, hidden, kernel_size=1, bias=bias)
-        self.act = nn.ReLU()
+        self.act = _ACTIVATIONS[activation]()
         self.fc2 = nn.Conv2d(hidden, channels, kernel_size=1, bias=bias)
+        self.gate = _GATES[gate]()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         squeezed = x.mean(dim=(2, 3), keepdim=True)
-        return x * torch.sigmoid(self.fc2(self.act(self.fc1(squeezed))))
+        gate: Tensor = self.gate(self.fc2(self.act(self.fc1(squeezed))))
+        return x * gate

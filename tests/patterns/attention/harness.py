@@ -40,6 +40,8 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("simam", {"divisor": "HW"}),
     ("se", {"reduction": 4}),
     ("se", {"hidden": 3, "bias": False}),
+    ("se", {"hidden": 3, "activation": "silu"}),
+    ("se", {"hidden": 3, "gate": "hard-sigmoid"}),
     ("ge", {}),
     ("ge", {"extent": 2}),
     ("ge", {"extent": 4}),

@@ -28,6 +28,28 @@ def test_operators(opset: int) -> None:
         assert sorted(ultralytics) == sorted(["ReduceMean", "Conv", "Sigmoid", "Mul", *SPATIAL])
 
 
+def test_operators_of_other_poolings_and_of_the_channel_part() -> None:
+    def operators(pool_types: str) -> list[str]:
+        settings = {"hidden": 2, "pool_types": pool_types, "spatial": False}
+        return build("cbam", settings, feature_map(12)).operators
+
+    assert operators("avg+max") == CHANNEL
+    assert operators("avg") == ["ReduceMean", "Conv", "Relu", "Conv", "Sigmoid", "Mul"]
+    assert operators("lp")[:3] == ["Mul", "ReduceSum", "Sqrt"]
+    assert operators("lse")[:6] == ["ReduceMax", "Sub", "Exp", "ReduceSum", "Log", "Add"]
+    with pytest.raises(BlockError, match=r"pool_types of cbam is one of avg, max, lp, lse, avg\+max, .*, not max\+avg"):
+        make_block("cbam", {"pool_types": "max+avg"})
+    built = build("cbam", {"hidden": 2, "pool_types": "avg+max+lp+lse"}, feature_map(12))
+    stored = numpy_helper.to_array(built.constants["block.ChannelGate.mlp.3.bias"])
+    np.testing.assert_array_equal(stored, 4 * built.weights["ChannelGate.mlp.3.bias"].astype(np.float32))
+
+
+def test_the_channel_part_alone_is_read_off_the_weights() -> None:
+    given = random_weights(make_block("cbam", {"hidden": 2, "spatial": False}), feature_map(12))
+    block, _ = fit(make_block("cbam"), feature_map(12), given)
+    assert block.values["spatial"] is False
+
+
 @pytest.mark.parametrize(("channels", "parts"), [(16, 8), (12, 4), (6, 2), (9, 0), (8, 8)])
 def test_for_onnxruntime_no_wide_axis_is_reduced(channels: int, parts: int) -> None:
     for batch in (1, None):
@@ -52,6 +74,7 @@ def test_the_second_layer_is_applied_once_with_twice_its_bias() -> None:
     [
         ("cbam", "ReduceMax"),
         ("cbam[cv-attention]", "ReduceMax"),
+        ("cbam[external-attention]", "ReduceMax"),
         ("cbam[ultralytics]", "ReduceMean"),
         ("cbam[timm]", "ReduceMean"),
         ("cbam[yolo-port]", "ReduceMean"),
@@ -92,7 +115,7 @@ def test_what_cannot_work_is_refused() -> None:
         build("cbam[ultralytics]", {"kernel": 5}, feature_map(16))
     with pytest.raises(BlockError, match="has no hyper-parameter 'hidden'"):
         make_block("cbam[ultralytics]", {"hidden": 4})
-    for variant in ("ultralytics", "timm", "yolo-port", "cv-attention"):
+    for variant in ("ultralytics", "timm", "yolo-port", "cv-attention", "external-attention"):
         with pytest.raises(BlockError, match=r"a gate without a bias.*gate='residual'"):
             make_block(f"cbam[{variant}]").identity(feature_map(32))
 

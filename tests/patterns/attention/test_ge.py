@@ -52,6 +52,23 @@ def test_operators_of_a_gather_over_the_whole_map(lowering: str) -> None:
     assert build("ge[theta-plus]", lowering=lowering).operators == [*gather, *EXCITE, "Sigmoid", "Mul"]
 
 
+def test_operators_of_timms_class() -> None:
+    """SE's convolutions come at once; a convolution as large as the map loses a position of an even side only."""
+    excite = EXCITE[1:]
+
+    def operators(height: int, **settings: object) -> list[str]:
+        return build("ge[timm]", settings, feature_map(height=height, width=height)).operators
+
+    assert operators(13) == ["ReduceMean", *excite, "Sigmoid", "Mul"]
+    assert operators(16, extent=4) == ["AveragePool", *excite, "Sigmoid", "Resize", "Mul"]
+    half = ["Mul", "Mul", "Add"]
+    assert operators(13, add_maxpool=True) == ["ReduceMean", "ReduceMax", *half, *excite, "Sigmoid", "Mul"]
+    assert operators(16, extent=2, add_maxpool=True)[:5] == ["AveragePool", "MaxPool", *half]
+    assert operators(16, extra_params=True, extent=4, mlp=False) == [*stages(4), "Sigmoid", "Resize", "Mul"]
+    assert operators(13, extra_params=True) == ["Conv", *excite, "Sigmoid", "Mul"]
+    assert operators(16, extra_params=True) == ["Conv", *excite, "Sigmoid", "Resize", "Mul"]
+
+
 @pytest.mark.parametrize("spelled", ["ge", *LEARNED])
 @pytest.mark.parametrize("extent", EXTENTS)
 def test_a_site_of_dynamic_size(extent: int, spelled: str) -> None:
@@ -185,7 +202,7 @@ def test_hidden_width_rounds_half_up(channels: int, hidden: int) -> None:
         ("ge", {"bn_eps": 1e-3}, r"ge\[theta-minus\] has no hyper-parameter 'bn_eps'"),
         ("ge[theta]", {"hidden": 8}, r"ge\[theta\] has no hyper-parameter 'hidden'; the known ones are extent, bn_eps"),
         ("ge[theta-plus]", {"hidden": 0}, "hidden of ge is at least 1, not 0"),
-        ("ge[theta+]", {}, r"ge has no variant 'theta\+'; it has the variants theta-minus, theta, theta-plus"),
+        ("ge[theta+]", {}, r"ge has no variant 'theta\+'; it has the variants theta-minus, theta, theta-plus, timm"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(spelled: str, settings: dict[str, object], message: str) -> None:
@@ -208,6 +225,18 @@ def test_weights_of_theta_plus_do_not_fit_theta() -> None:
     given = random_weights(make_block("ge[theta-plus]"), feature_map(32))
     with pytest.raises(WeightsError, match=r"has mlp\.fc1\.weight, .*which the block does not"):
         inserted("ge[theta]", given, 32)
+
+
+@pytest.mark.parametrize("settings", [{}, {"extra_params": True}, {"extra_params": True, "extent": 8, "mlp": False}])
+def test_what_timms_class_consists_of_is_read_off_the_weights(settings: dict[str, object]) -> None:
+    given = random_weights(made := make_block("ge[timm]", settings), feature_map(32))
+    block, _ = fit(make_block("ge[timm]"), feature_map(32), given)
+    assert {**block.values, "hidden": None} == made.values
+
+
+def test_a_maximum_is_of_a_pooling() -> None:
+    with pytest.raises(BlockError, match=r"add_maxpool of ge\[timm\] is of its pooling, and with extra_params"):
+        build("ge[timm]", {"extra_params": True, "add_maxpool": True})
 
 
 def test_keys_of_the_srm_repository() -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
 
 from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
-from tests.patterns.attention.evaluators import Runtime
-from tests.patterns.attention.harness import build, feature_map, random_weights
-from tests.patterns.attention.verdicts import assert_agrees
+from tests.patterns.attention.evaluators import Runtime, evaluators
+from tests.patterns.attention.fitting import fit
+from tests.patterns.attention.harness import Built, build, concrete, feature_map, random_weights
+from tests.patterns.attention.verdicts import (
+    assert_agrees,
+    assert_close,
+    assert_tensorrt_friendly,
+    assert_types,
+    assert_valid,
+)
+
+SOFTMAX: dict[str, object] = {"head_num": 2, "window_size": 3, "gate_layer": "softmax"}
 
 
 @pytest.mark.parametrize("opset", [9, 13, 18, 21])
@@ -55,6 +66,79 @@ def test_what_cannot_work_is_refused() -> None:
     build("scsa", {"window_size": 6}, feature_map(16, 6, 20))
 
 
+@pytest.mark.parametrize("given", ["3,5,7", "3,5,7,8", "3,5,7,x", "3,5,7,9,", "", "3 5 7 9"])
+def test_kernels_are_four_odd_numbers(given: str) -> None:
+    with pytest.raises(BlockError, match=r"group_kernel_sizes of scsa is four odd numbers as in 3,5,7,9, not"):
+        build("scsa", {"group_kernel_sizes": given}, feature_map(16))
+
+
+def test_other_kernels_are_widened_to_the_widest() -> None:
+    built = build("scsa", {"head_num": 2, "group_kernel_sizes": "1,3,1,5"}, feature_map(8))
+    (node, *_) = [node for node in built.graph.node if node.op_type == "Conv"]
+    assert numpy_helper.to_array(built.constants[node.input[1]]).shape == (8, 1, 5, 1)
+
+
+def test_windows_that_are_recombined_divide_the_map() -> None:
+    """As channels and a 1x1 convolution that is a convolution in steps of a window."""
+    settings: dict[str, object] = {"head_num": 2, "down_sample_mode": "recombination"}
+    for target in ("tensorrt", "onnxruntime"):
+        built = build("scsa", {**settings, "window_size": 4}, feature_map(8, 12, 16, batch=2), target=target)
+        assert built.operators.count("Conv") == 3
+        assert_agrees(built, Runtime(built.model))
+    with pytest.raises(BlockError, match=r"windows of 7 x 7, and those do not divide /model\.8"):
+        build("scsa", settings, feature_map(8, 14, 20))
+
+
+def test_windows_of_nothing_are_refused() -> None:
+    with pytest.raises(BlockError, match="window_size of scsa is at least 1, or -1 for the whole map, not 0"):
+        build("scsa", {"window_size": 0}, feature_map(16))
+    with pytest.raises(BlockError, match="window_size of scsa is at least -1"):
+        make_block("scsa", {"window_size": -2})
+    assert make_block("scsa", {"window_size": -1}).warnings(feature_map(16, None)) == []
+
+
+@pytest.mark.parametrize(
+    ("opset", "dtype"), [*product((11, 13, 18), ("float32", "float16", "float64")), (22, "float32"), (22, "bfloat16")]
+)
+def test_softmax_in_the_place_of_the_sigmoids(opset: int, dtype: str) -> None:
+    """Shares of an image's positions are small: an input of thousands makes results of order one."""
+    for site in (feature_map(12, 13, 21, dtype), feature_map(12, None, None, dtype, batch=None)):
+        made = make_block("scsa", SOFTMAX)
+        for lowering in made.lowerings(site, opset):
+            built = build("scsa", SOFTMAX, site, opset=opset, lowering=lowering)
+            assert_valid(built)
+            assert_types(built)
+            assert_tensorrt_friendly(built)
+            x = np.random.default_rng(3).standard_normal(concrete(site)).astype(site.numpy_dtype) * 500
+            for run in evaluators(built):
+                assert_close(run(x), built.expected(x), x, dtype)
+            for parameter in ("q.weight", "norm_w.weight", "global_dwc_m.weight", "norm.bias"):
+                assert np.abs(built.expected(x) - changed(built, parameter).expected(x)).max() > 1e-3
+
+
+def changed(built: Built, parameter: str) -> Built:
+    """The same with one parameter in another order."""
+    given = {**built.weights, parameter: built.weights[parameter][::-1]}
+    return build("scsa", SOFTMAX, built.feature, opset=built.opset, weights=given)
+
+
+def test_softmax_has_no_identity() -> None:
+    with pytest.raises(BlockError, match=r"has gates by softmax.*gate='residual'"):
+        make_block("scsa", SOFTMAX).identity(feature_map(16))
+
+
+def test_what_weights_tell_of_the_mode() -> None:
+    wanted: dict[str, object] = {
+        "window_size": 3,
+        "down_sample_mode": "recombination",
+        "group_kernel_sizes": "3,3,5,7",
+        "qkv_bias": False,
+    }
+    given = random_weights(make_block("scsa", wanted), feature_map(16, 9, 9))
+    block, _ = fit(make_block("scsa"), feature_map(16, 9, 9), given)
+    assert {key: block.values[key] for key in wanted} == wanted
+
+
 def test_a_dynamic_site_is_warned_of() -> None:
     assert "windows of 7 x 7" in make_block("scsa").warnings(feature_map(16, None))[0]
     assert make_block("scsa").warnings(feature_map(16)) == []
@@ -63,7 +147,7 @@ def test_a_dynamic_site_is_warned_of() -> None:
 def test_biases_of_the_projections_are_read_off_the_weights() -> None:
     given = random_weights(make_block("scsa", {"qkv_bias": True}), feature_map(16))
     shapes = {key: values.shape for key, values in given.items()}
-    assert make_block("scsa").settings_from_weights(shapes) == {"qkv_bias": True}
+    assert make_block("scsa").settings_from_weights(shapes) == {"qkv_bias": True, "group_kernel_sizes": "3,5,7,9"}
 
 
 @pytest.mark.parametrize("magnitude", [50.0, 200.0])

@@ -34,6 +34,18 @@ def test_operators(opset: int, bias: bool) -> None:
         assert build("se", settings, opset=opset, lowering="gemm").operators == GEMM
 
 
+@pytest.mark.parametrize("opset", [9, 17, 18])
+def test_operators_of_other_activations(opset: int) -> None:
+    def operators(lowering: str, **settings: object) -> list[str]:
+        return build("se", {"reduction": 2, **settings}, opset=opset, lowering=lowering).operators
+
+    silu = ["Sigmoid", "Mul"]
+    assert operators("convolution", activation="silu") == ["ReduceMean", "Conv", *silu, "Conv", "Sigmoid", "Mul"]
+    assert operators("convolution", gate="hard-sigmoid") == [*CONVOLUTION[:4], "HardSigmoid", "Mul"]
+    # the numbers of a hard sigmoid are those of a map
+    assert operators("gemm", gate="hard-sigmoid") == [*GEMM[:4], "Reshape", "HardSigmoid", "Mul"]
+
+
 def test_a_gemm_needs_something_to_add_before_opset_11() -> None:
     block, feature = make_block("se", {"bias": False, "hidden": 2}), feature_map()
     assert list(block.lowerings(feature, 10)) == ["convolution"]
@@ -145,7 +157,7 @@ def test_a_port_with_linear_layers(names: tuple[str, str], bias: bool) -> None:
     state = module.state_dict()
     renamed = {key.replace("fc.0", names[0]).replace("fc.2", names[1]): value for key, value in state.items()}
     built = inserted(renamed, 32)
-    assert built.block.values == {"reduction": 16, "hidden": 5, "bias": bias}
+    assert built.block.recorded_values() == {"reduction": 16, "hidden": 5, "bias": bias}
     assert_is(built, module)
 
 

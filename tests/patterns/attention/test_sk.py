@@ -21,7 +21,8 @@ def test_operators(opset: int) -> None:
     for height, batch in ((13, 1), (13, None), (None, None)):
         feature = feature_map(12, height, batch=batch)
         two = [*PATH * 2, "ReduceMean", "ReduceMean", "Add", *PATH, "Conv", "Sigmoid", "Sub", "Mul", "Add"]
-        assert sorted(build("sk", {"groups": 2, "hidden": 3}, feature, opset=opset).operators) == sorted(two)
+        for spelled in ("sk", "sk[official]"):
+            assert sorted(build(spelled, {"groups": 2, "hidden": 3}, feature, opset=opset).operators) == sorted(two)
         timm = build("sk[timm]", feature=feature, opset=opset).operators
         assert sorted(timm) == sorted([*two, "Slice", "Slice"])
         four = build("sk[external-attention]", feature=feature, opset=opset).operators
@@ -36,20 +37,25 @@ def test_hidden_width_is_timms(timm_layers: ModuleType, channels: int) -> None:
 
 
 def test_other_hidden_widths() -> None:
-    assert make_block("sk").parameters(feature_map(256))["conv_fc1.weight"][0] == 16
+    assert make_block("sk[official]").parameters(feature_map(256))["conv_fc1.weight"][0] == 16
+    for channels, hidden in ((128, 32), (256, 32), (1024, 64)):  # those of the authors' prototxt
+        assert make_block("sk").parameters(feature_map(channels))["fc.0.weight"][:2] == (hidden, channels)
     port = make_block("sk[external-attention]")
     assert port.parameters(feature_map(256))["fc.weight"] == (32, 256)
     assert port.parameters(feature_map(1024))["fc.weight"] == (64, 1024)
 
 
 def test_what_cannot_work_is_refused() -> None:
-    with pytest.raises(BlockError, match=r"/model\.8 has 48 channels, which 32 groups do not divide"):
-        build("sk", feature=feature_map(48))
+    for spelled in ("sk", "sk[official]"):
+        with pytest.raises(BlockError, match=r"/model\.8 has 48 channels, which 32 groups do not divide"):
+            build(spelled, feature=feature_map(48))
     with pytest.raises(BlockError, match=r"has 8 channels; a sixteenth of them is none: give hidden"):
-        build("sk", {"groups": 1}, feature_map(8))
+        build("sk[official]", {"groups": 1}, feature_map(8))
     with pytest.raises(BlockError, match=r"has 9 channels, and sk\[timm\] halves them"):
         build("sk[timm]", feature=feature_map(9))
-    for variant in ("official", "external-attention", "timm"):
+    with pytest.raises(BlockError, match=r"has 12 channels, and sk\[timm\] takes half of them in 4 groups"):
+        build("sk[timm]", {"groups": 4}, feature_map(12))
+    for variant in ("paper", "official", "external-attention", "timm"):
         with pytest.raises(BlockError, match="no setting that leaves its input as it is"):
             make_block(f"sk[{variant}]").identity(feature_map(64))
 
@@ -63,11 +69,44 @@ def test_a_heavy_one_is_warned_of() -> None:
 
 def test_settings_follow_from_the_weights() -> None:
     feature = feature_map(64)
-    for spelled in ("sk", "sk[external-attention]"):
+    for spelled in ("sk", "sk[official]", "sk[external-attention]"):
         given = random_weights(make_block(spelled, {"groups": 4, "hidden": 7}), feature)
         block, _ = fit(make_block(spelled), feature, given)
         assert block.values["groups"] == 4
         assert block.values["hidden"] == 7
+
+
+def test_what_was_made_before_names_its_variant() -> None:
+    """A record and an attachment hold the variant; the bare name is the paper's block."""
+    assert make_block("sk").spelled == "sk[paper]"
+    assert make_block("sk[official]").parameters(feature_map(64))["conv2.weight"] == (64, 64, 3, 3)
+
+
+def test_biases_follow_from_the_weights() -> None:
+    feature = feature_map(64)
+    for bias in (True, False):
+        given = random_weights(make_block("sk", {"bias": bias}), feature)
+        assert fit(make_block("sk"), feature, given)[0].values["bias"] is bias
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "read"),
+    [
+        ({"split": False}, {}, {"split": False, "groups": 1}),
+        ({}, {}, {"split": True, "groups": 1}),
+        ({"split": False, "groups": 32}, {}, {"split": False, "groups": 32}),
+        ({"split": False, "groups": 2}, {"split": False}, {"split": False, "groups": 2}),
+        ({"groups": 4}, {"split": True}, {"split": True, "groups": 4}),
+    ],
+)
+def test_how_timm_divides_follows_from_the_weights(
+    settings: dict[str, object], asked: dict[str, object], read: dict[str, object]
+) -> None:
+    """Half of the channels and all of them in two groups have the same shapes; timm's models have the former."""
+    feature = feature_map(64)
+    given = random_weights(make_block("sk[timm]", settings), feature)
+    block, _ = fit(make_block("sk[timm]", asked), feature, given)
+    assert {name: block.values[name] for name in read} == read
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])

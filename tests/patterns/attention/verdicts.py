@@ -114,9 +114,9 @@ constant indices."""
 TENSORRT = {
     "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "Div", "Equal",
     "Erf", "Exp", "Gather", "GatherND", "Gemm", "GridSample", "HardSigmoid", "InstanceNormalization",
-    "LayerNormalization", "MatMul", "Max", "Mul", "Pad", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape",
-    "Resize", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze",
-    "Upsample", "Where",
+    "LayerNormalization", "Log", "MatMul", "Max", "MaxPool", "Mul", "Pad", "ReduceMax", "ReduceMean", "ReduceSum",
+    "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Sub", "Tanh", "TopK",
+    "Transpose", "Unsqueeze", "Upsample", "Where",
 }  # fmt: skip
 """Operators of templates that TensorRT's ONNX parser lists as supported in 8.6, 10.0, 10.1, 10.16 and 11.1, for
 float32 and float16, and from 10.0 on for bfloat16 too. Source: docs/operators.md of onnx/onnx-tensorrt at those

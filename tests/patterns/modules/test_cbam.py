@@ -18,15 +18,22 @@ LAYERS = {
     "timm": ("channel.fc1", "channel.fc2", "spatial.conv.conv", "spatial.conv.bn"),
     "yolo-port": ("channel_attention.fc1", "channel_attention.fc2", "spatial_attention.conv1", None),
     "cv-attention": ("ca.se.0", "ca.se.2", "sa.conv", None),
+    "external-attention": ("ca.se.0", "ca.se.2", "sa.conv", None),
 }
-MAX_FIRST = ("official", "cv-attention")
+MAX_FIRST = ("official", "cv-attention", "external-attention")
+POOLINGS = {
+    "avg": lambda x: x.mean((2, 3)),
+    "max": lambda x: x.max((2, 3)),
+    "lp": lambda x: np.sqrt((x**2).sum((2, 3))),
+    "lse": lambda x: np.log(np.exp(x).sum((2, 3))),
+}
 
 
 def module_of(variant: str, kernel: int = 3) -> CBAM:
     return CBAM(6, variant, None if variant == "ultralytics" else 4, kernel, bn_eps=1e-3)
 
 
-def naive(x: Array, variant: str, given: State) -> Array:
+def naive(x: Array, variant: str, given: State, pool_types: str = "avg+max") -> Array:
     def layer(s: Array, name: str) -> Array:
         z = np.einsum("oi,ni->no", given[f"{name}.weight"].reshape(len(given[f"{name}.weight"]), -1), s)
         logits: Array = z + given.get(f"{name}.bias", 0.0)
@@ -37,13 +44,25 @@ def naive(x: Array, variant: str, given: State) -> Array:
         z = layer(x.mean((2, 3)), "channel_attention.fc")
     else:
         fc1, fc2, conv, norm = LAYERS[variant]
-        by_mean, by_max = (layer(np.maximum(layer(s, fc1), 0), fc2) for s in (x.mean((2, 3)), x.max((2, 3))))
-        z = by_mean + by_max
-    x = x * sigmoid(z)[:, :, None, None]
+        pooled = [POOLINGS[kind](x) for kind in pool_types.split("+")]
+        z = sum(layer(np.maximum(layer(s, fc1), 0), fc2) for s in pooled)
+    original, x = x, x * sigmoid(z)[:, :, None, None]
+    if f"{conv}.weight" not in given:
+        return x
     planes = [x.mean(1), x.max(1)]
     f = np.stack(planes[::-1] if variant in MAX_FIRST else planes, 1)
     f = convolution(f, given[f"{conv}.weight"], given.get(f"{conv}.bias"))
-    return x * sigmoid(batch_norm(f, given, norm, 1e-3) if norm else f)
+    y = x * sigmoid(batch_norm(f, given, norm, 1e-3) if norm else f)
+    return y + original if variant == "external-attention" else y
+
+
+@pytest.mark.parametrize("spatial", [True, False])
+@pytest.mark.parametrize("pool_types", ["avg", "max", "lp", "lse", "avg+lse", "avg+max+lp+lse"])
+def test_other_poolings_agree_with_the_formula(pool_types: str, spatial: bool) -> None:
+    module = randomised(CBAM(6, hidden=4, bn_eps=1e-3, pool_types=pool_types, spatial=spatial))
+    x = np.random.default_rng(1).standard_normal((3, 6, 5, 8)) * 2
+    expected = naive(x, "official", state_of(module), pool_types)
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("kernel", [3, 7])
@@ -75,6 +94,10 @@ def test_agrees_with_ultralytics(kernel: int) -> None:
     torch.testing.assert_close(module(x), referee(x), rtol=1e-11, atol=1e-13)
 
 
+def test_external_attention_has_a_kernel_of_49_by_default() -> None:
+    assert shapes(CBAM(64, "external-attention", 4))["sa.conv.weight"] == (1, 2, 49, 49)
+
+
 def test_keys_and_shapes() -> None:
     bn = {f"SpatialGate.spatial.bn.{part}": (1,) for part in ("weight", "bias", "running_mean", "running_var")}
     assert shapes(CBAM(64, "official", 4)) == bn | {
@@ -100,8 +123,9 @@ def test_trains(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_untrained_scale(variant: str) -> None:
     """It depends much on the draw: the spatial convolution is one, of 98 weights, and its sign decides."""
+    added = 1.0 if variant == "external-attention" else 0.0
     found = np.mean([scale(CBAM(128, variant, None if variant == "ultralytics" else 8), 128) for _ in range(20)])
-    assert 0.15 < found < 0.35
+    assert 0.15 < found - added < 0.35
 
 
 def test_identity_setting_is_bit_exact() -> None:
@@ -131,3 +155,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         CBAM(8, "timm", 2, 4)
     with pytest.raises(ValueError, match="at least 1"):
         CBAM(8, "timm", 0)
+    with pytest.raises(ValueError, match="neither other poolings nor the channel part alone"):
+        CBAM(8, "timm", 2, spatial=False)
+    with pytest.raises(ValueError, match=r"the poolings avg, max, lp, lse, not 'sum'"):
+        CBAM(8, hidden=2, pool_types="sum")

@@ -35,10 +35,11 @@ def naive(x: Array, given: State, variant: str, groups: int, eps: float) -> Arra
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])
 @pytest.mark.parametrize(("variant", "reduction"), [(VARIANTS[0], 4), (VARIANTS[1], 3), (VARIANTS[2], 2)])
 def test_agrees_with_the_formula(variant: str, reduction: int, eps: float) -> None:
-    module = randomised(GlobalAttention(12, variant, reduction, eps))
-    x = np.random.default_rng(1).standard_normal((2, 12, 4, 7))
-    expected = naive(x, state_of(module), variant, 2 if variant == "yolo-grouped" else 1, eps)
-    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-11)
+    for group in (True, False):
+        module = randomised(GlobalAttention(12, variant, reduction, eps, group))
+        x = np.random.default_rng(1).standard_normal((2, 12, 4, 7))
+        expected = naive(x, state_of(module), variant, 2 if variant == "yolo-grouped" and group else 1, eps)
+        np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -84,3 +85,5 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         GlobalAttention(3)
     with pytest.raises(ValueError, match="cannot form 4 groups"):
         GlobalAttention(24, "yolo-grouped")
+    with pytest.raises(ValueError, match="cannot shuffle 18 channels in 4 groups"):
+        GlobalAttention(18, "yolo-grouped", group=False)

@@ -116,6 +116,63 @@ def test_learned_gathers_agree_with_the_formula(size: tuple[int, int], extent: i
     assert np.abs(gate[0] - gate[1]).max() > 1e-3, "a gate that does not depend on the input tests nothing"
 
 
+def naive_timm(x: np.ndarray, extent: int, state: dict[str, np.ndarray], *, add_maxpool: bool = False) -> np.ndarray:
+    """timm's class up to 1.0.20: what it has follows from the state."""
+    if "gather.conv1.weight" not in state:
+        g = naive_pool(x, extent)
+        g = (g + naive_largest(x, extent)) / 2 if add_maxpool else g
+    elif extent == 0:
+        weight = state["gather.conv1.weight"][:, 0]
+        (height, width), (rows, columns) = x.shape[2:], ((side - 1) // 2 for side in x.shape[2:])
+        padded = np.pad(x, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
+        g = np.empty((*x.shape[:2], 2 * rows + 1, 2 * columns + 1))
+        for i, j in np.ndindex(*g.shape[2:]):
+            g[:, :, i, j] = (padded[:, :, i : i + height, j : j + width] * weight).sum(axis=(2, 3))
+        g = naive_norm(g, state, "gather.norm1", 1e-5)
+    else:
+        g, stages = x, {2: 1, 4: 2, 8: 3}[extent]
+        for stage in range(1, stages + 1):
+            g = naive_norm(naive_depthwise(g, state[f"gather.conv{stage}.weight"]), state, f"gather.norm{stage}", 1e-5)
+            g = np.maximum(g, 0) if stage < stages else g
+    if "mlp.fc1.weight" in state:
+        g = np.einsum("rc,nchw->nrhw", state["mlp.fc1.weight"][:, :, 0, 0], g) + state["mlp.fc1.bias"][:, None, None]
+        g = np.einsum("cr,nrhw->nchw", state["mlp.fc2.weight"][:, :, 0, 0], np.maximum(g, 0))
+        g = g + state["mlp.fc2.bias"][:, None, None]
+    return x / (1 + np.exp(-naive_up(g, *x.shape[2:])))
+
+
+def naive_largest(x: np.ndarray, extent: int) -> np.ndarray:
+    """The maximum over the positions that naive_pool averages."""
+    if extent == 0:
+        return x.max(axis=(2, 3), keepdims=True)
+    g = np.empty((*x.shape[:2], *(-(-side // extent) for side in x.shape[2:])))
+    for i, j in np.ndindex(*g.shape[2:]):
+        top, left = (max(0, n * extent - (extent - 1)) for n in (i, j))
+        bottom, right = (n * extent + extent for n in (i, j))
+        g[:, :, i, j] = x[:, :, top:bottom, left:right].max(axis=(2, 3))
+    return g
+
+
+TIMM = [
+    {},
+    {"add_maxpool": True},
+    {"mlp": False, "add_maxpool": True},
+    {"extra_params": True},
+    {"extra_params": True, "mlp": False},
+]
+
+
+@pytest.mark.parametrize("settings", TIMM, ids=lambda settings: "+".join(settings) or "default")
+@pytest.mark.parametrize("extent", [0, 2, 4, 8])
+@pytest.mark.parametrize("size", [(13, 13), (20, 20), (21, 12)])
+def test_timms_class_agrees_with_its_formula(size: tuple[int, int], extent: int, settings: dict[str, bool]) -> None:
+    module = randomised(GatherExcite(CHANNELS, "timm", extent, size, **settings))
+    assert any(True for _ in module.parameters()) == (settings.get("mlp", True) or "extra_params" in settings)
+    x = torch.randn(2, CHANNELS, *size, dtype=torch.float64)
+    expected = naive_timm(x.numpy(), extent, state_of(module), add_maxpool=settings.get("add_maxpool", False))
+    np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
+
+
 @pytest.mark.parametrize("variant", ["theta", "theta-plus"])
 @pytest.mark.parametrize("extent", [0, 8])
 def test_bn_eps_reaches_every_norm(extent: int, variant: str) -> None:
@@ -229,7 +286,10 @@ def test_training_mode_normalises_with_the_batch(variant: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"variant": "theta+"}, "variants theta-minus, theta, theta-plus"),
+        ({"variant": "theta+"}, "variants theta-minus, theta, theta-plus, timm"),
+        ({"variant": "timm", "extra_params": True}, "needs the size"),
+        ({"variant": "timm", "extra_params": True, "extent": 2, "add_maxpool": True}, "poolings of timm only"),
+        ({"add_maxpool": True}, "poolings of timm only"),
         ({"extent": 3}, "extents 0"),
         ({"extent": 16}, "extents 0"),
         ({"variant": "theta"}, "needs the size"),

@@ -14,8 +14,30 @@ from tests.patterns.modules.layers import Array, State, convolution, group_norm,
 LAYERS = {"local_dwc": 3, "global_dwc_s": 5, "global_dwc_m": 7, "global_dwc_l": 9}
 
 
-def naive(x: Array, given: State, heads: int, window: int) -> Array:
-    batch, channels, height, width = x.shape
+def share(z: Array, axis: int) -> Array:
+    e = np.exp(z - z.max(axis, keepdims=True))
+    shares: Array = e / e.sum(axis, keepdims=True)
+    return shares
+
+
+def downsampled(z: Array, given: State, window: int, mode: str) -> Array:
+    batch, channels, height, width = z.shape
+    if window == -1:
+        return z.mean((2, 3), keepdims=True)
+    rows, columns = height // window, width // window
+    parts = z[:, :, : rows * window, : columns * window].reshape(batch, channels, rows, window, columns, window)
+    if mode == "recombination":
+        flat = parts.transpose(0, 1, 3, 5, 2, 4).reshape(batch, channels * window**2, rows, columns)
+        return np.einsum("oi,nihw->nohw", given["conv_d.weight"][:, :, 0, 0], flat)
+    pooled: Array = parts.max((3, 5)) if mode == "max_pool" else parts.mean((3, 5))
+    return pooled
+
+
+def naive(
+    x: Array, given: State, heads: int, window: int, mode: str = "avg_pool", gate_layer: str = "sigmoid"
+) -> Array:
+    batch, channels = x.shape[:2]
+    soft = gate_layer == "softmax"
     quarter, d = channels // 4, channels // heads
 
     def strip(means: Array, norm: str) -> Array:
@@ -26,12 +48,11 @@ def naive(x: Array, given: State, heads: int, window: int) -> Array:
             )
             for q, layer in enumerate(LAYERS)
         ]  # fmt: skip
-        return sigmoid(group_norm(np.concatenate(parts, 1), 4, given, norm))[:, :, 0]
+        normal = group_norm(np.concatenate(parts, 1), 4, given, norm)
+        return (share(normal, 3) if soft else sigmoid(normal))[:, :, 0]
 
     z = x * strip(x.mean(3), "norm_h")[:, :, :, None] * strip(x.mean(2), "norm_w")[:, :, None]
-    rows, columns = height // window, width // window
-    pooled = z[:, :, : rows * window, : columns * window]
-    pooled = pooled.reshape(batch, channels, rows, window, columns, window).mean((3, 5))
+    pooled = downsampled(z, given, window, mode)
     normal = group_norm(pooled, 1, given, "norm").reshape(batch, channels, -1)
 
     def projected(layer: str) -> Array:
@@ -45,7 +66,8 @@ def naive(x: Array, given: State, heads: int, window: int) -> Array:
         logits = query[n, part] @ key[n, part].T / np.sqrt(d)
         weights = np.exp(logits - logits.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
-        gate[n, part] = sigmoid((weights @ value[n, part]).mean(1))
+        gate[n, part] = (weights @ value[n, part]).mean(1)
+    gate = share(gate, 1) if soft else sigmoid(gate)
     return z * gate[:, :, None, None]
 
 
@@ -54,6 +76,26 @@ def test_agrees_with_the_formula(heads: int, window: int, bias: bool) -> None:
     module = randomised(SpatialChannelSynergisticAttention(8, heads, window, bias))
     x = np.random.default_rng(1).standard_normal((3, 8, 8, 15)) * 2
     expected = naive(x, state_of(module), heads, window)
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("mode", "window", "gate_layer"),
+    [
+        ("max_pool", 3, "sigmoid"),
+        ("recombination", 4, "sigmoid"),
+        ("avg_pool", 3, "softmax"),
+        ("recombination", 2, "softmax"),
+        ("max_pool", -1, "sigmoid"),
+    ],
+)
+def test_modes_agree_with_the_formula(mode: str, window: int, gate_layer: str) -> None:
+    module = SpatialChannelSynergisticAttention(
+        8, 2, window, group_kernel_sizes="1,3,7,5", down_sample_mode=mode, gate_layer=gate_layer
+    )
+    module = randomised(module)
+    x = np.random.default_rng(1).standard_normal((3, 8, 8, 12)) * 2
+    expected = naive(x, state_of(module), 2, window, mode, gate_layer)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-9, atol=1e-11)
 
 
@@ -87,3 +129,9 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         SpatialChannelSynergisticAttention(12)
     with pytest.raises(ValueError, match="windows of at least 1"):
         SpatialChannelSynergisticAttention(16, window_size=0)
+    with pytest.raises(ValueError, match="four odd kernels"):
+        SpatialChannelSynergisticAttention(16, group_kernel_sizes="3,5,7,8")
+    with pytest.raises(ValueError, match="modes avg_pool, max_pool, recombination"):
+        SpatialChannelSynergisticAttention(16, down_sample_mode="mean")
+    with pytest.raises(ValueError, match="windows of 7 do not divide a map of 14x9"):
+        SpatialChannelSynergisticAttention(16, down_sample_mode="recombination")(torch.zeros(1, 16, 14, 9))

@@ -12,8 +12,11 @@ from torch import nn
 from graphsurgery.patterns.modules.se import SqueezeExcite
 from tests.patterns.modules.checks import randomised, state_of
 
+ACTIVATIONS = {"relu": lambda z: max(0.0, z), "silu": lambda z: z / (1 + np.exp(-z))}
+GATES = {"sigmoid": lambda z: 1 / (1 + np.exp(-z)), "hard-sigmoid": lambda z: min(max(z + 3, 0.0), 6.0) / 6}
 
-def naive(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
+
+def naive(x: np.ndarray, state: dict[str, np.ndarray], activation: str = "relu", gate: str = "sigmoid") -> np.ndarray:
     """The formula, one channel at a time, in float64."""
     hidden, channels = state["fc1.weight"].shape[:2]
     b1, b2 = state.get("fc1.bias", np.zeros(hidden)), state.get("fc2.bias", np.zeros(channels))
@@ -22,8 +25,8 @@ def naive(x: np.ndarray, state: dict[str, np.ndarray]) -> np.ndarray:
         s = [x[image, c].sum() / x[image, c].size for c in range(channels)]
         z = [sum(state["fc1.weight"][r, c, 0, 0] * s[c] for c in range(channels)) + b1[r] for r in range(hidden)]
         for c in range(channels):
-            logit = sum(state["fc2.weight"][c, r, 0, 0] * max(0.0, z[r]) for r in range(hidden)) + b2[c]
-            y[image, c] = x[image, c] / (1 + np.exp(-logit))
+            logit = sum(state["fc2.weight"][c, r, 0, 0] * ACTIVATIONS[activation](z[r]) for r in range(hidden)) + b2[c]
+            y[image, c] = x[image, c] * GATES[gate](logit)
     return y
 
 
@@ -33,6 +36,25 @@ def test_agrees_with_the_formula(channels: int, hidden: int, size: tuple[int, in
     module = randomised(SqueezeExcite(channels, hidden, bias=bias))
     x = torch.randn(3, channels, *size, dtype=torch.float64) + 0.5
     np.testing.assert_allclose(module(x).detach().numpy(), naive(x.numpy(), state_of(module)), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_other_activations_agree_with_the_formula(activation: str, gate: str) -> None:
+    module = randomised(SqueezeExcite(12, 5, activation=activation, gate=gate))
+    x = 2 * torch.randn(3, 12, 7, 9, dtype=torch.float64) + 0.5
+    expected = naive(x.numpy(), state_of(module), activation, gate)
+    np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("activation", "gate"), [("silu", "sigmoid"), ("relu", "hard-sigmoid")])
+def test_torchvisions_of_efficientnet_and_mobilenet(torchvision_misc: ModuleType, activation: str, gate: str) -> None:
+    layers = {"silu": nn.SiLU, "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "hard-sigmoid": nn.Hardsigmoid}
+    referee = randomised(torchvision_misc.SqueezeExcitation(32, 6, layers[activation], layers[gate]))
+    module = SqueezeExcite(32, 6, activation=activation, gate=gate).double().eval()
+    module.load_state_dict(referee.state_dict(), strict=True)
+    x = torch.randn(2, 32, 20, 13, dtype=torch.float64)
+    torch.testing.assert_close(module(x), referee(x), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -98,3 +120,8 @@ def test_training_mode_gives_every_parameter_a_gradient() -> None:
 def test_an_empty_width_is_refused(channels: int, hidden: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         SqueezeExcite(channels, hidden)
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    with pytest.raises(ValueError, match="the activations relu, silu and the gates sigmoid, hard-sigmoid, not 'gelu'"):
+        SqueezeExcite(16, 4, activation="gelu")

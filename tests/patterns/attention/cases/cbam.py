@@ -13,6 +13,9 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("cbam[timm]", {"hidden": 3}),
     ("cbam[yolo-port]", {"hidden": 3}),
     ("cbam[cv-attention]", {"hidden": 3, "kernel": 9}),
+    ("cbam[external-attention]", {"hidden": 3, "kernel": 9}),
+    ("cbam", {"reduction": 2, "pool_types": "max+lp+lse"}),
+    ("cbam", {"reduction": 2, "pool_types": "avg", "spatial": False}),
 ]
 IDENTITY = {"cbam"}
 

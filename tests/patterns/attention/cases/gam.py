@@ -9,6 +9,7 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("gam[listing]", {"reduction": 4, "bn_eps": 1e-3}),
     ("gam[cv-attention]", {"reduction": 3}),
     ("gam[yolo-grouped]", {"reduction": 2, "bn_eps": 1e-3}),
+    ("gam[yolo-grouped]", {"reduction": 2, "group": False}),
 ]
 LARGEST = 1000.0
 IDENTITY = ("gam", "gam[listing]", "gam[cv-attention]", "gam[yolo-grouped]")

@@ -9,8 +9,11 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("sk", {"groups": 2, "hidden": 3, "bn_eps": 1e-3}),
+    ("sk[paper]", {"groups": 4, "hidden": 3, "bias": True}),
+    ("sk[official]", {"groups": 2, "hidden": 3, "bn_eps": 1e-3}),
     ("sk[external-attention]", {"hidden": 5, "groups": 2}),
     ("sk[timm]", {"hidden": 3}),
+    ("sk[timm]", {"hidden": 3, "groups": 4, "split": False}),
 ]
 
 
