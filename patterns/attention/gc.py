@@ -47,7 +47,7 @@ class GlobalContext(CatalogueBlock):
         Setting("reduction", int, None, "channels over hidden channels, else 16 (timm: 8)", minimum=1),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
         Setting("pooling", str, "attention", "how the context is pooled; average: pooling_type='avg', timm's "
-                "use_attn=False", choices=("attention", "average")),
+                "use_attn=False", choices=("attention", "average"), later=True),
     )  # fmt: skip
 
     @property
