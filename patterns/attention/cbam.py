@@ -178,10 +178,17 @@ class CBAM(CatalogueBlock):
 
     def emit(self, t: Template, lowering: str) -> Variable:
         gemm = lowering != "convolution" and self._gemm_possible(t.opset)
-        x = t.mul(t.x, t.sigmoid(self._channel_logits(t, gemm=gemm)))
+        x = t.mul(t.x, self._channel_gate(t, gemm=gemm))
         if self._spatial:
             x = t.mul(x, self._spatial_gate(t, x, lowering))
         return t.add(x, t.x) if self._form.adds_input else x
+
+    def _channel_gate(self, t: Template, *, gemm: bool) -> Variable:
+        """[N, C, 1, 1]."""
+        if "lp" not in self._pools:
+            return t.sigmoid(self._channel_logits(t, gemm=gemm))
+        with t.statistics():  # a length grows with the root of the number of positions: its logits leave float16
+            return t.sigmoid(self._channel_logits(t, gemm=gemm))
 
     def _spatial_gate(self, t: Template, x: Variable, lowering: str) -> Variable:
         """[N, C, H, W] -> [N, 1, H, W]."""
@@ -205,7 +212,7 @@ class CBAM(CatalogueBlock):
         return weight, t.values(f"{form.conv}.bias") if form.conv_bias else np.zeros(1)
 
     def _channel_logits(self, t: Template, *, gemm: bool) -> Variable:
-        """[N, C, 1, 1]. The sigmoid is left to the caller."""
+        """[N, C, 1, 1], without the sigmoid."""
         form = self._form
         pooled = [self._pooled(t, kind, gemm=gemm) for kind in self._pools]
         if len(form.layers) == 1:
