@@ -75,11 +75,10 @@ class SelectiveKernel(CatalogueBlock):
             "groups",
             int,
             None,
-            "groups of the convolutions that have them, else 32 (external-attention: 1)",
+            "groups of the convolutions that have them, else 32 (external-attention and timm: 1)",
             minimum=1,
-            variants=("paper", "official", "external-attention"),
+            later=("timm",),
         ),
-        Setting("groups", int, None, "groups of the convolutions, else 1", minimum=1, variants=("timm",), later=True),
         Setting("bias", bool, False, "whether the last layers have biases, as in PyTorch ports", variants=("paper",)),
         Setting(
             "split",
