@@ -40,6 +40,9 @@ def _configurations() -> Iterator[tuple[str, dict[str, object]]]:
     for variant in ("theta-minus", "theta", "theta-plus"):
         for extent in (0, 2, 4, 8):
             yield f"ge[{variant}]", {"extent": extent}
+    for extent in (0, 2, 4, 8):
+        yield "ge[timm]", {"extent": extent}
+        yield "ge[timm]", {"extent": extent, "extra_params": True}
     for kind in in_order_of_demand():
         if kind.name not in ("simam", "se", "ge"):
             for count, variant in enumerate(kind.variants or ("",)):

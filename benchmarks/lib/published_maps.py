@@ -33,14 +33,15 @@ def cbam(own: Any, x: Tensor) -> Tensor:
         largest = functional.max_pool2d(x, size, stride=size) if official else functional.adaptive_max_pool2d(x, 1)
         gate = gate + own._mlp(largest)
     gate = torch.sigmoid(gate)
-    x = x * (gate.expand_as(x) if official else gate)
+    original, x = x, x * (gate.expand_as(x) if official else gate)
     planes = [torch.mean(x, 1, keepdim=True), torch.max(x, 1, keepdim=True)[0]]
     if own._form.max_first:
         planes.reverse()
     gate = own.get_submodule(own._form.conv)(torch.cat(planes, dim=1))
     if own._form.bn is not None:
         gate = own.get_submodule(own._form.bn)(gate)
-    return x * torch.sigmoid(gate)
+    y = x * torch.sigmoid(gate)
+    return y + original if own._form.adds_input else y
 
 
 def bam(own: Any, x: Tensor) -> Tensor:
@@ -134,8 +135,8 @@ def sge(own: Any, x: Tensor) -> Tensor:
 
 
 def sk(own: Any, x: Tensor) -> Tensor:
-    """The paths added one by one (official), or stacked along a new first axis (External-Attention)."""
-    if own.variant == "official":
+    """The paths added one by one (paper, official), or stacked along a new first axis (External-Attention)."""
+    if own.variant in ("paper", "official"):
         first, second = (torch.relu(d) for d in own._convolved(x))
         choice = own._choice(mean_pool(first) + mean_pool(second))
         shares = torch.softmax(choice.view(x.shape[0], 2, -1, 1, 1), dim=1)

@@ -124,7 +124,7 @@ class Block(ABC):
 
     def recorded_values(self) -> dict[str, Value]:
         """The hyper-parameters that a record holds; what came later only where it is not the default."""
-        later = {each.name: each.default for each in self.settings if each.later and each.belongs_to(self.variant)}
+        later = {each.name: each.default for each in self.settings if each.came_later(self.variant)}
         return {name: value for name, value in self.values.items() if name not in later or value != later[name]}
 
     def with_values(self, **values: object) -> Block:

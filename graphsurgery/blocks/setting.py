@@ -31,12 +31,17 @@ class Setting:
     variants: tuple[str, ...] | None = None
     """the block's variants that have it; None: all"""
     required: bool = False
-    later: bool = False
-    """whether the block had records before it had this setting: they leave it out where it has its default"""
+    later: bool | tuple[str, ...] = False
+    """whether the block, or which of its variants, had records before this setting: they leave it out where it has its
+    default"""
 
     def belongs_to(self, variant: str | None) -> bool:
         """Whether that variant of the block has it."""
         return self.variants is None or variant in self.variants
+
+    def came_later(self, variant: str | None) -> bool:
+        """Whether records of that variant leave it out where it has its default."""
+        return self.later if isinstance(self.later, bool) else variant in self.later
 
     @concerning("settings")
     def read(self, value: object, block: str) -> Value:

@@ -42,7 +42,7 @@ class DoubleAttention(CatalogueBlock):
     settings = (
         Setting("c_m", int, 128, "channels that are gathered", minimum=1),
         Setting("c_n", int, 128, "attention maps", minimum=1),
-        Setting("reconstruct", bool, True, "the last convolution; without it c_m has to be the number of channels"),
+        Setting("reconstruct", bool, True, "the last convolution; without it c_m has to be C", later=True),
     )
 
     @property

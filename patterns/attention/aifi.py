@@ -54,8 +54,8 @@ class AIFI(CatalogueBlock):
         Setting("heads", int, 8, "heads, a divisor of C", minimum=1),
         Setting("normalize_before", bool, False, "LayerNorm before each part instead of after it"),
         Setting("activation", str, "gelu", "gelu in RT-DETR's HybridEncoder and in Ultralytics, relu by default in the "
-                "class TransformerEncoderLayer", choices=("gelu", "relu")),
-        Setting("temperature", float, _TEMPERATURE, "base of the rates of the position code", above=0),
+                "class TransformerEncoderLayer", choices=("gelu", "relu"), later=True),
+        Setting("temperature", float, _TEMPERATURE, "base of the rates of the position code", above=0, later=True),
         Setting("ln_eps", float, 1e-5, "epsilon of the LayerNorms", above=0),
     )  # fmt: skip
 

@@ -33,16 +33,6 @@ _OFFICIAL = ("official",)
 _POOL_TYPES = tuple("+".join(some) for count in range(1, 5) for some in combinations(CBAM_POOLS, count))
 
 
-def _kernels() -> list[Setting]:
-    """The setting ``kernel``, once for each default."""
-    doc = "size of the spatial convolution, odd (ultralytics: 3 or 7)"
-    defaults = dict.fromkeys(form.kernel for form in CBAM_FORMS.values())
-    return [
-        Setting("kernel", int, side, doc, 1, variants=tuple(n for n, form in CBAM_FORMS.items() if form.kernel == side))
-        for side in defaults
-    ]
-
-
 class CBAM(CatalogueBlock):
     """The mlp's second layer is linear, so it is applied once, to the sum of both hidden vectors, with twice its bias.
 
@@ -70,7 +60,13 @@ class CBAM(CatalogueBlock):
     settings = (
         Setting("reduction", int, 16, "channels over hidden channels", minimum=1, variants=_BOTTLENECK),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1, variants=_BOTTLENECK),
-        *_kernels(),
+        Setting(
+            "kernel",
+            int,
+            7,
+            "size of the spatial convolution, odd (ultralytics: 3 or 7; external-attention: 49 by default)",
+            minimum=1,
+        ),
         Setting(
             "pool_types",
             str,
@@ -98,6 +94,11 @@ class CBAM(CatalogueBlock):
         (rf"{_SPATIAL}\.cv1\.weight", "spatial_attention.cv1.weight"),
         (r"ca\.fc\.(weight|bias)", r"channel_attention.fc.\1"),
     )
+
+    def __init__(self, variant: str | None = None, **values: object) -> None:
+        if variant == "external-attention":
+            values = {"kernel": CBAM_FORMS[variant].kernel, **values}
+        super().__init__(variant, **values)
 
     @property
     def _spatial(self) -> bool:
@@ -164,7 +165,8 @@ class CBAM(CatalogueBlock):
         if len(form.layers) == 2 and f"{form.layers[0]}.weight" in shapes:
             found["hidden"] = shapes[f"{form.layers[0]}.weight"][0]
             if "spatial" in self.values:
-                found["spatial"] = f"{form.conv}.weight" in shapes
+                # an exporter that folds the BatchNorm may have lost the layer's name
+                found["spatial"] = any(shape[:2] == (1, 2) and len(shape) == 4 for shape in shapes.values())
         if len(shapes.get(f"{form.conv}.weight", ())) == 4:
             found["kernel"] = shapes[f"{form.conv}.weight"][3]
         return found
@@ -180,10 +182,17 @@ class CBAM(CatalogueBlock):
 
     def emit(self, t: Template, lowering: str) -> Variable:
         gemm = lowering != "convolution" and self._gemm_possible(t.opset)
-        x = t.mul(t.x, t.sigmoid(self._channel_logits(t, gemm=gemm)))
+        x = t.mul(t.x, self._channel_gate(t, gemm=gemm))
         if self._spatial:
             x = t.mul(x, self._spatial_gate(t, x, lowering))
         return t.add(x, t.x) if self._form.adds_input else x
+
+    def _channel_gate(self, t: Template, *, gemm: bool) -> Variable:
+        """[N, C, 1, 1]."""
+        if "lp" not in self._pools:
+            return t.sigmoid(self._channel_logits(t, gemm=gemm))
+        with t.statistics():  # a length grows with the root of the number of positions: its logits leave float16
+            return t.sigmoid(self._channel_logits(t, gemm=gemm))
 
     def _spatial_gate(self, t: Template, x: Variable, lowering: str) -> Variable:
         """[N, C, H, W] -> [N, 1, H, W]."""
@@ -207,7 +216,7 @@ class CBAM(CatalogueBlock):
         return weight, t.values(f"{form.conv}.bias") if form.conv_bias else np.zeros(1)
 
     def _channel_logits(self, t: Template, *, gemm: bool) -> Variable:
-        """[N, C, 1, 1]. The sigmoid is left to the caller."""
+        """[N, C, 1, 1], without the sigmoid."""
         form = self._form
         pooled = [self._pooled(t, kind, gemm=gemm) for kind in self._pools]
         if len(form.layers) == 1:

@@ -42,12 +42,12 @@ class GlobalContext(CatalogueBlock):
         "timm-add": "timm's GlobalContext with fuse_add and without fuse_scale",
         "timm-both": "timm's GlobalContext with fuse_add and fuse_scale",
     }
-    identity_learns = ("official", "timm-add")
+    identity_learns = ("official", "official-both", "timm-add", "timm-both")
     settings = (
         Setting("reduction", int, None, "channels over hidden channels, else 16 (timm: 8)", minimum=1),
         Setting("hidden", int, None, "hidden channels; overrules the reduction", minimum=1),
         Setting("pooling", str, "attention", "how the context is pooled; average: pooling_type='avg', timm's "
-                "use_attn=False", choices=("attention", "average")),
+                "use_attn=False", choices=("attention", "average"), later=True),
     )  # fmt: skip
 
     @property

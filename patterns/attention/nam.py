@@ -47,7 +47,7 @@ class NAM(CatalogueBlock):
     }
     settings = (
         bn_eps("BatchNorm"),
-        Setting("absolute", bool, True, "absolute values in the weights, as in the code; the paper has none"),
+        Setting("absolute", bool, True, "absolute values in the weights, as in the code", later=True),
     )
     aliases = (
         (r"(?:channel_att\.|ca\.)?bn2?\.(\w+)", rf"{_CHANNEL}.\1"),

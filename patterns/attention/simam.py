@@ -47,7 +47,9 @@ class SimAM(CatalogueBlock):
     settings = (
         # a smaller one would vanish in float16, and a constant channel give 0/0
         Setting("e_lambda", float, 1e-4, "regularises the variance; the paper's ImageNet runs use 0.1", minimum=1e-8),
-        Setting("divisor", str, _DEGREES, "HW-1 as in the code, HW as in the paper", choices=(_DEGREES, "HW")),
+        Setting(
+            "divisor", str, _DEGREES, "HW-1 as in the code, HW as in the paper", choices=(_DEGREES, "HW"), later=True
+        ),
     )
 
     def check(self, feature: FeatureMap) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 
-_NAMED = "psablock has a second variant, and its record says which of the two it is: psablock[yolo11]"
+_NAMED = "the block has a second variant, and its record says which of the two it is: psablock[yolo11], lska[unit]"
 CHANGED: dict[str, str] = {
     "errors_and_their_exit_codes": "BaseDiffers is new: a model is not the one that blocks were trained in",
+    "narrow/lska": _NAMED,
     "narrow/psablock": _NAMED,
     "torchscript/fp16": _NAMED,
+    'example: *"module": "lska"*': _NAMED,
     'example: *"module": "psablock"*': _NAMED,
 }
 

@@ -34,6 +34,7 @@ REWRITTEN = {
     "cbam[timm]": "the same",
     "cbam[yolo-port]": "the same",
     "cbam[cv-attention]": "the same",
+    "cbam[external-attention]": "the same",
     "cot[external-attention]": "the mean over the taps is taken of the weights",
     "cot[cotnet]": "neighbours are copied by a convolution",
     "eca": "the convolution over the channels is a product with a band matrix",
@@ -50,7 +51,8 @@ REWRITTEN = {
     "polarized": "what is pooled is pooled before it is projected",
     "scsa": "four kernels are one of the widest",
     "sge": "sums over a group's channels are convolutions",
-    "sk[official]": "the choice between two is one convolution",
+    "sk[paper]": "the choice between two is one convolution",
+    "sk[official]": "the same",
     "sk[timm]": "the same",
 }
 """block or variant -> why its template takes another number of multiply-accumulates than its module"""

@@ -219,6 +219,7 @@ OPERATORS: dict[str, Operator] = {
     "Abs": torch.abs,
     "Neg": torch.neg,
     "Exp": torch.exp,
+    "Log": torch.log,
     "Sqrt": torch.sqrt,
     "Erf": torch.special.erf,
     "Softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
