@@ -53,13 +53,8 @@ def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[
     if _one_reading(marked):
         return _read_as(marked[0], block, feature, part, given, fit)
     common = tuple(each for each in ports if not each.rare)
-    if not marked and _one_reading(common) and _is_of(common[0], block) and _is_named_by_others(block, part):
-        port = common[0]
-        values = {name: value for name, value in port.settings.items() if name not in given}
-        if any(block.values[name] != value for name, value in values.items()):
-            told = f"the keys in {part.name} are those of {port.source}, which {port.function}"
-            return Reading(block.with_values(**values), (f"{told}: read as {_way(port, block)}",))
-        return Reading(block)
+    if not marked and _one_reading(common) and (found := _by_keys(common[0], block, part, given, fit)):
+        return found
     ours = part.description.get("", "").startswith(_OWN)
     return Reading(block, ports=marked or (() if ours else common))
 
@@ -112,9 +107,25 @@ def _is_of(port: Port, block: Block) -> bool:
     return bool(port.reads) and catalogue_block(port.reads).spelled == block.spelled
 
 
-def _is_named_by_others(block: Block, part: Checkpoint) -> bool:
-    """Whether no key is the block's own: others chose them all, so that they can mean what these others have."""
-    return all(block.official_key(key) != key for key in part.arrays if not key.endswith(COUNTER))
+def _by_keys(port: Port, block: Block, part: Checkpoint, given: Mapping[str, object], fit: Fit) -> Reading | None:
+    """The block that keys tell which only one function has: in another variant where a bare name does not read them, or
+    with other settings where none of them is the block's own. None where they do not tell.
+    """
+    told = f"the keys in {part.name} are those of {port.source}" + (f", which {port.function}" * bool(port.function))
+    if _is_of(port, block):
+        if any(block.official_key(key) == key for key in part.arrays if not key.endswith(COUNTER)):
+            return None
+        values = {name: value for name, value in port.settings.items() if name not in given}
+        changed = any(block.values[name] != value for name, value in values.items())
+        return Reading(block.with_values(**values), (f"{told}: read as {_way(port, block)}",) * changed)
+    if block.named or not port.reads or part.exported:
+        return None
+    try:
+        fit(block)
+    except GraphSurgeryError:
+        other = catalogue_block(port.reads, {**given, **port.settings})
+        return Reading(other, (f"{told}: read as {_way(port, block)}",))
+    return None
 
 
 def _read_as(

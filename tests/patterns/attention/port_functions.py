@@ -305,10 +305,9 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         "ChannelAttention and SpatialAttention": partial(cbam, max_first=False),
     },
     "coordatt": {
-        "CoordAtt": partial(coordinates, act=hard_swish),
-        "CoordAtt of mbv2_ca.py": partial(coordinates, act=hard_swish),
-        "timm's CoordAttn": partial(coordinates, act=hard_swish),
-        "has ReLU in place of h-swish": partial(coordinates, act=F.relu),
+        "has h-swish between its convolutions": partial(coordinates, act=hard_swish),
+        "has ReLU between its convolutions": partial(coordinates, act=F.relu),
+        "has SiLU between its convolutions": partial(coordinates, act=F.silu),
     },
     "eca": {
         "pads the sequence of channels with zeros": partial(eca, ring=False),
