@@ -60,6 +60,8 @@ class Block(ABC):
     """whether training can go on from ``identity``, in all variants or in these: a saturated gate has no gradient"""
     remarks: ClassVar[Sequence[str]] = ()
     """where the authors' code, the paper and the ports differ, and which of them this block follows"""
+    named: bool = False
+    """whether the variant was asked for by its name, rather than being what the bare name means"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression for a whole key found in the field, official key as a replacement template)"""
 
@@ -72,7 +74,6 @@ class Block(ABC):
             )
         self.variant = variant or next(iter(self.variants), None)
         self.named = variant is not None
-        """whether the variant was asked for by its name, rather than being what the bare name means"""
         known_settings = {setting.name: setting for setting in self.settings if setting.belongs_to(self.variant)}
         for key in values:
             if key not in known_settings:

@@ -254,3 +254,12 @@ def test_names_that_mean_the_same_function_at_the_site(pickled: Any) -> None:
         "timm.layers.gather_excite.GatherExcite", {}, {"gather.conv1.weight": np.ones((C, 1, 3, 3), np.float32)} | norm
     )
     assert put(f"{path}:attn", "ge[theta]", settings={"extent": 2}).insertions()[0].module == "ge[theta]"
+
+
+def test_keys_that_only_one_variant_has_are_read_by_the_bare_name(tmp_path: Path) -> None:
+    """As recipes of before say it, when sk was what is sk[official] now; a variant that is named is kept to."""
+    block = make_block("sk[official]", {"groups": 4})
+    path = save(tmp_path / "w.pt", block.initial(SITE, np.random.default_rng(0)))
+    (line,) = said(path, "sk", settings={"groups": 4})
+    assert line.endswith("the keys in w.pt are those of SKConv of PytorchInsight: read as module='sk[official]'")
+    assert "use module='sk[official]'" in refused(path, "sk[paper]")

@@ -40,7 +40,7 @@ def test_weights_of_the_wrapper_are_not_those_of_the_unit() -> None:
     assert set(wrapper) == {f"spatial_gating_unit.{key}" for key in unit} | {
         f"proj_{i}.{part}" for i in (1, 2) for part in ("weight", "bias")
     }
-    for spelled, other in (("msca", wrapper), ("msca[wrapper]", unit)):
+    for spelled, other in (("msca[unit]", wrapper), ("msca[wrapper]", unit)):
         with pytest.raises(WeightsError, match="lacks"):
             fit(make_block(spelled), feature, other)
 
