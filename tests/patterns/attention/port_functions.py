@@ -171,6 +171,16 @@ def _layer_norm(w: Weights, layer: str, x: torch.Tensor) -> torch.Tensor:
     return F.layer_norm(x, x.shape[-1:], w[f"{layer}.weight"], w[f"{layer}.bias"], EPS)
 
 
+def heads_of_yolo(w: Weights, x: torch.Tensor) -> torch.Tensor:
+    """MHSA of YOLO forks: logits that are not scaled, positions times the queries of the keys' places."""
+    q, k, v = (dense(w, layer, x).flatten(2).unflatten(1, (4, -1)) for layer in ("query", "key", "value"))
+    logits = q.transpose(2, 3) @ k
+    tables = [values for key, values in w.items() if key.startswith("rel_")]
+    if tables:
+        logits = logits + (tables[0] + tables[1]).flatten(3).transpose(2, 3) @ q
+    return (v @ logits.softmax(-1).transpose(2, 3)).reshape(x.shape)
+
+
 def eca(w: Weights, x: torch.Tensor, *, ring: bool) -> torch.Tensor:
     (layer,) = layers(w)
     sequence, border = mean(x).flatten(1).unsqueeze(1), w[f"{layer}.weight"].shape[2] // 2
@@ -338,6 +348,7 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         "has an MLP on pooled maps": partial(gather_excite, timm=True),
         _MAXIMUM: partial(gather_excite, timm=True, maximum=True),
     },
+    "mhsa": {"MHSA of YOLO forks": heads_of_yolo, "MHSA of leaderj1001": heads_of_yolo},
     "polarized": {
         "adds both gated maps": partial(polarized, parallel=True),
         "gates one after the other": partial(polarized, parallel=False),

@@ -33,8 +33,8 @@ PORTS = [(name, place) for name, block in all_blocks().items() for place in rang
 OTHER_SHAPES = {
     ("srm", "cfc.weight"): (32, 1, 2),
     ("ge", "conv.0.bias"): (32,),
-    ("mhsa", "rel_h_weight"): (1, 4, 8, 1, 14),
-    ("mhsa", "rel_w_weight"): (1, 4, 8, 14, 1),
+    **{("mhsa", key): (1, 4, 8, 1, 14) for key in ("rel_h", "rel_h_weight")},
+    **{("mhsa", key): (1, 4, 8, 14, 1) for key in ("rel_w", "rel_w_weight")},
 }
 """shapes of keys that are no parameter under another name"""
 MARKS = (
