@@ -63,6 +63,11 @@ class GraphIndex:
         """Indexes of the nodes that read tensors, of each in order."""
         return [node_index for tensor in tensors for node_index in self.consumers.get(tensor, ())]
 
+    @cached_property
+    def operators(self) -> list[str]:
+        """What :func:`operator` says of each node."""
+        return [intern(operator(node)) for node in self.nodes]
+
     def reads(self, node_index: int) -> frozenset[str]:
         """The tensors that a node reads, those that its subgraphs capture included."""
         return self._reads[node_index]

@@ -106,12 +106,17 @@ class ShapeTable:
         return self._types_in(inferred(_without_calls(self._model), self.given))
 
     def _types_in(self, model: onnx.ModelProto | None) -> dict[str, TensorType]:
-        """The types that a model declares; equal ones are one object, so that large models keep little."""
-        same: dict[TensorType, TensorType] = {}
-        declared = _types(model.graph) if model is not None else {}
-        self._no_tensors |= {name for name, each in declared.items() if not _is_tensor(each)}
-        found = ((name, tensor_type(each)) for name, each in declared.items())
-        return {name: same.setdefault(each, each) for name, each in found}
+        """The types that a model declares; equal ones are read once, and are one object: large models repeat few."""
+        same: dict[bytes, TensorType] = {}
+        types: dict[str, TensorType] = {}
+        for name, declared in (_types(model.graph) if model is not None else {}).items():
+            if not _is_tensor(declared):
+                self._no_tensors.add(name)
+            key = declared.SerializeToString()
+            if key not in same:
+                same[key] = tensor_type(declared)
+            types[name] = same[key]
+        return types
 
     def _part(self, tensor: str) -> onnx.ModelProto:
         """The nodes that a tensor depends on, as a model of their own."""

@@ -60,6 +60,7 @@ class View:
         self.layouts = layouts or Layouts(index)
         self._known_values = values
         self._roots: dict[str, str] = {}
+        self._outlets: dict[str, str] = {}
         self._weight_shapes: dict[int, tuple[int, ...] | None] = {}
         self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
         """output of an inserted block -> its input; blocks that we inserted are looked through, too"""
@@ -91,8 +92,8 @@ class View:
         """Whether a node only passes its first input on, as it is or in another form."""
         if node_index < 0:
             return False
-        node = self.index.nodes[node_index]
-        return (operator(node) in _PASSING or node_index in self._detours) and bool(node.input)
+        passes = self.index.operators[node_index] in _PASSING or node_index in self._detours
+        return passes and bool(self.index.nodes[node_index].input)
 
     @cached_property
     def _detours(self) -> frozenset[int]:
@@ -116,13 +117,16 @@ class View:
         After what is inserted there already, and after what it is quantised, cast or transposed to NCHW by where all
         consumers see it through that (see quantisation.behind).
         """
-        tensor = root
-        while True:
-            inserted = self._after_insertion(tensor)
-            through = quantisation.behind(self.index, tensor) or self.layouts.behind(tensor)
-            if inserted is None and through is None:
-                return tensor
-            tensor = inserted or through or tensor
+        found = self._outlets.get(root)
+        if found is None:
+            found = root
+            while (further := self._after_insertion(found) or self._behind(found)) is not None:
+                found = further
+            self._outlets[root] = found
+        return found
+
+    def _behind(self, tensor: str) -> str | None:
+        return quantisation.behind(self.index, tensor) or self.layouts.behind(tensor)
 
     def _after_insertion(self, tensor: str) -> str | None:
         """The output of a block that is inserted at a tensor and is its only consumer."""
@@ -273,12 +277,15 @@ class View:
 
     @cached_property
     def _live(self) -> set[int]:
+        operators = self.index.operators
+
         def consumers(tensors: Iterable[str]) -> list[int]:
-            return [n for n in self.index.downstream(tensors) if operator(self.index.nodes[n]) not in _SHAPES]
+            return [n for n in self.index.downstream(tensors) if operators[n] not in _SHAPES]
 
         def further(node_index: int) -> list[int]:
-            node = self.index.nodes[node_index]  # the scale of a dynamic quantisation is a parameter, not a value
-            outputs = node.output[:1] if operator(node) == quantisation.DYNAMIC else node.output
+            outputs = self.outputs(node_index)
+            if operators[node_index] == quantisation.DYNAMIC:  # its scale is a parameter, not a value
+                outputs = self.index.nodes[node_index].output[:1]
             return consumers(filter(self._may_be_value, outputs))
 
         return reached(consumers(self.index.free_inputs), further)
@@ -306,7 +313,7 @@ class View:
         values, table = self.values, dict[int, list[str]]()
         for node_index in self.active:
             node = self.index.nodes[node_index]
-            names = node.input[:1] if operator(node) == "ConvInteger" else node.input
+            names = node.input[:1] if self.index.operators[node_index] == "ConvInteger" else node.input
             table[node_index] = [self.root(n) for n in map(intern, names) if n in values and self._may_be_value(n)]
         return table
 
