@@ -12,7 +12,7 @@ import onnx
 from ..modelfile.model import ModelFile
 from ..modelfile.operators import operator
 from ..modelfile.record import Insertion
-from ..modelfile.subgraphs import reads, subgraphs
+from ..modelfile.subgraphs import captures, subgraphs
 
 _Item = TypeVar("_Item")
 
@@ -25,7 +25,15 @@ class GraphIndex:
         graph = model.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
         # a name is one object wherever it occurs: it is kept once, and dictionaries find it sooner
-        self._reads = [frozenset(map(intern, reads(node))) for node in self.nodes]
+        inner = ((node_index, captures(node)) for node_index, node in enumerate(self.nodes))
+        self.captured = {node_index: frozenset(map(intern, names)) for node_index, names in inner if names}
+        """index of a node with subgraphs -> the tensors that these take from outside"""
+        self._reads = [
+            frozenset(map(intern, filter(None, node.input))).union(self.captured.get(node_index, ()))
+            for node_index, node in enumerate(self.nodes)
+        ]
+        self.named_outputs = [[intern(name) for name in node.output if name] for node in self.nodes]
+        """of each node, those of its outputs that have a name"""
         self.producer: dict[str, int] = {}
         """tensor -> index of the node that produces it"""
         self.consumers: dict[str, list[int]] = {}
@@ -33,10 +41,8 @@ class GraphIndex:
         self.inputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.input}
         self.outputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.output}
         self.initializers: dict[str, int] = {tensor.name: i for i, tensor in enumerate(graph.initializer)}
-        for node_index, node in enumerate(self.nodes):
-            for name in node.output:
-                if name:
-                    self.producer[intern(name)] = node_index
+        for node_index, names in enumerate(self.named_outputs):
+            self.producer.update(dict.fromkeys(names, node_index))
             for name in self._reads[node_index]:
                 self.consumers.setdefault(name, []).append(node_index)
 
@@ -81,7 +87,7 @@ class GraphIndex:
     def active(self) -> set[int]:
         """Indexes of the nodes whose output depends on an input of the model, not on constants alone."""
         return reached(
-            self.downstream(self.free_inputs), lambda node_index: self.downstream(self.nodes[node_index].output)
+            self.downstream(self.free_inputs), lambda node_index: self.downstream(self.named_outputs[node_index])
         )
 
     @cached_property

@@ -9,7 +9,7 @@ Tensors are meant by their *root*: the tensor upstream of a run of such nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from copy import copy
 from functools import cached_property
 from sys import intern
@@ -49,6 +49,13 @@ _SAME = {
 """operators of older opsets and of onnxruntime's own domain -> what they compute"""
 _WEIGHT = {"QLinearConv": 3}
 """where an operator has its weight, if not second"""
+
+
+class _Consumers(dict[str, "list[int]"]):
+    """Tensor -> the nodes that consume its values; none for one that is not in it."""
+
+    def __missing__(self, tensor: str) -> list[int]:
+        return []
 
 
 class View:
@@ -99,13 +106,15 @@ class View:
     def _detours(self) -> frozenset[int]:
         return self.layouts.detours
 
-    def producer(self, root: str) -> int | None:
+    @cached_property
+    def producer(self) -> Callable[[str], int | None]:
         """Index of the node that produces a tensor."""
-        return self.index.producer.get(root)
+        return self.index.producer.get  # asked for so often that a function around it would be felt
 
-    def consumers(self, root: str) -> list[int]:
+    @cached_property
+    def consumers(self) -> Callable[[str], list[int]]:
         """Indices of the nodes that consume a tensor's values, in order; not those that only ask for its shape."""
-        return self._consumers.get(root, [])
+        return self._consumers.__getitem__
 
     def is_output(self, root: str) -> bool:
         """Whether the tensor, as it is or passed on, is an output of the model."""
@@ -137,17 +146,20 @@ class View:
 
     # ------------------------------------------------------------------ nodes
 
-    def op(self, node_index: int) -> str:
+    @cached_property
+    def op(self) -> Callable[[int], str]:
         """The operator that a node computes, as ONNX calls it."""
-        return self._operators[node_index]
+        return self._operators.__getitem__
 
-    def inputs(self, node_index: int) -> list[str]:
+    @cached_property
+    def inputs(self) -> Callable[[int], list[str]]:
         """The roots of the values that a node reads: no weights, no sizes, no quantisation parameters."""
-        return self._inputs[node_index]
+        return self._inputs.__getitem__
 
-    def outputs(self, node_index: int) -> list[str]:
+    @cached_property
+    def outputs(self) -> Callable[[int], list[str]]:
         """The outputs of a node that have a name."""
-        return self._named_outputs[node_index]
+        return self.index.named_outputs.__getitem__
 
     def downstream(self, node_index: int) -> set[int]:
         """Indices of the nodes that consume what a node produces."""
@@ -324,16 +336,17 @@ class View:
         return [known[kind] for kind in kinds]
 
     @cached_property
-    def _named_outputs(self) -> list[list[str]]:
-        return [[intern(name) for name in node.output if name] for node in self.index.nodes]
-
-    @cached_property
-    def _consumers(self) -> dict[str, list[int]]:
-        table: dict[str, list[int]] = {}
+    def _consumers(self) -> _Consumers:
+        table, captured = _Consumers(), self.index.captured
         for node_index in sorted(self.active):
-            captured = self.index.reads(node_index).difference(self.index.nodes[node_index].input)
-            for name in dict.fromkeys([*self._inputs[node_index], *map(self.root, captured)]):
-                table.setdefault(name, []).append(node_index)
+            names = self._inputs[node_index]
+            if node_index in captured:
+                names = [*names, *map(self.root, captured[node_index].difference(self.index.nodes[node_index].input))]
+            for name in dict.fromkeys(names) if len(names) > 1 else names:
+                if name in table:
+                    table[name].append(node_index)
+                else:
+                    table[name] = [node_index]
         return table
 
     @cached_property
