@@ -28,22 +28,20 @@ class GraphIndex:
         inner = ((node_index, captures(node)) for node_index, node in enumerate(self.nodes))
         self.captured = {node_index: frozenset(map(intern, names)) for node_index, names in inner if names}
         """index of a node with subgraphs -> the tensors that these take from outside"""
-        self._reads = [
-            frozenset(map(intern, filter(None, node.input))).union(self.captured.get(node_index, ()))
-            for node_index, node in enumerate(self.nodes)
-        ]
+        self._reads = [frozenset(map(intern, filter(None, node.input))) for node in self.nodes]
+        for node_index, captured in self.captured.items():
+            self._reads[node_index] |= captured
         self.named_outputs = [[intern(name) for name in node.output if name] for node in self.nodes]
         """of each node, those of its outputs that have a name"""
-        self.producer: dict[str, int] = {}
+        self.producer = {name: node_index for node_index, names in enumerate(self.named_outputs) for name in names}
         """tensor -> index of the node that produces it"""
         self.consumers: dict[str, list[int]] = {}
         """tensor -> indexes of the nodes that read it, those whose subgraphs do so included, each once, in order"""
         self.inputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.input}
         self.outputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.output}
         self.initializers: dict[str, int] = {tensor.name: i for i, tensor in enumerate(graph.initializer)}
-        for node_index, names in enumerate(self.named_outputs):
-            self.producer.update(dict.fromkeys(names, node_index))
-            for name in self._reads[node_index]:
+        for node_index, reads in enumerate(self._reads):
+            for name in reads:
                 self.consumers.setdefault(name, []).append(node_index)
 
     def is_constant(self, tensor: str) -> bool:
@@ -73,6 +71,11 @@ class GraphIndex:
     def operators(self) -> list[str]:
         """What :func:`operator` says of each node."""
         return [intern(operator(node)) for node in self.nodes]
+
+    @cached_property
+    def first_sizes(self) -> dict[str, int]:
+        """initializer -> the size of its first axis; those of rank 0 are left out"""
+        return {each.name: each.dims[0] for each in self.model.structure.graph.initializer if each.dims}
 
     def reads(self, node_index: int) -> frozenset[str]:
         """The tensors that a node reads, those that its subgraphs capture included."""

@@ -24,7 +24,6 @@ def weight_channels(index: GraphIndex, tensor: str) -> tuple[int, str] | None:
             tensor = node.input[0]
             continue
         place = _WEIGHT.get(kind)
-        weight = index.initializers.get(node.input[place]) if place is not None else None
-        dims = index.model.structure.graph.initializer[weight].dims if weight is not None else ()
-        return (dims[0], index.label(node_index)) if dims and dims[0] > 1 else None
+        channels = index.first_sizes.get(node.input[place], 0) if place is not None else 0
+        return (channels, index.label(node_index)) if channels > 1 else None
     return None
