@@ -17,7 +17,17 @@ from graphsurgery.template import weight_folding
 from ..forms import CBAM_FORMS, CbamForm
 from . import onnxruntime_forms
 from .catalogue import CatalogueBlock, bn_eps
-from .layers import channel_planes, channel_planes_by_rows, conv_bn, layer_weights, linear, multiplied
+from .layers import (
+    apart,
+    biased,
+    channel_planes,
+    channel_planes_by_rows,
+    folded_values,
+    layer_weights,
+    linear,
+    linear_then_bias,
+    multiplied,
+)
 from .widths import require_odd, rounded_up
 
 _EXTERNAL = 49
@@ -133,10 +143,15 @@ class CBAM(CatalogueBlock):
         pooled, padding = planes(t, x, kinds), {"pads": [self.integer("kernel") // 2] * 4}
         if lowering == "rows" and onnxruntime_forms.in_steps(t.feature.size):
             return t.mul(x, onnxruntime_forms.gate_in_steps(t, pooled, *self._spatial_weights(t), form.conv))
+        if not form.bn and not form.conv_bias:
+            return t.mul(x, t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), **padding)))
+        shape = None if form.bias else apart(t)  # one of the two gates is enough
         if form.bn:
-            return t.mul(x, t.sigmoid(conv_bn(t, pooled, form.conv, form.bn, self.number("bn_eps"), **padding)))
-        bias = t.weight(f"{form.conv}.bias") if form.conv_bias else None
-        return t.mul(x, t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), bias, **padding)))
+            weight, shift = folded_values(t, form.conv, form.bn, self.number("bn_eps"))
+            bias = t.constant(shift.reshape(shape or -1), f"{form.conv}.bias")
+        else:
+            bias, weight = t.weight(f"{form.conv}.bias", shape), t.weight(f"{form.conv}.weight")
+        return t.mul(x, t.sigmoid(biased(t, pooled, weight, bias, **padding)))
 
     def _spatial_weights(self, t: Template) -> tuple[Array, Array]:
         """Weight and bias of the convolution over the planes, with its BatchNorm folded in."""
@@ -151,11 +166,28 @@ class CBAM(CatalogueBlock):
         """[N, C, 1, 1]. The sigmoid is left to the caller."""
         form, keep = self._form, 0 if gemm else 1
         pooled = t.reduce("ReduceMean", t.x, (2, 3), keep)
-        if len(form.layers) == 1:
-            logits = linear(t, pooled, form.layers[0], bias=form.bias, gemm=gemm)
-        else:
+        factor = 1.0
+        if len(form.layers) == 2:
             both = (pooled, t.reduce("ReduceMax", t.x, (2, 3), keep))
-            weights = layer_weights(t, form.layers[0], bias=form.bias, gemm=gemm)
-            means, largest = (t.relu(x) for x in [multiplied(t, x, weights, gemm=gemm) for x in both])
-            logits = linear(t, t.add(means, largest), form.layers[1], bias=form.bias, bias_factor=2.0, gemm=gemm)
+            means, largest = (t.relu(x) for x in self._hidden(t, both, gemm=gemm))
+            pooled, factor = t.add(means, largest), 2.0
+        if form.bias and not gemm:
+            return linear_then_bias(t, pooled, form.layers[-1], bias_factor=factor)
+        logits = linear(t, pooled, form.layers[-1], bias=form.bias, bias_factor=factor, gemm=gemm)
         return t.op("Reshape", logits, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else logits
+
+    def _hidden(self, t: Template, both: Sequence[Variable], *, gemm: bool) -> list[Variable]:
+        """The first of two layers of both poolings.
+
+        Not as Gemms that share a matrix: onnxruntime's quantiser turns that around once for each of them.
+        """
+        layer, bias = self._form.layers[0], self._form.bias
+        if not gemm or not t.since(2):
+            weights = layer_weights(t, layer, bias=bias, gemm=gemm)
+            return [multiplied(t, x, weights, gemm=gemm) for x in both]
+        matrix = t.rows(f"{layer}.weight", range(self.hidden(t.feature)), transposed=True)
+        products = [t.op("MatMul", x, matrix) for x in both]
+        if not bias:
+            return products
+        shift = t.weight(f"{layer}.bias")
+        return [t.add(x, shift) for x in products]

@@ -15,7 +15,7 @@ from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
 from ..forms import GC_FORMS, GcForm
 from .catalogue import CatalogueBlock
-from .layers import linear, softmax_mean
+from .layers import linear, linear_then_bias, softmax_mean
 from .norms import layer_norm
 from .transformer import softmax
 from .widths import require_hidden, rounded_up
@@ -103,8 +103,9 @@ class GlobalContext(CatalogueBlock):
         form = self._form
         context = self._by_matmul(t) if lowering == "matmul" else self._by_means(t)
         hidden = t.relu(layer_norm(t, linear(t, context, form.fc1), form.norm, form.eps))
-        context = linear(t, hidden, form.fc2)
-        return t.add(t.x, context) if form.add else t.mul(t.x, t.sigmoid(context))
+        if form.add:
+            return t.add(t.x, linear_then_bias(t, hidden, form.fc2))
+        return t.mul(t.x, t.sigmoid(linear(t, hidden, form.fc2)))
 
     def _by_means(self, t: Template) -> Variable:
         return softmax_mean(t, linear(t, t.x, self._form.mask, bias=False))

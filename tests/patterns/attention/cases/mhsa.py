@@ -9,4 +9,3 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("mhsa[yolo]", {"heads": 2, "pos_emb": True}),
 ]
 INERT = {"key.bias"}  # the same for every key: no softmax sees it
-NOT_READ_BY = {"OpenCv"}  # its products of five axes are wrong
