@@ -49,6 +49,8 @@ class Block(ABC):
     new one takes that of a block that is asked for as much"""
     variants: ClassVar[Mapping[str, str]] = {}
     """variant -> one line; the first is what the bare name means"""
+    formerly: ClassVar[str] = ""
+    """the variant that the bare name meant before it meant the first one"""
     settings: ClassVar[Sequence[Setting]] = ()
     quadratic: ClassVar[bool] = False
     """whether time and memory grow with the square of the number of positions"""

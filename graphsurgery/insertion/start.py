@@ -59,9 +59,17 @@ def start_of(request: Request, block: Block, feature: FeatureMap, trained: Check
         sentence = f"{block.spelled} has a parameter {GATE_KEY!r} of its own, which is that of the residual gate"
         raise BlockError(f"{sentence}: give it another name", option="gate")
     if trained is None:
-        return Start(block, _own(block, feature, request), request.init)
+        return Start(block, _own(block, feature, request), request.init, _meant_otherwise(request, block))
     own = _from_file(request, block, feature, trained)
     return Start(own.block, lambda seed, id: own.arrays, "weights", own.warnings, own.source)
+
+
+def _meant_otherwise(request: Request, block: Block) -> tuple[str, ...]:
+    """A warning where a recipe, which does not tell its age, has a bare name that meant another variant before."""
+    if not (request.label and block.formerly and request.module.strip() == block.name):
+        return ()
+    before = f"{block.name}[{block.formerly}]"
+    return (f"{block.name} is {block.spelled}, and was {before} before: name the one that the recipe means",)
 
 
 def _own(block: Block, feature: FeatureMap, request: Request) -> Callable[[int, str], Mapping[str, Array]]:

@@ -13,7 +13,7 @@ from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from ..forms import BAM_FORMS, BamForm
 from .catalogue import CatalogueBlock
-from .layers import conv_bn, folded_conv, folded_values, linear, multiplied
+from .layers import conv_bn, folded_conv, folded_values, linear, linear_then_bias, multiplied
 
 _LINEAR_BN_EPS = 1e-5  # of the BatchNorm1d, which Ultralytics does not touch
 
@@ -97,7 +97,7 @@ class BAM(CatalogueBlock):
         around = {"dilations": [form.dilation] * 2, "pads": [form.dilation] * 4}
         for layer, bn in form.dilated:
             spatial = t.relu(conv_bn(t, spatial, layer, bn, eps, **around))
-        spatial = linear(t, spatial, form.spatial_last)
+        spatial = linear_then_bias(t, spatial, form.spatial_last)
         logits = t.mul(channel, spatial) if form.product else t.add(channel, spatial)
         gate = t.sigmoid(logits)
         if product:  # the sum of a map and a number is one that onnxruntime writes in place

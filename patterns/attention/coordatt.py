@@ -14,7 +14,7 @@ from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 from . import onnxruntime_forms
 from .activations import hard_swish, silu
 from .catalogue import CatalogueBlock, bn_eps
-from .layers import folded_conv, layer_weights, linear, multiplied
+from .layers import folded_conv, layer_weights, linear, linear_then_bias, multiplied
 
 _SIMPLE = "timm-simple"
 
@@ -108,7 +108,7 @@ class CoordinateAttention(CatalogueBlock):
         shared, logits = layer_weights(t, "fc1", bias=self._bias), []
         for axis, gate in zip((3, 2), self._gates, strict=True):
             hidden = silu(t, multiplied(t, onnxruntime_forms.strip_mean(t, axis), shared, gemm=False))
-            logits.append(linear(t, hidden, gate, bias=self._bias))
+            logits.append(linear_then_bias(t, hidden, gate) if self._bias else linear(t, hidden, gate, bias=False))
         return t.mul(t.x, t.sigmoid(t.add(*logits)))
 
     def _gated(self, t: Template, lowering: str) -> Variable:

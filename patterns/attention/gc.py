@@ -15,7 +15,7 @@ from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 
 from ..forms import GC_FORMS, GcBranch, GcForm
 from .catalogue import CatalogueBlock
-from .layers import linear, softmax_mean
+from .layers import linear, linear_then_bias, softmax_mean
 from .norms import layer_norm
 from .transformer import softmax
 from .widths import require_hidden, rounded_up
@@ -127,7 +127,8 @@ class GlobalContext(CatalogueBlock):
     def _transformed(self, t: Template, context: Variable, branch: GcBranch) -> Variable:
         """[N, C, 1, 1] -> [N, C, 1, 1]."""
         hidden = layer_norm(t, linear(t, context, branch.fc1), branch.norm, self._form.eps)
-        return linear(t, t.relu(hidden), branch.fc2)
+        last = linear_then_bias if branch.add else linear
+        return last(t, t.relu(hidden), branch.fc2)
 
     def _mean(self, t: Template) -> Variable:
         return t.mean_hw(t.x)

@@ -133,7 +133,7 @@ class GatherExcite(CatalogueBlock):
         if self.integer("extent"):
             return ("resize", "matrices") if feature.static else ("resize",)
         if not self._stages:
-            return ("mean",)
+            return ("mean", "gemm") if self._excites else ("mean",)
         if self._timm:
             return ("padded",)
         # a product with H*W times the weight can leave float16; a convolution is summed in float32
@@ -148,6 +148,8 @@ class GatherExcite(CatalogueBlock):
         if t.target == "dla":
             wanted = "sums" if t.feature.static and max(t.feature.size) > dla_mean.KERNEL else "convolution"
             return wanted if wanted in lowerings else lowerings[0]
+        if t.target == "onnxruntime" and "gemm" in lowerings:
+            return "gemm"
         if t.target == "onnxruntime" and t.feature.dtype == "float32":
             if self.integer("extent") == 8 and "matrices" in lowerings:
                 return "matrices"
@@ -156,6 +158,9 @@ class GatherExcite(CatalogueBlock):
         return lowerings[0]
 
     def emit(self, t: Template, lowering: str) -> Variable:
+        if lowering == "gemm":
+            gate = t.sigmoid(excite(t, self._pooled(t, keepdims=0), "mlp.", gemm=True))
+            return t.mul(t.x, t.op("Reshape", gate, t.integers([0, t.feature.channels, 1, 1], "shape")))
         whole = lowering in ("product", "sums")
         gathered, size = self._whole_map(t, lowering) if whole else self._gather(t)
         if self._excites:
@@ -181,8 +186,7 @@ class GatherExcite(CatalogueBlock):
         extent, size = self.integer("extent"), t.feature.size if t.feature.static else None
         small = (-(-size[0] // extent), -(-size[1] // extent)) if size and extent else size
         if not self._stages:
-            mean = self._mean(t, small)
-            return self._with_maximum(t, mean) if self.flag("add_maxpool") else mean, small
+            return self._around(t, small) if extent else self._pooled(t), small
         x: Variable = t.x
         steps: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1]} if extent else {}
         if self._timm and not extent and size:
@@ -194,27 +198,27 @@ class GatherExcite(CatalogueBlock):
             x = conv_bn(t, t.relu(x) if stage > 1 else x, conv, bn, eps, group=t.feature.channels, **steps)
         return x, small
 
-    @property
-    def _window(self) -> dict[str, Any]:
-        """The attributes of a pooling over the surroundings."""
+    def _pooled(self, t: Template, keepdims: int = 1) -> Variable:
+        """The mean over the map, or half of it and half of the maximum: [N, C, 1, 1]; [N, C] without ``keepdims``."""
+        mean = t.reduce("ReduceMean", t.x, (2, 3), keepdims)
+        if not self.flag("add_maxpool"):
+            return mean
+        return self._halves(t, mean, t.reduce("ReduceMax", t.x, (2, 3), keepdims), 4 if keepdims else 2)
+
+    def _around(self, t: Template, size: tuple[int, int] | None) -> Variable:
+        """The same over the surroundings; ``size``: of the result, None where it is dynamic."""
         extent = self.integer("extent")
-        return {"kernel_shape": [2 * extent - 1] * 2, "strides": [extent] * 2, "pads": [extent - 1] * 4}
-
-    def _mean(self, t: Template, size: tuple[int, int] | None) -> Variable:
-        """The mean over the map or the surroundings; ``size``: of the result, None where it is dynamic."""
-        if not self.integer("extent"):
-            return t.mean_hw(t.x)
-        window = 2 * self.integer("extent") - 1
+        window, border = 2 * extent - 1, extent - 1
+        pool: dict[str, Any] = {"kernel_shape": [window] * 2, "strides": [extent] * 2, "pads": [border] * 4}
         if t.target == "dla" and window > dla_mean.WINDOW and size:
-            return self._averaged(t, window, self.integer("extent") - 1, size)
-        # the mean is over the positions that exist: padding is not counted
-        return t.op("AveragePool", t.x, **self._window, count_include_pad=0)
+            mean = self._averaged(t, window, border, size)
+        else:  # the mean is over the positions that exist: padding is not counted
+            mean = t.op("AveragePool", t.x, **pool, count_include_pad=0)
+        return self._halves(t, mean, t.op("MaxPool", t.x, **pool), 4) if self.flag("add_maxpool") else mean
 
-    def _with_maximum(self, t: Template, mean: Variable) -> Variable:
-        """Half of the mean, plus half of the maximum over the same positions."""
-        around = self.integer("extent") > 0
-        largest = t.op("MaxPool", t.x, **self._window) if around else t.reduce("ReduceMax", t.x, (2, 3))
-        half = t.scalar(0.5, "half")  # of each, since their sum may leave float16
+    def _halves(self, t: Template, mean: Variable, largest: Variable, rank: int) -> Variable:
+        """Half of each: their sum may leave float16."""
+        half = t.constant(np.full([1] * rank, 0.5), "half")
         return t.add(t.mul(mean, half), t.mul(largest, half))
 
     def _averaged(self, t: Template, window: int, border: int, size: tuple[int, int]) -> Variable:

@@ -5,7 +5,7 @@ Srinivas et al., "Bottleneck Transformers for Visual Recognition", CVPR 2021, ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -179,25 +179,50 @@ class MHSA(CatalogueBlock):
 
     def _relative(self, t: Template, q: Variable, factor: float) -> Variable:
         """The relative position terms [N, heads, HW, HW] of the scaled queries [N, heads, d, HW]."""
-        by_rows, by_columns = self._tables
+        (height, width), heads = t.feature.size, self.integer("heads")
+        tables = [
+            _offsets(t.values(key) * factor, side) for key, side in zip(self._tables, (height, width), strict=True)
+        ]
+        spread = np.concatenate([np.kron(np.eye(height), np.ones(width)), np.kron(np.ones(height), np.eye(width))])
+        if t.since(2):
+            both, batch = self._both(t, q, tables), -1
+        else:
+            both, batch = self._both_of_five_axes(t, q, tables), 0
+        with t.statistics():
+            both = reshape(t, both, (batch, heads, height * width, height + width))
+            return t.op("MatMul", both, t.constant(spread.reshape(1, 1, height + width, -1), "spread"))
+
+    def _both(self, t: Template, q: Variable, tables: Sequence[Array]) -> Variable:
+        """The terms of rows and of columns, [N * heads, H, W, H + W].
+
+        The tables stand on the left: OpenCV's products with a constant on the right take the first of a batch for all.
+        """
+        height, width = t.feature.size
+        grid = reshape(t, q, (-1, self._key_dim(t.feature), height, width))
+        turned = transpose(t, grid, (0, 2, 1, 3)), transpose(t, grid, (0, 3, 1, 2))  # [.., H, d, W], [.., W, d, H]
+        with t.statistics():
+            rows, columns = (
+                product(t, table[None].swapaxes(2, 3), x) for table, x in zip(tables, turned, strict=True)
+            )  # [.., H, H, W], [.., W, W, H]: query, key, the other coordinate
+            return concat(t, [transpose(t, rows, (0, 1, 3, 2)), transpose(t, columns, (0, 3, 1, 2))], 3)
+
+    def _both_of_five_axes(self, t: Template, q: Variable, tables: Sequence[Array]) -> Variable:
+        """The same as [N, heads, H, W, H + W], as edition 1 has it."""
         (height, width), heads, key = t.feature.size, self.integer("heads"), self._key_dim(t.feature)
         grid = reshape(t, q, (0, heads, key, height, width))
         by_row = transpose(t, grid, (0, 1, 3, 4, 2))  # [N, heads, H, W, d]
         by_column = transpose(t, grid, (0, 1, 4, 3, 2))  # [N, heads, W, H, d]
-        spread = np.concatenate([np.kron(np.eye(height), np.ones(width)), np.kron(np.ones(height), np.eye(width))])
         with t.statistics():
-            rows = product(t, by_row, t.constant(_offsets(t.values(by_rows) * factor, height), by_rows), 5)
-            columns = product(t, by_column, t.constant(_offsets(t.values(by_columns) * factor, width), by_columns), 5)
-            both = concat(t, [rows, transpose(t, columns, (0, 1, 3, 2, 4))], 4)  # [N, heads, H, W, H + W]
-            both = reshape(t, both, (0, heads, height * width, height + width))
-            return t.op("MatMul", both, t.constant(spread.reshape(1, 1, height + width, -1), "spread"))
+            rows = product(t, by_row, t.constant(tables[0][None, None], self._tables[0]), 5)
+            columns = product(t, by_column, t.constant(tables[1][None, None], self._tables[1]), 5)
+            return concat(t, [rows, transpose(t, columns, (0, 1, 3, 2, 4))], 4)
 
     def arguments(self, feature: FeatureMap) -> dict[str, object]:
         return {"bias": self.flag("qkv_bias"), "size": feature.size if self._placed else None}
 
 
 def _offsets(table: Array, side: int) -> Array:
-    """[2 side - 1, d] -> [1, 1, query, d, key]: the row of the table for each place of a query and of a key."""
+    """[2 side - 1, d] -> [query, d, key]: the row of the table for each place of a query and of a key."""
     places = np.arange(side)
-    rows: Array = table[places[None] - places[:, None] + side - 1].transpose(0, 2, 1)[None, None]
+    rows: Array = table[places[None] - places[:, None] + side - 1].transpose(0, 2, 1)
     return rows

@@ -68,6 +68,7 @@ class SelectiveKernel(CatalogueBlock):
         _EXTERNAL: "1x1, 3x3, 5x5, 7x7 with biases; linear layers C -> max(32, C/16) -> C for each",
         "timm": "timm's SelectiveKernel: 3x3 and 3x3 of dilation 2, each on one half of the channels",
     }
+    formerly = "official"
     settings = (
         Setting("hidden", int, None, "hidden channels of the choice, else as the variant says", minimum=1),
         Setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_every_key_and_the_defaults(tmp_path: Path) -> None:
     )
     assert second == Request(module="ge[theta]", after=("/model.9",), consumers=("Concat", "output:y"))
     assert third == Request(module="simam", before=("SPPF",))
+
+
+@pytest.mark.parametrize(
+    ("module", "told"), [("sk", True), ("sk[paper]", False), ("sk[official]", False), ("cbam", False)]
+)
+def test_a_bare_name_that_meant_another_block_before_is_told(module: str, told: bool) -> None:
+    """A recipe does not tell its age. Elsewhere, a name is said now and means what it means now."""
+    entry = f"- {{module: '{module}', after: /model.4, settings: {{hidden: 4}}}}\n"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Recipe.from_text(entry).apply(DETECTOR)
+        named = [str(each.message) for each in caught]
+        gsx.insert(DETECTOR, module, after="/model.4", settings={"hidden": 4})
+    assert any("sk is sk[paper], and was sk[official] before" in each for each in named) == told
+    assert not any("before" in str(each.message) for each in caught[len(named) :])
 
 
 def test_the_list_may_stand_under_a_key() -> None:

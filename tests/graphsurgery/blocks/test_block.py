@@ -180,6 +180,15 @@ def test_with_values_keeps_the_rest() -> None:
     assert found.values == {"extent": 4, "hidden": 7, "bn_eps": 1e-3}
 
 
+def test_records_leave_out_settings_that_came_later_where_they_have_their_defaults() -> None:
+    """So the bytes of a record stay what they were, and versions of before can read it."""
+    assert make_block("se").recorded_values() == {"reduction": 16, "hidden": None, "bias": True}
+    assert make_block("se", {"gate": "hard-sigmoid"}).recorded_values()["gate"] == "hard-sigmoid"
+    assert "groups" in make_block("sk[official]").recorded_values()
+    assert "groups" not in make_block("sk[timm]").recorded_values()
+    assert make_block("sk[timm]", {"groups": 4}).recorded_values()["groups"] == 4
+
+
 def test_has_weights_is_about_the_variant() -> None:
     known = {spelled: make_block(spelled).has_weights for spelled in ("simam", "se", "ge", "ge[theta]", "nam")}
     assert known == {"simam": False, "se": True, "ge": False, "ge[theta]": True, "nam": True}

@@ -60,6 +60,8 @@ def test_operators_of_timms_class() -> None:
         return build("ge[timm]", settings, feature_map(height=height, width=height)).operators
 
     assert operators(13) == ["ReduceMean", *excite, "Sigmoid", "Mul"]
+    gemm = build("ge[timm]", feature=feature_map(16), target="onnxruntime").operators
+    assert gemm == ["ReduceMean", "Gemm", "Relu", "Gemm", "Sigmoid", "Reshape", "Mul"]
     assert operators(16, extent=4) == ["AveragePool", *excite, "Sigmoid", "Resize", "Mul"]
     half = ["Mul", "Mul", "Add"]
     assert operators(13, add_maxpool=True) == ["ReduceMean", "ReduceMax", *half, *excite, "Sigmoid", "Mul"]

@@ -9,6 +9,5 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("coordatt[timm]", {"hidden": 3}),
     ("coordatt[timm-simple]", {}),
     ("coordatt[timm-simple]", {"hidden": 3, "skip": True}),
-    ("coordatt[timm-simple]", {"bias": False}),
 ]
 IDENTITY = ("coordatt", "coordatt[official]", "coordatt[timm-simple]")

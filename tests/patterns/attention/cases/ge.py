@@ -9,6 +9,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("ge[timm]", {"hidden": 3}),
+    ("ge[timm]", {"add_maxpool": True, "hidden": 4}),
     ("ge[timm]", {"add_maxpool": True, "mlp": False}),
     ("ge[timm]", {"extent": 4, "hidden": 5, "add_maxpool": True}),
     ("ge[timm]", {"extra_params": True, "hidden": 3, "bn_eps": 1e-3}),
@@ -16,6 +17,7 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
 ]
 IDENTITY = {
     "ge[timm] hidden=3",
+    "ge[timm] add_maxpool=True hidden=4",
     "ge[timm] extent=4 hidden=5 add_maxpool=True",
     "ge[timm] extra_params=True hidden=3 bn_eps=0.001",
     "ge[timm] extra_params=True extent=8 mlp=False",

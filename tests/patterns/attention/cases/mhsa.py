@@ -11,4 +11,3 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("mhsa[lucidrains]", {"heads": 2, "positions": "relative"}),
 ]
 INERT = {"key.bias"}  # the same for every key: no softmax sees it
-NOT_READ_BY = {"OpenCv"}  # its products of five axes are wrong
