@@ -50,6 +50,8 @@ def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[
     """
     ports = tuple(each for each in _fitting(block, feature, part) if each.reads or _departs(each, block, feature))
     marked = tuple(each for each in ports if each.mark_in(part.description) is not None)
+    if part.exported:  # which has not all of its keys, and so does not tell one variant from another
+        marked = tuple(each for each in marked if _is_of(each, block))
     if _one_reading(marked):
         return _read_as(marked[0], block, feature, part, given, fit)
     common = tuple(each for each in ports if not each.rare)
