@@ -30,7 +30,7 @@ class GatherExcite(CatalogueBlock):
     paper = "Gather-Excite: Exploiting Feature Context in CNNs, NeurIPS 2018, arXiv:1810.12348"
     reference = "hujie-frank/GENet, prototxts RN50-GEPF, RN50-GEP and RN50-GEPP and figures; extents as in timm"
     formula = "y = x * sigmoid(resize(excite(gather(x))))"
-    untrained = "theta-minus: times sigmoid of the local mean; the others: about half of its input"
+    untrained = "theta-minus: times sigmoid of the local mean; the others: halves its input"
     variants: ClassVar[dict[str, str]] = {
         "theta-minus": "no parameters: average pooling, kernel 2e - 1, stride e",
         "theta": "depthwise convolutions with BatchNorm: one over the whole map, or log2(e) of 3x3, stride 2",
