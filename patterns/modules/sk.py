@@ -80,7 +80,7 @@ class SelectiveKernel(Redrawable):
                 )
                 for d in (1, 2)
             )
-            self.fc = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), norm(hidden))
+            self.fc: nn.Module = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), norm(hidden))
             self.fcs = nn.ModuleList(nn.Conv2d(hidden, channels, 1, bias=bias) for _ in range(2))
         elif variant == "official":
             self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
