@@ -5,7 +5,7 @@ Hou et al., "Coordinate Attention for Efficient Mobile Network Design", CVPR 202
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
@@ -14,7 +14,8 @@ from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 from . import onnxruntime_forms
 from .activations import hard_swish, silu
 from .catalogue import CatalogueBlock, bn_eps
-from .layers import folded_conv, layer_weights, linear, linear_then_bias, multiplied
+from .layers import apart, biased, folded_conv, linear
+from .transformer import reshape
 
 _SIMPLE = "timm-simple"
 
@@ -95,21 +96,47 @@ class CoordinateAttention(CatalogueBlock):
         return {"hidden": shapes["conv1.weight"][0]} if "conv1.weight" in shapes else {}
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return ("gates",) if self.variant == _SIMPLE else onnxruntime_forms.with_crossed(("gates",))
+        """timm-simple: its layers as convolutions, or as products.
+
+        onnxruntime adds what convolutions give in blocks of channels, and reorders the sum, which is a whole map.
+        """
+        return ("gates", "product") if self.variant == _SIMPLE else onnxruntime_forms.with_crossed(("gates",))
 
     def choose(self, t: Template, lowerings: Sequence[str]) -> str:
-        return lowerings[0] if self.variant == _SIMPLE else onnxruntime_forms.crossed_where_faster(t, lowerings[0])
+        if self.variant == _SIMPLE:
+            return super().choose(t, lowerings)
+        return onnxruntime_forms.crossed_where_faster(t, lowerings[0])
 
     def emit(self, t: Template, lowering: str) -> Variable:
-        y = self._simple(t) if self.variant == _SIMPLE else self._gated(t, lowering)
+        y = self._simple(t, lowering) if self.variant == _SIMPLE else self._gated(t, lowering)
         return t.add(y, t.x) if self.flag("skip") else y
 
-    def _simple(self, t: Template) -> Variable:
-        shared, logits = layer_weights(t, "fc1", bias=self._bias), []
+    def _simple(self, t: Template, lowering: str) -> Variable:
+        product = lowering == "product"
+        shared, logits = self._layer(t, "fc1", product=product), []
         for axis, gate in zip((3, 2), self._gates, strict=True):
-            hidden = silu(t, multiplied(t, onnxruntime_forms.strip_mean(t, axis), shared, gemm=False))
-            logits.append(linear_then_bias(t, hidden, gate) if self._bias else linear(t, hidden, gate, bias=False))
+            strip = onnxruntime_forms.strip_mean(t, axis)
+            if product:
+                strip = reshape(t, strip, (0, t.feature.channels, -1))
+            found = self._layer(t, gate, product=product)(silu(t, shared(strip)))
+            ends = (-1, 1) if axis == 3 else (1, -1)
+            logits.append(reshape(t, found, (0, t.feature.channels, *ends)) if product else found)
         return t.mul(t.x, t.sigmoid(t.add(*logits)))
+
+    def _layer(self, t: Template, prefix: str, *, product: bool) -> Callable[[Variable], Variable]:
+        """A linear layer on strips: as a convolution, or as a product with [N, inputs, positions]."""
+        outputs, inputs = t.values(f"{prefix}.weight").shape
+        weight = t.weight(f"{prefix}.weight", (1, outputs, inputs) if product else (outputs, inputs, 1, 1))
+        shape = (1, outputs, 1) if product else apart(t) if prefix in self._gates else None
+        bias = t.weight(f"{prefix}.bias", shape) if self._bias else None
+
+        def layer(x: Variable) -> Variable:
+            if product:
+                y = t.op("MatMul", weight, x)
+                return y if bias is None else t.add(y, bias)
+            return t.conv(x, weight) if bias is None else biased(t, x, weight, bias)
+
+        return layer
 
     def _gated(self, t: Template, lowering: str) -> Variable:
         shared = folded_conv(t, "conv1", "bn1", self.number("bn_eps"))

@@ -30,7 +30,7 @@ class GatherExcite(CatalogueBlock):
     paper = "Gather-Excite: Exploiting Feature Context in CNNs, NeurIPS 2018, arXiv:1810.12348"
     reference = "hujie-frank/GENet, prototxts RN50-GEPF, RN50-GEP and RN50-GEPP and figures; extents as in timm"
     formula = "y = x * sigmoid(resize(excite(gather(x))))"
-    untrained = "theta-minus: times sigmoid of the local mean; the others: about half of its input"
+    untrained = "theta-minus: times sigmoid of the local mean; the others: halves its input"
     remarks = (
         "the authors have no PyTorch code, and theta and theta-plus follow their prototxts; timm's class, with the "
         "same keys, has no ReLU in front of the MLP and pads the convolution over the whole map: ge[timm]",

@@ -55,16 +55,16 @@ def test_every_key_and_the_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "told"), [("sk", True), ("sk[paper]", False), ("sk[official]", False), ("cbam", False)]
+    ("module", "told"), [("sk", True), ("sk[paper]", False), ("sk[official]", False), ("sk[timm]", False)]
 )
 def test_a_bare_name_that_meant_another_block_before_is_told(module: str, told: bool) -> None:
     """A recipe does not tell its age. Elsewhere, a name is said now and means what it means now."""
-    entry = f"- {{module: '{module}', after: /model.4, settings: {{hidden: 4}}}}\n"
+    entry = f"- {{module: '{module}', after: /model.4, settings: {{hidden: 4, groups: 4}}}}\n"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Recipe.from_text(entry).apply(DETECTOR)
         named = [str(each.message) for each in caught]
-        gsx.insert(DETECTOR, module, after="/model.4", settings={"hidden": 4})
+        gsx.insert(DETECTOR, module, after="/model.4", settings={"hidden": 4, "groups": 4})
     assert any("sk is sk[paper], and was sk[official] before" in each for each in named) == told
     assert not any("before" in str(each.message) for each in caught[len(named) :])
 

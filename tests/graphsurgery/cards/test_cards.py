@@ -116,11 +116,9 @@ def test_neighbouring_keys_of_one_shape_are_one_entry() -> None:
 def test_a_section_of_the_page() -> None:
     section = list(cards.Card("ge[theta-plus]").markdown())
     assert section[0] == "## ge: Gather-Excite"
-    assert (
-        "- `--set hidden=` (whole number, at least 1, only theta-plus, timm, not set): hidden channels, else C/16"
-        in section
-    )
-    assert "- Untrained: theta-minus: times sigmoid of the local mean; the others: about half of its input." in section
+    hidden = "- `--set hidden=` (whole number, at least 1, only theta-plus, timm, not set): hidden channels, else C/16"
+    assert hidden in section
+    assert "- Untrained: theta-minus: times sigmoid of the local mean; the others: halves its input." in section
 
 
 def test_what_is_written_down_is_what_a_trial_gives() -> None:
