@@ -18,7 +18,7 @@ from .insertion.start import Start, checkpoint, start_of
 from .messages import html_table, printable, shape_text
 from .modelfile import external_data
 from .modelfile.model import ModelFile
-from .modelfile.record import Insertion
+from .modelfile.record import EDITION, Insertion
 from .request import Argument, Request, Selectors, Shapes, arguments, checked
 from .runtime.custom_ops import libraries_of, registered
 from .selection.sites import Site, SiteFinder
@@ -159,11 +159,13 @@ def carry_out(
     requests: Sequence[Request],
     trust: userblocks.Trust | None = None,
     starts: Sequence[Callable[[Block, FeatureMap], Start]] = (),
+    edition: int = EDITION,
 ) -> tuple[ModelFile, list[AppliedInsertion]]:
     """Carry out several requests at once, in order; selectors refer to the model as it was given.
 
     ``trust``: the PyTorch modules that may be imported; None: those that the requests name. ``starts``: for each
-    request how its block begins at a feature map, where the request itself does not say it.
+    request how its block begins at a feature map, where the request itself does not say it. ``edition``: of the forms
+    that the blocks are written in.
     """
     external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
@@ -186,7 +188,7 @@ def carry_out(
         from .insertion.calibrating import calibrate
 
         plans = calibrate(finder, plans)
-    return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback)
+    return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback, edition)
 
 
 def put_in(

@@ -260,7 +260,7 @@ def put_back(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, 
     """The model with the records of the insertions that requests made, and these records; see :func:`adopt`."""
     trust = userblocks.Trust.in_blocks(request.module for request in requests)
     blocks = [userblocks.make_block(request.module, request.settings, trust).name for request in requests]
-    return adoption.adopt(model, blocks, lambda bare: carry_out(bare, requests))
+    return adoption.adopt(model, blocks, lambda bare, edition: carry_out(bare, requests, edition=edition))
 
 
 def _check_size(size: int, name: str) -> None:

@@ -130,15 +130,21 @@ PSA_FORMS = {"yolo11": PsaForm("ffn", kernel=3, head=64), "area": PsaForm("mlp",
 
 
 @dataclass(frozen=True)
-class GcForm:
-    """Prefixes of the layers, and what is left to a default."""
+class GcBranch:
+    """Prefixes of the layers that make of the context what is added, or a gate."""
 
-    mask: str
     fc1: str
     norm: str
     fc2: str
     add: bool
-    """whether the context is added; else it is a gate"""
+
+
+@dataclass(frozen=True)
+class GcForm:
+    """Prefix of the layer that pools, the branches in order, and what is left to a default."""
+
+    mask: str
+    branches: tuple[GcBranch, ...]
     timm: bool
 
     @property
@@ -156,17 +162,18 @@ class GcForm:
         return (hidden,) if self.timm else (hidden, 1, 1)
 
 
-def _gc_official(branch: str, *, add: bool) -> GcForm:
-    return GcForm("conv_mask", f"{branch}.0", f"{branch}.1", f"{branch}.3", add, timm=False)
-
-
-def _gc_timm(branch: str, *, add: bool) -> GcForm:
-    return GcForm("conv_attn", f"{branch}.fc1", f"{branch}.norm", f"{branch}.fc2", add, timm=True)
-
-
+_GC_MUL, _GC_ADD = (
+    GcBranch(f"channel_{kind}_conv.0", f"channel_{kind}_conv.1", f"channel_{kind}_conv.3", kind == "add")
+    for kind in ("mul", "add")
+)
+_TIMM_SCALE, _TIMM_ADD = (
+    GcBranch(f"mlp_{kind}.fc1", f"mlp_{kind}.norm", f"mlp_{kind}.fc2", kind == "add") for kind in ("scale", "add")
+)
 GC_FORMS = {
-    "official": _gc_official("channel_add_conv", add=True),
-    "official-mul": _gc_official("channel_mul_conv", add=False),
-    "timm": _gc_timm("mlp_scale", add=False),
-    "timm-add": _gc_timm("mlp_add", add=True),
+    "official": GcForm("conv_mask", (_GC_ADD,), timm=False),
+    "official-mul": GcForm("conv_mask", (_GC_MUL,), timm=False),
+    "official-both": GcForm("conv_mask", (_GC_MUL, _GC_ADD), timm=False),
+    "timm": GcForm("conv_attn", (_TIMM_SCALE,), timm=True),
+    "timm-add": GcForm("conv_attn", (_TIMM_ADD,), timm=True),
+    "timm-both": GcForm("conv_attn", (_TIMM_SCALE, _TIMM_ADD), timm=True),
 }

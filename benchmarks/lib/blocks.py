@@ -28,7 +28,9 @@ _QUADRATIC_UP_TO = 1600
 """positions: a number for each pair of them is gigabytes on the largest map"""
 _SETTINGS: dict[str, dict[str, object]] = {"shuffle": {"groups": 8}}
 """Settings other than the defaults: the default of 64 groups does not go with 64 channels."""
-_PUBLISHED_AS_OURS = ("cbam[timm]", "coordatt[timm]", "ela[timm]", "sk[timm]")
+_PUBLISHED_AS_OURS = (
+    *("cbam[timm]", "coordatt[timm]", "coordatt[timm-simple]", "ela[timm]", "mhsa[lucidrains]", "sk[timm]"),
+)
 """Variants whose published code computes them as our modules do, unlike that of the other variants."""
 
 

@@ -48,8 +48,11 @@ def gc(own: Any, x: Tensor) -> Tensor:
     mask = own.get_submodule(own._form.mask)
     flat = x.view(batch, channels, height * width).unsqueeze(1)
     weights = torch.softmax(mask(x).view(batch, 1, height * width), 2).unsqueeze(-1)
-    term = own._transformed(torch.matmul(flat, weights).view(batch, channels, 1, 1))
-    return x + term if own._form.add else x * torch.sigmoid(term)
+    context = torch.matmul(flat, weights).view(batch, channels, 1, 1)
+    for branch in own._form.branches:
+        term = own._transformed(context, branch)
+        x = x + term if branch.add else x * torch.sigmoid(term)
+    return x
 
 
 def srm(own: Any, x: Tensor) -> Tensor:
@@ -74,16 +77,21 @@ def lct(own: Any, x: Tensor) -> Tensor:
 
 def nam(own: Any, x: Tensor) -> Tensor:
     """The weights are multiplied on with the channels last; so is the spatial part of the forks."""
-    norm = own.Channel_Att.bn2
+    for name, part in own.named_children():
+        x = _by_channel(part.bn2, x) if name == "Channel_Att" else _by_position(part.bn2, x)
+    return x
+
+
+def _by_channel(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     last = norm(x).permute(0, 2, 3, 1).contiguous()
-    y = torch.sigmoid(torch.mul(_shares(norm), last).permute(0, 3, 1, 2).contiguous()) * x
-    if own.Spatial_Att is None:
-        return y
-    norm = own.Spatial_Att.bn2
-    batch, channels, height, width = y.shape
-    positions = y.permute(0, 2, 3, 1).reshape(batch, height * width, 1, channels)
+    return torch.sigmoid(torch.mul(_shares(norm), last).permute(0, 3, 1, 2).contiguous()) * x
+
+
+def _by_position(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    positions = x.permute(0, 2, 3, 1).reshape(batch, height * width, 1, channels)
     gate = norm(positions) * _shares(norm).reshape(1, -1, 1, 1)
-    return y * torch.sigmoid(gate.reshape(batch, height, width, channels).permute(0, 3, 1, 2))
+    return x * torch.sigmoid(gate.reshape(batch, height, width, channels).permute(0, 3, 1, 2))
 
 
 def coordatt(own: Any, x: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class Block(ABC):
     """whether parity may write its template anew, to see what it should consist of (see verification/exercise.py)"""
     identity_learns: ClassVar[bool | Sequence[str]] = False
     """whether training can go on from ``identity``, in all variants or in these: a saturated gate has no gradient"""
+    remarks: ClassVar[Sequence[str]] = ()
+    """where the authors' code, the paper and the ports differ, and which of them this block follows"""
     aliases: ClassVar[Sequence[tuple[str, str]]] = ()
     """(regular expression for a whole key found in the field, official key as a replacement template)"""
 
@@ -172,6 +174,10 @@ class Block(ABC):
         {'fc.weight': (64, 64, 1, 1), 'fc.bias': (64,)}
         """
         return {}
+
+    def buffers(self, feature: FeatureMap) -> set[str]:
+        """The keys of ``parameters`` that are not learned, but set or counted: the statistics of BatchNorms."""
+        return {key for key in self.parameters(feature) if key.endswith((".running_mean", ".running_var"))}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         """The module's own initialisation; unless a block has another, that of torch's layers (see torch_default)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from math import prod
 from typing import Any, TypeVar
 
 from .. import entry_points
@@ -23,12 +24,14 @@ from .listing import TENSORRT, in_order_of_demand, settings_json, short_paper, v
 Kind = TypeVar("Kind")
 
 HEADERS = (
-    *("block", "paper", "parameters", "nodes", "identity", "static", "float16"),
+    *("block", "paper", "parameters", "MACs", "largest", "nodes", "identity", "static", "float16"),
     *(f"TensorRT {version}" for version in TENSORRT),
     "DLA",
 )
 LEGEND = (
     "With default settings at 256 channels, 20 x 20; variants: graphsurgery blocks NAME.",
+    "parameters: those that are learned. MACs: multiply-accumulates of convolutions and matrix products.",
+    "largest: the largest tensor between the block's nodes, in MB of float32.",
     f"identity: weights exist with which the output is the input, bit for bit (else {option('gate', 'residual')}).",
     "static: needs a known height and width. float16: right with every intermediate result rounded, signals up to 20.",
     "TensorRT: taken, as far as the support table tells. DLA: all of it runs there (Orin, TensorRT 10, fp16).",
@@ -45,6 +48,8 @@ def row(block: Block) -> tuple[str, ...]:
         block.name,
         short_paper(block.paper),
         f"{known['parameters']:,}",
+        "?" if known["macs"] is None else f"{known['macs']:,}",
+        _megabytes(known["largest_tensor"]),
         str(known["nodes"]),
         *(_WORDS[answer] for answer in answers),
     )
@@ -68,6 +73,7 @@ class Card:
         block = self._block
         return {
             **attributes(block, "name", "title", "paper", "reference", "formula", "untrained"),
+            "remarks": list(block.remarks),
             "variants": dict(block.variants),
             "settings": settings_json(self._settings),
             "weights": {each.spelled: {k: list(shape) for k, shape in _weights(each).items()} for each in self._shown},
@@ -90,8 +96,9 @@ class Card:
         yield f"{block.name}: {block.title}"
         formula = [("" if i else "formula", part) for i, part in enumerate(_parts(block.formula))]
         head = [("paper", block.paper), ("reference", block.reference), *formula, ("untrained", block.untrained)]
+        head += [("" if i else "remarks", text) for i, text in enumerate(block.remarks)]
         for label, text in head:
-            yield from _wrapped(f"  {label:<11}{text}", 13)
+            yield from _wrapped(f"  {label:<11}{spelled(text, spell)}", 13)
         for line in self._body():
             yield from _wrapped(spelled(line, spell), len(line) - len(line.lstrip()) + 2)
 
@@ -127,6 +134,7 @@ class Card:
         yield f"- Paper: {block.paper}"
         yield f"- Reference: {block.reference}"
         yield f"- Untrained: {block.untrained}."
+        yield from (f"- Remark: {spelled(remark, as_flag)}." for remark in block.remarks)
         for name, text in block.variants.items():
             yield f"- `{block.name}[{name}]`: {text}"
         yield from (f"- `{as_flag('settings', s.name)}=` ({setting_kind(s)}): {s.doc}" for s in self._settings)
@@ -251,4 +259,20 @@ def _sentence(block: Block) -> str:
     start = "" if block.learns_from_identity else ", by a gate so saturated that it never learns"
     identity = f"can leave its input as it is{start}" if known["identity"] else "has no identity setting"
     static = ", needs a known height and width" if known["static"] else ""
-    return f"{known['parameters']:,} parameters, {known['nodes']} nodes, {identity}{static}"
+    return ", ".join([*_amounts(known), f"{known['nodes']} nodes", f"{identity}{static}"])
+
+
+def _amounts(known: Mapping[str, Any]) -> Iterator[str]:
+    """Numbers of weights, multiply-accumulates, and the largest tensor."""
+    buffers = f" and {known['buffers']:,} values of statistics" if known["buffers"] else ""
+    yield f"{known['parameters']:,} parameters{buffers}"
+    if known["macs"] is not None:
+        yield f"{known['macs']:,} multiply-accumulates"
+    if known["largest_tensor"]:
+        shape = " x ".join(map(str, known["largest_tensor"]))
+        yield f"largest tensor inside {shape} ({_megabytes(known['largest_tensor'])} MB in float32)"
+
+
+def _megabytes(shape: Sequence[int] | None) -> str:
+    """Of a tensor in float32; "?" where its shape is not known."""
+    return f"{4 * prod(shape) / 1e6:.3g}" if shape else "?"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..template.template import Template
 from ..tensorrt import findings
 from ..verification.rounding import rounded_after_every_node
 from .listing import DLA, TENSORRT
+from .work import Work, work
 
 OPSET, _IR_VERSION = 17, 8
 _X, _Y = "x", "y"
@@ -41,15 +43,42 @@ class Facts:
         """256 channels, 20 x 20, but for a block that was made for other sizes."""
         return self.block.example()
 
+    @cached_property
+    def _counts(self) -> tuple[int, int]:
+        """(values that are learned, values that are not) among the weights."""
+        buffers = self.block.buffers(self.site)
+        sizes = {key: prod(shape) for key, shape in self.block.parameters(self.site).items()}
+        kept = sum(size for key, size in sizes.items() if key in buffers)
+        return sum(sizes.values()) - kept, kept
+
     @property
     def parameters(self) -> int:
-        """Number of weights, buffers included."""
-        return sum(int(np.prod(shape)) for shape in self.block.parameters(self.site).values())
+        """Number of weights that are learned."""
+        return self._counts[0]
+
+    @property
+    def buffers(self) -> int:
+        """Number of other values in its weights: the statistics of BatchNorms."""
+        return self._counts[1]
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of its convolutions and matrix products; None where sizes are not known."""
+        return self._work.macs if self._work else None
+
+    @property
+    def largest_tensor(self) -> list[int] | None:
+        """Shape of the largest tensor between its nodes; None likewise, and where there is none."""
+        return list(self._work.largest) or None if self._work else None
+
+    @cached_property
+    def _work(self) -> Work | None:
+        return work(self._here)
 
     def to_json(self) -> dict[str, Any]:
         """What the table says, with the keys of the command line's JSON."""
         return {
-            **attributes(self, "parameters", "nodes", "identity", "static"),
+            **attributes(self, "parameters", "buffers", "nodes", "macs", "largest_tensor", "identity", "static"),
             "float16": self.half,
             "tensorrt": {version: self.tensorrt(version) for version in TENSORRT},
             "dla": self.tensorrt("10", DLA),

@@ -17,11 +17,14 @@ from ..blocks.block import Block
 from .listing import in_order_of_demand, variants
 
 _FILE = "facts.json"
+KEYS = {"parameters", "buffers", "macs", "largest_tensor"}
+"""what a file of an earlier version does not have, or means otherwise"""
 
 
 def facts(block: Block) -> dict[str, Any]:
     """What the table says of a block with its default hyper-parameters, with the keys of the command line's JSON."""
-    return _written(type(block).__module__.rpartition(".")[0]).get(block.spelled) or tried(block)
+    written = _written(type(block).__module__.rpartition(".")[0]).get(block.spelled, {})
+    return written if written.keys() >= KEYS else tried(block)
 
 
 def tried(block: Block) -> dict[str, Any]:

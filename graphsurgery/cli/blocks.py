@@ -31,5 +31,5 @@ def blocks(name: str | None = None, *, printer: Printer) -> None:
         data = {"blocks": [each.to_json() for each in blocks()] if printer.as_json else []}
         rows = [] if printer.as_json else table()
     printer.json(data)
-    printer.table(HEADERS, rows, optional=("nodes", "parameters", "paper"))
+    printer.table(HEADERS, rows, optional=("largest", "MACs", "nodes", "parameters", "paper"))
     printer.lines(["", *LEGEND])

@@ -7,7 +7,7 @@ weights may have other values, since they may have been trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -21,14 +21,16 @@ from ..modelfile.fields import Edit
 from ..modelfile.function_body import bodies, graph_of
 from ..modelfile.model import ModelFile
 from ..modelfile.operators import STANDARD
-from ..modelfile.record import Insertion
+from ..modelfile.record import EDITION, Insertion
 from .ownership import scope_of
 from .removal import remove, same_bytes, without
 from .splice import AppliedInsertion
 from .unrecorded import Unrecorded, everywhere
 
-Planner: TypeAlias = Callable[[ModelFile], tuple[ModelFile, list[AppliedInsertion]]]
-"""carries a recipe out on a model"""
+Planned: TypeAlias = tuple[ModelFile, list[AppliedInsertion]]
+"""what a recipe makes of a model, and what it inserted"""
+Planner: TypeAlias = Callable[[ModelFile, int], Planned]
+"""carries a recipe out on a model, in the forms of an edition (see modelfile/record.py)"""
 
 
 def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[ModelFile, list[Insertion]]:
@@ -41,7 +43,7 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
     blocks:
         The names of the recipe's blocks: ``simam``, ``se``.
     planner:
-        Carries out the recipe.
+        Carries out the recipe; in the forms of earlier editions where the model does not have those of this one.
 
     Returns
     -------
@@ -60,11 +62,25 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
             f"{model.name} has no nodes that are named as those of an inserted {' or '.join(blocks)} are and have no "
             "record, so there is nothing to adopt"
         )
-    bare, made, applied = _again(model, candidates.values(), planner)
+    differs: InsertionError | None = None
+    for edition in range(EDITION, 0, -1):
+        try:
+            return _adopted(model, candidates, lambda bare, edition=edition: planner(bare, edition))
+        except InsertionError as error:
+            differs = differs or error
+    assert differs is not None
+    raise differs
+
+
+def _adopted(
+    model: ModelFile, candidates: Mapping[str, Unrecorded], plan: Callable[[ModelFile], Planned]
+) -> tuple[ModelFile, list[Insertion]]:
+    """The same for these candidates, in the forms that ``plan`` carries the recipe out in."""
+    bare, made, applied = _again(model, candidates.values(), plan)
     planned = {scope_of(each.insertion.nodes): each.insertion.id for each in applied}
     if set(planned) < set(candidates):  # others are named so, and are not of this recipe
         candidates = {scope: each for scope, each in candidates.items() if scope in planned}
-        bare, made, applied = _again(model, candidates.values(), planner)
+        bare, made, applied = _again(model, candidates.values(), plan)
         planned = {scope_of(each.insertion.nodes): each.insertion.id for each in applied}
     if missing := [id for scope, id in planned.items() if scope not in candidates]:
         there = listed([each.id for each in candidates.values()]) or "none that it would insert"
@@ -81,12 +97,12 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
 
 
 def _again(
-    model: ModelFile, candidates: Iterable[Unrecorded], planner: Planner
+    model: ModelFile, candidates: Iterable[Unrecorded], plan: Callable[[ModelFile], Planned]
 ) -> tuple[ModelFile, ModelFile, list[AppliedInsertion]]:
     """The model without the candidates, and what the recipe makes of it."""
     records = [each.as_record() for each in candidates]
     bare = without(model, records, [*model.insertions(), *records])
-    made, applied = planner(bare)
+    made, applied = plan(bare)
     return bare, made, applied
 
 

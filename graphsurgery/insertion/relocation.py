@@ -61,6 +61,7 @@ def _lowered(index: GraphIndex, insertion: Insertion, block: Block) -> Subgraph:
         target=insertion.target,
         precision=insertion.precision,
         weights=weights,
+        edition=insertion.edition,
     )
     output = around.emit(template, block.emit(template, insertion.lowering))
     return template.export(output, ir_version=int(index.model.structure.ir_version))

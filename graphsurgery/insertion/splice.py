@@ -15,7 +15,7 @@ from ..graph import module_paths
 from ..modelfile.fields import INITIALIZER, VALUE_INFO, Edit
 from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
-from ..modelfile.record import Insertion, RecordedPair, RecordedSite
+from ..modelfile.record import EDITION, Insertion, RecordedPair, RecordedSite
 from ..request import Shapes
 from ..selection.branches import NodeConsumer
 from ..selection.sites import Site, SiteFinder
@@ -48,7 +48,10 @@ above the engine can look at every block that is written."""
 
 
 def insert(
-    finder: SiteFinder, insertions: Iterable[PlannedInsertion], check: SubgraphCheck | None = None
+    finder: SiteFinder,
+    insertions: Iterable[PlannedInsertion],
+    check: SubgraphCheck | None = None,
+    edition: int = EDITION,
 ) -> tuple[ModelFile, list[AppliedInsertion]]:
     """Insert blocks into a model.
 
@@ -60,6 +63,8 @@ def insert(
         What to insert, in any order (see :func:`graphsurgery.insertion.plan.ordered`).
     check:
         Called with each block's subgraph; what it returns is added to the warnings.
+    edition:
+        Of the forms that the blocks are written in.
 
     Returns
     -------
@@ -80,7 +85,7 @@ def insert(
         there = finder
         if model is not finder.model or function is not None:
             there = SiteFinder(graph_of(model, function), finder.shapes.given if function is None else {})
-        splice = _Splice(there, Plan(there, planned), check, original, finder.shapes.given)
+        splice = _Splice(there, Plan(there, planned), check, original, finder.shapes.given, edition)
         done = [splice.insert(step) for step in splice.plan.steps]
         model = splice.result([each.insertion for each in done])
         applied += done
@@ -97,10 +102,17 @@ class _Splice:
     """Lowers the steps of a plan, one after the other, into one edit."""
 
     def __init__(
-        self, finder: SiteFinder, plan: Plan, check: SubgraphCheck | None, original: str, shapes: Shapes
+        self,
+        finder: SiteFinder,
+        plan: Plan,
+        check: SubgraphCheck | None,
+        original: str,
+        shapes: Shapes,
+        edition: int,
     ) -> None:
         self.plan = plan
         self._check = check
+        self._edition = edition
         self._model = finder.model
         self._index = finder.index
         self._shapes = dict(shapes)
@@ -129,6 +141,7 @@ class _Splice:
             weights=weights,
             x=source,
             names=self.plan.names,
+            edition=self._edition,
         )
         lowering = _lowering(planned.block, template, request.lowering)
         output = planned.block.emit(template, lowering)
@@ -198,6 +211,7 @@ class _Splice:
             qdq=pair,
             function=site.function,
             shapes=self._shapes,
+            edition=subgraph.edition,
         )
 
     def _add(self, site: Site, record: Insertion, subgraph: Subgraph) -> None:

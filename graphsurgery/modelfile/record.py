@@ -24,12 +24,21 @@ from . import limits
 from .wire import text
 
 KEY = "graphsurgery.insertion."
-_FORMAT, _CALIBRATED_FORMAT, _WIDER_FORMAT = 1, 2, 3
-"""of a record; of one with a scale and a shift behind the block, which the readers of 1 would leave out; and of one of
-a block in a local function, or with shapes that the user gave, which those of 2 do not know
+EDITION = 2
+"""of the forms that blocks are written in. A block that was inserted in an earlier one is written once more in that,
+with the same operators. 2: forms that other readers take as well, not only TensorRT and onnxruntime
 """
-_WIDER = ("function", "shapes")
-"""what only such a record has"""
+_FORMAT, _CALIBRATED_FORMAT, _WIDER_FORMAT, _EDITION_FORMAT = 1, 2, 3, 4
+"""of a record; of one with a scale and a shift behind the block, which the readers of 1 would leave out; of one of
+a block in a local function, or with shapes that the user gave, which those of 2 do not know; and of one of a block in
+forms of edition 2, of which those of 3 do not know either
+"""
+_LATER: dict[str, tuple[int, object]] = {
+    "function": (_WIDER_FORMAT, None),
+    "shapes": (_WIDER_FORMAT, {}),
+    "edition": (_EDITION_FORMAT, 1),
+}
+"""what a record of that format or a later one has where it is not the default"""
 _CALIBRATION = "calibration.scale"
 """the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
@@ -112,6 +121,8 @@ class Insertion:
     """domain, name and overload of the local function that the block is in; None: it is in the main graph"""
     shapes: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
     """tensor -> its shape as the user gave it, from which that of the site may follow"""
+    edition: int = 1
+    """the first edition of the forms in which the block is written so"""
 
     def __repr__(self) -> str:
         place = self.site.path or f"tensor:{self.site.tensor}"
@@ -153,11 +164,11 @@ class Insertion:
         data = asdict(self)
         del data["id"]
         own = _CALIBRATED_FORMAT if _CALIBRATION in self.stored else _FORMAT
-        for name in _WIDER:
-            if not data[name]:
+        for name, (earliest, default) in _LATER.items():
+            if data[name] == default:
                 del data[name]
             else:
-                own = _WIDER_FORMAT
+                own = max(own, earliest)
         return KEY + self.id, json.dumps({"format": own, **data}, separators=(",", ":"), ensure_ascii=True)
 
     def renamed(self, *, site: Mapping[str, str] | None = None, output: Mapping[str, str] | None = None) -> Insertion:
@@ -213,6 +224,7 @@ def _is_sound(insertion: Insertion) -> bool:
         and all(0 < size < 1 << 63 for size in given)
         and insertion.site.position in POSITIONS
         and (insertion.function is None or len(insertion.function) == 3)
+        and 1 <= insertion.edition <= EDITION
         and all(getattr(insertion, name) in choices[name].argument.choices for name in ("gate", "target", "precision"))
     )
 
@@ -226,7 +238,8 @@ def _read(key: str, value: str) -> Insertion:
     name = key.removeprefix(KEY)
     try:
         data = json.loads(value)
-        known = (_WIDER_FORMAT,) if data.keys() & set(_WIDER) else (_FORMAT, _CALIBRATED_FORMAT)
+        later = [_LATER[name][0] for name in data.keys() & _LATER.keys()]
+        known = (max(later),) if later else (_FORMAT, _CALIBRATED_FORMAT)
         if data.pop("format") not in known:
             raise InsertionError(f"the record of {name} was written by a later version of graphsurgery")
         site = RecordedSite(**_with_tuples(data.pop("site")))

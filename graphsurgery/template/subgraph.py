@@ -20,6 +20,8 @@ class Subgraph:
     stored: dict[str, dict[str, Any]]
     """parameter key -> how to read it back from the model (see weight_folding.read_back)"""
     warnings: list[str]
+    edition: int = 1
+    """the first edition of the forms (see writer.EDITION) in which it is written so"""
 
     def as_model(self, x: str, feature: FeatureMap, *, opset: int, ir_version: int) -> onnx.ModelProto:
         """The block alone, from its input ``x``, which is that map, to its output, which is such a map again."""

@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from ..errors import BlockError, WeightsError
 from ..feature_map import FeatureMap, float_dtype
 from ..modelfile.limits import OLDEST_OPSET
+from ..modelfile.record import EDITION
 from .names import UniqueNames
 from .subgraph import Subgraph
 
@@ -54,6 +55,7 @@ class GraphWriter:
         weights: Mapping[str, Array] | None = None,
         x: str = "x",
         names: UniqueNames | None = None,
+        edition: int = EDITION,
     ) -> None:
         if opset < OLDEST_OPSET:
             raise BlockError(
@@ -65,6 +67,8 @@ class GraphWriter:
         self.target = target
         self.precision = precision
         self._site = feature
+        self._edition = edition
+        self._first_edition = 1
         self._computing = self.feature
         self._scope = scope
         self._weight_scope = weight_scope
@@ -77,6 +81,16 @@ class GraphWriter:
         self._cast: dict[tuple[str, int], gs.Variable] = {}
         self._input = gs.Variable(x, dtype=feature.onnx_type, shape=_shape(feature))
         self.x = self._in_type(self._input, self.onnx_type)
+
+    def since(self, edition: int) -> bool:
+        """Whether the block is written in the forms of that edition, or of a later one.
+
+        Examples
+        --------
+        >>> shape = (-1,) if t.since(2) else (1, 1, 1, -1)
+        """
+        self._first_edition = max(self._first_edition, min(edition, self._edition))
+        return self._edition >= edition
 
     # ------------------------------------------------------------------ element types
 
@@ -274,7 +288,7 @@ class GraphWriter:
         if ir_version < _CONSTANTS_AS_NODES_BELOW_IR:
             nodes = [self._constant_node(tensor) for tensor in initializers] + nodes
             initializers = []
-        return Subgraph(nodes, initializers, output.name, self._stored, self._warnings)
+        return Subgraph(nodes, initializers, output.name, self._stored, self._warnings, self._first_edition)
 
     def _constant_node(self, tensor: onnx.TensorProto) -> onnx.NodeProto:
         name = self._names.reserve(f"{self._scope}/Constant")

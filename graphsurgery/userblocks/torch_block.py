@@ -65,6 +65,10 @@ class TorchBlock(UserBlock):
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         return {key: tuple(value.shape) for key, value in _floats(self.module(feature)).items()}
 
+    def buffers(self, feature: FeatureMap) -> set[str]:
+        learned = {key for key, _ in self.module(feature).named_parameters(remove_duplicate=False)}
+        return set(self.parameters(feature)) - learned
+
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         state = _floats(self._built(feature, int(rng.integers(1 << 31))))
         return {key: np.array(value.detach().double().numpy()) for key, value in state.items()}

@@ -30,6 +30,7 @@ def lowered(block: Block, insertion: Insertion, cutout: Cutout, opset: int, weig
         precision=insertion.precision,
         weights=weights,
         x=cutout.input,
+        edition=insertion.edition,
     )
     output = Around.of(insertion.gate, insertion.stored).emit(template, block.emit(template, insertion.lowering))
     return template.export(output, ir_version=cutout.model.ir_version)

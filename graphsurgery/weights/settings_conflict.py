@@ -42,7 +42,7 @@ def check_overruled(
     left_alone = block.with_values(**dict.fromkeys(follows))
     resulting, shapes = _shapes(block, feature, {}), _shapes(left_alone, feature, {})
     differs = [key for key in shapes if shapes[key] != resulting.get(key)] or ([] if shapes else [*resulting])
-    settings = {each.name: each for each in block.settings}
+    settings = {each.name: each for each in block.settings if each.belongs_to(block.variant)}
     for name, value in asked.items():
         for other in _others(settings[name], value) if differs else ():
             changed = _shapes(left_alone, feature, {name: other})

@@ -53,8 +53,11 @@ class AIFI(CatalogueBlock):
         Setting("hidden", int, 1024, "width of the feed-forward part", minimum=1),
         Setting("heads", int, 8, "heads, a divisor of C", minimum=1),
         Setting("normalize_before", bool, False, "LayerNorm before each part instead of after it"),
+        Setting("activation", str, "gelu", "gelu in RT-DETR's HybridEncoder and in Ultralytics, relu by default in the "
+                "class TransformerEncoderLayer", choices=("gelu", "relu"), later=True),
+        Setting("temperature", float, _TEMPERATURE, "base of the rates of the position code", above=0, later=True),
         Setting("ln_eps", float, 1e-5, "epsilon of the LayerNorms", above=0),
-    )
+    )  # fmt: skip
 
     @property
     def _names(self) -> tuple[str, str, str]:
@@ -121,7 +124,8 @@ class AIFI(CatalogueBlock):
             inner = token_norm(t, tokens, "norm2", eps)
         else:
             inner = tokens = token_norm(t, _as_tokens(t, t.add(t.x, self._attended(t, t.x))), "norm1", eps)
-        tokens = t.add(tokens, dense(t, gelu(t, dense(t, inner, first)), second))
+        activation = gelu if self.text("activation") == "gelu" else Template.relu
+        tokens = t.add(tokens, dense(t, activation(t, dense(t, inner, first)), second))
         return _as_map(t, tokens if self.flag("normalize_before") else token_norm(t, tokens, "norm2", eps))
 
     def _attended(self, t: Template, x: Variable) -> Variable:
@@ -130,7 +134,9 @@ class AIFI(CatalogueBlock):
         scale = (channels // heads) ** -0.5
         weights = t.values(f"{name}.in_proj_weight")
         biases = t.values(f"{name}.in_proj_bias").reshape(3, channels)
-        position = positions(channels, *t.feature.size, by_rows=self.variant == "ultralytics")
+        position = positions(
+            channels, *t.feature.size, by_rows=self.variant == "ultralytics", temperature=self.number("temperature")
+        )
         parts = []
         for number, factor in enumerate((scale, 1.0, 1.0)):
             rows = range(number * channels, (number + 1) * channels)
@@ -151,13 +157,13 @@ class AIFI(CatalogueBlock):
         return {"before": self.flag("normalize_before")}
 
 
-def positions(channels: int, height: int, width: int, *, by_rows: bool) -> Array:
+def positions(channels: int, height: int, width: int, *, by_rows: bool, temperature: float = _TEMPERATURE) -> Array:
     """The position code as a map [C, H, W], float64: sine and cosine of two coordinates at C/4 rates.
 
     ``by_rows``: row and column of every position. Otherwise what comes of a table made column by column and read row
     by row: the token of number n = y W + x gets the code of column n // H and row n % H, columns first.
     """
-    rates = _TEMPERATURE ** -(np.arange(channels // 4) / (channels // 4))
+    rates = temperature ** -(np.arange(channels // 4) / (channels // 4))
     number = np.arange(height * width)
     coordinates = (number // width, number % width) if by_rows else (number // height, number % height)
     angles = [coordinate * rates[:, None] for coordinate in coordinates]

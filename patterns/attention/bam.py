@@ -13,7 +13,7 @@ from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from ..forms import BAM_FORMS, BamForm
 from .catalogue import CatalogueBlock
-from .layers import conv_bn, folded_conv, folded_values, linear, multiplied
+from .layers import conv_bn, folded_conv, folded_values, linear, linear_then_bias, multiplied
 
 _LINEAR_BN_EPS = 1e-5  # of the BatchNorm1d, which Ultralytics does not touch
 
@@ -28,10 +28,17 @@ class BAM(CatalogueBlock):
     reference = "Jongchan/attention-module, MODELS/bam.py"
     formula = "y = x * (1 + sigmoid(channel(mean over H, W of x) * spatial(x))); paper: channel + spatial"
     untrained = "times about 1.5; the factor lies between 1 and 2"
+    remarks = (
+        "the channel part takes the mean over the whole map, as the paper says; the authors' file pools a window of "
+        "height x height, which is the left square of a wider map and fails on a higher one",
+        "the authors' code multiplies both gates, the paper adds them: the variants official and paper",
+        "External-Attention's BAMBlock has the keys of cv-attention's and pads its dilated convolutions by 1, so that "
+        "it fails on maps other than 7 x 7",
+    )
     variants: ClassVar[dict[str, str]] = {
         "official": "the authors' code: the product of both gates; two 3x3 convolutions of dilation 4",
         "paper": "the same layers, with the sum of both gates as in the paper's text",
-        "cv-attention": "the sum, three linear layers and three 3x3 convolutions of dilation 2 (External-Attention)",
+        "cv-attention": "the sum, three linear layers and three 3x3 convolutions of dilation 2 (cv-attention)",
     }
     settings = (
         Setting("reduction", int, 16, "channels over hidden channels", minimum=1),
@@ -90,7 +97,7 @@ class BAM(CatalogueBlock):
         around = {"dilations": [form.dilation] * 2, "pads": [form.dilation] * 4}
         for layer, bn in form.dilated:
             spatial = t.relu(conv_bn(t, spatial, layer, bn, eps, **around))
-        spatial = linear(t, spatial, form.spatial_last)
+        spatial = linear_then_bias(t, spatial, form.spatial_last)
         logits = t.mul(channel, spatial) if form.product else t.add(channel, spatial)
         gate = t.sigmoid(logits)
         if product:  # the sum of a map and a number is one that onnxruntime writes in place

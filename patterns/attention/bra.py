@@ -106,7 +106,7 @@ class BRA(CatalogueBlock):
         return found
 
     def lowerings(self, feature: FeatureMap, opset: int) -> Sequence[str]:
-        return (GATHER,) if opset >= _GATHER_FROM else (SELECT,)
+        return (GATHER,) if feature.batch == 1 or opset >= _GATHER_FROM else (SELECT,)
 
     def emit(self, t: Template, lowering: str) -> Variable:
         channels, keys, size = t.feature.channels, self._keys(t.feature), t.feature.size
@@ -197,6 +197,9 @@ class BRA(CatalogueBlock):
     def _taken(self, t: Template, x: Variable, read: Variable, lowering: str) -> Variable:
         """Of [N, windows, n] those that each window reads: [N, windows * topk, n], or with the axes apart."""
         (rows, _), (columns, _) = self._windows(t.feature)
+        if lowering == GATHER and t.feature.batch == 1:  # an operator that every reader has
+            places = t.op("Reshape", read, t.integers([-1], "shape"), dtype=TensorProto.INT64)
+            return t.op("Gather", x, places, axis=1)
         if lowering == GATHER:
             places = t.op("Unsqueeze", read, t.integers([3], "axes")) if t.opset >= 13 else None
             if places is None:

@@ -27,6 +27,10 @@ class ContextAnchorAttention(CatalogueBlock):
     reference = "NUST-Machine-Intelligence-Laboratory/PKINet, mmrotate/models/backbones/pkinet.py, CAA"
     formula = "y = x * sigmoid(conv2(dw_kx1(dw_1xk(conv1(avgpool7x7(x))))))"
     untrained = "halves its input; with SiLU the gate is never below 0.43"
+    remarks = (
+        "the authors' class returns the sigmoid alone, and PKINet multiplies another tensor by it, z + z * caa(y); "
+        "times x is what the YOLO ports do",
+    )
     variants: ClassVar[dict[str, str]] = {
         "pkinet": "as PKINet builds it: 1x1 convolutions with biases, no BatchNorm, no activation",
         "bn-silu": "the class's own defaults, which cv-attention and the YOLO ports follow: BatchNorm and SiLU",

@@ -19,7 +19,17 @@ from graphsurgery.template import weight_folding
 from ..forms import CBAM_FORMS, CBAM_POOLS, CbamForm
 from . import norms, onnxruntime_forms
 from .catalogue import CatalogueBlock, bn_eps
-from .layers import channel_planes, channel_planes_by_rows, conv_bn, layer_weights, linear, multiplied
+from .layers import (
+    apart,
+    biased,
+    channel_planes,
+    channel_planes_by_rows,
+    folded_values,
+    layer_weights,
+    linear,
+    linear_then_bias,
+    multiplied,
+)
 from .widths import require_odd, rounded_up
 
 _EXTERNAL = 49
@@ -197,10 +207,15 @@ class CBAM(CatalogueBlock):
         pooled, padding = planes(t, x, kinds), {"pads": [self.integer("kernel") // 2] * 4}
         if lowering == "rows" and onnxruntime_forms.in_steps(t.feature.size):
             return onnxruntime_forms.gate_in_steps(t, pooled, *self._spatial_weights(t), form.conv)
+        if not form.bn and not form.conv_bias:
+            return t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), **padding))
+        shape = None if form.bias else apart(t)  # one of the two gates is enough
         if form.bn:
-            return t.sigmoid(conv_bn(t, pooled, form.conv, form.bn, self.number("bn_eps"), **padding))
-        bias = t.weight(f"{form.conv}.bias") if form.conv_bias else None
-        return t.sigmoid(t.conv(pooled, t.weight(f"{form.conv}.weight"), bias, **padding))
+            weight, shift = folded_values(t, form.conv, form.bn, self.number("bn_eps"))
+            bias = t.constant(shift.reshape(shape or -1), f"{form.conv}.bias")
+        else:
+            bias, weight = t.weight(f"{form.conv}.bias", shape), t.weight(f"{form.conv}.weight")
+        return t.sigmoid(biased(t, pooled, weight, bias, **padding))
 
     def _spatial_weights(self, t: Template) -> tuple[Array, Array]:
         """Weight and bias of the convolution over the planes, with its BatchNorm folded in."""
@@ -215,13 +230,30 @@ class CBAM(CatalogueBlock):
         """[N, C, 1, 1], without the sigmoid."""
         form = self._form
         pooled = [self._pooled(t, kind, gemm=gemm) for kind in self._pools]
-        if len(form.layers) == 1:
-            logits = linear(t, pooled[0], form.layers[0], bias=form.bias, gemm=gemm)
-        else:
-            weights = layer_weights(t, form.layers[0], bias=form.bias, gemm=gemm)
-            hidden = reduce(t.add, [t.relu(x) for x in [multiplied(t, x, weights, gemm=gemm) for x in pooled]])
-            logits = linear(t, hidden, form.layers[1], bias=form.bias, bias_factor=float(len(pooled)), gemm=gemm)
+        hidden, factor = pooled[0], 1.0
+        if len(form.layers) == 2:
+            hidden = reduce(t.add, [t.relu(x) for x in self._hidden(t, pooled, gemm=gemm)])
+            factor = float(len(pooled))
+        if form.bias and not gemm:
+            return linear_then_bias(t, hidden, form.layers[-1], bias_factor=factor)
+        logits = linear(t, hidden, form.layers[-1], bias=form.bias, bias_factor=factor, gemm=gemm)
         return t.op("Reshape", logits, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else logits
+
+    def _hidden(self, t: Template, pooled: Sequence[Variable], *, gemm: bool) -> list[Variable]:
+        """The first of two layers, of every pooling.
+
+        Not as Gemms that share a matrix: onnxruntime's quantiser turns that around once for each of them.
+        """
+        layer, bias = self._form.layers[0], self._form.bias
+        if not gemm or not t.since(2):
+            weights = layer_weights(t, layer, bias=bias, gemm=gemm)
+            return [multiplied(t, x, weights, gemm=gemm) for x in pooled]
+        matrix = t.rows(f"{layer}.weight", range(self.hidden(t.feature)), transposed=True)
+        products = [t.op("MatMul", x, matrix) for x in pooled]
+        if not bias:
+            return products
+        shift = t.weight(f"{layer}.bias")
+        return [t.add(x, shift) for x in products]
 
     def _pooled(self, t: Template, kind: str, *, gemm: bool) -> Variable:
         """What is taken of every channel: [N, C, 1, 1], or [N, C] for a Gemm."""

@@ -30,6 +30,7 @@ class ECA(CatalogueBlock):
     reference = "BangguWu/ECANet, models/eca_module.py"
     formula = "y = x * sigmoid(conv1d_k(mean over H, W of x, as a sequence of C))"
     untrained = "halves its input"
+    remarks = ("the kernel is 3 unless given, as in the authors' class; the paper's follows from C: adaptive=true",)
     variants: ClassVar[dict[str, str]] = {
         "official": "the sequence of channels is padded with zeros",
         "timm-ceca": "timm's CecaModule: the sequence is a ring",

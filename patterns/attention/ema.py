@@ -17,7 +17,7 @@ from graphsurgery.blocks.initial_weights import layer_shapes
 
 from . import norms, onnxruntime_forms
 from .catalogue import CatalogueBlock
-from .transformer import softmax
+from .transformer import cut, softmax
 
 _EPS = 1e-5
 _RUNNING_AVERAGE = re.compile(r"decay|momentum|tau|beta|warmup|(num_)?updates?|shadow.*|(.*\.)?ema(_model)?\..*")
@@ -162,8 +162,11 @@ class EfficientMultiscaleAttention(CatalogueBlock):
         # the upper row of the kernel never sees the last row of the map, nor the lower the first
         rows = np.stack([kernel.sum(axis=2), -kernel[:, :, 0] / height, -kernel[:, :, 2] / height], axis=2)
         weight = t.constant(_repeat(rows, groups), "conv3x3.row_weight")
-        ends = t.op("Gather", t.x, t.integers([height - 1, 0], "ends"), axis=2)
-        strip = t.op("Concat", column_means, ends, axis=2)
+        if t.since(2):  # pnnx takes the first of several places of a Gather for all
+            ends = [cut(t, t.x, 2, height - 1, height), cut(t, t.x, 2, 0, 1)]
+        else:
+            ends = [t.op("Gather", t.x, t.integers([height - 1, 0], "ends"), axis=2)]
+        strip = t.op("Concat", column_means, *ends, axis=2)
         return t.reduce("ReduceMean", t.conv(strip, weight, bias, group=groups, pads=[0, 1, 0, 1]), (3,))
 
     def _normal(

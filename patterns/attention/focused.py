@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
@@ -152,19 +153,19 @@ class FocusedLinearAttention(CatalogueBlock):
             encoding = transpose(t, t.weight(_ENCODING, (1, tall, wide, channels)), (0, 3, 1, 2))
             queries, length = self._focused(t, q)
             eps = _SMALL if self.variant == "flatten" else _SMALL / places
-            small = t.div(t.scalar(eps * (_SUM if half else 1), "eps"), length)
-            keys, length = self._focused(t, t.add(k, encoding))
+            small: gs.Tensor = t.scalar(eps * (_SUM if half else 1), "eps")
+            if half:
+                small = t.div(small, length)
+            keys, length = self._focused(t, t.add(k, encoding), share=1.0 if half else 1 / places)
             if half:  # sums over the positions have to use its range, whatever the units of k and v are
                 top = t.reduce("ReduceMax", length, (2, 3))
                 length, small = t.div(length, top), t.div(small, top)
                 peak = largest(t, v, (1, 2, 3))
                 v = t.div(v, peak)
                 keys = t.mul(t.mul(keys, length), t.scalar(_SUM / _LIFT / places, "share"))
-            else:
-                keys = t.mul(keys, t.mul(length, t.scalar(1 / places, "share")))
             queries, keys, v = (reshape(t, z, (0, heads, width, places)) for z in (queries, keys, v))
-            small = reshape(t, small, (0, 1, 1, places))
             if half:
+                small = reshape(t, small, (0, 1, 1, places))
                 top = largest(t, queries, (2,), _LIFT * 2.0**-15)
                 queries, small = t.div(queries, top), t.mul(small, t.div(t.scalar(_LIFT, "lift"), top))
             total = transpose(t, t.plain_reduce("ReduceSum", keys, (3,)), (0, 1, 3, 2))
@@ -173,8 +174,11 @@ class FocusedLinearAttention(CatalogueBlock):
             y = t.mul(t.div(y, t.op("Max", total, t.scalar(SMALLEST, "least"))), peak) if half else t.div(y, total)
         return reshape(t, t.cast(y), (0, channels, tall, wide))
 
-    def _focused(self, t: Template, z: Variable) -> tuple[Variable, Variable]:
-        """Directions [N, C, h, w], in float16 times _LIFT, and lengths [N, 1, h, w] of f(z)."""
+    def _focused(self, t: Template, z: Variable, share: float = 1.0) -> tuple[Variable, Variable]:
+        """f(z) times a share, [N, C, h, w], in float16 its directions times _LIFT; and lengths [N, 1, h, w] of f(z).
+
+        Not directions elsewhere, since a converter to float16 would lose the epsilon over a length.
+        """
         unit = 1 / np.logaddexp(0, t.kept("scale").reshape(1, -1, 1, 1))
         small, half = _SMALL * unit, t.dtype == "float16"
         if half:
@@ -184,7 +188,8 @@ class FocusedLinearAttention(CatalogueBlock):
         part = t.div(z, length)
         if not half:
             powers = self._power(t, part, part)
-            return t.div(powers, _norm(t, powers)), length
+            scaled = t.mul(length, t.scalar(share, "share")) if share != 1 else length
+            return t.div(powers, t.div(_norm(t, powers), scaled)), length
         length = t.mul(length, _norm(t, part))
         powers = self._power(t, t.mul(part, t.scalar(_LIFT, "lift")), part)
         return t.div(powers, _norm(t, t.mul(powers, t.scalar(1 / _LIFT, "per_lift")))), length

@@ -31,6 +31,11 @@ class GatherExcite(CatalogueBlock):
     reference = "hujie-frank/GENet, prototxts RN50-GEPF, RN50-GEP and RN50-GEPP and figures; extents as in timm"
     formula = "y = x * sigmoid(resize(excite(gather(x))))"
     untrained = "theta-minus: times sigmoid of the local mean; the others: halves its input"
+    remarks = (
+        "the authors have no PyTorch code, and theta and theta-plus follow their prototxts; timm's class, with the "
+        "same keys, has no ReLU in front of the MLP and pads the convolution over the whole map: ge[timm]",
+        "theta-plus at extents 2, 4 and 8 is published nowhere: it is that of the whole map behind the other gathers",
+    )
     variants: ClassVar[dict[str, str]] = {
         "theta-minus": "no parameters: average pooling, kernel 2e - 1, stride e",
         "theta": "depthwise convolutions with BatchNorm: one over the whole map, or log2(e) of 3x3, stride 2",

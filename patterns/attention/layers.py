@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -13,6 +13,7 @@ from onnx import TensorProto
 from graphsurgery.blocks import Array, Template, Variable
 from graphsurgery.template import weight_folding
 
+from .activations import gelu
 from .norms import deviation
 from .transformer import cut
 
@@ -101,6 +102,29 @@ def linear(
     return multiplied(t, x, layer_weights(t, prefix, bias=bias, bias_factor=bias_factor, gemm=gemm), gemm=gemm)
 
 
+def apart(t: Template) -> tuple[int, ...] | None:
+    """The shape of a bias that is an operator of its own, which runtimes take into the convolution before it.
+
+    For a convolution of which the result is added to, or multiplied with, a tensor of other channels or positions.
+    OpenCV 5 would take that addition into the convolution, and multiply blocks of channels with each other, without a
+    look at the shapes. None where the bias is the convolution's all the same.
+    """
+    return (1, -1, 1, 1) if t.target != "dla" and t.since(2) else None
+
+
+def biased(t: Template, x: Variable, weight: gs.Constant, bias: gs.Constant, **attributes: Any) -> Variable:
+    """A convolution with its bias [O], or with one that is ``apart``."""
+    if len(bias.shape) == 1:
+        return t.conv(x, weight, bias, **attributes)
+    return t.add(t.conv(x, weight, **attributes), bias)
+
+
+def linear_then_bias(t: Template, x: Variable, prefix: str, *, bias_factor: float = 1.0) -> Variable:
+    """The 1x1 convolution or linear layer of that prefix, its bias apart."""
+    (weight,) = layer_weights(t, prefix, bias=False)
+    return biased(t, x, weight, t.weight(f"{prefix}.bias", apart(t), factor=bias_factor))
+
+
 def layer_weights(
     t: Template, prefix: str, *, bias: bool = True, bias_factor: float = 1.0, gemm: bool = False
 ) -> list[gs.Constant]:
@@ -131,6 +155,11 @@ def branched(t: Template, base: Variable, branches: Sequence[tuple[str, str]]) -
     ends = [depthwise(t, base, first) for first, _ in branches]
     ends = [depthwise(t, end, second) for end, (_, second) in zip(ends, branches, strict=True)]
     return reduce(t.add, ends, base)
+
+
+def projected(t: Template, unit: Callable[[Variable], Variable]) -> Variable:
+    """x + proj_2(unit(gelu(proj_1(x)))): a gating unit between two 1x1 convolutions, with the shortcut."""
+    return t.add(t.x, linear(t, unit(gelu(t, linear(t, t.x, "proj_1"))), "proj_2"))
 
 
 def softmax_mean(t: Template, logits: Variable) -> Variable:
@@ -175,8 +204,15 @@ def largest_plane_by_rows(t: Template, maps: Sequence[Variable], channels: int) 
     step = channels // count
     starts = range(0, channels, step)
     parts = [cut(t, x, 1, start, start + step) if count > 1 else x for x in maps for start in starts]
-    largest = t.op("Max", *parts) if len(parts) > 1 else parts[0]
+    largest = largest_of(t, parts)
     return t.reduce("ReduceMax", largest, (1,)) if step > 1 else largest
+
+
+def largest_of(t: Template, parts: Sequence[Variable]) -> Variable:
+    """The maximum of some maps, two by two: OpenCV 4.12 takes no more."""
+    if len(parts) > 2 and not t.since(2):
+        return t.op("Max", *parts)
+    return reduce(lambda a, b: t.op("Max", a, b), parts)
 
 
 def moments(t: Template, x: Variable) -> tuple[Variable, Variable]:

@@ -17,7 +17,7 @@ from . import onnxruntime_forms
 from .activations import gelu
 from .catalogue import CatalogueBlock
 from .layers import depthwise, largest_plane_by_rows, linear, mean_plane_by_rows
-from .transformer import concat
+from .transformer import concat, cut
 
 _UNIT = "spatial_gating_unit."
 
@@ -99,17 +99,19 @@ class LSK(CatalogueBlock):
             means = [t.reduce("ReduceMean", part, (1,)) for part in (near, far)]
             largest = t.op("Max", *(t.reduce("ReduceMax", part, (1,)) for part in (near, far)))
         pooled = concat(t, [*means, largest], 1)
-        first, second = (self._selected(t, pooled, row, in_steps=in_steps) for row in (0, 1))
+        rows = [(0,), (1,)] if in_steps or not t.since(2) else [(0, 1)]
+        maps = [self._selected(t, pooled, each, in_steps=in_steps) for each in rows]
+        first, second = maps if len(maps) == 2 else (cut(t, maps[0], 1, row, row + 1) for row in (0, 1))
         mixed = t.add(t.mul(near, first), t.mul(far, second))
         weight = t.weight(f"{prefix}conv.weight", factor=factor)
         return t.mul(x, t.conv(mixed, weight, t.weight(f"{prefix}conv.bias", factor=factor)))
 
-    def _selected(self, t: Template, pooled: Variable, row: int, *, in_steps: bool) -> Variable:
-        """One of the two selection maps, [N, 1, H, W]: a convolution of its own is cheaper than a Split."""
+    def _selected(self, t: Template, pooled: Variable, rows: Sequence[int], *, in_steps: bool) -> Variable:
+        """Some of the two selection maps, [N, len(rows), H, W]."""
         name = f"{self._prefix}conv_squeeze"
-        weight = t.values(f"{name}.weight")[row : row + 1]
+        weight = t.values(f"{name}.weight")[list(rows)]
         mean, largest = weight[:, :1] / 2, weight[:, 1:]
-        kernel, bias = np.concatenate([mean, mean, largest], axis=1), t.values(f"{name}.bias")[row : row + 1]
+        kernel, bias = np.concatenate([mean, mean, largest], axis=1), t.values(f"{name}.bias")[list(rows)]
         if in_steps:
             return onnxruntime_forms.gate_in_steps(t, pooled, kernel, bias, name)
         weight, shift = t.constant(kernel, f"{name}.weight"), t.constant(bias, f"{name}.bias")

@@ -131,5 +131,7 @@ def _both_sides(t: Template, x: Variable, matrices: list[Array], name: str) -> V
 
 
 def _rank(t: Template, matrix: Array, rank: int, name: str) -> gs.Constant:
-    """onnxruntime makes one product of all channels where a matrix has two axes; TensorRT wants equal ranks."""
-    return t.constant(matrix if t.target == "onnxruntime" else matrix.reshape(*[1] * (rank - 2), *matrix.shape), name)
+    """A matrix of two axes: onnxruntime makes one product of all channels, and its quantiser takes no other."""
+    if t.target == "onnxruntime" or t.since(2):
+        return t.constant(matrix, name)
+    return t.constant(matrix.reshape(*[1] * (rank - 2), *matrix.shape), name)

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 from graphsurgery.blocks import Array, FeatureMap, Template, Variable
 
-from .activations import gelu
 from .catalogue import CatalogueBlock
-from .layers import branched, depthwise, linear
+from .layers import branched, depthwise, linear, projected
 
 _KERNELS: dict[str, tuple[int, int]] = {
     "conv0": (5, 5),
@@ -68,7 +67,7 @@ class MultiScaleConvolutionalAttention(CatalogueBlock):
     def emit(self, t: Template, lowering: str) -> Variable:
         if self.variant == "unit":
             return self._unit(t, t.x)
-        return t.add(t.x, linear(t, self._unit(t, gelu(t, linear(t, t.x, "proj_1"))), "proj_2"))
+        return projected(t, lambda x: self._unit(t, x))
 
     def _unit(self, t: Template, x: Variable) -> Variable:
         branches = [(f"{self._prefix}conv{n}_1", f"{self._prefix}conv{n}_2") for n in range(3)]

@@ -74,4 +74,6 @@ def gate_in_steps(t: Template, planes: Variable, weight: Array, bias: Array, nam
     kernel = t.constant(wide.reshape(-1, *wide.shape[3:]), f"{name}.weight")
     shift = t.constant(np.tile(bias, _STEP * _STEP), f"{name}.bias")
     gates = t.sigmoid(t.conv(planes, kernel, shift, pads=[side // 2] * 4, strides=[_STEP] * 2))
-    return t.op("DepthToSpace", gates, blocksize=_STEP)
+    # for planes of one channel the two modes are one, and other readers know this one only
+    mode = {"mode": "CRD"} if outputs == 1 and t.opset >= 11 and t.since(2) else {}
+    return t.op("DepthToSpace", gates, blocksize=_STEP, **mode)

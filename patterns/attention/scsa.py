@@ -13,11 +13,11 @@ import numpy as np
 
 from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import layer_shapes
-from graphsurgery.messages import brief
 
 from . import norms, onnxruntime_forms
 from .catalogue import CatalogueBlock
 from .transformer import softmax
+from .widths import odd_sizes
 
 _EPS = 1e-5
 _QUARTERS = ("local_dwc", "global_dwc_s", "global_dwc_m", "global_dwc_l")
@@ -82,11 +82,7 @@ class SpatialChannelSynergisticAttention(CatalogueBlock):
     @property
     def _kernels(self) -> dict[str, int]:
         """Layer -> length of its kernel."""
-        given = self.text("group_kernel_sizes")
-        sizes = [int(part) for part in given.split(",") if part.strip().isdecimal()]
-        if len(sizes) != len(_QUARTERS) or given.count(",") != len(_QUARTERS) - 1 or any(k % 2 == 0 for k in sizes):
-            what = f"group_kernel_sizes of scsa is four odd numbers as in {_KERNELS}, not {brief(given)}"
-            raise BlockError(what, option="settings")
+        sizes = odd_sizes(self, "group_kernel_sizes", _KERNELS, len(_QUARTERS))
         return dict(zip(_QUARTERS, sizes, strict=True))
 
     @property

@@ -18,6 +18,7 @@ from .catalogue import CatalogueBlock
 from .layers import degrees_of_freedom
 from .widths import require_positions
 
+_DEGREES = "HW-1"
 # Smallest deviation that the float16 form divides by: its square, 2.4e-4, is still a normal float16 number.
 _SMALLEST_DEVIATION = 2.0**-6
 
@@ -27,7 +28,7 @@ class SimAM(CatalogueBlock):
     mean.
 
     This is the official d^2 / (4 (sum d^2 / (M-1) + lambda)) + 1/2, written with means: no sum that float16 cannot
-    hold.
+    hold. With the divisor M, k is 1.
     """
 
     name = "simam"
@@ -35,15 +36,30 @@ class SimAM(CatalogueBlock):
     demand = 1
     paper = "SimAM: A Simple, Parameter-Free Attention Module for CNNs, ICML 2021"
     reference = "ZjjConan/SimAM, networks/attentions/simam_module.py"
-    formula = "y = x * sigmoid(d^2 / (4 (sum(d^2) / (HW - 1) + e_lambda)) + 0.5), d = x - mean over H, W"
+    formula = (
+        "y = x * sigmoid(d^2 / (4 (sum(d^2) / (HW - 1) + e_lambda)) + 0.5), d = x - mean over H, W; divisor=HW: as the "
+        "paper writes it, with HW for HW - 1"
+    )
     untrained = "nothing to train; the gate lies between 0.62 and 1, about 0.67 on average"
+    remarks = (
+        "the variance has the divisor HW - 1, as in the authors' code; the paper writes 1 / M with M = HW: divisor=HW",
+    )
     settings = (
         # a smaller one would vanish in float16, and a constant channel give 0/0
         Setting("e_lambda", float, 1e-4, "regularises the variance; the paper's ImageNet runs use 0.1", minimum=1e-8),
+        Setting(
+            "divisor", str, _DEGREES, "HW-1 as in the code, HW as in the paper", choices=(_DEGREES, "HW"), later=True
+        ),
     )
 
     def check(self, feature: FeatureMap) -> None:
-        require_positions(self, feature, "its energy")
+        if self._by_degrees:
+            require_positions(self, feature, "its energy")
+
+    @property
+    def _by_degrees(self) -> bool:
+        """Whether the divisor is HW - 1."""
+        return self.text("divisor") == _DEGREES
 
     def warnings(self, feature: FeatureMap) -> list[str]:
         e_lambda = self.number("e_lambda")
@@ -81,7 +97,7 @@ class SimAM(CatalogueBlock):
 
     def _instance_norm(self, t: Template) -> Variable:
         """E - 1/2 as the square of one InstanceNormalization of scale sqrt(k)/2 and epsilon lambda k."""
-        k = (t.feature.area - 1) / t.feature.area
+        k = (t.feature.area - 1) / t.feature.area if self._by_degrees else 1.0
         scale = t.constant(np.full(t.feature.channels, math.sqrt(k) / 2), "scale")
         bias = t.constant(np.zeros(t.feature.channels), "bias")
         normal = t.op("InstanceNormalization", t.x, scale, bias, epsilon=self.number("e_lambda") * k)
@@ -96,7 +112,7 @@ class SimAM(CatalogueBlock):
             largest = norms.largest(t, deviation, (2, 3), _SMALLEST_DEVIATION)
             deviation = t.div(deviation, largest)
         square = t.mul(deviation, deviation)
-        variance, k = t.mean_hw(square), degrees_of_freedom(t)
+        variance, k = t.mean_hw(square), degrees_of_freedom(t) if self._by_degrees else 1.0
         if scaled:
             root = t.div(t.scalar(math.sqrt(self.number("e_lambda")), "root_lambda"), largest)
             added = _times(t, k, 1.0, "one", t.mul(root, root))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 from .catalogue import CatalogueBlock, bn_eps
 from .layers import conv_bn, linear
 from .transformer import cut, softmax
-from .widths import require_divisor
+from .widths import odd_sizes, require_divisor
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,13 @@ class _Path:
 _PATHS = {
     "paper": tuple(_Path(f"convs.{i}.0", f"convs.{i}.1", 3, dilation=i + 1, grouped=True) for i in range(2)),
     "official": (_Path("conv2", "bn2", 3), _Path("conv2g", "bn2g", 3, grouped=True)),
-    "external-attention": tuple(
-        _Path(f"convs.{i}.conv", f"convs.{i}.bn", kernel, grouped=True) for i, kernel in enumerate((1, 3, 5, 7))
-    ),
     "timm": tuple(_Path(f"paths.{i}.conv", f"paths.{i}.bn", 3, dilation=i + 1, grouped=True) for i in range(2)),
 }
+_EXTERNAL, _EXTERNAL_KERNELS = "external-attention", "1,3,5,7"
 _REDUCE = {
     "paper": ("fc.0", "fc.1"),
     "official": ("conv_fc1", "bn_fc1"),
-    "external-attention": ("fc", ""),
+    _EXTERNAL: ("fc", ""),
     "timm": ("attn.fc_reduce", "attn.bn"),
 }
 """variant -> prefixes of the first layer of the choice and of its BatchNorm"""
@@ -66,7 +65,7 @@ class SelectiveKernel(CatalogueBlock):
     variants: ClassVar[dict[str, str]] = {
         "paper": "3x3 and 3x3 of dilation 2, in 32 groups; the choice as in official, C -> max(32, C/16) -> 2C",
         "official": "3x3, and 3x3 in 32 groups; the choice by 1x1 convolutions C -> C/16 with BatchNorm and ReLU -> 2C",
-        "external-attention": "1x1, 3x3, 5x5, 7x7 with biases; linear layers C -> max(32, C/16) -> C for each",
+        _EXTERNAL: "1x1, 3x3, 5x5, 7x7 with biases; linear layers C -> max(32, C/16) -> C for each",
         "timm": "timm's SelectiveKernel: 3x3 and 3x3 of dilation 2, each on one half of the channels",
     }
     formerly = "official"
@@ -89,12 +88,16 @@ class SelectiveKernel(CatalogueBlock):
             variants=("timm",),
             later=True,
         ),
+        Setting("kernels", str, _EXTERNAL_KERNELS, "of the paths, odd", variants=(_EXTERNAL,), later=True),
         bn_eps(),
     )
 
     @property
     def _paths(self) -> tuple[_Path, ...]:
-        return _PATHS[str(self.variant)]
+        if self.variant != _EXTERNAL:
+            return _PATHS[str(self.variant)]
+        sizes = odd_sizes(self, "kernels", _EXTERNAL_KERNELS)
+        return tuple(_Path(f"convs.{i}.conv", f"convs.{i}.bn", size, grouped=True) for i, size in enumerate(sizes))
 
     @property
     def _split(self) -> bool:
@@ -107,7 +110,7 @@ class SelectiveKernel(CatalogueBlock):
 
     def default_hidden(self, feature: FeatureMap) -> int:
         channels = feature.channels
-        if self.variant in ("paper", "external-attention"):
+        if self.variant in ("paper", _EXTERNAL):
             return max(32, channels // 16)
         if self.variant == "official":
             return channels // 16
@@ -134,10 +137,10 @@ class SelectiveKernel(CatalogueBlock):
         for path in self._paths:
             width = channels // (2 if self._split else 1) // self._groups(path)
             shape = (channels, width, path.kernel, path.kernel)
-            shapes |= layer_shapes({path.conv: shape}, bias=self.variant == "external-attention")
+            shapes |= layer_shapes({path.conv: shape}, bias=self.variant == _EXTERNAL)
             shapes |= bn_shapes(path.bn, channels)
         reduce, bn = _REDUCE[str(self.variant)]
-        if self.variant == "external-attention":
+        if self.variant == _EXTERNAL:
             heads = {f"fcs.{i}": (channels, hidden) for i in range(len(self._paths))}
             return shapes | layer_shapes({reduce: (hidden, channels), **heads})
         shapes[f"{reduce}.weight"] = (hidden, channels, 1, 1)
@@ -152,6 +155,9 @@ class SelectiveKernel(CatalogueBlock):
             found["hidden"] = shapes[f"{reduce}.weight"][0]
         if self.variant == "paper" and "fcs.0.weight" in shapes:
             found["bias"] = "fcs.0.bias" in shapes
+        if self.variant == _EXTERNAL:
+            sizes = list(takewhile(bool, (shapes.get(f"convs.{i}.conv.weight", ())[2:3] for i in count())))
+            found |= {"kernels": ",".join(str(size) for (size,) in sizes)} if sizes else {}
         grouped = next((shapes.get(f"{path.conv}.weight") for path in self._paths if path.grouped), None)
         if grouped:
             parts = grouped[0] // grouped[1]
@@ -168,7 +174,7 @@ class SelectiveKernel(CatalogueBlock):
         squeezed = t.mean_hw(maps[0])
         for other in maps[1:]:
             squeezed = t.add(squeezed, t.mean_hw(other))
-        if len(maps) == 2:
+        if self.variant != _EXTERNAL:
             first, second = maps
             return t.add(second, t.mul(t.sub(first, second), self._share_of_first(t, squeezed)))
         shares = self._shares(t, squeezed)

@@ -215,8 +215,8 @@ def dense(t: Template, x: Variable, prefix: str, *, bias: bool = True) -> Variab
 
 
 def last_axis(t: Template) -> tuple[int, ...]:
-    """The shape of a bias for the last of four axes: onnxruntime fuses vectors only, TensorRT wants equal ranks."""
-    return (-1,) if t.target == "onnxruntime" else (1, 1, 1, -1)
+    """The shape of a bias for the last of four axes: a vector, as runtimes take it into the product before it."""
+    return (-1,) if t.target == "onnxruntime" or t.since(2) else (1, 1, 1, -1)
 
 
 def without_separate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphsurgery.blocks import Block, BlockError, FeatureMap
 from graphsurgery.errors import option
+from graphsurgery.messages import brief
 
 
 def rounded_up(channels: int, reduction: int) -> int:
@@ -38,6 +39,22 @@ def require_static(feature: FeatureMap, what: str, hint: str = "") -> None:
     if not feature.static:
         known = f"if they never vary, give them with {option('shapes', 'TENSOR=1x64x80x80')}"
         raise BlockError(f"{what}, and {feature.label} has a dynamic height or width{hint}; {known}")
+
+
+def odd_sizes(block: Block, setting: str, like: str, count: int | None = None) -> list[int]:
+    """The kernels that a setting lists: "3,5,7". BlockError where they are not odd, or not as many.
+
+    ``like``: an example; ``count``: how many there have to be, else at least two.
+    """
+    given = block.text(setting)
+    parts = [part.strip() for part in given.split(",")]
+    sizes = [int(part) for part in parts if part.isdecimal()]
+    enough = len(sizes) == count if count else len(sizes) > 1
+    if not enough or len(sizes) < len(parts) or any(size % 2 == 0 for size in sizes):
+        number = {4: "four "}.get(count or 0, "")
+        what = f"{setting} of {block.name} is {number}odd numbers as in {like}, not {brief(given)}"
+        raise BlockError(what, option="settings")
+    return sizes
 
 
 def require_odd(block: Block, setting: str, value: int, else_what: str = "") -> None:

@@ -8,7 +8,9 @@ Sources of the formula: lyuwenyu/RT-DETR, ``hybrid_encoder.py`` (rtdetr), and ul
     before   n = LN1(t)    t = t + attention(q = k = n + pos, v = n)        y = t + fc2(gelu(fc1(LN2(t))))
 
 - after is what both ship; before is their ``normalize_before``.
-- pos is computed, not stored: sine and cosine of the row and of the column times 10000^(-i / (C/4)), i < C/4.
+- pos is computed, not stored: sine and cosine of the row and of the column times 10000^(-i / (C/4)), i < C/4; 10000 is
+  the ``temperature``.
+- gelu is what HybridEncoder and Ultralytics ask for; the class TransformerEncoderLayer of RT-DETR has relu by default.
 - rtdetr, like Ultralytics before 8.4, lays pos out column by column while the tokens run row by row, and puts the
   columns' part first; ultralytics (8.4 and later) lays it out row by row, rows' part first. The two agree on square
   maps and only there.
@@ -17,6 +19,8 @@ Sources of the formula: lyuwenyu/RT-DETR, ``hybrid_encoder.py`` (rtdetr), and ul
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,10 +28,12 @@ from torch.nn import functional
 from ..forms import AIFI_LAYERS
 from .layers import require_size, require_variant
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": functional.gelu, "relu": functional.relu}
 
-def position_embedding(channels: int, height: int, width: int, variant: str) -> Tensor:
+
+def position_embedding(channels: int, height: int, width: int, variant: str, temperature: float = 10000.0) -> Tensor:
     """pos, [H * W, C] in float64. ``channels``: a multiple of 4."""
-    rates = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
+    rates = temperature ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
     rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
     axes = (columns, rows) if variant == "rtdetr" else (rows, columns)
     angles = [grid.reshape(-1, 1) * rates for grid in torch.meshgrid(*axes, indexing="ij")]
@@ -36,7 +42,8 @@ def position_embedding(channels: int, height: int, width: int, variant: str) -> 
 
 class AIFI(nn.Module):
     """``channels``: C of the map, a multiple of 4 and of ``heads``. ``size``: its (H, W), the only one it then takes.
-    ``hidden``: width of the feed-forward part. ``before``: normalisation first. ValueError for what does not fit.
+    ``hidden``: width of the feed-forward part. ``before``: normalisation first. ``activation``: gelu or relu.
+    ``temperature``: base of the rates of pos. ValueError for what does not fit.
 
     Keys of ultralytics: ``ma.in_proj_weight`` [3C, C] (q, k, v), ``ma.in_proj_bias`` [3C], ``ma.out_proj.weight``
     [C, C], ``fc1.weight`` [F, C], ``fc2.weight`` [C, F], ``norm1.weight``, ``norm2.weight`` [C], and the ``.bias`` of
@@ -55,6 +62,8 @@ class AIFI(nn.Module):
         before: bool = False,
         variant: str = "rtdetr",
         ln_eps: float = 1e-5,
+        activation: str = "gelu",
+        temperature: float = 10000.0,
     ) -> None:
         super().__init__()
         require_variant("AIFI", variant, AIFI_LAYERS)
@@ -62,10 +71,13 @@ class AIFI(nn.Module):
             raise ValueError(
                 f"AIFI needs a multiple of 4 and of its heads as channels, got {channels} and {heads} heads"
             )
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"AIFI has the activations {', '.join(ACTIVATIONS)}, not {activation!r}")
         if hidden < 1:
             raise ValueError(f"AIFI needs a hidden width of at least 1, got {hidden}")
         self.map_size = (size[0], size[1])
         self.before = before
+        self.activation = activation
         self._names = AIFI_LAYERS[variant]
         attention, first, second = self._names
         self.add_module(attention, nn.MultiheadAttention(channels, heads, batch_first=True))
@@ -73,7 +85,8 @@ class AIFI(nn.Module):
         self.add_module(second, nn.Linear(hidden, channels))
         self.norm1 = nn.LayerNorm(channels, eps=ln_eps)
         self.norm2 = nn.LayerNorm(channels, eps=ln_eps)
-        self.register_buffer("position", position_embedding(channels, *size, variant), persistent=False)
+        position = position_embedding(channels, *size, variant, temperature)
+        self.register_buffer("position", position, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size."""
@@ -94,5 +107,6 @@ class AIFI(nn.Module):
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
         _, first, second = self._names
-        result: Tensor = self.get_submodule(second)(functional.gelu(self.get_submodule(first)(tokens)))
+        hidden = ACTIVATIONS[self.activation](self.get_submodule(first)(tokens))
+        result: Tensor = self.get_submodule(second)(hidden)
         return result

@@ -89,13 +89,13 @@ class ProjectedUnit(nn.Module):
     """x + proj_2(unit(gelu(proj_1(x)))): a gating unit between two 1x1 convolutions, with the shortcut."""
 
     unit: ClassVar[type[nn.Module]]
-    """its class, of which the constructor takes the number of channels"""
+    """its class, of which the constructor takes the number of channels and the ``settings``"""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, **settings: object) -> None:
         super().__init__()
         self.proj_1 = nn.Conv2d(channels, channels, 1)
         self.activation = nn.GELU()
-        self.spatial_gating_unit = self.unit(channels)
+        self.spatial_gating_unit = self.unit(channels, **settings)
         self.proj_2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from .layers import Redrawable, named, require_variant
 
 VARIANTS = ("paper", "official", "external-attention", "timm")
-_KERNELS = (1, 3, 5, 7)
 
 
 class SelectiveKernel(Redrawable):
@@ -38,7 +37,8 @@ class SelectiveKernel(Redrawable):
 
     ``channels``: C of the map, in and out. ``hidden``: R. ``variant``: see above. ``groups``: of the second convolution
     (official) or of all (the others); 32, or 1 in external-attention and timm, where not given. ``bn_eps``: eps of all
-    BatchNorms. ``bias``: of paper, and ``split``: of timm, see above. ValueError for settings that do not fit together.
+    BatchNorms. ``bias``: of paper, ``split``: of timm, see above; ``kernels``: of external-attention, odd. ValueError
+    for settings that do not fit together.
 
     Keys (paper): ``convs.{i}.0.weight`` [C, C/groups, 3, 3], ``convs.{i}.1`` (BN), ``fc.0.weight`` [R, C, 1, 1],
     ``fc.1`` (BN), ``fcs.{i}.weight`` [C, R, 1, 1]. official: ``conv2``, ``conv2g`` (.weight), ``bn2``, ``bn2g``,
@@ -58,6 +58,7 @@ class SelectiveKernel(Redrawable):
         bn_eps: float = 1e-5,
         bias: bool = False,
         split: bool = True,
+        kernels: str = "1,3,5,7",
     ) -> None:
         super().__init__()
         require_variant("SelectiveKernel", variant, VARIANTS)
@@ -67,6 +68,9 @@ class SelectiveKernel(Redrawable):
             raise ValueError(
                 f"SelectiveKernel {variant} cannot have {channels} channels, {hidden} hidden, {groups} groups"
             )
+        sizes = [int(size) for size in kernels.split(",")]
+        if len(sizes) < 2 or any(size % 2 == 0 for size in sizes):
+            raise ValueError(f"SelectiveKernel needs at least two odd kernels, got {kernels}")
         self.variant = variant
         self.split = split
 
@@ -105,10 +109,10 @@ class SelectiveKernel(Redrawable):
         else:
             self.convs = nn.ModuleList(
                 named(conv=nn.Conv2d(channels, channels, k, padding=k // 2, groups=groups), bn=norm(channels))
-                for k in _KERNELS
+                for k in sizes
             )
             self.fc = nn.Linear(channels, hidden)
-            self.fcs = nn.ModuleList(nn.Linear(hidden, channels) for _ in _KERNELS)
+            self.fcs = nn.ModuleList(nn.Linear(hidden, channels) for _ in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""

@@ -8,12 +8,36 @@ from __future__ import annotations
 
 import re
 
-_NAMED = "psablock has a second variant, and its record says which of the two it is: psablock[yolo11]"
+EDITION = "the block has a form of edition 2, which other readers than TensorRT and onnxruntime take as well"
+_NAMED = "the block has a second variant, and its record says which of the two it is: psablock[yolo11], lska[unit]"
 CHANGED: dict[str, str] = {
     "errors_and_their_exit_codes": "BaseDiffers is new: a model is not the one that blocks were trained in",
+    "narrow/lska": _NAMED,
     "narrow/psablock": _NAMED,
     "torchscript/fp16": _NAMED,
+    'example: *"module": "lska"*': _NAMED,
     'example: *"module": "psablock"*': _NAMED,
+    **{
+        f'*: *"module": "{module}*': EDITION
+        for module in (
+            *("cbam[official]", "cbam[ultralytics]", "cbam[timm]", "cbam[cv-attention]"),
+            *("bam[", "gc[official]", "gc[timm-add]", "lsk[", "mhsa[botnet]"),
+            *('a2"', "aifi[", "swin[", 'ema"', 'mlca"'),
+        )
+    },
+    **{
+        f"narrow/{block}": EDITION
+        for block in ("a2", "aifi", "bam", "cbam", "ema", "gc", "lsk", "mhsa", "mlca", "swin")
+    },
+    "narrow/triplet": EDITION,
+    "*/forms": EDITION,
+    "dynamo/paths": EDITION,
+    "example/backbone": EDITION,
+    "example/neck": EDITION,
+    "half/precisions": EDITION,
+    "torchscript/starts": EDITION,
+    "torchscript/targets": EDITION,
+    "insert_every_argument": EDITION,
 }
 
 

@@ -66,6 +66,8 @@ def test_rows_have_a_cell_for_each_header() -> None:
         "block": "se",
         "paper": "arXiv:1709.01507",
         "parameters": "8,464",
+        "MACs": "8,192",
+        "largest": "0.00102",
         "nodes": "6",
         "identity": "yes",
         "static": "no",

@@ -30,7 +30,8 @@ def test_card(cli: Any, name: str) -> None:
     assert ended.code == 0
     assert max(map(len, ended.text.splitlines())) <= 120
     shown = " ".join(ended.text.split())
-    for text in (block.title, block.paper, block.reference, block.formula, block.untrained, *block.variants.values()):
+    texts = (block.title, block.paper, block.reference, block.formula, block.untrained)
+    for text in (*texts, *block.remarks, *block.variants.values()):
         assert text.replace("; ", " ") in shown.replace("; ", " ")
     data = json.loads(cli("blocks", name, "--json").out)
     assert list(data) == [
@@ -40,6 +41,7 @@ def test_card(cli: Any, name: str) -> None:
         "reference",
         "formula",
         "untrained",
+        "remarks",
         "variants",
         "settings",
         "weights",

@@ -15,7 +15,7 @@ import pytest
 from graphsurgery.blocks.registry import all_blocks
 
 NO_VERIFY = ("--no-verify", "-o", "out.onnx")
-AT_LEAST_ONE = {"cbam[timm]", "gc[timm]", "gc[timm-add]", "coordatt[official]"}
+AT_LEAST_ONE = {"cbam[timm]", "gc[timm]", "gc[timm-add]", "gc[timm-both]", "coordatt[official]"}
 """their published code has a least number of hidden channels"""
 
 

@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, object]] = {"shuffle": {"groups": 8}}
 LOST = {
     "srm": "cfc",
     "mhsa[botnet]": "pos_embed.height_rel, pos_embed.width_rel",
+    "mhsa[lucidrains]": "pos_emb.height, pos_emb.width",
     "cga[block]": "mixer.m.attn.attention_biases",
     "cga[unit]": "attn.attention_biases",
     "bra[official]": "qkv.qkv.weight, wo.weight",

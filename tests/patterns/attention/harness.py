@@ -37,6 +37,7 @@ HALVES = ("float16", "bfloat16")
 BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("simam", {}),
     ("simam", {"e_lambda": 0.1}),
+    ("simam", {"divisor": "HW"}),
     ("se", {"reduction": 4}),
     ("se", {"hidden": 3, "bias": False}),
     ("se", {"hidden": 3, "activation": "silu"}),
@@ -56,6 +57,8 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("nam", {}),
     ("nam", {"bn_eps": 1e-3}),
     ("nam[channel+spatial]", {"bn_eps": 1e-3}),
+    ("nam[spatial]", {}),
+    ("nam", {"absolute": False}),
 ]
 """Every block and variant, with settings that reach every branch. Those of the later blocks stand in cases/."""
 

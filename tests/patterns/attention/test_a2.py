@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from graphsurgery.errors import BlockError
 from graphsurgery.userblocks import make_block
-from tests.patterns.attention.evaluators import Runtime, Stepwise
+from tests.patterns.attention.evaluators import Runtime, Stepwise, evaluators
 from tests.patterns.attention.fitting import fit
-from tests.patterns.attention.harness import build, feature_map, random_weights
-from tests.patterns.attention.verdicts import assert_agrees
+from tests.patterns.attention.harness import build, feature_map, few_inputs, random_weights
+from tests.patterns.attention.verdicts import assert_agrees, assert_valid
 
 
 def test_convA_and_the_reconstruction_are_small_products() -> None:
@@ -33,7 +35,32 @@ def test_widths_follow_from_the_weights() -> None:
     feature = feature_map(8)
     given = random_weights(make_block("a2", {"c_m": 3, "c_n": 5}), feature)
     block, _ = fit(make_block("a2"), feature, given)
-    assert block.values == {"c_m": 3, "c_n": 5}
+    assert block.values == {"c_m": 3, "c_n": 5, "reconstruct": True}
+
+
+def test_weights_without_a_reconstruction_are_told_by_their_keys() -> None:
+    feature = feature_map(8)
+    given = random_weights(make_block("a2", {"c_m": 8, "c_n": 5, "reconstruct": False}), feature)
+    block, fitted = fit(make_block("a2"), feature, given)
+    assert block.values == {"c_m": 8, "c_n": 5, "reconstruct": False}
+    assert set(fitted) == set(given)
+
+
+def test_without_a_reconstruction_the_gathered_channels_are_those_of_the_map() -> None:
+    with pytest.raises(BlockError, match=r"a2 gives c_m=128 channels, and /model\.8 has 8: set c_m to 8"):
+        build("a2", {"reconstruct": False}, feature_map(8))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("opset", [9, 13, 18, 22])
+def test_without_a_reconstruction(opset: int, dtype: str) -> None:
+    settings = {"c_m": 12, "c_n": 7, "reconstruct": False}
+    for feature in (feature_map(12, dtype=dtype), feature_map(12, None, None, dtype, None)):
+        built = build("a2", settings, feature, opset=opset)
+        assert built.operators.count("MatMul") == 4
+        assert_valid(built)
+        for run in evaluators(built):
+            assert_agrees(built, run, few_inputs(feature))
 
 
 def test_float16_at_200() -> None:

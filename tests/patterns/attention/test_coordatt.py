@@ -12,8 +12,10 @@ import torch
 from graphsurgery.errors import BlockError, WeightsError
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
+from tests.patterns.attention.evaluators import evaluators
 from tests.patterns.attention.fitting import fit
-from tests.patterns.attention.harness import build, feature_map, random_weights
+from tests.patterns.attention.harness import build, feature_map, few_inputs, random_weights
+from tests.patterns.attention.verdicts import assert_agrees
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,25 @@ def test_a_gate_belongs_to_its_side() -> None:
     gate = built.expected(x) / x
     assert np.ptp(gate, axis=3).max() < 1e-12
     assert np.abs(gate[:, :, 3] - gate[:, :, 2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("lowering", ["gates", "product"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_operators_of_the_simple_form(bias: bool, lowering: str) -> None:
+    for height, batch in ((13, 1), (None, None)):
+        feature = feature_map(12, height, batch=batch)
+        built = build("coordatt[timm-simple]", {"bias": bias}, feature, lowering=lowering)
+        layers = ["Conv", "Conv", "Conv", "Conv"] if lowering == "gates" else ["MatMul", "MatMul", "MatMul", "MatMul"]
+        assert [operator for operator in built.operators if operator in ("Conv", "MatMul")] == layers
+        assert built.operators.count("Sigmoid") == 3
+        for run in evaluators(built):
+            assert_agrees(built, run, few_inputs(feature))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_simple_module_of_timm(coord_attn: ModuleType, bias: bool) -> None:
+    module = coord_attn.SimpleCoordAttn(48, bias=bias, has_skip=True)
+    for target in ("tensorrt", "onnxruntime"):
+        built = inserted("coordatt[timm-simple]", {"skip": True}, module.state_dict(), 48, target=target)
+        assert built.block.values == {"hidden": 8, "bias": bias, "skip": True}
+        assert_is(built, module)

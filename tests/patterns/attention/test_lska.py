@@ -43,11 +43,12 @@ def test_strips_are_not_merged_and_keep_the_size(k_size: int) -> None:
     assert difference[:, :, 0].max() > 1e-2, "at the border they are not"
 
 
+@pytest.mark.parametrize("spelled", ["lska", "lska[wrapper]"])
 @pytest.mark.parametrize("k_size", SIZES)
-def test_the_kernel_size_follows_from_the_weights(k_size: int) -> None:
+def test_the_kernel_size_follows_from_the_weights(k_size: int, spelled: str) -> None:
     feature = feature_map(8)
-    given = random_weights(make_block("lska", {"k_size": k_size}), feature)
-    block, _ = fit(make_block("lska"), feature, given)
+    given = random_weights(make_block(spelled, {"k_size": k_size}), feature)
+    block, _ = fit(make_block(spelled), feature, given)
     assert block.values == {"k_size": k_size}
 
 
@@ -64,7 +65,7 @@ def test_other_kernel_sizes_are_refused() -> None:
         make_block("lska", {"k_size": 9})
 
 
-@pytest.mark.parametrize("spelled", ["lska"])
+@pytest.mark.parametrize("spelled", ["lska", "lska[wrapper]"])
 def test_float16_at_200(spelled: str) -> None:
     feature = feature_map(64, 12, 9, "float16", 2)
     block = make_block(spelled)

@@ -61,12 +61,28 @@ def test_settings_follow_from_the_weights() -> None:
     assert (block.values["heads"], block.values["key_dim"]) == (3, 5)
 
 
+@pytest.mark.parametrize("positions", ["absolute", "relative"])
+def test_lucidrains_heads_and_positions_follow_from_the_weights(positions: str) -> None:
+    feature = feature_map(12)
+    given = random_weights(make_block("mhsa[lucidrains]", {"heads": 3, "positions": positions}), feature)
+    block, _ = fit(make_block("mhsa[lucidrains]"), feature, given)
+    assert block.values == {"heads": 3, "positions": positions}
+
+
+def test_absolute_positions_are_a_sum_with_a_constant() -> None:
+    built = build("mhsa[lucidrains]", {"heads": 2}, feature_map(12))
+    assert built.operators.count("MatMul") == 2
+    assert built.operators.count("Add") == 1
+
+
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(BlockError, match=r"/model\.8 has 12 channels, which 5 heads do not divide"):
         build("mhsa", {"heads": 5}, feature_map(12))
 
 
-@pytest.mark.parametrize("block", [("mhsa", {}), ("mhsa[yolo]", {"pos_emb": True}), ("mhsa[yolo]", {})], ids=str)
+@pytest.mark.parametrize(
+    "block", [("mhsa", {}), ("mhsa[yolo]", {"pos_emb": True}), ("mhsa[yolo]", {}), ("mhsa[lucidrains]", {})], ids=str
+)
 def test_float16_at_200(block: tuple[str, dict[str, object]]) -> None:
     feature = feature_map(64, 12, 9, "float16")
     made = make_block(*block)

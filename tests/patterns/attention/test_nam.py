@@ -104,6 +104,36 @@ def test_scales_that_are_all_0_are_refused(part: str) -> None:
         build("nam[channel+spatial]", feature=feature, weights=given)
 
 
+def test_the_weights_of_the_paper_have_signs() -> None:
+    feature = feature_map(4)
+    given = random_weights(make_block("nam"), feature)
+    gamma = given[SIGNED] = np.array([0.5, -0.25, 1.0, 0.75], np.float32)
+    built = build("nam", {"absolute": False}, feature, weights=given)
+    x = np.random.default_rng(1).standard_normal((1, 4, 13, 21)).astype(np.float32)
+    mean, variance, shift = (given[f"Channel_Att.bn2.{part}"] for part in ("running_mean", "running_var", "bias"))
+    for c, scale in enumerate(gamma):
+        u = (x[0, c] - mean[c]) / np.sqrt(variance[c] + 1e-5) * scale + shift[c]
+        np.testing.assert_allclose(Runtime(built.model)(x)[0, c], x[0, c] / (1 + np.exp(-u * scale / 2)), rtol=1e-5)
+
+
+def test_signed_scales_that_cancel_are_refused() -> None:
+    feature = feature_map(4)
+    given = random_weights(make_block("nam"), feature)
+    given[SIGNED] = np.array([0.5, -0.5, 1.0, -1.0], np.float32)
+    build("nam", feature=feature, weights=given)
+    with pytest.raises(WeightsError, match=r"the sum of Channel_Att\.bn2\.weight is 0, and nam divides by its sum"):
+        build("nam", {"absolute": False}, feature, weights=given)
+
+
+@pytest.mark.parametrize("prefix", ["Spatial_Att.bn2", "spatial_att.bn2", "sa.bn", "bn2", "bn"])
+def test_keys_of_the_spatial_part_alone(prefix: str) -> None:
+    feature = feature_map(8, 3, 5)
+    given = random_weights(make_block("nam[spatial]"), feature)
+    renamed = {key.replace("Spatial_Att.bn2", prefix): values for key, values in given.items()}
+    _, fitted = fit(make_block("nam[spatial]"), feature, renamed)
+    assert {key: values.tolist() for key, values in fitted.items()} == {k: v.tolist() for k, v in given.items()}
+
+
 def test_positions_have_to_be_known() -> None:
     for height, width in ((None, 20), (20, None), (None, None)):
         feature = feature_map(height=height, width=width)

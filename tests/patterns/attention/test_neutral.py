@@ -48,7 +48,7 @@ def runs(built: Built) -> list[Evaluator]:
     return [*evaluators(built), *([Stepwise(built.model)] if built.feature.dtype in HALVES else [])]
 
 
-HAVE_AN_IDENTITY = {"se", "ge[theta]", "ge[theta-plus]", "nam", "nam[channel]", "nam[channel+spatial]"}
+HAVE_AN_IDENTITY = {"se", "ge[theta]", "ge[theta-plus]", "nam", "nam[channel]", "nam[channel+spatial]", "nam[spatial]"}
 
 
 @every_block

@@ -115,3 +115,18 @@ def test_a_timm_module(timm_layers: ModuleType, target: str) -> None:
     built = inserted("sk[timm]", {}, module.state_dict(), 24, target=target)
     assert built.block.values["hidden"] == 5
     assert_is(built, module, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernels", ["3,5", "1,3,5,7", "1,3,5,7,9"])
+def test_kernels_follow_from_the_weights(kernels: str) -> None:
+    feature = feature_map(12)
+    given = random_weights(make_block("sk[external-attention]", {"kernels": kernels, "hidden": 4}), feature)
+    block, fitted = fit(make_block("sk[external-attention]"), feature, given)
+    assert block.values["kernels"] == kernels
+    assert set(fitted) == set(given)
+
+
+@pytest.mark.parametrize("kernels", ["3,4", "3", "", "a,3", "3,,5", "3 5"])
+def test_kernels_are_odd_numbers(kernels: str) -> None:
+    with pytest.raises(BlockError, match=r"kernels of sk is odd numbers as in 1,3,5,7, not "):
+        build("sk[external-attention]", {"kernels": kernels, "hidden": 4}, feature_map(12))

@@ -7,21 +7,35 @@ import pytest
 import torch
 
 from graphsurgery.patterns.forms import AIFI_LAYERS
-from graphsurgery.patterns.modules.aifi import AIFI, position_embedding
+from graphsurgery.patterns.modules.aifi import AIFI
 from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
 from tests.patterns.modules.layers import Array, gelu, layer_norm, softmax
 
 SIZE = (3, 5)
 
 
+def positions(channels: int, height: int, width: int, variant: str, temperature: float) -> Array:
+    """The code of every token, number by number."""
+    quarter = channels // 4
+    rates = [temperature ** (-i / quarter) for i in range(quarter)]
+    if variant == "rtdetr":  # laid out column by column, columns first
+        places = [(column, row) for column in range(width) for row in range(height)]
+    else:
+        places = [(row, column) for row in range(height) for column in range(width)]
+    parts = [[f(at * rate) for at in place for f in (np.sin, np.cos) for rate in rates] for place in places]
+    return np.array(parts)
+
+
+@pytest.mark.parametrize(("activation", "temperature"), [("gelu", 10000.0), ("relu", 20.0)])
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("variant", AIFI_LAYERS)
-def test_agrees_with_the_formula(variant: str, before: bool) -> None:
+def test_agrees_with_the_formula(variant: str, before: bool, activation: str, temperature: float) -> None:
     channels, heads, eps = 8, 2, 1e-3
-    module = randomised(AIFI(channels, SIZE, 6, heads, before, variant, eps), 1.0)
+    module = randomised(AIFI(channels, SIZE, 6, heads, before, variant, eps, activation, temperature), 1.0)
     state, (attention, first, second) = state_of(module), AIFI_LAYERS[variant]
     x = np.random.default_rng(1).standard_normal((2, channels, *SIZE))
-    pos = position_embedding(channels, *SIZE, variant).numpy()
+    pos = positions(channels, *SIZE, variant, temperature)
+    act = {"gelu": gelu, "relu": lambda hidden: np.maximum(hidden, 0)}[activation]
 
     def linear(tokens: Array, name: str) -> Array:
         return tokens @ state[f"{name}.weight"].T + state[f"{name}.bias"]
@@ -44,10 +58,10 @@ def test_agrees_with_the_formula(variant: str, before: bool) -> None:
     t = x.reshape(2, channels, 15).transpose(0, 2, 1)
     if before:
         t = t + attended(norm(t, "norm1"))
-        t = t + linear(gelu(linear(norm(t, "norm2"), first)), second)
+        t = t + linear(act(linear(norm(t, "norm2"), first)), second)
     else:
         t = norm(t + attended(t), "norm1")
-        t = norm(t + linear(gelu(linear(t, first)), second), "norm2")
+        t = norm(t + linear(act(linear(t, first)), second), "norm2")
     np.testing.assert_allclose(run(module, x), t.transpose(0, 2, 1).reshape(x.shape), rtol=1e-9, atol=1e-11)
 
 
@@ -65,6 +79,7 @@ def test_training_and_another_size(variant: str) -> None:
         ({"channels": 6, "heads": 2}, "multiple of 4 and of its heads"),
         ({"channels": 8, "heads": 3}, "multiple of 4 and of its heads"),
         ({"channels": 8, "heads": 2, "hidden": 0}, "hidden width of at least 1"),
+        ({"channels": 8, "heads": 2, "activation": "silu"}, "activations gelu, relu, not 'silu'"),
         ({"channels": 8, "heads": 2, "variant": "x"}, "variants rtdetr, ultralytics"),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from graphsurgery.patterns.modules.coordatt import CoordinateAttention
+from graphsurgery.patterns.modules.coordatt import CoordinateAttention, SimpleCoordinateAttention
 from tests.patterns.modules.checks import assert_trains, randomised, scale, shapes, state_of
 from tests.patterns.modules.layers import Array, State, batch_norm, convolution, sigmoid
 
@@ -33,6 +35,34 @@ def test_agrees_with_the_formula(bias: bool, skip: bool, eps: float) -> None:
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("skip", [True, False])
+def test_the_simple_form_agrees_with_the_formula(bias: bool, skip: bool) -> None:
+    module = randomised(SimpleCoordinateAttention(5, 3, bias=bias, skip=skip))
+    given, x = state_of(module), np.random.default_rng(1).standard_normal((3, 5, 4, 7)) * 3
+
+    def linear(v: Array, name: str) -> Array:
+        return v @ given[f"{name}.weight"].T + given.get(f"{name}.bias", 0)
+
+    expected = np.empty_like(x)
+    for n, c, i, j in np.ndindex(*x.shape):
+        row, column = (linear(v, "fc1") for v in (x[n, :, i].mean(1), x[n, :, :, j].mean(1)))
+        logits = linear(row * sigmoid(row), "fc_h") + linear(column * sigmoid(column), "fc_w")
+        expected[n, c, i, j] = x[n, c, i, j] * (sigmoid(logits[c]) + skip)
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_simple_form_is_timms(timm_layers: ModuleType, bias: bool) -> None:
+    from timm.layers.coord_attn import SimpleCoordAttn as Referee
+
+    referee = randomised(Referee(48, bias=bias, has_skip=True))
+    module = SimpleCoordinateAttention(48, 8, bias=bias, skip=True).double().eval()
+    module.load_state_dict(referee.state_dict(), strict=True)
+    x = torch.randn(2, 48, 9, 13, dtype=torch.float64)
+    torch.testing.assert_close(module(x), referee(x), rtol=1e-12, atol=1e-14)
+
+
 def test_statistics_in_training_are_those_of_rows_and_columns_together() -> None:
     module = randomised(CoordinateAttention(5, 3)).train()
     before, x = state_of(module), torch.randn(2, 5, 4, 7, dtype=torch.float64)
@@ -53,6 +83,7 @@ def test_keys_and_shapes() -> None:
 
 def test_trains_and_starts_at_a_quarter() -> None:
     assert_trains(CoordinateAttention(6, 4), 6)
+    assert_trains(SimpleCoordinateAttention(6, 4), 6)
     assert 0.2 < scale(CoordinateAttention(128, 8), 128) < 0.3
 
 
@@ -68,3 +99,5 @@ def test_identity_setting_is_bit_exact() -> None:
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         CoordinateAttention(8, 0)
+    with pytest.raises(ValueError, match="at least 1"):
+        SimpleCoordinateAttention(0, 8)

@@ -8,48 +8,68 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery.patterns.modules.gc import VARIANTS, GlobalContext
+from graphsurgery.patterns.modules.gc import POOLINGS, VARIANTS, GlobalContext
 from tests.patterns.modules.checks import randomised, scale, shapes, state_of
 from tests.patterns.modules.layers import Array, State, sigmoid
 
-NAMES = {
-    "official": ("conv_mask", "channel_add_conv.0", "channel_add_conv.1", "channel_add_conv.3"),
-    "official-mul": ("conv_mask", "channel_mul_conv.0", "channel_mul_conv.1", "channel_mul_conv.3"),
-    "timm": ("conv_attn", "mlp_scale.fc1", "mlp_scale.norm", "mlp_scale.fc2"),
-    "timm-add": ("conv_attn", "mlp_add.fc1", "mlp_add.norm", "mlp_add.fc2"),
+MULTIPLIED, ADDED, SCALED, TIMM_ADDED = (
+    tuple(f"{branch}.{layer}" for layer in layers)
+    for branch, layers in (
+        ("channel_mul_conv", (0, 1, 3)),
+        ("channel_add_conv", (0, 1, 3)),
+        ("mlp_scale", ("fc1", "norm", "fc2")),
+        ("mlp_add", ("fc1", "norm", "fc2")),
+    )
+)
+BRANCHES = {
+    "official": [ADDED],
+    "official-mul": [MULTIPLIED],
+    "official-both": [MULTIPLIED, ADDED],
+    "timm": [SCALED],
+    "timm-add": [TIMM_ADDED],
+    "timm-both": [SCALED, TIMM_ADDED],
 }
 
 
+def mask_of(variant: str) -> str:
+    return "conv_attn" if "timm" in variant else "conv_mask"
+
+
 def naive(x: Array, variant: str, given: State) -> Array:
-    mask, fc1, norm, fc2 = NAMES[variant]
-    y = np.empty_like(x)
+    mask, y = mask_of(variant), x.copy()
     for n, image in enumerate(x):
-        logits = np.einsum("c,chw->hw", given[f"{mask}.weight"].reshape(-1), image) + given[f"{mask}.bias"]
-        a = np.exp(logits - logits.max())
+        a = np.ones(image.shape[1:])
+        if f"{mask}.weight" in given:
+            logits = np.einsum("c,chw->hw", given[f"{mask}.weight"].reshape(-1), image) + given[f"{mask}.bias"]
+            a = np.exp(logits - logits.max())
         context = (image * (a / a.sum())).sum((1, 2))
-        z = given[f"{fc1}.weight"].reshape(-1, x.shape[1]) @ context + given[f"{fc1}.bias"]
-        z = (z - z.mean()) / np.sqrt(z.var() + (1e-6 if "timm" in variant else 1e-5))
-        z = np.maximum(z * given[f"{norm}.weight"].reshape(-1) + given[f"{norm}.bias"].reshape(-1), 0)
-        z = given[f"{fc2}.weight"].reshape(x.shape[1], -1) @ z + given[f"{fc2}.bias"]
-        y[n] = image + z[:, None, None] if variant in ("official", "timm-add") else image * sigmoid(z)[:, None, None]
+        for fc1, norm, fc2 in BRANCHES[variant]:
+            z = given[f"{fc1}.weight"].reshape(-1, x.shape[1]) @ context + given[f"{fc1}.bias"]
+            z = (z - z.mean()) / np.sqrt(z.var() + (1e-6 if "timm" in variant else 1e-5))
+            z = np.maximum(z * given[f"{norm}.weight"].reshape(-1) + given[f"{norm}.bias"].reshape(-1), 0)
+            z = given[f"{fc2}.weight"].reshape(x.shape[1], -1) @ z + given[f"{fc2}.bias"]
+            y[n] = y[n] + z[:, None, None] if "add" in fc1 else y[n] * sigmoid(z)[:, None, None]
     return y
 
 
 @pytest.mark.parametrize("magnitude", [1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_agrees_with_the_formula(variant: str, magnitude: float) -> None:
-    module = randomised(GlobalContext(6, 4, variant))
+def test_agrees_with_the_formula(variant: str, pooling: str, magnitude: float) -> None:
+    module = randomised(GlobalContext(6, 4, variant, pooling))
     x = np.random.default_rng(1).standard_normal((3, 6, 5, 8)) * magnitude
     expected = naive(x, variant, state_of(module))
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("add", [True, False])
-def test_agrees_with_timm(timm_layers: ModuleType, add: bool) -> None:
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize(("variant", "scale", "add"), [("timm", 1, 0), ("timm-add", 0, 1), ("timm-both", 1, 1)])
+def test_agrees_with_timm(timm_layers: ModuleType, variant: str, scale: int, add: int, attention: bool) -> None:
     from timm.layers.global_context import GlobalContext as Referee
 
-    referee = randomised(Referee(32, rd_channels=5, fuse_add=add, fuse_scale=not add))
-    module = GlobalContext(32, 5, "timm-add" if add else "timm").double().eval()
+    referee = Referee(32, use_attn=attention, rd_channels=5, fuse_add=bool(add), fuse_scale=bool(scale))
+    referee = randomised(referee)
+    module = GlobalContext(32, 5, variant, "attention" if attention else "average").double().eval()
     module.load_state_dict(referee.state_dict(), strict=True)
     x = torch.randn(2, 32, 9, 13, dtype=torch.float64)
     torch.testing.assert_close(module(x), referee(x), rtol=1e-10, atol=1e-12)
@@ -80,8 +100,9 @@ def test_untrained() -> None:
 def test_trains(variant: str) -> None:
     """Every parameter but the mask's bias, which cancels in the softmax."""
     module = GlobalContext(8, 4, variant)
-    torch.nn.init.normal_(module.get_parameter(f"{NAMES[variant][3]}.weight"))
-    module.get_parameter(f"{NAMES[variant][0]}.bias").requires_grad_(False)
+    for *_, fc2 in BRANCHES[variant]:
+        torch.nn.init.normal_(module.get_parameter(f"{fc2}.weight"))
+    module.get_parameter(f"{mask_of(variant)}.bias").requires_grad_(False)
     module.train()(torch.randn(4, 8, 5, 5)).square().mean().backward()
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -102,3 +123,5 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         GlobalContext(8, 2, "add")
     with pytest.raises(ValueError, match="at least 1"):
         GlobalContext(8, 0)
+    with pytest.raises(ValueError, match="poolings attention, average, not 'avg'"):
+        GlobalContext(8, 2, pooling="avg")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery.patterns.modules.lska import LSKA
+from graphsurgery.patterns.modules.lska import LSKA, Attention
 from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
-from tests.patterns.modules.layers import depthwise, pointwise
+from tests.patterns.modules.layers import Array, State, depthwise, gelu, pointwise
 
 PUBLISHED = {
     7: (3, 3, 2, 2),
@@ -21,15 +21,28 @@ PUBLISHED = {
 """k_size -> near kernel, far kernel, dilation and padding of the far ones, as the published code lists them"""
 
 
+def unit(x: Array, state: State, dilation: int, prefix: str = "") -> Array:
+    a = depthwise(depthwise(x, state, f"{prefix}conv0h"), state, f"{prefix}conv0v")
+    for layer in ("conv_spatial_h", "conv_spatial_v"):
+        a = depthwise(a, state, f"{prefix}{layer}", dilation)
+    return x * pointwise(a, state, f"{prefix}conv1")
+
+
+@pytest.mark.parametrize("k_size", [7, 23])
+def test_the_wrapper_agrees_with_the_formula(k_size: int) -> None:
+    module = randomised(Attention(3, k_size))
+    state, x = state_of(module), np.random.default_rng(1).standard_normal((2, 3, 5, 11))
+    inner = unit(gelu(pointwise(x, state, "proj_1")), state, PUBLISHED[k_size][2], "spatial_gating_unit.")
+    np.testing.assert_allclose(run(module, x), x + pointwise(inner, state, "proj_2"), rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize("size", [(7, 7), (5, 11)])
 @pytest.mark.parametrize("k_size", [7, 11, 23])
 def test_agrees_with_the_formula(k_size: int, size: tuple[int, int]) -> None:
     module = randomised(LSKA(3, k_size))
-    state, dilation = state_of(module), PUBLISHED[k_size][2]
     x = np.random.default_rng(1).standard_normal((2, 3, *size))
-    a = depthwise(depthwise(x, state, "conv0h"), state, "conv0v")
-    a = depthwise(depthwise(a, state, "conv_spatial_h", dilation), state, "conv_spatial_v", dilation)
-    np.testing.assert_allclose(run(module, x), x * pointwise(a, state, "conv1"), rtol=1e-11, atol=1e-12)
+    expected = unit(x, state_of(module), PUBLISHED[k_size][2])
+    np.testing.assert_allclose(run(module, x), expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("k_size", PUBLISHED)
@@ -53,6 +66,7 @@ def test_identity() -> None:
 
 def test_training() -> None:
     assert_trains(LSKA(4), 4, (9, 8))
+    assert_trains(Attention(4), 4, (9, 8))
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphsurgery.patterns.modules.mhsa import BottleneckAttention, YoloMHSA
+from graphsurgery.patterns.modules.mhsa import BottleneckAttention, LucidrainsAttention, YoloMHSA
 from tests.patterns.modules.checks import assert_trains, randomised, run, state_of
 from tests.patterns.modules.layers import Array, pointwise, softmax
 
@@ -39,6 +39,27 @@ def test_botnet_agrees_with_the_formula(bias: bool, scaled: bool, key_dim: int |
     np.testing.assert_allclose(run(module, x), attended(q, k, v, energy), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("positions", ["absolute", "relative"])
+def test_lucidrains_agrees_with_the_formula(positions: str) -> None:
+    """The position term is that of the key, or of its offset, and scaled as the logits are."""
+    module = randomised(LucidrainsAttention(8, SIZE, 2, positions), 1.0)
+    state = state_of(module)
+    n = SIZE[0] * SIZE[1]
+    x = np.random.default_rng(1).standard_normal((2, 8, *SIZE))
+    q, k, v = (part.reshape(2, 2, 4, n) for part in np.split(pointwise(x, state, "to_qkv"), 3, axis=1))
+    energy = np.zeros((2, 2, n, n))
+    for i, j in np.ndindex(n, n):
+        (yi, xi), (yj, xj) = divmod(i, SIZE[1]), divmod(j, SIZE[1])
+        if positions == "absolute":
+            place = state["pos_emb.height"][yj] + state["pos_emb.width"][xj]
+        else:
+            place = (
+                state["pos_emb.rel_height"][yj - yi + SIZE[0] - 1] + state["pos_emb.rel_width"][xj - xi + SIZE[1] - 1]
+            )
+        energy[..., i, j] = (q[..., i] * (k[..., j] + place)).sum(-1) / 2
+    np.testing.assert_allclose(run(module, x), attended(q, k, v, energy), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("positions", [False, True])
 def test_yolo_agrees_with_the_formula(positions: bool) -> None:
     """Not scaled; the position of the query times the query of the key's place."""
@@ -55,7 +76,9 @@ def test_yolo_agrees_with_the_formula(positions: bool) -> None:
     np.testing.assert_allclose(run(module, x), attended(q, k, v, energy), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("module", [BottleneckAttention(8, SIZE, 2), YoloMHSA(8, 2, SIZE)])
+@pytest.mark.parametrize(
+    "module", [BottleneckAttention(8, SIZE, 2), YoloMHSA(8, 2, SIZE), LucidrainsAttention(8, SIZE, 2)]
+)
 def test_training_and_another_size(module: torch.nn.Module) -> None:
     assert_trains(module, 8, SIZE)
     with pytest.raises(ValueError, match="made for maps of 3x5, got 5x3"):
@@ -63,6 +86,16 @@ def test_training_and_another_size(module: torch.nn.Module) -> None:
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:
-    for make in (lambda: BottleneckAttention(8, SIZE, 3), lambda: YoloMHSA(8, 3)):
+    makers = (
+        lambda: BottleneckAttention(8, SIZE, 3),
+        lambda: YoloMHSA(8, 3),
+        lambda: LucidrainsAttention(8, SIZE, 3),
+    )
+    for make in makers:
         with pytest.raises(ValueError, match="heads that divide its channels, got 3 for 8"):
             make()
+
+
+def test_positions_are_absolute_or_relative() -> None:
+    with pytest.raises(ValueError, match="absolute and relative positions, not 'none'"):
+        LucidrainsAttention(8, SIZE, 2, "none")

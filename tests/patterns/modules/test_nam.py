@@ -12,13 +12,17 @@ from tests.patterns.modules.checks import state_of
 
 CHANNELS = 5
 SIZE = (4, 7)
-VARIANTS = ["channel", "channel+spatial"]
-PARTS = {"channel": ["Channel_Att"], "channel+spatial": ["Channel_Att", "Spatial_Att"]}
+VARIANTS = ["channel", "channel+spatial", "spatial"]
+PARTS = {
+    "channel": ["Channel_Att"],
+    "channel+spatial": ["Channel_Att", "Spatial_Att"],
+    "spatial": ["Spatial_Att"],
+}
 Statistics = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def naive_part(
-    x: np.ndarray, state: dict[str, np.ndarray], part: str, eps: float, batch_statistics: bool
+    x: np.ndarray, state: dict[str, np.ndarray], part: str, eps: float, batch_statistics: bool, absolute: bool
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """One part, value by value; also the mean and the (population) variance that it normalised with."""
     gamma, beta, mean, variance = (
@@ -34,21 +38,27 @@ def naive_part(
             members = [x[b, c, i, j] for b, c, i, j in np.ndindex(*x.shape) if group(c, i, j) == k]
             mean[k] = sum(members) / len(members)
             variance[k] = sum((member - mean[k]) ** 2 for member in members) / len(members)
-    total = sum(abs(g) for g in gamma)
+    shares = np.abs(gamma) if absolute else gamma
+    total = sum(shares)
     y = np.empty_like(x)
     for b, c, i, j in np.ndindex(batch, channels, height, width):
         k = group(c, i, j)
         u = gamma[k] * (x[b, c, i, j] - mean[k]) / np.sqrt(variance[k] + eps) + beta[k]
-        y[b, c, i, j] = x[b, c, i, j] / (1 + np.exp(-abs(gamma[k]) / total * u))
+        y[b, c, i, j] = x[b, c, i, j] / (1 + np.exp(-shares[k] / total * u))
     return y, (mean, variance)
 
 
 def naive(
-    x: np.ndarray, variant: str, state: dict[str, np.ndarray], eps: float = 1e-5, batch_statistics: bool = False
+    x: np.ndarray,
+    variant: str,
+    state: dict[str, np.ndarray],
+    eps: float = 1e-5,
+    batch_statistics: bool = False,
+    absolute: bool = True,
 ) -> tuple[np.ndarray, Statistics]:
     statistics: Statistics = {}
     for part in PARTS[variant]:
-        x, statistics[part] = naive_part(x, state, part, eps, batch_statistics)
+        x, statistics[part] = naive_part(x, state, part, eps, batch_statistics, absolute)
     return x, statistics
 
 
@@ -64,15 +74,18 @@ def randomised(module: NAM) -> NAM:
     return module.double()
 
 
+@pytest.mark.parametrize("absolute", [True, False])
 @pytest.mark.parametrize("bn_eps", [1e-5, 1e-3])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_agrees_with_the_formula(variant: str, bn_eps: float) -> None:
-    module = randomised(NAM(CHANNELS, variant, SIZE, bn_eps=bn_eps)).eval()
+def test_agrees_with_the_formula(variant: str, bn_eps: float, absolute: bool) -> None:
+    module = randomised(NAM(CHANNELS, variant, SIZE, bn_eps=bn_eps, absolute=absolute)).eval()
     x = torch.randn(3, CHANNELS, *SIZE, dtype=torch.float64)
     state = state_of(module)
-    assert (state["Channel_Att.bn2.weight"] < 0).any(), "without a negative scale the absolute value is not tested"
-    y, _ = naive(x.numpy(), variant, state, bn_eps)
-    np.testing.assert_allclose(module(x).detach().numpy(), y, rtol=1e-12, atol=1e-14)
+    assert (state[f"{PARTS[variant][0]}.bn2.weight"] < 0).any(), (
+        "without a negative scale the absolute value is not tested"
+    )
+    y, _ = naive(x.numpy(), variant, state, bn_eps, absolute=absolute)
+    np.testing.assert_allclose(module(x).detach().numpy(), y, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -158,10 +171,11 @@ def test_reset_parameters(variant: str) -> None:
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"variants channel, channel\+spatial"):
-        NAM(8, "spatial")
-    with pytest.raises(ValueError, match="needs the size"):
-        NAM(8, "channel+spatial")
+    with pytest.raises(ValueError, match=r"variants channel, channel\+spatial, spatial, not 'pixel'"):
+        NAM(8, "pixel")
+    for variant in ("channel+spatial", "spatial"):
+        with pytest.raises(ValueError, match="needs the size"):
+            NAM(8, variant)
     with pytest.raises(ValueError, match="at least one channel"):
         NAM(0)
 

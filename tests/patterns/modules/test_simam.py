@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,12 @@ import torch
 from graphsurgery.patterns.modules.simam import SimAM
 
 
-def naive(x: np.ndarray, e_lambda: float = 1e-4) -> np.ndarray:
-    """The published form, one channel and one position at a time, in float64."""
+def naive(x: np.ndarray, e_lambda: float = 1e-4, divisor: str = "HW-1") -> np.ndarray:
+    """The form of the code, or with HW of the paper, one channel and one position at a time, in float64."""
     y = np.empty_like(x)
     for image, channel in np.ndindex(*x.shape[:2]):
         values = x[image, channel]
-        n = values.size - 1
+        n = values.size - (divisor == "HW-1")
         mean = values.sum() / values.size
         total = sum((v - mean) ** 2 for v in values.flat)
         for row, column in np.ndindex(*values.shape):
@@ -23,7 +25,7 @@ def naive(x: np.ndarray, e_lambda: float = 1e-4) -> np.ndarray:
     return y
 
 
-def run(x: np.ndarray, **settings: float) -> np.ndarray:
+def run(x: np.ndarray, **settings: Any) -> np.ndarray:
     return SimAM(**settings).eval()(torch.from_numpy(x)).numpy()
 
 
@@ -32,6 +34,14 @@ def run(x: np.ndarray, **settings: float) -> np.ndarray:
 def test_agrees_with_the_formula(shape: tuple[int, ...], scale: float) -> None:
     x = scale * np.random.default_rng(1).standard_normal(shape) + scale / 2
     np.testing.assert_allclose(run(x), naive(x), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7, 7), (1, 2, 1, 2), (1, 3, 1, 1)])
+def test_the_divisor_of_the_paper(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(1).standard_normal(shape)
+    np.testing.assert_allclose(run(x, divisor="HW"), naive(x, divisor="HW"), rtol=1e-12, atol=0)
+    if shape[2:] != (1, 1):
+        assert np.abs(run(x, divisor="HW") - run(x)).max() > 1e-3, "no comparison would tell the two"
 
 
 @pytest.mark.parametrize("e_lambda", [1e-6, 1e-4, 0.1, 512.0])
@@ -90,3 +100,8 @@ def test_a_single_position_is_refused() -> None:
 def test_an_e_lambda_that_is_not_positive_is_refused(e_lambda: float) -> None:
     with pytest.raises(ValueError, match="e_lambda above 0"):
         SimAM(e_lambda=e_lambda)
+
+
+def test_another_divisor_is_refused() -> None:
+    with pytest.raises(ValueError, match="divisors HW-1 and HW, not 'M'"):
+        SimAM(divisor="M")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,10 +40,9 @@ def paths(x: Array, variant: str, given: State) -> list[Array]:
         convolved = [convolution(part, each, groups=2) for part, each in zip(parts, (first, second), strict=True)]
         norms = ["paths.0.bn", "paths.1.bn"]
     else:
-        convolved = [
-            convolution(x, given[f"convs.{i}.conv.weight"], given[f"convs.{i}.conv.bias"], groups=2) for i in range(4)
-        ]
-        norms = [f"convs.{i}.bn" for i in range(4)]
+        layers = [key.removesuffix(".conv.weight") for key in given if key.endswith(".conv.weight")]
+        convolved = [convolution(x, given[f"{a}.conv.weight"], given[f"{a}.conv.bias"], groups=2) for a in layers]
+        norms = [f"{a}.bn" for a in layers]
     return [np.maximum(batch_norm(d, given, norm, EPS), 0) for d, norm in zip(convolved, norms, strict=True)]
 
 
@@ -54,7 +54,7 @@ def naive(x: Array, variant: str, given: State) -> Array:
     d = paths(x, variant, given)
     s = sum(each.mean((2, 3)) for each in d)
     if variant == "external-attention":
-        z = [layer(layer(s, "fc"), f"fcs.{i}") for i in range(4)]
+        z = [layer(layer(s, "fc"), f"fcs.{i}") for i in range(len(d))]
     else:
         reduce, norm, *select = {
             "paper": ("fc.0", "fc.1", "fcs.0", "fcs.1"),
@@ -70,9 +70,14 @@ def naive(x: Array, variant: str, given: State) -> Array:
 
 @pytest.mark.parametrize(
     ("variant", "settings"),
-    [*((variant, {}) for variant in VARIANTS), ("paper", {"bias": True}), ("timm", {"split": False})],
+    [
+        *((variant, {}) for variant in VARIANTS),
+        ("paper", {"bias": True}),
+        ("timm", {"split": False}),
+        *(("external-attention", {"kernels": kernels}) for kernels in ("3,5", "1,3,9")),
+    ],
 )
-def test_agrees_with_the_formula(variant: str, settings: dict[str, bool]) -> None:
+def test_agrees_with_the_formula(variant: str, settings: dict[str, Any]) -> None:
     module = randomised(SelectiveKernel(8, 3, variant, groups=2, bn_eps=EPS, **settings))
     x = np.random.default_rng(1).standard_normal((2, 8, 5, 9))
     expected = naive(x, variant, state_of(module))

@@ -6,4 +6,3 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("a2", {"c_m": 5, "c_n": 7}),
 ]
 INERT = {"convB.bias"}  # the same at every position: no softmax sees it
-NOT_READ_BY = {"OpenCv"}  # behind a product it takes a bias of one axis only

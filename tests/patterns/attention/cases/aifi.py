@@ -6,7 +6,7 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("aifi", {"heads": 2, "hidden": 10}),
     ("aifi[ultralytics]", {"heads": 4, "hidden": 9}),
     ("aifi[ultralytics]", {"heads": 2, "hidden": 9, "normalize_before": True}),
+    ("aifi", {"heads": 2, "hidden": 10, "activation": "relu", "temperature": 100.0}),
 ]
 IDENTITY = {"aifi[ultralytics] heads=2 hidden=9 normalize_before=True"}  # behind a LayerNorm there is none
-NOT_READ_BY = {"OpenCv"}  # behind a linear layer it takes a bias of one axis only
 FACTOR = 3  # the LayerNorm of a constant multiplies the rounding of its mean by 316

@@ -12,8 +12,6 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("bam[paper]", {"reduction": 3}),
     ("bam[cv-attention]", {"hidden": 3}),
 ]
-NOT_READ_BY = ("OpenCv",)
-"""OpenCV 5.0 wants both operands of what follows two convolutions in one shape."""
 IDENTITY = {"bam", "bam[paper]", "bam[cv-attention]"}
 
 

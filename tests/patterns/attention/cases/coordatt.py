@@ -7,5 +7,7 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("coordatt[official]", {"bn_eps": 1e-3}),
     ("coordatt[timm]", {"skip": True}),
     ("coordatt[timm]", {"hidden": 3}),
+    ("coordatt[timm-simple]", {}),
+    ("coordatt[timm-simple]", {"hidden": 3, "skip": True}),
 ]
-IDENTITY = ("coordatt", "coordatt[official]")
+IDENTITY = ("coordatt", "coordatt[official]", "coordatt[timm-simple]")

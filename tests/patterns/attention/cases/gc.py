@@ -12,8 +12,11 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("gc[official-mul]", {"reduction": 2}),
     ("gc[timm]", {"hidden": 5}),
     ("gc[timm-add]", {"hidden": 5}),
+    ("gc[official-both]", {"hidden": 4}),
+    ("gc[timm-both]", {"hidden": 5}),
+    ("gc[timm-both]", {"hidden": 5, "pooling": "average"}),
 ]
-IDENTITY = {"gc", "gc[official-mul]", "gc[timm]", "gc[timm-add]"}
+IDENTITY = {"gc", "gc[official-mul]", "gc[official-both]", "gc[timm]", "gc[timm-add]", "gc[timm-both]"}
 INERT = ("conv_mask.bias", "conv_attn.bias")
 """They cancel in the softmax."""
 

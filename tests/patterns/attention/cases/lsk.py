@@ -7,5 +7,4 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("lsk[attention]", {}),
 ]
 IDENTITY = {"lsk", "lsk[attention]"}
-NOT_READ_BY = {"OpenCv"}  # it takes one of the small convolutions for one without a weight
 LARGEST = 200.0  # the result grows with the square of the input, and leaves float16 beyond

@@ -12,6 +12,7 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("sk[paper]", {"groups": 4, "hidden": 3, "bias": True}),
     ("sk[official]", {"groups": 2, "hidden": 3, "bn_eps": 1e-3}),
     ("sk[external-attention]", {"hidden": 5, "groups": 2}),
+    ("sk[external-attention]", {"hidden": 5, "groups": 2, "kernels": "3,5"}),
     ("sk[timm]", {"hidden": 3}),
     ("sk[timm]", {"hidden": 3, "groups": 4, "split": False}),
 ]

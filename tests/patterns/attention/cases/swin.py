@@ -8,4 +8,3 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("swin[shifted]", {"window": 5, "qkv_bias": False}),
 ]
 IDENTITY = {"swin", "swin[shifted]"}
-NOT_READ_BY = {"OpenCv"}  # behind a linear layer it takes a bias of one axis only
