@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..blocks.block import Array, Block
-from ..errors import BlockError, WeightsError, concerning, option
+from ..errors import BlockError, WeightsError, concerning
 from ..feature_map import FeatureMap
 from ..request import Request
 from ..template.around import Around
@@ -86,13 +86,12 @@ def _from_file(request: Request, block: Block, feature: FeatureMap, trained: Che
     from .. import weights
 
     _, prefix = weights.split(request.weights or "")
-    nothing = BlockError(f"{block.name} has no weights; drop {option('weights')}")
     try:
         part = weights.part(trained, prefix, block, feature)
     except WeightsError as error:
-        raise (error if block.has_weights else nothing) from None
+        raise (error if block.has_weights else weights.without_weights(block, feature, trained)) from None
     own, around = weights.apart(part, block, feature, gated=request.gate == "residual")
     if not block.has_weights and len(own.arrays) == len(part.arrays):
-        raise nothing
+        raise weights.without_weights(block, feature, own)
     fitted = weights.fitted(block, feature, own, request.settings)
     return replace(fitted, arrays={**fitted.arrays, **around})

@@ -127,6 +127,12 @@ def owner(key: str, paths: Collection[str]) -> str:
     return ""
 
 
+def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the sizes of 1 at its end: equal for a linear layer and a 1x1 convolution."""
+    last = max((axis for axis, size in enumerate(shape) if size != 1), default=0)
+    return shape[: last + 1]
+
+
 def widened(values: Array) -> Array:
     """An array of a narrow floating-point type in float32, any other as it is."""
     narrow = values.dtype.itemsize < 4 and values.dtype.kind not in "iub"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..blocks.block import Array, Block
-from ..errors import BlockError, WeightsError, option
+from ..errors import BlockError, GraphSurgeryError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
-from . import hints, refold, variants
-from .checkpoint import Checkpoint, Fitted, widened
+from . import hints, host, key_alignment, refold, variants
+from .checkpoint import Checkpoint, Fitted, squeezed, widened
 from .settings_conflict import check_overruled, resolve_settings
 
 _IGNORED = "num_batches_tracked"
@@ -32,11 +32,56 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
     try:
         result = _fit(block, feature, part, given)
     except WeightsError as error:
-        candidates, hint = hints.alternatives(block, feature, part)
-        raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
+        candidates, hint = hints.alternatives(block, feature, part, lambda *other: _reads(*other, feature))
+        read = None if hint else _otherwise(block, feature, part)
+        if read is None:
+            candidates, hint = (candidates, hint) if hint else hints.variants_like(block, feature, part)
+            raise WeightsError(f"{error.message}{hint}", candidates=candidates) from None
+        part, note = read
+        result, notes = _fit(block, feature, part, given), [*notes, note]
     keys = {key for key in block.regrouped(part.arrays) if key not in part.spare and not key.endswith(_IGNORED)}
     notes += variants.find_others(result, feature, keys, part.name, lambda other: _fit(other, feature, part, {}))
     return replace(result, warnings=(*notes, *result.warnings), source=part.name)
+
+
+def without_weights(block: Block, feature: FeatureMap, part: Checkpoint) -> BlockError:
+    """The error of a block that has no weights where a file of weights is given: what they may be instead."""
+    candidates, hint = hints.alternatives(block, feature, part, lambda *other: _reads(*other, feature))
+    related = [each for each in hints.variants(block) if hints.share_keys(each, feature, part.arrays)]
+    if not related:
+        fault = f"{block.name} has no weights; drop {option('weights')}{hint}"
+        return BlockError(fault, option="weights", candidates=candidates)
+    ways = hint or f"; {listed([option('module', each.spelled) for each in related], _MOST, ' or')} has such keys"
+    fault = f"{block.spelled} has no weights, and {part.name} has some{ways}"
+    return BlockError(fault, option="weights", candidates=candidates or [each.spelled for each in related])
+
+
+def _reads(block: Block, part: Checkpoint, feature: FeatureMap) -> bool:
+    """Whether a block can be had from a part of a file."""
+    try:
+        _fit(block, feature, part, {})
+    except GraphSurgeryError:
+        return False
+    return True
+
+
+def _otherwise(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Checkpoint, str] | None:
+    """The weights under the block's own keys where others lie beside them, or no port that is known has the keys, and
+    what to say of that. None where they are not the block's, or an exporter named them.
+    """
+    if part.exported or "" in part.inserted or hints.keys_fit(block, feature, part.arrays):
+        return None
+    if keys := host.own_keys(block, feature, part.arrays):
+        rest = host.layers(set(part.arrays) - set(keys.values()))
+        note = f"{listed(sorted(rest), _MOST)} in {part.name} are taken for layers of the module around the block"
+    elif keys := key_alignment.align(block, feature, part.arrays, part.name) or {}:
+        note = (
+            f"no port that is known has the keys in {part.name}; their shapes are those of {block.spelled}, as which "
+            f"they are read: {key_alignment.described(keys)}; compare the result with the code that they come from"
+        )
+    else:
+        return None
+    return replace(part, arrays={ours: part.arrays[theirs] for ours, theirs in keys.items()}), note
 
 
 def _as_inserted(block: Block, part: Checkpoint, given: Mapping[str, object]) -> Block:
@@ -80,7 +125,7 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
     given = _by_official_key(block, part)
     try:
         inferred = block.settings_from_weights({k: tuple(v.shape) or (1,) for k, (_, v) in given.items()})
-        block = resolve_settings(block, feature, inferred, asked, part.name)
+        block = _with_settings(block, feature, inferred, asked, part.name, given)
         block.check(feature)
     except BlockError as error:
         raise WeightsError(f"the weights in {part.name} do not fit: {error.message}") from None
@@ -105,6 +150,23 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
     return Fitted(block, shaped, tuple(notes))
 
 
+def _with_settings(
+    block: Block,
+    feature: FeatureMap,
+    inferred: Mapping[str, object],
+    asked: Mapping[str, object],
+    source: str,
+    given: refold.Given,
+) -> Block:
+    """The block with the hyper-parameters of the weights, or of the user where unknown keys may be of these."""
+    try:
+        return resolve_settings(block, feature, inferred, asked, source)
+    except WeightsError:
+        if given.keys() <= block.with_values(**inferred).parameters(feature).keys():
+            raise
+        return block.with_values(**{**inferred, **{name: block.values[name] for name in asked}})
+
+
 def _by_official_key(block: Block, part: Checkpoint) -> refold.Given:
     """The weights by official key. What a file has under several keys is taken from the one that is its own."""
     given: refold.Given = {}
@@ -121,7 +183,7 @@ def _by_official_key(block: Block, part: Checkpoint) -> refold.Given:
 
 def _shaped(block: Block, feature: FeatureMap, key: str, values: Array, shape: tuple[int, ...]) -> Array:
     """The array in the wanted shape: a linear layer's [o, i] is a 1x1 convolution's [o, i, 1, 1]."""
-    if _squeezed(values.shape) == _squeezed(shape):
+    if squeezed(values.shape) == squeezed(shape):
         return widened(values).reshape(shape)
     made_for = _channels_of(block, feature, key, values.shape, shape)
     if made_for is not None:
@@ -129,12 +191,6 @@ def _shaped(block: Block, feature: FeatureMap, key: str, values: Array, shape: t
     raise WeightsError(
         f"{key} has the shape {list(values.shape)}; {block.spelled} at {feature.label} needs {list(shape)}"
     )
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the sizes of 1 at its end."""
-    last = max((axis for axis, size in enumerate(shape) if size != 1), default=0)
-    return shape[: last + 1]
 
 
 def _channels_of(
@@ -150,6 +206,6 @@ def _channels_of(
             shapes = block.parameters(other)
         except (BlockError, ValueError):
             continue
-        if _squeezed(shapes.get(block.official_key(key), ())) == _squeezed(found):
+        if squeezed(shapes.get(block.official_key(key), ())) == squeezed(found):
             return size
     return None

@@ -46,9 +46,14 @@ def _filled(prefix: str, block: Block, feature: FeatureMap) -> str:
 
 
 def _found(whole: Checkpoint, block: Block, feature: FeatureMap) -> str:
-    """The prefix of the weights at the place in a file that holds those of several blocks; "" where that is not so."""
-    if feature.path is None or _is_one_block(whole, block, feature):
+    """The prefix of the weights at the place in a file that holds those of several blocks, or of all keys in a file
+    that holds one; "" where neither is so.
+    """
+    if _is_one_block(whole, block, feature, ""):
         return ""
+    inside = (path for path in hints.outer_paths(whole.arrays) if _is_one_block(whole, block, feature, path))
+    if (only := next(inside, None)) or feature.path is None:
+        return only or ""
     places, _ = hints.places(block, feature, whole)
     at = re.compile(f"{WRAPPERS}{re.escape(feature.path)}(?:\\.[^.]+)?")
     here = [place for place in places if at.fullmatch(place)]
@@ -64,8 +69,9 @@ def _found(whole: Checkpoint, block: Block, feature: FeatureMap) -> str:
     return here[0] if here else ""
 
 
-def _is_one_block(whole: Checkpoint, block: Block, feature: FeatureMap) -> bool:
+def _is_one_block(whole: Checkpoint, block: Block, feature: FeatureMap, prefix: str) -> bool:
+    """Whether the block's weights are what lies under a prefix."""
     try:
-        return hints.keys_fit(block, feature, whole.under("").arrays)
+        return hints.keys_fit(block, feature, whole.under(prefix).arrays)
     except WeightsError:  # something in it is no weight
         return False

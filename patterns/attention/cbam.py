@@ -34,6 +34,9 @@ from .widths import require_odd, rounded_up
 
 _EXTERNAL = 49
 """The kernel that sets External-Attention's block apart from cv-attention's, which has the same keys."""
+_CHANNEL = "(?:channel_?attention|ChannelAttention|channel_attn|channel_att|ca)"
+_SPATIAL = "(?:spatial_?attention|SpatialAttention|spatial_attn|spatial_att|sa)"
+_MLP = "fc|mlp|shared_mlp|shared_MLP|sharedMLP"
 _BOTTLENECK = tuple(name for name, form in CBAM_FORMS.items() if len(form.layers) == 2)
 _NORMALISED = tuple(name for name, form in CBAM_FORMS.items() if form.bn)
 _OFFICIAL = ("official",)
@@ -94,10 +97,11 @@ class CBAM(CatalogueBlock):
         bn_eps("BatchNorm", _NORMALISED),
     )
     aliases = (
-        (r"(?:channel_attention|ca)\.f([12])\.weight", r"channel_attention.fc\1.weight"),
-        (r"ca\.fc([12])\.weight", r"channel_attention.fc\1.weight"),
-        (r"(?:spatial_attention|sa)\.(?:conv|conv1)\.weight", "spatial_attention.conv1.weight"),
-        (r"(?:spatial_attention|sa)\.cv1\.weight", "spatial_attention.cv1.weight"),
+        (rf"{_CHANNEL}\.(?:f|fc)([12])\.weight", r"channel_attention.fc\1.weight"),
+        (rf"{_CHANNEL}\.(?:{_MLP})\.[01]\.weight", r"channel_attention.fc1.weight"),
+        (rf"{_CHANNEL}\.(?:{_MLP})\.[23]\.weight", r"channel_attention.fc2.weight"),
+        (rf"{_SPATIAL}\.(?:conv|conv1)\.weight", "spatial_attention.conv1.weight"),
+        (rf"{_SPATIAL}\.cv1\.weight", "spatial_attention.cv1.weight"),
         (r"ca\.fc\.(weight|bias)", r"channel_attention.fc.\1"),
     )
 

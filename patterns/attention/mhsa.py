@@ -59,6 +59,7 @@ class MHSA(CatalogueBlock):
         "yolo": "YoloMHSA",
         _LUCIDRAINS: "LucidrainsAttention",
     }
+    aliases = ((r"rel_([hw])", r"rel_\1_weight"),)
     settings = (
         Setting("heads", int, 4, "heads, a divisor of C", minimum=1),
         Setting("key_dim", int, None, "channels of a head's q and k, else C / heads", minimum=1, variants=("botnet",)),

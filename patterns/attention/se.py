@@ -51,8 +51,10 @@ class SqueezeExcite(CatalogueBlock):
         ),
     )
     aliases = (
-        (r"(?:fc\.0|l1|conv_reduce|down|.*_1x1_down)\.(weight|bias)", r"fc1.\1"),
-        (r"(?:fc\.2|l2|conv_expand|up|.*_1x1_up)\.(weight|bias)", r"fc2.\1"),
+        (r"(?:(?:fc|se|excitation)\.0|(?:fc|se)\.1|l1|linear1|conv1(?:\.conv)?)\.(weight|bias)", r"fc1.\1"),
+        (r"(?:(?:fc|se|excitation)\.2|(?:fc|se)\.3|l2|linear2|conv2(?:\.conv)?)\.(weight|bias)", r"fc2.\1"),
+        (r"(?:conv_reduce|_se_reduce|down|.*_1x1_down)\.(weight|bias)", r"fc1.\1"),
+        (r"(?:conv_expand|_se_expand|up|.*_1x1_up)\.(weight|bias)", r"fc2.\1"),
     )
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
