@@ -99,9 +99,11 @@ class LSK(CatalogueBlock):
             means = [t.reduce("ReduceMean", part, (1,)) for part in (near, far)]
             largest = t.op("Max", *(t.reduce("ReduceMax", part, (1,)) for part in (near, far)))
         pooled = concat(t, [*means, largest], 1)
-        rows = [(0,), (1,)] if in_steps or not t.since(2) else [(0, 1)]
-        maps = [self._selected(t, pooled, each, in_steps=in_steps) for each in rows]
-        first, second = maps if len(maps) == 2 else (cut(t, maps[0], 1, row, row + 1) for row in (0, 1))
+        if in_steps or t.target == "dla" or not t.since(2):
+            first, second = (self._selected(t, pooled, [row], in_steps=in_steps) for row in (0, 1))
+        else:  # what OpenCV 5 multiplies must not be two convolutions of one and of many channels
+            both = self._selected(t, pooled, [0, 1], in_steps=False)
+            first, second = (cut(t, both, 1, row, row + 1) for row in (0, 1))
         mixed = t.add(t.mul(near, first), t.mul(far, second))
         weight = t.weight(f"{prefix}conv.weight", factor=factor)
         return t.mul(x, t.conv(mixed, weight, t.weight(f"{prefix}conv.bias", factor=factor)))

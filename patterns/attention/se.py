@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from graphsurgery.blocks import SATURATED, Array, FeatureMap, Setting, Template, Variable
 
-from .activations import hard_sigmoid, silu
+from .activations import clip, silu
 from .catalogue import CatalogueBlock
-from .layers import linear
+from .layers import linear, multiplied
 
 _ACTIVATIONS = {"relu": Template.relu, "silu": silu}
 _GATES = ("sigmoid", "hard-sigmoid")
@@ -83,16 +85,19 @@ class SqueezeExcite(CatalogueBlock):
     def emit(self, t: Template, lowering: str) -> Variable:
         gemm = lowering == "gemm"
         squeezed = t.reduce("ReduceMean", t.x, (2, 3), keepdims=0 if gemm else 1)
-        activation = _ACTIVATIONS[self.text("activation")]
-        logits = excite(t, squeezed, "", bias=self.flag("bias"), gemm=gemm, act=activation)
+        bias, act = self.flag("bias"), _ACTIVATIONS[self.text("activation")]
         if self.text("gate") == "sigmoid":
-            return t.mul(t.x, self._as_map(t, t.sigmoid(logits), lowering))
-        # the numbers in a hard sigmoid have the four axes of a map
-        return t.mul(t.x, hard_sigmoid(t, self._as_map(t, logits, lowering)))
+            gate = t.sigmoid(excite(t, squeezed, "", bias=bias, gemm=gemm, act=act))
+        else:
+            gate = self._hard_gate(t, act(t, linear(t, squeezed, "fc1", bias=bias, gemm=gemm)), gemm=gemm)
+        return t.mul(t.x, t.op("Reshape", gate, t.integers([0, t.feature.channels, 1, 1], "shape")) if gemm else gate)
 
-    def _as_map(self, t: Template, z: Variable, lowering: str) -> Variable:
-        """[N, C] of a Gemm, or [N, C, 1, 1] -> [N, C, 1, 1]."""
-        return t.op("Reshape", z, t.integers([0, t.feature.channels, 1, 1], "shape")) if lowering == "gemm" else z
+    def _hard_gate(self, t: Template, hidden: Variable, *, gemm: bool) -> Variable:
+        """relu6(z + 3) / 6 of the last layer's z: the sixth and the half are in its weights."""
+        weight = t.weight("fc2.weight", (t.feature.channels, self.hidden(t.feature)) if gemm else None, factor=1 / 6)
+        bias = t.values("fc2.bias") / 6 if self.flag("bias") else np.zeros(t.feature.channels)
+        weights = [weight, t.constant(bias + 0.5, "fc2.bias")]
+        return clip(t, multiplied(t, hidden, weights, gemm=gemm), 0.0, 1.0)
 
 
 def excite(

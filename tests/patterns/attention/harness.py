@@ -42,6 +42,7 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("se", {"hidden": 3, "bias": False}),
     ("se", {"hidden": 3, "activation": "silu"}),
     ("se", {"hidden": 3, "gate": "hard-sigmoid"}),
+    ("se", {"hidden": 3, "gate": "hard-sigmoid", "bias": False}),
     ("ge", {}),
     ("ge", {"extent": 2}),
     ("ge", {"extent": 4}),

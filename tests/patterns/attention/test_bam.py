@@ -12,7 +12,7 @@ from tests.patterns.attention.fitting import fit
 from tests.patterns.attention.harness import build, feature_map, random_weights
 
 SPATIAL = ["Conv", "Relu"]
-END = ["Conv", "Mul", "Sigmoid", "Mul", "Add"]
+END = ["Conv", "Add", "Mul", "Sigmoid", "Mul", "Add"]
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 18, 21])
