@@ -17,6 +17,7 @@ from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 from ..forms import AIFI_LAYERS, AIFI_MIXED, HiLoHeads
 from .activations import gelu
 from .catalogue import CatalogueBlock
+from .layers import linear
 from .mixers import HiLo, additive, additive_parameters
 from .norms import token_norm
 from .transformer import attend, dense, in_heads, like_map, reshape, transpose, without_separate
@@ -169,21 +170,25 @@ class AIFI(CatalogueBlock):
     def emit(self, t: Template, lowering: str) -> Variable:
         _, first, second = self._names
         eps = self.number("ln_eps")
+        if self.variant in AIFI_MIXED:
+            x = _as_map(t, token_norm(t, self._plus_attended(t), "norm1", eps))
+            x = t.add(x, linear(t, gelu(t, linear(t, x, first)), second))
+            return _as_map(t, token_norm(t, _as_tokens(t, x), "norm2", eps))
         if self.flag("normalize_before"):
             n = _as_map(t, token_norm(t, _as_tokens(t, t.x), "norm1", eps))
             tokens = _as_tokens(t, t.add(t.x, self._attended(t, n)))
             inner = token_norm(t, tokens, "norm2", eps)
         else:
-            inner = tokens = token_norm(t, self._plus_attended(t), "norm1", eps)
+            inner = tokens = token_norm(t, _as_tokens(t, t.add(t.x, self._attended(t, t.x))), "norm1", eps)
         tokens = t.add(tokens, dense(t, gelu(t, dense(t, inner, first)), second))
         return _as_map(t, tokens if self.flag("normalize_before") else token_norm(t, tokens, "norm2", eps))
 
     def _plus_attended(self, t: Template) -> Variable:
-        """x plus the attention to it, as tokens."""
-        if self.variant == _ADDITIVE:
-            tokens = _as_tokens(t, t.x)
-            return t.add(tokens, additive(t, tokens, self._names[0]))
-        return _as_tokens(t, t.add(t.x, self._hilo.emit(t) if self.variant == _HILO else self._attended(t, t.x)))
+        """x plus SwiftFormer's or LITv2's attention to it, as tokens."""
+        if self.variant == _HILO:
+            return _as_tokens(t, t.add(t.x, self._hilo.emit(t)))
+        tokens = _as_tokens(t, t.x)
+        return t.add(tokens, additive(t, tokens, self._names[0]))
 
     def _attended(self, t: Template, x: Variable) -> Variable:
         """The attention part on a map, its output projection included; a map again."""

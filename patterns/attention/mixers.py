@@ -16,12 +16,13 @@ from .layers import linear, linear_rows
 from .norms import unit_length
 from .transformer import (
     attend,
+    attention,
     concat,
+    cut_to,
     dense,
     in_heads,
-    into_windows,
+    last_axis,
     like_map,
-    out_of_windows,
     pad_below,
     reshape,
     transpose,
@@ -87,16 +88,24 @@ class HiLo:
         return concat(t, parts, 1) if len(parts) > 1 else parts[0]
 
     def _high(self, t: Template, x: Variable) -> Variable:
-        heads, side = self.heads.high, self.window
-        head = t.feature.channels // self.heads.count
-        width = heads * head
+        heads, side, channels = self.heads.high, self.window, t.feature.channels
+        head, (rows, columns) = channels // self.heads.count, (-(-length // side) for length in t.feature.size)
+        width, windows, swapped = heads * head, rows * columns, (0, 1, 3, 2, 4)
+        tokens = transpose(t, reshape(t, x, (0, channels, rows, side, columns, side)), (0, 2, 4, 3, 5, 1))
+        tokens = reshape(t, tokens, (0, windows, side * side, channels))
         parts = []
         for number, factor in enumerate((head**-0.5, 1.0, 1.0)):
-            rows = range(number * width, (number + 1) * width)
-            y = linear_rows(t, x, f"{self.prefix}.h_qkv", rows, bias=self.bias, factor=factor)
-            parts.append(reshape(t, into_windows(t, y, width, side), (0, heads, head, side * side)))
-        o = reshape(t, attend(t, *parts), (0, width, side, side))
-        return linear(t, out_of_windows(t, o, width, side), f"{self.prefix}.h_proj")
+            own = range(number * width, (number + 1) * width)
+            y = t.op("MatMul", tokens, t.rows(f"{self.prefix}.h_qkv.weight", own, factor=factor, transposed=True))
+            if self.bias:
+                bias = t.values(f"{self.prefix}.h_qkv.bias")[list(own)] * factor
+                y = t.add(y, t.constant(bias.reshape(last_axis(t)), f"{self.prefix}.h_qkv.bias"))
+            parts.append(transpose(t, reshape(t, y, (0, windows, side * side, heads, head)), swapped))
+        q, k, v = parts
+        o = t.op("MatMul", attention(t, q, transpose(t, k, (0, 1, 2, 4, 3)), rank=5), v)
+        o = reshape(t, transpose(t, o, swapped), (0, rows, columns, side, side, width))
+        o = reshape(t, transpose(t, o, (0, 5, 1, 3, 2, 4)), (0, width, rows * side, columns * side))
+        return linear(t, cut_to(t, o, (rows * side, columns * side), t.feature.size), f"{self.prefix}.h_proj")
 
     def _low(self, t: Template, x: Variable) -> Variable:
         heads, side = self.heads.low, self.window
