@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,8 @@ def deformable(t: Template, x: Variable, prefix: str, dilation: int, lowering: s
         offsets = t.conv(x, t.weight(f"{moves}.weight"), t.weight(f"{moves}.bias"), **around)
         with t.statistics():
             weight = t.weight(taps)
-            sides = {"kernel_shape": [side, side], "group": t.feature.channels}
-            return t.cast(t.op("DeformConv", x, weight, offsets, **sides, **around))
+            attributes: dict[str, Any] = {"kernel_shape": [side, side], "group": t.feature.channels, **around}
+            return t.cast(t.op("DeformConv", x, weight, offsets, **attributes))
     # x before y, as GridSample has them
     order = np.arange(2 * side * side).reshape(-1, 2)[:, ::-1].reshape(-1).tolist()
     bias = t.constant(t.values(f"{moves}.bias")[order], f"{moves}.bias")

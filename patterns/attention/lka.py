@@ -75,7 +75,7 @@ class LKA(CatalogueBlock):
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, unit = feature.channels, self._prefix
         dense = (channels, channels, 1, 1)
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, side in (("conv0", 5), ("conv_spatial", 7)):
             if self._deformable:
                 shapes |= layer_shapes({f"{unit}{name}.offset_net": (2 * side * side, channels, side, side)})

@@ -69,7 +69,7 @@ class HiLo:
     def parameters(self, channels: int) -> Shapes:
         width = channels // self.heads.count
         low, high = self.heads.low * width, self.heads.high * width
-        shapes = {}
+        shapes: Shapes = {}
         if low:
             shapes |= layer_shapes({f"{self.prefix}.l_q": (low, channels)}, bias=self.bias)
             shapes |= layer_shapes({f"{self.prefix}.l_kv": (2 * low, channels)}, bias=self.bias)

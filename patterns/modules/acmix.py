@@ -94,7 +94,9 @@ class ACmix(Described):
         return found.reshape(q.shape)
 
     def _convolved(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        maps = torch.cat([each.unflatten(1, (self.heads, -1)).flatten(3) for each in (q, k, v)], dim=1)
-        f = self.fc(maps).transpose(1, 2).reshape(len(q), -1, *q.shape[2:])
+        (count, channels, *size), heads = q.shape, self.heads
+        parts = [each.reshape(count, heads, channels // heads, size[0] * size[1]) for each in (q, k, v)]
+        maps = torch.cat(parts, dim=1)
+        f = self.fc(maps).transpose(1, 2).reshape(count, -1, *size)
         found: Tensor = self.dep_conv(f)
         return found

@@ -63,17 +63,17 @@ class _DeformableConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         (count, channels, *size), (side, _) = x.shape, self.deform_conv.kernel_size
-        steps = torch.arange(side, dtype=x.dtype, device=x.device) - side // 2
-        taps = torch.cartesian_prod(steps, steps) * self.deform_conv.dilation[0]
+        steps = (torch.arange(side, dtype=x.dtype, device=x.device) - side // 2) * self.deform_conv.dilation[0]
         rows, columns = (torch.arange(length, dtype=x.dtype, device=x.device) for length in size)
-        own = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
-        moves = self.offset_net(x).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)
-        places = own + taps[:, None, None] + moves
+        down, right = (own[:, None] + steps for own in (rows, columns))
+        moves = self.offset_net(x).reshape(count, side, side, 2, *size).permute(0, 4, 1, 5, 2, 3)
+        # the taps of a position beside each other: [N, H, k, W, k, 2]
+        places = torch.stack([moves[..., 0] + down[:, :, None, None], moves[..., 1] + right], dim=-1)
         # -1 and 1 are the outer edges of the outermost positions
         places = (2 * places + 1) / torch.tensor(size, dtype=x.dtype, device=x.device) - 1
-        read = functional.grid_sample(x, places.flip(-1).flatten(1, 2), align_corners=False)
-        read = read.reshape(count, channels, -1, *size)
-        return (read * self.deform_conv.weight.reshape(1, channels, -1, 1, 1)).sum(dim=2)
+        places = places.flip(-1).reshape(count, size[0] * side, size[1] * side, 2)
+        read = functional.grid_sample(x, places, align_corners=False)
+        return functional.conv2d(read, self.deform_conv.weight, stride=side, groups=channels)
 
 
 class DeformableLKA(nn.Module):

@@ -82,8 +82,8 @@ class HiLo(nn.Module):
         qkv = self.h_qkv(x).reshape(count, height // side, side, width // side, side, 3, heads, -1)
         # q, k and v as [N, rows, columns, heads, side * side, d]
         q, k, v = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).unbind(0)
-        o = attended(q, k, v).unflatten(4, (side, side)).permute(0, 1, 4, 2, 5, 3, 6)
-        y: Tensor = self.h_proj(o.reshape(count, height, width, -1))
+        o = attended(q, k, v).reshape(count, height // side, width // side, heads, side, side, -1)
+        y: Tensor = self.h_proj(o.permute(0, 1, 4, 2, 5, 3, 6).reshape(count, height, width, -1))
         return y
 
     def _low(self, x: Tensor) -> Tensor:
