@@ -9,6 +9,26 @@ from dataclasses import dataclass, replace
 
 AIFI_LAYERS = {"rtdetr": ("self_attn", "linear1", "linear2"), "ultralytics": ("ma", "fc1", "fc2")}
 """variant -> prefixes of the attention and of the two linear layers"""
+AIFI_MIXED = {"efficient-additive": ("effaddattention", "fc1", "fc2"), "hilo": ("HiLo", "fc1", "fc2")}
+"""the same of those with another attention, whose linear layers are 1x1 convolutions"""
+
+
+@dataclass(frozen=True)
+class HiLoHeads:
+    """Heads of HiLo; ``alpha``: the part of them that is for low frequencies. A window of 1 has no high ones."""
+
+    count: int
+    alpha: float
+    window: int
+
+    @property
+    def low(self) -> int:
+        return self.count if self.window == 1 else int(self.count * self.alpha + 1e-9)
+
+    @property
+    def high(self) -> int:
+        return self.count - self.low
+
 
 BRA_LAYERS = {"official": ("qkv.qkv", "wo"), "nchw": ("qkv_linear", "output_linear")}
 """variant -> prefixes of the first and of the last linear layer"""

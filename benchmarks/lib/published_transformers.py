@@ -15,6 +15,8 @@ from torch.nn import functional
 
 def aifi(own: Any, x: Tensor) -> Tensor:
     """Positions computed on the way, which the exporter may or may not fold, and nn.MultiheadAttention."""
+    if hasattr(own, "HiLo") or hasattr(own, "effaddattention"):
+        return _mixed(own, x)
     channels, height, width = x.shape[1:]
     tokens = x.flatten(2).permute(0, 2, 1)
     position = _sines(height, width, channels, by_rows=own._names[0] == "ma").to(x)
@@ -22,6 +24,29 @@ def aifi(own: Any, x: Tensor) -> Tensor:
     tokens = own.norm1(tokens + own.get_submodule(own._names[0])(placed, placed, value=tokens)[0])
     tokens = own.norm2(tokens + own._feed_forward(tokens))
     return tokens.permute(0, 2, 1).view([-1, channels, height, width]).contiguous()
+
+
+def _mixed(own: Any, x: Tensor) -> Tensor:
+    """With another attention: a LayerNorm of maps written out, and what all positions share repeated for each."""
+    if hasattr(own, "HiLo"):
+        attended = own.HiLo(x)
+    else:
+        attention, tokens = own.effaddattention, x.flatten(2).transpose(2, 1)
+        query = functional.normalize(attention.to_query(tokens), dim=-1)
+        key = functional.normalize(attention.to_key(tokens), dim=-1)
+        shares = functional.normalize((query @ attention.w_g) * x.shape[1] ** -0.5, dim=1)
+        summed = torch.sum(shares * query, dim=1).unsqueeze(1).repeat(1, key.shape[1], 1)
+        tokens = attention.final(attention.Proj(summed * key) + query)
+        attended = tokens.transpose(2, 1).reshape(x.shape)
+    x = _channels_first(own.norm1, x + attended)
+    return _channels_first(own.norm2, x + own.fc2(functional.gelu(own.fc1(x))))
+
+
+def _channels_first(norm: Any, x: Tensor) -> Tensor:
+    mean = x.mean(1, keepdim=True)
+    variance = (x - mean).pow(2).mean(1, keepdim=True)
+    x = (x - mean) / torch.sqrt(variance + norm.eps)
+    return norm.weight[:, None, None] * x + norm.bias[:, None, None]
 
 
 def _sines(height: int, width: int, channels: int, *, by_rows: bool) -> Tensor:

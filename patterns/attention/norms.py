@@ -96,6 +96,17 @@ def deviation(t: Template, centred: Variable, average: Callable[[Variable], Vari
     return t.mul(top, t.op("Sqrt", average(t.mul(scaled, scaled))))
 
 
+def unit_length(t: Template, x: Variable, axis: int, least: float) -> Variable:
+    """x of four axes over its length along one, which is taken for at least ``least``.
+
+    In float16 it is divided by the largest first, so that no square leaves the type.
+    """
+    if t.dtype == "float16":
+        x, least = t.div(x, largest(t, x, (axis,))), SMALLEST
+    length = t.op("Sqrt", t.plain_reduce("ReduceSum", t.mul(x, x), (axis,)))
+    return t.div(x, t.op("Max", length, t.scalar(least, "least")))
+
+
 def layer_norm(t: Template, x: Variable, prefix: str, eps: float) -> Variable:
     """LayerNorm over the channels of [N, C, 1, 1], with weight and bias of that prefix."""
     with t.statistics():

@@ -14,6 +14,8 @@ Sources of the formula: lyuwenyu/RT-DETR, ``hybrid_encoder.py`` (rtdetr), and ul
 - rtdetr, like Ultralytics before 8.4, lays pos out column by column while the tokens run row by row, and puts the
   columns' part first; ultralytics (8.4 and later) lays it out row by row, rows' part first. The two agree on square
   maps and only there.
+- Collections for RT-DETR put SwiftFormer's attention (efficient-additive) or LITv2's (hilo) in the place of the
+  attention, without pos; their LayerNorms have an epsilon of 1e-6, and only after exists. See ``mixers.py``.
 - Identity: none for after (the last step is a LayerNorm); for before ``out_proj`` and ``fc2`` 0.
 """
 
@@ -25,8 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..forms import AIFI_LAYERS
+from ..forms import AIFI_LAYERS, AIFI_MIXED, HiLoHeads
 from .layers import require_size, require_variant
+from .mixers import EfficientAdditive, HiLo
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": functional.gelu, "relu": functional.relu}
 
@@ -110,3 +113,62 @@ class AIFI(nn.Module):
         hidden = ACTIVATIONS[self.activation](self.get_submodule(first)(tokens))
         result: Tensor = self.get_submodule(second)(hidden)
         return result
+
+
+class _MixedAIFI(nn.Module):
+    """What the variants with another attention have in common: the layer around it, on maps."""
+
+    sharp = True  # see graphsurgery.verification.conditioning
+
+    def __init__(self, channels: int, variant: str, attention: nn.Module, hidden: int, ln_eps: float) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"AIFI needs a hidden width of at least 1, got {hidden}")
+        self._name = AIFI_MIXED[variant][0]
+        self.add_module(self._name, attention)
+        self.fc1, self.fc2 = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
+        self.norm1, self.norm2 = nn.LayerNorm(channels, eps=ln_eps), nn.LayerNorm(channels, eps=ln_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        x = _over_channels(self.norm1, x + self.get_submodule(self._name)(x))
+        return _over_channels(self.norm2, x + self.fc2(functional.gelu(self.fc1(x))))
+
+
+class AdditiveAIFI(_MixedAIFI):
+    """``channels``: C of the map. ``hidden``: width of the feed-forward part. ValueError for widths below 1.
+
+    Keys: those of ``mixers.EfficientAdditive`` under ``effaddattention``, ``fc1`` [F, C, 1, 1], ``fc2`` [C, F, 1, 1],
+    ``norm1``, ``norm2`` [C], each with ``.{weight,bias}``.
+    """
+
+    def __init__(self, channels: int, hidden: int = 1024, ln_eps: float = 1e-6) -> None:
+        if channels < 1:
+            raise ValueError(f"AIFI needs at least one channel, got {channels}")
+        super().__init__(channels, "efficient-additive", EfficientAdditive(channels), hidden, ln_eps)
+
+
+class HiLoAIFI(_MixedAIFI):
+    """``channels``, ``hidden``: as above. ``heads``: a divisor of C; a part ``alpha`` of them, rounded down, is for low
+    frequencies. ``window``: side of a window. ``qkv_bias``: whether q, k and v have biases. ValueError likewise.
+
+    Keys: those of ``mixers.HiLo`` under ``HiLo``, and the same around it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int = 1024,
+        heads: int = 8,
+        window: int = 2,
+        alpha: float = 0.5,
+        qkv_bias: bool = False,
+        ln_eps: float = 1e-6,
+    ) -> None:
+        attention = HiLo(channels, HiLoHeads(heads, alpha, window), qkv_bias)
+        super().__init__(channels, "hilo", attention, hidden, ln_eps)
+
+
+def _over_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    y: Tensor = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return y

@@ -70,7 +70,8 @@ CASES: dict[str, ModuleType] = {
 names that have one; default none), INERT (parameters that the function does not depend on), ELSEWHERE (variants that
 have no case here: their own test file has them), LARGEST (the largest input that float16 can take, for a block that is
 a polynomial of it), FACTOR (how much wider the tolerances are, with the reason), and weights(key, shape, rng), which
-gives random values for a parameter or None."""
+gives random values for a parameter or None; NOT_READ_BY, readers that cannot read the block, or, as
+``Reader: lowering``, one form of it."""
 
 LATER: list[tuple[str, dict[str, object]]] = [block for module in CASES.values() for block in module.BLOCKS]
 """The blocks of cases/."""
