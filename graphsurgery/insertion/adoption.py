@@ -27,9 +27,7 @@ from .removal import remove, same_bytes, without
 from .splice import AppliedInsertion
 from .unrecorded import Unrecorded, everywhere
 
-Planned: TypeAlias = tuple[ModelFile, list[AppliedInsertion]]
-"""what a recipe makes of a model, and what it inserted"""
-Planner: TypeAlias = Callable[[ModelFile, int], Planned]
+Planner: TypeAlias = Callable[[ModelFile, int], tuple[ModelFile, list[AppliedInsertion]]]
 """carries a recipe out on a model, in the forms of an edition (see modelfile/record.py)"""
 
 
@@ -65,7 +63,7 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
     differs: InsertionError | None = None
     for edition in range(EDITION, 0, -1):
         try:
-            return _adopted(model, candidates, lambda bare, edition=edition: planner(bare, edition))
+            return _adopted(model, candidates, planner, edition)
         except InsertionError as error:
             differs = differs or error
     assert differs is not None
@@ -73,14 +71,14 @@ def adopt(model: ModelFile, blocks: Iterable[str], planner: Planner) -> tuple[Mo
 
 
 def _adopted(
-    model: ModelFile, candidates: Mapping[str, Unrecorded], plan: Callable[[ModelFile], Planned]
+    model: ModelFile, candidates: Mapping[str, Unrecorded], planner: Planner, edition: int
 ) -> tuple[ModelFile, list[Insertion]]:
-    """The same for these candidates, in the forms that ``plan`` carries the recipe out in."""
-    bare, made, applied = _again(model, candidates.values(), plan)
+    """The same for these candidates, in the forms of one edition."""
+    bare, made, applied = _again(model, candidates.values(), planner, edition)
     planned = {scope_of(each.insertion.nodes): each.insertion.id for each in applied}
     if set(planned) < set(candidates):  # others are named so, and are not of this recipe
         candidates = {scope: each for scope, each in candidates.items() if scope in planned}
-        bare, made, applied = _again(model, candidates.values(), plan)
+        bare, made, applied = _again(model, candidates.values(), planner, edition)
         planned = {scope_of(each.insertion.nodes): each.insertion.id for each in applied}
     if missing := [id for scope, id in planned.items() if scope not in candidates]:
         there = listed([each.id for each in candidates.values()]) or "none that it would insert"
@@ -97,12 +95,12 @@ def _adopted(
 
 
 def _again(
-    model: ModelFile, candidates: Iterable[Unrecorded], plan: Callable[[ModelFile], Planned]
+    model: ModelFile, candidates: Iterable[Unrecorded], planner: Planner, edition: int
 ) -> tuple[ModelFile, ModelFile, list[AppliedInsertion]]:
     """The model without the candidates, and what the recipe makes of it."""
     records = [each.as_record() for each in candidates]
     bare = without(model, records, [*model.insertions(), *records])
-    made, applied = plan(bare)
+    made, applied = planner(bare, edition)
     return bare, made, applied
 
 

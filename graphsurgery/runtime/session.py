@@ -92,9 +92,9 @@ class Session:
 
         run()
         self._read_profile()
-        outputs = binding.get_outputs()  # the next runs write into the memory of the first
-        binding.clear_binding_outputs()
-        for name, value in zip(self.outputs, outputs, strict=True):
+        # the next runs write into the memory of the first; binding a name again replaces what was bound, and clearing
+        # the bindings first would free, in onnxruntime 1.23, what the values are views of
+        for name, value in zip(self.outputs, binding.get_outputs(), strict=True):
             binding.bind_ortvalue_output(name, value)
         return run
 

@@ -85,7 +85,7 @@ class DoubleAttention(CatalogueBlock):
             bias = bias + t.values("conv_reconstruct.bias")
         # as a product with x turned, so that the axis of the softmax is the last one
         maps = t.op("MatMul", transpose(t, x, (0, 2, 1)), t.rows("convV.weight", range(c_n), transposed=True))
-        maps = t.add(maps, t.weight("convV.bias", None if t.since(2) else (1, 1, c_n)))
+        maps = t.add(maps, t.weight("convV.bias", (1, c_n) if t.since(2) else (1, 1, c_n)))
         distribute = transpose(t, softmax(t, maps, 3), (0, 2, 1))
         y = like_map(t, t.op("MatMul", features, distribute), channels)
         name = "conv_reconstruct.bias" if self.flag("reconstruct") else "convA.bias"

@@ -246,18 +246,15 @@ class CBAM(CatalogueBlock):
     def _hidden(self, t: Template, pooled: Sequence[Variable], *, gemm: bool) -> list[Variable]:
         """The first of two layers, of every pooling.
 
-        Not as Gemms that share a matrix: onnxruntime's quantiser turns that around once for each of them.
+        The matrix that the Gemms share is not one to be turned around: onnxruntime's quantiser would do so for each.
         """
         layer, bias = self._form.layers[0], self._form.bias
         if not gemm or not t.since(2):
             weights = layer_weights(t, layer, bias=bias, gemm=gemm)
             return [multiplied(t, x, weights, gemm=gemm) for x in pooled]
         matrix = t.rows(f"{layer}.weight", range(self.hidden(t.feature)), transposed=True)
-        products = [t.op("MatMul", x, matrix) for x in pooled]
-        if not bias:
-            return products
-        shift = t.weight(f"{layer}.bias")
-        return [t.add(x, shift) for x in products]
+        shift = [t.weight(f"{layer}.bias")] if bias else []
+        return [t.op("Gemm", x, matrix, *shift) for x in pooled]
 
     def _pooled(self, t: Template, kind: str, *, gemm: bool) -> Variable:
         """What is taken of every channel: [N, C, 1, 1], or [N, C] for a Gemm."""

@@ -113,10 +113,10 @@ def apart(t: Template) -> tuple[int, ...] | None:
 
 
 def biased(t: Template, x: Variable, weight: gs.Constant, bias: gs.Constant, **attributes: Any) -> Variable:
-    """A convolution with its bias [O], or with one that is ``apart``."""
+    """A convolution with its bias [O], or with one that is ``apart``; the latter first, where optimisers leave it."""
     if len(bias.shape) == 1:
         return t.conv(x, weight, bias, **attributes)
-    return t.add(t.conv(x, weight, **attributes), bias)
+    return t.add(bias, t.conv(x, weight, **attributes))
 
 
 def linear_then_bias(t: Template, x: Variable, prefix: str, *, bias_factor: float = 1.0) -> Variable:

@@ -8,6 +8,7 @@ than 16 channels is computed for 16: as sixteen neighbouring positions of one ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -75,5 +76,5 @@ def gate_in_steps(t: Template, planes: Variable, weight: Array, bias: Array, nam
     shift = t.constant(np.tile(bias, _STEP * _STEP), f"{name}.bias")
     gates = t.sigmoid(t.conv(planes, kernel, shift, pads=[side // 2] * 4, strides=[_STEP] * 2))
     # for planes of one channel the two modes are one, and other readers know this one only
-    mode = {"mode": "CRD"} if outputs == 1 and t.opset >= 11 and t.since(2) else {}
+    mode: dict[str, Any] = {"mode": "CRD"} if outputs == 1 and t.opset >= 11 and t.since(2) else {}
     return t.op("DepthToSpace", gates, blocksize=_STEP, **mode)

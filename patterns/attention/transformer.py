@@ -215,8 +215,13 @@ def dense(t: Template, x: Variable, prefix: str, *, bias: bool = True) -> Variab
 
 
 def last_axis(t: Template) -> tuple[int, ...]:
-    """The shape of a bias for the last of four axes: a vector, as runtimes take it into the product before it."""
-    return (-1,) if t.target == "onnxruntime" or t.since(2) else (1, 1, 1, -1)
+    """The shape of a bias for the last of four axes: onnxruntime fuses vectors only.
+
+    OpenCV 5 takes one of at most two axes behind a product, and onnxsim makes a Gemm of a product and a vector.
+    """
+    if t.target == "onnxruntime":
+        return (-1,)
+    return (1, -1) if t.since(2) else (1, 1, 1, -1)
 
 
 def without_separate(

@@ -322,6 +322,21 @@ def test_a_record_of_a_later_version(edited: ModelFile) -> None:
         altered(edited, {"format": 99}).insertions()
 
 
+def test_the_edition_of_the_forms_is_recorded_where_it_matters() -> None:
+    made = models.detector()
+    for module, edition in (("simam", 1), ("lsk", 2)):
+        edited = graphsurgery.insert(made, module, after="/model.2")
+        (record,) = edited.insertions()
+        assert record.edition == edition
+        _, text = record.to_entry()
+        assert json.loads(text).get("edition", 1) == edition
+        assert json.loads(text)["format"] == {1: 1, 2: 4}[edition]
+        with pytest.raises(InsertionError, match="is damaged"):
+            altered(edited, {"format": 4, "edition": 3}).insertions()
+        with pytest.raises(InsertionError, match="was written by a later version of graphsurgery"):
+            altered(edited, {"format": 3, "edition": 2}).insertions()
+
+
 @pytest.mark.parametrize(
     "stored",
     [

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import pytest
 
+from tests.optimisers import optimised
 from tests.patterns.attention.readers import READERS, TARGETS, Reader, host, image, table, variants
 
 _STEP = 6
@@ -41,6 +43,18 @@ def test_the_default_form(reader: Reader) -> None:
 @by_name
 def test_every_form(reader: Reader, target: str) -> None:
     check(reader, target, variants())
+
+
+@pytest.mark.parametrize("tool", ["onnxslim", "onnxsim"])
+@pytest.mark.parametrize("block", ["cbam", "cbam[ultralytics]", "bam[paper]", "gc", "lsk", "mhsa"])
+def test_optimisers_leave_what_opencv_needs(block: str, tool: str, tmp_path: Path) -> None:
+    """They would take a bias that is apart into the convolution, and `verify` would miss the node."""
+    made = host(block, "tensorrt")
+    onnx.save(made, tmp_path / "made.onnx")
+    after = optimised(tool, tmp_path / "made.onnx")
+    assert {node.name for node in made.graph.node} <= {node.name for node in after.graph.node}
+    opencv = READERS[0]
+    assert not opencv.installed or opencv.error(after, image()) <= opencv.within
 
 
 def test_what_is_not_read_is_a_block() -> None:

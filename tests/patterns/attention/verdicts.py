@@ -154,7 +154,7 @@ def assert_tensorrt_friendly(built: Built) -> None:
         # an operand of another rank would be reshaped by an extra layer
         if node.op_type in ("Add", "Sub", "Mul", "Div", "Max", "MatMul") and built.feature.static:
             # but for weight and bias of a linear layer, which are constants and reshaped when the engine is built
-            fitting = {ranks[node.output[0]], *({"MatMul": [2], "Add": [1]}.get(node.op_type, []))}
+            fitting = {ranks[node.output[0]], *({"MatMul": [2], "Add": [2]}.get(node.op_type, []))}
             assert all(len(constants[name].dims) in fitting for name in node.input if name in constants)
 
 
