@@ -75,7 +75,7 @@ class AIFI(CatalogueBlock):
         Setting("temperature", float, _TEMPERATURE, "base of the rates of the position code", above=0, later=True,
                 variants=_PLAIN),
         Setting("ln_eps", float, 1e-5, "epsilon of the LayerNorms", above=0, variants=_PLAIN),
-        Setting("ln_eps", float, 1e-6, "epsilon of the LayerNorms", above=0, variants=(_ADDITIVE, _HILO)),
+        Setting("norm_eps", float, 1e-6, "epsilon of the LayerNorms of maps", above=0, variants=(_ADDITIVE, _HILO)),
     )  # fmt: skip
     aliases = (
         (r"hilo\.(.*)", r"HiLo.\1"),
@@ -173,7 +173,7 @@ class AIFI(CatalogueBlock):
 
     def emit(self, t: Template, lowering: str) -> Variable:
         _, first, second = self._names
-        eps = self.number("ln_eps")
+        eps = self.number("norm_eps") or self.number("ln_eps")
         if self.variant in AIFI_MIXED:
             x = _as_map(t, token_norm(t, self._plus_attended(t), "norm1", eps))
             x = t.add(x, linear(t, gelu(t, linear(t, x, first)), second))

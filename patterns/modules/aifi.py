@@ -120,14 +120,14 @@ class _MixedAIFI(nn.Module):
 
     sharp = True  # see graphsurgery.verification.conditioning
 
-    def __init__(self, channels: int, variant: str, attention: nn.Module, hidden: int, ln_eps: float) -> None:
+    def __init__(self, channels: int, variant: str, attention: nn.Module, hidden: int, norm_eps: float) -> None:
         super().__init__()
         if hidden < 1:
             raise ValueError(f"AIFI needs a hidden width of at least 1, got {hidden}")
         self._name = AIFI_MIXED[variant][0]
         self.add_module(self._name, attention)
         self.fc1, self.fc2 = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
-        self.norm1, self.norm2 = nn.LayerNorm(channels, eps=ln_eps), nn.LayerNorm(channels, eps=ln_eps)
+        self.norm1, self.norm2 = nn.LayerNorm(channels, eps=norm_eps), nn.LayerNorm(channels, eps=norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -142,10 +142,10 @@ class AdditiveAIFI(_MixedAIFI):
     ``norm1``, ``norm2`` [C], each with ``.{weight,bias}``.
     """
 
-    def __init__(self, channels: int, hidden: int = 1024, ln_eps: float = 1e-6) -> None:
+    def __init__(self, channels: int, hidden: int = 1024, norm_eps: float = 1e-6) -> None:
         if channels < 1:
             raise ValueError(f"AIFI needs at least one channel, got {channels}")
-        super().__init__(channels, "efficient-additive", EfficientAdditive(channels), hidden, ln_eps)
+        super().__init__(channels, "efficient-additive", EfficientAdditive(channels), hidden, norm_eps)
 
 
 class HiLoAIFI(_MixedAIFI):
@@ -163,10 +163,10 @@ class HiLoAIFI(_MixedAIFI):
         window: int = 2,
         alpha: float = 0.5,
         qkv_bias: bool = False,
-        ln_eps: float = 1e-6,
+        norm_eps: float = 1e-6,
     ) -> None:
         attention = HiLo(channels, HiLoHeads(heads, alpha, window), qkv_bias)
-        super().__init__(channels, "hilo", attention, hidden, ln_eps)
+        super().__init__(channels, "hilo", attention, hidden, norm_eps)
 
 
 def _over_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -41,9 +41,8 @@ def test_every_block_says_what_it_is(name: str) -> None:
         assert text.strip()
     assert all(line.strip() for line in found.variants.values())
     assert all(setting.doc.strip() for setting in found.settings)
-    for variant in found.variants or ("",):
-        names = [setting.name for setting in found.settings if setting.belongs_to(variant)]
-        assert len(names) == len(set(names))
+    names = [setting.name for setting in found.settings]
+    assert len(names) == len(set(names))
     assert all(set(setting.variants or ()) <= set(found.variants) for setting in found.settings)
     for setting in found.settings:  # a default is a value that could be given
         assert setting.read(setting.default, name) == setting.default
