@@ -30,6 +30,10 @@ _ENCODING = "positional_encoding"
 _PVT = {f"qkv.{part}": (f"q.{part}", f"kv.{part}") for part in ("weight", "bias")}
 """key -> the two that FLatten-PVT keeps apart"""
 
+_ABOVE_SUBNORMAL, _LIFTED_UP_TO = 64.0, 4
+"""For CPUs, which take ten times as long for subnormal numbers: what directions are multiplied with before their powers
+are taken and squared, and up to which power that stays far from the largest number."""
+
 
 class FocusedLinearAttention(CatalogueBlock):
     """Directions and lengths of q and k are kept apart: the result of a query does not depend on its length, but for
@@ -185,7 +189,8 @@ class FocusedLinearAttention(CatalogueBlock):
             small = np.maximum(small, _LEAST_HALF)
         z = t.add(t.mul(t.relu(z), t.constant(unit, "per_scale")), t.constant(small, "shift"))
         length = t.reduce("ReduceMax", z, (1,)) if half else _norm(t, z)
-        part = t.div(z, length)
+        lifted = t.target == "onnxruntime" and not half and self.integer("factor") <= _LIFTED_UP_TO
+        part = t.div(z, t.mul(length, t.scalar(1 / _ABOVE_SUBNORMAL, "per_lift")) if lifted else length)
         if not half:
             powers = self._power(t, part, part)
             scaled = t.mul(length, t.scalar(share, "share")) if share != 1 else length
