@@ -34,7 +34,7 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
     try:
         result = _fit(block, feature, part, given)
     except WeightsError as error:
-        candidates, hint = hints.alternatives(block, feature, part, lambda *other: _reads(*other, feature))
+        candidates, hint = hints.alternatives(block, feature, part, partial(_reads, feature=feature))
         read = None if hint else _otherwise(block, feature, part)
         if read is None:
             candidates, hint = (candidates, hint) if hint else hints.variants_like(block, feature, part)
@@ -50,7 +50,7 @@ def fitted(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[s
 
 def without_weights(block: Block, feature: FeatureMap, part: Checkpoint) -> BlockError:
     """The error of a block that has no weights where a file of weights is given: what they may be instead."""
-    candidates, hint = hints.alternatives(block, feature, part, lambda *other: _reads(*other, feature))
+    candidates, hint = hints.alternatives(block, feature, part, partial(_reads, feature=feature))
     related = [each for each in hints.variants(block) if hints.share_keys(each, feature, part.arrays)]
     if not related:
         fault = f"{block.name} has no weights; drop {option('weights')}{hint}"
@@ -76,8 +76,8 @@ def _otherwise(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Che
     if part.exported or "" in part.inserted or hints.keys_fit(block, feature, part.arrays):
         return None
     if keys := host.own_keys(block, feature, part.arrays):
-        rest = host.layers(set(part.arrays) - set(keys.values()))
-        note = f"{listed(sorted(rest), _MOST)} in {part.name} are taken for layers of the module around the block"
+        rest = [each for each in host.layers(part.arrays) if each not in host.layers(keys.values())]
+        note = f"{listed(rest, _MOST)} in {part.name} are taken for layers of the module around the block"
     elif keys := key_alignment.align(block, feature, part.arrays, part.name) or {}:
         note = (
             f"no port that is known has the keys in {part.name}; their shapes are those of {block.spelled}, as which "
@@ -140,6 +140,7 @@ def _fit(block: Block, feature: FeatureMap, part: Checkpoint, asked: Mapping[str
         before = refold.renamed(given, places)
         given = refold.unfolded(block, wanted, before, frozenset(places.get(path, path) for path in paths))
         notes = refold.notes(wanted, before, given, part.name)
+    given = refold.unbiased(wanted, given)
     missing = [key for key in wanted if key not in given]
     extra = [key for official, (key, _) in given.items() if official not in wanted and key not in part.spare]
     if missing or extra:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
 from math import factorial, prod
@@ -253,10 +253,10 @@ def _doubtful(block: Block, ways: Sequence[_Pairing], source: str) -> str:
         for ours, their in way:
             candidates.setdefault(ours.path, set()).add(their.path)
             shapes[their.path] = max(their.shapes.values(), key=len)
-    ours, theirs = next((path, sorted(found)) for path, found in candidates.items() if len(found) > 1)
+    place, theirs = next((path, sorted(found)) for path, found in candidates.items() if len(found) > 1)
     return (
         f"{source} has the layers of {block.spelled} under keys that no port is known by, and {_both(theirs)} both fit "
-        f"{ours} ({list(shapes[theirs[0]])}); rename its keys to {listed(_own_names(ways[0]), _SHOWN)}"
+        f"{place} ({list(shapes[theirs[0]])}); rename its keys to {listed(_own_names(ways[0]), _SHOWN)}"
     )
 
 
@@ -264,5 +264,5 @@ def _both(names: Sequence[str]) -> str:
     return f"{names[0]} and {names[1]}"
 
 
-def _own_names(pairing: _Pairing) -> Iterable[str]:
+def _own_names(pairing: _Pairing) -> list[str]:
     return [ours.key("weight" if "weight" in ours.shapes else "") for ours, _ in pairing]

@@ -8,7 +8,7 @@ computes; what the two were before cannot be known, and need not be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -91,17 +91,44 @@ def folded(wanted: Shapes, given: Mapping[str, object]) -> dict[str, str]:
 
     Where two have the same, the order of the parameters is not that of the layers, and neither is given.
     """
-    found: dict[str, str] = {}
+    norms = {
+        norm: layer
+        for norm, layer in _followed(wanted)
+        if f"{layer}.weight" in given and not any(f"{norm}.{each}" in given for each in _BATCH_NORM)
+    }
+    return _once(norms)
+
+
+def unbiased(wanted: Shapes, given: Given) -> Given:
+    """The parameters with biases that the block does not have taken off the means of the BatchNorms behind them: a
+    convolution of another implementation may have one there, which changes nothing.
+    """
+    given = dict(given)
+    for norm, layer in _once(dict(_followed(wanted))).items():
+        bias, mean = f"{layer}.bias", f"{norm}.running_mean"
+        if bias in given and bias not in wanted and mean in given:
+            (_, shift), (key, values) = given[bias], given[mean]
+            if shift.shape == values.shape == wanted[mean]:
+                del given[bias]
+                given[mean] = (key, values.astype(np.float64) - shift)
+    return given
+
+
+def _followed(wanted: Shapes) -> Iterator[tuple[str, str]]:
+    """(BatchNorm, the layer before it) in the order of the parameters."""
     layer = ""
     for key, shape in wanted.items():
         path, _, part = key.rpartition(".")
         if part == "weight" and len(shape) > 1:
             layer = path
-        lost = part == "running_var" and not any(f"{path}.{each}" in given for each in _BATCH_NORM)
-        if lost and f"{layer}.weight" in given:
-            found[path] = layer
-    times = Counter(found.values())
-    return {norm: layer for norm, layer in found.items() if times[layer] == 1}
+        if part == "running_var":
+            yield path, layer
+
+
+def _once(norms: Mapping[str, str]) -> dict[str, str]:
+    """Those of some BatchNorms whose layer is no other's."""
+    times = Counter(norms.values())
+    return {norm: layer for norm, layer in norms.items() if times[layer] == 1}
 
 
 def _epsilon(block: Block, rank: int) -> float:

@@ -29,6 +29,8 @@ every_variant = pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block
 
 REWRITTEN = {
     "a2": "the convolutions around the attention are applied to what is gathered",
+    "acmix": "each tile of the map is multiplied with all that is around it, of which neighbours are a part",
+    "aifi[efficient-additive]": "the weighted sum of the queries is a product",
     "bra": "the routing has convolutions of its own, of the means of the windows",
     "cbam[official]": "the second layer is applied once, to the sum of both hidden vectors",
     "cbam[timm]": "the same",

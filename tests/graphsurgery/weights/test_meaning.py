@@ -75,6 +75,21 @@ def test_a_bias_in_front_of_the_batch_norm_of_ge(tmp_path: Path) -> None:
     assert np.array_equal(found(edited)["gather.norm1.bias"], np.full(C, 0.5))
 
 
+def test_a_bias_in_front_of_a_batch_norm(tmp_path: Path) -> None:
+    """A port whose convolutions have one computes the same with a smaller mean; one of no layer is refused."""
+    arrays: dict[str, Array] = {}
+    for place, gate in enumerate(("cw", "hc", "hw")):
+        parts = ("weight", "bias", "running_mean", "running_var")
+        arrays |= {f"{gate}.conv.bn.{part}": np.full(1, 0.5, np.float32) for part in parts}
+        arrays[f"{gate}.conv.conv.weight"] = np.full((1, 2, 7, 7), place, np.float32)
+    biases = {f"{gate}.conv.conv.bias": np.full(1, 0.25, np.float32) for gate in ("cw", "hc", "hw")}
+    edited = put(save(tmp_path / "w.npz", arrays | biases), "triplet")
+    assert np.array_equal(found(edited)["cw.conv.bn.running_mean"], np.full(1, 0.25))
+    assert np.array_equal(found(edited)["hw.conv.bn.bias"], np.full(1, 0.5))
+    message = refused(save(tmp_path / "o.npz", arrays | {"cw.conv.bias": np.ones(1, np.float32)}), "triplet")
+    assert "has cw.conv.bias, which the block does not" in message
+
+
 def aifi(names: tuple[str, str, str]) -> dict[str, Array]:
     attention, first, second = names
     rng = np.random.default_rng(2)
