@@ -126,10 +126,11 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
     if depth is not None and (hidden := outline.hidden(depth)):
         ending = f"; {counted(hidden, 'part')} further inside: --depth {depth + 1}, or --all"
     printer.lines([f"advisable: {good} of {counted(len(rows), 'place')}{ending}"])
-    places = [row for row in rows if row.site]
-    whole = [row for row in rows if row.depth == 1] if printer.as_json else []
+    if not printer.as_json:
+        return {}
+    whole = [row for row in rows if row.depth == 1]
     return {
-        "sites": [row.to_json() for row in places] if printer.as_json else [],
+        "sites": [row.to_json() for row in rows if row.site],
         "blocks": [
             {"selector": row.name, "type": row.type, "path": row.path, "role": row.role, "tensor": row.tensor}
             | {"insertions": list(row.insertions), "readers": list(row.readers)}

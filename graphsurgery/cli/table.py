@@ -38,9 +38,11 @@ def table(
 
 def _widths(columns: Sequence[Sequence[str]], room: int | None) -> list[int]:
     widths = [_longest(column) for column in columns]
+    if room is None:
+        return widths
     words = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
     for least in (words, [_NARROWEST] * len(columns)):
-        while room is not None and _total(widths) > room:
+        while _total(widths) > room:
             wide = [i for i, width in enumerate(widths) if width > least[i]]
             if not wide:
                 break

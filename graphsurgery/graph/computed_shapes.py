@@ -169,7 +169,7 @@ class _Completion:
         return [next((size for size in axis if isinstance(size, int) and size != 1), None) for axis in sizes] or None
 
     def _is_open(self, name: str) -> bool:
-        return bool(name) and not (name in self._declared and is_static(self._declared[name]))
+        return bool(name) and not (name in self._declared and is_static(self._declared[name].type))
 
     def _inferred(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> dict[str, onnx.TypeProto]:
         """The types of the outputs of one node, from those of its inputs."""

@@ -12,7 +12,7 @@ import onnx
 from ..modelfile.model import ModelFile
 from ..modelfile.operators import operator
 from ..modelfile.record import Insertion
-from ..modelfile.subgraphs import reads, subgraphs
+from ..modelfile.subgraphs import captures, subgraphs
 
 _Item = TypeVar("_Item")
 
@@ -25,19 +25,23 @@ class GraphIndex:
         graph = model.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
         # a name is one object wherever it occurs: it is kept once, and dictionaries find it sooner
-        self._reads = [frozenset(map(intern, reads(node))) for node in self.nodes]
-        self.producer: dict[str, int] = {}
+        inner = ((node_index, captures(node)) for node_index, node in enumerate(self.nodes))
+        self.captured = {node_index: frozenset(map(intern, names)) for node_index, names in inner if names}
+        """index of a node with subgraphs -> the tensors that these take from outside"""
+        self._reads = [frozenset(map(intern, filter(None, node.input))) for node in self.nodes]
+        for node_index, captured in self.captured.items():
+            self._reads[node_index] |= captured
+        self.named_outputs = [[intern(name) for name in node.output if name] for node in self.nodes]
+        """of each node, those of its outputs that have a name"""
+        self.producer = {name: node_index for node_index, names in enumerate(self.named_outputs) for name in names}
         """tensor -> index of the node that produces it"""
         self.consumers: dict[str, list[int]] = {}
         """tensor -> indexes of the nodes that read it, those whose subgraphs do so included, each once, in order"""
         self.inputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.input}
         self.outputs: dict[str, onnx.ValueInfoProto] = {value.name: value for value in graph.output}
         self.initializers: dict[str, int] = {tensor.name: i for i, tensor in enumerate(graph.initializer)}
-        for node_index, node in enumerate(self.nodes):
-            for name in node.output:
-                if name:
-                    self.producer[intern(name)] = node_index
-            for name in self._reads[node_index]:
+        for node_index, reads in enumerate(self._reads):
+            for name in reads:
                 self.consumers.setdefault(name, []).append(node_index)
 
     def is_constant(self, tensor: str) -> bool:
@@ -63,6 +67,16 @@ class GraphIndex:
         """Indexes of the nodes that read tensors, of each in order."""
         return [node_index for tensor in tensors for node_index in self.consumers.get(tensor, ())]
 
+    @cached_property
+    def operators(self) -> list[str]:
+        """What :func:`operator` says of each node."""
+        return [intern(operator(node)) for node in self.nodes]
+
+    @cached_property
+    def first_sizes(self) -> dict[str, int]:
+        """initializer -> the size of its first axis; those of rank 0 are left out"""
+        return {each.name: each.dims[0] for each in self.model.structure.graph.initializer if each.dims}
+
     def reads(self, node_index: int) -> frozenset[str]:
         """The tensors that a node reads, those that its subgraphs capture included."""
         return self._reads[node_index]
@@ -76,7 +90,7 @@ class GraphIndex:
     def active(self) -> set[int]:
         """Indexes of the nodes whose output depends on an input of the model, not on constants alone."""
         return reached(
-            self.downstream(self.free_inputs), lambda node_index: self.downstream(self.nodes[node_index].output)
+            self.downstream(self.free_inputs), lambda node_index: self.downstream(self.named_outputs[node_index])
         )
 
     @cached_property

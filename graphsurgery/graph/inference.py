@@ -29,6 +29,8 @@ _BY_VALUE = frozenset(
     | {"Slice", "Split", "SplitToSequence", "Squeeze", "Tile", "TopK", "Unsqueeze", "Upsample"}
 )
 """operators the shape of whose output depends on the values of inputs behind the first; so do reductions"""
+_BY_FIRST_VALUE = frozenset({"ConstantOfShape", "Loop", "Range"})
+"""those for which the values of the first count, too"""
 _HIDDEN = "Hidden"
 """an operator that the inference does not know"""
 
@@ -57,24 +59,31 @@ def infer(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelProto:
 def _depend_on_computed_values(graphs: Iterable[onnx.GraphProto], nodes: Iterable[onnx.NodeProto]) -> bool:
     """Whether following values can find more: a shape depends on some that are computed."""
     stored = {tensor.name for graph in graphs for tensor in graph.initializer}
-    stored |= {name for node in nodes if operator(node) == "Constant" for name in node.output}
-    return any(name and name not in stored for node in nodes for name in shaping_inputs(node))
+    kinds = [operator(node) for node in nodes]
+    stored |= {name for node, kind in zip(nodes, kinds, strict=True) if kind == "Constant" for name in node.output}
+    shaped = (node for node, kind in zip(nodes, kinds, strict=True) if _is_shaped(kind))
+    return any(name and name not in stored for node in shaped for name in shaping_inputs(node))
 
 
-def is_static(value: onnx.ValueInfoProto) -> bool:
+def is_static(declared: onnx.TypeProto) -> bool:
     """Whether nothing can be added to a declared type; nothing can to those of sequences and the like."""
-    if not value.type.HasField("tensor_type"):
-        return value.type.WhichOneof("value") is not None
-    kind = value.type.tensor_type
+    if not declared.HasField("tensor_type"):
+        return declared.WhichOneof("value") is not None
+    kind = declared.tensor_type
     return kind.HasField("shape") and all(size.HasField("dim_value") for size in kind.shape.dim)
 
 
 def shaping_inputs(node: onnx.NodeProto) -> Sequence[str]:
     """The inputs on whose values the shapes of the outputs of a node depend; "" for one that is left out."""
-    names = tuple(node.input)
-    if operator(node) in ("ConstantOfShape", "Loop", "Range"):
-        return names
-    return names[1:] if operator(node) in _BY_VALUE or operator(node).startswith("Reduce") else ()
+    kind = operator(node)
+    if not _is_shaped(kind):
+        return ()
+    return tuple(node.input) if kind in _BY_FIRST_VALUE else tuple(node.input)[1:]
+
+
+def _is_shaped(kind: str) -> bool:
+    """Whether values of inputs tell the shapes of the outputs of an operator."""
+    return kind in _BY_VALUE or kind in _BY_FIRST_VALUE or kind.startswith("Reduce")
 
 
 def _without(

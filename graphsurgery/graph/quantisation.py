@@ -33,8 +33,8 @@ _SAME_TYPE = frozenset(
 
 def consumers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The nodes that read the values of a tensor."""
-    nodes = [index.nodes[node_index] for node_index in index.consumers.get(tensor, ())]
-    return [node for node in nodes if operator(node) not in _SHAPES]
+    operators = index.operators
+    return [index.nodes[each] for each in index.consumers.get(tensor, ()) if operators[each] not in _SHAPES]
 
 
 def only_consumer(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:

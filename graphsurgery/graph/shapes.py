@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import onnx
 
@@ -24,6 +25,7 @@ TensorType: TypeAlias = tuple[int, tuple[Dimension, ...] | None]
 """element type number, and shape where it is known"""
 
 _UNKNOWN: TensorType = (0, None)
+_Read = TypeVar("_Read")
 
 
 class ShapeTable:
@@ -91,6 +93,7 @@ class ShapeTable:
         if not all(_is_complete(tensor_type(self._declared.get(name))) for name in names):
             self._of_part = {}
             self._found.clear()
+            _ = self._everything  # now, while there is little else in memory
 
     def _is_foreign(self, node: onnx.NodeProto) -> bool:
         """Whether the inference ends at a node, so that what consumers tell counts."""
@@ -107,11 +110,10 @@ class ShapeTable:
 
     def _types_in(self, model: onnx.ModelProto | None) -> dict[str, TensorType]:
         """The types that a model declares; equal ones are one object, so that large models keep little."""
-        same: dict[TensorType, TensorType] = {}
         declared = _types(model.graph) if model is not None else {}
         self._no_tensors |= {name for name, each in declared.items() if not _is_tensor(each)}
-        found = ((name, tensor_type(each)) for name, each in declared.items())
-        return {name: same.setdefault(each, each) for name, each in found}
+        read = _once_for_each(tensor_type)
+        return {name: read(each) for name, each in declared.items()}
 
     def _part(self, tensor: str) -> onnx.ModelProto:
         """The nodes that a tensor depends on, as a model of their own."""
@@ -199,7 +201,8 @@ def _inferred_in_place(model: onnx.ModelProto, given: Shapes) -> onnx.ModelProto
 def _complete(model: onnx.ModelProto, given: Shapes) -> None:
     """Add what follows from computed values, from weights and from given shapes, where something is open."""
     graph = model.graph
-    declared = {value.name for value in (*graph.value_info, *graph.output) if is_static(value)}
+    states_all = _once_for_each(is_static)
+    declared = {value.name for value in (*graph.value_info, *graph.output) if states_all(value.type)}
     if given or not all(name in declared for node in graph.node for name in node.output if name):
         from .computed_shapes import complete
 
@@ -246,6 +249,19 @@ def _tell(kind: int, shape: tuple[Dimension, ...] | None) -> bool:
 
 def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     return {value.name: value.type for value in (*graph.value_info, *graph.input, *graph.output)}
+
+
+def _once_for_each(read: Callable[[onnx.TypeProto], _Read]) -> Callable[[onnx.TypeProto], _Read]:
+    """A function of declared types that works out the same for equal ones once: a large model has few."""
+    known: dict[bytes, _Read] = {}
+
+    def reading(declared: onnx.TypeProto) -> _Read:
+        key = declared.SerializeToString()
+        if key not in known:
+            known[key] = read(declared)
+        return known[key]
+
+    return reading
 
 
 def _is_tensor(declared: onnx.TypeProto) -> bool:

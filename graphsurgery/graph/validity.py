@@ -19,8 +19,7 @@ def fault(index: GraphIndex) -> str | None:
 def is_in_order(index: GraphIndex) -> bool:
     """Whether every tensor is produced once, before it is read: then nothing else has to be looked at."""
     known = {*index.inputs, *index.initializers}
-    for node_index, node in enumerate(index.nodes):
-        outputs = [name for name in node.output if name]
+    for node_index, outputs in enumerate(index.named_outputs):
         once = known.isdisjoint(outputs) and len(set(outputs)) == len(outputs)
         if not once or not known.issuperset(index.reads(node_index)):
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..modelfile.operators import operator
 from .index import GraphIndex
 
 _WEIGHT = {"BatchNormalization": 1, "Conv": 1, "InstanceNormalization": 1, "QLinearConv": 3}
@@ -20,12 +19,11 @@ def weight_channels(index: GraphIndex, tensor: str) -> tuple[int, str] | None:
     seen = set[int]()
     while (node_index := index.producer.get(tensor)) is not None and node_index not in seen:
         seen.add(node_index)
-        node = index.nodes[node_index]
-        if operator(node) in _KEEPING and node.input:
+        node, kind = index.nodes[node_index], index.operators[node_index]
+        if kind in _KEEPING and node.input:
             tensor = node.input[0]
             continue
-        place = _WEIGHT.get(operator(node))
-        weight = index.initializers.get(node.input[place]) if place is not None else None
-        dims = index.model.structure.graph.initializer[weight].dims if weight is not None else ()
-        return (dims[0], index.label(node_index)) if dims and dims[0] > 1 else None
+        place = _WEIGHT.get(kind)
+        channels = index.first_sizes.get(node.input[place], 0) if place is not None else 0
+        return (channels, index.label(node_index)) if channels > 1 else None
     return None

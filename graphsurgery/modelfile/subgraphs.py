@@ -6,14 +6,18 @@ from collections.abc import Iterator
 
 import onnx
 
+_HOLDING = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onnx.AttributeProto.UNDEFINED})
+"""types of attributes with graphs in them; files of the first versions of ONNX state none"""
+
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs among a node's attributes."""
     found: list[onnx.GraphProto] = []
     for attribute in node.attribute:
-        if attribute.HasField("g"):
-            found.append(attribute.g)
-        found += attribute.graphs
+        if attribute.type in _HOLDING:
+            if attribute.HasField("g"):
+                found.append(attribute.g)
+            found += attribute.graphs
     return found
 
 
@@ -37,7 +41,14 @@ def defined(graph: onnx.GraphProto) -> set[str]:
 
 def reads(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node reads: its inputs, and what its subgraphs, however deep, take from outside."""
-    names = set(node.input)
+    names = captures(node).union(node.input)
+    names.discard("")
+    return names
+
+
+def captures(node: onnx.NodeProto) -> set[str]:
+    """What the subgraphs of a node, however deep, take from outside."""
+    names = set[str]()
     pending = [(graph, set[str]()) for graph in subgraphs(node)] if node.attribute else []
     while pending:
         graph, outer = pending.pop()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import SiteError
+from ..feature_map import float_dtype
 from ..selection.advice import Advice, Refused
 from ..selection.resolver import Place
 from .rows import OUTPUT, Row
@@ -63,11 +63,10 @@ class RowBuilder:
         """A row, with what is known of its tensor."""
         finder = self.finder
         module = finder.tree.modules.get(what.path) if what.path else None
-        shape = finder.shapes.lookup(tensor)[1]
-        try:
-            site = finder.site(Place(tensor, what.path if module else None, what.type))
-        except SiteError as error:
-            site = None
+        kind, shape = finder.shapes.lookup(tensor)
+        stride = self.tree.stride(root)
+        place = Place(tensor, what.path if module else None, what.type)
+        if (error := finder.refusal(place)) is not None:
             unknown = self.tree.is_map(root) and shape is None
             short = finder.layouts.foreign(tensor) or ("shape not known" if unknown else "not a map")
             if finder.layouts.moved(tensor) and len(shape or ()) == 4:
@@ -75,6 +74,7 @@ class RowBuilder:
             objection: Advice | Refused | None = Refused(short, error)
         else:
             objection = finder.adviser.advice(tensor)
+            stride = stride or finder.stride(tensor, shape or ())
         return Row(
             name=what.name,
             part=what.part,
@@ -85,13 +85,13 @@ class RowBuilder:
             role=what.role,
             tensor=tensor,
             roles=self._roles.get(tensor, ()),
-            shape=site.shape if site else shape,
-            dtype=site.dtype if site else None,
-            stride=self.tree.stride(root) or (site.stride if site else None),
+            shape=shape,
+            dtype=None if error else float_dtype(kind),
+            stride=stride,
             readers=tuple(self._readers(root, block)),
             insertions=tuple(self.inserted.get(root, ())),
-            site=site,
             objection=objection,
+            find_site=None if error else partial(finder.site_at, place),
         )
 
     @cached_property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..feature_map import Dimension
@@ -19,7 +21,7 @@ OUTPUT = "(model output)"
 """how the list of consumers calls an output of the model"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """One block, part of a block, or single node, and the tensor that leaves it."""
 
@@ -46,10 +48,15 @@ class Row:
     """what consumes the tensor: blocks by path or selector, single nodes by name"""
     insertions: tuple[str, ...] = ()
     """ids of the blocks that are inserted after it already"""
-    site: Site | None = None
-    """the place after it; None where no block can be put"""
     objection: Advice | Refused | None = None
-    """what speaks against that place"""
+    """what speaks against the place after it"""
+    find_site: Callable[[], Site] | None = field(default=None, compare=False, repr=False)
+    """finds that place; None where no block can be put: few readers of rows need all that is known of it"""
+
+    @cached_property
+    def site(self) -> Site | None:
+        """The place after it; None where no block can be put."""
+        return self.find_site() if self.find_site is not None else None
 
     @property
     def is_node(self) -> bool:
@@ -64,7 +71,7 @@ class Row:
     @property
     def is_advisable(self) -> bool:
         """Whether a block does well after it."""
-        return self.site is not None and self.objection is None
+        return self.find_site is not None and self.objection is None
 
     def __str__(self) -> str:
         """``C2f[3]: /model.8, [1, 256, 20, 20], stride 32, backbone, advisable``."""

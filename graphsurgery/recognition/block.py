@@ -30,6 +30,13 @@ class RecognisedBlock:
     role: str | None = None
     """backbone, neck or head"""
 
+    def of_type(self, type: str, aliases: tuple[str, ...], facts: Mapping[str, object]) -> RecognisedBlock:
+        """The same nodes as a block of a type."""
+        entries, nodes, parts = self.entries, self.nodes, self.parts
+        return RecognisedBlock(
+            type, aliases, entries, self.output, nodes, parts, self.path, facts, self.root, self.role
+        )
+
     def everything(self) -> Iterator[RecognisedBlock]:
         """The block and all blocks in it, a part before what it is a part of."""
         for _, part in self.parts:

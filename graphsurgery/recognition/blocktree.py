@@ -196,8 +196,11 @@ class BlockTree:
     # ------------------------------------------------------------------ labels
 
     def _labelled(self, block: RecognisedBlock) -> RecognisedBlock:
-        parts = tuple((name, self._labelled(replace(part, role=block.role))) for name, part in block.parts)
-        return replace(block, parts=parts, path=self._path(block))
+        return self._labelled_as(block, block.role)
+
+    def _labelled_as(self, block: RecognisedBlock, role: str | None) -> RecognisedBlock:
+        parts = tuple((name, self._labelled_as(part, role)) for name, part in block.parts)
+        return replace(block, parts=parts, path=self._path(block), role=role)
 
     def _path(self, block: RecognisedBlock) -> str | None:
         """The module that a block is, as far as its nodes tell: the innermost around all, or one with nothing else."""

@@ -18,6 +18,7 @@ from .tokens import is_patch_embedding
 _ENCODERS = ("AIFI",)
 _ENLARGING = frozenset({"Resize", "ConvTranspose", "DepthToSpace"})
 _GATING = frozenset({"Sigmoid", "HardSigmoid"})
+_BEGINNING = CONVOLUTIONS | POOLS
 
 
 def downstream_of_enlarged(view: View, strides: Strides, extents: Mapping[int, Extent]) -> set[int]:
@@ -75,7 +76,7 @@ def _beginnings(view: View, strides: Strides) -> dict[int, int]:
         for name in view.inputs(node_index):
             producer = view.producer(name)
             bits |= found.get(producer, 0) if producer is not None else 0
-        if view.op(node_index) in CONVOLUTIONS | POOLS and strides.is_image(view.inputs(node_index)[0]):
+        if view.op(node_index) in _BEGINNING and strides.is_image(view.inputs(node_index)[0]):
             bits |= 1 << count
             count += 1
         found[node_index] = bits

@@ -9,7 +9,7 @@ Tensors are meant by their *root*: the tensor upstream of a run of such nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from copy import copy
 from functools import cached_property
 from sys import intern
@@ -51,6 +51,13 @@ _WEIGHT = {"QLinearConv": 3}
 """where an operator has its weight, if not second"""
 
 
+class _Consumers(dict[str, "list[int]"]):
+    """Tensor -> the nodes that consume its values; none for one that is not in it."""
+
+    def __missing__(self, tensor: str) -> list[int]:
+        return []
+
+
 class View:
     """The main graph of a model, seen as described above."""
 
@@ -60,6 +67,7 @@ class View:
         self.layouts = layouts or Layouts(index)
         self._known_values = values
         self._roots: dict[str, str] = {}
+        self._outlets: dict[str, str] = {}
         self._weight_shapes: dict[int, tuple[int, ...] | None] = {}
         self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
         """output of an inserted block -> its input; blocks that we inserted are looked through, too"""
@@ -91,20 +99,22 @@ class View:
         """Whether a node only passes its first input on, as it is or in another form."""
         if node_index < 0:
             return False
-        node = self.index.nodes[node_index]
-        return (operator(node) in _PASSING or node_index in self._detours) and bool(node.input)
+        passes = self.index.operators[node_index] in _PASSING or node_index in self._detours
+        return passes and bool(self.index.nodes[node_index].input)
 
     @cached_property
     def _detours(self) -> frozenset[int]:
         return self.layouts.detours
 
-    def producer(self, root: str) -> int | None:
+    @cached_property
+    def producer(self) -> Callable[[str], int | None]:
         """Index of the node that produces a tensor."""
-        return self.index.producer.get(root)
+        return self.index.producer.get  # asked for so often that a function around it would be felt
 
-    def consumers(self, root: str) -> list[int]:
+    @cached_property
+    def consumers(self) -> Callable[[str], list[int]]:
         """Indices of the nodes that consume a tensor's values, in order; not those that only ask for its shape."""
-        return self._consumers.get(root, [])
+        return self._consumers.__getitem__
 
     def is_output(self, root: str) -> bool:
         """Whether the tensor, as it is or passed on, is an output of the model."""
@@ -116,13 +126,16 @@ class View:
         After what is inserted there already, and after what it is quantised, cast or transposed to NCHW by where all
         consumers see it through that (see quantisation.behind).
         """
-        tensor = root
-        while True:
-            inserted = self._after_insertion(tensor)
-            through = quantisation.behind(self.index, tensor) or self.layouts.behind(tensor)
-            if inserted is None and through is None:
-                return tensor
-            tensor = inserted or through or tensor
+        found = self._outlets.get(root)
+        if found is None:
+            found = root
+            while (further := self._after_insertion(found) or self._behind(found)) is not None:
+                found = further
+            self._outlets[root] = found
+        return found
+
+    def _behind(self, tensor: str) -> str | None:
+        return quantisation.behind(self.index, tensor) or self.layouts.behind(tensor)
 
     def _after_insertion(self, tensor: str) -> str | None:
         """The output of a block that is inserted at a tensor and is its only consumer."""
@@ -133,17 +146,20 @@ class View:
 
     # ------------------------------------------------------------------ nodes
 
-    def op(self, node_index: int) -> str:
+    @cached_property
+    def op(self) -> Callable[[int], str]:
         """The operator that a node computes, as ONNX calls it."""
-        return self._operators[node_index]
+        return self._operators.__getitem__
 
-    def inputs(self, node_index: int) -> list[str]:
+    @cached_property
+    def inputs(self) -> Callable[[int], list[str]]:
         """The roots of the values that a node reads: no weights, no sizes, no quantisation parameters."""
-        return self._inputs[node_index]
+        return self._inputs.__getitem__
 
-    def outputs(self, node_index: int) -> list[str]:
+    @cached_property
+    def outputs(self) -> Callable[[int], list[str]]:
         """The outputs of a node that have a name."""
-        return self._named_outputs[node_index]
+        return self.index.named_outputs.__getitem__
 
     def downstream(self, node_index: int) -> set[int]:
         """Indices of the nodes that consume what a node produces."""
@@ -273,12 +289,15 @@ class View:
 
     @cached_property
     def _live(self) -> set[int]:
+        operators = self.index.operators
+
         def consumers(tensors: Iterable[str]) -> list[int]:
-            return [n for n in self.index.downstream(tensors) if operator(self.index.nodes[n]) not in _SHAPES]
+            return [n for n in self.index.downstream(tensors) if operators[n] not in _SHAPES]
 
         def further(node_index: int) -> list[int]:
-            node = self.index.nodes[node_index]  # the scale of a dynamic quantisation is a parameter, not a value
-            outputs = node.output[:1] if operator(node) == quantisation.DYNAMIC else node.output
+            outputs = self.outputs(node_index)
+            if operators[node_index] == quantisation.DYNAMIC:  # its scale is a parameter, not a value
+                outputs = self.index.nodes[node_index].output[:1]
             return consumers(filter(self._may_be_value, outputs))
 
         return reached(consumers(self.index.free_inputs), further)
@@ -306,7 +325,7 @@ class View:
         values, table = self.values, dict[int, list[str]]()
         for node_index in self.active:
             node = self.index.nodes[node_index]
-            names = node.input[:1] if operator(node) == "ConvInteger" else node.input
+            names = node.input[:1] if self.index.operators[node_index] == "ConvInteger" else node.input
             table[node_index] = [self.root(n) for n in map(intern, names) if n in values and self._may_be_value(n)]
         return table
 
@@ -317,16 +336,17 @@ class View:
         return [known[kind] for kind in kinds]
 
     @cached_property
-    def _named_outputs(self) -> list[list[str]]:
-        return [[intern(name) for name in node.output if name] for node in self.index.nodes]
-
-    @cached_property
-    def _consumers(self) -> dict[str, list[int]]:
-        table: dict[str, list[int]] = {}
+    def _consumers(self) -> _Consumers:
+        table, captured = _Consumers(), self.index.captured
         for node_index in sorted(self.active):
-            captured = self.index.reads(node_index).difference(self.index.nodes[node_index].input)
-            for name in dict.fromkeys([*self._inputs[node_index], *map(self.root, captured)]):
-                table.setdefault(name, []).append(node_index)
+            names = self._inputs[node_index]
+            if node_index in captured:
+                names = [*names, *map(self.root, captured[node_index].difference(self.index.nodes[node_index].input))]
+            for name in dict.fromkeys(names) if len(names) > 1 else names:
+                if name in table:
+                    table[name].append(node_index)
+                else:
+                    table[name] = [node_index]
         return table
 
     @cached_property

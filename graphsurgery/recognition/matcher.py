@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from .block import RecognisedBlock
 from .expressions import Alternatives, Entry, Expression, State, States
@@ -151,7 +150,7 @@ class Matcher:
 
     def _block(self, pattern: Pattern, match: RecognisedBlock) -> RecognisedBlock | None:
         facts = self._facts_of(pattern, match.nodes)
-        block = replace(match, type=pattern.name, aliases=pattern.aliases, facts=facts)
+        block = match.of_type(pattern.name, pattern.aliases, facts)
         if pattern.where is not None and not pattern.where(block):
             return None
         return None if pattern.greedy and self._continues(pattern, block) else block

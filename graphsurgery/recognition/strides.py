@@ -30,6 +30,7 @@ _ONE = Fraction(1)
 _CHANNELS_FIRST = (0, 3, 1, 2)
 _SWAPPED = (0, 2, 1, 3, 4)
 """[N, groups, C, H, W] with the groups and their channels swapped"""
+_STRIDED = CONVOLUTIONS | POOLS | {"ConvTranspose"}
 _POOLED = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
 
@@ -43,6 +44,14 @@ class _Where(NamedTuple):
     """in the plane at a stride that only what it joins shows: the result of a Resize to computed sizes"""
     raw: bool = False
     """computed from the image without any convolution or pooling: preparation"""
+
+    @property
+    def times(self) -> int | None:
+        """Image height over the height here, a whole number and the same in width; None where it is neither."""
+        if self.stride is None or self.open:
+            return None
+        tall, wide = self.stride
+        return tall.numerator if tall.denominator == 1 and (tall is wide or tall == wide) else None
 
 
 _NOWHERE = _Where(None, frozenset())
@@ -70,10 +79,7 @@ class Strides:
 
     def stride(self, root: str) -> int | None:
         """Image height over the height of a map in the plane, the same in width; None where it is neither."""
-        where = self._at(root)
-        if where.stride is None or where.open or where.stride[0] != where.stride[1]:
-            return None
-        return int(where.stride[0]) if where.stride[0].denominator == 1 else None
+        return self._at(root).times
 
     def origin(self, root: str) -> Stride | None:
         """The stride of a tensor in the plane; off it, the one that all maps have that it was computed from."""
@@ -114,7 +120,7 @@ class Strides:
             return off
         if op in _POOLED or (op in _MEANS and self._over_positions(node_index)):
             return _Where(None, origins, pooled=True)
-        if op in CONVOLUTIONS | POOLS | {"ConvTranspose"}:
+        if op in _STRIDED:
             return self._strided(node_index, op, view.inputs(node_index)[0], off)
         if op == "Resize" and self._is_back(view.inputs(node_index)[0]):
             source = self._where[view.inputs(node_index)[0]]
@@ -308,4 +314,6 @@ def _moved(source: _Where, factor: Stride) -> _Where:
 def _there(source: _Where, stride: Stride) -> _Where:
     if stride is source.stride and not source.raw and not source.pooled:
         return source
+    if stride[0] == stride[1]:
+        stride = stride[0], stride[0]
     return _Where(stride, frozenset({stride}), open=source.open)

@@ -34,7 +34,7 @@ def sentence(context: Context, node_index: int) -> str:
 def _taking(context: Context, tensors: Iterable[str]) -> dict[str, str]:
     """The selectors of those tensors that a block can be put at; not the image itself."""
     index = context.index
-    good = (name for name in tensors if name in index.producer and refusal(context, name, name) is None)
+    good = (name for name in tensors if name in index.producer and refusal(context, name, lambda: "") is None)
     return tensor_selectors(good)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from math import prod
 
 from onnx import TensorProto
 
 from ..errors import SiteError, option
-from ..feature_map import float_dtype
+from ..feature_map import Dimension, float_dtype
 from ..graph import quantisation
 from ..graph.layouts import NCHWC
 from ..graph.weight_channels import weight_channels
@@ -21,51 +22,67 @@ _FAR = 500  # tensors that are looked at for a hint
 _MOST = 4  # maps that a hint names
 
 
-def refusal(context: Context, tensor: str, what: str) -> SiteError | None:
-    """The error that says why no block can be put at a tensor, which messages call ``what``; None where one can."""
-    return next(_refusals(context, tensor, what), None)
+def refusal(context: Context, tensor: str, described: Callable[[], str]) -> SiteError | None:
+    """The error that says why no block can be put at a tensor, which messages call what ``described`` gives; None
+    where one can.
+    """
+    return next(_refusals(context, tensor, described), None)
 
 
-def _refusals(context: Context, tensor: str, what: str) -> Iterator[SiteError]:
+def _refusals(context: Context, tensor: str, described: Callable[[], str]) -> Iterator[SiteError]:
     """One error for each reason; what follows the first may suppose what it denies."""
     if not context.index.is_activation(tensor):
-        yield SiteError(f"{what} is a constant (a weight), not an activation; a block goes behind an activation")
-    if not context.shapes.is_tensor(tensor):
-        yield SiteError(f"{what} is no tensor, but a sequence or the like; a block needs a float tensor")
-    kind, shape = context.shapes.lookup(tensor)
-    if not float_dtype(kind) and quantisation.holds_integers(context.index, tensor):
-        yield quantised_sites.no_integers(context, tensor, what)
-    if kind and not float_dtype(kind):
-        held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
-        yield SiteError(f"{what} holds {held} values; a block needs a float tensor")
-    if (layout := context.layouts.foreign(tensor)) is not None:
-        yield _in_another_layout(context, tensor, what, layout)
-    if not kind and shape is not None:
-        unknown = f"the element type of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
-        yield SiteError(f"{unknown}; a block needs to know it: declare the tensor in the model")
-    if not kind or shape is None:
-        unknown = f"the shape of {what} is not in the model and could not be inferred{_stopped(context, tensor)}"
-        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
-    shown = f"{what} has the shape {shape_text(shape or ())}"
-    if shape is not None and len(shape) != 4:
-        yield _with_maps(context, tensor, f"{shown}; a block needs [N, C, H, W]")
-    if not context.shapes.is_feature_map(tensor):
-        unknown = f"the number of channels of {what} is not fixed in the model{_stopped(context, tensor)}"
-        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
-    if (origin := context.layouts.moved(tensor)) is not None:
-        yield _of_moved_channels(context, tensor, shown, origin)
+        yield SiteError(f"{described()} is a constant (a weight), not an activation; a block goes behind an activation")
+    shape, is_map = context.shapes.lookup(tensor)[1], context.is_map(tensor)
+    if not is_map:
+        yield from _no_feature_map(context, tensor, described)
+    shown = partial(_shown, described, shape)
     channels = shape[1] if shape is not None else None
     found = weight_channels(context.index, tensor)
     if found is not None and channels != found[0]:
-        yield SiteError(f"{shown} as the model declares it, and the weights of {found[1]} give it {found[0]} channels")
+        told = f"the weights of {found[1]} give it {found[0]} channels"
+        yield SiteError(f"{shown()} as the model declares it, and {told}")
     if isinstance(channels, int) and channels > limits.CHANNELS:
-        yield SiteError(f"{shown}; a block is put on at most {limits.CHANNELS:,} channels")
-    if prod(size for size in shape or () if isinstance(size, int)) > limits.ELEMENTS:
-        yield SiteError(f"{shown}, which no runtime can hold: a tensor has at most {limits.ELEMENTS:,} elements")
-    if not context.is_map(tensor):
+        yield SiteError(f"{shown()}; a block is put on at most {limits.CHANNELS:,} channels")
+    if prod([size for size in shape or () if isinstance(size, int)]) > limits.ELEMENTS:
+        yield SiteError(f"{shown()}, which no runtime can hold: a tensor has at most {limits.ELEMENTS:,} elements")
+    if not is_map:
         image = f"no map of the image {shape_text(context.image)}"
-        sentence = f"{shown}, which is {image}: it is an intermediate result of a head or of an attention"
+        sentence = f"{shown()}, which is {image}: it is an intermediate result of a head or of an attention"
         yield _with_maps(context, tensor, sentence)
+
+
+def _no_feature_map(context: Context, tensor: str, described: Callable[[], str]) -> Iterator[SiteError]:
+    """Why a tensor is not known to be a float map [N, C, H, W]."""
+    if not context.shapes.is_tensor(tensor):
+        yield SiteError(f"{described()} is no tensor, but a sequence or the like; a block needs a float tensor")
+    kind, shape = context.shapes.lookup(tensor)
+    if not float_dtype(kind) and quantisation.holds_integers(context.index, tensor):
+        yield quantised_sites.no_integers(context, tensor, described())
+    if kind and not float_dtype(kind):
+        held = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
+        yield SiteError(f"{described()} holds {held} values; a block needs a float tensor")
+    if (layout := context.layouts.foreign(tensor)) is not None:
+        yield _in_another_layout(context, tensor, described(), layout)
+    if not kind and shape is not None:
+        unknown = f"the element type of {described()} is not in the model and could not be inferred"
+        unknown += _stopped(context, tensor)
+        yield SiteError(f"{unknown}; a block needs to know it: declare the tensor in the model")
+    if not kind or shape is None:
+        unknown = f"the shape of {described()} is not in the model and could not be inferred{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
+    if shape is not None and len(shape) != 4:
+        yield _with_maps(context, tensor, f"{_shown(described, shape)}; a block needs [N, C, H, W]")
+    if not context.shapes.is_feature_map(tensor):
+        unknown = f"the number of channels of {described()} is not fixed in the model{_stopped(context, tensor)}"
+        yield SiteError(f"{unknown}; a block needs to know it: {_given(tensor)}")
+    if (origin := context.layouts.moved(tensor)) is not None:
+        yield _of_moved_channels(context, tensor, _shown(described, shape), origin)
+
+
+def _shown(described: Callable[[], str], shape: Iterable[Dimension] | None) -> str:
+    """How messages call a tensor, and its shape."""
+    return f"{described()} has the shape {shape_text(shape or ())}"
 
 
 def _stopped(context: Context, tensor: str) -> str:

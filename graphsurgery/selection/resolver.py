@@ -144,7 +144,7 @@ class Resolver:
         except (SelectorError, SiteError):
             return None
         tensors = [place.tensor for place in places]
-        if any(place.inner is None and refusal(self._context, place.tensor, "") for place in places):
+        if any(place.inner is None and refusal(self._context, place.tensor, place.described) for place in places):
             return None
         return tensors
 
@@ -290,7 +290,7 @@ class Resolver:
     def _no_map(self, targets: Sequence[Target], verb: str, places: Sequence[Place]) -> NoReturn:
         written = targets[0].written
         what = "modules match" if targets[0].path is not None else "places match"
-        reasons = (refusal(self._context, place.tensor, place.described()) for place in places)
+        reasons = (refusal(self._context, place.tensor, place.described) for place in places)
         reason = next((f"; the first: {error.message}" for error in reasons if error), "")
         raise written.error(
             f"{len(targets)} {what} {written.text!r}, and no image-like tensor {verb} any of them{reason}"

@@ -13,7 +13,6 @@ from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph import validity
 from ..graph.module_paths import enclosing, join
 from ..modelfile.model import ModelFile
-from ..modelfile.operators import operator
 from ..request import Shapes
 from . import quantised_sites
 from .branches import Consumer, NodeConsumer, OutputConsumer, in_order
@@ -186,12 +185,21 @@ class SiteFinder(Context):
         """The site at a place, for some of the tensor's consumers (None: for all). SiteError if no block can be put
         there.
         """
-        tensor, index = place.tensor, self.index
+        if (error := self.refusal(place, position)) is not None:
+            raise error
+        return self.site_at(place, consumers, position)
+
+    def refusal(self, place: Place, position: str = "after") -> SiteError | None:
+        """The error that says why no block can be put at a place; None where one can."""
         with self.suggestions.used("before" if position == "before" else "after"):
-            error = refusal(self, tensor, place.described(position))
-        if error:
-            marked = place.written.marked(error.message) if place.written else error.message
-            raise SiteError(marked, candidates=error.candidates)
+            error = refusal(self, place.tensor, lambda: place.described(position))
+        if error is None or place.written is None:
+            return error
+        return SiteError(place.written.marked(error.message), candidates=error.candidates)
+
+    def site_at(self, place: Place, consumers: set[Consumer] | None = None, position: str = "after") -> Site:
+        """The site at a place where a block can be put."""
+        tensor, index = place.tensor, self.index
         kind, shape = self.shapes.lookup(tensor)
         dtype = float_dtype(kind)
         assert shape is not None
@@ -274,8 +282,8 @@ class SiteFinder(Context):
         index = self.index
         if tensor in index.outputs and not index.consumers.get(tensor):
             return False
-        producer = index.producing(tensor)
-        if producer is None or operator(producer) in _SUSPICIOUS:
+        producer, operators = index.producer.get(tensor), index.operators
+        if producer is None or operators[producer] in _SUSPICIOUS:
             return True
-        behind = [operator(index.nodes[node_index]) for node_index in index.consumers.get(tensor, ())]
-        return operator(producer) in _ARITHMETIC and bool(behind) and _POINTWISE.issuperset(behind)
+        behind = [operators[node_index] for node_index in index.consumers.get(tensor, ())]
+        return operators[producer] in _ARITHMETIC and bool(behind) and _POINTWISE.issuperset(behind)

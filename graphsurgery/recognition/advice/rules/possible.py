@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ....modelfile.limits import OLDEST_OPSET
-from ....modelfile.operators import operator
 from ..nearby import maps_upstream
 from ..objection import Objection, Spot
 
@@ -28,8 +27,9 @@ def unused(spot: Spot) -> Objection | None:
 
 
 def integers(spot: Spot) -> Objection | None:
-    node = spot.view.index.producing(spot.tensor)
-    if node is None or not (operator(node) in _INTEGERS or operator(node).startswith("QLinear")):
+    index = spot.view.index
+    kind = index.operators[index.producer[spot.tensor]] if spot.tensor in index.producer else ""
+    if kind not in _INTEGERS and not kind.startswith("QLinear"):
         return None
     better = spot.outlet(spot.root)
     return Objection(
@@ -63,7 +63,7 @@ def no_map(spot: Spot) -> Objection | None:
 
 def before_quantisation(spot: Spot) -> Objection | None:
     index, better = spot.view.index, spot.outlet(spot.root)
-    consumers = {operator(index.nodes[p]) for p in index.consumers.get(spot.tensor, ())} - {"Shape", "Size"}
+    consumers = {index.operators[p] for p in index.consumers.get(spot.tensor, ())} - {"Shape", "Size"}
     if better == spot.tensor or consumers != {"QuantizeLinear"}:
         return None
     return Objection(
