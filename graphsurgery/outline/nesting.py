@@ -203,6 +203,8 @@ class Nesting:
 
     def _contents(self, unit: _Unit, *, every: bool) -> list[_Unit]:
         """What is shown in a unit: every part, or those that have to do with what is inserted in it."""
+        if not every and not self._inserted:
+            return []
         parts = self._parts(unit)
         inner = {root: node_index for root, node_index in self._inserted.items() if unit.holds(root, node_index)}
         shown = [part for part in parts if every or any(node_index in part.nodes for node_index in inner.values())]

@@ -54,8 +54,8 @@ class RowBuilder:
     def node_name(self, node_index: int, root: str) -> str:
         """What selects an output of a node: its operator, ``op:Mul[7]``; ``tensor:NAME`` where others leave it, too."""
         outputs = self.view.outputs(node_index)
-        leaving = [name for name in outputs if name in self.index.consumers or name in self.index.outputs]
-        if root != outputs[0] or len(leaving) > 1:
+        others = [name for name in outputs if name != root]
+        if root != outputs[0] or any(name in self.index.consumers or name in self.index.outputs for name in others):
             return f"tensor:{root}"
         return f"op:{self.index.nodes[node_index].op_type}[{self._numbers[node_index]}]"
 

@@ -147,7 +147,9 @@ class BlockTree:
 
     def role_of(self, node_index: int) -> str | None:
         """Whether a node is in the backbone, the neck or the head; None if it works on sizes or constants only."""
-        inside = self._expanded.within(node_index) if self._expanded else (node_index,)
+        if self._expanded is None:
+            return self._networks.of_node(node_index)
+        inside = self._expanded.within(node_index)
         return next((role for p in sorted(inside, reverse=True) if (role := self._networks.of_node(p))), None)
 
     def is_map(self, root: str) -> bool:

@@ -70,8 +70,9 @@ class Strides:
             self._where[name] = self._beginning(name)
         for node_index in view.order:
             self._where.update(dict.fromkeys(view.outputs(node_index), self._after(node_index)))
-        for node_index in reversed(view.order):
-            self._settle(node_index)
+        if any(where.open for where in self._where.values()):
+            for node_index in reversed(view.order):
+                self._settle(node_index)
 
     def is_in(self, root: str) -> bool:
         """Whether a tensor is in the image plane."""
