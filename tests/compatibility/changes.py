@@ -38,6 +38,7 @@ CHANGED: dict[str, str] = {
     "torchscript/starts": EDITION,
     "torchscript/targets": EDITION,
     "insert_every_argument": EDITION,
+    "insert, every option": EDITION,
 }
 
 
