@@ -36,8 +36,9 @@ BRA_LAYERS = {"official": ("qkv.qkv", "wo"), "nchw": ("qkv_linear", "output_line
 
 def bra_windows(variant: str, side: int, windows: int) -> tuple[int, int]:
     """How many windows lie along a side of the map, and how long they are; the last may reach beyond it."""
-    length = side // windows if variant == "nchw" else -(-side // windows)
-    return (-(-side // length), length) if variant == "nchw" else (windows, length)
+    # rounded up without negative numbers, which the TorchScript exporter divides towards 0
+    length = side // windows if variant == "nchw" else (side + windows - 1) // windows
+    return ((side + length - 1) // length, length) if variant == "nchw" else (windows, length)
 
 
 CPCA_STRIPS = (7, 11, 21)
