@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .recognition import Op, Part, Pattern, Value
     from .request import Request
     from .selection import Site
-    from .template import Template
     from .sweep import Sweep, sweep
+    from .template import Template
     from .tensorrt import Finding, TensorRTReport, check
     from .verification import Report, verify
     from .weights import TrainedBlocks

@@ -32,7 +32,11 @@ from .work import WholeWork
 EMPTY: dict[str, Any] = {
     "insertions": [],
     **dict.fromkeys(("parameters", "nodes", "block_macs", "model_macs", "largest_activation", "growth", "float16")),
-    **{"tensorrt": {}, "dla": [], "parity": None, "drift": {}, "latency": {}},
+    "tensorrt": {},
+    "dla": [],
+    "parity": None,
+    "drift": {},
+    "latency": {},
 }
 """the figures of a cell of which nothing is known"""
 _NEEDED = ("torch", "onnxruntime")

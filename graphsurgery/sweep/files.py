@@ -46,7 +46,15 @@ def as_latex(report: _Report) -> str:
     """A table for a paper, with the package booktabs."""
     head, *body = [" & ".join(map(_latex, line)) + r" \\" for line in [SHOWN, *shown(report)]]
     columns = "ll" + "r" * (len(SHOWN) - 2)
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    lines = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -102,7 +110,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 _LATEX = str.maketrans(
     {
         **{c: f"\\{c}" for c in "&%$#_{}"},
-        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
     }
 )
 

@@ -86,12 +86,12 @@ def combinations(path: Path, common: Mapping[str, Any]) -> list[Cell]:
         raise RecipeError(f"the recipe {path} cannot be read: {reason}", option="together") from None
     if not isinstance(document, list) or not document or not all(isinstance(entry, dict) for entry in document):
         raise RecipeError(f"{path.name} is no list of insertions", option="together")
-    choices = [entry["module"] if isinstance(entry.get("module"), list) else [entry.get("module")] for entry in document]
+    choices = [
+        entry["module"] if isinstance(entry.get("module"), list) else [entry.get("module")] for entry in document
+    ]
     cells = []
     for chosen in product(*choices):
-        entries = [
-            {**common, **entry, "module": module} for entry, module in zip(document, chosen, strict=True)
-        ]
+        entries = [{**common, **entry, "module": module} for entry, module in zip(document, chosen, strict=True)]
         requests = Recipe.of(entries).requests
         cells.append(Cell(" + ".join(each.module for each in requests), path.name, requests))
     return cells

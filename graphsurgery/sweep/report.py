@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDependency, RequestError, option
+from ..errors import CheckFailed, MissingDependency, option
 from ..messages import html_table
 from .files import prepare, write
 from .rows import SHOWN, rows, shown
@@ -40,7 +40,7 @@ class Sweep:
     def to_pandas(self) -> Any:
         """The rows as a ``pandas.DataFrame``. MissingDependency where pandas is not installed."""
         try:
-            import pandas
+            import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
             raise MissingDependency("to_pandas() needs pandas; pip install pandas") from None
         return pandas.DataFrame(self.rows)
@@ -77,8 +77,8 @@ class Sweep:
 
 
 def check_fitting(sweep: Sweep) -> None:
-    """RequestError if there are budgets, and nothing fits them."""
+    """CheckFailed if there are budgets, and nothing fits them."""
     cells = sweep.to_json()["cells"]
     if sweep.to_json()["budgets"] and not sweep.best(1):
         misses = next((cell["misses"][0] for cell in cells if cell["misses"]), "no cell was measured")
-        raise RequestError(f"nothing fits every {option('budget')}: {misses}", option="budget")
+        raise CheckFailed(f"nothing fits every {option('budget')}: {misses}", option="budget")

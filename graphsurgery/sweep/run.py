@@ -8,22 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import userblocks
 from ..bench.inputs import inputs_for
 from ..bench.whole import ROUNDS, WARM_UP
-from ..errors import GraphSurgeryError, MissingDependency, RequestError, option
+from ..errors import MissingDependency, option
 from ..messages import tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Settings, checked
 from ..runtime.custom_ops import libraries_of, registered
 from ..runtime.providers import NAMES
 from ..runtime.session import require, short_name
-from ..selection.sites import SiteFinder
+from .asked import check_blocks, columns, requested
 from .budgets import Budget, mark
 from .drift import Images, outputs_of
-from .figures import Setting, examine, reason_of
+from .figures import Setting, examine
 from .files import prepare, write
-from .grid import Cell, combinations, grid
+from .grid import Cell
 from .identity import keys
 from .latency import batches, latencies
 from .report import Sweep
@@ -135,15 +134,15 @@ def sweep(
     )
     wanted = checked("shapes", shapes, Settings, Argument(words="are sizes by input"))
     folder = checked("images", images, str | None, Argument(words="is the name of a folder"))
-    cells = _cells(names, places, together, {"seed": seed, "target": target, "precision": precision})
-    _check_blocks(cells)
+    cells = requested(names, places, together, {"seed": seed, "target": target, "precision": precision})
+    check_blocks(cells)
     on = tuple(dict.fromkeys(short_name(name) for name in checked("providers", providers, Selectors, NAMES)))
     if jobs > 1:
         _joblib()
     for name in on:
         require(name)
     loaded, libraries = ModelFile.load(model), libraries_of(custom_ops)
-    columns = _columns(loaded, cells)
+    places_of = columns(loaded, cells)
     feeds = inputs_for(loaded, wanted, batch).arrays
     sizes = {name: tuple(array.shape) for name, array in feeds.items()}
     pictures = Images.of(loaded, sizes, Path(folder) if folder is not None else None, seed)
@@ -154,11 +153,20 @@ def sweep(
     work = WholeWork(loaded, sizes)
     source: Any = loaded.to_bytes() if not isinstance(model, str | Path) else Path(model)
     setting = Setting(source, pictures, sizes, work.macs, unblocked, tuple(map(str, libraries)), int(jobs > 1))
-    asked = {
-        **{"seed": seed, "rounds": rounds, "warm_up": warm_up, "threads": threads, "providers": list(on)},
-        **{"images": folder, "target": target, "precision": precision, "sizes": {k: list(v) for k, v in sizes.items()}},
+    asked: dict[str, Any] = {
+        "seed": seed,
+        "rounds": rounds,
+        "warm_up": warm_up,
+        "threads": threads,
+        "providers": list(on),
+        "images": folder,
+        "target": target,
+        "precision": precision,
+        "sizes": {name: list(shape) for name, shape in sizes.items()},
     }
-    report = skeleton(loaded, str(model) if isinstance(model, str | Path) else "MODEL", cells, columns, asked, setting)
+    report = skeleton(
+        loaded, str(model) if isinstance(model, str | Path) else "MODEL", cells, places_of, asked, setting
+    )
     report["budgets"] = [each.text for each in budgets]
     for cell, key in zip(report["cells"], keys(loaded, cells, asked, pictures, report["machine"]), strict=True):
         cell["key"] = key
@@ -199,18 +207,17 @@ class _Running:
 
     def examine(self, setting: Setting, jobs: int) -> None:
         """Everything but latency, ``jobs`` cells at a time."""
-        waiting = [number for number, row in enumerate(self._rows) if row["state"] in ("pending", "failed")]
-        waiting = [number for number in waiting if not self._rows[number]["reason"]]
+        waiting = [number for number, row in enumerate(self._rows) if row["state"] == "pending"]
         found = _each(partial(examine, setting=setting), [self.cells[number] for number in waiting], jobs)
         for number, figures in zip(tracked(waiting, "cells examined"), found, strict=False):
             self._rows[number].update(figures)
             self._write()
 
-    def time(
-        self, model: ModelFile, provider: str, feeds: Mapping[str, Array], *, memory: int, **how: Any
-    ) -> None:
+    def time(self, model: ModelFile, provider: str, feeds: Mapping[str, Array], *, memory: int, **how: Any) -> None:
         """The latency on one provider of all cells that have none yet."""
-        waiting = [n for n, row in enumerate(self._rows) if row["state"] == "untimed" and provider not in row["latency"]]
+        waiting = [
+            n for n, row in enumerate(self._rows) if row["state"] == "untimed" and provider not in row["latency"]
+        ]
         for together in tracked(list(batches(waiting, model.size, memory)), "batches timed"):
             made = [self.cells[number].put_in(model)[0] for number in together]
             for number, figures in zip(together, latencies(model, made, provider, feeds, **how), strict=True):
@@ -247,52 +254,8 @@ def _each(function: Callable[[Cell], dict[str, Any]], cells: Sequence[Cell], job
 
 def _joblib() -> tuple[Any, Any]:
     try:
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
         remedy = 'pip install "graphsurgery[sweep]"'
         raise MissingDependency(f"{option('jobs')} needs joblib, which is not installed; {remedy}") from None
     return Parallel, delayed
-
-
-def _cells(names: Sequence[str], places: Sequence[str], together: object, common: Mapping[str, Any]) -> list[Cell]:
-    path = checked("together", together, str | None, Argument(words="is the path of a YAML file"))
-    if path is None and not (names and places):
-        missing = option("after") if names else option("module")
-        raise RequestError(f"say which blocks at which places: {missing} is missing")
-    if bool(names) != bool(places):
-        raise RequestError(f"{option('module')} and {option('after')} go together")
-    return grid(names, places, common) + (combinations(Path(path), common) if path is not None else [])
-
-
-def _check_blocks(cells: Sequence[Cell]) -> None:
-    """BlockError for a block that there is not."""
-    trust = userblocks.Trust.in_blocks(each.module for cell in cells for each in cell.requests)
-    for request in {each.module: each for cell in cells for each in cell.requests}.values():
-        userblocks.make_block(request.module, request.settings, trust)
-
-
-def _columns(model: ModelFile, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The places of each column; or, of one that names none, the "reason". The error of the first if all do not."""
-    finder, found, errors = SiteFinder(model), [], []
-    for place, cell in {cell.place: cell for cell in cells}.items():
-        try:
-            sites = [
-                site
-                for each in cell.requests
-                for site in finder.find(
-                    each.before or each.after, position="before" if each.before else "after", consumers=each.consumers
-                )
-            ]
-        except GraphSurgeryError as error:
-            errors.append(error)
-            found.append({"place": place, "places": [], "reason": reason_of(error)})
-            continue
-        places = [{n: v for n, v in each.to_json().items() if n in _OF_PLACES} for each in sites]
-        found.append({"place": place, "places": places, "reason": ""})
-    if len(errors) == len(found):
-        errors[0].concern("after")
-        raise errors[0]
-    return found
-
-
-_OF_PLACES = ("path", "type", "tensor", "shape", "stride")
