@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..cards.facts import Facts
 from ..cards.listing import TENSORRT
 from ..errors import GraphSurgeryError, readable
 from ..insertion.splice import AppliedInsertion
+from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..process import leftovers
 from ..request import Shapes
@@ -92,7 +93,7 @@ def _figures(cell: Cell, setting: Setting) -> dict[str, Any]:
         "nodes": len(nodes),
         "block_macs": macs - setting.macs if macs is not None and setting.macs is not None else None,
         "model_macs": macs,
-        "largest_activation": asdict(largest) if largest else None,
+        "largest_activation": attributes(largest) if largest else None,
         "growth": after.size - model.size,
         **_tensorrt(after),
         "dla": list(dict.fromkeys(name for each in done for name in _left_by_a_dla(each))),

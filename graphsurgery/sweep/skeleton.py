@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from .. import _version
 from ..bench.machine import describe
 from ..graph.index import GraphIndex
+from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import graph_inputs
 from .drift import reader_of
@@ -42,7 +42,7 @@ def skeleton(
             "bytes": model.size,
             "nodes": len(GraphIndex(model).nodes),
             "macs": setting.macs,
-            "largest_activation": asdict(largest) if largest else None,
+            "largest_activation": attributes(largest) if largest else None,
             "inputs": {name: {"shape": list(map(int, s)), "dtype": dtypes[name]} for name, s in _sizes(setting)},
         },
         "settings": {**asked, "starts": list(STARTS)},
