@@ -58,7 +58,7 @@ INSIDE = {
         "graphsurgery.selection.advice": "likewise",
     },
     "graphsurgery.sweep.report": {"pandas": "for who wants a DataFrame only"},
-    "graphsurgery.sweep.run": {"joblib": "an extra, and it takes 100 ms"},
+    "graphsurgery.sweep.workers": {"joblib": "an extra, and it takes 100 ms"},
     "graphsurgery.tensorrt.rtx.asking": {"graphsurgery.tensorrt.rtx.examine": "for who has the parser installed only"},
     "graphsurgery.userblocks": {
         "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",

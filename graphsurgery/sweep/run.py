@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..bench.inputs import inputs_for
 from ..bench.whole import ROUNDS, WARM_UP
-from ..errors import MissingDependency, option
 from ..messages import tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Settings, checked
@@ -28,6 +27,7 @@ from .latency import batches, latencies
 from .report import Sweep
 from .skeleton import skeleton
 from .work import WholeWork
+from .workers import each_of, joblib
 
 if TYPE_CHECKING:
     from ..feature_map import Array
@@ -138,7 +138,7 @@ def sweep(
     check_blocks(cells)
     on = tuple(dict.fromkeys(short_name(name) for name in checked("providers", providers, Selectors, NAMES)))
     if jobs > 1:
-        _joblib()
+        joblib()
     for name in on:
         require(name)
     loaded, libraries = ModelFile.load(model), libraries_of(custom_ops)
@@ -208,7 +208,7 @@ class _Running:
     def examine(self, setting: Setting, jobs: int) -> None:
         """Everything but latency, ``jobs`` cells at a time."""
         waiting = [number for number, row in enumerate(self._rows) if row["state"] == "pending"]
-        found = _each(partial(examine, setting=setting), [self.cells[number] for number in waiting], jobs)
+        found = each_of(partial(examine, setting=setting), [self.cells[number] for number in waiting], jobs)
         for number, figures in zip(tracked(waiting, "cells examined"), found, strict=False):
             self._rows[number].update(figures)
             self._write()
@@ -239,23 +239,3 @@ class _Running:
         mark(self._rows, self.budgets)
         if self.folder is not None:
             write(self.report, self.folder)
-
-
-def _each(function: Callable[[Cell], dict[str, Any]], cells: Sequence[Cell], jobs: int) -> Iterable[dict[str, Any]]:
-    """The results in order, as they come; several at once by whatever backend of joblib is in use."""
-    if jobs == 1:
-        return map(function, cells)
-    parallel, delayed = _joblib()
-    found: Iterator[dict[str, Any]] = parallel(n_jobs=jobs, return_as="generator")(
-        delayed(function)(cell) for cell in cells
-    )
-    return found
-
-
-def _joblib() -> tuple[Any, Any]:
-    try:
-        from joblib import Parallel, delayed  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError:
-        remedy = 'pip install "graphsurgery[sweep]"'
-        raise MissingDependency(f"{option('jobs')} needs joblib, which is not installed; {remedy}") from None
-    return Parallel, delayed
