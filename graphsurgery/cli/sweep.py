@@ -42,9 +42,10 @@ def sweep(
     custom_ops: list[str] | None = None,
     printer: Printer,
 ) -> None:
-    """Measure many blocks at many places: size, work, latency, drift, parity, and what TensorRT makes of it.
+    """Measure many blocks at many places of a model.
 
-    Each block goes to each column of places, one at a time, and is measured in the same way. The report is written
+    Each block goes to each column of places, one at a time, and is measured in the same way: size, work, latency, drift
+    of the outputs, parity, and what TensorRT makes of it. The report is written
     after each step: interrupt it, and go on with --resume. Ends with 1 if a block could not be put somewhere, does not
     agree with its PyTorch module or does not run; the others are measured all the same.
 

@@ -183,6 +183,7 @@ def test_combinations(tmp_path: Path) -> None:
         gsx.sweep(DETECTOR, together=recipe)
 
 
+@pytest.mark.long
 def test_several_at_once_give_the_same(tmp_path: Path, done: tuple[gsx.Sweep, Path]) -> None:
     pytest.importorskip("joblib")
     found = gsx.sweep(DETECTOR, ["simam", "se"], after="/model.8", jobs=2, **FEW)
