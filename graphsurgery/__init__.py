@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .recognition import Op, Part, Pattern, Value
     from .request import Request
     from .selection import Site
+    from .sweep import Sweep, sweep
     from .template import Template
     from .tensorrt import Finding, TensorRTReport, check
     from .verification import Report, verify
@@ -44,6 +45,7 @@ __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "bl
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
 __all__ += ["Array", "Finding", "Op", "Part", "TensorRTReport", "TrainedBlocks", "Value", "Variable"]
+__all__ += ["Sweep", "sweep"]
 
 _HOMES = {
     "api": "Insertion ModelFile Sites insert remove sites",
@@ -58,6 +60,7 @@ _HOMES = {
     "recognition": "Op Part Pattern Value",
     "request": "Request",
     "selection": "Site",
+    "sweep": "Sweep sweep",
     "template": "Template",
     "tensorrt": "Finding TensorRTReport check",
     "verification": "Report verify",

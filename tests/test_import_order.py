@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("__main__", "cli", "__init__", "torch", "recipe", "api", "cards", "block"),
-    *("sweep", "bench", "outline", "diff", "tensorrt", "verification"),
+    *("__main__", "cli", "__init__", "torch", "sweep", "recipe", "api", "cards", "block"),
+    *("bench", "outline", "diff", "tensorrt", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),
     *("request", "entry_points", "messages", "featuremap", "feature_map", "errors", "process", "_version"),
@@ -57,6 +57,8 @@ INSIDE = {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it",
         "graphsurgery.selection.advice": "likewise",
     },
+    "graphsurgery.sweep.report": {"pandas": "for who wants a DataFrame only"},
+    "graphsurgery.sweep.workers": {"joblib": "an extra, and it takes 100 ms"},
     "graphsurgery.tensorrt.rtx.asking": {"graphsurgery.tensorrt.rtx.examine": "for who has the parser installed only"},
     "graphsurgery.userblocks": {
         "graphsurgery.userblocks.onnx_block": "these two take 10 ms, and blocks of the catalogue need neither",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,21 +145,27 @@ def _timed(
     provider: str, models: Sequence[ModelFile], feeds: Mapping[str, Array], rounds: int, warm_up: int, threads: int
 ) -> Timed:
     """``models``: the baseline, the model, and the baseline once more."""
-    timers, kernels = [], []
-    for model in models:
-        ready = session(
-            model.to_bytes(),
-            provider,
-            folder=model.folder,
-            threads=threads,
-            types=element_types(model.structure),
-            exact=False,
-            profiled=True,
-        )
-        timers.append(wall(ready.bound(feeds)))
-        kernels.append(by_provider(ready.executed))
-    taken = in_turns(timers, rounds, warm_up=warm_up)
-    first, second, control = (Side(tuple(t), counts) for t, counts in zip(taken, kernels, strict=True))
+    sides = [timer(model, provider, feeds, threads) for model in models]
+    taken = in_turns([run for run, _ in sides], rounds, warm_up=warm_up)
+    first, second, control = (Side(tuple(t), counts) for t, (_, counts) in zip(taken, sides, strict=True))
     on_gpu = provider in NVIDIA
     tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE") != "0" if on_gpu else None
     return Timed(provider, first, second, control, tf32, tuple(gpus()) if on_gpu else ())
+
+
+def timer(
+    model: ModelFile, provider: str, feeds: Mapping[str, Array], threads: int = 0
+) -> tuple[Callable[[], float], Mapping[str, int]]:
+    """A timer of one inference, in milliseconds, of a model that has run once; and by how many kernels each provider
+    ran it. Raises CannotRun and NoKernel.
+    """
+    ready = session(
+        model.to_bytes(),
+        provider,
+        folder=model.folder,
+        threads=threads,
+        types=element_types(model.structure),
+        exact=False,
+        profiled=True,
+    )
+    return wall(ready.bound(feeds)), by_provider(ready.executed)

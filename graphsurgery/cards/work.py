@@ -38,15 +38,15 @@ def work(model: onnx.ModelProto) -> Work | None:
     results = {value.name for value in graph.output}
     handed = [name for node in graph.node for name in node.output if node.op_type != "Constant" and name not in results]
     try:
-        macs = sum(_macs(node, shapes) for node in graph.node)
+        macs = sum(macs_of(node, shapes) for node in graph.node)
         largest = max((shapes[name] for name in handed), key=prod, default=())
     except KeyError:
         return None
     return Work(macs, largest)
 
 
-def _macs(node: onnx.NodeProto, shapes: _Shapes) -> int:
-    """Of one node. KeyError where the shape of a tensor is not known."""
+def macs_of(node: onnx.NodeProto, shapes: _Shapes) -> int:
+    """The multiply-accumulates of one node. KeyError where the shape of a tensor is not known."""
     if node.op_type in ("Conv", "DeformConv"):
         return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
     if node.op_type == "ConvTranspose":

@@ -58,7 +58,7 @@ def bench(
         opened,
         open_model(baseline) if baseline is not None else None,
         providers=names,
-        shapes=dict(map(_shape, shape or ())),
+        shapes=dict(map(input_shape, shape or ())),
         batch=batch,
         rounds=rounds,
         warm_up=warm_up,
@@ -68,7 +68,7 @@ def bench(
     printer.report(report)
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """``NAME=1x3x640x640`` as a name and sizes."""
     name, equals, sizes = text.rpartition("=")
     if not equals or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):

@@ -18,7 +18,7 @@ import graphsurgery as gsx
 from graphsurgery.cli import main as module
 from graphsurgery.cli.main import application, main
 
-COMMANDS = ("insert", "remove", "sites", "blocks", "verify", "bench", "apply", "adopt", "diff", "tensorrt")
+COMMANDS = ("insert", "remove", "sites", "blocks", "verify", "bench", "apply", "adopt", "diff", "sweep", "tensorrt")
 
 
 def test_version(command: Any) -> None:

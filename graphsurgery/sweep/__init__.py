@@ -1,0 +1,12 @@
+"""Sweep: many blocks at many places of one model, each measured in the same way, as one table.
+
+run.py is the way in. grid.py makes the cells, figures.py examines each without a clock (several at once), latency.py
+times them (one at a time), budgets.py ranks them, and files.py writes what is known after each step.
+"""
+
+from __future__ import annotations
+
+from .report import Sweep
+from .run import sweep
+
+__all__ = ["Sweep", "sweep"]

@@ -1,0 +1,60 @@
+"""What a sweep is asked for: its cells, whether their blocks are there, and the places of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import userblocks
+from ..errors import GraphSurgeryError, RequestError, option
+from ..modelfile.model import ModelFile
+from ..request import Argument, checked
+from ..selection.sites import SiteFinder
+from .figures import reason_of
+from .grid import Cell, combinations, grid
+
+_OF_PLACES = ("path", "type", "tensor", "shape", "stride")
+
+
+def requested(names: Sequence[str], places: Sequence[str], together: object, common: Mapping[str, Any]) -> list[Cell]:
+    """The cells. ``common``: arguments of every request. RequestError if blocks or places are missing or wrong."""
+    path = checked("together", together, str | None, Argument(words="is the path of a YAML file"))
+    if path is None and not (names and places):
+        missing = option("after") if names else option("module")
+        raise RequestError(f"say which blocks at which places: {missing} is missing")
+    if bool(names) != bool(places):
+        raise RequestError(f"{option('module')} and {option('after')} go together")
+    return grid(names, places, common) + (combinations(Path(path), common) if path is not None else [])
+
+
+def check_blocks(cells: Sequence[Cell]) -> None:
+    """BlockError for a block that there is not."""
+    trust = userblocks.Trust.in_blocks(each.module for cell in cells for each in cell.requests)
+    for request in {each.module: each for cell in cells for each in cell.requests}.values():
+        userblocks.make_block(request.module, request.settings, trust)
+
+
+def columns(model: ModelFile, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The places of each column; or, of one that names none, the "reason". The error of the first if all do not."""
+    finder, errors = SiteFinder(model), []
+    found: list[dict[str, Any]] = []
+    for place, cell in {cell.place: cell for cell in cells}.items():
+        try:
+            sites = [
+                site
+                for each in cell.requests
+                for site in finder.find(
+                    each.before or each.after, position="before" if each.before else "after", consumers=each.consumers
+                )
+            ]
+        except GraphSurgeryError as error:
+            errors.append(error)
+            found.append({"place": place, "places": [], "reason": reason_of(error)})
+            continue
+        places = [{n: v for n, v in each.to_json().items() if n in _OF_PLACES} for each in sites]
+        found.append({"place": place, "places": places, "reason": ""})
+    if len(errors) == len(found):
+        errors[0].concern("after")
+        raise errors[0]
+    return found

@@ -1,0 +1,106 @@
+"""Grid: the cells of a sweep, each one block (or one combination of blocks) at one column of places."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..api import carry_out
+from ..errors import RecipeError
+from ..insertion.splice import AppliedInsertion
+from ..modelfile import yaml_text
+from ..modelfile.model import ModelFile
+from ..recipe import Recipe
+from ..request import Request, arguments
+
+STARTS: Mapping[str, Mapping[str, str]] = {
+    "default": {},
+    "gate": {"gate": "residual"},
+    "calibrated": {"init": "calibrated"},
+}
+"""how the blocks begin for which drift is measured: what each differs in from the requests of a cell"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the report."""
+
+    module: str
+    place: str
+    """what the column is called: its selector, or the recipe of combinations"""
+    requests: tuple[Request, ...]
+
+    def put_in(
+        self, model: ModelFile, start: str = "default", images: Path | None = None
+    ) -> tuple[ModelFile, list[AppliedInsertion]]:
+        """The model with the blocks, and what was inserted. ``images``: what the calibrated start is measured on."""
+        changes: dict[str, Any] = {**STARTS[start]}
+        if start == "calibrated":
+            changes["images"] = str(images)
+        return carry_out(model, [replace(each, **changes) for each in self.requests])
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The cell as entries of a recipe: what differs from the defaults."""
+        return [_entry(each) for each in self.requests]
+
+    @property
+    def name(self) -> str:
+        """Fit for a file."""
+        return "-".join("".join(c if c.isalnum() else " " for c in f"{self.module} {self.place}").split())
+
+    def command(self, model: str) -> str:
+        """What makes the model of this cell in a shell; a combination is made from its recipe."""
+        output = f"{Path(model).stem}-{self.name}.onnx"
+        if len(self.requests) > 1:
+            return shlex.join(["graphsurgery", "apply", f"{self.name}.yaml", model, "-o", output])
+        (entry,) = self.entries
+        words = ["graphsurgery", "insert", model]
+        for key, value in entry.items():
+            for one in value if isinstance(value, list) else [value]:
+                words += [f"--{key}", str(one)]
+        return shlex.join([*words, "-o", output])
+
+
+def grid(modules: Sequence[str], after: Sequence[str], common: Mapping[str, Any]) -> list[Cell]:
+    """Every block at every column. ``common``: arguments of every request. RequestError for one that is wrong."""
+    return [
+        Cell(module, place, (Request(module, after=(place,), **common),))
+        for place, module in product(dict.fromkeys(after), dict.fromkeys(modules))
+    ]
+
+
+def combinations(path: Path, common: Mapping[str, Any]) -> list[Cell]:
+    """Every combination of a recipe in which ``module`` may be a list of alternatives.
+
+    RecipeError for one that cannot be read.
+    """
+    try:
+        document = yaml_text.parse(path.read_text("utf-8-sig"), path.name, "recipe", RecipeError)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text in UTF-8"
+        raise RecipeError(f"the recipe {path} cannot be read: {reason}", option="together") from None
+    if not isinstance(document, list) or not document or not all(isinstance(entry, dict) for entry in document):
+        raise RecipeError(f"{path.name} is no list of insertions", option="together")
+    choices = [
+        entry["module"] if isinstance(entry.get("module"), list) else [entry.get("module")] for entry in document
+    ]
+    cells = []
+    for chosen in product(*choices):
+        entries = [{**common, **entry, "module": module} for entry, module in zip(document, chosen, strict=True)]
+        requests = Recipe.of(entries).requests
+        cells.append(Cell(" + ".join(each.module for each in requests), path.name, requests))
+    return cells
+
+
+def _entry(request: Request) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, declared in arguments().items():
+        value = getattr(request, name)
+        if value != declared.default:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found

@@ -1,0 +1,53 @@
+"""Workers: cells examined one after the other, or several at once by whatever backend of joblib is in use."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from ..errors import MissingDependency, option
+from .grid import Cell
+
+_SECONDS = 1.0
+_watching: list[int] = []
+"""the parent that this process ends with"""
+
+
+def each_of(function: Callable[[Cell], dict[str, Any]], cells: Sequence[Cell], jobs: int) -> Iterable[dict[str, Any]]:
+    """The results in the order of the cells, as they come."""
+    if jobs == 1:
+        return map(function, cells)
+    parallel, delayed = joblib()
+    guarded = partial(_guarded, function, os.getpid())
+    found: Iterator[dict[str, Any]] = parallel(n_jobs=jobs, return_as="generator")(
+        delayed(guarded)(cell) for cell in cells
+    )
+    return found
+
+
+def joblib() -> tuple[Any, Any]:
+    """joblib's ``Parallel`` and ``delayed``. MissingDependency without it."""
+    try:
+        from joblib import Parallel, delayed  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError:
+        remedy = 'pip install "graphsurgery[sweep]"'
+        raise MissingDependency(f"{option('jobs')} needs joblib, which is not installed; {remedy}") from None
+    return Parallel, delayed
+
+
+def _guarded(function: Callable[[Cell], dict[str, Any]], parent: int, cell: Cell) -> dict[str, Any]:
+    """The function, in a process that ends with the one that started it: a signal may end that without a word."""
+    if os.getppid() == parent and parent not in _watching:
+        _watching.append(parent)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return function(cell)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS)
+    os._exit(1)
