@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from .text import activation, count, milliseconds, share, size
+from .text import activation, count, milliseconds, share, signed, size
 
 Cell = Mapping[str, Any]
 Key = str | float | None
@@ -20,6 +21,8 @@ class Column:
     key: Callable[[Cell], Key]
     text: Callable[[Cell], str]
     numeric: bool = True
+    printed: bool = True
+    """whether paper has room for it; report.csv has every figure"""
 
 
 def columns(report: Mapping[str, Any]) -> list[Column]:
@@ -93,10 +96,10 @@ def _latency(provider: str) -> Column:
             return ""
         parts = [milliseconds(figures["difference"])]
         if figures["low"] is not None and figures["high"] is not None:
-            parts.append(f"[{figures['low']:+#.3g}, {figures['high']:+#.3g}]")
+            parts.append(f"[{signed(figures['low'])}, {signed(figures['high'])}]")
         if figures["relative"] is not None:
-            parts.append(f"{100 * figures['relative']:+.1f} %")
-        return ", ".join([" ".join(parts), figures["verdict"]])
+            parts[0] += f", {100 * figures['relative']:+.1f} %"
+        return "\n".join([*parts, figures["verdict"]])
 
     return Column(f"Latency ({provider})", key, text)
 
@@ -115,9 +118,10 @@ def _drift(start: str, cells: list[Cell]) -> Iterator[Column]:
         number, of = (drift(cell, start, name) for name in ("changed", "detections"))
         return "" if number is None else f"{number:,.0f}" + ("" if of is None else f" of {of:,.0f}")
 
-    yield Column(f"Boxes, px ({start})", lambda cell: drift(cell, start, "boxes"), _significant(start, "boxes"))
-    yield Column(f"Scores ({start})", lambda cell: drift(cell, start, "scores"), _significant(start, "scores"))
-    yield Column(f"Changed ({start})", lambda cell: drift(cell, start, "changed"), changed)
+    texts = {"boxes": _significant(start, "boxes"), "scores": _significant(start, "scores"), "changed": changed}
+    for figure, title in (("boxes", "Boxes, px"), ("scores", "Scores"), ("changed", "Changed")):
+        key = partial(drift, start=start, figure=figure)
+        yield Column(f"{title} ({start})", key, texts[figure], printed=start == "default")
 
 
 def _significant(start: str, figure: str) -> Callable[[Cell], str]:

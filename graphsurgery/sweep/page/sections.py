@@ -117,7 +117,7 @@ def _table(report: _Report) -> str:
     return (
         '<div class="scroll" role="region" tabindex="0" aria-label="Table of all cells"><table class="cells">'
         "<caption>One row for each block at each place. <small>Differences are to the model without the block; "
-        "latency has its interval in brackets.</small></caption>"
+        "latency has its interval in brackets. report.csv holds all figures.</small></caption>"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -125,14 +125,19 @@ def _table(report: _Report) -> str:
 def _row(number: int, cell: Mapping[str, Any], shown: list[Column]) -> str:
     first, *others = shown
     data = "".join(f' data-{name}="{html(cell[name])}"' for name in ("module", "place", "state"))
-    entries = "".join(f"<td{_kind(column)}{_key(column, cell)}>{html(column.text(cell))}</td>" for column in others)
+    entries = "".join(
+        f"<td{_kind(column, cell)}{_key(column, cell)}>{html(column.text(cell))}</td>" for column in others
+    )
     link = f'<a href="#command-{number}">{html(first.text(cell))}</a>'
     fits = ' data-fits="yes"' if cell["fits"] else ""
     return f'<tr id="cell-{number}"{data}{fits}><th scope="row"{_key(first, cell)}>{link}</th>{entries}</tr>'
 
 
-def _kind(column: Column) -> str:
-    return ' class="number"' if column.numeric else ""
+def _kind(column: Column, cell: Mapping[str, Any] | None = None) -> str:
+    """The classes of a header, or of an entry: one without a figure may hold a sentence, which is no number."""
+    numeric = column.numeric and (cell is None or column.key(cell) is not None)
+    names = ["number"] * numeric + ["screen"] * (not column.printed)
+    return f' class="{" ".join(names)}"' if names else ""
 
 
 def _key(column: Column, cell: Mapping[str, Any]) -> str:

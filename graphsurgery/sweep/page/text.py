@@ -22,7 +22,12 @@ def count(number: int | None) -> str:
 
 def milliseconds(number: float) -> str:
     """A difference with its sign and three significant digits."""
-    return f"{number:+#.3g}".rstrip(".") + " ms"
+    return f"{signed(number)} ms"
+
+
+def signed(number: float) -> str:
+    """Three significant digits, and the sign."""
+    return f"{number:+#.3g}".rstrip(".")
 
 
 def share(number: float | None) -> str:
@@ -44,4 +49,4 @@ def size(number: int | None) -> str:
 
 def activation(tensor: dict[str, Any] | None) -> str:
     """The bytes and the shape of a tensor."""
-    return "" if tensor is None else f"{size(tensor['bytes'])} {shape_text(tensor['shape'])}"
+    return "" if tensor is None else f"{size(tensor['bytes'])}\n{shape_text(tensor['shape'])}"
