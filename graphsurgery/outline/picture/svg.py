@@ -170,7 +170,7 @@ def _texts(box: Box) -> Iterator[str]:
         yield from _plate(box.right - _BESIDE - wide, box.y, wide, box.tag, "#ffffff", stroke)
     if box.mark:
         mark = cut(box.mark, room, _TAG, bold=True)
-        yield from _plate(box.x + _BESIDE, box.bottom, _plate_width(mark), mark, *_COLOURS["inserted"])
+        yield from _plate(box.x + _BESIDE, box.y, _plate_width(mark), mark, *_COLOURS["inserted"])
 
 
 def _plate_width(text: str) -> float:

@@ -72,7 +72,8 @@ def _number(title: str, name: str, text: Callable[[int | None], str]) -> Column:
 
 
 def _state(cell: Cell) -> str:
-    return f"{cell['state']}: {cell['reason']}" if cell["reason"] else str(cell["state"])
+    reason = cell["reason"].partition("\n")[0]  # what follows points into the selector; it is shown with the places
+    return f"{cell['state']}: {reason}" if reason else str(cell["state"])
 
 
 def _budget(cell: Cell) -> str:

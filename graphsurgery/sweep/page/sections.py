@@ -27,7 +27,7 @@ def page(report: _Report, picture: str = "") -> str:
     report:
         What report.json holds, complete or not.
     picture:
-        The SVG of the detector, from ``Outline.as_svg``; "" leaves it out.
+        The SVG of the detector, from :func:`.marked_picture`; "" leaves it out.
 
     Returns
     -------
@@ -168,7 +168,8 @@ def _plots(report: _Report) -> str:
 
 def _places(report: _Report, picture: str) -> str:
     drawn = f'<div class="scroll picture" role="region" tabindex="0" aria-label="The detector">{picture}</div>'
-    return f"{drawn if picture else ''}<ol>{''.join(_place(column) for column in report['columns'])}</ol>"
+    note = "<p>The numbers in the picture are those of this list.</p>"
+    return f"{drawn + note if picture else ''}<ol>{''.join(_place(column) for column in report['columns'])}</ol>"
 
 
 def _place(column: Mapping[str, Any]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from graphsurgery.sweep.page import page
+from graphsurgery.modelfile.model import ModelFile
+from graphsurgery.sweep.page import marked_picture, page
 from graphsurgery.sweep.page import plots as plots_file
 from graphsurgery.sweep.page.plots import Point, front
 from graphsurgery.sweep.page.text import milliseconds, share, size
 from tests.graphsurgery.sweep.page.reports import HOSTILE, report
 
+_DETECTOR = Path(__file__).parents[4] / "examples/01_first_insertion/detector.onnx"
 _VOID = {"meta", "link", "input", "br"}
 
 
@@ -91,6 +94,15 @@ def test_without_matplotlib_the_page_says_what_is_missing(monkeypatch: pytest.Mo
 def test_the_picture_is_shown_where_there_is_one() -> None:
     assert "<svg>the detector</svg>" in page(report(), "<svg>the detector</svg>")
     assert 'aria-label="The detector"' not in page(report())
+
+
+def test_the_places_are_marked_in_the_picture_by_their_numbers() -> None:
+    model = ModelFile.load(_DETECTOR)
+    at_8, at_21 = ({"tensor": f"/model.{n}/cv2/act/Mul_output_0"} for n in (8, 21))
+    columns = [{"places": [at_8]}, {"places": []}, {"places": [at_8, at_21]}]
+    plain, marked = (marked_picture(model, {"columns": each}) for each in ([], columns))
+    added = [line for line in marked.splitlines() if line not in plain.splitlines()]
+    assert [re.sub("<[^>]*>", "", line) for line in added if line.startswith("<text")] == ["1, 3", "3"]
 
 
 def test_reasons_stand_where_figures_are_missing() -> None:
