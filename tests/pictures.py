@@ -46,7 +46,7 @@ def level(found: Outline, depth: int | None = 1) -> Level:
 
 def drawn_parts(found: Outline, depth: int | None = 1) -> tuple[list[Box], Wires]:
     """The boxes and wires of its picture."""
-    return parts(level(found, depth), found.insertions())
+    return parts(level(found, depth), found.insertions(), {})
 
 
 def everything(boxes: Sequence[Box]) -> Iterator[Box]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class Outline:
 
     # ------------------------------------------------------------------ pictures
 
-    def as_svg(self, *, depth: int | None = 1, title: str | None = None) -> str:
+    def as_svg(self, *, depth: int | None = 1, title: str | None = None, marks: Mapping[str, str] | None = None) -> str:
         """The picture of the blocks and how they are wired.
 
         Parameters
@@ -100,6 +101,8 @@ class Outline:
             block is drawn there at any depth.
         title:
             Default: the name of the file.
+        marks:
+            Tensor -> a short text that is written on the block that gives it.
 
         Returns
         -------
@@ -114,7 +117,7 @@ class Outline:
         nesting, insertions = self._drawn
         if not nesting.units:
             raise RequestError(f"{self.name} cannot be drawn: there is neither a block nor a map of the image in it")
-        return draw(self.name if title is None else title, nesting.level(depth), insertions)
+        return draw(self.name if title is None else title, nesting.level(depth), insertions, marks or {})
 
     def as_html(self, *, depth: int | None = 1, title: str | None = None) -> str:
         """The same as a page; pointing at a box shows its tensor, its consumers and whether a block does well there."""

@@ -1,4 +1,4 @@
-"""Files of a report: JSON, CSV, Markdown and LaTeX, each written whole or not at all."""
+"""Files of a report: JSON, CSV, Markdown, LaTeX and a page, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import yaml
 from ..errors import OutputError, option
 from ..modelfile.saving import write_whole
 from ..modelfile.target import as_output_error
+from .page import page
 from .rows import SHOWN, rows, shown
 
-JSON = "report.json"
+JSON, PAGE = "report.json", "report.html"
 FORMAT, VERSION = "graphsurgery sweep", 1
 _Report = Mapping[str, Any]
 
@@ -67,10 +68,14 @@ WRITERS: Mapping[str, Callable[[_Report], str]] = {
 """file -> what makes its text of a report, complete or partial"""
 
 
-def write(report: _Report, folder: Path) -> None:
-    """Write all files, in place of those of an earlier state of the same report. OutputError."""
-    for name, text in WRITERS.items():
-        write_whole(folder / name, text(report).encode(), force=True)
+def write(report: _Report, folder: Path, picture: str) -> None:
+    """Write all files, in place of those of an earlier state of the same report. OutputError.
+
+    ``picture``: the SVG of the detector for the page; "" where there is none.
+    """
+    texts = {name: make(report) for name, make in WRITERS.items()} | {PAGE: page(report, picture)}
+    for name, text in texts.items():
+        write_whole(folder / name, text.encode(), force=True)
 
 
 def write_recipe(cell: Mapping[str, Any], path: Path) -> None:

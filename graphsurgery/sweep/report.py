@@ -15,8 +15,9 @@ from .rows import SHOWN, rows, shown
 class Sweep:
     """Blocks at places, each with its figures. Made by :func:`graphsurgery.sweep`."""
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: dict[str, Any], picture: str = "") -> None:
         self._data = data
+        self._picture = picture
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -46,13 +47,13 @@ class Sweep:
         return pandas.DataFrame(self.rows)
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write report.json, report.csv, report.md and report.tex to a folder, which is made if it is not there.
+        """Write report.json, .csv, .md, .tex and .html to a folder, which is made if it is not there.
 
         Raises OutputError if the folder holds something else, or a report and not ``force``.
         """
         path = Path(folder)
         prepare(path, resume=False, force=force)
-        write(self._data, path)
+        write(self._data, path, self._picture)
         return path
 
     def lines(self) -> Iterator[str]:

@@ -24,6 +24,7 @@ from .files import prepare, write
 from .grid import Cell
 from .identity import keys
 from .latency import batches, latencies
+from .page import marked_picture
 from .report import Sweep
 from .skeleton import skeleton
 from .work import WholeWork
@@ -170,14 +171,14 @@ def sweep(
     report["budgets"] = [each.text for each in budgets]
     for cell, key in zip(report["cells"], keys(loaded, cells, asked, pictures, report["machine"]), strict=True):
         cell["key"] = key
-    running = _Running(report, cells, budgets, where)
+    running = _Running(report, cells, budgets, where, marked_picture(loaded, report))
     running.take_over(earlier)
     running.examine(setting, jobs)
     with registered(libraries):
         for provider in on:
             running.time(loaded, provider, feeds, rounds=rounds, warm_up=warm_up, threads=threads, memory=memory)
     running.end()
-    return Sweep(report)
+    return Sweep(report, running.picture)
 
 
 @dataclass
@@ -188,6 +189,7 @@ class _Running:
     cells: Sequence[Cell]
     budgets: Sequence[Budget]
     folder: Path | None
+    picture: str
     providers: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -238,4 +240,4 @@ class _Running:
     def _write(self) -> None:
         mark(self._rows, self.budgets)
         if self.folder is not None:
-            write(self.report, self.folder)
+            write(self.report, self.folder, self.picture)

@@ -39,6 +39,10 @@ class Box:
     tooltip: str = ""
     tag: str = ""
     """the level of the pyramid that it gives: P4"""
+    tensor: str = ""
+    """what leaves it, where it is a row of the outline"""
+    mark: str = ""
+    """what the caller writes on it"""
     boxes: Sequence[Box] = ()
     """what is in it"""
     wires: Wires = ()
@@ -125,9 +129,10 @@ class Drawing:
 # ---------------------------------------------------------------------- of the rows of an outline
 
 
-def parts(level: Level, insertions: Mapping[str, Insertion]) -> tuple[list[Box], Wires]:
-    """The boxes of a model, and the wires between them. ``insertions`` by id."""
+def parts(level: Level, insertions: Mapping[str, Insertion], marks: Mapping[str, str]) -> tuple[list[Box], Wires]:
+    """The boxes of a model, and the wires between them. ``insertions`` by id, ``marks`` by tensor."""
     boxes = list(_between(level, insertions))
+    _mark(boxes, marks)
     if any(edge.source is None for edge in level.edges):
         role = (level.rows[0].role if level.rows else None) or "backbone"
         boxes.insert(0, Box("input", "end", role, 1, "input", tooltip="input of the model"))
@@ -135,6 +140,12 @@ def parts(level: Level, insertions: Mapping[str, Insertion]) -> tuple[list[Box],
         role = (level.rows[-1].role if level.rows else None) or "backbone"
         boxes.append(Box("output", "end", role, None, "output", tooltip="output of the model"))
     return boxes, _wires(level)
+
+
+def _mark(boxes: Sequence[Box], marks: Mapping[str, str]) -> None:
+    for box in boxes:
+        box.mark = marks.get(box.tensor, "")
+        _mark(box.boxes, marks)
 
 
 def _between(level: Level, insertions: Mapping[str, Insertion], whole: Row | None = None) -> Iterator[Box]:
@@ -192,6 +203,7 @@ def _row_box(row: Row, level: Level, insertions: Mapping[str, Insertion], *, nes
         (" · ".join(filter(None, (place, _size(row.shape)))),),
         "\n".join(tooltip),
         "" if nested else " ".join(levels),
+        row.tensor,
     )
     if inner := level.inside.get(row.name):
         ends = Box("input", PORT, role, row.stride, ""), Box("output", PORT, role, row.stride, "")

@@ -42,9 +42,9 @@ _HATCH = (
 )
 
 
-def draw(title: str, level: Level, insertions: Mapping[str, Insertion]) -> str:
-    """The graph of the blocks of a model; ``insertions`` by id."""
-    drawing = arrange(*parts(level, insertions))
+def draw(title: str, level: Level, insertions: Mapping[str, Insertion], marks: Mapping[str, str]) -> str:
+    """The graph of the blocks of a model; ``insertions`` by id, ``marks`` by tensor."""
+    drawing = arrange(*parts(level, insertions, marks))
     return "".join(f"{line}\n" for line in _elements(drawing, title))
 
 
@@ -152,7 +152,7 @@ def _box(box: Box) -> Iterator[str]:
 
 
 def _texts(box: Box) -> Iterator[str]:
-    """The title of a box, the lines below it, and the level that it gives."""
+    """The title of a box, the lines below it, the level that it gives, and the mark on it."""
     stroke = _COLOURS[box.role][1]
     room = box.width - 2 * _BESIDE
     title = cut(box.title, room, _TITLE, bold=True)
@@ -165,14 +165,22 @@ def _texts(box: Box) -> Iterator[str]:
     yield _label(box.center, first, f'{_MIDDLE} {_BOLD} font-size="{_n(_TITLE)}" fill="{_INK}"', title)
     for i, text in enumerate(texts):
         yield _label(box.center, first + LINE * (i + 1), f'{_MIDDLE} fill="{_INK}"', text)
-    if box.tag:  # on the border, where no line is
-        wide = width(box.tag, _TAG, bold=True) + _BESIDE
-        x = box.right - _BESIDE - wide
-        yield (
-            f'<rect x="{_n(x)}" y="{_n(box.y - 9)}" width="{_n(wide)}" height="15" rx="4" fill="#ffffff" '
-            f'stroke="{stroke}"/>'
-        )
-        yield _label(x + wide / 2, box.y + 2.5, f'{_MIDDLE} {_BOLD} font-size="{_n(_TAG)}" fill="{_INK}"', box.tag)
+    if box.tag:
+        wide = _plate_width(box.tag)
+        yield from _plate(box.right - _BESIDE - wide, box.y, wide, box.tag, "#ffffff", stroke)
+    if box.mark:
+        mark = cut(box.mark, room, _TAG, bold=True)
+        yield from _plate(box.x + _BESIDE, box.y, _plate_width(mark), mark, *_COLOURS["inserted"])
+
+
+def _plate_width(text: str) -> float:
+    return width(text, _TAG, bold=True) + _BESIDE
+
+
+def _plate(x: float, y: float, wide: float, text: str, fill: str, stroke: str) -> Iterator[str]:
+    """A text on the border of a box, where no line is."""
+    yield (f'<rect x="{_n(x)}" y="{_n(y - 9)}" width="{_n(wide)}" height="15" rx="4" fill="{fill}" stroke="{stroke}"/>')
+    yield _label(x + wide / 2, y + 2.5, f'{_MIDDLE} {_BOLD} font-size="{_n(_TAG)}" fill="{_INK}"', text)
 
 
 def _legend(roles: set[str], y: float) -> Iterator[str]:

@@ -119,6 +119,10 @@ def test_files(done: tuple[gsx.Sweep, Path], tmp_path: Path) -> None:
     assert r"\toprule" in tex
     assert r"\%" in tex
     assert (found.save(tmp_path / "again") / "report.csv").read_bytes() == (folder / "report.csv").read_bytes()
+    page = (folder / "report.html").read_text()
+    assert page == (tmp_path / "again" / "report.html").read_text()
+    assert page.count("/model.8") >= len(rows) // 2
+    assert "<svg" in page
     assert "<table>" in found._repr_html_()
 
 
