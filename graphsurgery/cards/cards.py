@@ -25,8 +25,7 @@ Kind = TypeVar("Kind")
 
 HEADERS = (
     *("block", "paper", "parameters", "MACs", "largest", "nodes", "identity", "static", "float16"),
-    *(f"TensorRT {version}" for version in TENSORRT),
-    "DLA",
+    *(f"TensorRT {TENSORRT[0]}", *TENSORRT[1:], "DLA"),
 )
 LEGEND = (
     "With default settings at 256 channels, 20 x 20; variants: graphsurgery blocks NAME.",
@@ -48,7 +47,7 @@ def row(block: Block) -> tuple[str, ...]:
         block.name,
         short_paper(block.paper),
         f"{known['parameters']:,}",
-        "?" if known["macs"] is None else f"{known['macs']:,}",
+        "?" if known["macs"] is None else _in_short(known["macs"]),
         _megabytes(known["largest_tensor"]),
         str(known["nodes"]),
         *(_WORDS[answer] for answer in answers),
@@ -271,6 +270,14 @@ def _amounts(known: Mapping[str, Any]) -> Iterator[str]:
     if known["largest_tensor"]:
         shape = " x ".join(map(str, known["largest_tensor"]))
         yield f"largest tensor inside {shape} ({_megabytes(known['largest_tensor'])} MB in float32)"
+
+
+def _in_short(count: int) -> str:
+    """With three digits: ``8.19k``, ``262M``."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{name}"
+    return str(count)
 
 
 def _megabytes(shape: Sequence[int] | None) -> str:

@@ -34,9 +34,9 @@ from .widths import require_odd, rounded_up
 
 _EXTERNAL = 49
 """The kernel that sets External-Attention's block apart from cv-attention's, which has the same keys."""
-_CHANNEL = "(?:channel_?attention|ChannelAttention|channel_attn|channel_att|ca)"
-_SPATIAL = "(?:spatial_?attention|SpatialAttention|spatial_attn|spatial_att|sa)"
-_MLP = "fc|mlp|shared_mlp|shared_MLP|sharedMLP"
+_CHANNEL = "(?i:channel_?att(?:ention|n)?|ca)"
+_SPATIAL = "(?i:spatial_?att(?:ention|n)?|sa)"
+_MLP = "fc|(?i:(?:shared_?)?mlp)"
 _BOTTLENECK = tuple(name for name, form in CBAM_FORMS.items() if len(form.layers) == 2)
 _NORMALISED = tuple(name for name, form in CBAM_FORMS.items() if form.bn)
 _OFFICIAL = ("official",)

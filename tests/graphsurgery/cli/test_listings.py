@@ -20,7 +20,7 @@ def test_blocks(cli: Any) -> None:
     first = ["simam", "se", "ge", "nam", "cbam", "eca", "coordatt", "ema", "gam"]
     assert names[: len(first)] == first
     (row,) = [line for line in rows if line.startswith("se ")]
-    assert row.split()[1:5] == ["arXiv:1709.01507", "8,464", "6", "yes"]
+    assert row.split()[1:7] == ["arXiv:1709.01507", "8,464", "8.19k", "0.00102", "6", "yes"]
 
 
 @pytest.mark.parametrize("name", list(all_blocks()))

@@ -77,7 +77,7 @@ def test_the_record_of_an_insertion(edited: ModelFile) -> None:
     assert (first.id, second.id) == ("model.2.se", "model.0.se")
     assert (first.module, first.init, first.gate, first.target) == ("se", "default", "none", "tensorrt")
     assert first.settings == {"reduction": 4, "hidden": None, "bias": True}
-    assert block_of(first).values == first.settings
+    assert block_of(first).recorded_values() == first.settings
     assert first.feature == FeatureMap(16, 8, 8, "float32", 1, "model.2.se")
     assert (first.site.path, first.site.tensor, first.site.stride) == ("/model.2", "/model.2/act/Mul_output_0", 4)
     assert first.site.shape == (1, 16, 8, 8)

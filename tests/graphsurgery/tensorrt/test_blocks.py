@@ -20,6 +20,8 @@ from tests.models import model, node, value
 
 VERSIONS = ("8.6", "10", "11")
 SITE = (1, 128, 20, 20)  # shuffle attention has 64 groups of two halves
+BESIDE: dict[tuple[str, object], dict[str, object]] = {("scsa", "recombination"): {"window_size": 5}}
+"""what a choice needs on a map of this size"""
 
 
 def blocks() -> Iterator[Block]:
@@ -29,10 +31,9 @@ def blocks() -> Iterator[Block]:
             made = block(variant)
             yield made
             for setting in made.settings:
-                if setting.name in made.values:
-                    yield from (
-                        block(variant, **{setting.name: v}) for v in setting.choices or () if v != setting.default
-                    )
+                for choice in setting.choices or () if setting.name in made.values else ():
+                    if choice != setting.default:
+                        yield block(variant, **{setting.name: choice}, **BESIDE.get((block.name, choice), {}))
 
 
 def label(block: Block) -> str:

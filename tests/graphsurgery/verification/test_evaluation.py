@@ -27,6 +27,7 @@ BODIES = [
     *(f"y = {each} (x)" for each in ONE_INPUT),
     *(f"y = {each} (x, c)" for each in TWO_INPUTS),
     "z = Exp (x) y = Sqrt (z)",
+    "z = Exp (x) y = Log (z)",
     "y = HardSigmoid <alpha = 0.1667, beta = 0.4> (x)",
     "y = Clip (x, low, high)",
     "y = Clip (x, , high)",
