@@ -136,6 +136,9 @@ def _by_keys(
     try:
         fit(block)
     except GraphSurgeryError:
+        known = catalogue_block(port.reads).values
+        if unknown := [name for name in given if name not in known]:
+            raise WeightsError(f"{told}: {_way(port, block)} reads them, which has no {unknown[0]}") from None
         other = catalogue_block(port.reads, {**given, **port.settings})
         return Reading(other, (f"{told}: read as {_way(port, block)}",))
     return None
