@@ -55,7 +55,7 @@ def without_weights(block: Block, feature: FeatureMap, part: Checkpoint) -> Bloc
     if not related:
         fault = f"{block.name} has no weights; drop {option('weights')}{hint}"
         return BlockError(fault, option="weights", candidates=candidates)
-    ways = hint or f"; {listed([option('module', each.spelled) for each in related], _MOST, ' or')} has such keys"
+    ways = hint or f"; {hints.ways([each.spelled for each in related])} has such keys"
     fault = f"{block.spelled} has no weights, and {part.name} has some{ways}"
     return BlockError(fault, option="weights", candidates=candidates or [each.spelled for each in related])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from ..blocks.block import Array, Block
@@ -34,8 +34,7 @@ def alternatives(
         return names, f"{advice}; its keys look like those of {listed(names, _MOST, ' or')}"
     beside = [each.spelled for each in variants(block) if host.own_keys(each, feature, part.arrays)]
     if beside:
-        ways = [option("module", each) for each in beside]
-        return beside, f"; {listed(ways, _MOST, ' or')} has its keys among these"
+        return beside, f"; {ways(beside)} has its keys among these"
     found, hint = places(block, feature, part.whole or part)
     return (found, hint) if found else _deeper(block, feature, part, reads)
 
@@ -49,7 +48,7 @@ def variants_like(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[
                 found.append(other.spelled)
     if not found:
         return [], ""
-    return found, f"; {listed([option('module', each) for each in found], _MOST, ' or')} has layers of these shapes"
+    return found, f"; {ways(found)} has layers of these shapes"
 
 
 def _deeper(
@@ -65,6 +64,11 @@ def _deeper(
             way = f"{option('module', names[0])} with {option('weights', within(part, place))}"
             return names, f"; {way} reads what lies under {place}"
     return [], ""
+
+
+def ways(blocks: Sequence[str]) -> str:
+    """How to ask for one of some blocks. (The text of an option is nothing that may be listed as a name.)"""
+    return " or ".join(option("module", each) for each in blocks[:_MOST])
 
 
 def within(part: Checkpoint, place: str) -> str:

@@ -55,7 +55,7 @@ def resolve(block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[
     if _one_reading(marked):
         return _read_as(marked[0], block, feature, part, given, fit)
     common = tuple(each for each in ports if not each.rare)
-    if not marked and _one_reading(common) and (found := _by_keys(common[0], block, part, given, fit)):
+    if not marked and _one_reading(common) and (found := _by_keys(common[0], block, feature, part, given, fit)):
         return found
     ours = part.description.get("", "").startswith(_OWN)
     return Reading(block, ports=marked or (() if ours else common))
@@ -93,10 +93,18 @@ def _fitting(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Port,
     if "" in part.inserted:  # its record says what it is
         return ()
     found = tuple(each for each in ports_of(block) if each.fits(part))
-    if found or part.exported or not (own := host.own_keys(block, feature, part.arrays)):
+    if found or part.exported:
         return found
-    inside = replace(part, arrays={key: part.arrays[key] for key in own.values()})
+    inside = _without_host(block, feature, part)
     return tuple(each for each in ports_of(block) if each.fits(inside))
+
+
+def _without_host(block: Block, feature: FeatureMap, part: Checkpoint) -> Checkpoint:
+    """A part without the layers of the module around the block, in whichever of its variants it is."""
+    for variant in (block, *(type(block)(each) for each in block.variants if each != block.variant)):
+        if own := host.own_keys(variant, feature, part.arrays):
+            return replace(part, arrays={key: part.arrays[key] for key in own.values()})
+    return part
 
 
 def _one_reading(ports: Collection[Port]) -> bool:
@@ -109,13 +117,16 @@ def _is_of(port: Port, block: Block) -> bool:
     return bool(port.reads) and catalogue_block(port.reads).spelled == block.spelled
 
 
-def _by_keys(port: Port, block: Block, part: Checkpoint, given: Mapping[str, object], fit: Fit) -> Reading | None:
+def _by_keys(
+    port: Port, block: Block, feature: FeatureMap, part: Checkpoint, given: Mapping[str, object], fit: Fit
+) -> Reading | None:
     """The block that keys tell which only one function has: in another variant where a bare name does not read them, or
     with other settings where none of them is the block's own. None where they do not tell.
     """
     told = f"the keys in {part.name} are those of {port.source}" + (f", which {port.function}" * bool(port.function))
     if _is_of(port, block):
-        if any(block.official_key(key) == key for key in part.arrays if not key.endswith(COUNTER)):
+        own = part.arrays if port.fits(part) else _without_host(block, feature, part).arrays
+        if any(block.official_key(key) == key for key in own if not key.endswith(COUNTER)):
             return None
         values = {name: value for name, value in port.settings.items() if name not in given}
         changed = any(block.values[name] != value for name, value in values.items())
@@ -125,6 +136,9 @@ def _by_keys(port: Port, block: Block, part: Checkpoint, given: Mapping[str, obj
     try:
         fit(block)
     except GraphSurgeryError:
+        known = catalogue_block(port.reads).values
+        if unknown := [name for name in given if name not in known]:
+            raise WeightsError(f"{told}: {_way(port, block)} reads them, which has no {unknown[0]}") from None
         other = catalogue_block(port.reads, {**given, **port.settings})
         return Reading(other, (f"{told}: read as {_way(port, block)}",))
     return None
