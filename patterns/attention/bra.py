@@ -176,23 +176,23 @@ class BRA(CatalogueBlock):
         """The padded map of o, [N, C, rows * tall, columns * wide]."""
         (rows, tall), (columns, wide) = self._windows(t.feature)
         heads, channels, keys = self.integer("heads"), t.feature.channels, self._keys(t.feature)
-        count, places, turned = rows * columns, tall * wide, (0, 1, 2, 4, 3)
+        count, places = rows * columns, tall * wide
 
         def in_windows(x: Variable, width: int) -> Variable:
+            """With the channels last, however few positions a window has."""
             x = reshape(t, x, (0, width, rows, tall, columns, wide))
-            return transpose(t, x, (0, 2, 4, 1, 3, 5))
+            return transpose(t, x, (0, 2, 4, 3, 5, 1))
 
-        def chosen(x: Variable, width: int) -> Variable:
-            """[N, windows, heads, d, topk * positions]."""
-            x = self._taken(t, reshape(t, in_windows(x, width), (0, count, width * places)), read, lowering)
-            x = transpose(t, reshape(t, x, (0, count, -1, width, places)), (0, 1, 3, 2, 4))
-            return reshape(t, x, (0, count, heads, width // heads, -1))
+        def by_heads(x: Variable, width: int) -> Variable:
+            """What each window reads: [N, windows, topk * positions, heads, d]."""
+            x = self._taken(t, reshape(t, in_windows(x, width), (0, count, places * width)), read, lowering)
+            return reshape(t, x, (0, count, -1, heads, width // heads))
 
-        q = transpose(t, reshape(t, in_windows(q, keys), (0, count, heads, keys // heads, places)), turned)
-        weights = attention(t, q, chosen(k, keys), rank=5)
-        o = transpose(t, t.op("MatMul", weights, transpose(t, chosen(v, channels), turned)), turned)
-        o = transpose(t, reshape(t, o, (0, rows, columns, channels, tall, wide)), (0, 3, 1, 4, 2, 5))
-        return reshape(t, o, (0, channels, rows * tall, columns * wide))
+        q = transpose(t, reshape(t, in_windows(q, keys), (0, count, places, heads, keys // heads)), (0, 1, 3, 2, 4))
+        weights = attention(t, q, transpose(t, by_heads(k, keys), (0, 1, 3, 4, 2)), rank=5)
+        o = t.op("MatMul", weights, transpose(t, by_heads(v, channels), (0, 1, 3, 2, 4)))
+        o = reshape(t, transpose(t, o, (0, 1, 3, 2, 4)), (0, rows, columns, tall, wide, channels))
+        return reshape(t, transpose(t, o, (0, 5, 1, 3, 2, 4)), (0, channels, rows * tall, columns * wide))
 
     def _taken(self, t: Template, x: Variable, read: Variable, lowering: str) -> Variable:
         """Of [N, windows, n] those that each window reads: [N, windows * topk, n], or with the axes apart."""
