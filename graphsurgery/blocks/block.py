@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -183,6 +184,13 @@ class Block(ABC):
     def buffers(self, feature: FeatureMap) -> set[str]:
         """The keys of ``parameters`` that are not learned, but set or counted: the statistics of BatchNorms."""
         return {key for key in self.parameters(feature) if key.endswith((".running_mean", ".running_var"))}
+
+    def counts(self, feature: FeatureMap) -> tuple[int, int]:
+        """(values that are learned, values that are not) among its weights at a feature map."""
+        buffers = self.buffers(feature)
+        sizes = {key: prod(shape) for key, shape in self.parameters(feature).items()}
+        kept = sum(sizes[key] for key in buffers)
+        return sum(sizes.values()) - kept, kept
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         """The module's own initialisation; unless a block has another, that of torch's layers (see torch_default)."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -45,11 +44,7 @@ class Facts:
 
     @cached_property
     def _counts(self) -> tuple[int, int]:
-        """(values that are learned, values that are not) among the weights."""
-        buffers = self.block.buffers(self.site)
-        sizes = {key: prod(shape) for key, shape in self.block.parameters(self.site).items()}
-        kept = sum(size for key, size in sizes.items() if key in buffers)
-        return sum(sizes.values()) - kept, kept
+        return self.block.counts(self.site)
 
     @property
     def parameters(self) -> int:

@@ -45,9 +45,9 @@ def sweep(
     """Measure many blocks at many places of a model.
 
     Each block goes to each column of places, one at a time, and is measured in the same way: size, work, latency, drift
-    of the outputs, parity, and what TensorRT makes of it. The report is written
-    after each step: interrupt it, and go on with --resume. Ends with 1 if a block could not be put somewhere, does not
-    agree with its PyTorch module or does not run; the others are measured all the same.
+    of the outputs, parity, and what TensorRT makes of it. The report is written after each step: interrupt it, and go
+    on with --resume. Ends with 1 if a block could not be put somewhere, does not agree with its PyTorch module or does
+    not run; the others are measured all the same.
 
     \b
     graphsurgery sweep yolo11n.onnx -m simam -m se -m 'cbam[timm]' --after 'role:p{3,4,5}' --after 'C2f[*]' -o report
@@ -61,7 +61,7 @@ def sweep(
     together: RECIPE
         A recipe in which module may be a list of alternatives: each combination is one more row.
     output: DIR
-        Folder of the report: report.json, .csv, .md, .tex. Default: it is only printed.
+        Folder of the report: report.json, .csv, .md, .tex, .html. Default: it is only printed.
     resume:
         Go on with the report in DIR.
     force:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -89,7 +88,7 @@ def _figures(cell: Cell, setting: Setting) -> dict[str, Any]:
     failed = {"state": "failed", "reason": parity["sentence"]} if parity["passed"] is False else {}
     return {
         "insertions": [each.insertion.id for each in done],
-        "parameters": sum(map(_learned, done)),
+        "parameters": sum(block_of(each.insertion).counts(each.insertion.feature)[0] for each in done),
         "nodes": len(nodes),
         "block_macs": macs - setting.macs if macs is not None and setting.macs is not None else None,
         "model_macs": macs,
@@ -101,13 +100,6 @@ def _figures(cell: Cell, setting: Setting) -> dict[str, Any]:
         "drift": dict(_drifts(cell, model, setting)),
         **failed,
     }
-
-
-def _learned(done: AppliedInsertion) -> int:
-    """How many values of a block are learned: its weights without the statistics of BatchNorms."""
-    block, feature = block_of(done.insertion), done.insertion.feature
-    kept = block.buffers(feature)
-    return sum(prod(shape) for key, shape in block.parameters(feature).items() if key not in kept)
 
 
 def _left_by_a_dla(done: AppliedInsertion) -> list[str]:

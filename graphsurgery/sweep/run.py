@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,9 +165,8 @@ def sweep(
         "precision": precision,
         "sizes": {name: list(shape) for name, shape in sizes.items()},
     }
-    report = skeleton(
-        loaded, str(model) if isinstance(model, str | Path) else "MODEL", cells, places_of, asked, setting
-    )
+    called = str(model) if isinstance(model, str | Path) else "MODEL"
+    report = skeleton(loaded, called, cells, places_of, asked, setting, work)
     report["budgets"] = [each.text for each in budgets]
     for cell, key in zip(report["cells"], keys(loaded, cells, asked, pictures, report["machine"]), strict=True):
         cell["key"] = key
@@ -190,10 +189,6 @@ class _Running:
     budgets: Sequence[Budget]
     folder: Path | None
     picture: str
-    providers: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.providers = self.report["settings"]["providers"]
 
     @property
     def _rows(self) -> list[dict[str, Any]]:
@@ -228,7 +223,7 @@ class _Running:
                     row.update(state="failed", reason=f"it does not run: {figures}")
                     continue
                 row["latency"] = {**row["latency"], provider: figures}
-                if all(each in row["latency"] for each in self.providers):
+                if all(each in row["latency"] for each in self.report["settings"]["providers"]):
                     row["state"] = "done"
             self._write()
 

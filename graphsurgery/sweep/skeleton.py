@@ -25,9 +25,12 @@ def skeleton(
     columns: Sequence[Mapping[str, Any]],
     asked: Mapping[str, Any],
     setting: Setting,
+    work: WholeWork,
 ) -> dict[str, Any]:
-    """A report of which no cell is known; keys as in docs/sweep.md. ``path``: what commands call the model."""
-    largest = WholeWork(model, setting.sizes).largest()
+    """A report of which no cell is known; keys as in docs/sweep.md. ``path``: what commands call the model; ``work``:
+    that of the model.
+    """
+    largest = work.largest()
     read = reader_of(setting.outputs, setting.images)
     reasons = {each["place"]: each["reason"] for each in columns}
     dtypes = {each.name: str(each.dtype) for each in graph_inputs(model.structure)}
@@ -43,7 +46,7 @@ def skeleton(
             "nodes": len(GraphIndex(model).nodes),
             "macs": setting.macs,
             "largest_activation": attributes(largest) if largest else None,
-            "inputs": {name: {"shape": list(map(int, s)), "dtype": dtypes[name]} for name, s in _sizes(setting)},
+            "inputs": {name: {"shape": list(s), "dtype": dtypes[name]} for name, s in setting.sizes.items()},
         },
         "settings": {**asked, "starts": list(STARTS)},
         "drift_on": setting.images.words,
@@ -53,10 +56,6 @@ def skeleton(
         "budgets": [],
         "cells": [_row(cell, path, reasons[cell.place]) for cell in cells],
     }
-
-
-def _sizes(setting: Setting) -> list[tuple[str, Sequence[Any]]]:
-    return list(setting.sizes.items())
 
 
 def _row(cell: Cell, path: str, reason: str) -> dict[str, Any]:
