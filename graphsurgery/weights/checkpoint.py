@@ -16,6 +16,8 @@ from ..modelfile import limits
 
 WRAPPERS = r"(?:(?:module|_orig_mod|model)\.)*"
 """What DataParallel, torch.compile, and trainers that keep a model as an attribute put before its keys."""
+COUNTER = "num_batches_tracked"
+"""Of a BatchNorm in a state_dict; nothing that the block computes with."""
 _AROUND_ALL = ("module.", "_orig_mod.")
 
 

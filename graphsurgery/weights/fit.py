@@ -11,8 +11,7 @@ from ..errors import BlockError, GraphSurgeryError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
 from . import hints, host, key_alignment, refold, sources, variants
-from .checkpoint import Checkpoint, Fitted, squeezed, widened
-from .ports import COUNTER
+from .checkpoint import COUNTER, Checkpoint, Fitted, squeezed, widened
 from .settings_conflict import check_overruled, resolve_settings
 
 _EPSILON = "bn_eps"
@@ -76,7 +75,8 @@ def _otherwise(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Che
     if part.exported or "" in part.inserted or hints.keys_fit(block, feature, part.arrays):
         return None
     if keys := host.own_keys(block, feature, part.arrays):
-        rest = [each for each in host.layers(part.arrays) if each not in host.layers(keys.values())]
+        own = host.layers(keys.values())
+        rest = [each for each in host.layers(part.arrays) if each not in own]
         note = f"{listed(rest, _MOST)} in {part.name} are taken for layers of the module around the block"
     elif keys := key_alignment.align(block, feature, part.arrays, part.name) or {}:
         note = (

@@ -11,7 +11,7 @@ from ..errors import GraphSurgeryError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
 from . import host, key_alignment
-from .checkpoint import Checkpoint, may_be_of_a_block, squeezed
+from .checkpoint import COUNTER, Checkpoint, may_be_of_a_block, squeezed
 
 _MOST = 4
 
@@ -102,7 +102,7 @@ def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> 
         return False
     try:
         arrays = block.regrouped(arrays)
-        given = {block.official_key(key): key for key in arrays if not key.endswith("num_batches_tracked")}
+        given = {block.official_key(key): key for key in arrays if not key.endswith(COUNTER)}
         inferred = block.settings_from_weights({new: tuple(arrays[key].shape) or (1,) for new, key in given.items()})
         wanted = (block.with_values(**inferred) if inferred else block).parameters(feature)
     except (GraphSurgeryError, ValueError, IndexError, KeyError, ZeroDivisionError):  # shapes that it cannot have

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from ..blocks.block import Array, Block
 from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
+from .checkpoint import COUNTER
 
-_COUNTER = "num_batches_tracked"
 _OF_HOSTS = {"conv", "cv", "bn", "norm", "downsample", "shortcut", "skip", "residual"}
 _OF_GATES = {"fc", "mlp", "linear", "se", "ca", "sa", "gate", "attn", "att", "attention", "spatial", "channel"}
 
@@ -30,7 +30,7 @@ def own_keys(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> 
     except (GraphSurgeryError, ValueError, IndexError, KeyError, ArithmeticError):
         return {}
     own = {ours: named[ours] for ours in wanted if ours in named}
-    rest = {key: values for key, values in arrays.items() if key not in own.values() and not key.endswith(_COUNTER)}
+    rest = {key: values for key, values in arrays.items() if key not in own.values() and not key.endswith(COUNTER)}
     if not wanted or len(own) < len(wanted) or not _is_a_host(rest, own.values()):
         return {}
     return own

@@ -18,10 +18,9 @@ from ..blocks.block import Array, Block
 from ..errors import GraphSurgeryError, WeightsError
 from ..feature_map import FeatureMap
 from ..messages import listed
-from .checkpoint import squeezed
+from .checkpoint import COUNTER, squeezed
 
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
-_COUNTER = "num_batches_tracked"
 _MOST_LAYERS = 24
 _MOST_TRIED = 720
 _MOST_PAIRINGS = 5040
@@ -78,7 +77,7 @@ def align(block: Block, feature: FeatureMap, arrays: Mapping[str, Array], source
     """
     theirs = [
         replace(each, known=_split(block.official_key(each.key(next(iter(each.shapes)))))[0])
-        for each in _layers({key: values.shape for key, values in arrays.items() if not key.endswith(_COUNTER)})
+        for each in _layers({key: values.shape for key, values in arrays.items() if not key.endswith(COUNTER)})
     ]
     if not 0 < len(theirs) <= _MOST_LAYERS:
         return None

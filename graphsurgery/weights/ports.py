@@ -17,11 +17,9 @@ from itertools import product
 from ..blocks.block import Block
 from ..blocks.setting import Value
 from ..feature_map import FeatureMap
-from .checkpoint import Checkpoint
+from .checkpoint import COUNTER, Checkpoint
 
 _FILE = "ports.json"
-COUNTER = "num_batches_tracked"
-
 SITES: dict[str, Callable[[Block, FeatureMap], bool]] = {
     "not square": lambda block, feature: feature.height is None or feature.height != feature.width,
     "one window": lambda block, feature: feature.static and min(feature.size) <= block.integer("window"),

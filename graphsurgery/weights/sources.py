@@ -14,9 +14,9 @@ from ..blocks.registry import catalogue_block
 from ..errors import GraphSurgeryError, WeightsError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
-from . import host
-from .checkpoint import Checkpoint, Fitted
-from .ports import COUNTER, SITES, Port, ports_of
+from . import hints, host
+from .checkpoint import COUNTER, Checkpoint, Fitted
+from .ports import SITES, Port, ports_of
 from .settings_conflict import spelled
 from .variants import same_function
 
@@ -101,7 +101,7 @@ def _fitting(block: Block, feature: FeatureMap, part: Checkpoint) -> tuple[Port,
 
 def _without_host(block: Block, feature: FeatureMap, part: Checkpoint) -> Checkpoint:
     """A part without the layers of the module around the block, in whichever of its variants it is."""
-    for variant in (block, *(type(block)(each) for each in block.variants if each != block.variant)):
+    for variant in (block, *hints.variants(block)):
         if own := host.own_keys(variant, feature, part.arrays):
             return replace(part, arrays={key: part.arrays[key] for key in own.values()})
     return part
