@@ -160,12 +160,13 @@ def carry_out(
     trust: userblocks.Trust | None = None,
     starts: Sequence[Callable[[Block, FeatureMap], Start]] = (),
     edition: int = EDITION,
+    announce: Callable[[PlannedInsertion], None] | None = None,
 ) -> tuple[ModelFile, list[AppliedInsertion]]:
     """Carry out several requests at once, in order; selectors refer to the model as it was given.
 
     ``trust``: the PyTorch modules that may be imported; None: those that the requests name. ``starts``: for each
     request how its block begins at a feature map, where the request itself does not say it. ``edition``: of the forms
-    that the blocks are written in.
+    that the blocks are written in. ``announce`` is called with each insertion before any block is written or run.
     """
     external_data.check(model.external_data, model.folder)
     finder = SiteFinder(model)
@@ -184,6 +185,9 @@ def carry_out(
             begin = begin or partial(start_of, request, trained=trained)
             planned = [_planned(request, site, begin(block, site.feature)) for site in sites_of]
             plans += [qdq_planning.with_pair(each, finder) for each in planned]
+    if announce is not None:
+        for each in plans:
+            announce(each)
     if any(request.init == "calibrated" for request in requests):
         from .insertion.calibrating import calibrate
 
@@ -192,7 +196,12 @@ def carry_out(
 
 
 def put_in(
-    blocks: TrainedBlocks, model: ModelFile, *, ignore_rest: bool = False, trust: userblocks.Trust = userblocks.NO_TRUST
+    blocks: TrainedBlocks,
+    model: ModelFile,
+    *,
+    ignore_rest: bool = False,
+    trust: userblocks.Trust = userblocks.NO_TRUST,
+    announce: Callable[[PlannedInsertion], None] | None = None,
 ) -> tuple[ModelFile, list[AppliedInsertion], Comparison | None]:
     """Put trained blocks into an export of the rest of their model, after a comparison with that unless
     ``ignore_rest``; see :func:`graphsurgery.apply`.
@@ -205,7 +214,7 @@ def put_in(
     requests = [trained.request_of(each) for each in attachments]
     compared = None if ignore_rest else trained.check_base(blocks, model)
     starts = [trained.starter(blocks, each) for each in attachments]
-    return *carry_out(model, requests, trust, starts), compared
+    return *carry_out(model, requests, trust, starts, announce=announce), compared
 
 
 def _planned(request: Request, site: Site, start: Start) -> PlannedInsertion:

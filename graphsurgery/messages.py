@@ -87,6 +87,19 @@ def listed(names: Collection[str], most: int = 6, last: str = ",") -> str:
     return f"{last} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
+def percent(share: float) -> str:
+    """A share with two digits, where it is not too small for them: ``0.42%``, ``5.2%``, ``104%``."""
+    if 0 < share < 1e-4:
+        return "less than 0.01%"
+    return f"{100 * share:,.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
+
+
+def megabytes(number: int) -> str:
+    """Bytes in words: ``0.64 MB``, ``164 MB``."""
+    amount = number / 1e6
+    return f"{amount:,.0f} MB" if amount >= 10 else f"{amount:.2g} MB"
+
+
 def shape_text(shape: Iterable[Dimension]) -> str:
     """``[1, 256, 20, 20]``, with ? for a size that is not known."""
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..graph.work import Totals
 from ..messages import attributes, html_table, plain
 from ..runtime.placement import shares
 from ..runtime.timing import Difference, Times, Verdict
@@ -79,6 +80,8 @@ class BenchReport:
     """{"weights": {dtype: how many tensors}, "quantised": bool}"""
     threads: int
     """for one operator on the CPU; 0: onnxruntime's choice"""
+    work: Mapping[str, Totals]
+    """"before" and "after" -> multiply-accumulates and largest activation, for these inputs"""
     timed: tuple[Timed, ...]
     machine: Mapping[str, Any]
     """see machine.describe"""
@@ -86,6 +89,7 @@ class BenchReport:
     def to_json(self) -> dict[str, Any]:
         """A dictionary for ``json.dumps``. Keys as in docs/bench.md."""
         asked = attributes(self, "model", "baseline", "removed", "inputs", "precision", "threads")
+        asked["work"] = {name: plain(taken) for name, taken in self.work.items()}
         found = {"providers": plain(self.timed), "notes": plain(self.chosen)}
         return {**asked, **found, **attributes(self, "machine")}
 
@@ -112,6 +116,7 @@ class BenchReport:
         fed = ", ".join(f"{name} {each['shape']} {each['dtype']}" for name, each in self.inputs.items())
         yield f"{self.model} against {self.baseline}{source}; {fed}"
         yield from self.chosen
+        yield from (f"{name}: {taken}" for name, taken in self.work.items())
         for each in self.timed:
             yield from each.lines()
         if any(each.difference.verdict is Verdict.BELOW_NOISE for each in self.timed):

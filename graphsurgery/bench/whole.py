@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError, option
 from ..feature_map import Array, type_name
+from ..graph.work import Work
 from ..insertion.removal import remove
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Settings, checked
@@ -110,6 +111,8 @@ def bench(
     for name in names:
         require(name)
     inputs = inputs_for(after, shapes, batch)
+    fed = {name: tuple(array.shape) for name, array in inputs.arrays.items()}
+    work = {when: Work.of(each, fed).totals for when, each in (("before", before), ("after", after))}
     models = (before, after, before)
     with registered(libraries):
         timed = tuple(_timed(name, models, inputs.arrays, rounds, warm_up, threads) for name in names)
@@ -121,6 +124,7 @@ def bench(
         chosen=inputs.chosen,
         precision=precision(after),
         threads=threads,
+        work=work,
         timed=timed,
         machine=describe(),
     )

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from ..errors import BlockError, option
 from ..feature_map import FeatureMap
-from ..messages import closest
+from ..messages import closest, megabytes
 from ..template.template import Template
 from .initial_weights import Array as Array
 from .initial_weights import torch_default
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 else:
     Module = Any
 
-_MANY_POSITIONS = 1600
-"""40 x 40, P4 of an image of 640: detectors have attention over all pairs of positions at P5, over 400"""
+_MANY_PAIRS = 1600**2
+"""of all positions of 40 x 40, P4 of an image of 640: detectors have attention over all pairs at P5, of 400"""
 
 
 class Block(ABC):
@@ -53,8 +53,9 @@ class Block(ABC):
     formerly: ClassVar[str] = ""
     """the variant that the bare name meant before it meant the first one"""
     settings: ClassVar[Sequence[Setting]] = ()
-    quadratic: ClassVar[bool] = False
-    """whether time and memory grow with the square of the number of positions"""
+    quadratic: ClassVar[bool | Sequence[str]] = False
+    """whether it computes scores whose number grows with the square of the number of positions, in all variants or in
+    these; :meth:`scores` says how many"""
     redrawn: ClassVar[bool] = True
     """whether parity compares a fresh block with other weights, too (see verification/random_weights.py)"""
     rewritten: ClassVar[bool] = True
@@ -106,6 +107,12 @@ class Block(ABC):
         return own if isinstance(own, bool) else self.variant in own
 
     @property
+    def is_quadratic(self) -> bool:
+        """Whether its scores grow with the square of the number of positions."""
+        own = self.quadratic
+        return own if isinstance(own, bool) else self.variant in own
+
+    @property
     def has_epsilon(self) -> bool:
         """Whether the epsilon of its BatchNorms is a hyper-parameter, ``bn_eps``."""
         return "bn_eps" in self.values
@@ -154,16 +161,23 @@ class Block(ABC):
         """Settings that work and are probably not what is meant."""
         return []
 
-    def cost_warning(self, feature: FeatureMap) -> str:
-        """What attention over all pairs of positions takes, where they are many; "" where they are not."""
-        if not self.quadratic or feature.height is None or feature.width is None:
+    def scores(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the scores of one head on a map of this size: how many positions attend to how many."""
+        return height * width, height * width
+
+    def cost(self, feature: FeatureMap) -> str:
+        """What its scores take; "" where they do not grow with the square of the map, or the size is not known."""
+        if not self.is_quadratic or feature.height is None or feature.width is None:
             return ""
-        positions = feature.height * feature.width
-        if positions < _MANY_POSITIONS:
-            return ""
-        place = f"{positions:,} positions ({feature.height} x {feature.width})"
-        matrix = f"{positions:,} x {positions:,}, {4 * positions**2 / 1e6:,.0f} MB in float32"
+        rows, columns = self.scores(feature.height, feature.width)
+        place = f"{feature.height * feature.width:,} positions ({feature.height} x {feature.width})"
+        matrix = f"{rows:,} x {columns:,}, {megabytes(4 * rows * columns)} in float32"
         return f"{self.spelled} attends over {place}: the score matrix of each head is {matrix}"
+
+    def cost_warning(self, feature: FeatureMap) -> str:
+        """The same where they are many; "" where they are not."""
+        said = self.cost(feature)
+        return said if said and prod(self.scores(*feature.size)) >= _MANY_PAIRS else ""
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         """The parameters and buffers of the PyTorch module that the function depends on.

@@ -14,6 +14,7 @@ import onnx
 from ..blocks.block import Array, Block
 from ..errors import BlockError, GraphSurgeryError
 from ..feature_map import FeatureMap
+from ..graph.work import Work
 from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.session import session
@@ -22,7 +23,6 @@ from ..template.template import Template
 from ..tensorrt import findings
 from ..verification.rounding import rounded_after_every_node
 from .listing import DLA, TENSORRT
-from .work import Work, work
 
 OPSET, _IR_VERSION = 17, 8
 _X, _Y = "x", "y"
@@ -59,16 +59,19 @@ class Facts:
     @property
     def macs(self) -> int | None:
         """Multiply-accumulates of its convolutions and matrix products; None where sizes are not known."""
-        return self._work.macs if self._work else None
+        return self._work.macs()
 
     @property
     def largest_tensor(self) -> list[int] | None:
         """Shape of the largest tensor between its nodes; None likewise, and where there is none."""
-        return list(self._work.largest) or None if self._work else None
+        index = self._work.index
+        last = {index.producer[name] for name in index.outputs}
+        found = self._work.largest(index.active - last)
+        return list(found.shape) if found else None
 
     @cached_property
-    def _work(self) -> Work | None:
-        return work(self._here)
+    def _work(self) -> Work:
+        return Work.of(ModelFile.load(self._here))
 
     def to_json(self) -> dict[str, Any]:
         """What the table says, with the keys of the command line's JSON."""

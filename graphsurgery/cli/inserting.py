@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from ..errors import CheckFailed, InvalidModel, MissingDependency, ParityFailed, RequestError
-from ..messages import attributes, listed, shape_text
+from ..messages import attributes, listed, percent, plain, shape_text
 from ..request import Argument
 from .files import DASH, Destination, open_model
 from .options import provider_list
 from .output import Printer, aside, counted, shown
 
 if TYPE_CHECKING:
+    from ..insertion.plan import PlannedInsertion
     from ..insertion.splice import AppliedInsertion
     from ..modelfile.model import ModelFile
-    from ..modelfile.record import Insertion
     from ..request import Request
     from ..tensorrt import TensorRTReport, Version
     from ..userblocks import Trust
@@ -103,7 +103,7 @@ def run(
         checking = replace(checking, images=None)  # they are for the calibration, or for the scale
 
     def edit(before: ModelFile) -> _Edited:
-        return *carry_out(before, requests), None
+        return *carry_out(before, requests, announce=_announcer(printer)), None
 
     with aside():
         trust = Trust.in_blocks(request.module for request in requests)
@@ -129,7 +129,7 @@ def run_trained(
         printer.note(f"note: {note}")
 
     def edit(before: ModelFile) -> _Edited:
-        return put_in(blocks, before, ignore_rest=ignore_rest, trust=trust)
+        return put_in(blocks, before, ignore_rest=ignore_rest, trust=trust, announce=_announcer(printer))
 
     with registered(checking.custom_ops or ()):
         _run(edit, trust, model, target, checking, printer)
@@ -154,7 +154,10 @@ def _run(
     before = open_model(model)
     with aside():
         after, done, compared = edit(before)
-    outcome = _Outcome(model or DASH, target, done, checking.verbose, compared)
+    lacking = "" if checking.no_verify else checking.missing()
+    verifies = not checking.no_verify and not lacking
+    macs = _model_macs(before, done, infer=verifies)
+    outcome = _Outcome(model or DASH, target, done, macs, checking.verbose, compared)
 
     def verified(written: ModelFile) -> None:
         if found := fault(GraphIndex(written)):
@@ -186,12 +189,9 @@ def _run(
         if version is not None:
             taken(written)
 
-    lacking = "" if checking.no_verify else checking.missing()
-    if not checking.no_verify and not lacking:
-        announce([each.insertion for each in done], printer)
     unverified = taken if version is not None else None
     try:
-        target.deliver(after, unverified if checking.no_verify or lacking else checked)
+        target.deliver(after, checked if verifies else unverified)
     except MissingDependency as error:  # installed, and cannot be loaded
         if checking.explicit:
             raise
@@ -203,13 +203,26 @@ def _run(
     printer.report(outcome)
 
 
-def announce(insertions: Sequence[Insertion], printer: Printer) -> None:
-    """Say before anything is run what attention over very many positions takes."""
-    from ..insertion.cost import cost_of
+def _announcer(printer: Printer) -> Callable[[PlannedInsertion], None]:
+    """Says before anything is written or run how large the scores of an attention will be."""
+    from ..insertion.cost import announcement
 
-    for insertion in insertions:
-        if cost := cost_of(insertion):
-            printer.note(f"note: {insertion.id}: {cost}")
+    def announce(planned: PlannedInsertion) -> None:
+        site = planned.site
+        if said := announcement(planned.block, site.feature, site.stride):
+            printer.note(f"note: {site.label}: {said}")
+
+    return announce
+
+
+def _model_macs(before: ModelFile, done: Sequence[AppliedInsertion], *, infer: bool) -> int | None:
+    """The multiply-accumulates of the model before; ``infer``: also where its shapes have to be inferred for them."""
+    known = next((each.model_macs for each in done), None)
+    if known is not None or not infer:
+        return known
+    from ..graph.work import Work
+
+    return Work.of(before).macs()
 
 
 @dataclass
@@ -219,6 +232,8 @@ class _Outcome:
     model: str
     target: Destination
     done: Sequence[AppliedInsertion]
+    macs: int | None
+    """of the model before"""
     verbose: bool
     compared: Comparison | None = None
     """the model with the rest of the one that its blocks were trained in"""
@@ -233,7 +248,8 @@ class _Outcome:
         figures = ("modules", "compared", "share", "worst", "tolerance")
         base = {"base": attributes(self.compared, *figures)} if self.compared else {}
         checks = {"tensorrt": self.tensorrt.to_json()} if self.tensorrt is not None else {}
-        return {"model": self.model, "output": output, "insertions": insertions, **base, **checks}
+        given = {"model": self.model, "macs": self.macs}
+        return {**given, "output": output, "insertions": insertions, **base, **checks}
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
@@ -251,6 +267,8 @@ class _Outcome:
             "output_tensor": insertion.output_tensor,
             "nodes": list(insertion.nodes),
             "parameters": insertion.parameters,
+            "macs": done.work.macs(),
+            "largest_activation": plain(done.work.largest()),
             **({"weights": done.source} if done.source else {}),
             "qdq": asdict(insertion.qdq) if insertion.qdq else None,
             "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
@@ -268,7 +286,8 @@ class _Outcome:
     def lines(self) -> Iterator[str]:
         reports = {insertion.id: insertion for insertion in self.report.insertions} if self.report else {}
         for done in self.done:
-            yield from _insertion_lines(done, reports.get(done.insertion.id), 1000 if self.verbose else 6)
+            report, most = reports.get(done.insertion.id), 1000 if self.verbose else 6
+            yield from _insertion_lines(done, report, most, self.macs)
             if self.verbose:
                 yield f"  nodes: {', '.join(done.insertion.nodes)}"
         if self.report and not self.report.passed:
@@ -285,8 +304,10 @@ class _Outcome:
             yield self.target.sentence
 
 
-def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, most: int) -> Iterator[str]:
-    """``most``: how many consumers are named."""
+def _insertion_lines(
+    done: AppliedInsertion, report: InsertionReport | None, most: int, macs: int | None
+) -> Iterator[str]:
+    """``most``: how many consumers are named; ``macs``: of the model before."""
     insertion, site = done.insertion, done.insertion.site
     kind = f" ({site.type})" if site.type else ""
     yield f"{insertion.id}: {insertion.module} {site.position} {site.path or done.tensor}{kind}"
@@ -302,6 +323,7 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     if site.others:
         yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others, most)}"
     yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
+    yield f"  work: {_work(done, macs)}"
     if done.source:
         yield f"  weights: {done.source}"
     if insertion.qdq:
@@ -309,6 +331,19 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
         yield f"  quantised behind the block: {insertion.qdq.type}, with the scale {whose}"
     yield from (f"  {line}" for line in _parity_lines(report)) if report else ()
     yield from (f"  warning: {warning}" for warning in done.warnings)
+
+
+def _work(done: AppliedInsertion, whole: int | None) -> str:
+    """The multiply-accumulates of a block, and its largest activation."""
+    macs, largest = done.work.macs(), done.work.largest()
+    words = ["MACs not known" if macs is None else f"{macs:,} MACs"]
+    if done.insertion.function:
+        words.append(f" in each call of {done.insertion.function[1]}")
+    elif macs is not None:
+        words.append(
+            f", {percent(macs / whole)} of the model's {whole:,}" if whole else ", those of the model not known"
+        )
+    return f"{''.join(words)}; largest activation {largest or 'not known'}"
 
 
 def _base_line(compared: Comparison) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import RequestError, option
-from ..messages import listed, shape_text
+from ..messages import attributes, listed, shape_text
 from ..request import Argument
 from .files import DASH, open_model, side_target
 from .options import KnownShapes
 from .output import Printer, counted
 
 if TYPE_CHECKING:
+    from ..graph.work import Totals
     from ..modelfile.target import Target
     from ..outline.outline import Outline
     from ..outline.rows import Row
@@ -90,18 +91,24 @@ def sites(
         found = finder.find([selector])
         data = _places(printer, finder, found, [1] * len(found))
     else:
-        data = _modules(printer, finder, most) if outline.is_empty else _blocks(printer, outline, most)
+        taken = f"work: {_totals(finder)}"
+        data = _modules(printer, finder, most, taken) if outline.is_empty else _blocks(printer, outline, most, taken)
         data["inner"] = _inner(printer, finder, shown=most is None or most > usual)
     if target is not None:
         printer.lines([f"picture: {picture}"])
-    printer.json({"model": model or DASH, **data, "picture": picture})
+    totals = attributes(_totals(finder)) if printer.as_json else {}
+    printer.json({"model": model or DASH, **totals, **data, "picture": picture})
+
+
+def _totals(finder: SiteFinder) -> Totals:
+    """What the model takes, its calls of functions included."""
+    return (finder.inside or finder).work.totals
 
 
 # ---------------------------------------------------------------------- tables
 
 
-def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, Any]:
-
+def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -> dict[str, Any]:
     rows = outline.rows(depth)
     table = [
         (
@@ -125,7 +132,7 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
     ending = ""
     if depth is not None and (hidden := outline.hidden(depth)):
         ending = f"; {counted(hidden, 'part')} further inside: --depth {depth + 1}, or --all"
-    printer.lines([f"advisable: {good} of {counted(len(rows), 'place')}{ending}"])
+    printer.lines([taken, f"advisable: {good} of {counted(len(rows), 'place')}{ending}"])
     if not printer.as_json:
         return {}
     whole = [row for row in rows if row.depth == 1]
@@ -133,7 +140,7 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None) -> dict[str, 
         "sites": [row.to_json() for row in rows if row.site],
         "blocks": [
             {"selector": row.name, "type": row.type, "path": row.path, "role": row.role, "tensor": row.tensor}
-            | {"insertions": list(row.insertions), "readers": list(row.readers)}
+            | {"insertions": list(row.insertions), "readers": list(row.readers), "macs": row.macs}
             for row in whole
         ],
     }
@@ -149,7 +156,7 @@ def _name(row: Row) -> str:
     return "  " * (row.depth - 1) + name
 
 
-def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str, Any]:
+def _modules(printer: Printer, finder: SiteFinder, most: int | None, taken: str) -> dict[str, Any]:
     """The places of a model in which no block was recognised: by module, else by tensor."""
 
     found = finder.listing() or finder.tensors()
@@ -157,6 +164,7 @@ def _modules(printer: Printer, finder: SiteFinder, most: int | None) -> dict[str
     most = max(levels, default=1) if most is None else most
     kept = [(site, level) for site, level in zip(found, levels, strict=True) if level <= most]
     data = _places(printer, finder, [site for site, _ in kept], [level for _, level in kept])
+    printer.lines([taken])
     if not found:
         printer.lines(
             [f"{finder.model.name} has no place for a block: no tensor in it is known to be a map [N, C, H, W]"]

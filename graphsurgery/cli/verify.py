@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 from ..errors import ParityFailed, RequestError, option
 from ..request import Argument
 from .files import open_model
-from .inserting import announce
 from .options import KnownShapes, provider_list
 from .output import Printer, aside
 
@@ -77,12 +76,15 @@ def verify(
         return
     from pathlib import Path
 
+    from ..insertion.cost import cost_of
     from ..verification import MEMORY
     from ..verification import verify as compare
 
     names, opened = provider_list(providers), open_model(model)
     before = Path(original) if original is not None else None
-    announce(opened.insertions(), printer)
+    for insertion in opened.insertions():
+        if cost := cost_of(insertion):
+            printer.note(f"note: {insertion.id}: {cost}")
     with aside():
         report = compare(
             opened,

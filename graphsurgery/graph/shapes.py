@@ -137,6 +137,12 @@ class ShapeTable:
             self._found[tensor] = found
         return found
 
+    def known(self, tensor: str) -> TensorType:
+        """The same without inferring anything for it: what the model states of it, or what was inferred for others."""
+        if tensor in self._found or "_everything" in vars(self):
+            return self.lookup(tensor)
+        return tensor_type(self._declared.get(tensor))
+
     def _look_up(self, tensor: str) -> TensorType:
         declared = tensor_type(self._declared.get(tensor))
         if _is_complete(declared) and not self.given:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from ..blocks.block import Array, Block
 from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..graph import module_paths
+from ..graph.work import Work
 from ..modelfile.fields import INITIALIZER, VALUE_INFO, Edit
 from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
@@ -38,8 +40,17 @@ class AppliedInsertion:
     tensor: str
     """what the block reads, as the given model calls it; of a block behind another one, that one's output"""
     warnings: tuple[str, ...]
-    source: str = ""
-    """FILE[:PREFIX] of the weights of a file"""
+    source: str
+    """FILE[:PREFIX] of the weights of a file; "" without one"""
+    model_macs: int | None
+    """multiply-accumulates of the model before, by the shapes that were known of it anyway"""
+    find_work: Callable[[], Work] = field(compare=False, repr=False)
+    """counts the work of the block: few callers need it"""
+
+    @cached_property
+    def work(self) -> Work:
+        """What the block takes alone, on one image where the model leaves the batch open."""
+        return self.find_work()
 
 
 SubgraphCheck = Callable[[PlannedInsertion, Subgraph, str, ModelFile], str | None]
@@ -80,12 +91,13 @@ def insert(
     for insertion in insertions:
         graphs.setdefault(insertion.site.function, []).append(insertion)
     applied: list[AppliedInsertion] = []
+    macs = finder.work.macs()
     model, original = finder.model, _original(finder.model)
     for function, planned in graphs.items():
         there = finder
         if model is not finder.model or function is not None:
             there = SiteFinder(graph_of(model, function), finder.shapes.given if function is None else {})
-        splice = _Splice(there, Plan(there, planned), check, original, finder.shapes.given, edition)
+        splice = _Splice(there, Plan(there, planned), check, original, finder.shapes.given, edition, macs)
         done = [splice.insert(step) for step in splice.plan.steps]
         model = splice.result([each.insertion for each in done])
         applied += done
@@ -109,8 +121,10 @@ class _Splice:
         original: str,
         shapes: Shapes,
         edition: int,
+        macs: int | None,
     ) -> None:
         self.plan = plan
+        self._macs = macs
         self._check = check
         self._edition = edition
         self._model = finder.model
@@ -159,7 +173,10 @@ class _Splice:
         record = self._record(step, lowering, source, declared, subgraph, weights, pair)
         self._add(site, record, subgraph)
         reads = site.tensor if step.previous is None else source
-        return AppliedInsertion(record, site, reads, warnings, planned.source)
+        one = replace(site.feature, batch=site.feature.batch or 1)
+        alone = partial(subgraph.as_model, source, one, opset=self._model.opset, ir_version=self._ir_version)
+        work = partial(_work, alone)
+        return AppliedInsertion(record, site, reads, warnings, planned.source, self._macs, work)
 
     def _produced(self, tensor: str, step: int | None) -> str:
         """The output of a step; None: the tensor of the site itself, by the name that it has in the end."""
@@ -246,6 +263,11 @@ class _Splice:
                 self._edit.metadata.update([renamed.to_entry()])
         self._edit.metadata.update(record.to_entry() for record in records)
         return self._model.edited(self._edit)
+
+
+def _work(alone: Callable[[], onnx.ModelProto]) -> Work:
+    """``alone``: makes a model of a block."""
+    return Work.of(ModelFile.load(alone()))
 
 
 def _name_output(subgraph: Subgraph, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,14 +42,14 @@ class RowBuilder:
         """The row of a block. ``name``: what selects it; ``part``: its name in the block that it is a part of."""
         number = int(self.tree.selector(block).rpartition("[")[2][:-1])
         what = _What(name, part, depth, block.type, number, block.path, block.role)
-        return self._row(what, block.output, block.root, block)
+        return self._row(what, block.output, block.root, block.nodes, block)
 
     def of_node(self, node_index: int, root: str, depth: int) -> Row:
         """The row of a node, and of that output of it which is ``root``."""
         kind, number = self.index.nodes[node_index].op_type, self._numbers[node_index]
         path = self.finder.tree.of_node[node_index] or None
         what = _What(self.node_name(node_index, root), None, depth, kind, number, path, self.tree.role_of(node_index))
-        return self._row(what, self.view.outlet(root), root)
+        return self._row(what, self.view.outlet(root), root, {node_index})
 
     def node_name(self, node_index: int, root: str) -> str:
         """What selects an output of a node: its operator, ``op:Mul[7]``; ``tensor:NAME`` where others leave it, too."""
@@ -59,7 +59,7 @@ class RowBuilder:
             return f"tensor:{root}"
         return f"op:{self.index.nodes[node_index].op_type}[{self._numbers[node_index]}]"
 
-    def _row(self, what: _What, tensor: str, root: str, block: RecognisedBlock | None = None) -> Row:
+    def _row(self, what: _What, tensor: str, root: str, nodes: Set[int], block: RecognisedBlock | None = None) -> Row:
         """A row, with what is known of its tensor."""
         finder = self.finder
         module = finder.tree.modules.get(what.path) if what.path else None
@@ -92,6 +92,7 @@ class RowBuilder:
             insertions=tuple(self.inserted.get(root, ())),
             objection=objection,
             find_site=None if error else partial(finder.site_at, place),
+            find_macs=partial(finder.work.macs, nodes),
         )
 
     @cached_property

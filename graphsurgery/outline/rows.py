@@ -53,6 +53,14 @@ class Row:
     find_site: Callable[[], Site] | None = field(default=None, compare=False, repr=False)
     """finds that place; None where no block can be put: few readers of rows need all that is known of it"""
 
+    find_macs: Callable[[], int | None] = field(default=lambda: None, compare=False, repr=False)
+    """counts its multiply-accumulates"""
+
+    @cached_property
+    def macs(self) -> int | None:
+        """Its multiply-accumulates; None where they are not known."""
+        return self.find_macs()
+
     @cached_property
     def site(self) -> Site | None:
         """The place after it; None where no block can be put."""
@@ -94,7 +102,7 @@ class Row:
             "stride": self.stride,
             "selector": self.name,
             "index": self.number,
-            **attributes(self, "depth", "role", "roles", "readers", "insertions"),
+            **attributes(self, "depth", "role", "roles", "readers", "insertions", "macs"),
             "advisable": self.is_advisable,
             "reason": self.objection.sentence if self.objection else None,
         }

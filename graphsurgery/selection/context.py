@@ -13,6 +13,7 @@ from ..graph.index import GraphIndex
 from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree
 from ..graph.shapes import ShapeTable
+from ..graph.work import Work
 from ..messages import listed, shape_text
 from ..modelfile.model import ModelFile
 from ..request import Shapes
@@ -32,6 +33,11 @@ class Context:
         self.shapes = ShapeTable(self.index, shapes)
         self.layouts = Layouts(self.index)
         self.suggestions = Suggestions()
+
+    @cached_property
+    def work(self) -> Work:
+        """What the graph takes, by the shapes that are known of it anyway."""
+        return Work(self.index, self.shapes.known)
 
     @cached_property
     def tree(self) -> ModuleTree:

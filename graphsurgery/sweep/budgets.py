@@ -26,7 +26,7 @@ _NUMBERS: Mapping[str, tuple[Callable[[_Cell, str], float | None], tuple[str, ..
     "params": (lambda c, _: c["parameters"], ("", "k", "M", "G")),
     "nodes": (lambda c, _: c["nodes"], ("", "k")),
     "macs": (lambda c, _: c["block_macs"], ("", "k", "M", "G")),
-    "activation": (lambda c, _: (c["largest_activation"] or {"bytes": 0})["bytes"], ("kB", "MB", "GB")),
+    "activation": (lambda c, _: (c["largest_activation"] or {}).get("bytes"), ("kB", "MB", "GB")),
     "growth": (lambda c, _: c["growth"], ("kB", "MB", "GB")),
     "drift": (lambda c, _: c["drift"]["default"]["relative"], ("%", "")),
     "boxes": (lambda c, _: c["drift"]["default"]["boxes"], ("px",)),

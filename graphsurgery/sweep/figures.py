@@ -15,6 +15,7 @@ from typing import Any
 from ..cards.facts import Facts
 from ..cards.listing import TENSORRT
 from ..errors import GraphSurgeryError, readable
+from ..graph.work import Work
 from ..insertion.splice import AppliedInsertion
 from ..messages import attributes
 from ..modelfile.model import ModelFile
@@ -27,7 +28,6 @@ from ..verification import verify
 from .detections import Reader
 from .drift import NOT_COMPARED, Images, Outputs, drift, outputs_of, reader_of
 from .grid import STARTS, Cell
-from .work import WholeWork
 
 EMPTY: dict[str, Any] = {
     "insertions": [],
@@ -81,9 +81,9 @@ def _figures(cell: Cell, setting: Setting) -> dict[str, Any]:
     model = setting.model
     after, done = cell.put_in(model)
     nodes = [name for each in done for name in each.insertion.nodes]
-    work = WholeWork(after, setting.sizes)
-    macs = work.macs
-    largest = work.largest(nodes)
+    work = Work.of(after, setting.sizes)
+    macs = work.macs()
+    largest = work.largest(work.named(nodes))
     parity = _parity(after, [each.insertion.id for each in done], setting.images.folder)
     failed = {"state": "failed", "reason": parity["sentence"]} if parity["passed"] is False else {}
     return {

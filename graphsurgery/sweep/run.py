@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bench.inputs import inputs_for
 from ..bench.whole import ROUNDS, WARM_UP
+from ..graph.work import Work
 from ..messages import tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Settings, checked
@@ -27,7 +28,6 @@ from .latency import batches, latencies
 from .page import marked_picture
 from .report import Sweep
 from .skeleton import skeleton
-from .work import WholeWork
 from .workers import each_of, joblib
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ def sweep(
     earlier = prepare(where, resume=resume, force=force) if where is not None else None
     with registered(libraries):
         unblocked = outputs_of(loaded, pictures)
-    work = WholeWork(loaded, sizes)
+    work = Work.of(loaded, sizes)
     source: Any = loaded.to_bytes() if not isinstance(model, str | Path) else Path(model)
-    setting = Setting(source, pictures, sizes, work.macs, unblocked, tuple(map(str, libraries)), int(jobs > 1))
+    setting = Setting(source, pictures, sizes, work.macs(), unblocked, tuple(map(str, libraries)), int(jobs > 1))
     asked: dict[str, Any] = {
         "seed": seed,
         "rounds": rounds,

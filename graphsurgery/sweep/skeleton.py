@@ -8,6 +8,7 @@ from typing import Any
 from .. import _version
 from ..bench.machine import describe
 from ..graph.index import GraphIndex
+from ..graph.work import Work
 from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import graph_inputs
@@ -15,7 +16,6 @@ from .drift import reader_of
 from .figures import EMPTY, Setting
 from .files import FORMAT, VERSION
 from .grid import STARTS, Cell
-from .work import WholeWork
 
 
 def skeleton(
@@ -25,7 +25,7 @@ def skeleton(
     columns: Sequence[Mapping[str, Any]],
     asked: Mapping[str, Any],
     setting: Setting,
-    work: WholeWork,
+    work: Work,
 ) -> dict[str, Any]:
     """A report of which no cell is known; keys as in docs/sweep.md. ``path``: what commands call the model; ``work``:
     that of the model.

@@ -44,7 +44,7 @@ class AIFI(CatalogueBlock):
     name = "aifi"
     title = "AIFI (RT-DETR encoder layer)"
     demand = 47
-    quadratic = True
+    quadratic = (*_PLAIN, _HILO)
     paper = "DETRs Beat YOLOs on Real-time Object Detection, CVPR 2024, arXiv:2304.08069"
     reference = (
         "lyuwenyu/RT-DETR, hybrid_encoder.py; ultralytics/ultralytics, nn/modules/transformer.py; "
@@ -168,8 +168,14 @@ class AIFI(CatalogueBlock):
             found["qkv_bias"] = any(key in shapes for key in (f"{attention}.l_q.bias", f"{attention}.h_qkv.bias"))
         return found
 
-    def cost_warning(self, feature: FeatureMap) -> str:
-        return super().cost_warning(feature) if self.variant in _PLAIN else ""
+    @property
+    def is_quadratic(self) -> bool:
+        return super().is_quadratic and (self.variant != _HILO or self._hilo.heads.low > 0)
+
+    def scores(self, height: int, width: int) -> tuple[int, int]:
+        side = self.integer("window") or 1
+        windows = -(-height // side) * -(-width // side)
+        return windows * side**2, windows
 
     def emit(self, t: Template, lowering: str) -> Variable:
         _, first, second = self._names

@@ -35,6 +35,7 @@ class BRA(CatalogueBlock):
     name = "bra"
     title = "Bi-Level Routing Attention (BiFormer)"
     demand = 17
+    quadratic = True
     paper = "BiFormer: Vision Transformer with Bi-Level Routing Attention, CVPR 2023, arXiv:2303.08810"
     reference = "rayleizhu/BiFormer, ops/bra_legacy.py (official) and ops/bra_nchw.py (nchw)"
     formula = (
@@ -80,6 +81,10 @@ class BRA(CatalogueBlock):
         (rows, _), (columns, _) = self._windows(feature)
         if topk > rows * columns:
             raise BlockError(f"{self.spelled} has {rows * columns} windows and cannot read {topk}; set topk lower")
+
+    def scores(self, height: int, width: int) -> tuple[int, int]:
+        (rows, tall), (columns, wide) = self._windows(FeatureMap(1, height, width))
+        return rows * tall * columns * wide, self.integer("topk") * tall * wide
 
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, side, (first, last) = feature.channels, self.integer("kernel"), self._layers

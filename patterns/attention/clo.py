@@ -60,6 +60,10 @@ class CloAttention(CatalogueBlock):
         rest = "global heads do not see the rest below and to the right"
         return [f"windows of {window} do not divide {feature.label}: {rest}"]
 
+    def scores(self, height: int, width: int) -> tuple[int, int]:
+        window = self.integer("window")
+        return height * width, (height // window) * (width // window)
+
     def parameters(self, feature: FeatureMap) -> dict[str, tuple[int, ...]]:
         channels, (near, far), side = feature.channels, self._widths(feature), self.integer("kernel")
         bias = self.flag("qkv_bias")

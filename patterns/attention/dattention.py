@@ -6,6 +6,7 @@ Xia et al., "Vision Transformer with Deformable Attention", CVPR 2022, arXiv:220
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -65,6 +66,9 @@ class DAttention(CatalogueBlock):
         kernel, stride = self.integer("kernel"), self.integer("stride")
         rows, columns = ((side + 2 * self._border - kernel) // stride + 1 for side in feature.size)
         return rows, columns
+
+    def scores(self, height: int, width: int) -> tuple[int, int]:
+        return height * width, prod(self._points(FeatureMap(1, height, width)))
 
     @property
     def _border(self) -> int:

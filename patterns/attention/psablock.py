@@ -95,6 +95,9 @@ class PSABlock(CatalogueBlock):
         if self.variant == "area":
             self._check_areas(feature)
 
+    def scores(self, height: int, width: int) -> tuple[int, int]:
+        return height * width, height * width // self._areas
+
     def _check_areas(self, feature: FeatureMap) -> None:
         require_odd(self, "pe_kernel", self.integer("pe_kernel"))
         if self.hidden(feature) < 1:

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,7 +19,6 @@ from graphsurgery.blocks.block import Block
 from graphsurgery.cards import cards, known
 from graphsurgery.cards.facts import Facts
 from graphsurgery.cards.listing import in_order_of_demand, variants
-from graphsurgery.cards.work import Work, work
 from graphsurgery.userblocks import Trust, make_block
 from tests.patterns.attention.harness import build
 
@@ -115,42 +113,6 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> dict[str, Any]:
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return {"x": x, **dict(zip(names, session.run(names, {"x": x}), strict=True))}
-
-
-# ---------------------------------------------------------------------- models of a node or two
-
-
-def model_of(*nodes: onnx.NodeProto, x: tuple[int | str, ...], **weights: tuple[int, ...]) -> onnx.ModelProto:
-    tensors = [helper.make_tensor(name, 1, dims, np.zeros(prod(dims))) for name, dims in weights.items()]
-    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x), onnx.ValueInfoProto(name="y")]
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-
-
-def node(operator: str, *inputs: str, y: str = "y", **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs, [y], **attributes)
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        # 4 x 5 x 5 values of 3 x 3 taps on 2 channels of a group
-        (model_of(node("Conv", "x", "w", group=2), x=(1, 4, 7, 7), w=(4, 2, 3, 3)), Work(4 * 25 * 18, ())),
-        (model_of(node("ConvTranspose", "x", "w"), x=(1, 4, 7, 7), w=(4, 3, 2, 2)), Work(4 * 49 * 12, ())),
-        (model_of(node("MatMul", "x", "w"), x=(2, 3, 5, 7), w=(7, 11)), Work(2 * 3 * 5 * 7 * 11, ())),
-        (model_of(node("Gemm", "x", "w", transB=1), x=(5, 7), w=(11, 7)), Work(5 * 7 * 11, ())),
-        (model_of(node("Gemm", "x", "w", transA=1), x=(7, 5), w=(7, 11)), Work(5 * 7 * 11, ())),
-        (model_of(node("DeformConv", "x", "w", "o"), x=(1, 2, 7, 7), w=(4, 2, 3, 3), o=(1, 18, 5, 5)), Work(1800, ())),
-        (
-            model_of(node("Transpose", "x", y="t", perm=[0, 2, 1]), node("MatMul", "x", "t"), x=(2, 30, 4)),
-            Work(2 * 30 * 30 * 4, (2, 4, 30)),
-        ),
-        (model_of(node("MatMul", "x", "w"), x=("N", 7), w=(7, 11)), None),
-    ],
-    ids=["grouped", "transposed", "batched", "gemm", "gemm turned", "deformed", "two nodes", "unknown"],
-)
-def test_the_work_of_a_node(model: onnx.ModelProto, expected: Work | None) -> None:
-    assert work(model) == expected
 
 
 # ---------------------------------------------------------------------- cards

@@ -1,0 +1,265 @@
+"""Work: the multiply-accumulates of nodes, and the largest tensor that they give, by the sizes that are known.
+
+Counted are convolutions and products of matrices (:data:`COUNTED`), biases left out; all else counts nothing. What is
+not known is None, since a guess would be taken for a count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+
+from ..errors import ModelError
+from ..messages import megabytes, shape_text
+from ..modelfile import payload
+from ..modelfile.model import ModelFile
+from ..modelfile.operators import STANDARD, operator
+from ..modelfile.subgraphs import nested
+from ..request import Shapes
+from .index import GraphIndex
+from .local_functions import by_key, key_of
+from .quantisation import PASSING
+from .shapes import ShapeTable, TensorType
+from .written_out import without_calls
+
+Sizes: TypeAlias = tuple[int, ...]
+_Count: TypeAlias = Callable[[onnx.NodeProto, Callable[[int], Sizes]], int]
+"""of a node, given the sizes of its inputs by their position, and those of its output by -1"""
+
+_PRODUCTS = re.compile("Conv|Gemm|MatMul|Einsum|Attention|Attn|DCN|LSTM|GRU|RNN")
+"""in the names of operators that multiply and add, of those too that are not counted"""
+_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_OUTPUT = -1
+
+
+class _Unknown(Exception):
+    """Of a size, or of how an operator multiplies."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A tensor that a node computes."""
+
+    shape: Sizes
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{shape_text(self.shape)}, {megabytes(self.bytes)}"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a model takes."""
+
+    macs: int | None
+    """multiplications with an addition each; None where they are not known"""
+    largest_activation: Activation | None
+    """None likewise"""
+
+    def __str__(self) -> str:
+        macs = "MACs not known" if self.macs is None else f"{self.macs:,} MACs"
+        return f"{macs}; largest activation {self.largest_activation or 'not known'}"
+
+
+class Work:
+    """What the nodes of a graph take.
+
+    Parameters
+    ----------
+    index:
+        The graph. A call of a local function in it is not looked into, and not known: see written_out.py.
+    lookup:
+        Types of its tensors: :meth:`.ShapeTable.lookup`, or :meth:`.ShapeTable.known`, which infers none.
+    """
+
+    def __init__(self, index: GraphIndex, lookup: Callable[[str], TensorType]) -> None:
+        self.index = index
+        self._lookup = lookup
+        self._counted: dict[int, int | None] = {}
+
+    @classmethod
+    def of(cls, model: ModelFile, sizes: Shapes = MappingProxyType({})) -> Work:
+        """The work of a model, its calls of functions written out, by shapes that are inferred as far as it does not
+        state them. ``sizes``: input -> its sizes, where the model leaves them open.
+        """
+        if model.structure.functions:
+            with suppress(ModelError):
+                model = without_calls(model, always=True)
+        index = GraphIndex(model)
+        shapes = ShapeTable(index, sizes)
+        shapes.infer()
+        return cls(index, shapes.lookup)
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Those of the whole graph."""
+        return Totals(self.macs(), self.largest())
+
+    def macs(self, nodes: Iterable[int] | None = None) -> int | None:
+        """Multiplications with an addition each, of the whole graph or of the nodes of these indexes.
+
+        None where a size of one of them is not known, where one multiplies in a way that is not counted, and where one
+        has a node that multiplies in its body: how often that runs is not known.
+        """
+        total = 0
+        for node_index in self._multiplying if nodes is None else self._multiplying.keys() & set(nodes):
+            if node_index not in self._counted:
+                self._counted[node_index] = self._macs_of(node_index)
+            found = self._counted[node_index]
+            if found is None:
+                return None
+            total += found
+        return total
+
+    def largest(self, nodes: Iterable[int] | None = None) -> Activation | None:
+        """The largest tensor that the nodes of the graph, or those of these indexes, compute from its inputs.
+
+        None where there is none, and where the size of one is not known.
+        """
+        index, found = self.index, list[Activation]()
+        for node_index in sorted(index.active if nodes is None else index.active.intersection(nodes)):
+            for name in index.named_outputs[node_index]:
+                kind, sizes = self._lookup(name)[0], self._known(name)
+                if sizes is None or not kind:
+                    return None
+                found.append(Activation(sizes, prod(sizes) * _width(kind)))
+        return max(found, key=lambda each: each.bytes, default=None)
+
+    def named(self, names: Iterable[str]) -> set[int]:
+        """The indexes of the nodes of these names."""
+        return {node_index for name in names for node_index in self.index.node_names.get(name, ())}
+
+    @cached_property
+    def _multiplying(self) -> dict[int, _Count | None]:
+        """Index of a node that multiplies and adds -> how that is counted; None: it is not."""
+        names = set(self.index.operators)
+        counts = {name: COUNTED.get(name) for name in names if name in COUNTED or _PRODUCTS.search(name)}
+        found = {n: counts[name] for n, name in enumerate(self.index.operators) if name in counts}
+        if names & _BODIES:
+            found |= {n: None for n, node in enumerate(self.index.nodes) if self._multiplies_inside(node)}
+        if functions := by_key(self.index.model.structure.functions):
+            found |= {n: None for n, node in enumerate(self.index.nodes) if key_of(node) in functions}
+        return found
+
+    def _multiplies_inside(self, node: onnx.NodeProto) -> bool:
+        inner = (each for body in nested(node) for each in body.node)
+        return operator(node) in _BODIES and any(_PRODUCTS.search(operator(each)) for each in inner)
+
+    def _macs_of(self, node_index: int) -> int | None:
+        node, count = self.index.nodes[node_index], self._multiplying[node_index]
+        if count is None:
+            return None
+
+        def sizes(position: int) -> Sizes:
+            names = node.output[:1] if position == _OUTPUT else node.input[position : position + 1]
+            if not names or (known := self._known(names[0])) is None:
+                raise _Unknown
+            return known
+
+        try:
+            return count(node, sizes)
+        except (_Unknown, ValueError, LookupError, ArithmeticError):  # or it contradicts itself: too few inputs, say
+            return None
+
+    def _known(self, tensor: str) -> Sizes | None:
+        """The sizes of a tensor where all are numbers; of a constant, its own."""
+        shape = None if tensor in self.index.initializers else self._lookup(tensor)[1]
+        if shape is not None and all(isinstance(size, int) for size in shape):
+            return tuple(int(size) for size in shape if isinstance(size, int))
+        return self._of_constant(tensor)
+
+    def _of_constant(self, tensor: str) -> Sizes | None:
+        """The sizes of a weight, as its message states them; of one that is quantised, those of its integers."""
+        index = self.index
+        for _ in range(len(index.nodes) + 1):  # a file can have a cycle
+            if (place := index.initializers.get(tensor)) is not None:
+                return tuple(index.model.structure.graph.initializer[place].dims)
+            node = index.producing(tensor)
+            if node is not None and operator(node) == "Constant":
+                value = payload.of_constant(node)
+                return tuple(value.dims) if value is not None else None
+            if node is None or operator(node) not in PASSING or not node.input or tensor != node.output[0]:
+                break
+            tensor = node.input[0]
+        return None
+
+
+@lru_cache(maxsize=64)
+def _width(kind: int) -> int:
+    """Bytes of one element."""
+    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize)
+
+
+# ---------------------------------------------------------------------- operators
+
+
+def _convolution(weight: int) -> _Count:
+    """``weight``: where among the inputs it stands, [M, C / group, ...]."""
+    return lambda node, sizes: prod(sizes(_OUTPUT)) * prod(sizes(weight)[1:])
+
+
+def _transposed_convolution(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
+    return prod(sizes(0)) * prod(sizes(1)[1:])
+
+
+def _product(second: int) -> _Count:
+    """``second``: where among the inputs the second matrix stands. Either may be turned."""
+
+    def count(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
+        turned = _attributes(node)
+        if turned.get("transBatchA") or turned.get("transBatchB"):
+            raise _Unknown
+        a, b = sizes(0), sizes(second)
+        a, b = (a if len(a) > 1 else (1, *a)), (b if len(b) > 1 else (*b, 1))
+        rows, inner = (a[-1], a[-2]) if turned.get("transA") else (a[-2], a[-1])
+        columns = b[-2] if turned.get("transB") else b[-1]
+        return prod(np.broadcast_shapes(a[:-2], b[:-2])) * rows * inner * columns
+
+    return count
+
+
+def _einsum(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
+    """Of two factors each of whose axes has a letter."""
+    terms = str(_attributes(node).get("equation", b""), "utf-8").replace(" ", "").partition("->")[0].split(",")
+    if len(terms) != 2 or any("." in term for term in terms):
+        raise _Unknown
+    pairs = [pair for i, term in enumerate(terms) for pair in zip(term, sizes(i), strict=True)]
+    return prod(max(size for name, size in pairs if name == letter) for letter in dict(pairs))
+
+
+def _attention(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
+    """ONNX's: the product of q and k, and that of the weights and v. Not with keys from before, nor onnxruntime's."""
+    if node.domain not in STANDARD or any(node.input[4:6]):
+        raise _Unknown
+    told, q, k, v = _attributes(node), sizes(0), sizes(1), sizes(2)
+    if len(q) == 4:
+        images, heads, queries, wide = q
+        return images * heads * queries * k[2] * (wide + v[3])
+    heads, fewer = int(told["q_num_heads"]), int(told["kv_num_heads"])
+    return q[0] * q[1] * k[1] * (q[2] + v[2] // fewer * heads)
+
+
+def _attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
+    return {each.name: payload.attribute_value(each) for each in node.attribute}
+
+
+COUNTED: Mapping[str, _Count] = {
+    **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "DeformConv"), _convolution(1)),
+    "QLinearConv": _convolution(3),
+    "ConvTranspose": _transposed_convolution,
+    **dict.fromkeys(("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulInteger"), _product(1)),
+    **dict.fromkeys(("TransposeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"), _product(1)),
+    **dict.fromkeys(("QGemm", "QLinearMatMul"), _product(3)),
+    "Einsum": _einsum,
+    "Attention": _attention,
+}
+"""operator -> how many multiply-accumulates a node of it takes"""
