@@ -116,9 +116,9 @@ class BenchReport:
         fed = ", ".join(f"{name} {each['shape']} {each['dtype']}" for name, each in self.inputs.items())
         yield f"{self.model} against {self.baseline}{source}; {fed}"
         yield from self.chosen
-        yield from (f"{name}: {taken}" for name, taken in self.work.items())
         for each in self.timed:
             yield from each.lines()
+        yield from (f"work {when}: {taken}" for when, taken in self.work.items())
         if any(each.difference.verdict is Verdict.BELOW_NOISE for each in self.timed):
             yield "below noise: not larger than what the same model, loaded twice, differs by"
         machine = self.machine

@@ -248,8 +248,8 @@ class _Outcome:
         figures = ("modules", "compared", "share", "worst", "tolerance")
         base = {"base": attributes(self.compared, *figures)} if self.compared else {}
         checks = {"tensorrt": self.tensorrt.to_json()} if self.tensorrt is not None else {}
-        given = {"model": self.model, "macs": self.macs}
-        return {**given, "output": output, "insertions": insertions, **base, **checks}
+        made = {"output": output, "insertions": insertions, "macs": self.macs}
+        return {"model": self.model, **made, **base, **checks}
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion

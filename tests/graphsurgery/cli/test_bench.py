@@ -31,6 +31,11 @@ def test_text(cli: Any, changed: Path) -> None:
     assert times.startswith("cpu: before ")
     assert difference.startswith("  difference ")
     assert "cores" in ended.text.splitlines()[-1]
+    taken = "34,963,200 MACs; largest activation [1, 8, 160, 160], 0.82 MB"
+    assert [line for line in ended.text.splitlines() if line.startswith("work ")] == [
+        f"work before: {taken}",
+        f"work after: {taken}",
+    ]
 
 
 def test_json_with_a_baseline(cli: Any, changed: Path) -> None:
@@ -40,6 +45,9 @@ def test_json_with_a_baseline(cli: Any, changed: Path) -> None:
     assert [each["provider"] for each in data["providers"]] == ["cpu"]
     assert data["providers"][0]["difference"]["verdict"] in ("slower", "faster", "below noise")
     assert data["machine"]["versions"]["onnxruntime"]
+    assert data["work"]["before"] == data["work"]["after"]
+    assert data["work"]["after"]["macs"] == 34_963_200
+    assert data["work"]["after"]["largest_activation"] == {"shape": [1, 8, 160, 160], "bytes": 4 * 8 * 160 * 160}
 
 
 def test_through_a_pipe(command: Any, changed: Path) -> None:

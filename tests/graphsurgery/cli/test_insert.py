@@ -29,13 +29,14 @@ def test_what_the_user_sees(cli: Any) -> None:
     ended = cli("insert", "detector.onnx", "--module", "simam", "--after", "/model.8", *WRITE)
     lines = ended.text.splitlines()
     assert ended.code == 0
-    assert lines[:4] == [
+    assert lines[:5] == [
         "model.8.simam: simam after /model.8",
         "  site: /model.8/cv2/act/Mul_output_0, [1, 32, 10, 10] float32, stride 32",
         "  rewired: 1 consumer: /model.9/cv1/conv/Conv",
         "  added: 5 nodes, 0 parameters",
+        "  work: 0 MACs, 0% of the model's 34,963,200; largest activation [1, 32, 10, 10], 0.013 MB",
     ]
-    assert lines[4].startswith("  parity on cpu: passed, max error ")
+    assert lines[5].startswith("  parity on cpu: passed, max error ")
     assert "rest of the model: unchanged" in lines[-3]
     assert lines[-2].startswith("no claim about accuracy: the model has not been trained with simam")
     assert lines[-1] == "written to out.onnx"
@@ -89,12 +90,15 @@ def test_json(cli: Any, folder: Path) -> None:
     ended = cli("insert", "detector.onnx", *arguments)
     assert ended.code == 0
     data = json.loads(ended.out)
-    assert list(data) == ["model", "output", "insertions"]
+    assert list(data) == ["model", "output", "insertions", "macs"]
+    assert data["macs"] == 34_963_200
     assert (data["model"], data["output"]) == ("detector.onnx", "out.onnx")
     first, second = data["insertions"]
     assert [first["id"], second["id"]] == ["model.4.se", "model.6.se"]
     keys = ["id", "module", "settings", "target", "lowering", "precision", "site", "output_tensor", "nodes"]
-    assert list(first) == [*keys, "parameters", "qdq", "warnings", "parity"]
+    assert list(first) == [*keys, "parameters", "macs", "largest_activation", "qdq", "warnings", "parity"]
+    assert (first["macs"], second["macs"]) == (2 * 16 * 2, 2 * 16 * 2)
+    assert first["largest_activation"] == {"shape": [1, 16, 40, 40], "bytes": 4 * 16 * 40 * 40}
     assert [first[key] for key in ("target", "lowering", "precision")] == ["tensorrt", "convolution", "safe"]
     assert first["settings"] == {"reduction": 8, "hidden": None, "bias": True}
     assert first["site"] == {
@@ -131,7 +135,7 @@ def test_some_of_the_readers(cli: Any, folder: Path) -> None:
         "  rewired: 1 consumer: /model.14/Concat",
         "  left as they are: 1 consumer: /model.5/conv/Conv",
     ]
-    assert lines[5].startswith("  parity on cpu: passed")
+    assert lines[6].startswith("  parity on cpu: passed")
     listed = cli("remove", "out.onnx").text.splitlines()
     assert "after /model.4 for /model.14/Concat" in listed[1]
     assert cli("remove", "out.onnx", "--all", "-o", "back.onnx").code == 0
@@ -307,8 +311,8 @@ def test_parity_that_fails(cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyP
 def test_a_result_that_is_no_valid_model(cli: Any, unchanged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     carry_out = api.carry_out
 
-    def spoiled(model: gsx.ModelFile, requests: Any) -> Any:
-        edited, done = carry_out(model, requests)
+    def spoiled(model: gsx.ModelFile, requests: Any, **others: Any) -> Any:
+        edited, done = carry_out(model, requests, **others)
         proto = edited.proto()
         proto.graph.node[-1].input[0] = "nowhere"
         return gsx.ModelFile.load(proto), done

@@ -32,8 +32,9 @@ def test_the_blocks_of_a_model(cli: Any) -> None:
     assert [cell.strip() for cell in told] == [
         *("C2f[1]", "/model.4", "[1, 16, 40, 40]", "8", "backbone p3", "yes", "model.5, model.14")
     ]
-    assert lines[-2].startswith("Detect[0] ")
-    assert "no: not a map" in lines[-2]
+    assert lines[-3].startswith("Detect[0] ")
+    assert "no: not a map" in lines[-3]
+    assert lines[-2] == "work: 34,963,200 MACs; largest activation [1, 8, 160, 160], 0.82 MB"
     assert lines[-1] == "advisable: 22 of 23 places; 60 parts further inside: --depth 2, or --all"
     assert all(len(line) <= 120 for line in lines)
 
@@ -50,14 +51,14 @@ def test_parts_of_blocks(cli: Any) -> None:
 
 @pytest.mark.parametrize(("depth", "levels"), [("1", 1), ("2", 2), ("3", 3), ("9", 3)])
 def test_depth(cli: Any, depth: str, levels: int) -> None:
-    lines = cli("sites", "detector.onnx", "--depth", depth).text.splitlines()[1:-1]
+    lines = cli("sites", "detector.onnx", "--depth", depth).text.splitlines()[1:-2]
     indents = {(len(line) - len(line.lstrip())) // 2 + 1 for line in lines}
     assert max(indents) == levels
 
 
 def test_all_sites_and_json_agree(cli: Any) -> None:
     data = json.loads(cli("sites", "detector.onnx", "--json").out)
-    lines = cli("sites", "detector.onnx", "--all").text.splitlines()[1:-1]
+    lines = cli("sites", "detector.onnx", "--all").text.splitlines()[1:-2]
     assert data["model"] == "detector.onnx"
     assert len(data["sites"]) == len([line for line in lines if "no: not a map" not in line])
     (site,) = [site for site in data["sites"] if site["selector"] == "C2f[1]"]
@@ -78,9 +79,12 @@ def test_all_sites_and_json_agree(cli: Any) -> None:
         "roles": ["p3", "stage-ends"],
         "readers": ["model.5", "model.14"],
         "insertions": [],
+        "macs": 2867200,
         "advisable": True,
         "reason": None,
     }
+    assert data["macs"] == sum(block["macs"] for block in data["blocks"])
+    assert data["largest_activation"] == {"shape": [1, 8, 160, 160], "bytes": 4 * 8 * 160 * 160}
     assert [block["selector"] for block in data["blocks"]] == [line.split()[0] for line in lines if line[0] != " "]
     assert data["blocks"][-1]["type"] == "Detect"
     shallow = json.loads(cli("sites", "detector.onnx", "--json", "--depth", "1").out)
@@ -133,7 +137,8 @@ def test_a_model_without_module_paths_and_blocks(cli: Any, small_model: Callable
     path = small_model()
     path.write_bytes(path.read_bytes().replace(b"/a/Op", b"a-Op-").replace(b"/b/Op", b"b-Op-"))
     lines = cli("sites", "small.onnx").text.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["tensor:y", "tensor:z"]
+    assert [line.split()[0] for line in lines[1:-1]] == ["tensor:y", "tensor:z"]
+    assert lines[-1] == "work: 0 MACs; largest activation [1, 8, 4, 4], 0.00051 MB"
     assert lines[2].endswith("(model output)")
 
 
@@ -141,7 +146,7 @@ def test_a_model_without_blocks_is_listed_by_module(cli: Any, small_model: Calla
     small_model()
     lines = cli("sites", "small.onnx").text.splitlines()
     assert lines[0].split() == ["module", "shape", "dtype", "stride", "consumers"]
-    assert [line.split()[0] for line in lines[1:]] == ["/a", "/b"]
+    assert [line.split()[0] for line in lines[1:-1]] == ["/a", "/b"]
 
 
 def test_a_model_without_sites(cli: Any, small_model: Callable[..., Path]) -> None:
@@ -219,7 +224,7 @@ def test_the_title_of_a_picture(cli: Any, folder: Path) -> None:
 def test_the_depth_of_a_picture(cli: Any, folder: Path, words: tuple[str, ...]) -> None:
     """It has the rows of the table, an input and an output."""
     lines = cli("sites", "detector.onnx", "--picture", "a.svg", *words).text.splitlines()
-    rows = len(lines) - 3
+    rows = len(lines) - 4
     assert (folder / "a.svg").read_text().count('<g class="box">') == rows + 2
 
 

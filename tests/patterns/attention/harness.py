@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -300,6 +301,12 @@ def forms(block: Named, feature: FeatureMap, opset: int) -> Iterator[Built]:
     made = make_block(*block)
     for lowering in made.lowerings(feature, opset):
         yield build(*block, feature, opset=opset, lowering=lowering)
+
+
+def is_heavy(block: Named) -> bool:
+    """Whether its scores take too much on a large map, 80 x 80, to compute them there again and again."""
+    made = make_block(*block)
+    return made.is_quadratic and prod(made.scores(80, 80)) > 10**7
 
 
 def possible(block: Named, feature: FeatureMap, opset: int) -> bool:

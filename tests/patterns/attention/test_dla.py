@@ -22,6 +22,7 @@ from tests.patterns.attention.harness import (
     build,
     feature_map,
     few_inputs,
+    is_heavy,
     label,
     possible,
 )
@@ -66,7 +67,7 @@ def test_numbers_and_validity(block: Named) -> None:
 @pytest.mark.parametrize("size", [(20, 20), (80, 80), (13, 21), (38, 46), (1, 9), (5, 3)])
 @pytest.mark.parametrize("block", [*BLOCKS, *LATER], ids=label)
 def test_numbers_and_validity_everywhere(block: Named, size: tuple[int, int], opset: int) -> None:
-    if size == (80, 80) and make_block(*block).quadratic:
+    if size == (80, 80) and is_heavy(block):
         size = (40, 40)
     for dtype in ("float32", "float16", "float64"):
         check(block, dtype, size, opset)

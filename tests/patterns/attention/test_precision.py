@@ -24,6 +24,7 @@ from tests.patterns.attention.harness import (
     build,
     feature_map,
     few_inputs,
+    is_heavy,
     label,
     opsets_of,
     possible,
@@ -106,7 +107,7 @@ def test_these_checks_see_a_gate_that_varies_wrongly() -> None:
 @pytest.mark.parametrize(("target", "precision"), TARGETS_AND_PRECISIONS)
 @pytest.mark.parametrize("block", [*BLOCKS, *LATER], ids=label)
 def test_float16_on_a_large_map(block: Named, target: str, precision: str, magnitude: float) -> None:
-    large = target == "tensorrt" and not make_block(*block).quadratic
+    large = target == "tensorrt" and not is_heavy(block)
     check(block, precision, magnitude, 80 if large else 40, target)
 
 

@@ -36,6 +36,7 @@ from tests.patterns.attention.harness import (
     few_inputs,
     forms,
     inputs,
+    is_heavy,
     opsets_of,
     possible,
     random_weights,
@@ -184,7 +185,7 @@ def test_the_reference_evaluator_finds_the_types_in_order(block: Named, dtype: s
 @pytest.mark.parametrize("site", ["1", "3", "batch", "height", "size"])
 def test_full_matrix(block: Named, dtype: str, site: str) -> None:
     change = {"batch": None} if site in ("batch", "size") else {"batch": int(site) if site.isdigit() else 1}
-    largest = (19, 38) if make_block(*block).quadratic else (38, 76)
+    largest = (19, 38) if is_heavy(block) else (38, 76)
     sizes: list[tuple[int | None, int | None]] = [(20, 20), (13, 21), largest, (1, 9)]
     if site in ("size", "height"):
         sizes = [(None, None)] if site == "size" else [(None, 21)]
