@@ -139,9 +139,9 @@ class ShapeTable:
 
     def known(self, tensor: str) -> TensorType:
         """The same without inferring anything for it: what the model states of it, or what was inferred for others."""
-        if tensor in self._found or "_everything" in vars(self):
-            return self.lookup(tensor)
-        return tensor_type(self._declared.get(tensor))
+        if (found := self._found.get(tensor)) is not None:
+            return found
+        return self.lookup(tensor) if "_everything" in vars(self) else tensor_type(self._declared.get(tensor))
 
     def _look_up(self, tensor: str) -> TensorType:
         declared = tensor_type(self._declared.get(tensor))

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 
 from ..errors import ModelError
+from ..feature_map import Dimension
 from ..messages import megabytes, shape_text
 from ..modelfile import payload
 from ..modelfile.model import ModelFile
@@ -32,8 +33,6 @@ from .shapes import ShapeTable, TensorType
 from .written_out import without_calls
 
 Sizes: TypeAlias = tuple[int, ...]
-_Count: TypeAlias = Callable[[onnx.NodeProto, Callable[[int], Sizes]], int]
-"""of a node, given the sizes of its inputs by their position, and those of its output by -1"""
 
 _PRODUCTS = re.compile("Conv|Gemm|MatMul|Einsum|Attention|Attn|DCN|LSTM|GRU|RNN")
 """in the names of operators that multiply and add, of those too that are not counted"""
@@ -41,8 +40,14 @@ _BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _OUTPUT = -1
 
 
-class _Unknown(Exception):
-    """Of a size, or of how an operator multiplies."""
+@dataclass(frozen=True)
+class _Counted:
+    """How the nodes of an operator are counted."""
+
+    sizes: tuple[int, ...]
+    """of which inputs the sizes are needed; -1: those of the output"""
+    macs: Callable[..., int | None]
+    """gives the multiply-accumulates of a node with these sizes; None where they cannot be counted"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Work:
     def __init__(self, index: GraphIndex, lookup: Callable[[str], TensorType]) -> None:
         self.index = index
         self._lookup = lookup
+        self._weights = index.model.structure.graph.initializer
         self._counted: dict[int, int | None] = {}
 
     @classmethod
@@ -111,7 +117,7 @@ class Work:
         has a node that multiplies in its body: how often that runs is not known.
         """
         total = 0
-        for node_index in self._multiplying if nodes is None else self._multiplying.keys() & set(nodes):
+        for node_index in self._multiplying if nodes is None else filter(self._multiplying.__contains__, nodes):
             if node_index not in self._counted:
                 self._counted[node_index] = self._macs_of(node_index)
             found = self._counted[node_index]
@@ -125,13 +131,18 @@ class Work:
 
         None where there is none, and where the size of one is not known.
         """
-        index, found = self.index, list[Activation]()
-        for node_index in sorted(index.active if nodes is None else index.active.intersection(nodes)):
-            for name in index.named_outputs[node_index]:
-                kind, sizes = self._lookup(name)[0], self._known(name)
-                if sizes is None or not kind:
-                    return None
-                found.append(Activation(sizes, prod(sizes) * _width(kind)))
+        index = self.index
+        chosen = range(len(index.nodes)) if nodes is None else sorted(nodes)
+        names = (
+            name for node_index in chosen if node_index in index.active for name in index.named_outputs[node_index]
+        )
+        found = list[Activation]()
+        for kind, shape in dict.fromkeys(map(self._lookup, names)):  # a large model has few
+            sizes = _whole(shape)
+            if sizes is None or not kind:
+                return None
+            width = int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize)
+            found.append(Activation(sizes, prod(sizes) * width))
         return max(found, key=lambda each: each.bytes, default=None)
 
     def named(self, names: Iterable[str]) -> set[int]:
@@ -139,7 +150,7 @@ class Work:
         return {node_index for name in names for node_index in self.index.node_names.get(name, ())}
 
     @cached_property
-    def _multiplying(self) -> dict[int, _Count | None]:
+    def _multiplying(self) -> dict[int, _Counted | None]:
         """Index of a node that multiplies and adds -> how that is counted; None: it is not."""
         names = set(self.index.operators)
         counts = {name: COUNTED.get(name) for name in names if name in COUNTED or _PRODUCTS.search(name)}
@@ -155,34 +166,29 @@ class Work:
         return operator(node) in _BODIES and any(_PRODUCTS.search(operator(each)) for each in inner)
 
     def _macs_of(self, node_index: int) -> int | None:
-        node, count = self.index.nodes[node_index], self._multiplying[node_index]
-        if count is None:
+        counted = self._multiplying[node_index]
+        if counted is None:
             return None
-
-        def sizes(position: int) -> Sizes:
-            names = node.output[:1] if position == _OUTPUT else node.input[position : position + 1]
-            if not names or (known := self._known(names[0])) is None:
-                raise _Unknown
-            return known
-
+        node, given = self.index.nodes[node_index], self.index.named_outputs[node_index]
         try:
-            return count(node, sizes)
-        except (_Unknown, ValueError, LookupError, ArithmeticError):  # or it contradicts itself: too few inputs, say
+            sizes = [self._known(given[0] if at == _OUTPUT else node.input[at]) for at in counted.sizes]
+            return None if None in sizes else counted.macs(node, *sizes)
+        except (ValueError, LookupError, ArithmeticError):  # it contradicts itself: too few inputs or axes, say
             return None
 
     def _known(self, tensor: str) -> Sizes | None:
         """The sizes of a tensor where all are numbers; of a constant, its own."""
-        shape = None if tensor in self.index.initializers else self._lookup(tensor)[1]
-        if shape is not None and all(isinstance(size, int) for size in shape):
-            return tuple(int(size) for size in shape if isinstance(size, int))
-        return self._of_constant(tensor)
+        if (place := self.index.initializers.get(tensor)) is not None:
+            return tuple(self._weights[place].dims)
+        known = _whole(self._lookup(tensor)[1])
+        return self._of_constant(tensor) if known is None else known
 
     def _of_constant(self, tensor: str) -> Sizes | None:
         """The sizes of a weight, as its message states them; of one that is quantised, those of its integers."""
         index = self.index
         for _ in range(len(index.nodes) + 1):  # a file can have a cycle
             if (place := index.initializers.get(tensor)) is not None:
-                return tuple(index.model.structure.graph.initializer[place].dims)
+                return tuple(self._weights[place].dims)
             node = index.producing(tensor)
             if node is not None and operator(node) == "Constant":
                 value = payload.of_constant(node)
@@ -193,57 +199,49 @@ class Work:
         return None
 
 
-@lru_cache(maxsize=64)
-def _width(kind: int) -> int:
-    """Bytes of one element."""
-    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize)
+@lru_cache(maxsize=4096)
+def _whole(shape: tuple[Dimension, ...] | None) -> Sizes | None:
+    """A shape all of whose sizes are numbers; None for any other."""
+    known = tuple(size for size in shape or () if isinstance(size, int))
+    return known if shape is not None and len(known) == len(shape) else None
 
 
 # ---------------------------------------------------------------------- operators
 
 
-def _convolution(weight: int) -> _Count:
-    """``weight``: where among the inputs it stands, [M, C / group, ...]."""
-    return lambda node, sizes: prod(sizes(_OUTPUT)) * prod(sizes(weight)[1:])
+def _convolution(node: onnx.NodeProto, output: Sizes, weight: Sizes) -> int:
+    """``output``: each value of which is a sum; of a transposed one, the input. ``weight``: [M, C / group, ...]."""
+    return prod(output) * prod(weight[1:])
 
 
-def _transposed_convolution(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
-    return prod(sizes(0)) * prod(sizes(1)[1:])
+def _product(node: onnx.NodeProto, a: Sizes, b: Sizes) -> int | None:
+    """Of two matrices, or of many, either of which may be turned."""
+    turned = _attributes(node)
+    if turned.get("transBatchA") or turned.get("transBatchB"):
+        return None
+    a, b = (a if len(a) > 1 else (1, *a)), (b if len(b) > 1 else (*b, 1))
+    rows, inner = (a[-1], a[-2]) if turned.get("transA") else (a[-2], a[-1])
+    columns = b[-2] if turned.get("transB") else b[-1]
+    return prod(np.broadcast_shapes(a[:-2], b[:-2])) * rows * inner * columns
 
 
-def _product(second: int) -> _Count:
-    """``second``: where among the inputs the second matrix stands. Either may be turned."""
-
-    def count(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
-        turned = _attributes(node)
-        if turned.get("transBatchA") or turned.get("transBatchB"):
-            raise _Unknown
-        a, b = sizes(0), sizes(second)
-        a, b = (a if len(a) > 1 else (1, *a)), (b if len(b) > 1 else (*b, 1))
-        rows, inner = (a[-1], a[-2]) if turned.get("transA") else (a[-2], a[-1])
-        columns = b[-2] if turned.get("transB") else b[-1]
-        return prod(np.broadcast_shapes(a[:-2], b[:-2])) * rows * inner * columns
-
-    return count
-
-
-def _einsum(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
+def _einsum(node: onnx.NodeProto, a: Sizes, b: Sizes) -> int | None:
     """Of two factors each of whose axes has a letter."""
     terms = str(_attributes(node).get("equation", b""), "utf-8").replace(" ", "").partition("->")[0].split(",")
     if len(terms) != 2 or any("." in term for term in terms):
-        raise _Unknown
-    pairs = [pair for i, term in enumerate(terms) for pair in zip(term, sizes(i), strict=True)]
+        return None
+    pairs = [*zip(terms[0], a, strict=True), *zip(terms[1], b, strict=True)]
     return prod(max(size for name, size in pairs if name == letter) for letter in dict(pairs))
 
 
-def _attention(node: onnx.NodeProto, sizes: Callable[[int], Sizes]) -> int:
+def _attention(node: onnx.NodeProto, q: Sizes, k: Sizes, v: Sizes) -> int | None:
     """ONNX's: the product of q and k, and that of the weights and v. Not with keys from before, nor onnxruntime's."""
     if node.domain not in STANDARD or any(node.input[4:6]):
-        raise _Unknown
-    told, q, k, v = _attributes(node), sizes(0), sizes(1), sizes(2)
+        return None
     if len(q) == 4:
         images, heads, queries, wide = q
         return images * heads * queries * k[2] * (wide + v[3])
+    told = _attributes(node)
     heads, fewer = int(told["q_num_heads"]), int(told["kv_num_heads"])
     return q[0] * q[1] * k[1] * (q[2] + v[2] // fewer * heads)
 
@@ -252,14 +250,15 @@ def _attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
     return {each.name: payload.attribute_value(each) for each in node.attribute}
 
 
-COUNTED: Mapping[str, _Count] = {
-    **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "DeformConv"), _convolution(1)),
-    "QLinearConv": _convolution(3),
-    "ConvTranspose": _transposed_convolution,
-    **dict.fromkeys(("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulInteger"), _product(1)),
-    **dict.fromkeys(("TransposeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"), _product(1)),
-    **dict.fromkeys(("QGemm", "QLinearMatMul"), _product(3)),
-    "Einsum": _einsum,
-    "Attention": _attention,
+_CONVOLUTIONS, _MATRICES = _Counted((_OUTPUT, 1), _convolution), _Counted((0, 1), _product)
+COUNTED: Mapping[str, _Counted] = {
+    **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "DeformConv"), _CONVOLUTIONS),
+    "QLinearConv": _Counted((_OUTPUT, 3), _convolution),
+    "ConvTranspose": _Counted((0, 1), _convolution),
+    **dict.fromkeys(("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulInteger"), _MATRICES),
+    **dict.fromkeys(("TransposeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"), _MATRICES),
+    **dict.fromkeys(("QGemm", "QLinearMatMul"), _Counted((0, 3), _product)),
+    "Einsum": _Counted((0, 1), _einsum),
+    "Attention": _Counted((0, 1, 2), _attention),
 }
 """operator -> how many multiply-accumulates a node of it takes"""

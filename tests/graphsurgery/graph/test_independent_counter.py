@@ -27,7 +27,7 @@ SHARE = 0.01
 
 
 MERGED = {("rtdetr-l", "simplified"): 5 * 8400 * 256 * 256}
-"""what a simplifier leaves out: the layers of an untrained decoder are copies, whose equal products are computed once"""
+"""what a simplifier leaves out: the layers of an untrained decoder are copies, and what is equal is computed once"""
 
 
 class Convolutions(nn.Module):
