@@ -136,7 +136,8 @@ def _agreeing(
     tolerance = (1e-4 if plan.provider == "cpu" else 5e-3) * max(1.0, float(np.abs(expected).max()))
     right, wrong = dict[str, bytes](), dict[str, float]()
     for name, model in models.items():
-        error = float(np.abs(Candidate(model, x, plan.provider, plan.threads).output.numpy() - expected).max())
+        candidate = Candidate(model, x, plan.provider, plan.threads)  # which owns what numpy() only views
+        error = float(np.abs(candidate.output.numpy() - expected).max())
         if error <= tolerance:
             right[name] = model
         else:
