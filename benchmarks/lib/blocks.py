@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ _PUBLISHED_AS_OURS = (
     *("cbam[timm]", "coordatt[timm]", "coordatt[timm-simple]", "ela[timm]", "mhsa[lucidrains]", "sk[timm]"),
 )
 """Variants whose published code computes them as our modules do, unlike that of the other variants."""
+_NEWER = (
+    *("irmb", "shsa*", "seam*", "psablock[area]", "dattention*", "bra*", "cga*", "lka*", "clo", "cot*", "msda"),
+    *("focused*", "acmix", "aifi[efficient-additive]", "aifi[hilo]", "parnet"),
+)
+REARRANGED = (
+    *("focused*", "msda", "acmix", "cot*", "psablock[area]", "seam[multi]", "cga*", "aifi[hilo]"),
+    *("aifi[efficient-additive]", "dattention*", "irmb", "bra*"),
+)
+"""Of the newer ones those whose published form has shape arithmetic, permutations or pooled branches."""
+SETS = {"all": ("*",), "newer": _NEWER}
+"""What may be timed together, as patterns of ``matches``."""
 
 
 def _configurations() -> Iterator[tuple[str, dict[str, object]]]:
@@ -87,6 +99,12 @@ def label(configuration: int) -> str:
     """How tables call a configuration."""
     name, settings = CONFIGURATIONS[configuration]
     return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a label, or the block that it begins with, is one of the patterns, or fits one (``cbam*``)."""
+    block = name.split()[0]
+    return any(pattern in (name, block) or fnmatchcase(block, pattern) for pattern in patterns)
 
 
 def feature(size: Size, batch: int = 1) -> FeatureMap:

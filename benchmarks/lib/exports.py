@@ -1,4 +1,6 @@
-"""The exporters' forms of the blocks, made in processes of their own: torch has crashed after many exports in one."""
+"""The exporters' forms of the blocks, and what the blocks give, made in processes of their own: torch has crashed after
+many exports in one.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +13,31 @@ from pathlib import Path
 
 from benchmarks.lib.blocks import Size, label
 
+EXPECTED = "expected"
+"""the kind that is no export: an input of the module, and what the module gives for it in float64"""
 _A_PROCESS = 12
 _SCRIPT = Path(__file__).resolve().parent / "export_blocks.py"
 
 
 def path(folder: Path, configuration: int, size: Size, batch: int, form: str, kind: str) -> Path:
-    """Where the export of a form by ``kind`` (torchscript, onnxslim, dynamo) lies."""
+    """Where the export of a form by ``kind`` (torchscript, onnxslim, dynamo) lies, or what is expected of it."""
     shape = "x".join(map(str, (batch, *size)))
-    return folder / f"{configuration}-{shape}-{form}-{kind}.onnx"
+    return folder / f"{configuration}-{shape}-{form}-{kind}{'.npz' if kind == EXPECTED else '.onnx'}"
 
 
 def export(
     wanted: Sequence[tuple[int, str, Size]], exporters: Sequence[str], batch: int, folder: Path, jobs: int | None = None
 ) -> None:
-    """Export (configuration, form, size) with each exporter to ``folder``, leaving out what is there. RuntimeError
-    where an exporter fails. ``jobs``: processes at a time, as many as processors where not given.
+    """Export (configuration, form, size) with each exporter to ``folder``, with what is expected of each, leaving out
+    what is there. RuntimeError where an exporter fails. ``jobs``: processes at a time, as many as processors where not
+    given.
     """
 
     def missing(exporter: str) -> list[tuple[int, str, Size]]:
-        return [one for one in wanted if not path(folder, one[0], one[2], batch, one[1], exporter).exists()]
+        asked = [one for one in wanted if exporter != EXPECTED or one[1] == "own"]
+        return [one for one in asked if not path(folder, one[0], one[2], batch, one[1], exporter).exists()]
 
-    todo = {exporter: missing(exporter) for exporter in exporters}
+    todo = {exporter: missing(exporter) for exporter in (*exporters, EXPECTED)}
     chunks = [(e, all_[n : n + _A_PROCESS]) for e, all_ in todo.items() for n in range(0, len(all_), _A_PROCESS)]
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         for problem in pool.map(lambda chunk: _run(chunk[0], chunk[1], batch, folder), chunks):
@@ -46,7 +52,7 @@ def _run(exporter: str, wanted: Sequence[tuple[int, str, Size]], batch: int, fol
     for one in wanted:
         error = _failure(exporter, [one], batch, folder)
         if error:
-            return f"{label(one[0])} ({one[1]}): the {exporter} export failed:\n{error}"
+            return f"{label(one[0])} ({one[1]}): {exporter} failed:\n{error}"
     return ""
 
 

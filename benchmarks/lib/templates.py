@@ -3,7 +3,8 @@
 Exports: the TorchScript exporter, the dynamo exporter, and the former after onnxslim, each of the module as its authors
 publish it (published.py) and of our own module, which does the same with fewer operations. All models of a block, and
 one export once more as a control, run in one process, one call at a time in random order, on one thread pool and
-through I/O binding; their outputs are compared before anything is timed. A ratio is the best export's median over the
+through I/O binding. Their outputs are compared with the module's in float64 before anything is timed: a template that
+differs is an error, an export that differs is left out and named. A ratio is the best export's median over the
 template's. Slower beyond noise is what is slower than the best export by more than the control differs from its like in
 nine rounds of ten.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lib import exports
-from benchmarks.lib.blocks import CONFIGURATIONS, SIZES, Size, forms, label, sizes_of, template
+from benchmarks.lib.blocks import CONFIGURATIONS, REARRANGED, SIZES, Size, forms, label, matches, sizes_of, template
 from graphsurgery.errors import MissingProvider
 from graphsurgery.runtime.providers import (
     NVIDIA,
@@ -89,19 +90,20 @@ class Candidate:
         self.session.run_with_iobinding(self.binding)
 
 
-def measure(models: dict[str, bytes], plan: Plan, size: Size, seed: int = 1) -> dict[str, Any]:
-    """Medians in microseconds, and the ratios, of the models of one block at one size."""
+def measure(
+    models: dict[str, bytes], plan: Plan, x: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], seed: int = 1
+) -> dict[str, Any]:
+    """Medians in microseconds, and the ratios, of the models of one block for x [N, C, H, W]. ``expected``: what the
+    block gives there. AssertionError if its template gives something else.
+    """
+    models, wrong = _agreeing(models, plan, x, expected)
+    reference = next(name for name in models if name.startswith("own"))
+    models |= {"control": models[reference]}
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((plan.batch, *size)).astype(np.float32)
     # what is made first has other memory than what is made last, which alone is worth a few percent
     order = [list(models)[n] for n in rng.permutation(len(models))]
     made = {name: Candidate(models[name], x, plan.provider, plan.threads) for name in order}
     found = {name: made[name] for name in models}
-    expected = found["own torchscript"].output.numpy()
-    # elsewhere products may be computed in TF32
-    tolerance = (1e-4 if plan.provider == "cpu" else 5e-3) * max(1.0, float(np.abs(expected).max()))
-    for name, candidate in found.items():
-        np.testing.assert_allclose(candidate.output.numpy(), expected, rtol=0, atol=tolerance, err_msg=name)
     timers = [wall(candidate.run) for candidate in found.values()]
     a_turn = 1e-3 * sum(times[0] for times in in_turns(timers, 1, warm_up=2))
     rounds, calls = _affordable(a_turn, plan)
@@ -109,8 +111,9 @@ def measure(models: dict[str, bytes], plan: Plan, size: Size, seed: int = 1) -> 
     micros = {name: 1e3 * np.array(times) for name, times in zip(found, taken, strict=True)}
     medians = {name: float(np.median(values)) for name, values in micros.items()}
     by_round = {name: np.median(values.reshape(rounds, -1), axis=1) for name, values in micros.items()}
-    noise = float(np.percentile(np.abs(np.log(by_round["own torchscript"] / by_round["control"])), 90))
+    noise = float(np.percentile(np.abs(np.log(by_round[reference] / by_round["control"])), 90))
     row: dict[str, Any] = {"microseconds": {name: round(value, 1) for name, value in medians.items()}, "noise": noise}
+    row["left out"] = wrong
     for form in FORMS:
         exported = [name for name in medians if name.startswith(form)] or [n for n in medians if n.startswith("own")]
         best = min(exported, key=medians.__getitem__)
@@ -125,6 +128,24 @@ def measure(models: dict[str, bytes], plan: Plan, size: Size, seed: int = 1) -> 
     return row
 
 
+def _agreeing(
+    models: dict[str, bytes], plan: Plan, x: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
+) -> tuple[dict[str, bytes], dict[str, float]]:
+    """The models that give what is expected, and how far off the others are."""
+    # elsewhere products may be computed in TF32
+    tolerance = (1e-4 if plan.provider == "cpu" else 5e-3) * max(1.0, float(np.abs(expected).max()))
+    right, wrong = dict[str, bytes](), dict[str, float]()
+    for name, model in models.items():
+        candidate = Candidate(model, x, plan.provider, plan.threads)  # which owns what numpy() only views
+        error = float(np.abs(candidate.output.numpy() - expected).max())
+        if error <= tolerance:
+            right[name] = model
+        else:
+            wrong[name] = error
+    assert "template" in right, f"the template is {wrong['template']:.3g} off, and {tolerance:.3g} is permitted"
+    return right, wrong
+
+
 def _affordable(a_turn: float, plan: Plan) -> tuple[int, int]:
     """(rounds, calls in a round) for models that together take so many seconds."""
     turns = int(plan.seconds / a_turn)
@@ -134,8 +155,10 @@ def _affordable(a_turn: float, plan: Plan) -> tuple[int, int]:
 
 
 def compared(plan: Plan, folder: Path) -> dict[str, Any]:
-    """Every block of a plan at every size: {"rounds", "threads", "target", "batch", "geometric means", "slower beyond
-    noise": {form: cases}, "table": {block: {CxHxW: see measure}}}. ``folder``: for the exports.
+    """Every block of a plan at every size: {"rounds", "threads", "target", "batch", "geometric means": {form: see
+    _summarised}, "of those that rearrange" (blocks.REARRANGED): the same, "slower beyond noise": {form: cases},
+    "exports that differ": {case and export: by how much}, "table": {block: {CxHxW: see measure}}}. ``folder``: for the
+    exports.
     """
     if plan.provider in NVIDIA:
         preload(onnxruntime())
@@ -143,15 +166,15 @@ def compared(plan: Plan, folder: Path) -> dict[str, Any]:
     exports.export(wanted, plan.exporters, plan.batch, folder)
     table: dict[str, dict[str, Any]] = {}
     for seed, (number, size) in enumerate(plan.cases()):
-        files = {
-            f"{form} {kind}": exports.path(folder, number, size, plan.batch, form, kind).read_bytes()
-            for form in forms(number)
-            for kind in plan.kinds
-        }
-        ours = template(number, size, plan.target, plan.batch)
-        row = measure({"template": ours, **files, "control": files["own torchscript"]}, plan, size, seed)
+        models = {"template": template(number, size, plan.target, plan.batch)}
+        for form in forms(number):
+            for kind in plan.kinds:
+                models[f"{form} {kind}"] = exports.path(folder, number, size, plan.batch, form, kind).read_bytes()
+        with np.load(exports.path(folder, number, size, plan.batch, "own", exports.EXPECTED)) as truth:
+            row = measure(models, plan, truth["x"], truth["y"], seed)
         table.setdefault(label(number), {})["x".join(map(str, size))] = row
         _show(label(number), size, row)
+    rearranged = {name: sizes for name, sizes in table.items() if matches(name, REARRANGED)}
     cells = [(name, size, row) for name, sizes in table.items() for size, row in sizes.items()]
     return {
         "rounds": plan.rounds,
@@ -159,8 +182,12 @@ def compared(plan: Plan, folder: Path) -> dict[str, Any]:
         "target": plan.target,
         "batch": plan.batch,
         "geometric means": {form: _summarised(table, form) for form in FORMS},
+        "of those that rearrange": {form: _summarised(rearranged, form) for form in FORMS} if rearranged else {},
         "slower beyond noise": {
             form: [f"{name} {size}" for name, size, row in cells if row[f"slower than {form}"]] for form in FORMS
+        },
+        "exports that differ": {
+            f"{name} {size} {kind}": error for name, size, row in cells for kind, error in row["left out"].items()
         },
         "table": table,
     }
@@ -192,4 +219,5 @@ def _show(name: str, size: Size, row: dict[str, Any]) -> None:
     micros = row["microseconds"]
     best = ", ".join(f"{row[form]['best']} {micros[row[form]['best']]:.1f} x{row[form]['ratio']:.2f}" for form in FORMS)
     flag = "".join(f"  SLOWER than {form}" for form in FORMS if row[f"slower than {form}"])
+    flag += "".join(f"  {kind} is {error:.2g} off" for kind, error in row["left out"].items())
     print(f"{name:28} {size[0]:4}  {micros['template']:7.1f} us; {best}{flag}", flush=True)

@@ -10,8 +10,9 @@ from ..blocks.registry import all_blocks
 from ..errors import GraphSurgeryError, option
 from ..feature_map import FeatureMap
 from ..messages import listed
-from . import host, key_alignment
+from . import host, key_alignment, refold
 from .checkpoint import COUNTER, Checkpoint, may_be_of_a_block, squeezed
+from .implied import implied_parameters
 
 _MOST = 4
 
@@ -100,17 +101,15 @@ def keys_fit(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> 
     """Whether these are a block's keys; the sizes are not looked at, so that weights for other channels fit."""
     if not all(map(may_be_of_a_block, arrays.values())):
         return False
-    try:
-        arrays = block.regrouped(arrays)
-        given = {block.official_key(key): key for key in arrays if not key.endswith(COUNTER)}
-        inferred = block.settings_from_weights({new: tuple(arrays[key].shape) or (1,) for new, key in given.items()})
-        wanted = (block.with_values(**inferred) if inferred else block).parameters(feature)
-    except (GraphSurgeryError, ValueError, IndexError, KeyError, ZeroDivisionError):  # shapes that it cannot have
-        return False
+    arrays = block.regrouped(arrays)
+    given = {block.official_key(key): arrays[key].shape for key in arrays if not key.endswith(COUNTER)}
+    wanted = implied_parameters(block, feature, given)
+    for bias in refold.superfluous_biases(wanted, given):
+        del given[bias]
     return (
         bool(wanted)
         and wanted.keys() == given.keys()
-        and all(_alike(squeezed(arrays[given[key]].shape), squeezed(shape)) for key, shape in wanted.items())
+        and all(_alike(squeezed(given[key]), squeezed(shape)) for key, shape in wanted.items())
     )
 
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from ..blocks.block import Array, Block
-from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
 from .checkpoint import COUNTER
+from .implied import implied_parameters
 
 _OF_HOSTS = {"conv", "cv", "bn", "norm", "downsample", "shortcut", "skip", "residual"}
 _OF_GATES = {"fc", "mlp", "linear", "se", "ca", "sa", "gate", "attn", "att", "attention", "spatial", "channel"}
@@ -24,11 +24,7 @@ def own_keys(block: Block, feature: FeatureMap, arrays: Mapping[str, Array]) -> 
     """
     official = {block.official_key(key): key for key in arrays} | {key: key for key in arrays}
     named = {ours: key for ours, key in official.items() if block.official_key(ours) == ours}
-    try:
-        inferred = block.settings_from_weights({ours: arrays[key].shape or (1,) for ours, key in named.items()})
-        wanted = block.with_values(**inferred).parameters(feature)
-    except (GraphSurgeryError, ValueError, IndexError, KeyError, ArithmeticError):
-        return {}
+    wanted = implied_parameters(block, feature, {ours: arrays[key].shape for ours, key in named.items()})
     own = {ours: named[ours] for ours in wanted if ours in named}
     rest = {key: values for key, values in arrays.items() if key not in own.values() and not key.endswith(COUNTER)}
     if not wanted or len(own) < len(wanted) or not _is_a_host(rest, own.values()):

@@ -19,6 +19,7 @@ from ..errors import GraphSurgeryError, WeightsError
 from ..feature_map import FeatureMap
 from ..messages import listed
 from .checkpoint import COUNTER, squeezed
+from .implied import implied_parameters
 
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 _MOST_LAYERS = 24
@@ -160,12 +161,7 @@ def _are_few(layers: Sequence[_Layer]) -> bool:
 def _fits(block: Block, feature: FeatureMap, pairing: _Pairing) -> bool:
     """Whether all shapes are right, with the hyper-parameters that follow from them."""
     given = {ours.key(leaf): shape for ours, their in pairing for leaf, shape in their.shapes.items()}
-    try:
-        block = block.with_values(**block.settings_from_weights({key: each or (1,) for key, each in given.items()}))
-        block.check(feature)
-        wanted = block.parameters(feature)
-    except (GraphSurgeryError, ValueError, IndexError, KeyError, ArithmeticError):
-        return False
+    wanted = implied_parameters(block, feature, given, checked=True)
     return wanted.keys() == given.keys() and all(squeezed(wanted[key]) == squeezed(given[key]) for key in wanted)
 
 

@@ -104,14 +104,20 @@ def unbiased(wanted: Shapes, given: Given) -> Given:
     convolution of another implementation may have one there, which changes nothing.
     """
     given = dict(given)
-    for norm, layer in _once(dict(_followed(wanted))).items():
-        bias, mean = f"{layer}.bias", f"{norm}.running_mean"
-        if bias in given and bias not in wanted and mean in given:
-            (_, shift), (key, values) = given[bias], given[mean]
-            if shift.shape == values.shape == wanted[mean]:
-                del given[bias]
-                given[mean] = (key, values.astype(np.float64) - shift)
+    for bias, mean in superfluous_biases(wanted, {key: values.shape for key, (_, values) in given.items()}).items():
+        (_, shift), (key, values) = given.pop(bias), given[mean]
+        given[mean] = (key, values.astype(np.float64) - shift)
     return given
+
+
+def superfluous_biases(wanted: Shapes, given: Shapes) -> dict[str, str]:
+    """Biases that weights of these shapes have and the block does not -> the mean of the BatchNorm behind each."""
+    pairs = {f"{layer}.bias": f"{norm}.running_mean" for norm, layer in _once(dict(_followed(wanted))).items()}
+    return {
+        bias: mean
+        for bias, mean in pairs.items()
+        if bias in given and bias not in wanted and given[bias] == given.get(mean) == wanted[mean]
+    }
 
 
 def _followed(wanted: Shapes) -> Iterator[tuple[str, str]]:

@@ -63,14 +63,18 @@ def _own_places(size: tuple[int, int], side: int, dilation: int) -> Array:
 
 
 def _by_grid(t: Template, x: Variable, offsets: Variable, own: Array, taps: str) -> Variable:
-    """[N, C, 1, H * W]: what is read, [N, C, taps, H * W], and the taps as one column of a depthwise convolution."""
+    """[N, C, 1, H * W]: what is read, [N, C, taps, H * W], and the taps as one column of a depthwise convolution, or as
+    one row of a matrix for each channel.
+    """
     sides = np.array(t.feature.size[::-1], dtype=float).reshape(1, 1, 1, 2)
     moved = t.mul(offsets, t.constant(2 / sides, "per_position"))
     places = t.add(moved, t.constant((2 * own + 1) / sides - 1, "places"))
     mode = "linear" if t.opset >= 20 else "bilinear"
     read = t.op("GridSample", x, places, mode=mode, padding_mode="zeros", align_corners=0)
-    count = own.shape[1]
-    return t.conv(read, t.weight(taps, (-1, 1, count, 1)), group=t.feature.channels)
+    channels, count = t.feature.channels, own.shape[1]
+    if t.target == "onnxruntime":  # which reorders what is read, the largest tensor, for a convolution
+        return t.op("MatMul", t.weight(taps, (1, channels, 1, count)), read)
+    return t.conv(read, t.weight(taps, (-1, 1, count, 1)), group=channels)
 
 
 def _by_product(t: Template, x: Variable, offsets: Variable, own: Array, taps: str) -> Variable:

@@ -17,7 +17,7 @@ from graphsurgery.blocks.initial_weights import layer_shapes, torch_default
 from .catalogue import CatalogueBlock
 from .layers import linear, linear_rows
 from .norms import SMALLEST, largest
-from .transformer import into_windows, out_of_windows, reshape, transpose
+from .transformer import into_windows, out_of_windows, reshape, transpose, without_separate
 from .widths import require_divisor, require_odd, require_static
 
 _SMALL = 1e-6
@@ -27,8 +27,6 @@ _SUM, _LIFT = 2.0**14, 2.0**12
 _LEAST_HALF = 2.0**-24
 """the smallest positive number of float16"""
 _ENCODING = "positional_encoding"
-_PVT = {f"qkv.{part}": (f"q.{part}", f"kv.{part}") for part in ("weight", "bias")}
-"""key -> the two that FLatten-PVT keeps apart"""
 
 _ABOVE_SUBNORMAL, _LIFTED_UP_TO = 64.0, 4
 """For CPUs, which take ten times as long for subnormal numbers: what directions are multiplied with before their powers
@@ -109,11 +107,8 @@ class FocusedLinearAttention(CatalogueBlock):
         raise self.no_identity("has no shortcut and cannot leave its input as it is")
 
     def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        found = dict(arrays)
-        for whole, parts in _PVT.items():
-            if set(parts) <= set(found):
-                found[whole] = np.concatenate([found.pop(part) for part in parts])
-        return found
+        """With q, k and v joined: FLatten-PVT keeps q apart."""
+        return without_separate(arrays, r"()(q|kv)\.(weight|bias)", ("q", "kv"), lambda match: f"qkv.{match[3]}")
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         found: dict[str, object] = {}

@@ -52,7 +52,7 @@ class GatherExcite(CatalogueBlock):
         Setting("hidden", int, None, "hidden channels, else C/16", minimum=1, variants=("theta-plus", "timm")),
         bn_eps(variants=("theta", "theta-plus", "timm")),
     )
-    aliases = ((r"conv\.0\.weight", "gather.conv1.weight"), (r"conv\.1\.(\w+)", r"gather.norm1.\1"))
+    aliases = ((r"conv\.0\.(weight|bias)", r"gather.conv1.\1"), (r"conv\.1\.(\w+)", r"gather.norm1.\1"))
 
     @property
     def _timm(self) -> bool:
@@ -90,14 +90,6 @@ class GatherExcite(CatalogueBlock):
             return shapes
         hidden = self.hidden(feature)
         return shapes | layer_shapes({"mlp.fc1": (hidden, channels, 1, 1), "mlp.fc2": (channels, hidden, 1, 1)})
-
-    def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The port in SRM's repository has a bias before its BatchNorm: the mean is as much smaller without it."""
-        bias, mean = "conv.0.bias", "conv.1.running_mean"
-        if not {bias, mean} <= set(arrays):
-            return arrays
-        shifted = arrays[mean].astype(np.float64) - arrays[bias]
-        return {key: values for key, values in arrays.items() if key != bias} | {mean: shifted}
 
     def initial(self, feature: FeatureMap, rng: np.random.Generator) -> dict[str, Array]:
         values: dict[str, Array] = {}

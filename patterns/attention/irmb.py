@@ -33,16 +33,40 @@ class IRMB(CatalogueBlock):
     identity_learns = True
     settings = (
         Setting("window", int, 7, "side of a window; a map that it does not divide is padded", minimum=1),
-        Setting("heads", int, None, "heads; C/32, at least 1, where not given", minimum=1),
+        Setting("heads", int, None, "heads; C over head_dim, at least 1, where not given", minimum=1),
+        Setting(
+            "head_dim",
+            int,
+            32,
+            "channels of a head's queries: 16 to 40 in EMO, 64, 16 or 8 in YOLO collections",
+            minimum=1,
+            later=True,
+        ),
         Setting("exp_ratio", float, 4.0, "width of the values over C", above=0),
         Setting("hidden", int, None, "the same in channels; overrules exp_ratio", minimum=1),
         Setting("dw_kernel", int, 3, "side of the depthwise convolution: 5 in the later stages of EMO", minimum=1),
         Setting("qkv_bias", bool, True, "whether q, k and v have biases, as in EMO"),
+        Setting(
+            "activation",
+            str,
+            "relu",
+            "of the values; silu in some YOLO collections",
+            choices=("relu", "silu"),
+            later=True,
+        ),
+        Setting("proj_bias", bool, False, "whether the last convolution has a bias, as in those", later=True),
         Setting("bn_eps", float, 1e-6, "epsilon of the BatchNorms: 1e-6 in EMO", above=0),
     )
 
+    aliases = (
+        (r"qk\.(weight|bias)", r"qk.conv.\1"),
+        (r"v\.0\.(weight|bias)", r"v.conv.\1"),
+        (r"conv_local\.bn\.(\w+)", r"conv_local.norm.\1"),
+        (r"proj\.(weight|bias)", r"proj.conv.\1"),
+    )
+
     def _heads(self, feature: FeatureMap) -> int:
-        return self.integer("heads") or max(feature.channels // 32, 1)
+        return self.integer("heads") or max(feature.channels // self.integer("head_dim"), 1)
 
     def default_hidden(self, feature: FeatureMap) -> int:
         return int(feature.channels * self.number("exp_ratio"))
@@ -63,15 +87,17 @@ class IRMB(CatalogueBlock):
         local = {"conv_local.conv": (hidden, 1, kernel, kernel)}
         shapes = bn_shapes("norm", channels) | layer_shapes(qkv, bias=self.flag("qkv_bias"))
         shapes |= layer_shapes(local, bias=False) | bn_shapes("conv_local.norm", hidden)
-        return shapes | layer_shapes({"proj.conv": (channels, hidden, 1, 1)}, bias=False)
+        return shapes | layer_shapes({"proj.conv": (channels, hidden, 1, 1)}, bias=self.flag("proj_bias"))
 
     def identity(self, feature: FeatureMap) -> dict[str, Array]:
-        return self.with_constants(feature, {"proj.conv.weight": 0.0})
+        last = [key for key in self.parameters(feature) if key.startswith("proj.")]
+        return self.with_constants(feature, dict.fromkeys(last, 0.0))
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         found: dict[str, object] = {}
         if "v.conv.weight" in shapes:
             found |= {"hidden": shapes["v.conv.weight"][0], "qkv_bias": "v.conv.bias" in shapes}
+            found |= {"proj_bias": "proj.conv.bias" in shapes}
         if len(shapes.get("conv_local.conv.weight", ())) == 4:
             found["dw_kernel"] = shapes["conv_local.conv.weight"][3]
         return found
@@ -88,7 +114,8 @@ class IRMB(CatalogueBlock):
         a = cut_to(t, a, (side * rows, side * columns), (height, width))
         border, eps = self.integer("dw_kernel") // 2, self.number("bn_eps")
         local = conv_bn(t, a, "conv_local.conv", "conv_local.norm", eps, pads=[border] * 4, group=hidden)
-        return t.add(t.x, t.conv(t.add(a, silu(t, local)), t.weight("proj.conv.weight")))
+        bias = [t.weight("proj.conv.bias")] if self.flag("proj_bias") else []
+        return t.add(t.x, t.conv(t.add(a, silu(t, local)), t.weight("proj.conv.weight"), *bias))
 
     def _attended(self, t: Template, z: Variable) -> Variable:
         """[windows, C, w, w] -> [windows, heads, F / heads, w^2]."""
@@ -101,7 +128,8 @@ class IRMB(CatalogueBlock):
         hidden = self.hidden(t.feature)
         q = projected("qk.conv", range(channels), width**-0.5)
         k = projected("qk.conv", range(channels, 2 * channels))
-        v = t.relu(projected("v.conv", range(hidden)))
+        v = projected("v.conv", range(hidden))
+        v = t.relu(v) if self.text("activation") == "relu" else silu(t, v)
         return attend(t, *(reshape(t, x, (0, heads, -1, positions)) for x in (q, k, v)))
 
     def arguments(self, feature: FeatureMap) -> dict[str, object]:

@@ -22,6 +22,9 @@ from .catalogue import CatalogueBlock
 from .transformer import attend, attend_in_runs, in_heads, like_map
 from .widths import require_divisor, require_odd, require_static
 
+_PARTS = ("conv.weight", "conv.bias", *(f"bn.{part}" for part in ("weight", "bias", "running_mean", "running_var")))
+"""of a convolution with its BatchNorm"""
+
 
 class PSABlock(CatalogueBlock):
     """q, k and v, which lie interleaved head by head in the weights, come out of three convolutions, each as a map.
@@ -146,6 +149,20 @@ class PSABlock(CatalogueBlock):
             raise self.no_identity("without the shortcut cannot leave its input as it is")
         last = "conv" if self.flag("fused") else "bn"
         return self.with_biases(feature, {f"attn.proj.{last}": 0.0, f"{self._form.ffn}.1.{last}": 0.0})
+
+    def regrouped(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """With q, k and v head by head. YOLOv12's first code has all of q, then all of k, and a layer for v."""
+        found = dict(arrays)
+        for part in _PARTS if self.variant == "area" else ():
+            keys, values = f"attn.qk.{part}", f"attn.v.{part}"
+            if not {keys, values} <= set(found) or found[values].ndim < 1:
+                continue
+            channels, *rest = found[values].shape
+            heads = self.integer("num_heads") or max(channels // self._form.head, 1)
+            if found[keys].shape == (2 * channels, *rest) and channels % heads == 0:
+                rows = np.concatenate([found.pop(keys), found.pop(values)])
+                found[f"attn.qkv.{part}"] = rows.reshape(3, heads, -1, *rest).swapaxes(0, 1).reshape(-1, *rest)
+        return found
 
     def settings_from_weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
         if "attn.qkv.conv.weight" not in shapes:

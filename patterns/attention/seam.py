@@ -13,13 +13,13 @@ from graphsurgery.blocks import SATURATED, Array, BlockError, FeatureMap, Settin
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
 from ..forms import SEAM_PATCHES
-from .activations import gelu, twice_gelu
+from .activations import gelu, silu, twice_gelu
 from .catalogue import CatalogueBlock, bn_eps
 from .layers import batch_norm, linear
 
 
 class SEAM(CatalogueBlock):
-    """BatchNorms come after the GELU, and take its factor 1/2; the last is applied to the mean, [N, C, 1, 1].
+    """BatchNorms come after the activation, and take GELU's factor 1/2; the last is applied to the mean, [N, C, 1, 1].
 
     Only for onnxruntime the GELU stays whole, which that joins to one operator.
     """
@@ -43,6 +43,14 @@ class SEAM(CatalogueBlock):
         Setting("reduction", int, 16, "channels over hidden channels of the gate", minimum=1),
         Setting("hidden", int, None, "hidden channels of the gate; overrules reduction", minimum=1),
         Setting("depth", int, 1, "mixers one behind the other", minimum=1),
+        Setting(
+            "activation",
+            str,
+            "gelu",
+            "gelu in YOLO-FaceV2, silu in the MultiSEAM of many YOLO collections",
+            choices=("gelu", "silu"),
+            later=True,
+        ),
         bn_eps(),
     )
 
@@ -119,9 +127,15 @@ class SEAM(CatalogueBlock):
         return self._activated(t, t.add(self._normalised(t, near, f"{mixer}.0.fn.2"), x), f"{mixer}.1")
 
     def _activated(self, t: Template, x: Variable, layer: str, **attributes: object) -> Variable:
-        """A convolution and its GELU, which a BatchNorm follows."""
+        """A convolution and its activation, which a BatchNorm follows."""
         y = t.conv(x, t.weight(f"{layer}.weight"), t.weight(f"{layer}.bias"), **attributes)
-        return gelu(t, y) if t.target == "onnxruntime" else twice_gelu(t, y)
+        if self._doubled(t):
+            return twice_gelu(t, y)
+        return gelu(t, y) if self.text("activation") == "gelu" else silu(t, y)
 
     def _normalised(self, t: Template, x: Variable, bn: str) -> Variable:
-        return batch_norm(t, x, bn, self.number("bn_eps"), factor=1.0 if t.target == "onnxruntime" else 0.5)
+        return batch_norm(t, x, bn, self.number("bn_eps"), factor=0.5 if self._doubled(t) else 1.0)
+
+    def _doubled(self, t: Template) -> bool:
+        """Whether the factor 1/2 of the GELUs is part of the BatchNorms behind them."""
+        return self.text("activation") == "gelu" and t.target != "onnxruntime"

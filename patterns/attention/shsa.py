@@ -13,6 +13,7 @@ import numpy as np
 from graphsurgery.blocks import Array, BlockError, FeatureMap, Setting, Template, Variable
 from graphsurgery.blocks.initial_weights import bn_shapes, layer_shapes
 
+from .activations import silu
 from .catalogue import CatalogueBlock, bn_eps
 from .layers import conv_bn_rows, conv_then_bn
 from .norms import whole_norm
@@ -48,8 +49,18 @@ class SHSA(CatalogueBlock):
         Setting(
             "hidden", int, None, "width of the feed-forward part; 2C where not given", minimum=1, variants=("block",)
         ),
+        Setting(
+            "activation",
+            str,
+            "relu",
+            "relu in SHViT, silu in collections of YOLO and RT-DETR modules",
+            choices=("relu", "silu"),
+            later=True,
+        ),
         bn_eps(),
     )
+
+    aliases = ((r"(conv|mixer|ffn)\.fn\.(.*)", r"\1.m.\2"),)
 
     @property
     def _prefix(self) -> str:
@@ -113,7 +124,10 @@ class SHSA(CatalogueBlock):
             return self._attended(t, t.x)
         x = t.add(t.x, self._conv(t, t.x, "conv.m", pads=[1] * 4, group=t.feature.channels))
         x = t.add(x, self._attended(t, x))
-        return t.add(x, self._conv(t, t.relu(self._conv(t, x, "ffn.m.pw1")), "ffn.m.pw2"))
+        return t.add(x, self._conv(t, self._activated(t, self._conv(t, x, "ffn.m.pw1")), "ffn.m.pw2"))
+
+    def _activated(self, t: Template, x: Variable) -> Variable:
+        return t.relu(x) if self.text("activation") == "relu" else silu(t, x)
 
     def _conv(self, t: Template, x: Variable, layer: str, **attributes: Any) -> Variable:
         return conv_then_bn(t, x, f"{layer}.c", f"{layer}.bn", self.number("bn_eps"), **attributes)
@@ -130,7 +144,7 @@ class SHSA(CatalogueBlock):
             heads.append(in_heads(t, y, 1, stop - start))
         attended = like_map(t, attend(t, *heads), part)
         rest = cut(t, x, 1, part, t.feature.channels)
-        return self._conv(t, t.relu(concat(t, [attended, rest], 1)), f"{self._prefix}proj.1")
+        return self._conv(t, self._activated(t, concat(t, [attended, rest], 1)), f"{self._prefix}proj.1")
 
     def arguments(self, feature: FeatureMap) -> dict[str, object]:
         return {"pdim": self._pdim(feature)}

@@ -229,14 +229,19 @@ def without_separate(
 ) -> dict[str, Array]:
     """Parts that a file keeps apart stacked along the first axis, in the ``order`` of the second group of ``pattern``.
 
-    ``joined`` gives the key of the whole. What is not complete stays as it is.
+    ``joined`` gives the key of the whole. What is not complete, or does not fit together, stays as it is.
     """
     groups: dict[str, dict[str, str]] = {}
     for key in arrays:
         match = re.fullmatch(pattern, key)
         if match is not None:
             groups.setdefault(joined(match), {})[match[2]] = key
-    whole = {name: [parts[part] for part in order] for name, parts in groups.items() if set(parts) == set(order)}
+    complete = {name: [parts[part] for part in order] for name, parts in groups.items() if set(parts) == set(order)}
+    whole = {
+        name: keys
+        for name, keys in complete.items()
+        if len({arrays[key].shape[1:] for key in keys}) == 1 and all(arrays[key].ndim for key in keys)
+    }
     taken = {key for keys in whole.values() for key in keys}
     found = {key: values for key, values in arrays.items() if key not in taken}
     return found | {name: np.concatenate([arrays[key] for key in keys]) for name, keys in whole.items()}

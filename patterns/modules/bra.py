@@ -72,8 +72,8 @@ class BRA(Described):
 
     def _linear(self, name: str, x: Tensor) -> Tensor:
         layer = self.get_submodule(name)
-        weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-        return F.conv2d(x, weight.reshape(*weight.shape[:2], 1, 1), bias)
+        y: Tensor = layer(x) if self.variant == "nchw" else layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return y
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""

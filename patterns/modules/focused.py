@@ -59,13 +59,18 @@ class _Focused(Described):
         found: Tensor = powers * (z.norm(dim=2, keepdim=True) / powers.norm(dim=2, keepdim=True))
         return found
 
-    def attended(self, q: Tensor, k: Tensor, v: Tensor, small: float) -> Tensor:
-        """[N, C, h, w] each -> the same; ``small``: what is added to the mean."""
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, *, means: bool) -> Tensor:
+        """[N, C, h, w] each -> the same; ``means``: whether means over the positions are taken, and no sums.
+
+        Not means in place of sums, with a smaller number beside them: torch's dynamo exporter takes what is below 1e-8
+        for 0, and leaves its addition out.
+        """
         q, k, v = (z.flatten(2).transpose(1, 2) for z in (q, k, v))
         q, k = self.focused(q), self.focused(k + self.positional_encoding)
         q, k, v = (z.reshape(*z.shape[:2], self.heads, -1).transpose(1, 2) for z in (q, k, v))
-        total = q @ k.mean(dim=2, keepdim=True).transpose(2, 3) + small
-        y = q @ (k.transpose(2, 3) @ v / k.shape[2]) / total
+        keys = k.mean(dim=2, keepdim=True) if means else k.sum(dim=2, keepdim=True)
+        context = k.transpose(2, 3) @ v
+        y = q @ (context / k.shape[2] if means else context) / (q @ keys.transpose(2, 3) + _SMALL)
         return y.transpose(2, 3).flatten(1, 2)
 
     def near(self, v: Tensor) -> Tensor:
@@ -110,7 +115,7 @@ class FocusedLinearAttention(_Focused):
         z = x.reshape(x.shape[0], self.channels, height // tall, tall, width // wide, wide)
         z = z.permute(0, 2, 4, 3, 5, 1).reshape(-1, tall, wide, self.channels)
         q, k, v = self.qkv(z).permute(0, 3, 1, 2).chunk(3, dim=1)
-        y = self.attended(q, k, v, _SMALL).reshape(v.shape) + self.near(v)
+        y = self.attended(q, k, v, means=True).reshape(v.shape) + self.near(v)
         z = self.proj(y.permute(0, 2, 3, 1))
         z = z.reshape(-1, height // tall, width // wide, tall, wide, self.channels)
         back: Tensor = z.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
@@ -136,6 +141,6 @@ class FocusedCSwinAttention(_Focused):
         """[N, C, H, W] -> [N, C, H, W]. ValueError for a map of another size."""
         require_size(x, self.map_size, "FocusedCSwinAttention")
         q, k, v = self.conv_qkv(x).chunk(3, dim=1)
-        a = self.attended(q, k, v, _SMALL / (x.shape[2] * x.shape[3]))
+        a = self.attended(q, k, v, means=False)
         y: Tensor = a.reshape(x.shape) + self.near(v) + self.get_v(v)
         return y

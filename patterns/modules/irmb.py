@@ -6,12 +6,13 @@ Source of the formula: zhangzjn/EMO, ``model/emo.py``, ``iRMB``, with attention 
     a = v(z) softmax(q k^T / sqrt(d)) within windows, [q, k] = qk(z), z = BN(x)
     y = x + proj(a + silu(BN(dw(a))))
 
-- ``v`` is relu(conv) and widens the map: all heads have C/heads channels of q and k, and F/heads of v.
+- ``v`` is act(conv) and widens the map: all heads have C/heads channels of q and k, and F/heads of v. ``act`` is ReLU,
+  in some YOLO collections SiLU.
 - A window is not a neighbourhood. The map is cut into w x w strips, and a window has one position of each: those that
   leave the same remainder when row and column are divided by the number of windows along that side.
 - A map that the window does not divide is padded with zeros below and to the right, after the BatchNorm; the padding
   takes part in the attention, and the result is cut off again.
-- q and k are stacked; ``proj`` and ``dw`` have no bias.
+- q and k are stacked; ``dw`` has no bias, and ``proj`` has one in those collections only.
 - Identity: ``proj`` 0.
 """
 
@@ -23,20 +24,24 @@ from torch.nn import functional
 
 from .layers import Described, named, require_heads
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
 
 class IRMB(Described):
     """Attention within windows on a widened map, a depthwise convolution of its result, and the shortcut.
 
     ``channels``: C of the map. ``heads``: a divisor of C and of ``hidden``. ``hidden``: F, the width of v. ``window``:
     positions along each side of a window. ``dw_kernel``: side of the depthwise convolution, odd. ``qkv_bias``: whether
-    ``qk`` and ``v`` have one. ``bn_eps``: eps of both BatchNorms. ValueError for settings that do not fit together.
+    ``qk`` and ``v`` have one. ``bn_eps``: eps of both BatchNorms. ``activation``: of v, relu or silu. ``proj_bias``:
+    whether ``proj`` has one. ValueError for settings that do not fit together.
 
     Keys: ``norm.*`` (BatchNorm), ``qk.conv.weight`` [2C, C, 1, 1], ``v.conv.weight`` [F, C, 1, 1], with ``.bias``,
-    ``conv_local.conv.weight`` [F, 1, k, k], ``conv_local.norm.*`` (BatchNorm), ``proj.conv.weight`` [C, F, 1, 1].
+    ``conv_local.conv.weight`` [F, 1, k, k], ``conv_local.norm.*`` (BatchNorm), ``proj.conv.weight`` [C, F, 1, 1],
+    perhaps with ``.bias``.
     """
 
     sharp = True  # see graphsurgery.verification.conditioning
-    described_by = ("channels", "hidden", "heads", "window")
+    described_by = ("channels", "hidden", "heads", "window", "activation")
 
     def __init__(
         self,
@@ -47,6 +52,8 @@ class IRMB(Described):
         dw_kernel: int = 3,
         qkv_bias: bool = True,
         bn_eps: float = 1e-6,
+        activation: str = "relu",
+        proj_bias: bool = False,
     ) -> None:
         super().__init__()
         require_heads("IRMB", channels, heads)
@@ -55,13 +62,16 @@ class IRMB(Described):
                 "IRMB needs heads that divide hidden, a window of at least 1 and an odd dw_kernel, "
                 f"got {heads} for {hidden}, {window} and {dw_kernel}"
             )
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"IRMB has the activations {', '.join(ACTIVATIONS)}, not {activation!r}")
         self.channels, self.hidden, self.heads, self.window = channels, hidden, heads, window
+        self.activation = activation
         self.norm = nn.BatchNorm2d(channels, eps=bn_eps)
         self.qk = named(conv=nn.Conv2d(channels, 2 * channels, 1, bias=qkv_bias))
-        self.v = named(conv=nn.Conv2d(channels, hidden, 1, bias=qkv_bias), act=nn.ReLU())
+        self.v = named(conv=nn.Conv2d(channels, hidden, 1, bias=qkv_bias), act=ACTIVATIONS[activation]())
         local = nn.Conv2d(hidden, hidden, dw_kernel, padding=dw_kernel // 2, groups=hidden, bias=False)
         self.conv_local = named(conv=local, norm=nn.BatchNorm2d(hidden, eps=bn_eps), act=nn.SiLU())
-        self.proj = named(conv=nn.Conv2d(hidden, channels, 1, bias=False))
+        self.proj = named(conv=nn.Conv2d(hidden, channels, 1, bias=proj_bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""

@@ -4,9 +4,10 @@ Paper: "SHViT: Single-Head Vision Transformer with Memory Efficient Macro Design
 Source of the formula: ysj9909/SHViT, ``model/shvit.py``, ``SHSA`` and ``BasicBlock``.
 
     [a, b] = x, of which a has the first p channels        [q, k, v] = BN(qkv(GN(a)))
-    unit     y = BN(proj(relu([v softmax(q^T k / sqrt(d))^T, b])))
-    block    z = x + BN(dw3x3(x)), z = z + unit(z), y = z + BN(pw2(relu(BN(pw1(z)))))
+    unit     y = BN(proj(act([v softmax(q^T k / sqrt(d))^T, b])))
+    block    z = x + BN(dw3x3(x)), z = z + unit(z), y = z + BN(pw2(act(BN(pw1(z)))))
 
+- ``act`` is ReLU; collections of YOLO and RT-DETR modules have SiLU.
 - GN is a GroupNorm of one group (eps 1e-5): over all channels of a and all positions.
 - No convolution has a bias. The last BatchNorm of each part starts with weight 0, so that the block starts as an
   identity; the unit starts at 0.
@@ -20,31 +21,38 @@ from torch import Tensor, nn
 
 from .layers import Described, conv_with_bn, named, under_m
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+
 
 class SHSA(Described):
     """Self-attention of one head over all positions, on a part of the channels.
 
     ``channels``: C of the map. ``pdim``: channels that take part in the attention, below C. ``qk_dim``: of a query.
-    ``bn_eps``: eps of the BatchNorms. ValueError for widths that do not fit together.
+    ``bn_eps``: eps of the BatchNorms. ``activation``: relu or silu. ValueError for widths that do not fit together, and
+    for another activation.
 
     Keys: ``pre_norm.{weight,bias}`` [p], ``qkv.c.weight`` [2 d + p, p, 1, 1], ``proj.1.c.weight`` [C, C, 1, 1], and
     ``qkv.bn``, ``proj.1.bn`` ``.{weight,bias,running_mean,running_var}``.
     """
 
     sharp = True  # see graphsurgery.verification.conditioning
-    described_by = ("channels", "pdim", "qk_dim")
+    described_by = ("channels", "pdim", "qk_dim", "activation")
 
-    def __init__(self, channels: int, pdim: int, qk_dim: int = 16, bn_eps: float = 1e-5) -> None:
+    def __init__(
+        self, channels: int, pdim: int, qk_dim: int = 16, bn_eps: float = 1e-5, activation: str = "relu"
+    ) -> None:
         super().__init__()
         if not 0 < pdim < channels or qk_dim < 1:
             raise ValueError(
                 f"SHSA needs a pdim between 0 and its channels and a qk_dim of at least 1, "
                 f"got {pdim} and {qk_dim} for {channels}"
             )
-        self.channels, self.pdim, self.qk_dim = channels, pdim, qk_dim
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"SHSA has the activations {', '.join(ACTIVATIONS)}, not {activation!r}")
+        self.channels, self.pdim, self.qk_dim, self.activation = channels, pdim, qk_dim, activation
         self.pre_norm = nn.GroupNorm(1, pdim)
         self.qkv = conv_with_bn(pdim, 2 * qk_dim + pdim, bn_eps)
-        self.proj = nn.Sequential(nn.ReLU(), conv_with_bn(channels, channels, bn_eps, scale=0.0))
+        self.proj = nn.Sequential(ACTIVATIONS[activation](), conv_with_bn(channels, channels, bn_eps, scale=0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -70,14 +78,20 @@ class SHSABlock(nn.Module):
     sharp = True  # see graphsurgery.verification.conditioning
 
     def __init__(
-        self, channels: int, pdim: int, qk_dim: int = 16, hidden: int | None = None, bn_eps: float = 1e-5
+        self,
+        channels: int,
+        pdim: int,
+        qk_dim: int = 16,
+        hidden: int | None = None,
+        bn_eps: float = 1e-5,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         hidden = hidden or 2 * channels
         self.conv = under_m(conv_with_bn(channels, channels, bn_eps, 3, groups=channels, scale=0.0))
-        self.mixer = under_m(SHSA(channels, pdim, qk_dim, bn_eps))
+        self.mixer = under_m(SHSA(channels, pdim, qk_dim, bn_eps, activation))
         wide, narrow = conv_with_bn(channels, hidden, bn_eps), conv_with_bn(hidden, channels, bn_eps, scale=0.0)
-        self.ffn = under_m(named(pw1=wide, act=nn.ReLU(), pw2=narrow))
+        self.ffn = under_m(named(pw1=wide, act=ACTIVATIONS[activation](), pw2=narrow))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""

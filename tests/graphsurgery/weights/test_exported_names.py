@@ -32,12 +32,13 @@ LOST = {
     "mhsa[lucidrains]": "pos_emb.height, pos_emb.width",
     "cga[block]": "mixer.m.attn.attention_biases",
     "cga[unit]": "attn.attention_biases",
-    "bra[official]": "qkv.qkv.weight, wo.weight",
-    "bra[nchw]": "qkv_linear.weight, output_linear.weight",
     "dattention[table]": "rpe_table",
 }
 """blocks with a parameter that stands in no layer, and is a constant of another form in the file"""
-LOST_BY_DYNAMO = LOST | dict.fromkeys(("swin[window]", "swin[shifted]"), "attn.relative_position_bias_table")
+LOST_BY_DYNAMO = {block: keys for block, keys in LOST.items() if block != "dattention[table]"}
+LOST_BY_DYNAMO |= dict.fromkeys(("swin[window]", "swin[shifted]"), "attn.relative_position_bias_table")
+LOST_BY_DYNAMO |= dict.fromkeys(("focused[flatten]", "focused[cswin]"), "scale")
+"""It computes what depends on weights alone, as the softplus of a scale, and leaves a table that the map reads."""
 QUICK = ("cbam[official]", "bam[official]", "coordatt[timm]", "ela[base]", "aifi[ultralytics]", "swin[window]", "lct")
 
 

@@ -33,10 +33,10 @@ def dense(w: Weights, layer: str, x: torch.Tensor) -> torch.Tensor:
     return y + w[f"{layer}.bias"].view(-1, 1, 1) if f"{layer}.bias" in w else y
 
 
-def norm(w: Weights, layer: str, x: torch.Tensor) -> torch.Tensor:
+def norm(w: Weights, layer: str, x: torch.Tensor, eps: float = EPS) -> torch.Tensor:
     """A BatchNorm over maps, evaluated."""
     parts = (w[f"{layer}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, *parts, eps=EPS)
+    return F.batch_norm(x, *parts, eps=eps)
 
 
 def conv(w: Weights, layer: str, x: torch.Tensor, **more: int) -> torch.Tensor:
@@ -281,6 +281,76 @@ def _regions(height: int, width: int, size: int, shift: int) -> torch.Tensor:
     return sides[0][:, None] * 3 + sides[1][None, :]
 
 
+def multi_seam(w: Weights, x: torch.Tensor, act: Scalar) -> torch.Tensor:
+    """MultiSEAM with one mixer for each size of patches."""
+    channels, means = x.shape[1], [x.mean((2, 3))]
+    for branch in ("DCovN0", "DCovN1", "DCovN2"):
+        z = conv(w, f"{branch}.0", x, padding=0, stride=w[f"{branch}.0.weight"].shape[2])
+        z = norm(w, f"{branch}.2", act(z))
+        near = norm(w, f"{branch}.3.0.fn.2", act(conv(w, f"{branch}.3.0.fn.0", z, groups=channels)))
+        means.append(norm(w, f"{branch}.3.3", act(dense(w, f"{branch}.3.1", near + z))).mean((2, 3)))
+    gate = F.linear(F.relu(F.linear(sum(means) / 4, w["fc.0.weight"])), w["fc.2.weight"])  # type: ignore[arg-type]
+    return x * gate.sigmoid().exp()[:, :, None, None]
+
+
+def single_head(w: Weights, x: torch.Tensor, act: Scalar, prefix: str = "") -> torch.Tensor:
+    """SHSA, alone."""
+    part = w[f"{prefix}pre_norm.weight"].shape[0]
+    a, b = x[:, :part], x[:, part:]
+    normal = F.group_norm(a, 1, w[f"{prefix}pre_norm.weight"], w[f"{prefix}pre_norm.bias"], EPS)
+    qkv = norm(w, f"{prefix}qkv.bn", dense(w, f"{prefix}qkv.c", normal)).flatten(2)
+    width = (qkv.shape[1] - part) // 2
+    q, k, v = qkv.split([width, width, part], 1)
+    a = (v @ (q.transpose(1, 2) @ k * width**-0.5).softmax(2).transpose(1, 2)).reshape(a.shape)
+    return norm(w, f"{prefix}proj.1.bn", dense(w, f"{prefix}proj.1.c", act(torch.cat([a, b], 1))))
+
+
+def single_head_block(w: Weights, x: torch.Tensor) -> torch.Tensor:
+    """SHSABlock of collections."""
+    x = x + norm(w, "conv.fn.bn", conv(w, "conv.fn.c", x, groups=x.shape[1]))
+    x = x + single_head(w, x, F.silu, "mixer.fn.")
+    hidden = F.silu(norm(w, "ffn.fn.pw1.bn", dense(w, "ffn.fn.pw1.c", x)))
+    return x + norm(w, "ffn.fn.pw2.bn", dense(w, "ffn.fn.pw2.c", hidden))
+
+
+def mobile_block(
+    w: Weights, x: torch.Tensor, width: int, act: Scalar, layers: tuple[str, str, str, str], eps: float
+) -> torch.Tensor:
+    """iRMB with windows of 7 and heads of ``width`` channels; ``layers``: of q and k, of v, the norm, the last one."""
+    qk, value, local, last = layers
+    z = norm(w, "norm", x, eps)
+    heads, (height, right) = max(x.shape[1] // width, 1), x.shape[2:]
+    rows, columns = -(-height // 7), -(-right // 7)
+    z = F.pad(z, (0, 7 * columns - right, 0, 7 * rows - height))
+
+    def windows(y: torch.Tensor) -> torch.Tensor:
+        """[N, C, 7 * rows, 7 * columns] -> [N, rows, columns, heads, d, 49]"""
+        y = y.unflatten(3, (7, columns)).unflatten(2, (7, rows)).permute(0, 3, 5, 1, 2, 4)
+        return y.flatten(4).unflatten(3, (heads, -1))
+
+    q, k = dense(w, qk, z).chunk(2, 1)
+    q, k, v = windows(q), windows(k), windows(act(dense(w, value, z)))
+    a = v @ (q.transpose(4, 5) @ k * q.shape[4] ** -0.5).softmax(5).transpose(4, 5)
+    a = a.flatten(3, 4).unflatten(4, (7, 7)).permute(0, 3, 4, 1, 5, 2).flatten(4).flatten(2, 3)[:, :, :height, :right]
+    near = F.silu(norm(w, local, conv(w, "conv_local.conv", a, groups=a.shape[1]), eps))
+    return x + dense(w, last, a + near)
+
+
+def area_block(w: Weights, x: torch.Tensor, heads: int) -> torch.Tensor:
+    """ABlock of YOLOv12's first release over one area: all of q, then all of k, and v of its own."""
+
+    def layer(name: str, z: torch.Tensor, **more: int) -> torch.Tensor:
+        return norm(w, f"{name}.bn", conv(w, f"{name}.conv", z, **more), 1e-3)
+
+    v = layer("attn.v", x)
+    q, k = (each.flatten(2).unflatten(1, (heads, -1)) for each in layer("attn.qk", x).chunk(2, 1))
+    shares = (q.transpose(2, 3) @ k * q.shape[2] ** -0.5).softmax(3)
+    o = (v.flatten(2).unflatten(1, (heads, -1)) @ shares.transpose(2, 3)).reshape(x.shape)
+    x = x + layer("attn.proj", o + layer("attn.pe", v, groups=x.shape[1]))
+    return x + layer("mlp.1", F.silu(layer("mlp.0", x)))
+
+
+_MOBILE = ("qk.conv", "v.conv", "conv_local.norm", "proj.conv")
 _GATES = {"a sigmoid": torch.sigmoid, "a hard sigmoid": hard_sigmoid, "h-swish": hard_swish}
 _MAXIMUM = "pools half mean, half maximum"
 _ACTS = {"ReLU": F.relu, "SiLU": F.silu}
@@ -348,11 +418,19 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
         "has an MLP on pooled maps": partial(gather_excite, timm=True),
         _MAXIMUM: partial(gather_excite, timm=True, maximum=True),
     },
+    "irmb": {
+        "has heads of 64 channels": partial(mobile_block, width=64, act=F.relu, layers=_MOBILE, eps=1e-6),
+        "has heads of 8 channels": partial(mobile_block, width=8, act=F.relu, layers=_MOBILE, eps=1e-6),
+        "has SiLU on its values and heads of 16 channels": partial(
+            mobile_block, width=16, act=F.silu, layers=("qk", "v.0", "conv_local.bn", "proj"), eps=1e-3
+        ),
+    },
     "mhsa": {"MHSA of YOLO forks": heads_of_yolo, "MHSA of leaderj1001": heads_of_yolo},
     "polarized": {
         "adds both gated maps": partial(polarized, parallel=True),
         "gates one after the other": partial(polarized, parallel=False),
     },
+    "psablock": {"ABlock of YOLOv12's first release": partial(area_block, heads=1)},
     "scsa": {
         "averages and has sigmoids": partial(scsa, maximum=False, softmax=False),
         "pools maxima": partial(scsa, maximum=True, softmax=False),
@@ -362,6 +440,12 @@ FUNCTIONS: dict[str, dict[str, Function]] = {
     "se": {
         **{f"has {act} and {gate}": partial(se, act=_ACTS[act], gate=_GATES[gate]) for act in _ACTS for gate in _GATES},
         _MAXIMUM: partial(se, act=F.relu, gate=torch.sigmoid, maximum=True),
+    },
+    "seam": {"has GELU": partial(multi_seam, act=F.gelu), "has SiLU": partial(multi_seam, act=F.silu)},
+    "shsa": {
+        "SHSABlock of YOLO and RT-DETR collections": single_head_block,
+        "has ReLU": partial(single_head, act=F.relu),
+        "SHSA of YOLO and RT-DETR collections": partial(single_head, act=F.silu),
     },
     "swin": {
         "does not shift its windows": partial(swin, shift=0, detection=False),

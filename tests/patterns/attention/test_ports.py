@@ -32,7 +32,12 @@ SITES = {"": SITE, "not square": FeatureMap(32, 14, 9, label="the site"), "one w
 PORTS = [(name, place) for name, block in all_blocks().items() for place in range(len(ports_of(block())))]
 OTHER_SHAPES = {
     ("srm", "cfc.weight"): (32, 1, 2),
+    ("psablock", "attn.qk.conv.weight"): (64, 32, 1, 1),
+    ("psablock", "attn.v.conv.weight"): (32, 32, 1, 1),
+    **{("psablock", f"attn.qk.bn.{part}"): (64,) for part in ("weight", "bias", "running_mean", "running_var")},
+    **{("psablock", f"attn.v.bn.{part}"): (32,) for part in ("weight", "bias", "running_mean", "running_var")},
     ("ge", "conv.0.bias"): (32,),
+    ("irmb", "proj.bias"): (32,),
     **{("mhsa", key): (1, 4, 8, 1, 14) for key in ("rel_h", "rel_h_weight")},
     **{("mhsa", key): (1, 4, 8, 14, 1) for key in ("rel_w", "rel_w_weight")},
 }
@@ -50,6 +55,8 @@ MARKS = (
         "False",
         "0",
         "3",
+        "8",
+        "64",
         "avg_pool",
         "max_pool",
         "efficientnet_pytorch.model.MBConvBlock",

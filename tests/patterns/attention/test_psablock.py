@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from graphsurgery.errors import BlockError
+from graphsurgery import weights
+from graphsurgery.blocks.state_dict import load_weights
+from graphsurgery.errors import BlockError, WeightsError
+from graphsurgery.feature_map import FeatureMap
 from graphsurgery.userblocks import make_block
 from tests.patterns.attention.carried import assert_is, inserted
 from tests.patterns.attention.evaluators import Stepwise, evaluators
 from tests.patterns.attention.harness import HALVES, build, feature_map
+from tests.patterns.attention.port_functions import area_block
 from tests.patterns.attention.verdicts import assert_agrees
 
 ultralytics_blocks = pytest.importorskip("ultralytics.nn.modules.block")
+
+PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def part_of(arrays: dict[str, np.ndarray[Any, Any]]) -> weights.Checkpoint:
+    return weights.Checkpoint("w.pt", arrays)
 
 
 def published(channels: int, heads: int, shortcut: bool = True) -> torch.nn.Module:
@@ -50,6 +62,31 @@ def test_an_ultralytics_module_with_areas(area: int, ratio: float, target: str) 
     built = inserted("psablock[area]", {"area": area}, module.state_dict(), 64, target=target)
     assert built.block.values["hidden"] == int(64 * ratio)
     assert_is(built, module)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_the_first_release_of_yolov12(heads: int) -> None:
+    """All of q, then all of k, and v in a layer of its own, with a 5x5 convolution of v."""
+    rng, arrays = np.random.default_rng(3), dict[str, np.ndarray[Any, Any]]()
+    sides = {"attn.qk": (64, 32, 1), "attn.v": (32, 32, 1), "attn.proj": (32, 32, 1), "attn.pe": (32, 1, 5)}
+    for layer, (outputs, inputs, side) in {**sides, "mlp.0": (38, 32, 1), "mlp.1": (32, 38, 1)}.items():
+        arrays[f"{layer}.conv.weight"] = rng.normal(0, 0.2, (outputs, inputs, side, side))
+        arrays |= {f"{layer}.bn.{part}": rng.uniform(0.5, 1.5, outputs) for part in PARTS}
+    site = FeatureMap(32, 6, 8, label="the site")
+    fitted = weights.fitted(make_block("psablock[area]", {"num_heads": heads}), site, part_of(arrays), {})
+    x = torch.from_numpy(rng.normal(0, 1, (2, 32, 6, 8)))
+    module = fitted.block.module(site)
+    load_weights(module, fitted.arrays)
+    expected = area_block({key: torch.from_numpy(values) for key, values in arrays.items()}, x, heads)
+    torch.testing.assert_close(module.double().eval()(x), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("rows", "channels"), [(64, 16), (63, 32)])
+def test_layers_that_do_not_fit_together_are_left_apart(rows: int, channels: int) -> None:
+    arrays = {"attn.qk.conv.weight": np.zeros((rows, 32, 1, 1)), "attn.v.conv.weight": np.zeros((32, channels, 1, 1))}
+    assert make_block("psablock[area]").regrouped(arrays).keys() == arrays.keys()
+    with pytest.raises(WeightsError, match=r"it lacks attn\.qkv\.conv\.weight"):
+        weights.fitted(make_block("psablock[area]"), FeatureMap(32, 6, 8), part_of(arrays), {})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])

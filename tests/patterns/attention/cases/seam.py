@@ -7,5 +7,6 @@ BLOCKS: list[tuple[str, dict[str, object]]] = [
     ("seam", {"hidden": 3, "depth": 2, "bn_eps": 1e-3}),
     ("seam[multi]", {"reduction": 4}),
     ("seam[multi]", {"hidden": 3, "depth": 2}),
+    ("seam[multi]", {"reduction": 4, "activation": "silu"}),
 ]
 IDENTITY = {"seam"}
