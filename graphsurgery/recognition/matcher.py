@@ -112,11 +112,13 @@ class Matcher:
         key = (id(pattern), root)
         if key not in self._found:
             self._found[key] = ()  # a pattern does not begin with itself
-            found: dict[frozenset[int], RecognisedBlock] = {}
-            for match in self._matching(pattern.graph, root):
-                if match.nodes not in found and (block := self._block(pattern, match)) is not None:
-                    found[match.nodes] = block
-            self._found[key] = tuple(found.values())
+            matches = self._matching(pattern.graph, root)
+            if matches:  # mostly there is none
+                found: dict[frozenset[int], RecognisedBlock] = {}
+                for match in matches:
+                    if match.nodes not in found and (block := self._block(pattern, match)) is not None:
+                        found[match.nodes] = block
+                self._found[key] = tuple(found.values())
         return self._found[key]
 
     def _matching(self, graph: Expression, root: str) -> tuple[RecognisedBlock, ...]:
@@ -124,10 +126,10 @@ class Matcher:
         key = (graph, root)
         if key not in self._matches:
             self._matches[key] = ()
-            states = self.solve(graph, root, State())
-            distinct = {(s.nodes, tuple((name, id(part)) for name, part in s.parts)): s for s in states}
-            closed = (state for state in distinct.values() if self._is_closed(state.nodes, root))
-            self._matches[key] = tuple(self._match(state, root) for state in closed)
+            states = [state for state in self.solve(graph, root, State()) if self._is_closed(state.nodes, root)]
+            if states:  # mostly there is none
+                distinct = {(s.nodes, tuple((name, id(part)) for name, part in s.parts)): s for s in states}
+                self._matches[key] = tuple(self._match(state, root) for state in distinct.values())
         return self._matches[key]
 
     def _is_closed(self, nodes: frozenset[int], root: str) -> bool:
@@ -174,7 +176,8 @@ class Matcher:
                     continue
                 seen.add(consumer)
                 for name in view.outputs(consumer):
-                    if any(longer.nodes > block.nodes for longer in self._blocks(pattern, name)):
+                    possible = self.alternatives(pattern.graph, self.surroundings.number(name), None)
+                    if possible and any(longer.nodes > block.nodes for longer in self._blocks(pattern, name)):
                         return True
                     known.add(name)
                     pending.append(name)
