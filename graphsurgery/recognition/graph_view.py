@@ -204,7 +204,8 @@ class View:
 
     def attribute(self, node_index: int, name: str) -> onnx.AttributeProto | None:
         """An attribute of a node."""
-        for attribute in self.index.nodes[node_index].attribute:
+        attributes: Iterable[onnx.AttributeProto] = self.index.nodes[node_index].attribute
+        for attribute in attributes:
             if attribute.name == name:
                 return attribute
         return None
