@@ -82,8 +82,9 @@ class Printer:
             return
         terminal = self._stream is not None and self._stream.isatty()
         room = shutil.get_terminal_size().columns if terminal else None
-        cells = [[text(cell) for cell in row] for row in rows]
-        first, *others = table(headers, cells, room=room, optional=optional)
+        if not "".join(map("".join, rows)).isprintable():  # long tables are looked through at once
+            rows = [[text(cell) for cell in row] for row in rows]
+        first, *others = table(headers, rows, room=room, optional=optional)
         if terminal and "NO_COLOR" not in os.environ:
             first = f"\x1b[1m{first}\x1b[0m"
         _write(self._stream, "".join(f"{line}\n" for line in (first, *others)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import RequestError, option
 from ..messages import attributes, listed, shape_text
+from ..process.garbage import uncollected
 from ..request import Argument
 from .files import DASH, open_model, side_target
 from .options import KnownShapes
@@ -30,6 +31,7 @@ _FORMATS = {".svg": "as_svg", ".html": "as_html", ".png": "as_png", ".pdf": "as_
 """the ending of a picture's name -> the method of an outline that gives it"""
 
 
+@uncollected()
 def sites(
     model: str | None = None,
     selector: str | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 _GAP = 2
 _NARROWEST = 8
@@ -28,12 +28,18 @@ def table(
             gone.append(header)
     widths = _widths(columns, room)
     for cells in zip(*columns, strict=True):
+        if room is None:  # as wide as it takes
+            yield _line(cells, widths)
+            continue
         wrapped = [_wrapped(cell, width) for cell, width in zip(cells, widths, strict=True)]
         for i in range(max(map(len, wrapped))):
-            parts = [lines[i] if i < len(lines) else "" for lines in wrapped]
-            yield (" " * _GAP).join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+            yield _line([lines[i] if i < len(lines) else "" for lines in wrapped], widths)
     if gone:
         yield f"(no room for {', '.join(gone)})"
+
+
+def _line(parts: Iterable[str], widths: Iterable[int]) -> str:
+    return (" " * _GAP).join(map(str.ljust, parts, widths)).rstrip()
 
 
 def _widths(columns: Sequence[Sequence[str]], room: int | None) -> list[int]:

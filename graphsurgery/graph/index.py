@@ -25,10 +25,12 @@ class GraphIndex:
         graph = model.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
         # a name is one object wherever it occurs: it is kept once, and dictionaries find it sooner
-        inner = ((node_index, captures(node)) for node_index, node in enumerate(self.nodes))
+        inner = ((node_index, captures(node)) for node_index, node in enumerate(self.nodes) if node.attribute)
         self.captured = {node_index: frozenset(map(intern, names)) for node_index, names in inner if names}
         """index of a node with subgraphs -> the tensors that these take from outside"""
-        self._reads = [frozenset(map(intern, filter(None, node.input))) for node in self.nodes]
+        self.inputs_of = [tuple(map(intern, node.input)) for node in self.nodes]
+        """of each node, all its inputs in order; "" for one that is left out"""
+        self._reads = [frozenset(filter(None, names)) for names in self.inputs_of]
         for node_index, captured in self.captured.items():
             self._reads[node_index] |= captured
         self.named_outputs = [[intern(name) for name in node.output if name] for node in self.nodes]

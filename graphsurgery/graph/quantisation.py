@@ -33,20 +33,27 @@ _SAME_TYPE = frozenset(
 
 def consumers(index: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
     """The nodes that read the values of a tensor."""
+    return [index.nodes[each] for each in _consumers(index, tensor)]
+
+
+def _consumers(index: GraphIndex, tensor: str) -> list[int]:
     operators = index.operators
-    return [index.nodes[each] for each in index.consumers.get(tensor, ()) if operators[each] not in _SHAPES]
+    return [each for each in index.consumers.get(tensor, ()) if operators[each] not in _SHAPES]
 
 
 def only_consumer(index: GraphIndex, tensor: str) -> onnx.NodeProto | None:
     """The one node that reads the values of a tensor which is no output of the model; None where there are more."""
-    found = consumers(index, tensor)
-    return found[0] if len(found) == 1 and found[0].output and tensor not in index.outputs else None
+    found = _consumers(index, tensor)
+    alone = len(found) == 1 and tensor not in index.outputs and index.nodes[found[0]].output
+    return index.nodes[found[0]] if alone else None
 
 
 def behind(index: GraphIndex, tensor: str) -> str | None:
     """The tensor through which everything reads this one: after its pair of QuantizeLinear and DequantizeLinear, or
     after a Cast to half precision. None where some read it directly, or through another pair.
     """
+    if PASSING.isdisjoint([index.operators[each] for each in index.consumers.get(tensor, ())]):
+        return None  # most tensors: nothing is made of their nodes
     consumer = only_consumer(index, tensor)
     if consumer is not None and operator(consumer) == QUANTISE:
         consumer = only_consumer(index, consumer.output[0])

@@ -89,7 +89,7 @@ class ShapeTable:
 
     def infer(self) -> None:
         """Infer the whole model at once, if the type of any activation has to be: for whoever asks for most of them."""
-        names = (name for node_index in self._index.active for name in self._index.nodes[node_index].output if name)
+        names = (name for node_index in self._index.active for name in self._index.named_outputs[node_index])
         if not all(_is_complete(tensor_type(self._declared.get(name))) for name in names):
             self._of_part = {}
             self._found.clear()
@@ -111,9 +111,10 @@ class ShapeTable:
     def _types_in(self, model: onnx.ModelProto | None) -> dict[str, TensorType]:
         """The types that a model declares; equal ones are one object, so that large models keep little."""
         declared = _types(model.graph) if model is not None else {}
-        self._no_tensors |= {name for name, each in declared.items() if not _is_tensor(each)}
-        read = _once_for_each(tensor_type)
-        return {name: read(each) for name, each in declared.items()}
+        read = _once_for_each(lambda each: (_is_tensor(each), tensor_type(each)))
+        types = {name: read(each) for name, each in declared.items()}
+        self._no_tensors |= {name for name, (is_tensor, _) in types.items() if not is_tensor}
+        return {name: kind for name, (_, kind) in types.items()}
 
     def _part(self, tensor: str) -> onnx.ModelProto:
         """The nodes that a tensor depends on, as a model of their own."""
@@ -148,6 +149,8 @@ class ShapeTable:
         if _is_complete(declared) and not self.given:
             return declared
         found = self._inferred(tensor)
+        if declared == _UNKNOWN:
+            return found  # equal ones stay one object
         return (found[0] or declared[0], _merge(declared[1], found[1]))
 
     def is_tensor(self, name: str) -> bool:

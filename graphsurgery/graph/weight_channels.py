@@ -19,11 +19,11 @@ def weight_channels(index: GraphIndex, tensor: str) -> tuple[int, str] | None:
     seen = set[int]()
     while (node_index := index.producer.get(tensor)) is not None and node_index not in seen:
         seen.add(node_index)
-        node, kind = index.nodes[node_index], index.operators[node_index]
-        if kind in _KEEPING and node.input:
-            tensor = node.input[0]
+        inputs, kind = index.inputs_of[node_index], index.operators[node_index]
+        if kind in _KEEPING and inputs:
+            tensor = inputs[0]
             continue
         place = _WEIGHT.get(kind)
-        channels = index.first_sizes.get(node.input[place], 0) if place is not None else 0
+        channels = index.first_sizes.get(inputs[place], 0) if place is not None else 0
         return (channels, index.label(node_index)) if channels > 1 else None
     return None

@@ -12,7 +12,6 @@ from ..messages import as_text
 from . import limits
 from .operators import STANDARD
 from .subgraphs import subgraphs
-from .wire import text
 
 
 def standard_opset(model: onnx.ModelProto | onnx.FunctionProto) -> int | None:
@@ -35,7 +34,7 @@ def check_versions(model: onnx.ModelProto, name: str) -> None:
 def check_names(model: onnx.ModelProto, name: str) -> None:
     """ModelError for a name in the graph, a subgraph or a function that is not UTF-8 text."""
     for found in _names(model):
-        if text(found) is None:
+        if not isinstance(found, str):  # protobuf hands it over as bytes
             raise ModelError(f"{name} has the name {found!r} in it, which is not UTF-8 text")
 
 

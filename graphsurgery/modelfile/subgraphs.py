@@ -49,7 +49,7 @@ def reads(node: onnx.NodeProto) -> set[str]:
 def captures(node: onnx.NodeProto) -> set[str]:
     """What the subgraphs of a node, however deep, take from outside."""
     names = set[str]()
-    pending = [(graph, set[str]()) for graph in subgraphs(node)] if node.attribute else []
+    pending = [(graph, set[str]()) for graph in subgraphs(node)]
     while pending:
         graph, outer = pending.pop()
         own = outer | defined(graph)

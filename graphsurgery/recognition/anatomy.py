@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import replace
 from functools import cached_property
 
 from .block import RecognisedBlock
@@ -49,7 +48,7 @@ class Anatomy:
         detection = list(self._detection_head(head))
         held = frozenset[int]().union(*(block.nodes for block in detection))
         self.blocks = [
-            *(replace(b, role=self._role_of[min(b.nodes)]) for b in blocks if b.nodes.isdisjoint(held)),
+            *(b.labelled(b.parts, b.path, self._role_of[min(b.nodes)]) for b in blocks if b.nodes.isdisjoint(held)),
             *detection,
         ]
 

@@ -37,6 +37,15 @@ class RecognisedBlock:
             type, aliases, entries, self.output, nodes, parts, self.path, facts, self.root, self.role
         )
 
+    def labelled(
+        self, parts: tuple[tuple[str, RecognisedBlock], ...], path: str | None, role: str | None
+    ) -> RecognisedBlock:
+        """The same with parts that are labelled, and where it is."""
+        entries, nodes, facts = self.entries, self.nodes, self.facts
+        return RecognisedBlock(
+            self.type, self.aliases, entries, self.output, nodes, parts, path, facts, self.root, role
+        )
+
     def everything(self) -> Iterator[RecognisedBlock]:
         """The block and all blocks in it, a part before what it is a part of."""
         for _, part in self.parts:

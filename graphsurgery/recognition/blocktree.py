@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import replace
 from functools import cached_property
 
 from ..entry_points import values
@@ -202,7 +201,7 @@ class BlockTree:
 
     def _labelled_as(self, block: RecognisedBlock, role: str | None) -> RecognisedBlock:
         parts = tuple((name, self._labelled_as(part, role)) for name, part in block.parts)
-        return replace(block, parts=parts, path=self._path(block), role=role)
+        return block.labelled(parts, self._path(block), role)
 
     def _path(self, block: RecognisedBlock) -> str | None:
         """The module that a block is, as far as its nodes tell: the innermost around all, or one with nothing else."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 from copy import copy
 from functools import cached_property
-from sys import intern
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,6 +66,7 @@ class View:
         self.layouts = layouts or Layouts(index)
         self._known_values = values
         self._roots: dict[str, str] = {}
+        """of tensors that are passed on"""
         self._outlets: dict[str, str] = {}
         self._weight_shapes: dict[int, tuple[int, ...] | None] = {}
         self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
@@ -76,35 +76,31 @@ class View:
 
     def root(self, tensor: str) -> str:
         """The tensor upstream of the nodes that only pass this one on."""
-        known = self._roots.get(tensor)
-        if known is not None:
-            return known
+        if tensor not in self._before:
+            return tensor
         run = []
-        while tensor not in self._roots:
+        while tensor in self._before and tensor not in self._roots:
             run.append(tensor)
-            before = self._inserted.get(tensor) or self._passed(tensor)
-            if before is None or len(run) > len(self.index.nodes):  # more than there are: the graph has a cycle
+            if len(run) > len(self.index.nodes):  # more than there are: the graph has a cycle
                 break
-            tensor = before
+            tensor = self._before[tensor]
         root = self._roots.get(tensor, tensor)
         self._roots.update(dict.fromkeys(run, root))
         return root
 
-    def _passed(self, tensor: str) -> str | None:
-        """What a node that only passes something on produced this tensor from."""
-        node_index = self.index.producer.get(tensor, -1)
-        return self.index.nodes[node_index].input[0] or None if self._passes(node_index) else None
-
-    def _passes(self, node_index: int) -> bool:
-        """Whether a node only passes its first input on, as it is or in another form."""
-        if node_index < 0:
-            return False
-        passes = self.index.operators[node_index] in _PASSING or node_index in self._detours
-        return passes and bool(self.index.nodes[node_index].input)
+    @cached_property
+    def _before(self) -> dict[str, str]:
+        """Tensor that is passed on -> what it was before: of a node that passes on, or of an inserted block."""
+        index = self.index
+        given = ((name, n) for n in self._passing for name in index.named_outputs[n] if index.producer[name] == n)
+        return {name: index.inputs_of[n][0] for name, n in given if index.inputs_of[n][0]} | self._inserted
 
     @cached_property
-    def _detours(self) -> frozenset[int]:
-        return self.layouts.detours
+    def _passing(self) -> frozenset[int]:
+        """Indices of the nodes that only pass their first input on, as it is or in another form."""
+        kinds, inputs = self.index.operators, self.index.inputs_of
+        passing = {node_index for node_index, kind in enumerate(kinds) if kind in _PASSING}
+        return frozenset(node_index for node_index in passing | self.layouts.detours if inputs[node_index])
 
     @cached_property
     def producer(self) -> Callable[[str], int | None]:
@@ -163,17 +159,21 @@ class View:
 
     def downstream(self, node_index: int) -> set[int]:
         """Indices of the nodes that consume what a node produces."""
-        return {consumer for name in self.outputs(node_index) for consumer in self.consumers(name)}
+        outputs = self.outputs(node_index)
+        if len(outputs) == 1:  # most nodes
+            return set(self.consumers(outputs[0]))
+        return {consumer for name in outputs for consumer in self.consumers(name)}
 
     def clips_at_zero(self, node_index: int) -> bool:
         """Whether the output of a node is quantised to integers with 0 as its lowest value."""
-        node, place = self.index.nodes[node_index], 7
-        if operator(node) not in ("QLinearConv", "QLinearAdd"):
-            consumers = self.index.downstream(node.output)
-            node, place = self.index.nodes[consumers[0]] if len(consumers) == 1 else node, 2
-            if operator(node) != quantisation.QUANTISE:
+        index, place = self.index, 7
+        if index.operators[node_index] not in ("QLinearConv", "QLinearAdd"):
+            consumers, place = index.downstream(index.named_outputs[node_index]), 2
+            if len(consumers) != 1 or index.operators[consumers[0]] != quantisation.QUANTISE:
                 return False
-        zero = self.constant(node.input[place]) if len(node.input) > place else None
+            (node_index,) = consumers
+        inputs = index.inputs_of[node_index]
+        zero = self.constant(inputs[place]) if len(inputs) > place else None
         if zero is None or zero.size != 1 or zero.dtype.kind not in "iu":  # the lowest 8-bit float is not 0
             return False
         return bool(zero.item() == np.iinfo(zero.dtype).min)
@@ -181,9 +181,8 @@ class View:
     def weight_shape(self, node_index: int) -> tuple[int, ...] | None:
         """Shape of the weight of a convolution or matrix product; None where it is computed."""
         if node_index not in self._weight_shapes:
-            node = self.index.nodes[node_index]
-            place = _WEIGHT.get(operator(node), 1)
-            shape = self.constant_shape(node.input[place]) if len(node.input) > place else None
+            inputs, place = self.index.inputs_of[node_index], _WEIGHT.get(self.index.operators[node_index], 1)
+            shape = self.constant_shape(inputs[place]) if len(inputs) > place else None
             self._weight_shapes[node_index] = shape
         return self._weight_shapes[node_index]
 
@@ -205,7 +204,11 @@ class View:
 
     def attribute(self, node_index: int, name: str) -> onnx.AttributeProto | None:
         """An attribute of a node."""
-        return next((a for a in self.index.nodes[node_index].attribute if a.name == name), None)
+        attributes: Iterable[onnx.AttributeProto] = self.index.nodes[node_index].attribute
+        for attribute in attributes:
+            if attribute.name == name:
+                return attribute
+        return None
 
     def integers(self, node_index: int, name: str) -> tuple[int, ...]:
         """A list attribute of a node; () where it is not given."""
@@ -224,9 +227,9 @@ class View:
 
     def given(self, node_index: int, place: int, attribute: str = "") -> tuple[Any, ...]:
         """The numbers that a node gets by a constant input or, in older opsets, by an attribute; () for none."""
-        node = self.index.nodes[node_index]
-        if len(node.input) > place and node.input[place]:
-            value = self.constant(node.input[place])
+        inputs = self.index.inputs_of[node_index]
+        if len(inputs) > place and inputs[place]:
+            value = self.constant(inputs[place])
             return () if value is None else tuple(value.ravel().tolist())
         found = self.attribute(node_index, attribute)
         return (*found.ints, *found.floats) if found is not None else ()
@@ -252,8 +255,15 @@ class View:
     @cached_property
     def order(self) -> list[int]:
         """Indices of the nodes that work on values, each after those that it reads (files can be unsorted)."""
-        active = self.active
-        waiting = {p: len({self.producer(name) for name in self._inputs[p]} & active) for p in active}
+        active, producer = self.active, self.producer
+
+        def awaited(node_index: int) -> int:
+            names = self._inputs[node_index]
+            if len(names) == 1:  # most nodes
+                return int(producer(names[0]) in active)
+            return len({producer(name) for name in names} & active)
+
+        waiting = {node_index: awaited(node_index) for node_index in active}
         ready = sorted((p for p, count in waiting.items() if not count), reverse=True)
         found = []
         while ready:
@@ -282,8 +292,7 @@ class View:
         """Indices of the nodes whose values depend on an input of the model, other than through shapes alone, and of
         whose values an output does; not those that only pass values on.
         """
-        known = (self._live & self._used) - self.index.insertion_of.keys()
-        return {node_index for node_index in known if not self._passes(node_index)}
+        return (self._live & self._used) - self.index.insertion_of.keys() - self._passing
 
     # ------------------------------------------------------------------ built once
 
@@ -324,9 +333,9 @@ class View:
     def _inputs(self) -> dict[int, list[str]]:
         values, table = self.values, dict[int, list[str]]()
         for node_index in self.active:
-            node = self.index.nodes[node_index]
-            names = node.input[:1] if self.index.operators[node_index] == "ConvInteger" else node.input
-            table[node_index] = [self.root(n) for n in map(intern, names) if n in values and self._may_be_value(n)]
+            names = self.index.inputs_of[node_index]
+            names = names[:1] if self.index.operators[node_index] == "ConvInteger" else names
+            table[node_index] = [self.root(name) for name in names if name in values and self._may_be_value(name)]
         return table
 
     @cached_property
@@ -341,7 +350,7 @@ class View:
         for node_index in sorted(self.active):
             names = self._inputs[node_index]
             if node_index in captured:
-                names = [*names, *map(self.root, captured[node_index].difference(self.index.nodes[node_index].input))]
+                names = [*names, *map(self.root, captured[node_index].difference(self.index.inputs_of[node_index]))]
             for name in dict.fromkeys(names) if len(names) > 1 else names:
                 if name in table:
                     table[name].append(node_index)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from .block import RecognisedBlock
 from .expressions import Alternatives, Entry, Expression, State, States
@@ -19,6 +21,10 @@ _ELEMENTWISE = frozenset(
     | {"HardSigmoid", "HardSwish", "Swish", "Gelu", "Mish", "Tanh", "Softplus", "Softsign", "Erf", "Exp", "Log", "Add"}
     | {"Mul", "Div", "Neg", "Abs", "Reciprocal", "Pow", "Max", "Min", "Greater", "GreaterOrEqual", "Where"}
 )
+
+
+_Place: TypeAlias = "int | tuple[int, Entry]"
+"""the number of a tensor's surroundings, and what has to enter the part that ends there"""
 
 
 class Matcher:
@@ -43,9 +49,10 @@ class Matcher:
         self.halves = find_halves(view)
         self._possible: dict[int, list[Pattern]] = {}
         """number of surroundings -> the patterns that can end there"""
-        self._alternatives: dict[tuple[Expression, int, Entry | None], Alternatives] = {}
-        self._found: dict[tuple[int, str], tuple[RecognisedBlock, ...]] = {}
-        self._matches: dict[tuple[Expression, str], tuple[RecognisedBlock, ...]] = {}
+        self._alternatives: defaultdict[Expression, dict[_Place, Alternatives]] = defaultdict(dict)
+        self._found: defaultdict[int, dict[str, tuple[RecognisedBlock, ...]]] = defaultdict(dict)
+        """id of a pattern -> what was found, by tensor"""
+        self._matches: defaultdict[Expression, dict[str, tuple[RecognisedBlock, ...]]] = defaultdict(dict)
         self._facts: dict[tuple[object, frozenset[int]], Mapping[str, object]] = {}
 
     def ending_at(self, root: str) -> Iterator[RecognisedBlock]:
@@ -96,11 +103,11 @@ class Matcher:
         operators = expression.operators
         if operators is not None and self.surroundings[number][0] not in operators:
             return ()
-        key = (expression, number, entry)
-        found = self._alternatives.get(key)
+        known, place = self._alternatives[expression], number if entry is None else (number, entry)
+        found = known.get(place)
         if found is None:
-            self._alternatives[key] = (expression,)  # of a pattern that begins with itself: not known to be impossible
-            found = self._alternatives[key] = expression.possible(self, number, entry)
+            known[place] = (expression,)  # of a pattern that begins with itself: not known to be impossible
+            found = known[place] = expression.possible(self, number, entry)
         return found
 
     # ------------------------------------------------------------------ blocks
@@ -109,26 +116,28 @@ class Matcher:
         return (pattern for name in types for pattern in self._patterns.get(name, ()))
 
     def _blocks(self, pattern: Pattern, root: str) -> tuple[RecognisedBlock, ...]:
-        key = (id(pattern), root)
-        if key not in self._found:
-            self._found[key] = ()  # a pattern does not begin with itself
-            found: dict[frozenset[int], RecognisedBlock] = {}
-            for match in self._matching(pattern.graph, root):
-                if match.nodes not in found and (block := self._block(pattern, match)) is not None:
-                    found[match.nodes] = block
-            self._found[key] = tuple(found.values())
-        return self._found[key]
+        known = self._found[id(pattern)]
+        if root not in known:
+            known[root] = ()  # a pattern does not begin with itself
+            matches = self._matching(pattern.graph, root)
+            if matches:  # mostly there is none
+                found: dict[frozenset[int], RecognisedBlock] = {}
+                for match in matches:
+                    if match.nodes not in found and (block := self._block(pattern, match)) is not None:
+                        found[match.nodes] = block
+                known[root] = tuple(found.values())
+        return known[root]
 
     def _matching(self, graph: Expression, root: str) -> tuple[RecognisedBlock, ...]:
         """What an expression matches, whichever pattern it is: a convolution is a Conv or a DWConv, by its facts."""
-        key = (graph, root)
-        if key not in self._matches:
-            self._matches[key] = ()
-            states = self.solve(graph, root, State())
-            distinct = {(s.nodes, tuple((name, id(part)) for name, part in s.parts)): s for s in states}
-            closed = (state for state in distinct.values() if self._is_closed(state.nodes, root))
-            self._matches[key] = tuple(self._match(state, root) for state in closed)
-        return self._matches[key]
+        known = self._matches[graph]
+        if root not in known:
+            known[root] = ()
+            states = [state for state in self.solve(graph, root, State()) if self._is_closed(state.nodes, root)]
+            if states:  # mostly there is none
+                distinct = {(s.nodes, tuple((name, id(part)) for name, part in s.parts)): s for s in states}
+                known[root] = tuple(self._match(state, root) for state in distinct.values())
+        return known[root]
 
     def _is_closed(self, nodes: frozenset[int], root: str) -> bool:
         """Whether every value inside a match, its output apart, is consumed only by matched nodes."""
@@ -174,7 +183,8 @@ class Matcher:
                     continue
                 seen.add(consumer)
                 for name in view.outputs(consumer):
-                    if any(longer.nodes > block.nodes for longer in self._blocks(pattern, name)):
+                    possible = self.alternatives(pattern.graph, self.surroundings.number(name), None)
+                    if possible and any(longer.nodes > block.nodes for longer in self._blocks(pattern, name)):
                         return True
                     known.add(name)
                     pending.append(name)

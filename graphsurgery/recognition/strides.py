@@ -76,7 +76,8 @@ class Strides:
 
     def is_in(self, root: str) -> bool:
         """Whether a tensor is in the image plane."""
-        return self._at(root).stride is not None
+        found = self._where.get(root) or self._at(root)
+        return found.stride is not None
 
     def stride(self, root: str) -> int | None:
         """Image height over the height of a map in the plane, the same in width; None where it is neither."""

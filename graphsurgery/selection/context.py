@@ -12,7 +12,7 @@ from ..feature_map import Dimension, channels_first, fits_image
 from ..graph.index import GraphIndex
 from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree
-from ..graph.shapes import ShapeTable
+from ..graph.shapes import ShapeTable, TensorType
 from ..graph.work import Work
 from ..messages import listed, shape_text
 from ..modelfile.model import ModelFile
@@ -33,6 +33,7 @@ class Context:
         self.shapes = ShapeTable(self.index, shapes)
         self.layouts = Layouts(self.index)
         self.suggestions = Suggestions()
+        self._is_map_of: dict[TensorType, bool] = {}
 
     @cached_property
     def work(self) -> Work:
@@ -82,9 +83,12 @@ class Context:
 
     def is_map(self, tensor: str) -> bool:
         """Whether a tensor is known to be a float map [N, C, H, W] of the image, and of no other layout."""
-        if self.layouts.foreign(tensor) or self.layouts.moved(tensor) or not self.shapes.is_feature_map(tensor):
-            return False
-        return self.fits_image(self.shapes.lookup(tensor)[1] or ())
+        declared = self.shapes.lookup(tensor)
+        found = self._is_map_of.get(declared)  # large models have few types
+        if found is None:
+            found = self.shapes.is_feature_map(tensor) and self.fits_image(declared[1] or ())
+            self._is_map_of[declared] = found
+        return found and not self.layouts.foreign(tensor) and not self.layouts.moved(tensor)
 
     def stride(self, tensor: str, shape: tuple[Dimension, ...]) -> int | None:
         """How often a map goes into the image, the same in height and width; None where it is no map of the image.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Literal, TypeAlias
 
@@ -29,9 +29,12 @@ class Suggestions:
         """State how selectors are tried: by whoever resolves them."""
         self._trial = trial
 
-    @contextmanager
-    def used(self, use: Use) -> Iterator[None]:
+    def used(self, use: Use) -> AbstractContextManager[None]:
         """What is proposed meanwhile is to be accepted when it is used so."""
+        return nullcontext() if use == self._use else self._using(use)
+
+    @contextmanager
+    def _using(self, use: Use) -> Iterator[None]:
         before, self._use = self._use, use
         try:
             yield

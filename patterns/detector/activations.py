@@ -78,7 +78,7 @@ def _last(view: View, nodes: Set[int]) -> int:
 
 def _is_number(view: View, node_index: int) -> bool:
     """Whether what a node calculates with is one number, not one for each channel: that would be a layer's scale."""
-    names = view.index.nodes[node_index].input
+    names = view.index.inputs_of[node_index]
     shapes = (view.constant_shape(name) for name in names if name)
     return all(shape is None or set(shape) <= {1} for shape in shapes)
 

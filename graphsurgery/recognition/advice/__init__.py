@@ -23,6 +23,11 @@ class Examiner:
     def examine(self, tensor: str) -> Objection | None:
         """What speaks against a tensor as a place for a block; None where nothing does."""
         if tensor not in self._known:
-            spot = Spot(self._survey, tensor)
-            self._known[tensor] = next((found for rule in RULES if (found := rule(spot)) is not None), None)
+            self._known[tensor] = self._objection(Spot(self._survey, tensor))
         return self._known[tensor]
+
+    def _objection(self, spot: Spot) -> Objection | None:
+        for rule in RULES:
+            if (found := rule(spot)) is not None:
+                return found
+        return None

@@ -83,7 +83,7 @@ class Functions:
     def _inside(self) -> set[str]:
         """The tensors that are inside of some function: few, and for all others there is nothing to look for."""
         view, found = self._view, set[str]()
-        for source in {name for node_index in view.active for name in view.inputs(node_index)}:
+        for source in dict.fromkeys(name for node_index in view.active for name in view.inputs(node_index)):
             if (function := self.of(source)) is not None:
                 made = {name for node_index in function.nodes for name in view.outputs(node_index)}
                 found |= made - {function.result}
@@ -111,8 +111,13 @@ class Functions:
     def of(self, root: str) -> Function | None:
         """The function in which all of a tensor's consumers that compute nothing but with it come together again."""
         if root not in self._known:
-            self._known[root] = self._find(root) if len(self._view.consumers(root)) > 1 else None
+            self._known[root] = self._find(root) if self._may_begin(root) else None
         return self._known[root]
+
+    def _may_begin(self, root: str) -> bool:
+        """Whether two nodes read a tensor that can be of one function."""
+        consumers = self._view.consumers(root)
+        return len(consumers) > 1 and sum(op in _WITHIN for op in map(self._view.op, consumers)) > 1
 
     def _run(self, root: str) -> Function | None:
         """One pointwise operator that reads nothing else, with the numbers before it, and behind it where it clips."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from enum import IntEnum
 from functools import cached_property
 
@@ -43,7 +43,7 @@ class Gates:
 
     def product(self, root: str) -> str | None:
         """The product of a map with the gate that a tensor serves, where it serves nothing else."""
-        if root in self._leaving:
+        if not self._gated or root in self._leaving:
             return None
         view, pending, products = self._view, [root], dict[str, int]()
         derived = {root: self._beginning(root)}
@@ -126,17 +126,21 @@ class Gates:
 
     def _gates(self, name: str, other: str) -> bool:
         """Whether a tensor is a gate for another one, and more than a function of it at each position."""
-        view, source = self._view, name
-        for node_index in (run := self._run(name)):
+        view, source, run = self._view, name, self._run(name)
+        for node_index in run:
             if view.op(node_index) not in POINTWISE:
-                return self._beginning(name) is _Level.GATE
+                return self._after(run) is _Level.GATE
             source = view.inputs(node_index)[0]
-        return bool(run) and source != other and self._beginning(name) is _Level.GATE
+        return bool(run) and source != other and self._after(run) is _Level.GATE
 
     def _beginning(self, root: str) -> _Level:
         """How far a tensor is a gate by the nodes that it is made by."""
+        return self._after(self._run(root))
+
+    def _after(self, run: Sequence[int]) -> _Level:
+        """The same for these nodes, the last first."""
         level = _Level.NONE
-        for node_index in reversed(self._run(root)):
+        for node_index in reversed(run):
             level = self._level(node_index, level)
         return level
 

@@ -63,8 +63,10 @@ def no_map(spot: Spot) -> Objection | None:
 
 def before_quantisation(spot: Spot) -> Objection | None:
     index, better = spot.view.index, spot.outlet(spot.root)
+    if better == spot.tensor:
+        return None
     consumers = {index.operators[p] for p in index.consumers.get(spot.tensor, ())} - {"Shape", "Size"}
-    if better == spot.tensor or consumers != {"QuantizeLinear"}:
+    if consumers != {"QuantizeLinear"}:
         return None
     return Objection(
         "before quantisation",
