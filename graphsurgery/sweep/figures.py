@@ -18,15 +18,17 @@ from ..errors import GraphSurgeryError, readable
 from ..insertion.splice import AppliedInsertion
 from ..messages import attributes
 from ..modelfile.model import ModelFile
+from ..modelfile.target import as_output_error
 from ..process import leftovers
 from ..request import Shapes
 from ..runtime.custom_ops import registered
 from ..tensorrt import check
 from ..userblocks.inserted import block_of
 from ..verification import verify
-from .detections import Reader
-from .drift import NOT_COMPARED, Images, Outputs, drift, outputs_of, reader_of
+from .drift import NOT_COMPARED, Images, Outputs, detections_in, drift, outputs_of
 from .grid import STARTS, Cell
+from .outputs import Reader
+from .reading import reader
 from .work import WholeWork
 
 EMPTY: dict[str, Any] = {
@@ -54,6 +56,8 @@ class Setting:
     """of the model without blocks"""
     outputs: Outputs
     """of the model without blocks"""
+    joined: tuple[tuple[int, ...], ...] = ()
+    """of each output, the channels of what it is joined from"""
     libraries: tuple[str, ...] = ()
     threads: int = 0
 
@@ -61,6 +65,13 @@ class Setting:
     def model(self) -> ModelFile:
         """The model without blocks."""
         return ModelFile.load(self.source)
+
+    @property
+    def reader(self) -> Reader | str:
+        """How detections are read from the outputs; or why they are not, in a sentence."""
+        if self.images.pixels is None:
+            return "the model has no image input"
+        return reader(self.outputs, *self.images.pixels, self.joined)
 
 
 def examine(cell: Cell, setting: Setting) -> dict[str, Any]:
@@ -137,14 +148,17 @@ def _parity(model: ModelFile, ids: Sequence[str], images: Path | None) -> dict[s
 
 
 def _drifts(cell: Cell, model: ModelFile, setting: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
-    read: Reader | None = reader_of(setting.outputs, setting.images)
+    told = setting.reader
+    read = told if isinstance(told, Reader) else None
+    found = detections_in(setting.outputs, read) if read is not None else []
     with TemporaryDirectory(prefix=leftovers.PREFIX) as made:
         leftovers.register(made, content=True)
         for start in STARTS:
             try:
-                images = setting.images.as_folder(Path(made)) if start == "calibrated" else None
+                with as_output_error(Path(made)):
+                    images = setting.images.as_folder(Path(made)) if start == "calibrated" else None
                 changed, _ = cell.put_in(model, start, images)
-                yield start, drift(setting.outputs, outputs_of(changed, setting.images, setting.threads), read)
+                yield start, drift(setting.outputs, outputs_of(changed, setting.images, setting.threads), read, found)
             except GraphSurgeryError as error:  # not every block has every start, and not every result runs
                 yield start, {**NOT_COMPARED, "reason": reason_of(error)}
         leftovers.forget(made)

@@ -39,9 +39,9 @@ class WholeWork:
 
     def __init__(self, model: ModelFile, sizes: Shapes) -> None:
         flat = without_calls(model, always=bool(model.structure.functions))
-        self._index = GraphIndex(flat)
-        self._table = ShapeTable(self._index, sizes)
-        self._table.infer()
+        self.index = GraphIndex(flat)
+        self.shapes = ShapeTable(self.index, sizes)
+        self.shapes.infer()
         graph = flat.structure.graph
         self._weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         self._results = {value.name for value in graph.output}
@@ -52,7 +52,7 @@ class WholeWork:
         known.
         """
         try:
-            return sum(macs_of(node, self._shapes_at(node)) for node in self._index.nodes)
+            return sum(macs_of(node, self._shapes_at(node)) for node in self.index.nodes)
         except KeyError:
             return None
 
@@ -62,13 +62,13 @@ class WholeWork:
         """
         chosen = None if names is None else set(names)
         found = []
-        for node in self._index.nodes:
+        for node in self.index.nodes:
             if node.op_type != "Constant" and (chosen is None or node.name in chosen):
                 found += [each for name in node.output if name and (each := self._activation(name)) is not None]
         return max(found, key=lambda each: each.bytes, default=None)
 
     def _activation(self, name: str) -> Activation | None:
-        kind, shape = self._table.lookup(name)
+        kind, shape = self.shapes.lookup(name)
         known = _known(shape)
         if known is None or name in self._results or not kind:
             return None
@@ -78,7 +78,7 @@ class WholeWork:
     def _shapes_at(self, node: onnx.NodeProto) -> dict[str, tuple[int, ...]]:
         found = {}
         for name in (*node.input, *node.output):
-            known = self._weights.get(name) if name in self._weights else _known(self._table.lookup(name)[1])
+            known = self._weights.get(name) if name in self._weights else _known(self.shapes.lookup(name)[1])
             if name and known is not None:
                 found[name] = known
         return found

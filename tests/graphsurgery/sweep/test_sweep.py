@@ -15,9 +15,17 @@ import onnxruntime
 import pytest
 
 import graphsurgery as gsx
-from graphsurgery.errors import BlockError, CheckFailed, OutputError, RecipeError, RequestError, SelectorError
-from graphsurgery.sweep import latency
-from graphsurgery.sweep import run as running
+from graphsurgery.errors import (
+    BlockError,
+    CheckFailed,
+    MissingProvider,
+    OutputError,
+    RecipeError,
+    RequestError,
+    SelectorError,
+)
+from graphsurgery.sweep import latency, running
+from graphsurgery.sweep.asked import requested
 from graphsurgery.sweep.report import check_fitting
 from tests.models import model, node, value, weight
 
@@ -141,6 +149,16 @@ def test_commands_and_recipes_make_the_cells(done: tuple[gsx.Sweep, Path]) -> No
     assert made.to_bytes() == gsx.insert(DETECTOR, "se", after="/model.8").to_bytes()
 
 
+def test_settings_are_for_all_blocks_that_have_them_or_for_one() -> None:
+    given = {"se.reduction": 8, "reduction": 4}
+    cells = requested(["se", "cbam[timm]", "simam"], ["/model.8"], None, given, {})
+    assert [each.module for each in cells] == ["se reduction=8", "cbam[timm] reduction=4", "simam"]
+    assert "--module se --after /model.8 --set reduction=8 -o" in cells[0].command("m.onnx")
+    assert cells[0].entries == [{"module": "se", "after": ["/model.8"], "settings": {"reduction": 8}}]
+    with pytest.raises(RequestError, match=r"no block of the sweep has the hyper-parameter 'eca\.reduction'"):
+        requested(["se"], ["/model.8"], None, {"eca.reduction": 8}, {})
+
+
 def test_resume_keeps_what_is_known_and_tries_again_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,12 +234,25 @@ def test_batches_are_bounded_by_memory() -> None:
         ({"images": "nowhere"}, RequestError, "does not exist"),
         ({"output": Path(__file__).parent}, OutputError, "holds something else than a report"),
         ({"output": Path(__file__)}, OutputError, "is a file"),
+        ({"settings": {"size": 8}}, RequestError, "no block of the sweep has the hyper-parameter 'size'"),
+        ({"settings": {"simam.size": 8}}, BlockError, "simam has no hyper-parameter 'size'"),
+        ({"providers": "vitisai"}, RequestError, "there is no provider called 'vitisai'"),
+        ({"providers": ["cpu", "coreml"]}, MissingProvider, "no coreml provider"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_is_wrong_is_refused_before_anything_is_measured(given: Any, kind: Any, said: str) -> None:
     with pytest.raises(kind, match=said):
         gsx.sweep(DETECTOR, **{"modules": "simam", "after": "/model.8", **FEW, **given})
+
+
+def test_an_image_that_cannot_be_read_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(RequestError, match=r"broken\.png") as caught:
+        gsx.sweep(DETECTOR, "simam", after="/model.8", images=tmp_path / "images", output=tmp_path / "r", **FEW)
+    assert caught.value.option == "images"
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_report_is_not_replaced_unasked(done: tuple[gsx.Sweep, Path]) -> None:

@@ -31,6 +31,7 @@ def report(modules: int = 3, places: int = 2, *, complete: bool = True) -> dict[
         "settings": {"seed": 0, "rounds": 30, "providers": ["cpu", "cuda"], "images": None, "starts": list(_STARTS)},
         "drift_on": "2 images of noise, seed 0",
         "detections": None,
+        "not_read": "what the model gives is not known to be detections: [1, 10]",
         "machine": {"processor": "a processor", "cores": 2, "versions": {"onnx": "1.19.0"}, "gpus": [], "cuda": None},
         "columns": [{"place": place, "places": [site], "reason": ""} for place in columns],
         "budgets": ["params=1k"],
