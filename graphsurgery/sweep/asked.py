@@ -8,7 +8,6 @@ from typing import Any
 
 from .. import userblocks
 from ..errors import GraphSurgeryError, RequestError, option
-from ..modelfile.model import ModelFile
 from ..request import Argument, Settings, checked
 from ..selection.sites import SiteFinder
 from .figures import reason_of
@@ -60,9 +59,9 @@ def check_blocks(cells: Sequence[Cell]) -> None:
         userblocks.make_block(request.module, request.settings, trust)
 
 
-def columns(model: ModelFile, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def columns(finder: SiteFinder, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The places of each column; or, of one that names none, the "reason". The error of the first if all do not."""
-    finder, errors = SiteFinder(model), []
+    errors = []
     found: list[dict[str, Any]] = []
     for place, cell in {cell.place: cell for cell in cells}.items():
         try:

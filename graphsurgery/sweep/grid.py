@@ -16,6 +16,7 @@ from ..modelfile import yaml_text
 from ..modelfile.model import ModelFile
 from ..recipe import Recipe
 from ..request import Request, Settings, arguments
+from ..selection.sites import SiteFinder
 
 STARTS: Mapping[str, Mapping[str, str]] = {
     "default": {},
@@ -35,13 +36,17 @@ class Cell:
     requests: tuple[Request, ...]
 
     def put_in(
-        self, model: ModelFile, start: str = "default", images: Path | None = None
+        self, finder: SiteFinder, start: str = "default", images: Path | None = None
     ) -> tuple[ModelFile, list[AppliedInsertion]]:
-        """The model with the blocks, and what was inserted. ``images``: what the calibrated start is measured on."""
+        """The finder's model with the blocks, and what was inserted. ``images``: what the calibrated start is measured
+        on.
+        """
         changes: dict[str, Any] = {**STARTS[start]}
         if start == "calibrated":
             changes["images"] = str(images)
-        return carry_out(model, [replace(each, **changes) for each in self.requests])
+        own = any(each.shapes for each in self.requests)  # which are of no concern to other cells
+        requests = [replace(each, **changes) for each in self.requests]
+        return carry_out(finder.model, requests, finder=None if own else finder)
 
     @property
     def entries(self) -> list[dict[str, Any]]:

@@ -14,16 +14,17 @@ from ..request import Argument, Selectors, Settings, checked
 from ..runtime.custom_ops import libraries_of, registered
 from ..runtime.providers import NAMES
 from ..runtime.session import require, short_name
+from ..selection.sites import SiteFinder
 from .asked import check_blocks, columns, requested
 from .budgets import Budget
 from .drift import Images, timed_outputs
-from .figures import Setting
 from .files import prepare
 from .identity import keys
 from .maps import joined_channels
 from .page import marked_picture
 from .report import Sweep
 from .running import Running, Timing
+from .setting import Setting
 from .skeleton import skeleton
 from .work import WholeWork
 from .workers import joblib
@@ -144,7 +145,8 @@ def sweep(
     for name in on:
         require(name)
     loaded, libraries = ModelFile.load(model), libraries_of(custom_ops)
-    places_of = columns(loaded, cells)
+    finder = SiteFinder(loaded)
+    places_of = columns(finder, cells)
     feeds = inputs_for(loaded, wanted, batch).arrays
     sizes = {name: tuple(array.shape) for name, array in feeds.items()}
     pictures = Images.of(loaded, sizes, Path(folder) if folder is not None else None, seed)
@@ -174,7 +176,7 @@ def sweep(
     report["budgets"] = [each.text for each in budgets]
     for cell, key in zip(report["cells"], keys(loaded, cells, asked, pictures, report["machine"]), strict=True):
         cell["key"] = key
-    timing = Timing(loaded, feeds, rounds, warm_up, threads, memory)
+    timing = Timing(finder, feeds, rounds, warm_up, threads, memory)
     running = Running(report, cells, budgets, where, marked_picture(loaded, report), timing)
     running.take_over(earlier)
     running.examine(setting, jobs, one_run)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, option
 from ..messages import observed
-from ..modelfile.model import ModelFile
+from ..selection.sites import SiteFinder
 from .budgets import Budget, mark
-from .figures import Setting, examine
+from .figures import examine
 from .files import write
 from .grid import Cell
 from .latency import batches, latencies
 from .pace import Pace, Work, tell
+from .setting import Setting, ready
 from .workers import each_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Timing:
     """How cells are timed; ``memory``: GB for the models that are timed together."""
 
-    model: ModelFile
+    finder: SiteFinder
+    """in the model without blocks"""
     feeds: Mapping[str, Array]
     rounds: int
     warm_up: int
@@ -36,7 +38,7 @@ class Timing:
 
     def batches(self, waiting: Sequence[int]) -> list[Sequence[int]]:
         """Cells that are timed together."""
-        return list(batches(waiting, self.model.size, self.memory))
+        return list(batches(waiting, self.finder.model.size, self.memory))
 
     def runs(self, waiting: Sequence[int]) -> int:
         """How many runs of models it takes to time these cells on one provider."""
@@ -48,9 +50,9 @@ class Timing:
 
     def latencies(self, cells: Sequence[Cell], provider: str) -> list[dict[str, Any] | str]:
         """The figures of the latency of each, or why it does not run."""
-        made = [cell.put_in(self.model)[0] for cell in cells]
+        made = [cell.put_in(self.finder)[0] for cell in cells]
         how = {"rounds": self.rounds, "warm_up": self.warm_up, "threads": self.threads}
-        return latencies(self.model, made, provider, self.feeds, **how)
+        return latencies(self.finder.model, made, provider, self.feeds, **how)
 
 
 @dataclass
@@ -97,6 +99,7 @@ class Running:
             self.pace.examining.advance()
             self._write()
             self._tell()
+        ready.cache_clear()
 
     def time(self, provider: str) -> None:
         """The latency on one provider of all cells that have none yet."""

@@ -11,10 +11,11 @@ from ..graph.index import GraphIndex
 from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import graph_inputs
-from .figures import EMPTY, Setting
+from .figures import EMPTY
 from .files import FORMAT, VERSION
 from .grid import STARTS, Cell
 from .outputs import Reader
+from .setting import Setting
 from .work import WholeWork
 
 

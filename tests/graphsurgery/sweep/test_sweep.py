@@ -217,7 +217,7 @@ def test_several_at_once_give_the_same(tmp_path: Path, done: tuple[gsx.Sweep, Pa
 
 def test_batches_are_bounded_by_memory() -> None:
     cells = list(range(10))
-    assert [len(each) for each in latency.batches(cells, 10 << 20, 4)] == [4, 4, 2]
+    assert [len(each) for each in latency.batches(cells, 10 << 20, 4)] == [8, 2]
     assert [len(each) for each in latency.batches(cells, 1 << 30, 4)] == [1] * 10
 
 
