@@ -20,7 +20,7 @@ from ..modelfile.model import ModelFile
 from ..modelfile.target import as_output_error
 from ..process import leftovers
 from ..runtime.custom_ops import registered
-from ..tensorrt import check
+from ..tensorrt.inserted import errors_of_blocks
 from ..userblocks.inserted import block_of
 from ..verification import verify
 from .drift import NOT_COMPARED, drift, outputs_of
@@ -87,11 +87,11 @@ def _left_by_a_dla(done: AppliedInsertion) -> list[str]:
 
 def _tensorrt(model: ModelFile) -> dict[str, Any]:
     """{"float16", "tensorrt"}: safety, and the errors of inserted blocks by version."""
-    verdicts = {}
-    for version in TENSORRT:
-        errors = [each.sentence for each in check(model, version).inserted if each.severity == "error"]
-        verdicts[version] = {"takes": not errors, "sentence": errors[0] if errors else ""}
-    sentence = check(model, TENSORRT[1], precision="fp16").summary.fp16
+    errors, sentence = errors_of_blocks(model, TENSORRT, TENSORRT[1])
+    verdicts = {
+        version: {"takes": not found, "sentence": found[0].sentence if found else ""}
+        for version, found in errors.items()
+    }
     verdict = next(word for word in ("not safe", "not known", "safe") if sentence.startswith(word))
     return {"float16": {"verdict": verdict, "sentence": sentence}, "tensorrt": verdicts}
 
