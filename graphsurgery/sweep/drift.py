@@ -18,8 +18,6 @@ from ..runtime.session import session
 from .detections import Detections, overlaps
 from .outputs import Reader
 
-NOISE = 2
-"""how many images of noise there are, where no others are given"""
 _SAME = 0.5
 """two boxes of one class that overlap by more are one detection"""
 
@@ -49,7 +47,7 @@ class Images:
     def words(self) -> str:
         """Which images they are."""
         if self.folder is None:
-            return f"{NOISE} images of noise, seed {self.seed}"
+            return f"an image of noise, seed {self.seed}"
         count = sum(1 for _ in self.feeds())
         return f"{count} image{'' if count == 1 else 's'} of {self.called}"
 
@@ -65,20 +63,20 @@ class Images:
     def feeds(self) -> Iterator[dict[str, Array]]:
         """The inputs of the model for each image."""
         if self.folder is None:
-            yield from (random_feeds(self.inputs, 0, self.seed + number) for number in range(NOISE))
+            yield random_feeds(self.inputs, 0, self.seed)
         else:
             for _, feeds in image_feeds(self.inputs, self.folder, 0):
                 yield feeds
 
     def as_folder(self, where: Path) -> Path:
-        """A folder with the images: the one that was given, or ``where`` with the noise in files."""
+        """A folder with the images: the one that was given, or ``where`` with the noise in a file."""
         if self.folder is not None:
             return self.folder
         image = next((each for each in self.inputs if each.is_image), None)
         if image is None:
             raise RequestError("the model has no image input, so that there is nothing to calibrate on")
-        for number, feeds in enumerate(self.feeds()):
-            np.save(where / f"noise{number}.npy", feeds[image.name])
+        (feeds,) = self.feeds()
+        np.save(where / "noise.npy", feeds[image.name])
         return where
 
 
@@ -86,14 +84,14 @@ Outputs = list[list[Array]]
 """of each image, each output"""
 
 
-def outputs_of(model: ModelFile, images: Images, threads: int = 0) -> Outputs:
+def outputs_of(model: ModelFile, images: Images) -> Outputs:
     """What a model gives for each image, on the CPU. CannotRun and NoKernel."""
-    return timed_outputs(model, images, threads)[0]
+    return timed_outputs(model, images)[0]
 
 
-def timed_outputs(model: ModelFile, images: Images, threads: int = 0) -> tuple[Outputs, float]:
+def timed_outputs(model: ModelFile, images: Images) -> tuple[Outputs, float]:
     """The same, and the seconds that the last image took."""
-    ready = session(model.to_bytes(), "cpu", folder=model.folder, threads=threads, frugal=True)
+    ready = session(model.to_bytes(), "cpu", folder=model.folder, frugal=True)
     found, seconds = [], 0.0
     for feeds in images.feeds():
         begun = time.monotonic()

@@ -20,6 +20,7 @@ from ..modelfile.model import ModelFile
 from ..modelfile.target import as_output_error
 from ..process import leftovers
 from ..runtime.custom_ops import registered
+from ..runtime.session import usual_threads
 from ..tensorrt.inserted import errors_of_blocks
 from ..userblocks.inserted import block_of
 from ..verification import verify
@@ -45,7 +46,7 @@ _NEEDED = ("torch", "onnxruntime")
 def examine(cell: Cell, setting: Setting) -> dict[str, Any]:
     """The figures of a cell, but for its latency; with "state", "untimed" or "failed", and the "reason" of that."""
     try:
-        with registered(setting.libraries):
+        with registered(setting.libraries), usual_threads(setting.threads):
             found = _figures(cell, setting, ready(setting))
             return dict(readable({"state": "untimed", "reason": "", **EMPTY, **found}))
     except GraphSurgeryError as error:
@@ -124,7 +125,7 @@ def _drifts(cell: Cell, after: ModelFile, setting: Setting, at_hand: Ready) -> I
                 with as_output_error(Path(made)):
                     images = setting.images.as_folder(Path(made)) if start == "calibrated" else None
                 changed = after if start == "default" else cell.put_in(at_hand.finder, start, images)[0]
-                outputs = outputs_of(changed, setting.images, setting.threads)
+                outputs = outputs_of(changed, setting.images)
                 yield start, drift(setting.outputs, outputs, at_hand.read, at_hand.found)
             except GraphSurgeryError as error:  # not every block has every start, and not every result runs
                 yield start, {**NOT_COMPARED, "reason": reason_of(error)}

@@ -32,6 +32,7 @@ class Setting:
     """of each output, the channels of what it is joined from"""
     libraries: tuple[str, ...] = ()
     threads: int = 0
+    """for one operator while cells are examined; 0 lets onnxruntime choose"""
     token: str = field(default_factory=lambda: uuid4().hex)
     """the same for this setting wherever it was sent, and for no other"""
 

@@ -126,17 +126,16 @@ def test_drift_is_what_a_script_of_ones_own_finds(done: tuple[gsx.Sweep, Path], 
     found, _ = done
     changed = gsx.insert(DETECTOR, block, after="/model.8").to_bytes()
     sides = [onnxruntime.InferenceSession(each) for each in (DETECTOR.read_bytes(), changed)]
-    images = [np.random.default_rng(seed).random((1, 3, 320, 320)).astype(np.float32) for seed in range(2)]
-    own = [own_drift(*(side.run(None, {"images": image})[0] for side in sides)) for image in images]
-    relative, moves, apart, differing, before = zip(*own, strict=True)
+    image = np.random.default_rng(0).random((1, 3, 320, 320)).astype(np.float32)
+    relative, moves, apart, differing, before = own_drift(*(side.run(None, {"images": image})[0] for side in sides))
     drift = cell(found, block, "/model.8")["drift"]
-    assert drift["default"]["relative"] == pytest.approx(max(relative), rel=1e-4)
-    assert drift["default"]["boxes"] == pytest.approx(max(map(max, moves)), rel=1e-3)
-    assert drift["default"]["scores"] == pytest.approx(max(map(max, apart)), rel=1e-3)
-    assert (drift["default"]["changed"], drift["default"]["detections"]) == (sum(differing), sum(before))
-    assert min(before) > 0
+    assert drift["default"]["relative"] == pytest.approx(relative, rel=1e-4)
+    assert drift["default"]["boxes"] == pytest.approx(max(moves), rel=1e-3)
+    assert drift["default"]["scores"] == pytest.approx(max(apart), rel=1e-3)
+    assert (drift["default"]["changed"], drift["default"]["detections"]) == (differing, before)
+    assert before > 0
     assert drift["gate"] == {"relative": 0.0, "boxes": 0.0, "scores": 0.0, "changed": 0} | {
-        "detections": sum(before),
+        "detections": before,
         "reason": "",
     }
     assert drift["calibrated"]["relative"] > 0

@@ -29,7 +29,7 @@ def report(modules: int = 3, places: int = 2, *, complete: bool = True) -> dict[
             "inputs": {"images": {"shape": [1, 3, 640, 640], "dtype": "float32"}},
         },
         "settings": {"seed": 0, "rounds": 30, "providers": ["cpu", "cuda"], "images": None, "starts": list(_STARTS)},
-        "drift_on": "2 images of noise, seed 0",
+        "drift_on": "an image of noise, seed 0",
         "detections": None,
         "not_read": "what the model gives is not known to be detections: [1, 10]",
         "machine": {"processor": "a processor", "cores": 2, "versions": {"onnx": "1.19.0"}, "gpus": [], "cuda": None},
