@@ -161,15 +161,17 @@ def carry_out(
     starts: Sequence[Callable[[Block, FeatureMap], Start]] = (),
     edition: int = EDITION,
     announce: Callable[[PlannedInsertion], None] | None = None,
+    finder: SiteFinder | None = None,
 ) -> tuple[ModelFile, list[AppliedInsertion]]:
     """Carry out several requests at once, in order; selectors refer to the model as it was given.
 
     ``trust``: the PyTorch modules that may be imported; None: those that the requests name. ``starts``: for each
     request how its block begins at a feature map, where the request itself does not say it. ``edition``: of the forms
     that the blocks are written in. ``announce`` is called with each insertion before any block is written or run.
+    ``finder``: of the model, if there is one already.
     """
     external_data.check(model.external_data, model.folder)
-    finder = SiteFinder(model)
+    finder = finder or SiteFinder(model)
     for request in requests:  # shapes are of the model, and so known for all of them
         with request.concerned():
             finder.shapes.give(request.shapes)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from benchmarks.lib import blocks
 from benchmarks.lib.published import published
+from benchmarks.sweep_agreement import compare
 from graphsurgery.runtime.session import usable
 
 PARTS = ("parity", "templates", "models")
@@ -66,3 +68,23 @@ def test_forms_that_do_not_differ_are_timed_once() -> None:
     names = [name for name, _ in blocks.CONFIGURATIONS]
     assert [blocks.forms(names.index(name)) for name in ("lska", "sk[timm]")] == [("own",)] * 2
     assert blocks.forms(names.index("sk")) == ("published", "own")
+
+
+def test_sweeps_agree_where_what_is_slower_stands_in_the_same_order() -> None:
+    def report(**figures: tuple[float, str]) -> dict[str, Any]:
+        timed = {
+            name: {"low": middle - 0.1, "high": middle + 0.1, "verdict": verdict}
+            for name, (middle, verdict) in figures.items()
+        }
+        return {"cells": [{"module": name, "place": "p", "latency": {"cpu": each}} for name, each in timed.items()]}
+
+    first = report(se=(1.0, "slower"), eca=(2.0, "slower"), nam=(2.1, "slower"), gc=(0.0, "below noise"))
+    assert compare(first, first) == (2, [])  # the intervals of eca and nam overlap
+    turned = report(se=(3.0, "slower"), eca=(2.0, "slower"), nam=(-1.0, "faster"), gc=(9.0, "slower"))
+    compared, wrong = compare(first, turned)
+    assert compared == 2
+    assert wrong == [
+        "('nam', 'p', 'cpu') is slower and faster",
+        "('se', 'p', 'cpu') and ('eca', 'p', 'cpu') change places",
+        "('se', 'p', 'cpu') and ('nam', 'p', 'cpu') change places",
+    ]

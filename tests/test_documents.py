@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 WIDTH = 120
 GENERATED = ROOT / "docs" / "blocks.md"
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
-NOT_ALONE = {"add-a-block.md", "CONTRIBUTING.md"}
-"""Pages whose Python is files of a package; tests of their own follow them."""
+NOT_ALONE = {"add-a-block.md", "CONTRIBUTING.md", "sweep_cluster.md"}
+"""Pages whose Python is files of a package, or needs a cluster; tests of their own follow them."""
 FENCE = re.compile(r"^ *```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = [
     pytest.param(match["text"], id=f"{page.name}-{number}")

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -11,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -30,6 +32,40 @@ def run(command: Sequence[str]) -> tuple[float, float, float]:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {errors.decode(errors='replace')}")
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def together(command: Sequence[str]) -> dict[str, float]:
+    """Wall time (s), CPU time (s) and peak memory (MB) of one run of a command with all processes that it starts.
+
+    CPU time is that of processes which have ended when the command does. Memory is looked at twice a second: what the
+    processes have resident, with what they share counted for each of them. RuntimeError if the command fails.
+    """
+    import psutil  # not above: see run()
+
+    start, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    watched = psutil.Process(process.pid)
+    while True:
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if ended:
+            break
+        with contextlib.suppress(psutil.NoSuchProcess):
+            peak = max(peak, sum(_resident(each) for each in (watched, *watched.children(recursive=True))))
+        time.sleep(0.5)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
+    return {"seconds": wall, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mb": peak / 2**20}
+
+
+def _resident(process: Any) -> int:
+    import psutil
+
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def interleaved(commands: Mapping[str, Sequence[str]], rounds: int, output: Path) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import TextIO
@@ -26,6 +26,9 @@ class _Teller:
         self._stream = stream
         self._terminal = stream.isatty()
         self._count = ""
+        self.words: Callable[[], str] | None = None
+        """what the line says beside the time, in place of the count"""
+        self.silent = False
         self._shown = False
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -39,8 +42,11 @@ class _Teller:
         """Tell until the end."""
         pause = _AT_ONCE if self._terminal else _ON_A_PIPE
         while not self._ended.wait(pause):
-            text = f"{self._what}: {self._count}{monotonic() - self._start:.0f} s"
+            said = self._count if self.words is None else f"{self.words()}, "
+            text = f"{self._what}: {said}{monotonic() - self._start:.0f} s"
             with self._lock, contextlib.suppress(OSError, ValueError):
+                if self.silent:
+                    continue
                 self._stream.write(f"\r\x1b[K{text}" if self._terminal else f"graphsurgery: {text}\n")
                 self._stream.flush()
                 self._shown = self._terminal
@@ -80,6 +86,31 @@ def progress(what: str) -> Iterator[None]:
         _tellers.remove(teller)
         teller.end()
         thread.join()
+
+
+@contextmanager
+def own_words(words: Callable[[], str]) -> Iterator[None]:
+    """While this lasts, the line says ``words()``, and not a count."""
+    for teller in _tellers:
+        teller.words = words
+    try:
+        yield
+    finally:
+        for teller in _tellers:
+            teller.words = None
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """While this lasts, there is no line: something else tells how far the command is."""
+    for teller in _tellers:
+        teller.silent = True
+    clear()
+    try:
+        yield
+    finally:
+        for teller in _tellers:
+            teller.silent = False
 
 
 def clear() -> None:

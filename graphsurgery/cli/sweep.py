@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,9 @@ from ..errors import CheckFailed, GraphSurgeryError, RequestError
 from ..request import PRECISIONS, TARGETS, Argument
 from .bench import input_shape
 from .files import open_model
+from .growing import growing
 from .options import provider_list
+from .options import settings as pairs
 from .output import Printer
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ def sweep(
     *,
     module: list[str] | None = None,
     after: list[str] | None = None,
+    settings: list[str] | None = None,
     together: str | None = None,
     output: str | None = None,
     resume: bool = False,
@@ -58,6 +62,8 @@ def sweep(
         A block. May be repeated.
     after: SELECTOR
         A column: all places that it names get the block at once. May be repeated.
+    settings: [BLOCK.]NAME=VALUE
+        A hyper-parameter: reduction=8 for every block that has it, se.reduction=8 for one. May be repeated.
     together: RECIPE
         A recipe in which module may be a list of alternatives: each combination is one more row.
     output: DIR
@@ -103,29 +109,31 @@ def sweep(
     if best and output is None:
         raise RequestError("--best writes recipes: say where with --output DIR", option="best")
     given = Path(model) if model not in (None, "-") else open_model(model)
-    found = run(
-        given,
-        module or (),
-        after=after or (),
-        together=together,
-        output=output,
-        resume=resume,
-        force=force,
-        providers=names,
-        images=images,
-        shapes=dict(map(input_shape, shape or ())),
-        batch=batch,
-        rounds=rounds,
-        warm_up=warm_up,
-        threads=threads,
-        seed=seed,
-        target=target,
-        precision=precision,
-        budget=budget or (),
-        jobs=jobs,
-        memory=memory,
-        custom_ops=custom_ops or (),
-    )
+    with nullcontext() if printer.quiet else growing():
+        found = run(
+            given,
+            module or (),
+            after=after or (),
+            settings=pairs(settings or []),
+            together=together,
+            output=output,
+            resume=resume,
+            force=force,
+            providers=names,
+            images=images,
+            shapes=dict(map(input_shape, shape or ())),
+            batch=batch,
+            rounds=rounds,
+            warm_up=warm_up,
+            threads=threads,
+            seed=seed,
+            target=target,
+            precision=precision,
+            budget=budget or (),
+            jobs=jobs,
+            memory=memory,
+            custom_ops=custom_ops or (),
+        )
     failure = _failure(found)
     printer.json(found.to_json(), failure)
     printer.table(*found.table, optional=("boxes", "MACs"))

@@ -88,7 +88,7 @@ class Work:
 
     def __init__(self, index: GraphIndex, lookup: Callable[[str], TensorType]) -> None:
         self.index = index
-        self._lookup = lookup
+        self.lookup = lookup
         self._weights = index.model.structure.graph.initializer
         self._counted: dict[int, int | None] = {}
 
@@ -137,7 +137,7 @@ class Work:
             name for node_index in chosen if node_index in index.active for name in index.named_outputs[node_index]
         )
         found = list[Activation]()
-        for kind, shape in dict.fromkeys(map(self._lookup, names)):  # a large model has few
+        for kind, shape in dict.fromkeys(map(self.lookup, names)):  # a large model has few
             sizes = _whole(shape)
             if sizes is None or not kind:
                 return None
@@ -180,7 +180,7 @@ class Work:
         """The sizes of a tensor where all are numbers; of a constant, its own."""
         if (place := self.index.initializers.get(tensor)) is not None:
             return tuple(self._weights[place].dims)
-        known = _whole(self._lookup(tensor)[1])
+        known = _whole(self.lookup(tensor)[1])
         return self._of_constant(tensor) if known is None else known
 
     def _of_constant(self, tensor: str) -> Sizes | None:

@@ -17,7 +17,8 @@ from . import leftovers
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")
 """those that other programs, terminals and the system end a process with, as far as it may catch them"""
-_CLEAR_LINE = b"\r\x1b[K"
+_TIDY = b"\r\x1b[K\x1b[?25h"
+"""for a terminal: takes the line away, and shows the cursor"""
 
 _holding: list[object] = []
 _waiting: list[int] = []
@@ -62,6 +63,6 @@ def _received(number: int, frame: object) -> None:
 def _end(number: int) -> None:
     leftovers.remove_all()
     with suppress(OSError):  # the terminal may be gone, too
-        if os.isatty(2):  # a line of progress may stand there
-            os.write(2, _CLEAR_LINE)
+        if os.isatty(2):  # a line of progress may stand there, without the cursor
+            os.write(2, _TIDY)
     os._exit(128 + number)

@@ -10,6 +10,7 @@ import ctypes
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,9 +37,10 @@ from .providers import (
     short_name,
 )
 
-__all__ = ["PROVIDERS", "Session", "available_providers", "require", "session", "short_name", "usable"]
+__all__ = ["PROVIDERS", "Session", "available_providers", "require", "session", "short_name", "usable", "usual_threads"]
 
 _PROBE = '<ir_version: 7, opset_import: ["": 13]> probe (float[1] x) => (float[1] y) { y = Identity(x) }'
+_usual_threads: ContextVar[int] = ContextVar("usual_threads", default=0)
 _WARNING, _FATAL = 2, 4
 """onnxruntime's levels of logging; the first is its default."""
 
@@ -132,9 +134,9 @@ def session(
 
     ``provider``: a key of :data:`PROVIDERS` or onnxruntime's own name. ``optimise``: all of onnxruntime's graph
     optimisations, or none. ``folder``: where the external data of an in-memory model lies. ``threads``: for one
-    operator on the CPU; 0 lets onnxruntime choose. ``types``, ``exact``: see :func:`.providers.chain`. ``profiled``:
-    whether the first run is, for :attr:`Session.executed`. ``frugal``: whether the CPU's memory is given back after
-    each tensor instead of being kept for the next run.
+    operator on the CPU; 0 lets :func:`usual_threads` or onnxruntime choose. ``types``, ``exact``: see
+    :func:`.providers.chain`. ``profiled``: whether the first run is, for :attr:`Session.executed`. ``frugal``: whether
+    the CPU's memory is given back after each tensor instead of being kept for the next run.
     Raises MissingDependency, MissingProvider, NoKernel, CannotRun, and RequestError for an unknown provider.
     """
     name = short_name(provider)
@@ -146,7 +148,7 @@ def session(
         preload(ort)
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or _usual_threads.get()
     options.add_session_config_entry("session.force_spinning_stop", "1")  # several sessions share the cores
     options.enable_cpu_mem_arena = not frugal
     level = ort.GraphOptimizationLevel
@@ -169,6 +171,16 @@ def session(
     if inner.get_providers()[0] != PROVIDERS[name]:
         raise MissingProvider(cannot_start(name))
     return Session(inner, name, profile)
+
+
+@contextmanager
+def usual_threads(count: int) -> Iterator[None]:
+    """While this lasts, sessions of which nothing else is said have so many threads for one operator; 0: as before."""
+    token = _usual_threads.set(count or _usual_threads.get())
+    try:
+        yield
+    finally:
+        _usual_threads.reset(token)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,9 @@ from ..feature_map import Array
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import GraphInput, graph_inputs, image_feeds, random_feeds
 from ..runtime.session import session
-from .detections import Detections, Reader, overlaps, reader
+from .detections import Detections, overlaps
+from .outputs import Reader
 
-NOISE = 2
-"""how many images of noise there are, where no others are given"""
 _SAME = 0.5
 """two boxes of one class that overlap by more are one detection"""
 
@@ -29,14 +29,16 @@ class Images:
     inputs: tuple[GraphInput, ...]
     """with every size known"""
     folder: Path | None
-    """None: noise"""
+    """its whole path, since others may start elsewhere; None: noise"""
     seed: int = 0
+    called: str = ""
+    """the folder as it was given"""
 
     @classmethod
     def of(cls, model: ModelFile, sizes: dict[str, tuple[int, ...]], folder: Path | None, seed: int) -> Images:
         """For a model whose inputs have these ``sizes``. RequestError for images that cannot be read."""
         inputs = tuple(GraphInput(each.name, each.dtype, sizes[each.name]) for each in graph_inputs(model.structure))
-        images = cls(inputs, folder, seed)
+        images = cls(inputs, folder.absolute() if folder else None, seed, str(folder))
         for _ in images.feeds():  # all of them are read before anything is measured
             pass
         return images
@@ -45,9 +47,9 @@ class Images:
     def words(self) -> str:
         """Which images they are."""
         if self.folder is None:
-            return f"{NOISE} images of noise, seed {self.seed}"
+            return f"an image of noise, seed {self.seed}"
         count = sum(1 for _ in self.feeds())
-        return f"{count} image{'' if count == 1 else 's'} of {self.folder}"
+        return f"{count} image{'' if count == 1 else 's'} of {self.called}"
 
     @property
     def pixels(self) -> tuple[int, int] | None:
@@ -61,20 +63,20 @@ class Images:
     def feeds(self) -> Iterator[dict[str, Array]]:
         """The inputs of the model for each image."""
         if self.folder is None:
-            yield from (random_feeds(self.inputs, 0, self.seed + number) for number in range(NOISE))
+            yield random_feeds(self.inputs, 0, self.seed)
         else:
             for _, feeds in image_feeds(self.inputs, self.folder, 0):
                 yield feeds
 
     def as_folder(self, where: Path) -> Path:
-        """A folder with the images: the one that was given, or ``where`` with the noise in files."""
+        """A folder with the images: the one that was given, or ``where`` with the noise in a file."""
         if self.folder is not None:
             return self.folder
         image = next((each for each in self.inputs if each.is_image), None)
         if image is None:
             raise RequestError("the model has no image input, so that there is nothing to calibrate on")
-        for number, feeds in enumerate(self.feeds()):
-            np.save(where / f"noise{number}.npy", feeds[image.name])
+        (feeds,) = self.feeds()
+        np.save(where / "noise.npy", feeds[image.name])
         return where
 
 
@@ -82,30 +84,41 @@ Outputs = list[list[Array]]
 """of each image, each output"""
 
 
-def outputs_of(model: ModelFile, images: Images, threads: int = 0) -> Outputs:
+def outputs_of(model: ModelFile, images: Images) -> Outputs:
     """What a model gives for each image, on the CPU. CannotRun and NoKernel."""
-    ready = session(model.to_bytes(), "cpu", folder=model.folder, threads=threads, frugal=True)
-    return [ready.run(feeds) for feeds in images.feeds()]
+    return timed_outputs(model, images)[0]
 
 
-def reader_of(outputs: Outputs, images: Images) -> Reader | None:
-    """How detections are read from a model's outputs; None where they cannot be told."""
-    if images.pixels is None:
-        return None
-    found = [reader(each, *images.pixels) for each in outputs]
-    return found[0] if all(found) and len({each.words for each in found if each}) == 1 else None
+def timed_outputs(model: ModelFile, images: Images) -> tuple[Outputs, float]:
+    """The same, and the seconds that the last image took."""
+    ready = session(model.to_bytes(), "cpu", folder=model.folder, frugal=True)
+    found, seconds = [], 0.0
+    for feeds in images.feeds():
+        begun = time.monotonic()
+        found.append(ready.run(feeds))
+        seconds = time.monotonic() - begun
+    return found, seconds
 
 
-def drift(before: Outputs, after: Outputs, read: Reader | None) -> dict[str, Any]:
-    """{"relative", "boxes", "scores", "changed", "detections", "reason"}; see docs/sweep.md."""
-    relative = max((_relative(b, a) for old, new in zip(before, after, strict=True) for b, a in _floats(old, new)))
-    if not np.isfinite(relative):
+def detections_in(outputs: Outputs, read: Reader) -> list[Detections]:
+    """What a detector finds on each image."""
+    return [read.read(each) for each in outputs]
+
+
+def drift(before: Outputs, after: Outputs, read: Reader | None, found_before: Sequence[Detections]) -> dict[str, Any]:
+    """{"relative", "boxes", "scores", "changed", "detections", "reason"}; see docs/sweep.md. ``found_before``: the
+    detections in ``before``, where they can be read.
+    """
+    pairs = [pair for old, new in zip(before, after, strict=True) for pair in _floats(old, new)]
+    if not all(np.isfinite(each).all() for _, each in pairs):
         return {**NOT_COMPARED, "reason": "the outputs hold values that are infinite or not a number"}
-    found = {**NOT_COMPARED, "relative": relative}
+    errors = [_norm(new - old) / max(_norm(old), 1e-30) for old, new in pairs if old.shape == new.shape]
+    found = {**NOT_COMPARED, "relative": max(errors, default=None)}
+    if len(errors) < len(pairs):
+        found |= {"relative": None, "reason": "the model chose another number of detections"}
     if read is None:
         return found
-    pairs = [(read.read(old), read.read(new)) for old, new in zip(before, after, strict=True)]
-    compared = [_matched(old, new) for old, new in pairs]
+    compared = [_matched(*each) for each in zip(found_before, detections_in(after, read), strict=True)]
     boxes = [box for each in compared for box in each[0]]
     scores = [score for each in compared for score in each[1]]
     return {
@@ -113,7 +126,7 @@ def drift(before: Outputs, after: Outputs, read: Reader | None) -> dict[str, Any
         "boxes": max(boxes, default=None),
         "scores": max(scores, default=None),
         "changed": sum(each[2] for each in compared),
-        "detections": sum(len(old.scores) for old, _ in pairs),
+        "detections": sum(len(each.scores) for each in found_before),
     }
 
 
@@ -128,13 +141,6 @@ def _floats(old: Sequence[Array], new: Sequence[Array]) -> Iterator[tuple[Array,
     for before, after in zip(old, new, strict=True):
         if before.dtype.kind in "fV":
             yield before.astype(np.float64), after.astype(np.float64)
-
-
-def _relative(before: Array, after: Array) -> float:
-    """The norm of the difference over that of the output; infinite where shapes or infinities differ."""
-    if before.shape != after.shape or not np.isfinite(after).all():
-        return float("inf")
-    return _norm(after - before) / max(_norm(before), 1e-30)
 
 
 def _norm(values: Array) -> float:

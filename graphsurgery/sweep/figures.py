@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,15 +18,16 @@ from ..graph.work import Work
 from ..insertion.splice import AppliedInsertion
 from ..messages import attributes
 from ..modelfile.model import ModelFile
+from ..modelfile.target import as_output_error
 from ..process import leftovers
-from ..request import Shapes
 from ..runtime.custom_ops import registered
-from ..tensorrt import check
+from ..runtime.session import usual_threads
+from ..tensorrt.inserted import errors_of_blocks
 from ..userblocks.inserted import block_of
 from ..verification import verify
-from .detections import Reader
-from .drift import NOT_COMPARED, Images, Outputs, drift, outputs_of, reader_of
+from .drift import NOT_COMPARED, drift, outputs_of
 from .grid import STARTS, Cell
+from .setting import Ready, Setting, ready
 
 EMPTY: dict[str, Any] = {
     "insertions": [],
@@ -43,31 +43,12 @@ _NEEDED = ("torch", "onnxruntime")
 """what parity needs"""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What all cells of a sweep have in common."""
-
-    source: Path | bytes
-    images: Images
-    sizes: Shapes
-    macs: int | None
-    """of the model without blocks"""
-    outputs: Outputs
-    """of the model without blocks"""
-    libraries: tuple[str, ...] = ()
-    threads: int = 0
-
-    @property
-    def model(self) -> ModelFile:
-        """The model without blocks."""
-        return ModelFile.load(self.source)
-
-
 def examine(cell: Cell, setting: Setting) -> dict[str, Any]:
     """The figures of a cell, but for its latency; with "state", "untimed" or "failed", and the "reason" of that."""
     try:
-        with registered(setting.libraries):
-            return dict(readable({"state": "untimed", "reason": "", **EMPTY, **_figures(cell, setting)}))
+        with registered(setting.libraries), usual_threads(setting.threads):
+            found = _figures(cell, setting, ready(setting))
+            return dict(readable({"state": "untimed", "reason": "", **EMPTY, **found}))
     except GraphSurgeryError as error:
         return {**EMPTY, "state": "failed", "reason": reason_of(error)}
 
@@ -77,9 +58,8 @@ def reason_of(error: GraphSurgeryError) -> str:
     return str(readable(error.message)).partition("\n")[0]
 
 
-def _figures(cell: Cell, setting: Setting) -> dict[str, Any]:
-    model = setting.model
-    after, done = cell.put_in(model)
+def _figures(cell: Cell, setting: Setting, at_hand: Ready) -> dict[str, Any]:
+    after, done = cell.put_in(at_hand.finder)
     nodes = [name for each in done for name in each.insertion.nodes]
     work = Work.of(after, setting.sizes)
     macs = work.macs()
@@ -93,11 +73,11 @@ def _figures(cell: Cell, setting: Setting) -> dict[str, Any]:
         "block_macs": macs - setting.macs if macs is not None and setting.macs is not None else None,
         "model_macs": macs,
         "largest_activation": attributes(largest) if largest else None,
-        "growth": after.size - model.size,
+        "growth": after.size - at_hand.finder.model.size,
         **_tensorrt(after),
         "dla": list(dict.fromkeys(name for each in done for name in _left_by_a_dla(each))),
         "parity": parity,
-        "drift": dict(_drifts(cell, model, setting)),
+        "drift": dict(_drifts(cell, after, setting, at_hand)),
         **failed,
     }
 
@@ -108,11 +88,11 @@ def _left_by_a_dla(done: AppliedInsertion) -> list[str]:
 
 def _tensorrt(model: ModelFile) -> dict[str, Any]:
     """{"float16", "tensorrt"}: safety, and the errors of inserted blocks by version."""
-    verdicts = {}
-    for version in TENSORRT:
-        errors = [each.sentence for each in check(model, version).inserted if each.severity == "error"]
-        verdicts[version] = {"takes": not errors, "sentence": errors[0] if errors else ""}
-    sentence = check(model, TENSORRT[1], precision="fp16").summary.fp16
+    errors, sentence = errors_of_blocks(model, TENSORRT, TENSORRT[1])
+    verdicts = {
+        version: {"takes": not found, "sentence": found[0].sentence if found else ""}
+        for version, found in errors.items()
+    }
     verdict = next(word for word in ("not safe", "not known", "safe") if sentence.startswith(word))
     return {"float16": {"verdict": verdict, "sentence": sentence}, "tensorrt": verdicts}
 
@@ -136,15 +116,17 @@ def _parity(model: ModelFile, ids: Sequence[str], images: Path | None) -> dict[s
     }
 
 
-def _drifts(cell: Cell, model: ModelFile, setting: Setting) -> Iterator[tuple[str, dict[str, Any]]]:
-    read: Reader | None = reader_of(setting.outputs, setting.images)
+def _drifts(cell: Cell, after: ModelFile, setting: Setting, at_hand: Ready) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``after``: the model with the block as it begins by default."""
     with TemporaryDirectory(prefix=leftovers.PREFIX) as made:
         leftovers.register(made, content=True)
         for start in STARTS:
             try:
-                images = setting.images.as_folder(Path(made)) if start == "calibrated" else None
-                changed, _ = cell.put_in(model, start, images)
-                yield start, drift(setting.outputs, outputs_of(changed, setting.images, setting.threads), read)
+                with as_output_error(Path(made)):
+                    images = setting.images.as_folder(Path(made)) if start == "calibrated" else None
+                changed = after if start == "default" else cell.put_in(at_hand.finder, start, images)[0]
+                outputs = outputs_of(changed, setting.images)
+                yield start, drift(setting.outputs, outputs, at_hand.read, at_hand.found)
             except GraphSurgeryError as error:  # not every block has every start, and not every result runs
                 yield start, {**NOT_COMPARED, "reason": reason_of(error)}
         leftovers.forget(made)

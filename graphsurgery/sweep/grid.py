@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..api import carry_out
-from ..errors import RecipeError
+from ..errors import RecipeError, as_flag
 from ..insertion.splice import AppliedInsertion
 from ..modelfile import yaml_text
 from ..modelfile.model import ModelFile
 from ..recipe import Recipe
-from ..request import Request, arguments
+from ..request import Request, Settings, arguments
+from ..selection.sites import SiteFinder
 
 STARTS: Mapping[str, Mapping[str, str]] = {
     "default": {},
@@ -35,13 +36,17 @@ class Cell:
     requests: tuple[Request, ...]
 
     def put_in(
-        self, model: ModelFile, start: str = "default", images: Path | None = None
+        self, finder: SiteFinder, start: str = "default", images: Path | None = None
     ) -> tuple[ModelFile, list[AppliedInsertion]]:
-        """The model with the blocks, and what was inserted. ``images``: what the calibrated start is measured on."""
+        """The finder's model with the blocks, and what was inserted. ``images``: what the calibrated start is measured
+        on.
+        """
         changes: dict[str, Any] = {**STARTS[start]}
         if start == "calibrated":
             changes["images"] = str(images)
-        return carry_out(model, [replace(each, **changes) for each in self.requests])
+        own = any(each.shapes for each in self.requests)  # which are of no concern to other cells
+        requests = [replace(each, **changes) for each in self.requests]
+        return carry_out(finder.model, requests, finder=None if own else finder)
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -61,17 +66,20 @@ class Cell:
         (entry,) = self.entries
         words = ["graphsurgery", "insert", model]
         for key, value in entry.items():
-            for one in value if isinstance(value, list) else [value]:
-                words += [f"--{key}", str(one)]
+            for one in _values(value):
+                words += [as_flag(key, ""), one]
         return shlex.join([*words, "-o", output])
 
 
-def grid(modules: Sequence[str], after: Sequence[str], common: Mapping[str, Any]) -> list[Cell]:
-    """Every block at every column. ``common``: arguments of every request. RequestError for one that is wrong."""
-    return [
-        Cell(module, place, (Request(module, after=(place,), **common),))
-        for place, module in product(dict.fromkeys(after), dict.fromkeys(modules))
-    ]
+def grid(modules: Mapping[str, Settings], after: Sequence[str], common: Mapping[str, Any]) -> list[Cell]:
+    """Every block, with its settings, at every column. ``common``: arguments of every request. RequestError for one
+    that is wrong.
+    """
+    requests = (
+        Request(module, after=(place,), settings=modules[module], **common)
+        for place, module in product(dict.fromkeys(after), modules)
+    )
+    return [Cell(_label(each), each.after[0], (each,)) for each in requests]
 
 
 def combinations(path: Path, common: Mapping[str, Any]) -> list[Cell]:
@@ -93,8 +101,20 @@ def combinations(path: Path, common: Mapping[str, Any]) -> list[Cell]:
     for chosen in product(*choices):
         entries = [{**common, **entry, "module": module} for entry, module in zip(document, chosen, strict=True)]
         requests = Recipe.of(entries).requests
-        cells.append(Cell(" + ".join(each.module for each in requests), path.name, requests))
+        cells.append(Cell(" + ".join(map(_label, requests)), path.name, requests))
     return cells
+
+
+def _label(request: Request) -> str:
+    """The block with its settings."""
+    return " ".join([request.module, *(f"{name}={value}" for name, value in request.settings.items())])
+
+
+def _values(value: object) -> list[str]:
+    """What stands behind the flag of an option, each time that it is given."""
+    if isinstance(value, dict):
+        return [f"{name}={each}" for name, each in value.items()]
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
 
 def _entry(request: Request) -> dict[str, Any]:
@@ -102,5 +122,6 @@ def _entry(request: Request) -> dict[str, Any]:
     for name, declared in arguments().items():
         value = getattr(request, name)
         if value != declared.default:
-            found[name] = list(value) if isinstance(value, tuple) else value
+            plain = dict(value) if isinstance(value, Mapping) else value
+            found[name] = list(plain) if isinstance(plain, tuple) else plain
     return found

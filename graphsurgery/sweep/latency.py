@@ -19,7 +19,7 @@ from ..runtime.timing import Difference, Times, in_turns
 ENOUGH = 6
 """rounds: of fewer, the smallest and the largest do not enclose the median in 95 of 100 cases (2 / 2^5 > 5 / 100)"""
 NOT_ENOUGH = "not enough rounds"
-_MOST = 4
+_MOST = 16
 """cells that share a baseline"""
 _WEIGHTS, _OTHER = 3, 100 << 20
 """what a session takes: its file so many times (as given, as parsed, as packed for its kernels), and activations"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,27 +10,26 @@ from typing import TYPE_CHECKING, Any
 from ..bench.inputs import inputs_for
 from ..bench.whole import ROUNDS, WARM_UP
 from ..graph.work import Work
-from ..messages import tracked
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Settings, checked
 from ..runtime.custom_ops import libraries_of, registered
 from ..runtime.providers import NAMES
 from ..runtime.session import require, short_name
+from ..selection.sites import SiteFinder
 from .asked import check_blocks, columns, requested
-from .budgets import Budget, mark
-from .drift import Images, outputs_of
-from .figures import Setting, examine
-from .files import prepare, write
-from .grid import Cell
+from .budgets import Budget
+from .drift import Images, timed_outputs
+from .files import prepare
 from .identity import keys
-from .latency import batches, latencies
+from .maps import joined_channels
 from .page import marked_picture
 from .report import Sweep
+from .running import Running, Timing
+from .setting import Setting
 from .skeleton import skeleton
-from .workers import each_of, joblib
+from .workers import joblib
 
 if TYPE_CHECKING:
-    from ..feature_map import Array
     from ..modelfile.model import ModelSource
 
 
@@ -40,6 +38,7 @@ def sweep(
     modules: str | Sequence[str] = (),
     *,
     after: str | Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
     together: str | Path | None = None,
     output: str | Path | None = None,
     resume: bool = False,
@@ -69,6 +68,8 @@ def sweep(
         The blocks: ``["simam", "se", "cbam[timm]"]``.
     after:
         The columns: each selector is one, however many places it names.
+    settings:
+        Hyper-parameters: ``{"reduction": 8}`` for every block that has it, ``{"se.reduction": 8}`` for one.
     together:
         A recipe in which ``module`` may be a list of alternatives: each combination is one more row.
     output:
@@ -135,7 +136,8 @@ def sweep(
     )
     wanted = checked("shapes", shapes, Settings, Argument(words="are sizes by input"))
     folder = checked("images", images, str | None, Argument(words="is the name of a folder"))
-    cells = requested(names, places, together, {"seed": seed, "target": target, "precision": precision})
+    hyper = checked("settings", settings, Settings)
+    cells = requested(names, places, together, hyper, {"seed": seed, "target": target, "precision": precision})
     check_blocks(cells)
     on = tuple(dict.fromkeys(short_name(name) for name in checked("providers", providers, Selectors, NAMES)))
     if jobs > 1:
@@ -143,17 +145,20 @@ def sweep(
     for name in on:
         require(name)
     loaded, libraries = ModelFile.load(model), libraries_of(custom_ops)
-    places_of = columns(loaded, cells)
+    finder = SiteFinder(loaded)
+    places_of = columns(finder, cells)
     feeds = inputs_for(loaded, wanted, batch).arrays
     sizes = {name: tuple(array.shape) for name, array in feeds.items()}
     pictures = Images.of(loaded, sizes, Path(folder) if folder is not None else None, seed)
     where = Path(output) if output is not None else None
     earlier = prepare(where, resume=resume, force=force) if where is not None else None
     with registered(libraries):
-        unblocked = outputs_of(loaded, pictures)
+        unblocked, one_run = timed_outputs(loaded, pictures)
     work = Work.of(loaded, sizes)
-    source: Any = loaded.to_bytes() if not isinstance(model, str | Path) else Path(model)
-    setting = Setting(source, pictures, sizes, work.macs(), unblocked, tuple(map(str, libraries)), int(jobs > 1))
+    source: Any = loaded.to_bytes() if not isinstance(model, str | Path) else Path(model).absolute()
+    joined = tuple(joined_channels(work.index, work.lookup))
+    paths = tuple(str(Path(each).absolute()) for each in libraries)
+    setting = Setting(source, pictures, sizes, work.macs(), unblocked, joined, paths, int(jobs > 1))
     asked: dict[str, Any] = {
         "seed": seed,
         "rounds": rounds,
@@ -163,6 +168,7 @@ def sweep(
         "images": folder,
         "target": target,
         "precision": precision,
+        "set": dict(hyper),
         "sizes": {name: list(shape) for name, shape in sizes.items()},
     }
     called = str(model) if isinstance(model, str | Path) else "MODEL"
@@ -170,69 +176,12 @@ def sweep(
     report["budgets"] = [each.text for each in budgets]
     for cell, key in zip(report["cells"], keys(loaded, cells, asked, pictures, report["machine"]), strict=True):
         cell["key"] = key
-    running = _Running(report, cells, budgets, where, marked_picture(loaded, report))
+    timing = Timing(finder, feeds, rounds, warm_up, threads, memory)
+    running = Running(report, cells, budgets, where, marked_picture(loaded, report), timing)
     running.take_over(earlier)
-    running.examine(setting, jobs)
+    running.examine(setting, jobs, one_run)
     with registered(libraries):
         for provider in on:
-            running.time(loaded, provider, feeds, rounds=rounds, warm_up=warm_up, threads=threads, memory=memory)
+            running.time(provider)
     running.end()
     return Sweep(report, running.picture)
-
-
-@dataclass
-class _Running:
-    """A sweep while it runs: its report, written after each step."""
-
-    report: dict[str, Any]
-    cells: Sequence[Cell]
-    budgets: Sequence[Budget]
-    folder: Path | None
-    picture: str
-
-    @property
-    def _rows(self) -> list[dict[str, Any]]:
-        return list(self.report["cells"])
-
-    def take_over(self, earlier: Mapping[str, Any] | None) -> None:
-        """Keep what was measured of the same cells before; those that failed are tried again."""
-        known = {cell["key"]: cell for cell in earlier["cells"]} if earlier else {}
-        for row in self._rows:
-            if row["key"] in known and known[row["key"]]["state"] in ("untimed", "done"):
-                row.update(known[row["key"]])
-        self._write()
-
-    def examine(self, setting: Setting, jobs: int) -> None:
-        """Everything but latency, ``jobs`` cells at a time."""
-        waiting = [number for number, row in enumerate(self._rows) if row["state"] == "pending"]
-        found = each_of(partial(examine, setting=setting), [self.cells[number] for number in waiting], jobs)
-        for number, figures in zip(tracked(waiting, "cells examined"), found, strict=False):
-            self._rows[number].update(figures)
-            self._write()
-
-    def time(self, model: ModelFile, provider: str, feeds: Mapping[str, Array], *, memory: int, **how: Any) -> None:
-        """The latency on one provider of all cells that have none yet."""
-        waiting = [
-            n for n, row in enumerate(self._rows) if row["state"] == "untimed" and provider not in row["latency"]
-        ]
-        for together in tracked(list(batches(waiting, model.size, memory)), "batches timed"):
-            made = [self.cells[number].put_in(model)[0] for number in together]
-            for number, figures in zip(together, latencies(model, made, provider, feeds, **how), strict=True):
-                row = self._rows[number]
-                if isinstance(figures, str):
-                    row.update(state="failed", reason=f"it does not run: {figures}")
-                    continue
-                row["latency"] = {**row["latency"], provider: figures}
-                if all(each in row["latency"] for each in self.report["settings"]["providers"]):
-                    row["state"] = "done"
-            self._write()
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self.report["complete"] = True
-        self._write()
-
-    def _write(self) -> None:
-        mark(self._rows, self.budgets)
-        if self.folder is not None:
-            write(self.report, self.folder, self.picture)

@@ -12,10 +12,11 @@ from ..graph.work import Work
 from ..messages import attributes
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import graph_inputs
-from .drift import reader_of
-from .figures import EMPTY, Setting
+from .figures import EMPTY
 from .files import FORMAT, VERSION
 from .grid import STARTS, Cell
+from .outputs import Reader
+from .setting import Setting
 
 
 def skeleton(
@@ -31,7 +32,7 @@ def skeleton(
     that of the model.
     """
     largest = work.largest()
-    read = reader_of(setting.outputs, setting.images)
+    read = setting.reader
     reasons = {each["place"]: each["reason"] for each in columns}
     dtypes = {each.name: str(each.dtype) for each in graph_inputs(model.structure)}
     return {
@@ -50,7 +51,8 @@ def skeleton(
         },
         "settings": {**asked, "starts": list(STARTS)},
         "drift_on": setting.images.words,
-        "detections": read.words if read else None,
+        "detections": read.words if isinstance(read, Reader) else None,
+        "not_read": "" if isinstance(read, Reader) else read,
         "machine": describe(),
         "columns": list(columns),
         "budgets": [],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,16 +17,24 @@ _watching: list[int] = []
 """the parent that this process ends with"""
 
 
-def each_of(function: Callable[[Cell], dict[str, Any]], cells: Sequence[Cell], jobs: int) -> Iterable[dict[str, Any]]:
-    """The results in the order of the cells, as they come."""
+def each_of(function: Callable[[Cell], dict[str, Any]], cells: Sequence[Cell], jobs: int) -> Iterator[dict[str, Any]]:
+    """The results in the order of the cells, as they come. joblib's own processes have ended after the last."""
     if jobs == 1:
-        return map(function, cells)
+        yield from map(function, cells)
+        return
     parallel, delayed = joblib()
     guarded = partial(_guarded, function, os.getpid())
-    found: Iterator[dict[str, Any]] = parallel(n_jobs=jobs, return_as="generator")(
-        delayed(guarded)(cell) for cell in cells
-    )
-    return found
+    try:
+        yield from parallel(n_jobs=jobs, return_as="generator")(delayed(guarded)(cell) for cell in cells)
+    finally:
+        _end_idle()
+
+
+def _end_idle() -> None:
+    """joblib keeps its processes for minutes, with torch in the memory of each."""
+    from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    get_reusable_executor(reuse=True).shutdown(wait=True)
 
 
 def joblib() -> tuple[Any, Any]:

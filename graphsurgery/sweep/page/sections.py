@@ -210,7 +210,7 @@ def _facts(report: _Report) -> Iterator[tuple[str, str]]:
     machine = report["machine"]
     yield "Model", f"{report['model']['name']}, digest {report['model']['digest']}"
     yield "Drift", f"on {report['drift_on']}"
-    yield "Detections", report["detections"] or "the outputs are not detections of a known form"
+    yield "Detections", report["detections"] or report["not_read"]
     yield from _plain(report["settings"])
     versions = {"graphsurgery": report.get("graphsurgery"), **(machine.get("versions") or {})}
     yield "Versions", _flat(versions)
