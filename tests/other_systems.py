@@ -13,7 +13,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 OTHERS = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "typer", "yaml", "torch", "tempfile", "subprocess")
@@ -31,14 +33,12 @@ SIGNALS = """SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGT
 
 def macos() -> None:
     """Without what is on Linux alone."""
-    sys.platform = "darwin"
     _drop(os, LINUX_ONLY)
     _hide_proc()
 
 
 def windows() -> None:
     """Without what is on POSIX, and with a file system that keeps files while they are open."""
-    sys.platform = "win32"
     _drop(os, LINUX_ONLY)
     _drop(os, POSIX_ONLY)
     _drop(os, FLAGS)
@@ -114,4 +114,6 @@ if __name__ == "__main__":
         with contextlib.suppress(ImportError):
             __import__(package)
     {"macos": macos, "windows": windows}[system]()
+    libraries = import_module("graphsurgery.tensorrt.rtx.libraries")
+    vars(libraries)["sys"] = SimpleNamespace(platform=system)  # all that asks which system it is, for a wheel of Linux
     runpy.run_path(script, run_name="__main__")

@@ -17,6 +17,8 @@ from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request, arguments, fits
 from tests import models
 
+pytestmark = pytest.mark.smoke
+
 SELECTORS = "is a selector or a list of selectors, each a text such as '/model.8', not"
 SETTINGS = "settings are hyper-parameters by name, as in {'reduction': 8}, not"
 
