@@ -163,6 +163,7 @@ def test_wrong_types_of_other_functions(function: Any, given: dict[str, Any], wo
 
 
 def test_one_and_several_of_other_functions() -> None:
+    pytest.importorskip("torch")
     model = graphsurgery.insert(models.detector(), "simam", after="/model.2")
     assert graphsurgery.sites(model, ["/model.3", "/model.2"]) == [
         *graphsurgery.sites(model, "/model.3"),
