@@ -2,6 +2,8 @@
 #   make demo     inserts SimAM into the small detector in examples/ and verifies it against PyTorch
 #   make test     lint, types and tests, the way CI runs them
 #   make test-all all tests in parts of up to an hour; goes on where it was interrupted; PART=3/8 runs one part
+#   make test-versions a few minutes of tests on other Pythons, with the lowest and the newest versions (in test-all)
+#   make release  builds the source archive and the wheel, installs each, and runs the demo from them
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -18,10 +20,10 @@ RESULT  := build/demo/detector-simam.onnx
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all test-versions release lint bench clean
 
 help:
-	@echo "make demo | test | test-all | lint | bench | clean    (see the top of the Makefile)"
+	@echo "make demo | test | test-all | test-versions | release | lint | bench | clean    (see the top of the Makefile)"
 
 demo: $(VENV)/installed-demo
 	@mkdir -p $(dir $(RESULT))
@@ -31,8 +33,14 @@ demo: $(VENV)/installed-demo
 test: lint
 	$(PYTEST)
 
-test-all: lint
+test-all: lint $(if $(PART),,test-versions)
 	$(BIN)/python scripts/run_all_tests.py --workers $(WORKERS) $(if $(PART),--part $(PART))
+
+test-versions: $(VENV)/installed-venv
+	$(BIN)/python scripts/check_versions.py
+
+release: $(VENV)/installed-venv
+	$(BIN)/python scripts/check_release.py
 
 lint: $(VENV)/installed-test $(VENV)/installed-parser
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ def insert(
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     module:
         The block: ``"simam"``, ``"ge[theta]"``, ``"./myblock.onnx"`` or ``"mypkg.blocks:MyAttention"``.
     after, before:
@@ -240,7 +240,8 @@ def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelF
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not changed.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not
+        changed.
     ids:
         The ids of the insertions, such as ``"model.8.simam"``. None: all of them.
 
@@ -312,7 +313,7 @@ def sites(
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     selector:
         Only what ``insert(after=selector)`` would name, such as ``"C2f[-1]"`` or ``["role:p4", "role:p5"]``.
     shapes:

@@ -151,9 +151,9 @@ def apply(
         The path of a YAML file, or a ``Recipe``. For trained blocks: a file of blocks (.safetensors), a checkpoint that
         holds the model with its blocks (.pt), or :class:`TrainedBlocks`.
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. All selectors of the recipe
-        refer to it. For trained blocks: an export of the trained model without its blocks; its weights are read and
-        compared.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. All
+        selectors of the recipe refer to it. For trained blocks: an export of the trained model without its blocks; its
+        weights are read and compared.
     ignore_rest:
         Of trained blocks: put them into whatever model has the places for them.
     trust:
@@ -229,7 +229,8 @@ def adopt(model: ModelSource, recipe: str | Path | Recipe) -> ModelFile:
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not changed.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not
+        changed.
     recipe:
         The path of a YAML file, or a ``Recipe``: the insertions as they were made, all that have no record.
 

@@ -67,17 +67,19 @@ class Log:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = folder / "log.json"
-        self.runs = [Run(**run) for run in json.loads(self._file.read_text())] if self._file.exists() else []
+        self.runs = (
+            [Run(**run) for run in json.loads(self._file.read_text(encoding="utf-8"))] if self._file.exists() else []
+        )
 
     def add(self, run: Run, parts: int) -> None:
         """Write a run down."""
         self.runs.append(run)
         self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps([asdict(run) for run in self.runs], indent=1) + "\n")
+        fresh.write_text(json.dumps([asdict(run) for run in self.runs], indent=1) + "\n", encoding="utf-8")
         fresh.replace(self._file)
         lines = ["| part | result |", "|---|---|", *(f"| {part} | {what} |" for part, what in self.status(run, parts))]
-        (self.folder / "log.md").write_text("\n".join(lines) + "\n")
+        (self.folder / "log.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def last(self, part: str, selection: str, state: str | None = None) -> Run | None:
         """The last run of a part: in one state of the tree, or in any."""

@@ -90,3 +90,18 @@ def test_digits_are_learnt_with_and_without_a_block(tmp_path: Path) -> None:
     scores = [float(each) for each in re.findall(r"(?:plain|block)-\d: mAP50 (\d\.\d+)", said)]
     assert len(scores) == 6
     assert min(scores) >= 0.5
+
+
+def test_an_insertion_is_a_pass_of_onnx_ir(tmp_path: Path) -> None:
+    pytest.importorskip("onnx_ir")
+    script = ROOT / "examples" / "03_in_a_pipeline" / "insert_pass.py"
+    detector = ROOT / "examples" / "01_first_insertion" / "detector.onnx"
+    done = subprocess.run(
+        [sys.executable, str(script), str(detector), "out.onnx"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("inserted")] == [
+        "inserted model.4.se",
+        "inserted model.8.simam",
+    ]
+    assert "passed" in done.stdout

@@ -51,7 +51,11 @@ INSIDE = {
     },
     "graphsurgery.insertion.start": {"graphsurgery.weights": "the readers take 15 ms, for who gives a file"},
     "graphsurgery.messages": {"difflib": "for the candidates of errors only"},
-    "graphsurgery.modelfile.model": {"onnx_graphsurgeon": "for who gives a Graph of it only"},
+    "graphsurgery.modelfile.conversion": {
+        "onnx_graphsurgeon": "for who gives a Graph of it, or wants one, only",
+        "onnx_ir": "likewise for its Model; it is no dependency",
+    },
+    "graphsurgery.modelfile.source": {"tempfile": "for systems that replace no file that is open only"},
     "graphsurgery.recipe": {"graphsurgery.weights.trained_blocks": "likewise"},
     "graphsurgery.selection.context": {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it",

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 import graphsurgery
 from graphsurgery import patterns
@@ -30,6 +31,36 @@ MACHINE_PATH = re.compile(rb"(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/")
 
 def test_version_is_the_installed_one() -> None:
     assert graphsurgery.__version__ == metadata.version("graphsurgery")
+
+
+def test_the_change_log_and_the_citation_name_the_version() -> None:
+    version, day = graphsurgery.__version__, r"(\d{4}-\d{2}-\d{2})"
+    logged = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert logged is not None
+    dated = re.fullmatch(rf"{re.escape(version)} \({day}\)", logged[1])
+    assert dated is not None
+    assert (citation["version"], str(citation["date-released"])) == (version, dated[1])
+
+
+@pytest.mark.parametrize("path", [*sorted(ROOT.glob(".github/**/*.yml"))], ids=lambda path: path.stem)
+def test_files_of_the_forge_can_be_read(path: Path) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.parent.name == "ISSUE_TEMPLATE" and path.stem != "config":
+        assert {"name", "description", "body"} <= content.keys()
+        assert len({each["id"] for each in content["body"]}) == len(content["body"])
+        assert {each["type"] for each in content["body"]} <= {"input", "textarea", "checkboxes"}
+    if path.parent.name == "workflows":
+        scripts = [step["run"] for job in content["jobs"].values() for step in job["steps"] if "run" in step]
+        assert "bash .ci/run" in scripts
+        for script in re.findall(r"scripts/\w+\.py", "\n".join(scripts)):
+            assert (ROOT / script).exists()
+
+
+def test_every_upper_bound_of_a_dependency_has_its_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    bounded = [i for i, line in enumerate(text) if re.match(r'\s+"[^"]+[<!]=?[0-9]', line)]
+    assert [text[i] for i in bounded if "#" not in text[i] and not text[i - 1].lstrip().startswith("#")] == []
 
 
 def test_console_script_is_a_function() -> None:

@@ -89,7 +89,7 @@ def _cpuinfo(key: str) -> Iterator[str]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return None
 

@@ -55,7 +55,7 @@ def bench(
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     baseline:
         What to compare with; None is the model with its insertions taken out.
     providers:

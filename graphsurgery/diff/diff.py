@@ -90,7 +90,8 @@ def diff(a: ModelSource, b: ModelSource, *, names: tuple[str, str] | None = None
     Parameters
     ----------
     a, b:
-        The two models: a path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile`` each.
+        The two models: a path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or
+        ``ModelFile`` each.
     names:
         How the result calls them; by default by the names of their files.
 

@@ -86,7 +86,8 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
     edit.replaced |= {(NODE, node_index): None for node_index in removed}
     read = {name for node_index in removed for name in index.reads(node_index)}
     recorded = {name for insertion in chosen for name in insertion.initializers}
-    _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], recorded & read - kept)
+    weights = recorded & read - kept
+    _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], weights)
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
     others = [other for other in every if KEY + other.id not in edit.metadata]
     declared = _declared(index, every)
@@ -97,7 +98,7 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
         declared.difference_update(renamed.value_info)
         if renamed != other:
             edit.metadata.update([renamed.to_entry()])
-    gone = {name for node_index in removed for name in index.nodes[node_index].output} | names.keys()
+    gone = {name for node_index in removed for name in index.nodes[node_index].output} | names.keys() | weights
     _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], declared | gone.difference(names.values()))
     result = model.edited(edit)
     if others or result.digest() != chosen[0].original:  # that one is as valid as the original was

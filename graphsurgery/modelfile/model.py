@@ -20,7 +20,7 @@ import onnx
 from ..errors import InsertionError, ModelError
 from ..messages import brief, printable
 from ..request import Argument, checked
-from . import external_data, fields, limits, payload, saving, soundness, summary, wire
+from . import conversion, external_data, fields, limits, payload, saving, soundness, summary, wire
 from .fields import FUNCTION, GRAPH_OUTPUT, INITIALIZER, METADATA, NODE, Edit, Piece
 from .operators import operator
 from .record import Insertion, read_insertions
@@ -29,8 +29,9 @@ from .wire import number_of
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
+    import onnx_ir as ir
 
-    ModelSource: TypeAlias = "str | Path | bytes | onnx.ModelProto | gs.Graph | ModelFile"
+    ModelSource: TypeAlias = "str | Path | bytes | onnx.ModelProto | ir.Model | gs.Graph | ModelFile"
 
 _GRAPH = number_of(onnx.ModelProto, "graph")
 _TOO_LARGE = (
@@ -84,10 +85,11 @@ class ModelFile:
         Parameters
         ----------
         source:
-            A path, bytes, an ``onnx.ModelProto`` or an onnx-graphsurgeon ``Graph``; a ``ModelFile`` comes back as
-            it is.
+            A path, bytes, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or an onnx-graphsurgeon ``Graph``; a
+            ``ModelFile`` comes back as it is.
         folder:
-            Where external data lies; None is the folder of the file, and no folder for a model in memory.
+            Where external data lies; None is the folder of the file, that which an ``onnx_ir.Model`` names, and no
+            folder for another model in memory.
 
         Returns
         -------
@@ -112,10 +114,8 @@ class ModelFile:
             return cls.from_source(_open(path), folder=where or path.parent, name=path.name)
         if isinstance(source, bytes | bytearray | memoryview):
             return cls.from_source(BytesSource(bytes(source)), folder=where)
-        if type(source).__module__.partition(".")[0] == "onnx_graphsurgeon":
-            import onnx_graphsurgeon as gs
-
-            source = gs.export_onnx(source)
+        if (converted := conversion.message_of(source)) is not None:
+            source, where = converted[0], where or converted[1]
         if isinstance(source, onnx.ModelProto):
             try:
                 return cls.from_source(BytesSource(source.SerializeToString()), folder=where)
@@ -123,7 +123,9 @@ class ModelFile:
                 if isinstance(error, ModelError):
                     raise
                 raise ModelError(_TOO_LARGE.format(name="the model")) from error
-        raise ModelError(f"a model is a path, bytes, an onnx.ModelProto or a gs.Graph, not {type(source).__name__}")
+        raise ModelError(
+            f"a model is a path, bytes, an onnx.ModelProto, an onnx_ir.Model or a gs.Graph, not {type(source).__name__}"
+        )
 
     @classmethod
     def from_source(cls, source: Source, *, folder: Path | None, name: str = "the model") -> ModelFile:
@@ -358,6 +360,50 @@ class ModelFile:
         """The model as an ``onnx.ModelProto``, weights included; external data stays external. ModelError as above."""
         model: onnx.ModelProto = onnx.ModelProto.FromString(self.to_bytes())
         return model
+
+    def to_ir(self) -> ir.Model:
+        """The model as an ``onnx_ir.Model``, weights included; external data stays external.
+
+        Returns
+        -------
+        onnx_ir.Model
+            A new one, with the records of the insertions in its metadata.
+
+        Raises
+        ------
+        MissingDependency
+            If onnx_ir is not installed.
+        ModelError
+            If the model holds 2 GB or more.
+
+        Examples
+        --------
+        >>> import graphsurgery as gsx
+        >>> import onnx_ir as ir                                                                # doctest: +SKIP
+        >>> model = ir.load("yolov8n.onnx")                                                     # doctest: +SKIP
+        >>> model = gsx.insert(model, "simam", after="/model.8").to_ir()                        # doctest: +SKIP
+        """
+        return conversion.to_ir(self.proto(), self.folder)
+
+    def to_gs(self) -> gs.Graph:
+        """The model as a ``Graph`` of onnx-graphsurgeon, weights and external data included.
+
+        A Graph has no metadata, and so none of the records by which insertions are verified and removed; ``adopt``
+        makes them anew from a recipe.
+
+        Returns
+        -------
+        onnx_graphsurgeon.Graph
+            A new one.
+
+        Raises
+        ------
+        ExternalDataError
+            If external data cannot be read.
+        ModelError
+            If the model holds 2 GB or more.
+        """
+        return conversion.to_gs(self.proto(), self.folder)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the model, whole or not at all: to a temporary file beside the target, which is then renamed.

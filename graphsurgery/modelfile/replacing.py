@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..process import leftovers, signals
+from ..process import leftovers, open_files, signals
 from .source import Stamp
 
 try:
@@ -146,17 +146,17 @@ class Replacement:
                 if file.found is not None:
                     place = kept / file.destination.relative_to(folder)
                     place.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(file.destination, place)
+                    open_files.freed(os.replace, file.destination, place)
                     _sync_folder(place.parent)
                     _sync_folder(file.destination.parent)
         for file in data:
             if file.destination.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file.destination))
-            os.replace(file.temporary, file.destination)
+            open_files.freed(os.replace, file.temporary, file.destination)
         for each in {file.destination.parent for file in data}:
             _sync_folder(each)
         if replaces:
-            os.replace(head.temporary, head.destination)
+            open_files.freed(os.replace, head.temporary, head.destination)
         else:
             _place_new(head)
         _sync_folder(folder)
@@ -167,7 +167,7 @@ class Replacement:
         try:
             for file in (*self._files[:-1], head):
                 if file.is_placed:
-                    file.destination.unlink()
+                    open_files.freed(os.unlink, file.destination)
                 old = None if kept is None else kept / file.destination.relative_to(folder)
                 if old is not None and old.exists():
                     if file.destination.exists():
@@ -191,7 +191,7 @@ def _place_new(file: _NewFile) -> None:
     except (OSError, NotImplementedError, AttributeError):  # a file system without hard links
         if file.destination.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file.destination)) from None
-        os.rename(file.temporary, file.destination)
+        open_files.freed(os.rename, file.temporary, file.destination)
     else:
         leftovers.remove(file.temporary)
 

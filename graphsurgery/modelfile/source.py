@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from ..errors import ModelError
+from ..process import open_files
 from . import limits
 
 _CHUNK = 1 << 20
@@ -97,6 +98,7 @@ class FileSource:
         self.size = self._stamp[0]
         self.path = path
         self.at_path = Stamp.of(status)
+        open_files.register(self)
 
     @classmethod
     def open(cls, path: Path) -> Source:
@@ -153,6 +155,22 @@ class FileSource:
         if self.path == path and now is not None:
             self.at_path = now
 
+    def let_go(self) -> None:
+        """Keep the content in a temporary file instead, so that the path can be replaced on any system. OSError where
+        there is no room for it, or where another program has changed the file.
+        """
+        import tempfile
+
+        with tempfile.TemporaryFile() as copy:
+            try:
+                self.copy(0, self.size, copy.fileno())
+            except (ModelError, EOFError) as error:
+                raise OSError(errno.EBUSY, str(error) or "it was cut short by another program") from None
+            kept = os.dup(copy.fileno())
+        old, self._descriptor = self._descriptor, kept
+        self._stamp = _stamp(os.fstat(kept))
+        os.close(old)
+
     def read(self, start: int, end: int) -> bytes:
         self.check_unchanged()
         return b"".join(self._chunks(start, end))
@@ -165,7 +183,7 @@ class FileSource:
     def _chunks(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes [start, end) in parts: one read gives 2 GB at most, or fewer than were asked for."""
         while start < end:
-            chunk = os.pread(self._descriptor, min(_CHUNK, end - start), start)
+            chunk = open_files.read_at(self._descriptor, min(_CHUNK, end - start), start)
             if not chunk:
                 raise EOFError
             yield chunk

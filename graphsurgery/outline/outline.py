@@ -26,7 +26,7 @@ def outline(model: ModelSource) -> Outline:
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
 
     Returns
     -------

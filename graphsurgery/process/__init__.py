@@ -1,10 +1,10 @@
-"""The process: what it must not leave behind, and how a signal ends it.
+"""The process: what it must not leave behind, how a signal ends it, and what it may do to files that it keeps open.
 
 It imports next to nothing, because the command line imports it before anything else.
 """
 
 from __future__ import annotations
 
-from . import leftovers, signals
+from . import leftovers, open_files, signals
 
-__all__ = ["leftovers", "signals"]
+__all__ = ["leftovers", "open_files", "signals"]

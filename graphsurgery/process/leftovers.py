@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+from . import open_files
+
 PREFIX = ".graphsurgery-"
 """how the names of all temporary files begin"""
 
@@ -56,4 +58,4 @@ def remove(path: str | os.PathLike[str], *, content: bool = False) -> None:
 
 def _attempt(action: Callable[[str | os.PathLike[str]], None], path: str | os.PathLike[str]) -> None:
     with suppress(OSError):
-        action(path)
+        open_files.freed(action, path)

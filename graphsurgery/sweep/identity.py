@@ -12,6 +12,7 @@ from .. import _version
 from ..modelfile.external_data import real
 from ..modelfile.model import ModelFile
 from ..runtime.sample_inputs import image_paths
+from ..weights.read import split
 from .drift import Images
 from .grid import Cell
 
@@ -42,8 +43,9 @@ def _digest(data: object) -> str:
 
 def _files(cell: Cell) -> list[str]:
     """What a block's own ONNX file and its weights hold."""
-    named = [text for each in cell.requests for text in (each.module, (each.weights or "").partition(":")[0])]
-    return [_file(Path(text)) for text in named if text and Path(text).is_file()]
+    modules = [Path(each.module) for each in cell.requests]
+    weights = [split(str(each.weights))[0] for each in cell.requests if each.weights]
+    return [_file(path) for path in (*modules, *weights) if path.is_file()]
 
 
 def _file(path: Path) -> str:

@@ -63,7 +63,8 @@ def sweep(
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not changed.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not
+        changed.
     modules:
         The blocks: ``["simam", "se", "cbam[timm]"]``.
     after:

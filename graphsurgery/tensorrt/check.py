@@ -155,7 +155,7 @@ def check(
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     version:
         The version of TensorRT: ``"8.6"``, ``"10"``, ``"11"``, or a minor version such as ``"10.9"``.
     dla:

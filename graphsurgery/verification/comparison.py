@@ -62,7 +62,7 @@ def verify(
     Parameters
     ----------
     model:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     providers:
         Short names such as ``["cpu", "cuda"]``. None: the CPU, and CUDA where it is there.
     images:

@@ -17,6 +17,8 @@ from graphsurgery.recipe import Recipe
 from graphsurgery.request import Request, arguments, fits
 from tests import models
 
+pytestmark = pytest.mark.smoke
+
 SELECTORS = "is a selector or a list of selectors, each a text such as '/model.8', not"
 SETTINGS = "settings are hyper-parameters by name, as in {'reduction': 8}, not"
 
@@ -161,6 +163,7 @@ def test_wrong_types_of_other_functions(function: Any, given: dict[str, Any], wo
 
 
 def test_one_and_several_of_other_functions() -> None:
+    pytest.importorskip("torch")
     model = graphsurgery.insert(models.detector(), "simam", after="/model.2")
     assert graphsurgery.sites(model, ["/model.3", "/model.2"]) == [
         *graphsurgery.sites(model, "/model.3"),

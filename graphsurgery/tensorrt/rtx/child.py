@@ -6,7 +6,6 @@ comes back is a line of JSON for each step, see driver/main.py.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import selectors
@@ -83,12 +82,11 @@ def answers(
 
 def _handed_over(job: Job, stack: ExitStack) -> dict[str, Any]:
     """A job as the driver reads it, with the model in a file without a name."""
-    first = os.memfd_create("graphsurgery")
-    try:  # where standard input is closed, the first free one is 0, which is the child's own standard input
-        descriptor = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(first)
+    descriptor = os.memfd_create("graphsurgery")
     stack.callback(os.close, descriptor)
+    while descriptor < 3:  # where standard input is closed, it gets 0, which is the child's own standard input
+        descriptor = os.dup(descriptor)
+        stack.callback(os.close, descriptor)
     write_stream(job.model, descriptor)
     size = os.lseek(descriptor, 0, os.SEEK_END)
     given = {"path": job.path, "build": job.build, "profile": job.profile}

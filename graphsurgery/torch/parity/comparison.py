@@ -51,7 +51,7 @@ def compare(
     Parameters
     ----------
     file:
-        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
+        A path, bytes, ``onnx.ModelProto``, ``onnx_ir.Model``, onnx-graphsurgeon ``Graph`` or ``ModelFile``.
     module:
         The module, such as ``YOLO("best.pt").model``. Outputs of Ultralytics' heads are known: boxes are compared in
         pixels, scores apart. Those of other modules are compared by their own scale.

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import pickle
-import resource
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,6 +17,8 @@ import pytest
 from onnx import TensorProto
 
 from tests.models import model, node, value
+
+resource = pytest.importorskip("resource")  # which Windows has not
 
 SIMAM = ("--module", "simam", "--after", "/model.8", "--no-verify")
 WRITE = ("-o", "out.onnx")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+resource = pytest.importorskip("resource")  # which Windows has not
 
 CHEAP = {
     "version": ("--version",),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from graphsurgery.modelfile import external_data
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.userblocks.inserted import weights_of
 from tests import models
+
+resource = pytest.importorskip("resource")  # which Windows has not
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from graphsurgery.modelfile.source import FileSource
 from tests import models
 from tests.models import field, node, value
 
+pytestmark = pytest.mark.smoke
+
 MODELS: dict[str, Callable[[], ModelProto]] = {
     "kitchen sink": models.kitchen_sink,
     "detector": models.detector,

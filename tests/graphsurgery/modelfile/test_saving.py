@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from graphsurgery.modelfile import saving
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.modelfile.source import BytesSource
 from tests import models
+
+resource = pytest.importorskip("resource")  # which Windows has not
 
 OLD = b"what was there before"
 

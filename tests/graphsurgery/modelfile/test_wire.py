@@ -11,6 +11,8 @@ from graphsurgery.modelfile.source import BytesSource
 from tests import models
 from tests.models import field, node, parts, value
 
+pytestmark = pytest.mark.smoke
+
 
 def scan(data: bytes) -> list[wire.Field]:
     return wire.scan(BytesSource(data), 0, len(data))

@@ -128,6 +128,7 @@ def test_the_command_catches_them_before_it_loads_anything() -> None:
         "graphsurgery.__main__",
         "graphsurgery.process",
         "graphsurgery.process.leftovers",
+        "graphsurgery.process.open_files",
         "graphsurgery.process.signals",
     }
     assert not loaded & {"typer", "click", "numpy", "onnx"}

@@ -7,6 +7,8 @@ import pytest
 from graphsurgery.errors import SelectorError
 from graphsurgery.selection.parser import Block, Inside, Named, Operator, Role, Selector, Word, parse
 
+pytestmark = pytest.mark.smoke
+
 
 def spelled(part: Selector | Block | Operator | None) -> str:
     """A part written out again, with its kind: ``path a.b``, ``type C2f [0:2] .m.0``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import resource
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from graphsurgery.modelfile import limits
 from graphsurgery.weights import inert_unpickler, pickle_scan, read, torch_file
 from graphsurgery.weights.checkpoint import Checkpoint
 from tests.graphsurgery.weights.test_checkpoints import put, refused
+
+resource = pytest.importorskip("resource")  # which Windows has not
 
 HUGE = 3 * 2**30
 

@@ -110,6 +110,7 @@ def test_a_colon_in_the_name_of_the_file(tmp_path: Path) -> None:
     assert weights.split(f"{path}:p") == (path, "p")
     assert weights.split("no:file") == (Path("no"), "file")
     assert weights.split("C:\\w.npz") == (Path("C:\\w.npz"), "")
+    assert weights.split("C:\\w.npz:model.8") == (Path("C:\\w.npz"), "model.8")
     assert len(found(put(f"{path}:p"))) == 4
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,8 @@ from tests.quantised import quantised
 from tests.rtx import needs_rtx
 from tests.test_every_site import catalogue
 from tests.test_whole_catalogue import every_block
+
+resource = pytest.importorskip("resource")  # which Windows has not
 
 pytestmark = needs_rtx
 MAP = (1, 4, 8, 8)
