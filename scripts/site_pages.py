@@ -1,0 +1,129 @@
+"""What `mkdocs build` needs to know of this project: its navigation, and the pages that do not lie in docs/.
+
+The pages are written for GitHub. Here they get what Python-Markdown and a site want in addition: links to files of the
+checkout lead to their pages, and what is in a list is indented by four.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from graphsurgery.blocks.block import Block
+from graphsurgery.cards.cards import Card
+from graphsurgery.cards.listing import in_order_of_demand, variants
+
+ROOT = Path(__file__).parents[1]
+_OUTSIDE = ["CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "examples/README.md"]
+_BLOCKS = "blocks.md"
+_LINK = re.compile(r"\]\((?P<target>[^)#:\s]+)(?P<anchor>#[^)]*)?\)")
+_REFERENCES = "mkdocs.plugins.mkdocs_autorefs._internal.plugin"
+"""It warns where one object has several anchors, as a class has that is exported from two packages. Any will do."""
+_ITEM = re.compile(r"(?:-|\d+\.) +")
+
+
+def _origins() -> dict[str, str]:
+    """Every page of the checkout -> its page in the site, both as paths from the root of each."""
+    inside = {f"docs/{page.name}": page.name for page in (ROOT / "docs").glob("*.md")}
+    examples = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/README.md"))
+    outside = {path: path.lower().replace("/readme.md", ".md").replace("/", "-") for path in [*_OUTSIDE, *examples]}
+    return inside | outside
+
+
+ORIGINS = _origins()
+_SITE = {page: origin for origin, page in ORIGINS.items()}
+
+
+# ---------------------------------------------------------------------- events of mkdocs
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The navigation is what docs/index.md lists, by its headings."""
+    sections: list[dict[str, list[Any]]] = []
+    for line in (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            sections.append({line[3:]: []})
+        elif (match := re.match(r"- \[([^\]]+)\]\(([^)#]+)", line)) and sections:
+            page = ORIGINS[posixpath.normpath(f"docs/{match[2]}")]
+            (entries,) = sections[-1].values()
+            entries.append({match[1]: [page, *_block_pages()] if page == _BLOCKS else page})
+            entries += _example_pages() if page == "examples.md" else []
+    config.nav = ["index.md", *sections]
+    logging.getLogger(_REFERENCES).addFilter(lambda record: "closest secondary URL" not in record.getMessage())
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what lies outside of docs/, and a page and drawings for each block."""
+    for origin, page in ORIGINS.items():
+        if not origin.startswith("docs/"):
+            files.append(File.generated(config, page, content=(ROOT / origin).read_text(encoding="utf-8")))
+    for kind in in_order_of_demand():
+        for path, content in _block_files(kind):
+            files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Lead links to pages of the site, and indent lists as Python-Markdown wants it."""
+    uri = page.file.src_uri
+    if uri == _BLOCKS:
+        markdown = re.sub(r"^\| (\w+) \|", r"| [\1](blocks/\1.md) |", markdown.partition("\n## ")[0], flags=re.M)
+        return re.sub(r"\[(block)\]\(blocks/block.md\)", r"\1", markdown)
+    if origin := _SITE.get(uri):
+        markdown = _LINK.sub(lambda link: _led(link, origin), markdown)
+        markdown = re.sub(r"\[([^\]]+)\]\(!\)", r"\1", markdown)
+    return "\n".join(_indented(markdown.splitlines()))
+
+
+# ---------------------------------------------------------------------- pages and links
+
+
+def _block_pages() -> list[dict[str, str]]:
+    return [{kind.name: f"blocks/{kind.name}.md"} for kind in in_order_of_demand()]
+
+
+def _example_pages() -> list[str]:
+    return [page for origin, page in ORIGINS.items() if re.match(r"examples/\d", origin)]
+
+
+def _block_files(kind: type[Block]) -> Iterator[tuple[str, str]]:
+    """The page of a block, and the drawing of each variant."""
+    name, card = kind.name, Card(kind.name)
+    lines = [line.replace("## ", "# ", 1) if line.startswith("## ") else line for line in card.markdown()]
+    lines += ["", "## The operators", "", "With default hyper-parameters, as it is inserted for TensorRT at opset 17."]
+    for i, block in enumerate(variants(kind)):
+        picture = f"{name}.svg" if i == 0 else f"{name}-{block.variant}.svg"
+        yield f"blocks/{picture}", Card(block.spelled).as_svg()
+        lines += ["", f"### `{block.spelled}`", "", f"![The operators of {block.spelled}]({picture}){{.drawing}}"]
+    yield f"blocks/{name}.md", "\n".join(lines)
+
+
+def _led(link: re.Match[str], origin: str) -> str:
+    """A link of a file of the checkout as one of its page; ``(!)`` where there is no page for what it leads to."""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link["target"]))
+    page = ORIGINS.get(target) or ORIGINS.get(f"{target}/README.md")
+    if page is None and not target.startswith("docs/"):
+        return "](!)"
+    return f"]({page or target.removeprefix('docs/')}{link['anchor'] or ''})"
+
+
+def _indented(lines: list[str]) -> Iterator[str]:
+    """What belongs to an item of a list, indented by four."""
+    width, fenced = 0, False
+    for line in lines:
+        if match := _ITEM.match(line):
+            width = match.end() if not fenced else width
+        elif line and not line.startswith(" ") and not fenced:
+            width = 0
+        fenced ^= line.lstrip().startswith("```")
+        indent = len(line) - len(line.lstrip())
+        yield f"{' ' * (4 - width)}{line}" if width and indent >= width else line
