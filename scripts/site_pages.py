@@ -99,11 +99,12 @@ def _block_files(kind: type[Block]) -> Iterator[tuple[str, str]]:
     """The page of a block, and the drawing of each variant."""
     name, card = kind.name, Card(kind.name)
     lines = [line.replace("## ", "# ", 1) if line.startswith("## ") else line for line in card.markdown()]
-    lines += ["", "## The operators", "", "With default hyper-parameters, as it is inserted for TensorRT at opset 17."]
+    lines += ["", "## The operators", "", f"`{card.name}` with default hyper-parameters, for TensorRT at opset 17."]
     for i, block in enumerate(variants(kind)):
         picture = f"{name}.svg" if i == 0 else f"{name}-{block.variant}.svg"
         yield f"blocks/{picture}", Card(block.spelled).as_svg()
-        lines += ["", f"### `{block.spelled}`", "", f"![The operators of {block.spelled}]({picture}){{.drawing}}"]
+        image = f"![The operators of {block.spelled}]({picture}){{.drawing}}"
+        lines += ["", image] if i == 0 else ["", f'??? "{block.spelled}"', "", f"    {image}"]
     yield f"blocks/{name}.md", "\n".join(lines)
 
 

@@ -12,12 +12,16 @@ from tests.pages import PAGES, ROOT, Fence, Session, fences, prose, shows, steps
 ALONE = {"add-a-block.md", "CONTRIBUTING.md"}
 """pages that tell their reader to write files; tests of their own follow them"""
 RUN = [page for page in PAGES if page.name not in ALONE and {"console", "python"} & {f.language for f in fences(page)}]
-IDS = ["-".join(page.relative_to(ROOT).parts) for page in RUN]
+LONG = {"compare-blocks.md": "it measures whole sweeps"}
+CASES = [
+    pytest.param(page, id="-".join(page.relative_to(ROOT).parts), marks=[pytest.mark.long] * (page.name in LONG))
+    for page in RUN
+]
 COMMAND = re.compile(r"^ *(?:\$ )?(?:graphsurgery|pip|python|trtexec|yolo|jupyter) \S", re.MULTILINE)
 
 
 @pytest.mark.parametrize("inside", [True, pytest.param(False, marks=pytest.mark.long, id="as-typed")])
-@pytest.mark.parametrize("page", RUN, ids=IDS)
+@pytest.mark.parametrize("page", CASES)
 def test_a_page_does_what_it_says(
     page: Path, inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
