@@ -18,8 +18,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from graphsurgery.blocks.block import Block
-from graphsurgery.cards.cards import Card
+from graphsurgery.cards.cards import HEADERS, LEGEND, Card, table
 from graphsurgery.cards.listing import in_order_of_demand, variants
+from graphsurgery.errors import as_flag, spelled
 
 ROOT = Path(__file__).parents[1]
 _OUTSIDE = ["CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "examples/README.md"]
@@ -47,16 +48,8 @@ _SITE = {page: origin for origin, page in ORIGINS.items()}
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The navigation is what docs/index.md lists, by its headings."""
-    sections: list[dict[str, list[Any]]] = []
-    for line in (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("## "):
-            sections.append({line[3:]: []})
-        elif (match := re.match(r"- \[([^\]]+)\]\(([^)#]+)", line)) and sections:
-            page = ORIGINS[posixpath.normpath(f"docs/{match[2]}")]
-            (entries,) = sections[-1].values()
-            entries.append({match[1]: [page, *_block_pages()] if page == _BLOCKS else page})
-            entries += _example_pages() if page == "examples.md" else []
-    config.nav = ["index.md", *sections]
+    _, *parts = re.split(r"^## ", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    config.nav = [{"Overview": "index.md"}, *({part.partition("\n")[0]: list(_entries(part))} for part in parts)]
     logging.getLogger(_REFERENCES).addFilter(lambda record: "closest secondary URL" not in record.getMessage())
     return config
 
@@ -76,8 +69,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Lead links to pages of the site, and indent lists as Python-Markdown wants it."""
     uri = page.file.src_uri
     if uri == _BLOCKS:
-        markdown = re.sub(r"^\| (\w+) \|", r"| [\1](blocks/\1.md) |", markdown.partition("\n## ")[0], flags=re.M)
-        return re.sub(r"\[(block)\]\(blocks/block.md\)", r"\1", markdown)
+        return "\n".join(_table_of_blocks())
     if origin := _SITE.get(uri):
         markdown = _LINK.sub(lambda link: _led(link, origin), markdown)
         markdown = re.sub(r"\[([^\]]+)\]\(!\)", r"\1", markdown)
@@ -87,12 +79,26 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 # ---------------------------------------------------------------------- pages and links
 
 
+def _entries(part: str) -> Iterator[Any]:
+    """The navigation of one part of docs/index.md: the pages that it links to, with the texts of the links."""
+    for title, target in re.findall(r"\[([^\]]+)\]\(([^)#]+)", part):
+        page = ORIGINS[posixpath.normpath(f"docs/{target}")]
+        yield {title: [page, *_block_pages()] if page == _BLOCKS else page}
+        yield from _example_pages() if page == "examples.md" else []
+
+
 def _block_pages() -> list[dict[str, str]]:
     return [{kind.name: f"blocks/{kind.name}.md"} for kind in in_order_of_demand()]
 
 
 def _example_pages() -> list[str]:
     return [page for origin, page in ORIGINS.items() if re.match(r"examples/\d", origin)]
+
+
+def _table_of_blocks() -> Iterator[str]:
+    yield from ("# The blocks", "", *(f"- {spelled(line, as_flag)}" for line in LEGEND), "")
+    yield from (f"| {' | '.join(HEADERS)} |", f"|{'---|' * len(HEADERS)}")
+    yield from (f"| [{name}](blocks/{name}.md) | {' | '.join(cells)} |" for name, *cells in table())
 
 
 def _block_files(kind: type[Block]) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,12 @@
 """What the pages of the documentation show: their fences in order, and a folder in which these are run.
 
-- ``console``: commands after ``$ ``, and below each what it prints, if that is shown. ``...`` in a line of its own stands
-  for lines that are left out, and at the end of a line for the rest of it. What ends in an error is shown with the error.
+- ``console``: commands after ``$ ``, and below each what it prints, if that is shown. ``...`` in a line of its own
+  stands for lines that are left out, and at the end of a line for the rest of it. What ends in an error is shown with
+  the error.
 - ``python``: programs, each of its own.
 - ``yaml`` that begins with ``# NAME``: a file of that name.
-- ``bash`` and ``py``: as ``console`` and ``python``, not run; a comment ``<!-- not run: REASON -->`` stands in front of each.
+- ``bash`` and ``py``: as ``console`` and ``python``, not run; a comment ``<!-- not run: REASON -->`` stands in front of
+  each.
 - everything else: text.
 """
 
@@ -110,7 +112,9 @@ class Session:
         Whether commands of graphsurgery run in this process, which takes a fraction of the time.
     """
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], inside: bool):
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], inside: bool
+    ):
         self._folder, self._capture, self._inside = folder, capture, inside
         self._status = 0
         shutil.copytree(ROOT / "examples", folder / "examples")

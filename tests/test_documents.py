@@ -26,6 +26,13 @@ def test_lines_end_at_120_columns(page: Path) -> None:
     assert [line for line in lines if len(line) > WIDTH] == []
 
 
+def test_the_start_page_lists_every_page() -> None:
+    """The navigation of the site is that list."""
+    folder = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "index.md").read_text(encoding="utf-8")))
+    assert linked == {page.name for page in folder.glob("*.md")} - {"index.md"}
+
+
 @every_page
 def test_links_lead_to_a_heading(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text(encoding="utf-8")):

@@ -69,7 +69,7 @@ def test_a_command_that_fails_unannounced_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     session = Session(tmp_path / "here", monkeypatch, capfd, inside=True)
-    with pytest.raises(AssertionError, match="model.99"):
+    with pytest.raises(AssertionError, match="no module of the model"):
         session.follow(Fence("console", "$ graphsurgery insert detector.onnx -m se -a /model.99 -o out.onnx\n", None))
     with pytest.raises(AssertionError, match="false"):
         session.follow(Fence("console", "$ false\n", None))

@@ -36,7 +36,9 @@ def test_every_operator_is_a_box_of_its_own(name: str) -> None:
     places = [place for _, place in drawn]
     for i, (left, top, right, bottom) in enumerate(places):
         assert all(
-            x1 <= left or right <= x0 or y1 <= top or bottom <= y0 for j, (x0, y0, x1, y1) in enumerate(places) if i != j
+            x1 <= left or right <= x0 or y1 <= top or bottom <= y0
+            for j, (x0, y0, x1, y1) in enumerate(places)
+            if i != j
         )
 
 
