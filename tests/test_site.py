@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -57,7 +59,7 @@ def test_what_is_fetched_is_there(site: Path) -> None:
     for page in site.rglob("*.html"):
         base = site if page.name == "404.html" else page.parent
         for address in Fetched(page).found:
-            path = address.partition("?")[0].partition("#")[0]
+            path = unquote(address.partition("?")[0].partition("#")[0])
             assert address.startswith("data:") or (base / path.lstrip("/")).exists(), f"{page.name}: {address}"
 
 
@@ -71,7 +73,8 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
 def test_every_block_has_its_formula_and_its_drawings(site: Path) -> None:
     for kind in in_order_of_demand():
         page = (site / "blocks" / f"{kind.name}.html").read_text(encoding="utf-8")
-        assert "y = " in page
+        formula, *_ = kind.formula.split("; ")
+        assert formula in html.unescape(page)
         assert len(re.findall(r'<img [^>]*class="drawing"', page)) == len(variants(kind))
 
 
