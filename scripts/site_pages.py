@@ -6,6 +6,8 @@ checkout lead to their pages, and what is in a list is indented by four.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import posixpath
 import re
@@ -20,11 +22,12 @@ from mkdocs.structure.pages import Page
 from graphsurgery.blocks.block import Block
 from graphsurgery.cards.cards import HEADERS, LEGEND, Card, table
 from graphsurgery.cards.listing import in_order_of_demand, variants
+from graphsurgery.cli.main import main
 from graphsurgery.errors import as_flag, spelled
 
 ROOT = Path(__file__).parents[1]
 _OUTSIDE = ["CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "examples/README.md"]
-_BLOCKS = "blocks.md"
+_BLOCKS, _OPTIONS = "blocks.md", "options.md"
 _LINK = re.compile(r"\]\((?P<target>[^)#:\s]+)(?P<anchor>#[^)]*)?\)")
 _REFERENCES = "mkdocs.plugins.mkdocs_autorefs._internal.plugin"
 """It warns where one object has several anchors, as a class has that is exported from two packages. Any will do."""
@@ -59,6 +62,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for origin, page in ORIGINS.items():
         if not origin.startswith("docs/"):
             files.append(File.generated(config, page, content=(ROOT / origin).read_text(encoding="utf-8")))
+    files.append(File.generated(config, _OPTIONS, content="\n".join(["# Options", *_commands()])))
     for kind in in_order_of_demand():
         for path, content in _block_files(kind):
             files.append(File.generated(config, path, content=content))
@@ -85,6 +89,7 @@ def _entries(part: str) -> Iterator[Any]:
         page = ORIGINS[posixpath.normpath(f"docs/{target}")]
         yield {title: [page, *_block_pages()] if page == _BLOCKS else page}
         yield from _example_pages() if page == "examples.md" else []
+        yield from [{"Options": _OPTIONS}] if page == "command-line.md" else []
 
 
 def _block_pages() -> list[dict[str, str]]:
@@ -93,6 +98,18 @@ def _block_pages() -> list[dict[str, str]]:
 
 def _example_pages() -> list[str]:
     return [page for origin, page in ORIGINS.items() if re.match(r"examples/\d", origin)]
+
+
+def _commands(*words: str) -> Iterator[str]:
+    """What ``--help`` of a command prints, and of the commands in it."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main([*words, "--help"])
+    text = printed.getvalue()
+    if words:
+        yield from ("", f"## {' '.join(words)}", "", "```text", text.strip(), "```")
+    for name in re.findall(r"^  ([\w-]+)  ", text.partition("\nCommands:\n")[2], flags=re.MULTILINE):
+        yield from _commands(*words, name)
 
 
 def _table_of_blocks() -> Iterator[str]:

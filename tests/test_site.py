@@ -78,6 +78,15 @@ def test_every_block_has_its_formula_and_its_drawings(site: Path) -> None:
         assert len(re.findall(r'<img [^>]*class="drawing"', page)) == len(variants(kind))
 
 
+def test_the_options_of_every_command_are_there(site: Path) -> None:
+    page = html.unescape((site / "options.html").read_text(encoding="utf-8"))
+    folder = ROOT / "graphsurgery" / "cli"
+    for name in ("insert", "sweep", "verify", "tensorrt check", "tensorrt build"):
+        assert (folder / f"{name.replace(' ', '_')}.py").exists()
+        assert f"Usage: graphsurgery {name} [OPTIONS]" in page
+    assert page.count("Usage: ") == page.count("<h2 id=")
+
+
 def test_the_reference_has_every_public_name(site: Path) -> None:
     page = (site / "reference.html").read_text(encoding="utf-8")
     anchors = set(re.findall(r'id="(graphsurgery\.[\w.]+)"', page))
