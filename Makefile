@@ -54,14 +54,14 @@ clean:
 
 # Each stamp marks a finished step, so that a second run starts at once. torch goes first and alone: pulled in by another
 # package, pip may choose a newer build with gigabytes of CUDA libraries. It is the one large download: pip shows how far
-# it is.
+# it is, and leaves it to the first import to compile what is used.
 $(VENV)/installed-venv:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/installed-torch: $(VENV)/installed-venv constraints.txt
-	$(subst -qq ,,$(INSTALL)) torch
+	$(subst -qq ,--no-compile ,$(INSTALL)) torch
 	@touch $@
 
 $(VENV)/installed-%: $(VENV)/installed-torch pyproject.toml
