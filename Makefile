@@ -4,6 +4,7 @@
 #   make test-all all tests in parts of up to an hour; goes on where it was interrupted; PART=3/8 runs one part
 #   make test-versions a few minutes of tests on other Pythons, with the lowest and the newest versions (in test-all)
 #   make release  builds the source archive and the wheel, installs each, and runs the demo from them
+#   make docs     the documentation as a site, in build/site/
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -20,10 +21,10 @@ RESULT  := build/demo/detector-simam.onnx
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-versions release lint bench clean
+.PHONY: help demo test test-all test-versions release lint docs bench clean
 
 help:
-	@echo "make demo | test | test-all | test-versions | release | lint | bench | clean    (see the top of the Makefile)"
+	@echo "make demo | test | test-all | test-versions | release | lint | docs | bench | clean    (see the top)"
 
 demo: $(VENV)/installed-demo
 	@mkdir -p $(dir $(RESULT))
@@ -48,6 +49,9 @@ lint: $(VENV)/installed-test $(VENV)/installed-parser
 	@mkdir -p build/typing/graphsurgery && ln -sfn ../../../patterns build/typing/graphsurgery/patterns
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/insert_process.py
 	$(BIN)/python benchmarks/verify_process.py
@@ -57,18 +61,24 @@ clean:
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache $(VENV)
 
 # Each stamp marks a finished step, so that a second run starts at once. torch goes first and alone: pulled in by another
-# package, pip may choose a newer build with gigabytes of CUDA libraries.
+# package, pip may choose a newer build with gigabytes of CUDA libraries. It is the one large download: pip shows how far
+# it is, and leaves it to the first import to compile what is used.
 $(VENV)/installed-venv:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/installed-torch: $(VENV)/installed-venv constraints.txt
-	$(INSTALL) torch
+	$(subst -qq ,--no-compile ,$(INSTALL)) torch
 	@touch $@
 
 $(VENV)/installed-%: $(VENV)/installed-torch pyproject.toml
 	$(INSTALL) --editable '.[$(EXTRAS_$*)]'
+	@touch $@
+
+# The site is made without PyTorch.
+$(VENV)/installed-docs: $(VENV)/installed-venv pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 # NVIDIA's parser (146 MB) is no part of the extra `test`: where it cannot be had, the tests that need it are skipped.

@@ -1,38 +1,17 @@
-"""The documents: how wide their lines are, and that what they name exists and what they show runs."""
+"""The documents: how wide their lines are, and that what they name exists. What they show, tests/test_pages.py runs."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import graphsurgery
+from tests.pages import PAGES, ROOT, prose
 
-ROOT = Path(__file__).parents[1]
 WIDTH = 120
-GENERATED = ROOT / "docs" / "blocks.md"
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
-NOT_ALONE = {"add-a-block.md", "CONTRIBUTING.md", "sweep_cluster.md"}
-"""Pages whose Python is files of a package, or needs a cluster; tests of their own follow them."""
-FENCE = re.compile(r"^ *```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = [
-    pytest.param(match["text"], id=f"{page.name}-{number}")
-    for page in PAGES
-    if page.name not in NOT_ALONE
-    for number, match in enumerate(
-        m for m in FENCE.finditer(page.read_text(encoding="utf-8")) if m["language"] == "python"
-    )
-]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-
-
-def prose(page: Path) -> str:
-    """The text without what is shown as it is printed."""
-    return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def slug(heading: str) -> str:
@@ -45,6 +24,13 @@ def test_lines_end_at_120_columns(page: Path) -> None:
     """Tables may be wider, and a line that is a single word."""
     lines = [line for line in prose(page).splitlines() if not line.startswith("|") and " " in line.strip()]
     assert [line for line in lines if len(line) > WIDTH] == []
+
+
+def test_the_start_page_lists_every_page() -> None:
+    """The navigation of the site is that list."""
+    folder = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "index.md").read_text(encoding="utf-8")))
+    assert linked == {page.name for page in folder.glob("*.md")} - {"index.md"}
 
 
 @every_page
@@ -70,27 +56,3 @@ def named_paths(page: Path) -> list[str]:
 @every_page
 def test_paths_exist(page: Path) -> None:
     assert [path for path in named_paths(page) if not (ROOT / path).exists()] == []
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that looks like the root of a checkout to a program."""
-    made = tmp_path_factory.mktemp("documents")
-    shutil.copytree(ROOT / "examples", made / "examples")
-    return made
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_python_runs(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    exec(compile(program, "document", "exec"), {"__name__": "document"})
-
-
-def test_what_info_prints() -> None:
-    """The one screen of docs/command-line.md."""
-    (shown,) = re.findall(
-        r"```text\n\$ graphsurgery (info .*?)```", (ROOT / "docs" / "command-line.md").read_text(), re.S
-    )
-    command, _, printed = shown.partition("\n")
-    arguments = [sys.executable, "-m", "graphsurgery", *command.split()]
-    assert subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True).stdout == printed

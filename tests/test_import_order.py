@@ -37,6 +37,7 @@ INSIDE = {
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
+    "graphsurgery.cards.cards": {"graphsurgery.cards.drawing": "for who draws a block only, and it loads what follows"},
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
     "graphsurgery.graph.reference": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.graph.shape_constants": {

@@ -1,82 +1,18 @@
-"""The commands and the Python in the README, executed."""
+"""The README: its table of blocks, its picture, and that links of all documents lead somewhere."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-DOCUMENTS = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *ROOT.glob("examples/*/*.md"),
-]
+import graphsurgery as gsx
+from tests.pages import DETECTOR, PAGES, ROOT
 
-
-def fenced(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the examples in it, in which the commands run one after the other."""
-    made = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "examples", made / "examples")
-    return made
-
-
-def run(command: str, folder: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def test_the_session(folder: Path) -> None:
-    commands = [line.removeprefix("$ ") for block in fenced("console") for line in block.splitlines()]
-    assert len(commands) >= 10
-    printed = {command: run(command, folder) for command in commands}
-    (shown,) = fenced("text")
-    insert = next(command for command in commands if command.endswith("-o simam.onnx"))
-    assert without_numbers(printed[insert]) == without_numbers(shown)
-
-
-def test_the_commands_of_the_example(folder: Path) -> None:
-    place = folder / "examples" / "01_first_insertion"
-    commands = re.findall(r"^    ((?:graphsurgery|cmp) .*)$", (place / "README.md").read_text(), re.MULTILINE)
-    assert len(commands) >= 5
-    for command in commands:
-        run(command, place)
-
-
-def test_the_commands_that_draw(folder: Path) -> None:
-    page = (ROOT / "docs" / "sites.md").read_text()
-    commands = re.findall(r"^    (graphsurgery sites .* --picture .*)$", page, re.MULTILINE)
-    assert len(commands) >= 3
-    place = folder / "examples" / "01_first_insertion"
-    for command in commands:
-        assert "picture: detector." in run(f"{command} --force", place)
-
-
-def without_numbers(text: str) -> list[str]:
-    """The lines, with errors and shares of tolerances, which differ between machines, taken out."""
-    return re.sub(r"max error \S+, \S+ of", "max error, of", text).splitlines()
-
-
-def test_the_python(folder: Path) -> None:
-    for program in fenced("python"):
-        (folder / "program.py").write_text(program)
-        run(f"{sys.executable} program.py", folder)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PICTURE = ROOT / "docs" / "images" / "detector-simam.svg"
+TITLE = "A small detector with SimAM"
 
 
 def test_the_table_of_blocks_is_current() -> None:
@@ -90,7 +26,19 @@ def test_the_table_of_blocks_is_current() -> None:
     assert shown.splitlines() == [row.replace("|  |", "| |") for row in rows]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_picture_is_what_sites_draws() -> None:
+    drawn = gsx.outline(gsx.insert(DETECTOR, "simam", after="/model.8")).as_svg(title=TITLE)
+    assert PICTURE.read_text(encoding="utf-8") == drawn
+
+
+def test_the_shown_insertion_is_the_same_everywhere() -> None:
+    pages = (README, (ROOT / "docs" / "start.md").read_text(encoding="utf-8"))
+    shown = [re.findall(r"^model\.8\.simam: .*?^written to simam.onnx$", page, re.M | re.S) for page in pages]
+    assert len(shown[0]) == 1
+    assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), target

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from .. import entry_points
 from ..blocks.block import Block, Setting
 from ..blocks.registry import block_class, catalogue_block
-from ..errors import as_argument, as_flag, option, spelled
+from ..errors import RequestError, as_argument, as_flag, option, spelled
 from ..messages import attributes, html_table, plain, tracked
 from ..request import arguments, checked
 from ..userblocks import Trust, user_block
@@ -88,6 +88,26 @@ class Card:
 
     def _repr_html_(self) -> str:
         return html_table(HEADERS, [(each.spelled, *row(each)[1:]) for each in self._shown])
+
+    def as_svg(self) -> str:
+        """The operators of the block and how they are wired, with default hyper-parameters, for TensorRT at opset 17.
+
+        Returns
+        -------
+        str
+            SVG that needs no other file: a box for each operator, with the parameters that it has and the shape of what
+            it gives.
+
+        Raises
+        ------
+        RequestError
+            If the block has hyper-parameters without a default.
+        """
+        from .drawing import drawing
+
+        if self._needs:
+            raise RequestError(f"{self.name} cannot be drawn: it needs {', '.join(self._needs)}")
+        return drawing(self._shown[0])
 
     def lines(self, spell: Callable[[str, str], str] = as_argument) -> Iterator[str]:
         """As text, at most ``WIDTH`` columns wide where it has spaces to break at; ``spell`` writes options."""

@@ -71,7 +71,7 @@ class Facts:
 
     @cached_property
     def _work(self) -> Work:
-        return Work.of(ModelFile.load(self._here))
+        return Work.of(ModelFile.load(self.model))
 
     def to_json(self) -> dict[str, Any]:
         """What the table says, with the keys of the command line's JSON."""
@@ -86,7 +86,7 @@ class Facts:
     @property
     def nodes(self) -> int:
         """Number of ONNX nodes."""
-        return len(self._here.graph.node)
+        return len(self.model.graph.node)
 
     @property
     def lowerings(self) -> Sequence[str]:
@@ -119,12 +119,12 @@ class Facts:
         shape = (narrow.batch or 1, narrow.channels, narrow.height or 20, narrow.width or 20)
         x = np.random.default_rng(0).standard_normal(shape) * _LARGEST / 3
         x = x.astype(np.float16).astype(np.float32)
-        exact, found = _run(self._here, x), _run(rounded, x)
+        exact, found = _run(self.model, x), _run(rounded, x)
         return bool(np.abs(found - exact).max() <= _CLOSE * np.abs(exact).max())  # False for NaN as well
 
     def tensorrt(self, version: str, dla: str | None = None) -> bool:
         """Whether a version of TensorRT takes it, or that DLA all of it as it is written for one, by the table."""
-        model = self._model(self.site, "dla") if dla else self._here
+        model = self._model(self.site, "dla") if dla else self.model
         found = findings(ModelFile.load(model), version, dla=dla, precision="fp16" if dla else "fp32")
         return not any(each.severity == "error" or (dla and each.severity == "warning") for each in found)
 
@@ -134,7 +134,8 @@ class Facts:
         return list(dict.fromkeys(str(each.operator) for each in found if each.rule.startswith("dla-")))
 
     @cached_property
-    def _here(self) -> onnx.ModelProto:
+    def model(self) -> onnx.ModelProto:
+        """The block as a model of its own, from ``x`` to its output."""
         return self._model(self.site)
 
     def _lowered(self, feature: FeatureMap, target: str = "tensorrt") -> Subgraph:

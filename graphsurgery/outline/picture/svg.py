@@ -23,13 +23,15 @@ _COLOURS = {  # fill, and stroke and text on it
     "head": ("#fdf1d8", "#8a5a00"),
     "inserted": ("#ffb3d3", "#b0005a"),
     "end": ("#f2f2f2", "#555555"),
+    "layer": ("#e3eefc", "#1f5fa8"),
+    "operator": ("#ffffff", "#555555"),
 }
 _NAMES = {"inserted": "inserted block", "end": "input or output"}
 _INK = "#1b1b1b"
 FONT = "font-family=\"'DejaVu Sans', Verdana, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
 _BOLD = 'font-weight="600"'
 _MIDDLE = 'text-anchor="middle"'
-_TITLE, _TEXT, _TAG, _NAME = 13.5, 12.0, 11.0, 17.0
+TITLE, _TEXT, _TAG, _NAME = 13.5, 12.0, 11.0, 17.0
 """sizes of the fonts: titles of boxes, the lines below them, levels, and the name of the picture"""
 _BESIDE = 8.0
 """what is free beside the text in a box"""
@@ -46,6 +48,14 @@ def draw(title: str, level: Level, insertions: Mapping[str, Insertion], marks: M
     """The graph of the blocks of a model; ``insertions`` by id, ``marks`` by tensor."""
     drawing = arrange(*parts(level, insertions, marks))
     return "".join(f"{line}\n" for line in _elements(drawing, title))
+
+
+def plain_graph(title: str, drawing: Drawing) -> str:
+    """Boxes and lines alone, without bands, columns and a legend."""
+    wide, high = _n(drawing.width), _n(drawing.height)
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" '
+    lines = (f'{start}{FONT} font-size="{_n(_TEXT)}">', f"<title>{written(title)}</title>", *_graph(drawing), "</svg>")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def page(title: str, picture: str) -> str:
@@ -81,7 +91,7 @@ def _elements(drawing: Drawing, title: str) -> Iterator[str]:
             yield _label(16, band.start + 38 + 17 * j, f'{_BOLD} fill="{_INK}"', each)
     for column in drawing.columns:
         colour = _COLOURS.get(column.title, _COLOURS["end"])[1]
-        style = f'{_MIDDLE} {_BOLD} font-size="{_n(_TITLE)}" fill="{colour}"'
+        style = f'{_MIDDLE} {_BOLD} font-size="{_n(TITLE)}" fill="{colour}"'
         yield _label(column.start + column.size / 2, 56, style, column.title)
     yield from _graph(drawing)
     yield from _legend(roles, high - _LEGEND / 2)
@@ -155,14 +165,14 @@ def _texts(box: Box) -> Iterator[str]:
     """The title of a box, the lines below it, the level that it gives, and the mark on it."""
     stroke = _COLOURS[box.role][1]
     room = box.width - 2 * _BESIDE
-    title = cut(box.title, room, _TITLE, bold=True)
+    title = cut(box.title, room, TITLE, bold=True)
     texts = [cut_front(text, room, _TEXT) for text in box.text]
     if box.role == "inserted":  # text on hatching cannot be read
-        plate = max(width(title, _TITLE, bold=True), *(width(text, _TEXT) for text in texts)) + _BESIDE
+        plate = max(width(title, TITLE, bold=True), *(width(text, _TEXT) for text in texts)) + _BESIDE
         x, y, high = box.center - plate / 2, box.y + PAD / 2 - 1, box.height - PAD + 2
         yield f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(plate)}" height="{_n(high)}" rx="4" fill="#ffffff"/>'
-    first = box.y + (box.header - LINE * len(texts)) / 2 + _TITLE * 0.36
-    yield _label(box.center, first, f'{_MIDDLE} {_BOLD} font-size="{_n(_TITLE)}" fill="{_INK}"', title)
+    first = box.y + (box.header - LINE * len(texts)) / 2 + TITLE * 0.36
+    yield _label(box.center, first, f'{_MIDDLE} {_BOLD} font-size="{_n(TITLE)}" fill="{_INK}"', title)
     for i, text in enumerate(texts):
         yield _label(box.center, first + LINE * (i + 1), f'{_MIDDLE} fill="{_INK}"', text)
     if box.tag:
