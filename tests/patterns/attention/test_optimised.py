@@ -1,5 +1,5 @@
-"""Every block in a model that went through onnxslim or onnxsim afterwards: it computes what it did, and `verify` finds it
-right, or says which of its nodes the tool has merged.
+"""Every block in a model that went through onnxslim or onnxsim afterwards: it computes what it did, and `verify` finds
+it right, or says which of its nodes the tool has merged.
 
 With weights as training leaves them: what a fresh block multiplies by 1 the tools take out.
 """
