@@ -12,7 +12,7 @@ from tests.pages import PAGES, ROOT, Fence, Session, fences, prose, shows, steps
 ALONE = {"add-a-block.md", "CONTRIBUTING.md", "sweep_cluster.md"}
 """pages that tell their reader to write files; tests of their own follow them"""
 RUN = [page for page in PAGES if page.name not in ALONE and {"console", "python"} & {f.language for f in fences(page)}]
-LONG = {"compare-blocks.md": "it measures whole sweeps"}
+LONG = {"compare-blocks.md": "it measures whole sweeps", "quantised.md": "it quantises two models"}
 CASES = [
     pytest.param(page, id="-".join(page.relative_to(ROOT).parts), marks=[pytest.mark.long] * (page.name in LONG))
     for page in RUN
