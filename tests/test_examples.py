@@ -94,7 +94,7 @@ def test_digits_are_learnt_with_and_without_a_block(tmp_path: Path) -> None:
 
 def test_an_insertion_is_a_pass_of_onnx_ir(tmp_path: Path) -> None:
     pytest.importorskip("onnx_ir")
-    script = ROOT / "examples" / "03_in_a_pipeline" / "insert_pass.py"
+    script = ROOT / "examples" / "04_in_a_pipeline" / "insert_pass.py"
     detector = ROOT / "examples" / "01_first_insertion" / "detector.onnx"
     done = subprocess.run(
         [sys.executable, str(script), str(detector), "out.onnx"], cwd=tmp_path, capture_output=True, text=True
