@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .diff import Difference, diff
     from .errors import GraphSurgeryError, GraphSurgeryWarning
     from .feature_map import FeatureMap
+    from .find import Found, find
     from .outline import Info, Outline, info, outline
     from .recipe import Recipe, adopt, apply
     from .recognition import Op, Part, Pattern, Value
@@ -45,7 +46,7 @@ __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "bl
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
 __all__ += ["Array", "Finding", "Op", "Part", "TensorRTReport", "TrainedBlocks", "Value", "Variable"]
-__all__ += ["Sweep", "sweep"]
+__all__ += ["Found", "Sweep", "find", "sweep"]
 
 _HOMES = {
     "api": "Insertion ModelFile Sites insert remove sites",
@@ -55,6 +56,7 @@ _HOMES = {
     "diff": "Difference diff",
     "errors": "GraphSurgeryError GraphSurgeryWarning",
     "feature_map": "FeatureMap",
+    "find": "Found find",
     "outline": "Info Outline info outline",
     "recipe": "Recipe adopt apply",
     "recognition": "Op Part Pattern Value",

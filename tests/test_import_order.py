@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("__main__", "cli", "__init__", "torch", "sweep", "recipe", "api", "cards", "block"),
+    *("__main__", "cli", "__init__", "torch", "sweep", "recipe", "api", "cards", "block", "find"),
     *("bench", "outline", "diff", "tensorrt", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),

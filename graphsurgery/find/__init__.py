@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from ..modelfile.model import ModelFile
+from .finding import find
 from .found import Found
 
 __all__ = ["Found", "find"]
-
-
-def find(model: ModelFile) -> list[Found]:
-    """The attention in a model, in the order of its nodes."""
-    return []

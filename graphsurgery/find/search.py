@@ -1,0 +1,132 @@
+"""Search: which block a part is, tried until numbers say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..blocks.block import Block, Module
+from ..blocks.state_dict import load_weights
+from ..errors import GraphSurgeryError
+from ..feature_map import Array, FeatureMap
+from . import settings
+from .proof import PartAlone, Proof, near, prove
+from .reading import Reading
+
+_SMALL = (16, 16)
+_DYNAMIC = 20
+_MOST_TRIED = 200
+"""comparisons of a part with blocks of the same parameters, beyond the plainest ones"""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A block that a part is."""
+
+    block: Block
+    weights: Mapping[str, Array]
+    proof: Proof
+
+
+class Search:
+    """Remembers what parts of one structure were, so that the next one is tried with that first."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, Block | None] = {}
+        self._traces: dict[object, object] = {}
+
+    def alike(self, reading: Reading) -> Iterator[Block]:
+        """The blocks whose weights can be those of a part, with the hyper-parameters that their shapes tell."""
+        for block in settings.catalogue():
+            if settings.plausible(block, reading):
+                yield from settings.sized(block, reading)
+
+    def match(self, reading: Reading) -> Match | None:
+        """The block that a part is; None where it is none."""
+        key = reading.likeness
+        alone = PartAlone(reading)
+        if key in self._known:
+            block = self._known[key]
+            found = self._tried([block], reading, alone) if block is not None else None
+            if block is None or found is not None:
+                return found
+        found = None
+        for block in self.alike(reading):
+            found = self._tried(settings.free(block, reading), reading, alone)
+            if found is not None:
+                break
+        self._known[key] = found.block if found else None
+        return found
+
+    def _tried(self, blocks: Iterable[Block], reading: Reading, alone: PartAlone) -> Match | None:
+        """The first of some blocks with the same parameters that the part is: each with the plainest pairing of these
+        and the part's constants, then with the others.
+        """
+        tried: list[tuple[Block, Module]] = []
+        pairings: list[dict[str, Array]] = []
+        for block in blocks:
+            pairings = pairings or self._weights(block, reading)
+            if not pairings:
+                return None
+            try:
+                module = block.module(alone.feature)
+            except FAILURES:
+                continue
+            tried.append((block, module))
+            if (found := self._compared(block, module, pairings[0], alone)) is not None:
+                return found
+        for weights in pairings[1 : 1 + _MOST_TRIED // max(len(tried), 1)]:
+            for block, module in tried:
+                if (found := self._compared(block, module, weights, alone)) is not None:
+                    return found
+        return None
+
+    def _compared(self, block: Block, module: Module, weights: Mapping[str, Array], alone: PartAlone) -> Match | None:
+        try:
+            load_weights(module, weights)
+            module.eval()
+            if not near(module, alone):
+                return None
+            proof = prove(module, alone)
+        except FAILURES:
+            return None
+        return Match(settings.plain(block, alone.feature), weights, proof) if proof.passed else None
+
+    def _weights(self, block: Block, reading: Reading) -> list[dict[str, Array]]:
+        """The ways in which the constants of a part can be the weights of a block."""
+        from .aligning import weights
+
+        feature = reading.part.feature
+        try:
+            trace = self._trace(block, feature)
+        except FAILURES:
+            return []
+        epsilon = block.number("bn_eps") or 1e-5
+        return list(weights(trace, reading.uses, epsilon, reading.norms))  # type: ignore[arg-type]
+
+    def _trace(self, block: Block, feature: FeatureMap) -> object:
+        from .tracing import trace
+
+        shapes = block.parameters(feature)
+        place = replace(feature, batch=1, height=feature.height or _DYNAMIC, width=feature.width or _DYNAMIC)
+        small = replace(place, height=_SMALL[0], width=_SMALL[1])
+        try:
+            block.check(small)
+            if place.area > small.area and block.parameters(small) == shapes:
+                place = small
+        except (GraphSurgeryError, ValueError, ArithmeticError):
+            pass
+        key = (block.spelled, tuple(shapes.items()), place.height, place.width)
+        if key not in self._traces:
+            self._traces[key] = trace(block.module(place), shapes, (1, place.channels, *place.size))
+        return self._traces[key]
+
+
+FAILURES = (GraphSurgeryError, RuntimeError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, AssertionError)
+
+
+def with_float64(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The same, all of them in float64."""
+    return {key: np.asarray(values, np.float64) for key, values in weights.items()}

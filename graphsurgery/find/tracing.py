@@ -1,0 +1,182 @@
+"""What a PyTorch module computes with its parameters, in the order in which it does.
+
+The parameters are numbered through: each element is a number of its own. A tensor that is made of them by slicing,
+transposing, gathering and the like still holds these numbers, so that it tells which elements of which parameters it
+is, and in which order. Where it meets what depends on the input, an exporter, which folds whatever does not, has a
+constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ..feature_map import Array
+from .uses import Role, Use
+
+_BATCH_NORMS = ("batch_norm",)
+_ROLES: dict[str, Mapping[int, Role]] = {
+    "convolution": {1: Role.MATRIX, 2: Role.SHIFT},
+    "linear": {1: Role.MATRIX, 2: Role.SHIFT},
+    "addmm": {0: Role.SHIFT, 1: Role.MATRIX, 2: Role.MATRIX},
+    "baddbmm": {0: Role.SHIFT, 1: Role.MATRIX, 2: Role.MATRIX},
+    "mm": {0: Role.MATRIX, 1: Role.MATRIX},
+    "bmm": {0: Role.MATRIX, 1: Role.MATRIX},
+    "matmul": {0: Role.MATRIX, 1: Role.MATRIX},
+    "native_layer_norm": {2: Role.SCALE, 3: Role.SHIFT},
+    "native_group_norm": {1: Role.SCALE, 2: Role.SHIFT},
+    "batch_norm": {1: Role.SCALE, 2: Role.SHIFT, 3: Role.MEAN, 4: Role.VARIANCE},
+    "mul": dict.fromkeys((0, 1), Role.SCALE),
+    "div": dict.fromkeys((0, 1), Role.SCALE),
+    "prelu": {1: Role.SCALE},
+    "add": dict.fromkeys((0, 1), Role.SHIFT),
+    "sub": dict.fromkeys((0, 1), Role.SHIFT),
+}
+_SECOND = {"addmm": 2, "baddbmm": 2, "mm": 1, "bmm": 1, "matmul": 1}
+"""operation -> the place where a matrix is [in, out]"""
+_LINEAR = frozenset({"convolution", "linear", "addmm", "mm", "bmm"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operation that computes with parameters."""
+
+    uses: tuple[Use, ...]
+    norm: bool = False
+    """whether it is a BatchNorm"""
+    after: int | None = None
+    """of a BatchNorm: the step whose output alone it reads, a convolution or a product of matrices"""
+
+
+@dataclass
+class Trace:
+    """What one module does with its parameters."""
+
+    steps: list[Step] = field(default_factory=list)
+    keys: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    """parameter -> the number of its first element, and its shape"""
+    count: int = 1
+    """one more than the largest number"""
+
+
+def trace(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], size: Sequence[int]) -> Trace:
+    """Run a module, which is left without its values, on a map of that size [N, C, H, W].
+
+    ``shapes``: its parameters that count; its other tensors keep their values.
+    """
+    found = Trace()
+    module.double().eval()
+    state = module.state_dict()
+    numbered = {}
+    for key, shape in shapes.items():
+        count = int(np.prod(shape))
+        numbered[key] = torch.arange(found.count, found.count + count, dtype=torch.float64).reshape(shape)
+        found.keys[key] = (found.count, tuple(shape))
+        found.count += count
+    with torch.no_grad():
+        for key, values in numbered.items():
+            state[key].copy_(values)
+    x = torch.rand(tuple(size), dtype=torch.float64)
+    with torch.enable_grad(), _Tracer(found, x, [state[key] for key in numbered]):  # without: a fused attention
+        module(x)
+    return found
+
+
+class _Tracer(TorchDispatchMode):
+    """Notes each operation that has to do both with the input and with parameters.
+
+    What a tensor depends on is known by its memory, which views share.
+    """
+
+    def __init__(self, found: Trace, x: Tensor, parameters: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._found = found
+        self._of_input = {_memory(x)}
+        self._of_parameters = {_memory(each) for each in parameters}
+        self._linear: dict[int, int] = {}
+        """memory of what a linear operation gave -> its step"""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled, and to say so to the compiler takes seconds to load it
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [each for each in tree_leaves((args, kwargs or {})) if isinstance(each, Tensor)]
+        of_input = any(_memory(each) in self._of_input for each in given)
+        of_parameters = any(_memory(each) in self._of_parameters for each in given)
+        step = None
+        if of_input and of_parameters:
+            step = self._note(func, args)
+        name = _name(func)
+        for each in tree_leaves(result):
+            if not isinstance(each, Tensor):
+                continue
+            memory = _memory(each)
+            views = any(memory == _memory(other) for other in given)
+            if of_input:
+                self._of_input.add(memory)
+                self._of_parameters.discard(memory)
+            elif of_parameters:
+                self._of_parameters.add(memory)
+                self._of_input.discard(memory)
+            elif not views:
+                self._of_input.discard(memory)
+                self._of_parameters.discard(memory)
+            if not views:
+                self._linear.pop(memory, None)
+            if step is not None and name in _LINEAR:
+                self._linear[memory] = step
+        return result
+
+    def _note(self, func: Any, args: Sequence[Any]) -> int | None:
+        name = _name(func)
+        roles = _ROLES.get(name, {})
+        uses = []
+        for place, each in enumerate(_flat(args)):
+            if isinstance(each, Tensor) and _memory(each) in self._of_parameters and each.is_floating_point():
+                role = roles.get(place, Role.OTHER)
+                transposed = role is Role.MATRIX and _SECOND.get(name) == place and each.dim() > 1
+                uses.append(self._use(each.detach(), role, transposed=transposed))
+        if not uses:
+            return None
+        norm = name == "batch_norm"
+        after = self._linear.get(_memory(args[0])) if norm else None
+        self._found.steps.append(Step(tuple(uses), norm, after))
+        return len(self._found.steps) - 1
+
+    def _use(self, tensor: Tensor, role: Role, *, transposed: bool) -> Use:
+        for axis, stride in enumerate(tensor.stride()):
+            if stride == 0 and tensor.shape[axis] > 1:  # expanded
+                tensor = tensor.narrow(axis, 0, 1)
+        values = tensor.clone().numpy()
+        return Use(role, tuple(values.shape), partial(_same, values), "", transposed)
+
+
+def _same(values: Array) -> Array:
+    return values
+
+
+def _flat(args: Sequence[Any]) -> Iterator[Any]:
+    for each in args:
+        if isinstance(each, list | tuple):
+            yield from each
+        else:
+            yield each
+
+
+def _name(func: Any) -> str:
+    name = str(func.overloadpacket).rpartition(".")[2].rstrip("_")
+    return "batch_norm" if "batch_norm" in name else name
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
