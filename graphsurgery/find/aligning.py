@@ -53,6 +53,10 @@ def weights(
 
     ``epsilon``: of the module's BatchNorms. ``norms``: how many BatchNormalization nodes the part has.
     """
+    wanted = {use.size for step in trace.steps for use in step.uses}
+    if any(use.role is Role.MATRIX and use.size > 1 and use.size not in wanted for use in uses):
+        return
+    uses = [use for use in uses if use.size in wanted]
     seen = set[tuple[int, ...]]()
     forms = _forms(trace.steps, epsilon, norms)
     for pairing in islice(_pairings(forms, uses), _MOST_PAIRINGS):

@@ -15,7 +15,7 @@ from ..graph.index import GraphIndex
 from ..graph.part import Part
 from ..modelfile import payload
 from .constants import Constants
-from .uses import Role, Use
+from .uses import Kind, Role, Use
 
 _NORM = {1: Role.SCALE, 2: Role.SHIFT}
 _PLACES: dict[str, dict[int, Role]] = {
@@ -32,6 +32,25 @@ _PLACES: dict[str, dict[int, Role]] = {
     "Sub": dict.fromkeys((0, 1), Role.SHIFT),
     "Attention": {3: Role.SHIFT},
 }
+
+_PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum"})
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    "Softmax": (Kind.SOFTMAX,),
+    "LogSoftmax": (Kind.SOFTMAX,),
+    **dict.fromkeys(("Attention", "MultiHeadAttention"), (Kind.SOFTMAX, Kind.PRODUCT)),
+    **dict.fromkeys(("ReduceMax", "GlobalMaxPool", "MaxPool", "TopK", "Max"), (Kind.MAXIMUM,)),
+    **dict.fromkeys(("Sqrt", "LayerNormalization", "InstanceNormalization", "GroupNormalization"), (Kind.ROOT,)),
+    **dict.fromkeys(("ReduceL2", "LpNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), (Kind.ROOT,)),
+    "GridSample": (Kind.SAMPLING,),
+}
+"""operator -> what it does"""
+_CERTAIN = frozenset({Kind.SOFTMAX, Kind.PRODUCT, Kind.SAMPLING})
+"""what both of a part and a module do, or neither"""
+
+
+def may_do_the_same(part: set[Kind], module: set[Kind]) -> bool:
+    """Whether a part can be a module by what they do: exporters write a maximum or a root for other things, too."""
+    return module <= part and part & _CERTAIN == module & _CERTAIN
 
 
 @dataclass(frozen=True)
@@ -91,10 +110,25 @@ class Reading:
         return value
 
     @cached_property
-    def matrices(self) -> list[int]:
+    def matrices(self) -> tuple[int, ...]:
         """The sizes of its weights of two axes or more, each weight once."""
         each = {use.name: use.size for use in self.uses if use.role is Role.MATRIX and len(use.squeezed) > 1}
-        return sorted(each.values())
+        return tuple(sorted(each.values()))
+
+    @cached_property
+    def kinds(self) -> set[Kind]:
+        """What it does beyond adding and multiplying."""
+        found = {kind for operator in self.operators for kind in _KINDS.get(operator, ())}
+        for node, operator in zip(self.nodes, self.operators, strict=True):
+            if operator in _PRODUCTS and sum(map(self.index.is_activation, dict.fromkeys(node.input))) > 1:
+                found.add(Kind.PRODUCT)
+            if operator == "Pow" and any(map(self._is_half, node.input[1:])):
+                found.add(Kind.ROOT)
+        return found
+
+    def _is_half(self, name: str) -> bool:
+        value = self.constants.value(name) if self.constants.has(name) else None
+        return value is not None and value.size == 1 and abs(float(value.ravel()[0])) == 0.5
 
     @cached_property
     def tables(self) -> int:
@@ -105,6 +139,16 @@ class Reading:
     def sides(self) -> set[int]:
         """The sizes of the axes of its constants."""
         return {size for use in self.uses for size in use.shape}
+
+    @cached_property
+    def widths(self) -> set[int]:
+        """How many channels its weights have."""
+        return {size for use in self.uses if use.role is Role.MATRIX for size in use.shape[:2]}
+
+    @cached_property
+    def kernels(self) -> set[int]:
+        """The sides of its kernels."""
+        return {size for use in self.uses if use.role is Role.MATRIX for size in use.shape[2:]}
 
     @cached_property
     def norms(self) -> int:

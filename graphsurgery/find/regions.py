@@ -6,11 +6,12 @@ missing is one map of the same shape, what was taken is a region. It ends where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import heappop, heappush
 from math import prod
+from typing import NamedTuple
 
 from ..feature_map import FeatureMap, float_dtype
 from ..graph.index import GraphIndex
@@ -18,9 +19,13 @@ from ..graph.part import Part
 from ..graph.shapes import ShapeTable
 from .constants import Constants
 
+_OUTSIDE = -1
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
+_MOST_WEIGHTS = 30
+"""in a region: the cascaded group attention has 15 with all that is around it"""
 MOST_NODES = 420
 """in a region: a window attention with all of its shape arithmetic has 300"""
-_WITHOUT = 90
+_WITHOUT = 70
 """nodes after which a region without attention in it is given up"""
 _POINTWISE = frozenset(
     {"Abs", "Cast", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"}
@@ -31,6 +36,19 @@ _POINTWISE = frozenset(
 _PRODUCTS = frozenset({"Mul", "MatMul", "Einsum", "Gemm", "Div"})
 _SUMS = frozenset({"Add", "Sub"})
 _WHOLE = frozenset({"Attention", "MultiHeadAttention", "PackedAttention"})
+
+
+class _Links(NamedTuple):
+    """What a node has to do with others."""
+
+    outputs: Sequence[str]
+    readers: frozenset[int]
+    """of its outputs; _OUTSIDE among them for an output of the model"""
+    reads: Sequence[str]
+    """that are no constants"""
+    producers: Sequence[int]
+    weights: int
+    """constants of two axes or more"""
 
 
 @dataclass(frozen=True)
@@ -139,49 +157,63 @@ class Regions:
             return None
         return FeatureMap(channels, height, width, dtype, batch, label=name)
 
+    @cached_property
+    def _links(self) -> dict[int, _Links]:
+        return {node_index: self._links_of(node_index) for node_index in self.order}
+
+    def _links_of(self, node_index: int) -> _Links:
+        index = self.index
+        outputs = index.named_outputs[node_index]
+        readers = frozenset(index.downstream(outputs))
+        if any(name in index.outputs for name in outputs) or index.captured.get(node_index):
+            readers |= {_OUTSIDE}
+        reads = self.read(node_index)
+        producers = [index.producer[name] for name in reads if name in index.producer]
+        names = index.nodes[node_index].input if index.operators[node_index] in LINEAR else ()
+        shapes = [shape for name in names if self.constants.has(name) and (shape := self.constants.shape(name))]
+        weights = sum(sum(size > 1 for size in shape) > 1 for shape in shapes)
+        return _Links(outputs, readers, reads, producers, weights)
+
     def __iter__(self) -> Iterator[Region]:
         for node_index in self.order:
-            for name in self.index.named_outputs[node_index]:
-                if self.feature(name) is not None and self.index.operators[node_index] != "Identity":
-                    yield from self._up_from(name, node_index)
+            if self.index.operators[node_index] != "Identity":
+                for name in self.index.named_outputs[node_index]:
+                    if self.feature(name) is not None:
+                        yield from self._up_from(name, node_index)
 
     def _up_from(self, output: str, last: int) -> Iterator[Region]:
         """The regions that a map leaves, the smallest first."""
-        index, feature = self.index, self.feature(output)
+        feature, links, rank = self.feature(output), self._links, self.rank
         assert feature is not None
+        if len(links[last].outputs) > 1:
+            return
         shape = self.shapes.lookup(output)[1]
-        pending = [(-self.rank[last], last)]
+        pending = [(-rank[last], last)]
         entered, taken = {last}, dict[int, None]()
         missing = {output}
         evidence = set[int]()
-        while pending and len(taken) < MOST_NODES:
+        weights = 0
+        while pending:
             _, current = heappop(pending)
-            outputs = index.named_outputs[current]
-            inner = [name for name in outputs if name != output]
-            if any(name in index.outputs for name in inner):
-                return
-            if any(reader not in taken for name in inner for reader in index.consumers.get(name, ())):
-                return
-            if current == last and output in outputs and len(outputs) > 1 and any(index.consumers.get(n) for n in inner):
-                return
-            if index.captured.get(current):
+            link = links[current]
+            if taken and not link.readers <= taken.keys():
                 return
             taken[current] = None
+            weights += link.weights
             if current in self.evidence:
                 evidence.add(current)
-            if not evidence and len(taken) > _WITHOUT:
+            if len(taken) > (MOST_NODES if evidence else _WITHOUT) or weights > _MOST_WEIGHTS:
                 return
-            missing.difference_update(outputs)
-            for name in self.read(current):
-                missing.add(name)
-                producer = index.producer.get(name)
-                if producer is not None and producer not in entered:
+            missing.difference_update(link.outputs)
+            missing.update(link.reads)
+            for producer in link.producers:
+                if producer not in entered:
                     entered.add(producer)
-                    heappush(pending, (-self.rank[producer], producer))
-            if len(missing) == 1 and evidence:
+                    heappush(pending, (-rank[producer], producer))
+            if evidence and len(missing) == 1:
                 (entry,) = missing
                 if self.shapes.lookup(entry)[1] == shape and self.feature(entry) is not None:
-                    nodes = tuple(sorted(taken, key=self.rank.__getitem__))
+                    nodes = tuple(sorted(taken, key=rank.__getitem__))
                     yield Region(Part(nodes, entry, output, feature), frozenset(evidence))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..blocks.block import Block, Module
 from ..blocks.state_dict import load_weights
@@ -13,9 +14,13 @@ from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
 from . import settings
 from .proof import PartAlone, Proof, near, prove
-from .reading import Reading
+from .reading import Reading, may_do_the_same
+from .uses import Kind
 
-_SMALL = (16, 16)
+if TYPE_CHECKING:
+    from .tracing import Trace
+
+_SMALL = (8, 8)
 _DYNAMIC = 20
 _MOST_TRIED = 200
 """comparisons of a part with blocks of the same parameters, beyond the plainest ones"""
@@ -35,13 +40,15 @@ class Search:
 
     def __init__(self) -> None:
         self._known: dict[object, Block | None] = {}
-        self._traces: dict[object, object] = {}
+        self._done: dict[object, set[Kind]] = {}
+        self._traces: dict[object, Trace] = {}
 
     def alike(self, reading: Reading) -> Iterator[Block]:
         """The blocks whose weights can be those of a part, with the hyper-parameters that their shapes tell."""
-        for block in settings.catalogue():
-            if settings.plausible(block, reading):
-                yield from settings.sized(block, reading)
+        feature = reading.part.feature
+        size = (feature.height, feature.width)
+        for block in settings.plausible(reading.matrices, reading.tables, feature.channels, size):
+            yield from settings.sized(block, reading)
 
     def match(self, reading: Reading) -> Match | None:
         """The block that a part is; None where it is none."""
@@ -54,6 +61,8 @@ class Search:
                 return found
         found = None
         for block in self.alike(reading):
+            if not may_do_the_same(reading.kinds, self._kinds(block)):
+                continue
             found = self._tried(settings.free(block, reading), reading, alone)
             if found is not None:
                 break
@@ -65,19 +74,22 @@ class Search:
         and the part's constants, then with the others.
         """
         tried: list[tuple[Block, Module]] = []
-        pairings: list[dict[str, Array]] = []
+        pairings: Iterator[dict[str, Array]] = iter(())
+        first: dict[str, Array] | None = None
         for block in blocks:
-            pairings = pairings or self._weights(block, reading)
-            if not pairings:
+            if first is None:
+                pairings = self._weights(block, reading)
+                first = next(pairings, None)
+            if first is None:
                 return None
             try:
                 module = block.module(alone.feature)
             except FAILURES:
                 continue
             tried.append((block, module))
-            if (found := self._compared(block, module, pairings[0], alone)) is not None:
+            if (found := self._compared(block, module, first, alone)) is not None:
                 return found
-        for weights in pairings[1 : 1 + _MOST_TRIED // max(len(tried), 1)]:
+        for weights in islice(pairings, _MOST_TRIED // max(len(tried), 1)):
             for block, module in tried:
                 if (found := self._compared(block, module, weights, alone)) is not None:
                     return found
@@ -94,7 +106,7 @@ class Search:
             return None
         return Match(settings.plain(block, alone.feature), weights, proof) if proof.passed else None
 
-    def _weights(self, block: Block, reading: Reading) -> list[dict[str, Array]]:
+    def _weights(self, block: Block, reading: Reading) -> Iterator[dict[str, Array]]:
         """The ways in which the constants of a part can be the weights of a block."""
         from .aligning import weights
 
@@ -102,11 +114,31 @@ class Search:
         try:
             trace = self._trace(block, feature)
         except FAILURES:
-            return []
+            return iter(())
         epsilon = block.number("bn_eps") or 1e-5
-        return list(weights(trace, reading.uses, epsilon, reading.norms))  # type: ignore[arg-type]
+        return weights(trace, reading.uses, epsilon, reading.norms)
 
-    def _trace(self, block: Block, feature: FeatureMap) -> object:
+    def _kinds(self, block: Block) -> set[Kind]:
+        """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""
+        switches = {each.name: block.values[each.name] for each in settings.switches(block)}
+        key = (block.spelled, tuple(switches.items()))
+        if key not in self._done:
+            self._done[key] = self._looked_at(settings.usual(block.spelled).with_values(**switches))
+        return self._done[key]
+
+    def _looked_at(self, block: Block) -> set[Kind]:
+        from .tracing import trace
+
+        for channels, side in ((64, 8), (64, 16), (256, 16)):
+            feature = FeatureMap(channels, side, side, batch=1)
+            try:
+                block.check(feature)
+                return trace(block.module(feature), block.parameters(feature), (1, channels, side, side)).kinds
+            except FAILURES:
+                continue
+        return set()
+
+    def _trace(self, block: Block, feature: FeatureMap) -> Trace:
         from .tracing import trace
 
         shapes = block.parameters(feature)
@@ -125,8 +157,3 @@ class Search:
 
 
 FAILURES = (GraphSurgeryError, RuntimeError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, AssertionError)
-
-
-def with_float64(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """The same, all of them in float64."""
-    return {key: np.asarray(values, np.float64) for key, values in weights.items()}

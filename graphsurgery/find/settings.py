@@ -9,7 +9,7 @@ from itertools import islice, product
 from math import prod
 
 from ..blocks.block import Block
-from ..blocks.registry import all_blocks, catalogue_block
+from ..blocks.registry import all_blocks
 from ..blocks.setting import Setting, Value
 from ..errors import GraphSurgeryError
 from ..feature_map import FeatureMap
@@ -20,7 +20,8 @@ _MOST_SIZED = 600
 _MOST_FREE = 60
 """... and of those that do not"""
 _EPSILON = 0.011
-_DYNAMIC = 20
+_USUAL = FeatureMap(256, 16, 16, batch=1)
+"""where it is looked at what of a block does not depend on the map"""
 _UNNEEDED = frozenset({"reduction", "mlp_ratio", "exp_ratio"})
 """settings that another, ``hidden``, overrules"""
 
@@ -41,8 +42,8 @@ def sized(block: Block, reading: Reading) -> Iterator[Block]:
     of those in a part.
     """
     feature = reading.part.feature
-    deciding = [each for each in _own(block) if each.name in _deciding(block, feature)]
-    values = [_candidates(each, block, reading, reading.sides) for each in deciding]
+    deciding = [each for each in _own(block) if each.name in _deciding(block)]
+    values = [_candidates(each, block, reading, frozenset()) for each in deciding]
     seen = set[tuple[tuple[str, tuple[int, ...]], ...]]()
     for chosen in islice(product(*values), _MOST_SIZED):
         try:
@@ -60,7 +61,7 @@ def sized(block: Block, reading: Reading) -> Iterator[Block]:
 def free(block: Block, reading: Reading) -> Iterator[Block]:
     """The block with each choice of the others, what it has first."""
     feature = reading.part.feature
-    others = [each for each in _own(block) if each.name not in _deciding(block, feature)]
+    others = [each for each in _own(block) if each.name not in _deciding(block)]
     values = [_candidates(each, block, reading, reading.integers) for each in others]
     names = [each.name for each in others]
     # near the defaults first: the choices in which few of them are others
@@ -75,29 +76,67 @@ def free(block: Block, reading: Reading) -> Iterator[Block]:
         yield other
 
 
-def plausible(block: Block, reading: Reading) -> bool:
-    """Whether a block has as many matrices as a part, whatever its hyper-parameters."""
-    feature, given, tables = reading.part.feature, len(reading.matrices), reading.tables
-    return any(
-        count <= given + tables and (count >= given or (count and (given - count) % 2 == 0))
-        for count in _counts(block.spelled, feature.channels, feature.height, feature.width)
-    )
+@lru_cache(None)
+def usual(spelled: str) -> Block:
+    """A block of the catalogue with its own settings."""
+    return next(each for each in catalogue() if each.spelled == spelled)
 
 
-@lru_cache(4096)
-def _counts(spelled: str, channels: int, height: int | None, width: int | None) -> frozenset[int]:
+def switches(block: Block) -> list[Setting]:
+    """The settings of a block of which one of a few things is to be chosen."""
+    return [each for each in _own(block) if _is_switch(each)]
+
+
+@lru_cache(1 << 14)
+def plausible(sizes: tuple[int, ...], tables: int, channels: int, size: tuple[int | None, int | None]) -> tuple[Block, ...]:
+    """The blocks that can have matrices of these sizes at a map, whatever their hyper-parameters: as many, and those
+    among them that are always of the same size. ``tables``: how many constants could be one, too.
+    """
+    given, count = Counter(sizes), len(sizes)
+    found = []
+    for block in catalogue():
+        if not any(
+            each <= count + tables and (each >= count or (each and (count - each) % 2 == 0))
+            for each in _counts(block.spelled)
+        ):
+            continue
+        lacking = _always(block.spelled, channels, size) - given
+        shared = sum(n for each, n in lacking.items() if given[each // 3] > 1 or given[each // 2] > 1)
+        if sum(lacking.values()) <= tables + shared:
+            found.append(block)
+    return tuple(found)
+
+
+@lru_cache(None)
+def _counts(spelled: str) -> frozenset[int]:
     """How many matrices a block has, with each of its settings the one way and the other."""
-    block = catalogue_block(spelled)
-    feature = FeatureMap(channels, height or _DYNAMIC, width or _DYNAMIC)
+    block = usual(spelled)
     found = set[int]()
-    switches = [[(each.name, value) for value in _probes(each, feature)] for each in _own(block) if _is_switch(each)]
-    for chosen in islice(product(*switches), 64):
+    ways = [[(each.name, value) for value in _probes(each, _USUAL)] for each in switches(block)]
+    for chosen in islice(product(*ways), 64):
         try:
-            shapes = block.with_values(**dict(chosen)).parameters(feature)
+            shapes = block.with_values(**dict(chosen)).parameters(_USUAL)
         except _Unusable:
             continue
         found.add(sum(map(_is_matrix, shapes.values())))
     return frozenset(found or range(100))
+
+
+@lru_cache(1 << 14)
+def _always(spelled: str, channels: int, size: tuple[int | None, int | None]) -> Counter[int]:
+    """The sizes of the matrices that a block has at a map whatever its settings."""
+    block, feature = usual(spelled), FeatureMap(channels, *size)
+    found: Counter[int] | None = None
+    deciding = [each for each in _own(block) if each.name in _deciding(block)]
+    for setting in [None, *deciding]:
+        for value in _probes(setting, feature) if setting is not None else (None,):
+            try:
+                other = block.with_values(**{setting.name: value}) if setting is not None else block
+                sizes = Counter(prod(shape) for shape in other.parameters(feature).values() if _is_matrix(shape))
+            except _Unusable:
+                continue
+            found = sizes if found is None else found & sizes
+    return found or Counter()
 
 
 def _is_switch(setting: Setting) -> bool:
@@ -111,12 +150,11 @@ def may_be(shapes: Sequence[tuple[int, ...]] | object, reading: Reading) -> bool
     wanted = Counter(prod(shape) for shape in shapes if _is_matrix(shape))  # type: ignore[attr-defined]
     given = Counter(reading.matrices)
     lacking, spare = wanted - given, given - wanted
-    if spare:
-        if not lacking or sum(spare.elements()) > sum(lacking.elements()):
+    if spare:  # shares of a larger one, of which q, k and v are made
+        whole = [size for size in lacking.elements() if size > max(spare)]
+        if not whole or sum(whole) != sum(spare.elements()):
             return False
-        if max(lacking) < 2 * min(spare):
-            return False
-        return True
+        lacking = Counter(size for size in lacking.elements() if size <= max(spare))
     return sum(lacking.values()) <= reading.tables
 
 
@@ -158,14 +196,14 @@ def _own(block: Block) -> list[Setting]:
     return [each for each in block.settings if each.belongs_to(block.variant) and each.name not in skipped]
 
 
-def _deciding(block: Block, feature: FeatureMap) -> frozenset[str]:
+def _deciding(block: Block) -> frozenset[str]:
     """The settings that decide on the shapes of a block's parameters."""
-    return _deciding_at(block.spelled, feature.channels, feature.height, feature.width)
+    return _deciding_in(block.spelled)
 
 
-@lru_cache(4096)
-def _deciding_at(spelled: str, channels: int, height: int | None, width: int | None) -> frozenset[str]:
-    block, feature = catalogue_block(spelled), FeatureMap(channels, height, width)
+@lru_cache(None)
+def _deciding_in(spelled: str) -> frozenset[str]:
+    block, feature = usual(spelled), _USUAL
     found = set[str]()
     for setting in _own(block):
         shapes = set[object]()
@@ -190,6 +228,25 @@ def _probes(setting: Setting, feature: FeatureMap) -> Sequence[Value]:
     return (0.5, 1.0, 2.0, 4.0)
 
 
+_DIVIDING = ("heads", "num_heads", "groups", "head_num", "local_heads")
+_SIDES = ("kernel", "k_size", "window", "topk", "area", "dw_kernel", "pe_kernel", "stride", "h_kernel", "v_kernel")
+_KERNELS = ("kernel", "k_size", "dw_kernel", "pe_kernel", "h_kernel", "v_kernel")
+_WIDTHS = ("hidden", "c_m", "c_n", "pdim", "half", "qk_dim", "key_dim", "group_channels")
+_RATIOS = ("reduction", "factor")
+
+
+def _of_weights(name: str, reading: Reading) -> Set[int]:
+    """The values of a setting of that name that the shapes of a part's weights speak of."""
+    channels = reading.part.feature.channels
+    if name.startswith(_KERNELS):
+        return reading.kernels
+    if name in _WIDTHS:
+        return reading.widths
+    if name in _RATIOS:
+        return {channels // each for each in reading.widths if each and channels % each == 0}
+    return reading.sides
+
+
 def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[int]) -> list[Value]:
     """The values of a setting to try, the block's own first."""
     own = block.values[setting.name]
@@ -198,15 +255,14 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
     if setting.type is bool:
         return [own, not own]
     if setting.type is int:
-        channels = reading.part.feature.channels
-        least = int(setting.minimum or 1)
+        channels, least = reading.part.feature.channels, int(setting.minimum or 1)
+        if setting.name in _deciding(block):
+            integers = _of_weights(setting.name, reading)
         found = sorted(each for each in integers if least <= each <= 16 * channels)
-        if setting.name in ("heads", "num_heads", "groups", "head_num", "local_heads"):
+        if setting.name in _DIVIDING:
             found = [each for each in found if channels % each == 0 or each <= 16]
-        if setting.name.startswith(("kernel", "k_size", "window", "topk", "area", "dw_kernel", "pe_kernel", "stride")):
+        elif setting.name.startswith(_SIDES):
             found = [each for each in found if each <= 64]
-        if setting.name in ("reduction", "factor"):
-            found = sorted({channels // each for each in found if each and channels % each == 0})
         return list(dict.fromkeys([own, *found]))
     if setting.type is float:
         if "eps" in setting.name or setting.name == "e_lambda":

@@ -20,9 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..feature_map import Array
-from .uses import Role, Use
+from .uses import Kind, Role, Use
 
-_BATCH_NORMS = ("batch_norm",)
 _ROLES: dict[str, Mapping[int, Role]] = {
     "convolution": {1: Role.MATRIX, 2: Role.SHIFT},
     "linear": {1: Role.MATRIX, 2: Role.SHIFT},
@@ -45,6 +44,16 @@ _SECOND = {"addmm": 2, "baddbmm": 2, "mm": 1, "bmm": 1, "matmul": 1}
 _LINEAR = frozenset({"convolution", "linear", "addmm", "mm", "bmm"})
 
 
+_KINDS = {
+    **dict.fromkeys(("_softmax", "softmax", "_log_softmax"), Kind.SOFTMAX),
+    **dict.fromkeys(("bmm", "mm", "matmul", "baddbmm", "dot", "mv"), Kind.PRODUCT),
+    **dict.fromkeys(("max", "amax", "max_pool2d_with_indices", "adaptive_max_pool2d", "topk", "maximum"), Kind.MAXIMUM),
+    **dict.fromkeys(("native_layer_norm", "native_group_norm", "std", "var", "var_mean", "sqrt"), Kind.ROOT),
+    **dict.fromkeys(("native_batch_norm_legit", "linalg_vector_norm", "rsqrt", "norm"), Kind.ROOT),
+    "grid_sampler_2d": Kind.SAMPLING,
+}
+
+
 @dataclass(frozen=True)
 class Step:
     """An operation that computes with parameters."""
@@ -65,6 +74,8 @@ class Trace:
     """parameter -> the number of its first element, and its shape"""
     count: int = 1
     """one more than the largest number"""
+    kinds: set[Kind] = field(default_factory=set)
+    """what it does beyond adding and multiplying"""
 
 
 def trace(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], size: Sequence[int]) -> Trace:
@@ -117,6 +128,10 @@ class _Tracer(TorchDispatchMode):
         if of_input and of_parameters:
             step = self._note(func, args)
         name = _name(func)
+        if of_input and (kind := _KINDS.get(name)) is not None:
+            both = sum(_memory(each) in self._of_input for each in given) > 1
+            if kind is not Kind.PRODUCT or both:
+                self._found.kinds.add(kind)
         for each in tree_leaves(result):
             if not isinstance(each, Tensor):
                 continue

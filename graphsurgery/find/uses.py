@@ -26,6 +26,18 @@ class Role(Enum):
     OTHER = "other"
 
 
+class Kind(Enum):
+    """What a part does, or a module, that every exporter writes so that it can be told."""
+
+    SOFTMAX = "softmax"
+    PRODUCT = "product"
+    """of two matrices that both depend on the input"""
+    MAXIMUM = "maximum"
+    ROOT = "root"
+    """as in a norm or a deviation"""
+    SAMPLING = "sampling"
+
+
 @dataclass(frozen=True)
 class Use:
     """One constant in one operation."""
