@@ -10,7 +10,9 @@ import numpy as np
 from ..feature_map import Array
 from ..graph.index import GraphIndex
 from ..graph.reference import evaluate
+from ..graph.shape_arithmetic import compute
 from ..modelfile import payload
+from ..modelfile.operators import operator
 
 
 class Constants:
@@ -53,13 +55,17 @@ class Constants:
         node = self._index.producing(name)
         if node is None:
             return None
-        if (stated := payload.of_constant(node)) is not None:
-            return payload.array(stated)
+        if operator(node) == "Constant":
+            stated = payload.of_constant(node)
+            return None if stated is None else payload.array(stated)
         given = {each: self.value(each) for each in node.input if each}
         known = {each: value for each, value in given.items() if value is not None}
         if len(known) != len(given):
             return None
-        found = evaluate(node, known, self._index.model.structure.opset_import)
+        opsets = self._index.model.structure.opset_import
+        if (computed := compute(node, known, opsets)) is not None:
+            return computed
+        found = evaluate(node, known, opsets)
         return (found or {}).get(name)
 
     def integers(self, names: Sequence[str]) -> set[int]:

@@ -68,7 +68,12 @@ class Regions:
 
     @cached_property
     def order(self) -> list[int]:
-        """The nodes that depend on the inputs, each after those that it reads."""
+        """The nodes that depend on the inputs, each after those that it reads: in the order of the file where that is
+        one, since exporters keep that of the module.
+        """
+        index = self.index
+        if all(index.producer.get(name, -1) < node_index for node_index in index.active for name in self.read(node_index)):
+            return sorted(index.active)
         found = dict[int, None]()
         for output in self.index.outputs:
             found.update(dict.fromkeys(self.index.ancestors(output)))

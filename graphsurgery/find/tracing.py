@@ -128,7 +128,9 @@ class _Tracer(TorchDispatchMode):
         if of_input and of_parameters:
             step = self._note(func, args)
         name = _name(func)
-        if of_input and (kind := _KINDS.get(name)) is not None:
+        if of_input and "scaled_dot_product" in name:
+            self._found.kinds |= {Kind.SOFTMAX, Kind.PRODUCT}
+        elif of_input and (kind := _KINDS.get(name)) is not None:
             both = sum(_memory(each) in self._of_input for each in given) > 1
             if kind is not Kind.PRODUCT or both:
                 self._found.kinds.add(kind)
@@ -156,7 +158,7 @@ class _Tracer(TorchDispatchMode):
         name = _name(func)
         roles = _ROLES.get(name, {})
         uses = []
-        for place, each in enumerate(_flat(args)):
+        for place, each in _placed(args):
             if isinstance(each, Tensor) and _memory(each) in self._of_parameters and each.is_floating_point():
                 role = roles.get(place, Role.OTHER)
                 transposed = role is Role.MATRIX and _SECOND.get(name) == place and each.dim() > 1
@@ -180,12 +182,13 @@ def _same(values: Array) -> Array:
     return values
 
 
-def _flat(args: Sequence[Any]) -> Iterator[Any]:
-    for each in args:
+def _placed(args: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """(place among the arguments, argument), and of lists each of theirs."""
+    for place, each in enumerate(args):
         if isinstance(each, list | tuple):
-            yield from each
+            yield from ((place, one) for one in each)
         else:
-            yield each
+            yield place, each
 
 
 def _name(func: Any) -> str:
