@@ -38,7 +38,7 @@ class PartAlone:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self.feature = reading.part.feature
-        self._outputs: dict[str, Array] = {}
+        self._outputs: dict[str, Array | None] = {}
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -46,6 +46,7 @@ class PartAlone:
         part, index = self._reading.part, self._reading.index
         feature, whole = part.feature, index.model.structure
         shape = [feature.batch, feature.channels, feature.height, feature.width]
+        shape = [shape[axis] for axis in (0, 2, 3, 1)] if part.channels_last else shape
         weights = [
             onnx.numpy_helper.from_array(np.asarray(value), name)
             for name in outside_constants(part, index)
@@ -76,10 +77,17 @@ class PartAlone:
         """What the part gives; None where onnxruntime cannot run it."""
         if case.name not in self._outputs:
             try:
-                self._outputs[case.name] = self._session.run({self._reading.part.input: case.array})[0]
+                self._outputs[case.name] = self._run(case.array)
             except (CannotRun, NoKernel):
-                return None
+                self._outputs[case.name] = None
         return self._outputs[case.name]
+
+    def _run(self, array: Array) -> Array:
+        part = self._reading.part
+        if not part.channels_last:
+            return self._session.run({part.input: array})[0]
+        moved = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+        return self._session.run({part.input: moved})[0].transpose(0, 3, 1, 2)
 
 
 def near(module: Module, alone: PartAlone) -> bool:

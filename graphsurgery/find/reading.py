@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,6 +34,8 @@ _PLACES: dict[str, dict[int, Role]] = {
     "Attention": {3: Role.SHIFT},
 }
 
+_SMALL = 1 << 16
+"""elements up to which weights are compared"""
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum"})
 _KINDS: dict[str, tuple[Kind, ...]] = {
     "Softmax": (Kind.SOFTMAX,),
@@ -112,8 +115,16 @@ class Reading:
     @cached_property
     def matrices(self) -> tuple[int, ...]:
         """The sizes of its weights of two axes or more, each weight once."""
-        each = {use.name: use.size for use in self.uses if use.role is Role.MATRIX and len(use.squeezed) > 1}
-        return tuple(sorted(each.values()))
+        each = {use.name: use for use in self.uses if use.role is Role.MATRIX and len(use.squeezed) > 1}
+        shapes = Counter(use.shape for use in each.values())
+        found = {use.name if shapes[use.shape] == 1 else self._content(use): use.size for use in each.values()}
+        return tuple(sorted(found.values()))
+
+    def _content(self, use: Use) -> object:
+        """What two weights are alike in that are one: an exporter that folds a BatchNorm into a convolution that is
+        called twice makes two of it.
+        """
+        return (use.shape, use.read().tobytes()) if use.size <= _SMALL else use.name
 
     @cached_property
     def kinds(self) -> set[Kind]:

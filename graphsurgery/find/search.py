@@ -41,14 +41,26 @@ class Search:
     def __init__(self) -> None:
         self._known: dict[object, Block | None] = {}
         self._done: dict[object, set[Kind]] = {}
+        self._switched: dict[str, list[set[Kind]]] = {}
+        self._sized: dict[object, list[Block]] = {}
         self._traces: dict[object, Trace] = {}
 
-    def alike(self, reading: Reading) -> Iterator[Block]:
-        """The blocks whose weights can be those of a part, with the hyper-parameters that their shapes tell."""
+    def alike(self, reading: Reading, *, look: bool = True) -> Iterator[Block]:
+        """The blocks whose weights can be those of a part, with the hyper-parameters that their shapes tell.
+
+        ``look``: whether modules can be run, to leave out those that do something else.
+        """
         feature = reading.part.feature
-        size = (feature.height, feature.width)
-        for block in settings.plausible(reading.matrices, reading.tables, feature.channels, size):
-            yield from settings.sized(block, reading)
+        place = (feature.channels, (feature.height, feature.width))
+        weights = (reading.matrices, reading.tables)
+        known = (*weights, *map(frozenset, (reading.widths, reading.kernels, reading.sides)), *place)
+        for block in settings.plausible(*weights, *place):
+            if look and not any(may_do_the_same(reading.kinds, each) for each in self._every_kind(block)):
+                continue
+            key = (block.spelled, known)
+            if key not in self._sized:
+                self._sized[key] = list(settings.sized(block, reading))
+            yield from self._sized[key]
 
     def match(self, reading: Reading) -> Match | None:
         """The block that a part is; None where it is none."""
@@ -117,6 +129,12 @@ class Search:
             return iter(())
         epsilon = block.number("bn_eps") or 1e-5
         return weights(trace, reading.uses, epsilon, reading.norms)
+
+    def _every_kind(self, block: Block) -> list[set[Kind]]:
+        """What a block does with each choice of its switches."""
+        if block.spelled not in self._switched:
+            self._switched[block.spelled] = [self._kinds(each) for each in settings.switched(block)]
+        return self._switched[block.spelled]
 
     def _kinds(self, block: Block) -> set[Kind]:
         """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""

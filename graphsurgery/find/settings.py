@@ -87,6 +87,16 @@ def switches(block: Block) -> list[Setting]:
     return [each for each in _own(block) if _is_switch(each)]
 
 
+def switched(block: Block) -> Iterator[Block]:
+    """A block with each choice of its switches that make a difference to what it does, a few of them."""
+    ways = [[(each.name, value) for value in _probes(each, _USUAL)] for each in switches(block)]
+    for chosen in islice(product(*ways), 16):
+        try:
+            yield block.with_values(**dict(chosen))
+        except _Unusable:
+            continue
+
+
 @lru_cache(1 << 14)
 def plausible(sizes: tuple[int, ...], tables: int, channels: int, size: tuple[int | None, int | None]) -> tuple[Block, ...]:
     """The blocks that can have matrices of these sizes at a map, whatever their hyper-parameters: as many, and those
@@ -112,10 +122,9 @@ def _counts(spelled: str) -> frozenset[int]:
     """How many matrices a block has, with each of its settings the one way and the other."""
     block = usual(spelled)
     found = set[int]()
-    ways = [[(each.name, value) for value in _probes(each, _USUAL)] for each in switches(block)]
-    for chosen in islice(product(*ways), 64):
+    for each in switched(block):
         try:
-            shapes = block.with_values(**dict(chosen)).parameters(_USUAL)
+            shapes = each.parameters(_USUAL)
         except _Unusable:
             continue
         found.add(sum(map(_is_matrix, shapes.values())))

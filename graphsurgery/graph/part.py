@@ -17,10 +17,12 @@ class Part:
     nodes: tuple[int, ...]
     """indexes in the graph, each after those that it reads"""
     input: str
-    """the tensor [N, C, H, W] that enters"""
+    """the tensor [N, C, H, W] that enters; see ``channels_last``"""
     output: str
     """the one that leaves, of the same shape; the last node gives it"""
     feature: FeatureMap
     """what both are"""
     function: tuple[str, ...] | None = None
     """key of the local function whose nodes these are; None in the main graph"""
+    channels_last: bool = False
+    """whether both are [N, H, W, C], as they stand"""
