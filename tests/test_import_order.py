@@ -38,6 +38,10 @@ INSIDE = {
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
+    "graphsurgery.find.search": {
+        "graphsurgery.find.aligning": "it needs torch",
+        "graphsurgery.find.tracing": "likewise",
+    },
     "graphsurgery.graph.reference": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.graph.shape_constants": {
         "graphsurgery.graph.shape_values": "it takes 2 ms, and models that compute no shapes need none of it"
@@ -73,6 +77,7 @@ AT_THE_TOP = {
     "graphsurgery.blocks.calibrated_module",
     "graphsurgery.blocks.residual_module",
     "graphsurgery.blocks.wrapped_module",
+    "graphsurgery.find.tracing",
     "graphsurgery.torch.attaching",
     "graphsurgery.torch.calibration",
     "graphsurgery.torch.detaching",

@@ -46,9 +46,7 @@ class _Form:
     cost: float = 0
 
 
-def weights(
-    trace: Trace, uses: Sequence[Use], epsilon: float, norms: int
-) -> Iterator[dict[str, Array]]:
+def weights(trace: Trace, uses: Sequence[Use], epsilon: float, norms: int) -> Iterator[dict[str, Array]]:
     """The parameters of a module by key, as the uses of a part may tell them: one pairing after the other.
 
     ``epsilon``: of the module's BatchNorms. ``norms``: how many BatchNormalization nodes the part has.
@@ -82,7 +80,9 @@ def _forms(steps: Sequence[Step], epsilon: float, norms: int) -> list[list[_Form
             if step.after is None:
                 found.append(_norm_forms(step, epsilon))
             continue
-        plain = tuple(_Slot(use, use.role, optional=use.role is Role.SHIFT and n > 0) for n, use in enumerate(step.uses))
+        plain = tuple(
+            _Slot(use, use.role, optional=use.role is Role.SHIFT and n > 0) for n, use in enumerate(step.uses)
+        )
         plain = tuple(sorted(plain, key=lambda slot: slot.role is Role.SHIFT))
         norm = norm_after.get(i)
         if norm is None:
@@ -263,6 +263,8 @@ def _values(trace: Trace, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict
         places, factor = _places(numbers, trace)
         if places is None:
             return None
+        if place is not None and use.inverse is not None:
+            given = use.inverse(given)
         flat[places] = given / factor
     found = {}
     for key, (start, shape) in trace.keys.items():
@@ -275,7 +277,7 @@ def _places(numbers: Array, trace: Trace) -> tuple[Array | None, float]:
     """Which elements of the parameters a tensor is made of, and the number that they are multiplied by."""
     for factor in (1.0, _factor(numbers, trace)):
         if factor:
-            places = numbers / factor
+            places = -numbers / factor
             whole = np.rint(places)
             if np.isfinite(places).all() and (abs(places - whole) <= _UNIT * abs(whole)).all():
                 if whole.min(initial=1) >= 1 and whole.max(initial=1) < trace.count:
@@ -291,8 +293,8 @@ def _factor(numbers: Array, trace: Trace) -> float:
     for start, shape in trace.keys.values():
         count = int(np.prod(shape))
         if count == numbers.size:
-            ratio = numbers[0] / start
-            if ratio and np.allclose(numbers, ratio * np.arange(start, start + count), rtol=_UNIT):
+            ratio = -numbers[0] / start
+            if ratio and np.allclose(-numbers, ratio * np.arange(start, start + count), rtol=_UNIT):
                 return float(ratio)
     return 0.0
 

@@ -11,11 +11,31 @@ from .uses import Kind
 _BOUNDED = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Clip"})
 """what makes a gate of a number"""
 _MIXING = frozenset(
-    {"AveragePool", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"}
-    | {"LayerNormalization", "GroupNormalization", "MatMul", "MaxPool", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum"}
+    {
+        "AveragePool",
+        "Conv",
+        "ConvTranspose",
+        "Einsum",
+        "Gemm",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "InstanceNormalization",
+    }
+    | {
+        "LayerNormalization",
+        "GroupNormalization",
+        "MatMul",
+        "MaxPool",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceSum",
+    }
 )
 """what brings positions or channels together"""
-_SHAPING = frozenset({"Cast", "Concat", "Constant", "Expand", "Gather", "Identity", "Shape", "Slice", "Squeeze", "Unsqueeze"})
+_SHAPING = frozenset(
+    {"Cast", "Concat", "Constant", "Expand", "Gather", "Identity", "Shape", "Slice", "Squeeze", "Unsqueeze"}
+)
 
 
 def is_gate(region: Region, index: GraphIndex) -> bool:

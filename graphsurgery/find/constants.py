@@ -31,7 +31,9 @@ class Constants:
     def has(self, name: str) -> bool:
         """Whether a tensor is a constant."""
         index = self._index
-        return name in index.initializers or ((node := index.producer.get(name)) is not None and node not in index.active)
+        return name in index.initializers or (
+            (node := index.producer.get(name)) is not None and node not in index.active
+        )
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a constant; None where its value cannot be told."""

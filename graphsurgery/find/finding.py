@@ -66,9 +66,7 @@ class _Finding:
         self._shapes.infer()
         index, inserted = self._index, self._index.insertion_of.keys()
         regions = [
-            each
-            for each in Regions(index, self._shapes, self._constants)
-            if inserted.isdisjoint(each.part.nodes)
+            each for each in Regions(index, self._shapes, self._constants) if inserted.isdisjoint(each.part.nodes)
         ]
         matches = [] if self._lacking else list(self._matches(regions))
         taken: list[tuple[Part, Match | None]] = []

@@ -52,7 +52,9 @@ class PartAlone:
             for name in outside_constants(part, index)
             if (value := self._reading.constants.value(name)) is not None
         ]
-        x, y = (onnx.helper.make_tensor_value_info(name, feature.onnx_type, shape) for name in (part.input, part.output))
+        x, y = (
+            onnx.helper.make_tensor_value_info(name, feature.onnx_type, shape) for name in (part.input, part.output)
+        )
         graph = onnx.helper.make_graph(self._reading.nodes, "part", [x], [y], weights)
         alone = onnx.helper.make_model(graph, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
         return in_float32(alone)

@@ -86,7 +86,9 @@ class Reading:
             if not self._is_float(name):
                 continue
             role = roles.get(place, Role.OTHER)
-            yield Use(role, shape, partial(self._value, name), name, role is Role.MATRIX and _is_turned(node, place, operator))
+            yield Use(
+                role, shape, partial(self._value, name), name, role is Role.MATRIX and _is_turned(node, place, operator)
+            )
 
     def _is_float(self, name: str) -> bool:
         kind = self._kinds.get(name)
@@ -190,7 +192,9 @@ class Reading:
                     found.add(value)
                 elif isinstance(value, list) and all(isinstance(each, int) for each in value):
                     found.update(value)
-        found |= self.constants.integers([name for node in self.nodes for name in node.input if self.constants.has(name)])
+        found |= self.constants.integers(
+            [name for node in self.nodes for name in node.input if self.constants.has(name)]
+        )
         return found
 
     @cached_property

@@ -72,7 +72,9 @@ class Regions:
         one, since exporters keep that of the module.
         """
         index = self.index
-        if all(index.producer.get(name, -1) < node_index for node_index in index.active for name in self.read(node_index)):
+        if all(
+            index.producer.get(name, -1) < node_index for node_index in index.active for name in self.read(node_index)
+        ):
             return sorted(index.active)
         found = dict[int, None]()
         for output in self.index.outputs:

@@ -174,4 +174,13 @@ class Search:
         return self._traces[key]
 
 
-FAILURES = (GraphSurgeryError, RuntimeError, ValueError, IndexError, KeyError, TypeError, ArithmeticError, AssertionError)
+FAILURES = (
+    GraphSurgeryError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+)

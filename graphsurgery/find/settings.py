@@ -98,7 +98,9 @@ def switched(block: Block) -> Iterator[Block]:
 
 
 @lru_cache(1 << 14)
-def plausible(sizes: tuple[int, ...], tables: int, channels: int, size: tuple[int | None, int | None]) -> tuple[Block, ...]:
+def plausible(
+    sizes: tuple[int, ...], tables: int, channels: int, size: tuple[int | None, int | None]
+) -> tuple[Block, ...]:
     """The blocks that can have matrices of these sizes at a map, whatever their hyper-parameters: as many, and those
     among them that are always of the same size. ``tables``: how many constants could be one, too.
     """

@@ -1,6 +1,6 @@
 """What a PyTorch module computes with its parameters, in the order in which it does.
 
-The parameters are numbered through: each element is a number of its own. A tensor that is made of them by slicing,
+The parameters are numbered through: each element is a negative number of its own. A tensor that is made of them by slicing,
 transposing, gathering and the like still holds these numbers, so that it tells which elements of which parameters it
 is, and in which order. Where it meets what depends on the input, an exporter, which folds whatever does not, has a
 constant.
@@ -8,8 +8,8 @@ constant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -86,19 +86,69 @@ def trace(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], size: Sequen
     found = Trace()
     module.double().eval()
     state = module.state_dict()
-    numbered = {}
     for key, shape in shapes.items():
-        count = int(np.prod(shape))
-        numbered[key] = torch.arange(found.count, found.count + count, dtype=torch.float64).reshape(shape)
         found.keys[key] = (found.count, tuple(shape))
-        found.count += count
-    with torch.no_grad():
-        for key, values in numbered.items():
-            state[key].copy_(values)
-    x = torch.rand(tuple(size), dtype=torch.float64)
-    with torch.enable_grad(), _Tracer(found, x, [state[key] for key in numbered]):  # without: a fused attention
-        module(x)
+        found.count += int(np.prod(shape))
+    parameters = [state[key] for key in shapes]
+    numbers = np.arange(1, found.count)
+    _run(module, parameters, -numbers.astype(np.float64), size, found)
+    uses = [use for step in found.steps for use in step.uses]
+    if any(not _is_made_of(use.read(), found.count) for use in uses):
+        _undo(found, module, parameters, size)
     return found
+
+
+def _run(module: nn.Module, parameters: Sequence[Tensor], values: Array, size: Sequence[int], found: Trace) -> None:
+    """Run a module with these values of all parameters one after the other."""
+    with torch.no_grad():
+        for parameter, own in zip(
+            parameters, np.split(values, np.cumsum([each.numel() for each in parameters])[:-1]), strict=True
+        ):
+            parameter.copy_(torch.from_numpy(own).reshape(parameter.shape))
+    x = torch.rand(tuple(size), dtype=torch.float64)
+    with torch.enable_grad(), _Tracer(found, x, parameters):  # without gradients, there is a fused attention
+        module(x)
+
+
+def _is_made_of(values: Array, count: int) -> bool:
+    """Whether a tensor holds numbers of parameters. They are negative, since many functions leave positive ones."""
+    return bool((values == np.rint(values)).all() and values.max(initial=-1) <= -1 and values.min(initial=-1) > -count)
+
+
+def _undo(found: Trace, module: nn.Module, parameters: Sequence[Tensor], size: Sequence[int]) -> None:
+    """What is a known function of one parameter becomes that parameter, with what undoes the function."""
+    again = Trace()
+    values = np.random.default_rng(0).uniform(-1.0, 1.0, found.count - 1)
+    _run(module, parameters, values, size, again)
+    if len(again.steps) != len(found.steps):
+        return
+    for i, (step, other) in enumerate(zip(found.steps, again.steps, strict=True)):
+        uses = tuple(_undone(found, use, twin, values) for use, twin in zip(step.uses, other.uses, strict=True))
+        found.steps[i] = replace(step, uses=uses)
+
+
+def _undone(found: Trace, use: Use, twin: Use, values: Array) -> Use:
+    given = twin.read().reshape(-1)
+    for start, shape in found.keys.values():
+        own = values[start - 1 : start - 1 + int(np.prod(shape))]
+        if own.size != given.size:
+            continue
+        for function, inverse in _FUNCTIONS:
+            with np.errstate(all="ignore"):
+                if np.allclose(function(own), given, rtol=1e-9):
+                    numbers = -np.arange(start, start + own.size, dtype=np.float64).reshape(use.shape)
+                    return replace(use, read=partial(_same, numbers), inverse=inverse)
+    return use
+
+
+_FUNCTIONS: tuple[tuple[Callable[[Array], Array], Callable[[Array], Array]], ...] = (
+    (lambda p: np.log1p(np.exp(p)), lambda y: y + np.log(-np.expm1(-y))),
+    (np.exp, np.log),
+    (lambda p: 1 / (1 + np.exp(-p)), lambda y: np.log(y / (1 - y))),
+    (np.tanh, np.arctanh),
+    (np.abs, np.abs),
+)
+"""(function of one number, what undoes it): softplus, exp, sigmoid, tanh, the absolute value"""
 
 
 class _Tracer(TorchDispatchMode):

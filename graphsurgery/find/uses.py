@@ -49,6 +49,8 @@ class Use:
     """of the tensor; of the parameters that it is made of, where a module is looked at"""
     transposed: bool = False
     """whether its last two axes are exchanged against what ``read`` gives"""
+    inverse: Callable[[Array], Array] | None = None
+    """of a module's: what undoes the function that it is of a parameter, element by element"""
 
     @property
     def size(self) -> int:

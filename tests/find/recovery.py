@@ -127,7 +127,10 @@ def main(names: tuple[str, ...]) -> None:
         for way in WAYS:
             outcome = recovered(block, way)
             outcomes.append(outcome)
-            what = ", ".join(f"{each.block.spelled if each.block else each.note} {'proven' if each.proven else 'alike'}" for each in outcome.found)
+            what = ", ".join(
+                f"{each.block.spelled if each.block else each.note} {'proven' if each.proven else 'alike'}"
+                for each in outcome.found
+            )
             mark = "ok" if outcome.exact else "same" if outcome.proven else "MISS"
             print(f"{mark:5} {block.spelled:28} {way:12} {outcome.error or what or 'nothing'}", flush=True)
     proven = sum(each.proven for each in outcomes)
