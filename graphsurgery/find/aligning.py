@@ -6,7 +6,7 @@ has several forms. Where the order leaves a choice, every pairing is given in tu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, permutations, product
@@ -254,18 +254,22 @@ def _fits(slot: _Slot, use: Use) -> bool:
 def _values(trace: Trace, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict[str, Array] | None:
     """The parameters by key; None where the constants contradict each other."""
     flat = np.full(trace.count, np.nan)
+    doubtful: list[tuple[Array, Array]] = []
     for use, place, value in pairing:
         numbers = use.values().reshape(-1)
-        if place is None:
-            given = np.full(numbers.shape, value)
-        else:
-            given = uses[place].values().astype(np.float64).reshape(-1)
+        stated = uses[place].values().astype(np.float64) if place is not None else np.full(numbers.shape, value)
+        given = stated.reshape(-1)
+        if place is not None and use.inverse is not None:
+            given = use.inverse(given)
         places, factor = _places(numbers, trace)
         if places is None:
             return None
-        if place is not None and use.inverse is not None:
-            given = use.inverse(given)
-        flat[places] = given / factor
+        if factor == 1.0:
+            flat[places] = given
+        else:
+            doubtful.append((places, given / (factor or 1.0)))
+    for places, given in doubtful:  # what other uses tell is surer
+        flat[places] = np.where(np.isnan(flat[places]), given, flat[places])
     found = {}
     for key, (start, shape) in trace.keys.items():
         values = flat[start : start + int(np.prod(shape))]
@@ -274,18 +278,20 @@ def _values(trace: Trace, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict
 
 
 def _places(numbers: Array, trace: Trace) -> tuple[Array | None, float]:
-    """Which elements of the parameters a tensor is made of, and the number that they are multiplied by."""
+    """Which elements of the parameters a tensor is made of, and the number that they are multiplied by; 0 where it is
+    another function of them.
+    """
     for factor in (1.0, _factor(numbers, trace)):
         if factor:
             places = -numbers / factor
             whole = np.rint(places)
-            if np.isfinite(places).all() and (abs(places - whole) <= _UNIT * abs(whole)).all():
-                if whole.min(initial=1) >= 1 and whole.max(initial=1) < trace.count:
-                    return whole.astype(np.int64), factor
+            near = np.isfinite(places).all() and (abs(places - whole) <= _UNIT * abs(whole)).all()
+            if near and whole.min(initial=1) >= 1 and whole.max(initial=1) < trace.count:
+                return whole.astype(np.int64), factor
     start, count = _whole_parameter(numbers, trace)
     if count:
-        return np.arange(start, start + count), 1.0
-    return None, 1.0
+        return np.arange(start, start + count), 0.0
+    return None, 0.0
 
 
 def _factor(numbers: Array, trace: Trace) -> float:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelSource
 
 _NEEDED = ("onnxruntime", "torch")
+_SOFTMAX = frozenset({"Softmax", "Attention"})
 
 
 def find(model: ModelSource) -> list[Found]:
@@ -106,11 +107,11 @@ class _Finding:
     def _by_form(self, regions: Iterable[Region]) -> Iterator[Region]:
         """Those that are attention by their form, the smallest first."""
         for region in sorted(regions, key=lambda each: len(each.part.nodes)):
-            if alike.is_gate(region, self._index):
+            softmax = _SOFTMAX & {self._index.operators[node_index] for node_index in region.part.nodes}
+            if alike.is_gate(region, self._index) or (
+                softmax and alike.is_attention(Reading(region.part, self._index, self._constants))
+            ):
                 yield region
-            elif {"Softmax", "Attention"} & {self._index.operators[node_index] for node_index in region.part.nodes}:
-                if alike.is_attention(Reading(region.part, self._index, self._constants)):
-                    yield region
 
     def _told(self, part: Part, match: Match | None, tree: ModuleTree, form: FormFindings) -> Found:
         where, findings = self._place(part, tree), form.of(part)

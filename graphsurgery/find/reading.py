@@ -149,6 +149,11 @@ class Reading:
         return len({use.name for use in self.uses if use.role is not Role.MATRIX and len(use.squeezed) > 1})
 
     @cached_property
+    def vectors(self) -> int:
+        """How many numbers are in its constants that are no weights, single numbers left out."""
+        return sum({use.name: use.size for use in self.uses if use.role is not Role.MATRIX and use.size > 1}.values())
+
+    @cached_property
     def sides(self) -> set[int]:
         """The sizes of the axes of its constants."""
         return {size for use in self.uses for size in use.shape}

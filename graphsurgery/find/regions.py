@@ -96,9 +96,9 @@ class Regions:
         """The products that are functions of one number each: SiLU, GELU, a hard swish written out."""
         found = set[int]()
         for node_index in self.order:
-            if self.index.operators[node_index] in _POINTWISE and len(self.read(node_index)) > 1:
-                if self._is_activation(node_index):
-                    found.add(node_index)
+            pointwise = self.index.operators[node_index] in _POINTWISE and len(self.read(node_index)) > 1
+            if pointwise and self._is_activation(node_index):
+                found.add(node_index)
         return found
 
     def _is_activation(self, node_index: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-
 from typing import TYPE_CHECKING
 
 from ..blocks.block import Block, Module
@@ -52,7 +51,7 @@ class Search:
         """
         feature = reading.part.feature
         place = (feature.channels, (feature.height, feature.width))
-        weights = (reading.matrices, reading.tables)
+        weights = (reading.matrices, reading.tables, reading.vectors)
         known = (*weights, *map(frozenset, (reading.widths, reading.kernels, reading.sides)), *place)
         for block in settings.plausible(*weights, *place):
             if look and not any(may_do_the_same(reading.kinds, each) for each in self._every_kind(block)):

@@ -99,22 +99,23 @@ def switched(block: Block) -> Iterator[Block]:
 
 @lru_cache(1 << 14)
 def plausible(
-    sizes: tuple[int, ...], tables: int, channels: int, size: tuple[int | None, int | None]
+    sizes: tuple[int, ...], tables: int, vectors: int, channels: int, size: tuple[int | None, int | None]
 ) -> tuple[Block, ...]:
     """The blocks that can have matrices of these sizes at a map, whatever their hyper-parameters: as many, and those
-    among them that are always of the same size. ``tables``: how many constants could be one, too.
+    among them that are always of the same size. ``tables``: how many constants could be one, too; ``vectors``: how many
+    numbers the other constants hold, of which one of a few columns may have been made.
     """
     given, count = Counter(sizes), len(sizes)
     found = []
     for block in catalogue():
         if not any(
-            each <= count + tables and (each >= count or (each and (count - each) % 2 == 0))
+            each <= count + max(tables, 1) and (each >= count or (each and (count - each) % 2 == 0))
             for each in _counts(block.spelled)
         ):
             continue
         lacking = _always(block.spelled, channels, size) - given
         shared = sum(n for each, n in lacking.items() if given[each // 3] > 1 or given[each // 2] > 1)
-        if sum(lacking.values()) <= tables + shared:
+        if sum(lacking.values()) <= tables + shared or sum(lacking.elements()) <= vectors:
             found.append(block)
     return tuple(found)
 
@@ -166,7 +167,7 @@ def may_be(shapes: Sequence[tuple[int, ...]] | object, reading: Reading) -> bool
         if not whole or sum(whole) != sum(spare.elements()):
             return False
         lacking = Counter(size for size in lacking.elements() if size <= max(spare))
-    return sum(lacking.values()) <= reading.tables
+    return sum(lacking.values()) <= reading.tables or sum(lacking.elements()) <= reading.vectors
 
 
 def _is_matrix(shape: tuple[int, ...]) -> bool:
@@ -253,6 +254,9 @@ def _of_weights(name: str, reading: Reading) -> Set[int]:
         return reading.kernels
     if name in _WIDTHS:
         return reading.widths
+    if name in _DIVIDING:
+        sides = {side for side in reading.sides if side and channels % side == 0}
+        return reading.sides | {channels // side for side in sides} | {channels // (2 * side) for side in sides}
     if name in _RATIOS:
         return {channels // each for each in reading.widths if each and channels % each == 0}
     return reading.sides

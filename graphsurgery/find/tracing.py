@@ -1,9 +1,9 @@
 """What a PyTorch module computes with its parameters, in the order in which it does.
 
-The parameters are numbered through: each element is a negative number of its own. A tensor that is made of them by slicing,
-transposing, gathering and the like still holds these numbers, so that it tells which elements of which parameters it
-is, and in which order. Where it meets what depends on the input, an exporter, which folds whatever does not, has a
-constant.
+The parameters are numbered through: each element is a negative number of its own. A tensor that is made of them by
+slicing, transposing, gathering and the like still holds these numbers, so that it tells which elements of which
+parameters it is, and in which order. Where it meets what depends on the input, an exporter, which folds whatever does
+not, has a constant.
 """
 
 from __future__ import annotations
