@@ -38,6 +38,7 @@ INSIDE = {
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
+    "graphsurgery.find.proof": {"onnx": "its reference runtime takes 60 ms, and few parts need it"},
     "graphsurgery.find.search": {
         "graphsurgery.find.aligning": "it needs torch",
         "graphsurgery.find.tracing": "likewise",

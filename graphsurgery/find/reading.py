@@ -78,6 +78,8 @@ class Reading:
         node = self.index.nodes[node_index]
         operator = self.index.operators[node_index]
         roles = _PLACES.get(operator, {})
+        if operator == "InstanceNormalization" and self._is_plain(node):
+            return
         for place, name in enumerate(node.input):
             if not name or not self.constants.has(name) or (shape := self.constants.shape(name)) is None:
                 continue
@@ -89,6 +91,13 @@ class Reading:
             yield Use(
                 role, shape, partial(self._value, name), name, role is Role.MATRIX and _is_turned(node, place, operator)
             )
+
+    def _is_plain(self, node: onnx.NodeProto) -> bool:
+        """Whether a norm has the scale 1 and the shift 0: what GroupNorms are made of, whose own come behind it."""
+        values = [self.constants.value(name) for name in node.input[1:3] if self.constants.has(name)]
+        return len(values) == 2 and all(
+            value is not None and bool((value == number).all()) for value, number in zip(values, (1, 0), strict=True)
+        )
 
     def _is_float(self, name: str) -> bool:
         kind = self._kinds.get(name)
