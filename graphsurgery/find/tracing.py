@@ -100,11 +100,12 @@ def trace(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], size: Sequen
 
 def _run(module: nn.Module, parameters: Sequence[Tensor], values: Array, size: Sequence[int], found: Trace) -> None:
     """Run a module with these values of all parameters one after the other."""
+    start = 0
     with torch.no_grad():
-        for parameter, own in zip(
-            parameters, np.split(values, np.cumsum([each.numel() for each in parameters])[:-1]), strict=True
-        ):
+        for parameter in parameters:
+            own = values[start : start + parameter.numel()]
             parameter.copy_(torch.from_numpy(own).reshape(parameter.shape))
+            start += parameter.numel()
     x = torch.rand(tuple(size), dtype=torch.float64)
     with torch.enable_grad(), _Tracer(found, x, parameters):  # without gradients, there is a fused attention
         module(x)
