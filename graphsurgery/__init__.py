@@ -20,7 +20,7 @@ from ._version import __version__
 TYPE_CHECKING = False  # as in typing, which takes 3 ms in which nothing catches signals yet
 if TYPE_CHECKING:
     from . import errors
-    from .api import Insertion, ModelFile, Sites, insert, remove, sites
+    from .api import Insertion, ModelFile, Sites, insert, remove, rewrite, sites
     from .bench import BenchReport, bench
     from .blocks import SATURATED, Array, Block, Setting, Variable
     from .cards import Card, block, blocks
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 del TYPE_CHECKING
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
-__all__ += ["Sites", "adopt", "check", "insert", "remove", "sites", "verify"]
+__all__ += ["Sites", "adopt", "check", "insert", "remove", "rewrite", "sites", "verify"]
 __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "block", "blocks"]
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
@@ -49,7 +49,7 @@ __all__ += ["Array", "Finding", "Op", "Part", "TensorRTReport", "TrainedBlocks",
 __all__ += ["Found", "Sweep", "find", "sweep"]
 
 _HOMES = {
-    "api": "Insertion ModelFile Sites insert remove sites",
+    "api": "Insertion ModelFile Sites insert remove rewrite sites",
     "bench": "BenchReport bench",
     "blocks": "SATURATED Array Block Setting Variable",
     "cards": "Card block blocks",

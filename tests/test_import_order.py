@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("__main__", "cli", "__init__", "torch", "sweep", "recipe", "api", "cards", "block", "find"),
+    *("__main__", "cli", "__init__", "torch", "sweep", "recipe", "api", "rewriting", "cards", "block", "find"),
     *("bench", "outline", "diff", "tensorrt", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),
@@ -35,6 +35,8 @@ INSIDE = {
         "graphsurgery.insertion.calibrating": "it runs the model, and only blocks to calibrate need that",
         "graphsurgery.insertion.trained": "it loads the readers of weights, which only trained blocks need",
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
+        "graphsurgery.insertion.replacing": "likewise, for what is put in the place of something",
+        "graphsurgery.rewriting": "it looks for blocks, which only what is put in their place needs",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},

@@ -108,7 +108,7 @@ def run(
     with aside():
         trust = Trust.in_blocks(request.module for request in requests)
     with registered(checking.custom_ops or ()):
-        _run(edit, trust, model, target, checking, printer)
+        deliver(edit, trust, model, target, checking, printer)
 
 
 def run_trained(
@@ -132,17 +132,19 @@ def run_trained(
         return put_in(blocks, before, ignore_rest=ignore_rest, trust=trust)
 
     with registered(checking.custom_ops or ()):
-        _run(edit, trust, model, target, checking, printer)
+        deliver(edit, trust, model, target, checking, printer)
 
 
-def _run(
+def deliver(
     edit: Callable[[ModelFile], _Edited],
     trust: Trust,
     model: str | None,
     target: Destination,
     checking: Checking,
     printer: Printer,
+    outcome_of: Callable[..., Outcome] | None = None,
 ) -> None:
+    """Edit a MODEL argument, verify what was done and deliver it; ``outcome_of``: makes what is printed of that."""
     from ..graph.index import GraphIndex
     from ..graph.validity import fault
 
@@ -154,7 +156,7 @@ def _run(
     before = open_model(model)
     with aside():
         after, done, compared = edit(before)
-    outcome = _Outcome(model or DASH, target, done, checking.verbose, compared)
+    outcome = (outcome_of or Outcome)(model or DASH, target, done, checking.verbose, compared)
 
     def verified(written: ModelFile) -> None:
         if found := fault(GraphIndex(written)):
@@ -186,6 +188,8 @@ def _run(
         if version is not None:
             taken(written)
 
+    if not done:
+        checking = replace(checking, no_verify=True)
     lacking = "" if checking.no_verify else checking.missing()
     if not checking.no_verify and not lacking:
         announce([each.insertion for each in done], printer)
@@ -213,7 +217,7 @@ def announce(insertions: Sequence[Insertion], printer: Printer) -> None:
 
 
 @dataclass
-class _Outcome:
+class Outcome:
     """What was done, as JSON and as text."""
 
     model: str
@@ -228,12 +232,16 @@ class _Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """See docs/command-line.md for the keys."""
-        output = self.target.label if self.written and not self.target.dry else None
         insertions = [self._insertion_json(done) for done in self.done]
         figures = ("modules", "compared", "share", "worst", "tolerance")
         base = {"base": attributes(self.compared, *figures)} if self.compared else {}
         checks = {"tensorrt": self.tensorrt.to_json()} if self.tensorrt is not None else {}
-        return {"model": self.model, "output": output, "insertions": insertions, **base, **checks}
+        return {"model": self.model, "output": self.output_label, "insertions": insertions, **base, **checks}
+
+    @property
+    def output_label(self) -> str | None:
+        """How the result is called; None where it was not written."""
+        return self.target.label if self.written and not self.target.dry else None
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
@@ -254,10 +262,10 @@ class _Outcome:
             **({"weights": done.source} if done.source else {}),
             "qdq": asdict(insertion.qdq) if insertion.qdq else None,
             "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
-            "parity": self._parity_json(insertion.id),
+            "parity": self.parity_json(insertion.id),
         }
 
-    def _parity_json(self, name: str) -> dict[str, Any] | None:
+    def parity_json(self, name: str) -> dict[str, Any] | None:
         if self.report is None:
             return None
         whole = self.report.to_json()
@@ -307,7 +315,7 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     if insertion.qdq:
         whose = "of the site" if insertion.qdq.scale_from == "site" else "from the images"
         yield f"  quantised behind the block: {insertion.qdq.type}, with the scale {whose}"
-    yield from (f"  {line}" for line in _parity_lines(report)) if report else ()
+    yield from (f"  {line}" for line in parity_lines(report)) if report else ()
     yield from (f"  warning: {warning}" for warning in done.warnings)
 
 
@@ -320,7 +328,7 @@ def _base_line(compared: Comparison) -> str:
     )
 
 
-def _parity_lines(report: InsertionReport) -> Iterator[str]:
+def parity_lines(report: InsertionReport) -> Iterator[str]:
     """One line for each provider."""
     from ..verification import Mode, Verdict, Worst
 

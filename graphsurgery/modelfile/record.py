@@ -188,6 +188,14 @@ class Insertion:
         return self.qdq.tensor if self.qdq else self.output_tensor
 
     @property
+    def origin(self) -> str:
+        """What stood in its place: "rewritten from 17 nodes", or "in place of 17 nodes"; "" where nothing did."""
+        if self.replaced is None:
+            return ""
+        nodes = f"{self.replaced.nodes} node{'' if self.replaced.nodes == 1 else 's'}"
+        return f"rewritten from {nodes}" if self.replaced.same else f"in place of {nodes}"
+
+    @property
     def added(self) -> tuple[str, ...]:
         """Those of its initializers that came with it."""
         reused = self.replaced.reused if self.replaced else ()

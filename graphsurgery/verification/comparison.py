@@ -32,6 +32,7 @@ from .connection import Connection, Connections
 from .cutout import cut_out
 from .memory import MEMORY, Memory
 from .qdq_pair import PairCheck
+from .replaced_part import ReplacedCheck
 from .report import InsertionReport, Mode, Report, Row
 from .runners import Comparing, Runner
 from .smaller import Comparable, comparable
@@ -172,6 +173,8 @@ def _compared(
     insertion, cutout = block.insertion, block.cutout
     dtype = comparison_dtype(insertion)
     pair = PairCheck(model, block.recorded) if block.recorded.qdq else None
+    rewritten = block.recorded.replaced is not None and block.recorded.replaced.same and not block.smaller
+    replaced = ReplacedCheck(model, block.recorded) if rewritten else None
     variants = Variants(block.model, insertion, cutout, providers, trust)
     # In half precision the model's own run may skip the rounding before the block, so that it gets another input.
     in_place = Runner(Row(provider="cpu", mode=Mode.IN_THE_MODEL, tolerance=TOLERANCES[dtype]))
@@ -182,6 +185,8 @@ def _compared(
         expected = variants.compare(case)
         if pair:
             pair.compare(case.name, expected)
+        if replaced:
+            replaced.compare(case.name, case.array, expected, variants.own.conditioning)
         return expected
 
     made = list(cases(insertion.site.shape, numpy_dtype(dtype), seeds))
@@ -197,7 +202,7 @@ def _compared(
             in_place.record(case.name, found)
     reaching, names = variants.reach(usual.array)
     ways = [*(runner for each in variants.every for runner in each.runners), *reaching]
-    ways += [*([pair.runner] if pair else []), in_place]
+    ways += [*(check.runner for check in (pair, replaced) if check), in_place]
     return replace(
         report,
         compared_with=block_of(insertion).compared_with(insertion.feature),

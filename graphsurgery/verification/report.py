@@ -47,6 +47,8 @@ class Mode(str, Enum):
     """cut out, in onnx.reference, where onnxruntime lacks the kernels"""
     QUANTISED = "quantised and back"
     """the QuantizeLinear and DequantizeLinear after the block: within their range by half a step at most"""
+    REPLACED = "what it replaced"
+    """the part of the graph that stood in its place before it was rewritten, in float32"""
     IN_THE_MODEL = "in the model"
     """at its place in the running model, from the tensor before it to the tensor after it"""
 
