@@ -62,7 +62,9 @@ def rewrite(
     state = _State()
 
     def edit(before: ModelFile) -> tuple[ModelFile, list[AppliedInsertion], None]:
-        found = rewritten(before, only=tuple(only or ()), module=module, target=target, precision=precision, force_form=force_form)
+        found = rewritten(
+            before, only=tuple(only or ()), module=module, target=target, precision=precision, force_form=force_form
+        )
         state.rewriting = found
         return found.model, [each.applied for each in found.rewritten], None
 

@@ -1,19 +1,22 @@
 """Whether a block's template gains anything over the form that an exporter gave it.
 
-onnxruntime: how much faster the template is was measured for each block at several sizes of map, on one core of a CPU
-(gains.json beside the blocks, which benchmarks/gains.py writes from the measurements in benchmarks/results). The size
-that is nearest counts, and the better of the exports. TensorRT and a DLA fuse what they can, so that there only a form
-with fewer operators, or without something that is known to be bad, is a gain.
+onnxruntime: how much faster the template is was measured for each block, in each of the forms that its module is
+published in and written by exporters, at several sizes of map, on one core of a CPU (gains.json beside the blocks,
+which benchmarks/gains.py writes from the measurements in benchmarks/results). The nearest form and size count.
+
+TensorRT and a DLA fuse what they can, so that there only a form with fewer operators, or without something that is
+known to be bad, is a gain.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import cast
+from typing import Any, cast
 
 from ..blocks.block import Block
 from ..feature_map import FeatureMap
@@ -41,7 +44,7 @@ def nothing_gained(
     """
     if sorted(before) == sorted(after) and not findings:
         return "it has the same operators as the template"
-    if target == "onnxruntime" and (measured := measured_gain(block, feature)) is not None:
+    if target == "onnxruntime" and (measured := measured_gain(block, feature, before)) is not None:
         size, times = measured
         return (
             "" if times >= LEAST else f"the template is no faster there: {times:.2f} times as fast, measured at {size}"
@@ -51,17 +54,27 @@ def nothing_gained(
     return f"the template has {len(after)} operators, and the part has {len(before)}, with nothing bad in its form"
 
 
-def measured_gain(block: Block, feature: FeatureMap) -> tuple[str, float] | None:
-    """(size, how many times as fast the template is) for the size nearest to a map; of a dynamic map, the smallest gain
-    of all. None where the block was not measured.
+def measured_gain(block: Block, feature: FeatureMap, operators: Sequence[str]) -> tuple[str, float] | None:
+    """(size, how many times as fast the template is), measured for the form of the block that has these operators, or
+    the nearest to them, and the size nearest to a map; of a dynamic map, the smallest gain of all. None where the block
+    was not measured.
     """
-    table = _written(type(block).__module__.rpartition(".")[0]).get(block.spelled)
-    if not table:
+    forms = _written(type(block).__module__.rpartition(".")[0]).get(block.spelled)
+    if not forms:
         return None
+    counts = Counter(operators)
+    gains = min(forms, key=lambda each: _differing(counts, Counter(each["operators"])))["gains"]
     if feature.height is None or feature.width is None:
-        return min(table.items(), key=lambda each: each[1])
-    area = feature.height * feature.width
-    return min(table.items(), key=lambda each: _apart(each[0], feature.channels, area))
+        size = min(gains, key=gains.__getitem__)
+    else:
+        area = feature.height * feature.width
+        size = min(gains, key=lambda each: _apart(each, feature.channels, area))
+    return size, gains[size]
+
+
+def _differing(some: Counter[str], others: Counter[str]) -> int:
+    """How many operators one has and the other has not."""
+    return ((some - others) + (others - some)).total()
 
 
 def _apart(size: str, channels: int, area: int) -> float:
@@ -71,8 +84,8 @@ def _apart(size: str, channels: int, area: int) -> float:
 
 
 @cache
-def _written(package: str) -> dict[str, dict[str, float]]:
+def _written(package: str) -> dict[str, list[dict[str, Any]]]:
     file = files(package).joinpath(_FILE) if package else None
     if file is None or not file.is_file():
         return {}
-    return cast(dict[str, dict[str, float]], json.loads(file.read_text(encoding="utf-8")))
+    return cast(dict[str, list[dict[str, Any]]], json.loads(file.read_text(encoding="utf-8")))

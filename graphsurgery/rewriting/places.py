@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import SelectorError, SiteError, concerning
-from ..feature_map import Dimension, FeatureMap
 from ..find import Found, find
 from ..graph.index import GraphIndex
 from ..graph.module_paths import join
@@ -38,24 +37,27 @@ class Standings:
 
     def of(self, found: Found) -> Standing:
         """The place of a found block."""
-        finder, part = self._finder, found.part
+        return Standing(self._site(found.part, found.place), found.part, found)
+
+    def _site(self, part: Part, place: str) -> Site:
+        """The site of a part at a place, a module path or ``tensor:NAME``."""
+        finder = self._finder
         index = finder.index if part.function is None else GraphIndex(graph_of(finder.model, part.function))
-        module = finder.tree.modules.get(join(found.place.split("/")))
-        shape = _shape(part.feature)
-        output = part.output in index.outputs
-        site = Site(
+        module = finder.tree.modules.get(join(place.split("/")))
+        feature = part.feature
+        shape = (feature.batch, feature.channels, feature.height, feature.width)
+        return Site(
             tensor=part.input,
             shape=shape,
-            dtype=part.feature.dtype,
-            path=module.display if module else None if found.place.startswith("tensor:") else found.place,
+            dtype=feature.dtype,
+            path=module.display if module else None if place.startswith("tensor:") else place,
             type=module.type if module else None,
             stride=finder.stride_of(shape),
             consumers=tuple(index.label(n) for n in index.consumers.get(part.output, ())),
-            graph_output=output,
+            graph_output=part.output in index.outputs,
             position=IN_PLACE_OF,
             function=part.function,
         )
-        return Standing(site, part, found)
 
     def at(self, selectors: Sequence[str], option: str) -> list[Standing]:
         """What selectors name: found blocks, by their places or as modules are named, and else modules with one map
@@ -92,20 +94,17 @@ class Standings:
         module = finder.tree.modules.get(join(site.path.split("/"))) if site.path else None
         if site.function is not None or module is None:
             raise SiteError(f"{site.label} is no attention that was found, and no module that could be taken out whole")
-        there = Boundary.of(finder.index, module.nodes)
+        index = finder.index
+        inserted = [index.insertion_of[n].id for n in module.nodes if n in index.insertion_of]
+        there = Boundary.of(index, [n for n in module.nodes if n not in index.insertion_of])
         if isinstance(there, str):
-            raise SiteError(f"{site.label} {there}")
-        shapes = [finder.shapes.lookup(name) for name in (there.input, there.output)]
-        if there.output != site.tensor or shapes[0] != shapes[1]:
+            why = f"has the insertion {inserted[0]} in it; take that out first" if inserted else there
+            raise SiteError(f"{site.label} {why}")
+        if finder.shapes.lookup(there.input) != finder.shapes.lookup(there.output):
             raise SiteError(
                 f"{site.label} takes {finder.shaped(there.input, there.input)} and gives "
                 f"{finder.shaped(there.output, there.output)}; a block can stand only in the place of what keeps the "
                 "shape of its input"
             )
-        kept = {"warnings": (), "others": (), "rewired": frozenset()}
-        place = replace(site, tensor=there.input, position=IN_PLACE_OF, **kept)
-        return Standing(place, Part(tuple(sorted(there.nodes)), there.input, there.output, site.feature))
-
-
-def _shape(feature: FeatureMap) -> tuple[Dimension, ...]:
-    return feature.batch, feature.channels, feature.height, feature.width
+        part = Part(tuple(sorted(there.nodes)), there.input, there.output, site.feature)
+        return Standing(self._site(part, site.path or ""), part)

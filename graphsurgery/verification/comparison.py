@@ -257,6 +257,7 @@ def _empty_report(insertion: Insertion, connected: Connection, activation: str) 
         dtype=site.dtype,
         tolerance=TOLERANCES[comparison_dtype(insertion)],
         connected=connected,
+        position=site.position,
         activation=activation,
     )
 
