@@ -97,7 +97,7 @@ def _take_out(model: str | None, found: list[str], output: Output, printer: Prin
     target.deliver(after)
     printer.to_stderr = target.is_standard_output
     records = [each.insertion for each in done]
-    removed = [
+    removed: list[dict[str, Any]] = [
         {"id": each.id, "place": each.site.path or each.site.tensor, "nodes": _nodes_of(each)} for each in records
     ]
     label = None if target.dry else target.label
