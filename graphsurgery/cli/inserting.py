@@ -260,6 +260,7 @@ class Outcome:
             "nodes": list(insertion.nodes),
             "parameters": insertion.parameters,
             **({"weights": done.source} if done.source else {}),
+            **({"replaced": attributes(insertion.replaced, "nodes", "left")} if insertion.replaced else {}),
             "qdq": asdict(insertion.qdq) if insertion.qdq else None,
             "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
             "parity": self.parity_json(insertion.id),
@@ -304,9 +305,12 @@ def _insertion_lines(done: AppliedInsertion, report: InsertionReport | None, mos
     if done.site.note:
         yield f"  note: {done.site.note}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]
-    yield (
-        f"  rewired: {counted(len(readers), 'consumer')}: {listed(readers, most)}" if readers else "  rewired: nothing"
-    )
+    if insertion.replaced:
+        yield f"  taken out: {counted(insertion.replaced.nodes, 'node')}"
+        if insertion.replaced.left:
+            yield f"  not read any more, and left in the file: {listed(insertion.replaced.left, most)}"
+    verb = "read by" if insertion.replaced else "rewired"
+    yield f"  {verb}: {counted(len(readers), 'consumer')}: {listed(readers, most)}" if readers else f"  {verb}: nothing"
     if site.others:
         yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others, most)}"
     yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
