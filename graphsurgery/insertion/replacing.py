@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from ..blocks.size import check_size
 from ..errors import SiteError
 from ..graph import module_paths
 from ..graph.index import GraphIndex
@@ -156,6 +157,7 @@ class _Replacing:
         index, site, part = self._index, planned.site, planned.part
         assert part is not None
         planned.block.check(site.feature)
+        check_size(planned.block, site.feature)
         there = Boundary.of(index, [self._positions[each] for each in part.nodes])
         if isinstance(there, str):
             raise SiteError(f"{site.label} {there}")

@@ -18,6 +18,7 @@ from ..insertion.relocation import relocated
 from ..insertion.removal import unchanged
 from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
+from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Shapes, checked
 from ..runtime.custom_ops import libraries_of, registered
@@ -152,7 +153,9 @@ def verify(
                 report = _empty_report(shown, connections.check(insertion), arriving.failure)
                 if isinstance(block, Comparable):
                     report = replace(report, size=arriving.note(block))
-                    report = _compared(report, model, block, arriving, seeds, names, trust)
+                    rewritten = insertion.replaced is not None and insertion.replaced.same and not block.smaller
+                    before = ReplacedCheck(graph_of(whole, shown.function), shown) if rewritten else None
+                    report = _compared(report, model, block, arriving, seeds, names, trust, before)
                 else:
                     report = replace(report, failure=block)
                 reports.append(report)
@@ -168,13 +171,12 @@ def _compared(
     seeds: int,
     providers: Sequence[str],
     trust: Trust,
+    replaced: ReplacedCheck | None,
 ) -> InsertionReport:
     """The report filled in: every input goes through the PyTorch module once and then every way to run the block."""
     insertion, cutout = block.insertion, block.cutout
     dtype = comparison_dtype(insertion)
     pair = PairCheck(model, block.recorded) if block.recorded.qdq else None
-    rewritten = block.recorded.replaced is not None and block.recorded.replaced.same and not block.smaller
-    replaced = ReplacedCheck(model, block.recorded) if rewritten else None
     variants = Variants(block.model, insertion, cutout, providers, trust)
     # In half precision the model's own run may skip the rounding before the block, so that it gets another input.
     in_place = Runner(Row(provider="cpu", mode=Mode.IN_THE_MODEL, tolerance=TOLERANCES[dtype]))

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from ..modelfile.record import Insertion, Replaced
 
 
+_INITIALIZERS_ALONE = 4
+"""the first IR version in which an initializer need not be an input"""
+
+
 class ReplacedCheck:
     """Runs what one block replaced, on the CPU."""
 
@@ -53,8 +57,10 @@ class ReplacedCheck:
 
 
 def part_of(model: ModelFile, insertion: Insertion, replaced: Replaced) -> onnx.ModelProto:
-    """What a block replaced as a model of its own. InsertionError or KeyError where something of it is gone."""
-    graph, structure = replaced.graph(), model.structure
+    """What a block replaced in a model, or in a function, as a model of its own. InsertionError or KeyError where
+    something of it is gone.
+    """
+    graph, whole = replaced.graph(), model.whole.structure
     held = {tensor.name for tensor in graph.initializer}
     made = {name for node in graph.node for name in node.output}
     outside = {name for node in graph.node for name in reads(node)} - held - made - {replaced.input}
@@ -64,7 +70,7 @@ def part_of(model: ModelFile, insertion: Insertion, replaced: Replaced) -> onnx.
     alone = onnx.helper.make_graph(graph.node, insertion.id, [x], [y], [*graph.initializer, *weights])
     return onnx.helper.make_model(
         alone,
-        opset_imports=list(structure.opset_import),
-        ir_version=structure.ir_version,
-        functions=list(structure.functions),
+        opset_imports=list(model.structure.opset_import),
+        ir_version=max(whole.ir_version, _INITIALIZERS_ALONE),
+        functions=list(whole.functions),
     )

@@ -292,6 +292,22 @@ def test_a_part_of_a_function_is_replaced_in_the_function() -> None:
     assert gsx.remove(edited).to_bytes() == model.to_bytes()
 
 
+def test_what_stood_in_a_function_is_rebuilt_to_compare_with() -> None:
+    """It was no SimAM: that has to show, and nothing else."""
+    model = ModelFile.load(parser.parse_model(IN_A_FUNCTION))
+    feature = FeatureMap(CHANNELS, 6, 6, "float32", 1)
+    key = ("b", "Stage", "")
+    site = Site("c", MAP, "float32", None, None, None, (), False, position="in place of", function=key)
+    part = Part((1, 3, 4), "c", "z", feature, key)
+    request = Request("simam", in_place_of=("tensor:z",))
+    planned = PlannedInsertion(request, make_block("simam"), site, lambda seed, id: {}, "weights", part=part, same=True)
+    (insertion,) = gsx.verify(replace_parts(GraphIndex(model), model, [planned])[0], providers="cpu").insertions
+    (failed,) = (row for row in insertion.rows if row.verdict == "failed")
+    assert failed.mode == "what it replaced"
+    assert failed.comparisons > 10
+    assert insertion.connected.passed
+
+
 # ---------------------------------------------------------------------- what is refused
 
 
@@ -321,6 +337,13 @@ def two_in_a_row() -> ModelProto:
 def test_what_does_not_go_with_it(more: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="in_place_of="):
         replaced(gated(), **more)
+
+
+def test_adopt_says_why_it_cannot_put_such_a_record_back() -> None:
+    edited = replaced(gated()).proto()
+    del edited.metadata_props[:]
+    with pytest.raises(InsertionError, match="what stood in the place of the block went with its record"):
+        gsx.adopt(edited, gsx.Recipe.of([{"module": "eca", "in_place_of": "/se"}]))
 
 
 def test_a_damaged_record_is_told() -> None:
