@@ -37,6 +37,7 @@ INSIDE = {
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
         "graphsurgery.insertion.replacing": "likewise, for what is put in the place of something",
         "graphsurgery.rewriting": "it looks for blocks, which only what is put in their place needs",
+        "graphsurgery.rewriting.rewrite": "likewise",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},

@@ -24,6 +24,8 @@ from ..feature_map import FeatureMap
 LEAST = 1.03
 """times as fast: less is not told from noise"""
 _FILE = "gains.json"
+_OF_A_DLA = "[dla"
+"""what the findings of the rules for a DLA begin with"""
 
 
 def nothing_gained(
@@ -52,6 +54,11 @@ def nothing_gained(
     if findings or len(after) < len(before):
         return ""
     return f"the template has {len(after)} operators, and the part has {len(before)}, with nothing bad in its form"
+
+
+def bad_for(target: str, findings: Sequence[str]) -> list[str]:
+    """Those of the findings about a form that count for a target: what falls back from a DLA does so only there."""
+    return [each for each in findings if target == "dla" or not each.startswith(_OF_A_DLA)]
 
 
 def measured_gain(block: Block, feature: FeatureMap, operators: Sequence[str]) -> tuple[str, float] | None:

@@ -21,7 +21,7 @@ from ..request import Request
 from ..runtime.session import require
 from ..selection.sites import SiteFinder
 from ..template.names import UniqueNames
-from .gains import nothing_gained
+from .gains import bad_for, nothing_gained
 from .places import Standing, Standings
 
 
@@ -151,7 +151,8 @@ class _Choice:
             before = [operator(index.nodes[each]) for each in sorted(there.nodes - there.constants)]
             after = [operator(node) for node in written.nodes if node.op_type != "Constant"]
             feature = standing.site.feature
-            if reason := nothing_gained(block, feature, self.target, before, after, found.findings):
+            findings = bad_for(self.target, found.findings)
+            if reason := nothing_gained(block, feature, self.target, before, after, findings):
                 return reason, None
         return "", planned
 

@@ -21,7 +21,7 @@ from graphsurgery.find import Found
 from graphsurgery.graph.part import Part
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.rewriting import places, rewrite
-from graphsurgery.rewriting.gains import LEAST, measured_gain, nothing_gained
+from graphsurgery.rewriting.gains import LEAST, bad_for, measured_gain, nothing_gained
 from graphsurgery.userblocks import make_block
 from graphsurgery.verification.rounding import rounded_after_every_node
 from tests import models
@@ -237,6 +237,12 @@ def test_what_gains_nothing_is_left_unless_forced(monkeypatch: pytest.MonkeyPatc
 def test_gains(target: str, before: Sequence[str], after: Sequence[str], findings: Sequence[str], gains: bool) -> None:
     feature = FeatureMap(256, 20, 20, batch=1)
     assert (nothing_gained(make_block("simam"), feature, target, before, after, findings) == "") is gains
+
+
+def test_what_falls_back_from_a_dla_counts_for_a_dla() -> None:
+    findings = ("[dla-operator] Expand: Expand runs on the GPU instead", "its sum leaves float16")
+    assert bad_for("dla", findings) == list(findings)
+    assert bad_for("tensorrt", findings) == bad_for("onnxruntime", findings) == ["its sum leaves float16"]
 
 
 def test_a_gain_for_onnxruntime_is_what_was_measured_at_the_nearest_size() -> None:
