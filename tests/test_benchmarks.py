@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gains
 from benchmarks.lib import blocks
 from benchmarks.lib.published import published
 from graphsurgery.runtime.session import usable
@@ -66,3 +67,14 @@ def test_forms_that_do_not_differ_are_timed_once() -> None:
     names = [name for name, _ in blocks.CONFIGURATIONS]
     assert [blocks.forms(names.index(name)) for name in ("lska", "sk[timm]")] == [("own",)] * 2
     assert blocks.forms(names.index("sk")) == ("published", "own")
+
+
+def test_what_rewriting_knows_is_what_was_measured() -> None:
+    """After another run of latency.py, ``python benchmarks/gains.py`` brings the file beside the blocks up to date."""
+    known = json.loads(gains.GAINS.read_text(encoding="utf-8"))
+    table = json.loads(gains.RESULTS.read_text(encoding="utf-8"))["table"]
+    measured: dict[str, list[dict[str, float]]] = {}
+    for number, (name, _) in enumerate(blocks.CONFIGURATIONS):
+        for form in blocks.forms(number) if blocks.label(number) in table else ():
+            measured.setdefault(name, []).append(gains.of_form(table[blocks.label(number)], form))
+    assert {name: [each["gains"] for each in forms] for name, forms in known.items()} == measured
