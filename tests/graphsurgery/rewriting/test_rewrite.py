@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,13 @@ def test_attention_is_taken_out_by_its_place(tmp_path: Path, capsys: pytest.Capt
     assert said["removed"] == [{"id": "se.nothing", "place": "/se", "nodes": 8}]
     assert main(["remove", str(tmp_path / "out.onnx"), "--found", "se", "--all"]) == 2
     assert "not several of them" in capsys.readouterr().err
+
+
+def test_without_onnxruntime_nothing_can_be_proven(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    onnx.save(simam_and_se(), tmp_path / "model.onnx")
+    assert main(["rewrite", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "out.onnx")]) == 3
+    assert "onnxruntime" in capsys.readouterr().err
+    assert not (tmp_path / "out.onnx").exists()
