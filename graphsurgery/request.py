@@ -121,7 +121,6 @@ class Request:
     module: Annotated[str, Argument(words="is the name of a block, a text such as 'simam'")]
     after: Selectors = ()
     before: Selectors = field(default=(), kw_only=True)
-    in_place_of: Selectors = field(default=(), kw_only=True)
     consumers: Selectors = field(default=(), kw_only=True)
     settings: Settings = field(default_factory=dict)
     init: Annotated[str, Argument(choices=INITS)] = "default"
@@ -135,6 +134,7 @@ class Request:
     qdq_scale: Annotated[str, Argument(choices=QDQ_SCALES)] = "site"
     images: Annotated[str | None, Argument(is_path=True, words="is the name of a folder")] = None
     shapes: Shapes = field(default_factory=dict, kw_only=True)
+    in_place_of: Selectors = field(default=(), kw_only=True)
 
     label: ClassVar[str] = ""
     """what errors call it, as in "entry 2 of recipe.yaml", see :meth:`labelled`; no field, as nobody asks for it"""
