@@ -14,7 +14,7 @@ _HEADERS = ("place", "block", "settings", "proven", "max error", "nodes", "findi
 
 
 def find(model: str | None = None, *, printer: Printer) -> None:
-    """Find the attention that an exporter wrote, and prove which block it is.
+    """Find attention that an exporter wrote, and prove what it is.
 
     Each part is compared in numbers with the PyTorch module of the block. What is only alike is listed as such.
 
