@@ -20,13 +20,14 @@ from ._version import __version__
 TYPE_CHECKING = False  # as in typing, which takes 3 ms in which nothing catches signals yet
 if TYPE_CHECKING:
     from . import errors
-    from .api import Insertion, ModelFile, Sites, insert, remove, sites
+    from .api import Insertion, ModelFile, Sites, insert, remove, rewrite, sites
     from .bench import BenchReport, bench
     from .blocks import SATURATED, Array, Block, Setting, Variable
     from .cards import Card, block, blocks
     from .diff import Difference, diff
     from .errors import GraphSurgeryError, GraphSurgeryWarning
     from .feature_map import FeatureMap
+    from .find import Found, find
     from .outline import Info, Outline, info, outline
     from .recipe import Recipe, adopt, apply
     from .recognition import Op, Part, Pattern, Value
@@ -40,21 +41,22 @@ if TYPE_CHECKING:
 del TYPE_CHECKING
 
 __all__ = ["GraphSurgeryError", "GraphSurgeryWarning", "__version__", "errors"]
-__all__ += ["Sites", "adopt", "check", "insert", "remove", "sites", "verify"]
+__all__ += ["Sites", "adopt", "check", "insert", "remove", "rewrite", "sites", "verify"]
 __all__ += ["SATURATED", "BenchReport", "Block", "Card", "Setting", "bench", "block", "blocks"]
 __all__ += ["Difference", "FeatureMap", "Info", "Insertion", "ModelFile", "Outline", "diff", "info", "outline"]
 __all__ += ["Pattern", "Recipe", "Report", "Request", "Site", "Template", "apply"]
 __all__ += ["Array", "Finding", "Op", "Part", "TensorRTReport", "TrainedBlocks", "Value", "Variable"]
-__all__ += ["Sweep", "sweep"]
+__all__ += ["Found", "Sweep", "find", "sweep"]
 
 _HOMES = {
-    "api": "Insertion ModelFile Sites insert remove sites",
+    "api": "Insertion ModelFile Sites insert remove rewrite sites",
     "bench": "BenchReport bench",
     "blocks": "SATURATED Array Block Setting Variable",
     "cards": "Card block blocks",
     "diff": "Difference diff",
     "errors": "GraphSurgeryError GraphSurgeryWarning",
     "feature_map": "FeatureMap",
+    "find": "Found find",
     "outline": "Info Outline info outline",
     "recipe": "Recipe adopt apply",
     "recognition": "Op Part Pattern Value",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 from . import userblocks
-from .errors import GraphSurgeryWarning, SelectorError, SiteError, concerning
+from .blocks.nothing import NOTHING
+from .errors import GraphSurgeryWarning, RequestError, SelectorError, SiteError, concerning, option
 from .insertion import qdq_planning, splice
 from .insertion.plan import PlannedInsertion
 from .insertion.splice import AppliedInsertion
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from .blocks.block import Block
     from .feature_map import FeatureMap
     from .modelfile.model import ModelSource
+    from .rewriting import Rewriting
     from .weights.rest import Comparison
     from .weights.trained_blocks import TrainedBlocks
 
-__all__ = ["Insertion", "ModelFile", "Sites", "insert", "remove", "sites"]
+__all__ = ["Insertion", "ModelFile", "Sites", "insert", "remove", "rewrite", "sites"]
 
 
 def insert(
@@ -41,6 +44,7 @@ def insert(
     *,
     after: str | Sequence[str] = (),
     before: str | Sequence[str] = (),
+    in_place_of: str | Sequence[str] = (),
     consumers: str | Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     init: str = "default",
@@ -69,6 +73,9 @@ def insert(
     after, before:
         One selector or several, of exactly one of the two. The block goes to every place that they name, each time with
         weights of its own: after a module for all consumers of its output, before a module for that module alone.
+    in_place_of:
+        In their place: attention that :func:`find` names, or a module that keeps the shape of its input. What stands
+        there is taken out, and kept in the record of the block, so that :func:`remove` puts it back.
     consumers:
         With ``after``: only these consumers of the tensor read the block.
     settings:
@@ -177,24 +184,45 @@ def carry_out(
             finder.shapes.give(request.shapes)
     trust = trust or userblocks.Trust.in_blocks(request.module for request in requests)
     plans: list[PlannedInsertion] = []
+    parts: list[PlannedInsertion] = []
+    standing = None
+    if any(request.in_place_of for request in requests):
+        from .rewriting import Standings
+
+        standing = Standings(finder)
     for request, begin in zip_longest(requests, starts):
         with request.concerned():
             block = userblocks.make_block(request.module, request.settings, trust)
             trained = checkpoint(request, trust)
+            begin = begin or partial(start_of, request, trained=trained)
+            if standing is not None and request.in_place_of:
+                there = standing.at(request.in_place_of, "in_place_of")
+                parts += [
+                    replace(_planned(request, each.site, begin(block, each.site.feature)), part=each.part)
+                    for each in there
+                ]
+                continue
+            if block.name == NOTHING:
+                raise RequestError(f"{NOTHING} can only stand {option('in_place_of')} something")
             position = "before" if request.before else "after"
             with concerning(position, SelectorError, SiteError):
                 sites_of = finder.find(request.before or request.after, position=position, consumers=request.consumers)
-            begin = begin or partial(start_of, request, trained=trained)
             planned = [_planned(request, site, begin(block, site.feature)) for site in sites_of]
             plans += [qdq_planning.with_pair(each, finder) for each in planned]
     if announce is not None:
-        for each in plans:
+        for each in (*plans, *parts):
             announce(each)
     if any(request.init == "calibrated" for request in requests):
         from .insertion.calibrating import calibrate
 
         plans = calibrate(finder, plans)
-    return splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback, edition)
+    edited, done = splice.insert(finder, qdq_planning.fit_scales(finder, plans), _gpu_fallback, edition)
+    if parts:
+        from .insertion import replacing
+
+        edited, more = replacing.replace_parts(finder, edited, parts, _gpu_fallback, edition)
+        done += more
+    return edited, done
 
 
 def put_in(
@@ -263,6 +291,85 @@ def remove(model: ModelSource, ids: str | Sequence[str] | None = None) -> ModelF
     from .insertion import removal
 
     return removal.remove(ModelFile.load(model), checked("ids", ids, Selectors | None, Argument(words=words)))
+
+
+def rewrite(
+    model: ModelSource,
+    *,
+    only: str | Sequence[str] = (),
+    module: str | None = None,
+    target: str = "tensorrt",
+    precision: str = "safe",
+    force_form: bool = False,
+) -> ModelFile:
+    """Put attention that an exporter wrote into the form of the block's template.
+
+    What :func:`find` proves to be a block of the catalogue is replaced, where that gains something. The rest of the
+    file keeps its bytes; :func:`remove` gives the original back.
+
+    Parameters
+    ----------
+    model:
+        A path, bytes, ``onnx.ModelProto``, onnx-graphsurgeon ``Graph`` or ``ModelFile``. It is not changed.
+    only:
+        Only what these selectors name: places as :func:`find` lists them, or selectors of their modules.
+    module:
+        Only this block: ``"se"``, or ``"ge[theta]"`` for one variant.
+    target, precision:
+        As for :func:`insert`.
+    force_form:
+        Whether to rewrite what gains nothing, too.
+
+    Returns
+    -------
+    ModelFile
+        The new model; the given one where nothing was rewritten. Its ``insertions`` tell what was.
+
+    Raises
+    ------
+    RequestError
+        If an argument has no such value.
+    SelectorError, SiteError
+        If a selector names nothing that was found.
+    BlockError
+        If there is no such block.
+    MissingDependency
+        Without onnxruntime, with which blocks are proven.
+
+    Examples
+    --------
+    >>> rewrite("mobilenet_v3.onnx", target="onnxruntime").save("faster.onnx")   # doctest: +SKIP
+    """
+    choices = arguments()
+    done = rewritten(
+        ModelFile.load(model),
+        only=checked("only", only, Selectors),
+        module=checked("module", module, str | None),
+        target=checked("target", target, str, choices["target"].argument),
+        precision=checked("precision", precision, str, choices["precision"].argument),
+        force_form=force_form,
+    )
+    return warned(done.model, [each.applied for each in done.rewritten])
+
+
+def rewritten(
+    model: ModelFile, *, only: Selectors, module: str | None, target: str, precision: str, force_form: bool
+) -> Rewriting:
+    """What :func:`rewrite` does, with what was rewritten and what was left."""
+    from .rewriting import rewrite as rewrite_found
+
+    if module is not None:
+        userblocks.make_block(module)
+    external_data.check(model.external_data, model.folder)
+    return rewrite_found(
+        model,
+        only=only,
+        module=module,
+        target=target,
+        precision=precision,
+        force_form=force_form,
+        check=_gpu_fallback,
+    )
 
 
 class Sites(list[Site]):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import userblocks
 from .api import Insertion, carry_out, put_in, warned
-from .errors import ModelError, RecipeError, RequestError, as_key, option, spelled
+from .errors import InsertionError, ModelError, RecipeError, RequestError, as_key, option, spelled
 from .insertion import adoption
 from .messages import brief
 from .modelfile import limits, yaml_text
@@ -259,6 +259,11 @@ def adopt(model: ModelSource, recipe: str | Path | Recipe) -> ModelFile:
 
 def put_back(model: ModelFile, requests: Sequence[Request]) -> tuple[ModelFile, list[Insertion]]:
     """The model with the records of the insertions that requests made, and these records; see :func:`adopt`."""
+    for request in requests:
+        if request.in_place_of:
+            with request.concerned():
+                sentence = "what stood in the place of the block went with its record, so that nothing can put it back"
+                raise InsertionError(f"{option('in_place_of')}: {sentence}", option="in_place_of")
     trust = userblocks.Trust.in_blocks(request.module for request in requests)
     blocks = [userblocks.make_block(request.module, request.settings, trust).name for request in requests]
     return adoption.adopt(model, blocks, lambda bare, edition: carry_out(bare, requests, edition=edition))

@@ -80,6 +80,9 @@ class Request:
         tensor:NAME. May be repeated; the block goes to every place that is named.
     before: SELECTOR
         In place of ``after``: in front of the modules named, and of nothing else that reads the same tensor.
+    in_place_of: SELECTOR
+        In place of ``after``: where attention stands that graphsurgery find names, or a module that keeps the shape of
+        its input. That is taken out; graphsurgery remove puts it back.
     consumers: SELECTOR
         With ``after``: only these consumers of the tensor read the block: modules, blocks, role:neck, 'op:Concat[0]',
         node:NAME, output:NAME. May be repeated.
@@ -131,6 +134,7 @@ class Request:
     qdq_scale: Annotated[str, Argument(choices=QDQ_SCALES)] = "site"
     images: Annotated[str | None, Argument(is_path=True, words="is the name of a folder")] = None
     shapes: Shapes = field(default_factory=dict, kw_only=True)
+    in_place_of: Selectors = field(default=(), kw_only=True)
 
     label: ClassVar[str] = ""
     """what errors call it, as in "entry 2 of recipe.yaml", see :meth:`labelled`; no field, as nobody asks for it"""
@@ -140,7 +144,7 @@ class Request:
             declared = arguments()[each.name]
             value = checked(each.name, getattr(self, each.name), declared.hint, declared.argument)
             object.__setattr__(self, each.name, value)
-        if not self.after and not self.before:
+        if not self.after and not self.before and not self.in_place_of:
             places = f"{option('after', 'SELECTOR')} or {option('before', 'SELECTOR')}"
             raise RequestError(f"where should {self.module} go? give {places}")
         if self.after and self.before:
@@ -151,6 +155,8 @@ class Request:
         if self.before and self.consumers:
             consumers, after, before = map(option, ("consumers", "after", "before"))
             raise RequestError(f"{consumers} goes with {after}; {before} names the consumers itself")
+        if self.in_place_of:
+            self._check_in_place()
         if self.qdq_scale != "site" and self.qdq == "none":
             scale, pair = option("qdq_scale"), option("qdq", "int8")
             raise RequestError(f"{scale} says where the scale of {pair} comes from; give {pair} with it")
@@ -161,6 +167,15 @@ class Request:
         if self.weights is not None and self.init != "default":
             drop = f"drop {option('init')} or {option('weights')}"
             raise RequestError(f"weights come from a file or from an initialisation, not from both: {drop}")
+
+    def _check_in_place(self) -> None:
+        """RequestError for what does not go with the place of something that is taken out."""
+        for name in ("after", "before", "consumers"):
+            if getattr(self, name):
+                raise RequestError(f"{option('in_place_of')} names the place itself: leave out {option(name)}")
+        if self.measures or self.qdq != "none":
+            name, value = ("qdq", self.qdq) if self.qdq != "none" else ("init", self.init)
+            raise RequestError(f"{option(name, value)} does not go with {option('in_place_of')}, only with a new place")
 
     @property
     def measures(self) -> bool:

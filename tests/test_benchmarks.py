@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gains
 from benchmarks.lib import blocks
 from benchmarks.lib.published import published
 from benchmarks.sweep_agreement import compare
@@ -88,3 +89,14 @@ def test_sweeps_agree_where_what_is_slower_stands_in_the_same_order() -> None:
         "('se', 'p', 'cpu') and ('eca', 'p', 'cpu') change places",
         "('se', 'p', 'cpu') and ('nam', 'p', 'cpu') change places",
     ]
+
+
+def test_what_rewriting_knows_is_what_was_measured() -> None:
+    """After another run of latency.py, ``python benchmarks/gains.py`` brings the file beside the blocks up to date."""
+    known = json.loads(gains.GAINS.read_text(encoding="utf-8"))
+    table = json.loads(gains.RESULTS.read_text(encoding="utf-8"))["table"]
+    measured: dict[str, list[dict[str, float]]] = {}
+    for number, (name, _) in enumerate(blocks.CONFIGURATIONS):
+        for form in blocks.forms(number) if blocks.label(number) in table else ():
+            measured.setdefault(name, []).append(gains.of_form(table[blocks.label(number)], form))
+    assert {name: [each["gains"] for each in forms] for name, forms in known.items()} == measured

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = [
-    *("__main__", "cli", "__init__", "torch", "sweep", "recipe", "api", "cards", "block"),
+    *("__main__", "cli", "__init__", "torch", "sweep", "recipe", "api", "rewriting", "cards", "block", "find"),
     *("bench", "outline", "diff", "tensorrt", "verification"),
     *("insertion", "weights", "selection", "recognition", "userblocks", "blocks", "template"),
     *("graph", "runtime", "modelfile"),
@@ -35,10 +35,18 @@ INSIDE = {
         "graphsurgery.insertion.calibrating": "it runs the model, and only blocks to calibrate need that",
         "graphsurgery.insertion.trained": "it loads the readers of weights, which only trained blocks need",
         "graphsurgery.insertion.removal": "what removes takes 3 ms, and inserting needs none of it",
+        "graphsurgery.insertion.replacing": "likewise, for what is put in the place of something",
+        "graphsurgery.rewriting": "it looks for blocks, which only what is put in their place needs",
+        "graphsurgery.rewriting.rewrite": "likewise",
         "graphsurgery.tensorrt.fallback": "the rules take 30 ms, and only blocks for a DLA need them",
     },
     "graphsurgery.cards.cards": {"graphsurgery.cards.drawing": "for who draws a block only, and it loads what follows"},
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
+    "graphsurgery.find.proof": {"onnx": "its reference runtime takes 60 ms, and few parts need it"},
+    "graphsurgery.find.search": {
+        "graphsurgery.find.aligning": "it needs torch",
+        "graphsurgery.find.tracing": "likewise",
+    },
     "graphsurgery.graph.reference": {"onnx": "its reference runtime takes 60 ms, and few models need it"},
     "graphsurgery.graph.shape_constants": {
         "graphsurgery.graph.shape_values": "it takes 2 ms, and models that compute no shapes need none of it"
@@ -78,6 +86,7 @@ AT_THE_TOP = {
     "graphsurgery.blocks.calibrated_module",
     "graphsurgery.blocks.residual_module",
     "graphsurgery.blocks.wrapped_module",
+    "graphsurgery.find.tracing",
     "graphsurgery.torch.attaching",
     "graphsurgery.torch.calibration",
     "graphsurgery.torch.detaching",

@@ -108,7 +108,7 @@ def run(
     with aside():
         trust = Trust.in_blocks(request.module for request in requests)
     with registered(checking.custom_ops or ()):
-        _run(edit, trust, model, target, checking, printer)
+        deliver(edit, trust, model, target, checking, printer)
 
 
 def run_trained(
@@ -132,17 +132,19 @@ def run_trained(
         return put_in(blocks, before, ignore_rest=ignore_rest, trust=trust, announce=_announcer(printer))
 
     with registered(checking.custom_ops or ()):
-        _run(edit, trust, model, target, checking, printer)
+        deliver(edit, trust, model, target, checking, printer)
 
 
-def _run(
+def deliver(
     edit: Callable[[ModelFile], _Edited],
     trust: Trust,
     model: str | None,
     target: Destination,
     checking: Checking,
     printer: Printer,
+    outcome_of: Callable[..., Outcome] | None = None,
 ) -> None:
+    """Edit a MODEL argument, verify what was done and deliver it; ``outcome_of``: makes what is printed of that."""
     from ..graph.index import GraphIndex
     from ..graph.validity import fault
 
@@ -154,10 +156,12 @@ def _run(
     before = open_model(model)
     with aside():
         after, done, compared = edit(before)
+    if not done:
+        checking = replace(checking, no_verify=True)
     lacking = "" if checking.no_verify else checking.missing()
     verifies = not checking.no_verify and not lacking
     macs = _model_macs(before, done, infer=verifies)
-    outcome = _Outcome(model or DASH, target, done, macs, checking.verbose, compared)
+    outcome = (outcome_of or Outcome)(model or DASH, target, done, macs, checking.verbose, compared)
 
     def verified(written: ModelFile) -> None:
         if found := fault(GraphIndex(written)):
@@ -226,7 +230,7 @@ def _model_macs(before: ModelFile, done: Sequence[AppliedInsertion], *, infer: b
 
 
 @dataclass
-class _Outcome:
+class Outcome:
     """What was done, as JSON and as text."""
 
     model: str
@@ -243,13 +247,17 @@ class _Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """See docs/command-line.md for the keys."""
-        output = self.target.label if self.written and not self.target.dry else None
         insertions = [self._insertion_json(done) for done in self.done]
         figures = ("modules", "compared", "share", "worst", "tolerance")
         base = {"base": attributes(self.compared, *figures)} if self.compared else {}
         checks = {"tensorrt": self.tensorrt.to_json()} if self.tensorrt is not None else {}
-        made = {"output": output, "insertions": insertions, "macs": self.macs}
+        made = {"output": self.output_label, "insertions": insertions, "macs": self.macs}
         return {"model": self.model, **made, **base, **checks}
+
+    @property
+    def output_label(self) -> str | None:
+        """How the result is called; None where it was not written."""
+        return self.target.label if self.written and not self.target.dry else None
 
     def _insertion_json(self, done: AppliedInsertion) -> dict[str, Any]:
         insertion = done.insertion
@@ -270,12 +278,13 @@ class _Outcome:
             "macs": done.work.macs(),
             "largest_activation": plain(done.work.largest()),
             **({"weights": done.source} if done.source else {}),
+            **({"replaced": attributes(insertion.replaced, "nodes", "left")} if insertion.replaced else {}),
             "qdq": asdict(insertion.qdq) if insertion.qdq else None,
             "warnings": [*done.warnings, *([_untrained([done])] if _is_untrained(done) else [])],
-            "parity": self._parity_json(insertion.id),
+            "parity": self.parity_json(insertion.id),
         }
 
-    def _parity_json(self, name: str) -> dict[str, Any] | None:
+    def parity_json(self, name: str) -> dict[str, Any] | None:
         if self.report is None:
             return None
         whole = self.report.to_json()
@@ -317,9 +326,12 @@ def _insertion_lines(
     if done.site.note:
         yield f"  note: {done.site.note}"
     readers = [*site.consumers, *(["the model's output"] if done.site.graph_output else [])]
-    yield (
-        f"  rewired: {counted(len(readers), 'consumer')}: {listed(readers, most)}" if readers else "  rewired: nothing"
-    )
+    if insertion.replaced:
+        yield f"  taken out: {counted(insertion.replaced.nodes, 'node')}"
+        if insertion.replaced.left:
+            yield f"  not read any more, and left in the file: {listed(insertion.replaced.left, most)}"
+    verb = "read by" if insertion.replaced else "rewired"
+    yield f"  {verb}: {counted(len(readers), 'consumer')}: {listed(readers, most)}" if readers else f"  {verb}: nothing"
     if site.others:
         yield f"  left as they are: {counted(len(site.others), 'consumer')}: {listed(site.others, most)}"
     yield f"  added: {counted(len(insertion.nodes), 'node')}, {counted(insertion.parameters, 'parameter')}"
@@ -329,7 +341,7 @@ def _insertion_lines(
     if insertion.qdq:
         whose = "of the site" if insertion.qdq.scale_from == "site" else "from the images"
         yield f"  quantised behind the block: {insertion.qdq.type}, with the scale {whose}"
-    yield from (f"  {line}" for line in _parity_lines(report)) if report else ()
+    yield from (f"  {line}" for line in parity_lines(report)) if report else ()
     yield from (f"  warning: {warning}" for warning in done.warnings)
 
 
@@ -355,7 +367,7 @@ def _base_line(compared: Comparison) -> str:
     )
 
 
-def _parity_lines(report: InsertionReport) -> Iterator[str]:
+def parity_lines(report: InsertionReport) -> Iterator[str]:
     """One line for each provider."""
     from ..verification import Mode, Verdict, Worst
 

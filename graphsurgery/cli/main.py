@@ -37,7 +37,7 @@ _INTERRUPTED = 128 + 2
 
 _COMMANDS = (
     *("insert", "remove", "sites", "info", "blocks", "verify", "bench", "apply", "adopt", "weights", "diff", "remap"),
-    *("sweep", "tensorrt"),
+    *("sweep", "find", "rewrite", "tensorrt"),
 )
 """each is a function in the file of its name"""
 

@@ -111,7 +111,7 @@ def _totals(finder: SiteFinder) -> Totals:
 
 
 def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -> dict[str, Any]:
-    rows = outline.rows(depth)
+    rows, origins = outline.rows(depth), {id: each.origin for id, each in outline.insertions().items()}
     table = [
         (
             _name(row),
@@ -120,7 +120,7 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -
             row.dtype or "",
             str(row.stride or ""),
             " ".join([row.role or "", *(role for role in row.roles if role not in _PLAIN)]).strip(),
-            ", ".join(row.insertions),
+            ", ".join(f"{id} ({origins[id]})" if origins[id] else id for id in row.insertions),
             "yes" if row.is_advisable else f"no: {row.objection.short}" if row.objection else "no",
             ", ".join(row.readers),
         )
@@ -138,7 +138,9 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -
     if not printer.as_json:
         return {}
     whole = [row for row in rows if row.depth == 1]
+    replaced = {id: origin for id, origin in origins.items() if origin}
     return {
+        **({"replaced": replaced} if replaced else {}),
         "sites": [row.to_json() for row in rows if row.site],
         "blocks": [
             {"selector": row.name, "type": row.type, "path": row.path, "role": row.role, "tensor": row.tensor}

@@ -130,8 +130,12 @@ class GraphIndex:
 
     @cached_property
     def names(self) -> set[str]:
-        """Every name in the model, of nodes and of tensors, subgraphs and functions included."""
-        return set(_names_in(self.model.whole.structure))
+        """Every name in the model, of nodes and of tensors, subgraphs and functions included, and every one in what
+        blocks have replaced.
+        """
+        whole = self.model.whole
+        replaced = (each.replaced.graph() for each in whole.insertions() if each.replaced)
+        return {*_names_in([whole.structure.graph, *whole.structure.functions, *replaced])}
 
 
 def reached(start: Iterable[_Item], further: Callable[[_Item], Iterable[_Item]]) -> set[_Item]:
@@ -162,8 +166,8 @@ def upstream(
             pending += reads(node_index)
 
 
-def _names_in(model: onnx.ModelProto) -> Iterator[str]:
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+def _names_in(graphs: Iterable[onnx.GraphProto | onnx.FunctionProto]) -> Iterator[str]:
+    pending = list(graphs)
     while pending:
         graph = pending.pop()
         if isinstance(graph, onnx.GraphProto):

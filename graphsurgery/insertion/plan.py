@@ -9,6 +9,8 @@ from ..blocks.block import Array, Block
 from ..blocks.size import check_size
 from ..errors import SiteError
 from ..graph import module_paths
+from ..graph.part import Part
+from ..modelfile.model import ModelFile
 from ..request import Request
 from ..selection.branches import Consumer, OutputConsumer, nodes_of
 from ..selection.sites import Site, SiteFinder
@@ -34,6 +36,10 @@ class PlannedInsertion:
     """FILE[:PREFIX] of the weights of a file"""
     pair: qdq.Pair | None = None
     """the QuantizeLinear and DequantizeLinear to put after the block"""
+    part: Part | None = None
+    """what the block is to stand in the place of"""
+    same: bool = False
+    """whether that computes the same"""
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Plan:
         self.owners = {node_index: earlier.id for node_index, earlier in self._index.insertion_of.items()}
         """index of a node of an earlier insertion -> its id"""
         self.names = UniqueNames(set(self._index.names))
-        self._ids = UniqueNames({*finder.tree.modules, *(earlier.id for earlier in finder.model.insertions())})
+        self._ids = ids_of(finder.tree, finder.model)
         self.steps: list[Step] = []
         self.moved: dict[str, str] = {}
         """tensor of a site that is a graph output -> the new name under which its producer gives it"""
@@ -102,10 +108,7 @@ class Plan:
             else:
                 self.steps[previous].output = moved
         self.last.update(dict.fromkeys(((site.tensor, consumer) for consumer in _consumers(site)), len(self.steps)))
-        path = (site.path or "").strip("/")
-        wish = ".".join(part for part in (module_paths.join(path.split("/")), block.name) if part)
-        id = self._ids.reserve(wish)
-        scope = "/" + "/".join(part for part in (path, id.rpartition(".")[2]) if part)
+        id, scope = named(site, block, self._ids)
         self.steps.append(Step(insertion, id, scope, previous, output))
 
     def _previous(self, site: Site) -> int | None:
@@ -137,6 +140,25 @@ class Plan:
                 f"some of the nodes that read {site.tensor!r} are a part of the insertion {min(torn)}; "
                 "a block goes in front of the whole insertion or behind it"
             )
+
+
+def ids_of(tree: module_paths.ModuleTree, model: ModelFile) -> UniqueNames:
+    """The ids that no insertion can have: what modules are called, those that were replaced included."""
+    ids = UniqueNames(set(tree.modules))
+    for earlier in model.insertions():
+        ids.taken.add(earlier.id)
+        if earlier.replaced:
+            paths = (module_paths.from_name(node.name) for node in earlier.replaced.graph().node)
+            ids.taken.update(module for path in paths for module in module_paths.enclosing(path))
+    return ids
+
+
+def named(site: Site, block: Block, ids: UniqueNames) -> tuple[str, str]:
+    """A free id for a block at a site, and how its nodes are called: ``model.8.simam`` and ``/model.8/simam``."""
+    path = (site.path or "").strip("/")
+    wish = ".".join(part for part in (module_paths.join(path.split("/")), block.name) if part)
+    id = ids.reserve(wish)
+    return id, "/" + "/".join(part for part in (path, id.rpartition(".")[2]) if part)
 
 
 def ordered(insertions: Iterable[PlannedInsertion]) -> list[PlannedInsertion]:

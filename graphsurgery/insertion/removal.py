@@ -15,13 +15,16 @@ from ..graph import validity
 from ..graph.index import GraphIndex
 from ..graph.shapes import ShapeTable
 from ..messages import closest
+from ..modelfile import fields
 from ..modelfile.fields import INITIALIZER, NODE, VALUE_INFO, Edit
-from ..modelfile.function_body import graph_of
+from ..modelfile.function_body import FUNCTION_NODE, graph_of
 from ..modelfile.model import ModelFile
 from ..modelfile.record import KEY, Insertion
 from ..modelfile.source import Source
+from ..modelfile.subgraphs import reads
+from .original_order import OriginalOrder, Returning
 from .ownership import Owned, Ownership, check_types, needed
-from .rewiring import rename_tensors
+from .rewiring import rename_tensors, with_names
 
 Range: TypeAlias = tuple[Source, int, int]
 """a source, and where a stretch of it begins and ends"""
@@ -70,7 +73,7 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
     index, graph = GraphIndex(model), model.structure.graph
     ownership = Ownership(index)
     blocks = {insertion.id: ownership.find(insertion) for insertion in chosen}
-    joined = {block.output: block.source for block in blocks.values()}
+    joined = {blocks[each.id].output: blocks[each.id].source for each in chosen if each.replaced is None}
     removed = frozenset[int]().union(*(block.nodes for block in blocks.values()))
     kept = needed(index, removed)
     removed -= _constants(index, removed, kept)
@@ -85,25 +88,74 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
     rename_tensors(edit, index, inputs, {old: new for old, new in names.items() if old not in joined})
     edit.replaced |= {(NODE, node_index): None for node_index in removed}
     read = {name for node_index in removed for name in index.reads(node_index)}
-    recorded = {name for insertion in chosen for name in insertion.initializers}
+    recorded = {name for insertion in chosen for name in insertion.added}
     weights = recorded & read - kept
     _drop(edit, INITIALIZER, [tensor.name for tensor in graph.initializer], weights)
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
     others = [other for other in every if KEY + other.id not in edit.metadata]
     declared = _declared(index, every)
     after = _records_after(others, names, declared)
-    gone_nodes = {name: each for each in chosen for name in each.nodes}
-    after = [_with_consumers(record, gone_nodes) for record in _with_constants(after, index, chosen, removed)]
+    edit.restored = _put_back(index, chosen, blocks, names)
+    gone_nodes = {name: each for each in chosen if each.replaced is None for name in each.nodes}
+    readers = _readers_again(index, chosen, blocks)
+    after = [
+        _with_consumers(record.with_readers(readers), gone_nodes)
+        for record in _with_constants(after, index, chosen, removed)
+    ]
     for other, renamed in zip(others, after, strict=True):
         declared.difference_update(renamed.value_info)
         if renamed != other:
             edit.metadata.update([renamed.to_entry()])
     gone = {name for node_index in removed for name in index.nodes[node_index].output} | names.keys() | weights
+    gone -= {blocks[each.id].output for each in chosen if each.replaced} - names.keys()
     _drop(edit, VALUE_INFO, [value.name for value in graph.value_info], declared | gone.difference(names.values()))
     result = model.edited(edit)
     if others or result.digest() != chosen[0].original:  # that one is as valid as the original was
         _check(index, GraphIndex(graph_of(result, model.function)), chosen, blocks)
     return result
+
+
+def _put_back(
+    index: GraphIndex, chosen: Sequence[Insertion], blocks: Mapping[str, Owned], names: Mapping[str, str]
+) -> dict[int, list[bytes]]:
+    """What the chosen ones stand in the place of, under the present names of what it reads and gives."""
+    if all(insertion.replaced is None for insertion in chosen):
+        return {}
+    order, returning = OriginalOrder(index), list[Returning]()
+    for insertion in chosen:
+        if (replaced := insertion.replaced) is None:
+            continue
+        block = blocks[insertion.id]
+        inputs = {replaced.input: names.get(block.source, block.source)}
+        outputs = {replaced.output: names.get(block.output, block.output)}
+        first = min(order.place(NODE, n) for n in block.nodes)
+        for at, data in replaced.contents():
+            piece = fields.whole(data)
+            if piece.number in (NODE, FUNCTION_NODE):
+                piece = fields.replaced(piece, with_names(piece.content, inputs, outputs))
+                returning.append(Returning(at, piece.data, first))
+            else:
+                returning.append(Returning(at, data, None))
+    return order.put_back(returning)
+
+
+def _readers_again(
+    index: GraphIndex, chosen: Sequence[Insertion], blocks: Mapping[str, Owned]
+) -> dict[str, Sequence[str]]:
+    """Name of a node of a block that goes -> names of the nodes that read in its place, where the block replaced some.
+
+    Nodes that an unnamed one would be told by are known by their operators alone.
+    """
+    found: dict[str, Sequence[str]] = {}
+    for insertion in chosen:
+        if insertion.replaced:
+            nodes = enumerate(insertion.replaced.graph().node)
+            reading = [
+                node.name or f"{node.op_type}#{n}" for n, node in nodes if insertion.replaced.input in reads(node)
+            ]
+            block = blocks[insertion.id]
+            found |= {index.nodes[n].name: reading for n in block.nodes if block.source in index.reads(n)}
+    return found
 
 
 def _constants(index: GraphIndex, nodes: frozenset[int], kept: set[str]) -> set[int]:

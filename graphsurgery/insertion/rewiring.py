@@ -24,5 +24,10 @@ def rename_tensors(
         edit.replaced[NODE, node_index] = rename_outputs(node, renamed)
 
 
+def with_names(node: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> bytes:
+    """A NodeProto with other names for some of the tensors that it reads and gives."""
+    return rename_outputs(rename_inputs(node, _encoded(inputs)), _encoded(outputs))
+
+
 def _encoded(names: Mapping[str, str]) -> dict[bytes, bytes]:
     return {old.encode(): new.encode() for old, new in names.items()}

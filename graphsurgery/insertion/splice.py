@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 
-import numpy as np
 import onnx
 
-from ..blocks.block import Array, Block
-from ..errors import BlockError
 from ..feature_map import FeatureMap
 from ..graph import module_paths
 from ..graph.work import Work
 from ..modelfile.fields import INITIALIZER, VALUE_INFO, Edit
 from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
-from ..modelfile.record import EDITION, Insertion, RecordedPair, RecordedSite
+from ..modelfile.record import EDITION, Insertion
 from ..request import Shapes
 from ..selection.branches import NodeConsumer
 from ..selection.sites import Site, SiteFinder
-from ..template import weight_folding
-from ..template.around import Around
 from ..template.subgraph import Subgraph
-from ..template.template import Template
 from . import qdq
 from .cost import cost_warning
+from .lowering import counter, lower, name_output, record_of
 from .plan import Plan, PlannedInsertion, Step
 from .rewiring import rename_tensors
 
@@ -92,7 +87,7 @@ def insert(
         graphs.setdefault(insertion.site.function, []).append(insertion)
     applied: list[AppliedInsertion] = []
     macs = finder.work.macs()
-    model, original = finder.model, _original(finder.model)
+    model, original = finder.model, original_of(finder.model)
     for function, planned in graphs.items():
         there = finder
         if model is not finder.model or function is not None:
@@ -104,7 +99,7 @@ def insert(
     return model, applied
 
 
-def _original(model: ModelFile) -> str:
+def original_of(model: ModelFile) -> str:
     """The digest of a model before its first insertion."""
     earlier = model.insertions()
     return earlier[0].original if earlier else model.digest()
@@ -130,7 +125,6 @@ class _Splice:
         self._model = finder.model
         self._index = finder.index
         self._shapes = dict(shapes)
-        self._ir_version = int(self._model.structure.ir_version)
         self._original = original
         self._edit = Edit()
         self._outputs: list[str] = []
@@ -142,40 +136,31 @@ class _Splice:
             return self._insert(step)
 
     def _insert(self, step: Step) -> AppliedInsertion:
-        planned, request, site = step.insertion, step.insertion.request, step.insertion.site
+        planned, site = step.insertion, step.insertion.site
         source = self._produced(site.tensor, step.previous)
-        weights = planned.weights(request.seed, step.id)
-        template = Template(
-            site.feature,
-            opset=self._model.opset,
-            scope=step.scope,
-            weight_scope=step.id,
-            target=request.target,
-            precision=request.precision,
-            weights=weights,
-            x=source,
-            names=self.plan.names,
-            edition=self._edition,
-        )
-        lowering = _lowering(planned.block, template, request.lowering)
-        output = planned.block.emit(template, lowering)
-        output = Around.of(request.gate, weights).emit(template, output)
-        constants = qdq.constants(template, planned.pair) if planned.pair else None
-        subgraph = template.export(output, ir_version=self._ir_version)
-        warnings = self._warnings(planned, subgraph, source, template.feature)
+        block = lower(planned, step.id, step.scope, source, self._model, self.plan.names, self._edition)
+        subgraph = block.subgraph
+        warnings = self._warnings(planned, subgraph, source, block.feature)
         pair = None
-        if planned.pair and constants:
-            pair = qdq.append(subgraph, planned.pair, constants, site.feature, self.plan.names, step.scope)
+        if planned.pair and block.constants:
+            pair = qdq.append(subgraph, planned.pair, block.constants, site.feature, self.plan.names, step.scope)
         if step.output:
-            _name_output(subgraph, step.output)
+            name_output(subgraph, step.output)
         self._outputs.append(subgraph.output)
         declared = source if site.graph_output else subgraph.output
-        record = self._record(step, lowering, source, declared, subgraph, weights, pair)
+        record = record_of(
+            planned,
+            step.id,
+            block,
+            reads=source,
+            declares=declared,
+            original=self._original,
+            shapes=self._shapes,
+            pair=pair,
+        )
         self._add(site, record, subgraph)
         reads = site.tensor if step.previous is None else source
-        one = replace(site.feature, batch=site.feature.batch or 1)
-        alone = partial(subgraph.as_model, source, one, opset=self._model.opset, ir_version=self._ir_version)
-        work = partial(_work, alone)
+        work = counter(subgraph, source, site.feature, self._model)
         return AppliedInsertion(record, site, reads, warnings, planned.source, self._macs, work)
 
     def _produced(self, tensor: str, step: int | None) -> str:
@@ -195,41 +180,6 @@ class _Splice:
         cost = cost_warning(block, feature, site.stride)
         given = (*site.warnings, *planned.warnings, *block.warnings(feature), *subgraph.warnings)
         return (*given, *(warning for warning in (cost, quantised, checked) if warning))
-
-    def _record(
-        self,
-        step: Step,
-        lowering: str,
-        source: str,
-        declared: str,
-        subgraph: Subgraph,
-        weights: Mapping[str, Array],
-        pair: RecordedPair | None,
-    ) -> Insertion:
-        planned, request, site = step.insertion, step.insertion.request, step.insertion.site
-        place = {each.name: getattr(site, each.name) for each in fields(RecordedSite)}
-        return Insertion(
-            id=step.id,
-            module=planned.block.spelled,
-            settings=planned.block.recorded_values(),
-            gate=request.gate,
-            init=planned.init,
-            target=request.target,
-            precision=request.precision,
-            lowering=lowering,
-            site=RecordedSite(**place | {"tensor": source}),
-            output_tensor=subgraph.output,
-            nodes=tuple(node.name for node in subgraph.nodes),
-            initializers=tuple(tensor.name for tensor in subgraph.initializers),
-            value_info=(declared,) if site.function is None else (),
-            parameters=sum(int(np.size(values)) for values in weights.values()),
-            stored={key: subgraph.stored.get(key) or weight_folding.keep(np.asarray(v)) for key, v in weights.items()},
-            original=self._original,
-            qdq=pair,
-            function=site.function,
-            shapes=self._shapes,
-            edition=subgraph.edition,
-        )
 
     def _add(self, site: Site, record: Insertion, subgraph: Subgraph) -> None:
         """Add nodes, initializers and declared shapes to the edit; the nodes right after the producer of the site."""
@@ -263,27 +213,3 @@ class _Splice:
                 self._edit.metadata.update([renamed.to_entry()])
         self._edit.metadata.update(record.to_entry() for record in records)
         return self._model.edited(self._edit)
-
-
-def _work(alone: Callable[[], onnx.ModelProto]) -> Work:
-    """``alone``: makes a model of a block."""
-    return Work.of(ModelFile.load(alone()))
-
-
-def _name_output(subgraph: Subgraph, name: str) -> None:
-    """Rename the output of a subgraph."""
-    for node in subgraph.nodes:
-        for i, output in enumerate(node.output):
-            if output == subgraph.output:
-                node.output[i] = name
-    subgraph.output = name
-
-
-def _lowering(block: Block, t: Template, wanted: str | None) -> str:
-    known = block.lowerings(t.feature, t.opset)
-    if wanted is None:
-        return block.choose(t, known)
-    if wanted not in known:
-        sentence = f"{block.spelled} has no lowering {wanted!r} at {t.feature.label}; it has {', '.join(known)}"
-        raise BlockError(sentence, option="lowering", candidates=known)
-    return wanted

@@ -43,6 +43,11 @@ class Piece(NamedTuple):
     def content(self) -> bytes:
         return self.source.read(self.body, self.end)
 
+    @property
+    def data(self) -> bytes:
+        """Its bytes, tag and length included."""
+        return self.source.read(self.start, self.end)
+
 
 @dataclass
 class Edit:
@@ -54,12 +59,19 @@ class Edit:
     """nodes to put before the node at this position (the number of nodes: at the end)"""
     appended: dict[int, list[bytes]] = field(default_factory=dict)
     """field number of the graph -> contents to add after the last field of that number"""
+    restored: dict[int, list[bytes]] = field(default_factory=dict)
+    """whole fields of the graph, tags and lengths included, to put before the field at this place among all fields of
+    the graph (the number of fields: at the end)"""
     metadata: dict[str, str | None] = field(default_factory=dict)
     """model metadata to set (in place where the key exists, else at the end) or, with None, to drop"""
 
     def append(self, number: int, message: Any) -> None:
         """Add a field of the graph after the last one of its number."""
         self.appended.setdefault(number, []).append(message.SerializeToString())
+
+    def drop(self, number: int, position: int) -> None:
+        """Leave out a field of the graph."""
+        self.replaced[number, position] = None
 
 
 def edited(pieces: Sequence[Piece], edit: Edit, node: int = NODE) -> list[Piece]:
@@ -69,8 +81,9 @@ def edited(pieces: Sequence[Piece], edit: Edit, node: int = NODE) -> list[Piece]
     """
     result: list[Piece] = []
     counts: dict[int, int] = {}
-    for piece in pieces:
-        number = piece.number if node == NODE else NODE if piece.number == node else 0
+    for place, piece in enumerate(pieces):
+        result += map(whole, edit.restored.get(place, ()))
+        number = numbered(piece, node)
         position = counts.get(number, 0)
         counts[number] = position + 1
         if number == NODE and position in edit.nodes:
@@ -80,11 +93,25 @@ def edited(pieces: Sequence[Piece], edit: Edit, node: int = NODE) -> list[Piece]
             result.append(piece)
         elif (content := edit.replaced[key]) is not None:
             result.append(replaced(piece, content))
+    result += map(whole, edit.restored.get(len(pieces), ()))
     last = edit.nodes.get(counts.get(NODE, 0), [])
     for number, contents in ((node, last), *edit.appended.items()):
         place = end_of(result, number)
         result[place:place] = [Piece.of(number, content) for content in contents]
     return result
+
+
+def numbered(piece: Piece, node: int) -> int:
+    """The number that a field has in a graph whose nodes have the number ``node``; 0 for one that only functions
+    have."""
+    return piece.number if node == NODE else NODE if piece.number == node else 0
+
+
+def whole(data: bytes) -> Piece:
+    """A field from its bytes, tag and length included."""
+    source = BytesSource(data)
+    (found,) = wire.scan(source, 0, len(data))
+    return located(source, found)
 
 
 def located(source: Source, f: wire.Field) -> Piece:

@@ -20,7 +20,7 @@ from .wire import number_of
 _GRAPH = number_of(onnx.ModelProto, "graph")
 _OPSET = number_of(onnx.ModelProto, "opset_import")
 _IR_VERSION = b"\x08\x03"
-_FUNCTION_NODE = number_of(onnx.FunctionProto, "node")
+FUNCTION_NODE = number_of(onnx.FunctionProto, "node")
 _FUNCTION_OPSET = number_of(onnx.FunctionProto, "opset_import")
 
 
@@ -55,9 +55,13 @@ class FunctionBody(ModelFile):
     def _body(self) -> Iterator[Piece]:
         """The fields of the graph."""
         declared = self._declared
-        yield from (Piece.of(NODE, piece.content) for piece in self._fields if piece.number == _FUNCTION_NODE)
+        yield from (Piece.of(NODE, piece.content) for piece in self._fields if piece.number == FUNCTION_NODE)
         for number, names in ((GRAPH_INPUT, declared.input), (GRAPH_OUTPUT, declared.output)):
             yield from (Piece.of(number, onnx.ValueInfoProto(name=name).SerializeToString()) for name in names)
+
+    def graph_fields(self) -> list[tuple[int, Piece]]:
+        """Those of the function."""
+        return [(fields.numbered(piece, FUNCTION_NODE), piece) for piece in self._fields]
 
     def digest(self) -> str:
         """That of the whole model."""
@@ -65,8 +69,9 @@ class FunctionBody(ModelFile):
 
     def edited(self, edit: Edit) -> ModelFile:
         """The whole model with these changes in the function, shapes aside, which it does not declare."""
-        own = Edit({key: value for key, value in edit.replaced.items() if key[0] == NODE}, edit.nodes)
-        content = fields.read(fields.edited(self._fields, own, _FUNCTION_NODE))
+        nodes = {key: value for key, value in edit.replaced.items() if key[0] == NODE}
+        own = Edit(nodes, edit.nodes, restored=edit.restored)
+        content = fields.read(fields.edited(self._fields, own, FUNCTION_NODE))
         return self._whole.with_function(self._piece, content, edit.metadata)
 
 

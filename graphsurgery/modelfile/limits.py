@@ -103,6 +103,13 @@ RECORDED_GRAPH_BYTES = 1 << 24
 """Of the graph of a block in the record of its insertion, which has no weights in it: the size of BLOCK_NODES nodes
 with names and shapes is a tenth."""
 
+REPLACED_BYTES = 1 << 24
+"""Of what a block replaced, in the record of its insertion: some hundred nodes, and constants up to the next limit."""
+
+KEPT_CONSTANT_BYTES = 1 << 16
+"""Of one constant in it, 64 KiB: a larger one that nothing reads any more stays in the file, where it costs less than
+as text."""
+
 PIXELS = 1 << 27
 """Of an image: 400 MB in RGB. The largest cameras have three quarters of it; a PNG of a megabyte can have a hundred
 times as many."""

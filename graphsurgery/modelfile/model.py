@@ -255,6 +255,12 @@ class ModelFile:
         """The fields of the graph of one number, in order, as ranges of bytes."""
         return self._positions.get(number, [])
 
+    def graph_fields(self) -> list[tuple[int, Piece]]:
+        """All fields of the graph in the order of the file, each with its number in a graph; in a local function, which
+        has others, 0 where it is no node.
+        """
+        return [(piece.number, piece) for piece in self._graph]
+
     @cached_property
     def _positions(self) -> dict[int, list[Piece]]:
         table: dict[int, list[Piece]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
@@ -21,27 +21,34 @@ from ..feature_map import Dimension, FeatureMap
 from ..messages import printable
 from ..request import arguments, fits
 from . import limits
-from .wire import text
+from .packed import unpack
+from .source import BytesSource
+from .wire import number_of, scan, text
 
 KEY = "graphsurgery.insertion."
 EDITION = 2
 """of the forms that blocks are written in. A block that was inserted in an earlier one is written once more in that,
 with the same operators. 2: forms that other readers take as well, not only TensorRT and onnxruntime
 """
-_FORMAT, _CALIBRATED_FORMAT, _WIDER_FORMAT, _EDITION_FORMAT = 1, 2, 3, 4
+_FORMAT, _CALIBRATED_FORMAT, _WIDER_FORMAT, _EDITION_FORMAT, _REPLACED_FORMAT = 1, 2, 3, 4, 5
 """of a record; of one with a scale and a shift behind the block, which the readers of 1 would leave out; of one of
-a block in a local function, or with shapes that the user gave, which those of 2 do not know; and of one of a block in
-forms of edition 2, of which those of 3 do not know either
+a block in a local function, or with shapes that the user gave, which those of 2 do not know; of one of a block in
+forms of edition 2, of which those of 3 do not know either; and of one of a block that stands in the place of a part of
+the graph, which those of 4 could not put back
 """
 _LATER: dict[str, tuple[int, object]] = {
     "function": (_WIDER_FORMAT, None),
     "shapes": (_WIDER_FORMAT, {}),
     "edition": (_EDITION_FORMAT, 1),
+    "replaced": (_REPLACED_FORMAT, None),
 }
 """what a record of that format or a later one has where it is not the default"""
 _CALIBRATION = "calibration.scale"
 """the parameter by which such a record is told, see template/calibration.py"""
 POSITIONS = ("after", "before")
+IN_PLACE_OF = "in place of"
+"""the position of a block that stands where something else stood"""
+_FUNCTION_NODE = number_of(onnx.FunctionProto, "node")
 UNNAMED = re.compile(r"(.+)#\d+")
 """how a record names a reader that has no name: ``Concat#17``"""
 OUTPUT = "output:"
@@ -61,7 +68,8 @@ class RecordedSite:
     consumers: tuple[str, ...]
     """the readers that were rewired to the block"""
     position: str = "after"
-    """"before" if the path is of the module in front of which the block stands, and not of the one behind which"""
+    """"before" if the path is of the module in front of which the block stands, and not of the one behind which; "in
+    place of" if it is of what the block replaces"""
     others: tuple[str, ...] = ()
     """the readers that went on reading the tensor itself"""
 
@@ -80,6 +88,50 @@ class RecordedPair:
     zero_point: str
     nodes: tuple[str, ...]
     """the pair, and Casts around it; the last ones of the insertion's own nodes"""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A part of the graph that a block stands in the place of: what was taken out, to the byte."""
+
+    input: str
+    """the tensor that it read, as the fields call it"""
+    output: str
+    """the one that it gave, likewise"""
+    nodes: int
+    """how many were taken out, constants apart"""
+    same: bool
+    """whether the block computes what the part did, rather than something else"""
+    fields: str
+    """nodes, initializers and declared shapes, packed: one after the other as they stood in the graph, tags and lengths
+    included"""
+    at: tuple[int, ...]
+    """where each of them stood among all fields of the graph, as the graph was before its first insertion"""
+    reused: tuple[str, ...] = ()
+    """initializers of the part that the block reads"""
+    left: tuple[str, ...] = ()
+    """constants that nothing reads any more, and that stay in the file: they are too large to be kept here, or lie
+    beside the model"""
+
+    def contents(self) -> list[tuple[int, bytes]]:
+        """(place among all fields of the graph, the whole field) of everything taken out. InsertionError if damaged."""
+        try:
+            data = unpack(self.fields, limits.REPLACED_BYTES)
+            found = scan(BytesSource(data), 0, len(data))
+            return [(at, data[each.start : each.end]) for at, each in zip(self.at, found, strict=True)]
+        except ValueError:
+            raise InsertionError("the record of what a block replaced is damaged") from None
+
+    def graph(self) -> onnx.GraphProto:
+        """The same as a message, whether it comes from the main graph or from a function."""
+        graph = onnx.GraphProto()
+        for _, data in self.contents():
+            (each,) = scan(BytesSource(data), 0, len(data))
+            if each.number == _FUNCTION_NODE:
+                graph.node.add().MergeFromString(data[each.body : each.end])
+            else:
+                graph.MergeFromString(data)
+        return graph
 
 
 _rebuild: dict[str, Callable[..., Any]] = {}
@@ -123,6 +175,8 @@ class Insertion:
     """tensor -> its shape as the user gave it, from which that of the site may follow"""
     edition: int = 1
     """the first edition of the forms in which the block is written so"""
+    replaced: Replaced | None = None
+    """what stood in its place"""
 
     def __repr__(self) -> str:
         place = self.site.path or f"tensor:{self.site.tensor}"
@@ -132,6 +186,20 @@ class Insertion:
     def block_output(self) -> str:
         """The tensor that the block itself gives: the output, or what is in front of the pair that gives it."""
         return self.qdq.tensor if self.qdq else self.output_tensor
+
+    @property
+    def origin(self) -> str:
+        """What stood in its place: "rewritten from 17 nodes", or "in place of 17 nodes"; "" where nothing did."""
+        if self.replaced is None:
+            return ""
+        nodes = f"{self.replaced.nodes} node{'' if self.replaced.nodes == 1 else 's'}"
+        return f"rewritten from {nodes}" if self.replaced.same else f"in place of {nodes}"
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Those of its initializers that came with it."""
+        reused = self.replaced.reused if self.replaced else ()
+        return tuple(name for name in self.initializers if name not in reused)
 
     @property
     def feature(self) -> FeatureMap:
@@ -178,6 +246,15 @@ class Insertion:
         shapes = {(site or {}).get(name, (output or {}).get(name, name)): each for name, each in self.shapes.items()}
         return replace(self, site=replace(self.site, tensor=tensor), output_tensor=given, shapes=shapes)
 
+    def with_readers(self, names: Mapping[str, Sequence[str]]) -> Insertion:
+        """The record after nodes were replaced: name of a reader -> names of those that read in its place."""
+
+        def now(readers: Iterable[str]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(name for each in readers for name in names.get(each, (each,))))
+
+        site = replace(self.site, consumers=now(self.site.consumers), others=now(self.site.others))
+        return self if site == self.site else replace(self, site=site)
+
     def with_constants(self, names: Mapping[str, str]) -> Insertion:
         """The record after constants of the block got other names, several perhaps one."""
         pair = self.qdq
@@ -222,7 +299,8 @@ def _is_sound(insertion: Insertion) -> bool:
         and min(sizes) > 0
         and prod(sizes) <= limits.ELEMENTS
         and all(0 < size < 1 << 63 for size in given)
-        and insertion.site.position in POSITIONS
+        and insertion.site.position in (POSITIONS if insertion.replaced is None else (IN_PLACE_OF,))
+        and all(place >= 0 for place in (insertion.replaced.at if insertion.replaced else ()))
         and (insertion.function is None or len(insertion.function) == 3)
         and 1 <= insertion.edition <= EDITION
         and all(getattr(insertion, name) in choices[name].argument.choices for name in ("gate", "target", "precision"))
@@ -245,8 +323,10 @@ def _read(key: str, value: str) -> Insertion:
         site = RecordedSite(**_with_tuples(data.pop("site")))
         pair = data.pop("qdq", None)
         qdq = RecordedPair(**_with_tuples(pair)) if pair is not None else None
+        part = data.pop("replaced", None)
+        replaced = Replaced(**_with_tuples(part)) if part is not None else None
         shapes = _with_tuples(data.pop("shapes", {}))
-        insertion = Insertion(id=name, site=site, qdq=qdq, shapes=shapes, **_with_tuples(data))
+        insertion = Insertion(id=name, site=site, qdq=qdq, shapes=shapes, replaced=replaced, **_with_tuples(data))
         if not (fits(insertion, Insertion) and _is_sound(insertion)):
             raise ValueError
         _ = insertion.feature.onnx_type

@@ -8,8 +8,9 @@ from typing import Any
 
 from .. import userblocks
 from ..errors import GraphSurgeryError, RequestError, option
-from ..request import Argument, Settings, checked
-from ..selection.sites import SiteFinder
+from ..request import Argument, Request, Settings, checked
+from ..rewriting import Standings
+from ..selection.sites import Site, SiteFinder
 from .figures import reason_of
 from .grid import Cell, combinations, grid
 
@@ -59,19 +60,20 @@ def check_blocks(cells: Sequence[Cell]) -> None:
         userblocks.make_block(request.module, request.settings, trust)
 
 
+def _sites(finder: SiteFinder, request: Request) -> list[Site]:
+    if request.in_place_of:
+        return [each.site for each in Standings(finder).at(request.in_place_of, "in_place_of")]
+    position = "before" if request.before else "after"
+    return finder.find(request.before or request.after, position=position, consumers=request.consumers)
+
+
 def columns(finder: SiteFinder, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The places of each column; or, of one that names none, the "reason". The error of the first if all do not."""
     errors = []
     found: list[dict[str, Any]] = []
     for place, cell in {cell.place: cell for cell in cells}.items():
         try:
-            sites = [
-                site
-                for each in cell.requests
-                for site in finder.find(
-                    each.before or each.after, position="before" if each.before else "after", consumers=each.consumers
-                )
-            ]
+            sites = [site for each in cell.requests for site in _sites(finder, each)]
         except GraphSurgeryError as error:
             errors.append(error)
             found.append({"place": place, "places": [], "reason": reason_of(error)})

@@ -47,6 +47,7 @@ from .selecting import LiveSelection
 from .sites import LiveSite, LiveSites
 
 _OF_FILES = {
+    "in_place_of": "what stands in a live model is its own code",
     "target": "a file is written for a runtime, and PyTorch runs the module itself",
     "precision": "a live model computes in the type that it has",
     "lowering": "a file is written in one of several forms, and PyTorch runs the module itself",

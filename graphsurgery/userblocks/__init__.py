@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..blocks.block import Block
+from ..blocks.nothing import NOTHING, Nothing
 from ..blocks.registry import catalogue_block
 from ..errors import concerning
 from .importing import NO_TRUST, Trust, is_module
@@ -41,6 +42,8 @@ def make_block(spelled: str, settings: Mapping[str, object] | None = None, trust
     BlockError
         If there is no such block, variant or hyper-parameter.
     """
+    if spelled == NOTHING:
+        return Nothing()
     return user_block(spelled, settings or {}, trust) or catalogue_block(spelled, settings)
 
 

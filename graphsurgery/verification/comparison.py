@@ -18,6 +18,7 @@ from ..insertion.relocation import relocated
 from ..insertion.removal import unchanged
 from ..insertion.unrecorded import none_recorded
 from ..messages import closest, tracked
+from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
 from ..request import Argument, Selectors, Shapes, checked
 from ..runtime.custom_ops import libraries_of, registered
@@ -32,6 +33,7 @@ from .connection import Connection, Connections
 from .cutout import cut_out
 from .memory import MEMORY, Memory
 from .qdq_pair import PairCheck
+from .replaced_part import ReplacedCheck
 from .report import InsertionReport, Mode, Report, Row
 from .runners import Comparing, Runner
 from .smaller import Comparable, comparable
@@ -151,7 +153,9 @@ def verify(
                 report = _empty_report(shown, connections.check(insertion), arriving.failure)
                 if isinstance(block, Comparable):
                     report = replace(report, size=arriving.note(block))
-                    report = _compared(report, model, block, arriving, seeds, names, trust)
+                    rewritten = insertion.replaced is not None and insertion.replaced.same and not block.smaller
+                    before = ReplacedCheck(graph_of(whole, shown.function), shown) if rewritten else None
+                    report = _compared(report, model, block, arriving, seeds, names, trust, before)
                 else:
                     report = replace(report, failure=block)
                 reports.append(report)
@@ -167,6 +171,7 @@ def _compared(
     seeds: int,
     providers: Sequence[str],
     trust: Trust,
+    replaced: ReplacedCheck | None,
 ) -> InsertionReport:
     """The report filled in: every input goes through the PyTorch module once and then every way to run the block."""
     insertion, cutout = block.insertion, block.cutout
@@ -182,6 +187,8 @@ def _compared(
         expected = variants.compare(case)
         if pair:
             pair.compare(case.name, expected)
+        if replaced:
+            replaced.compare(case.name, case.array, expected, variants.own.conditioning)
         return expected
 
     made = list(cases(insertion.site.shape, numpy_dtype(dtype), seeds))
@@ -197,7 +204,7 @@ def _compared(
             in_place.record(case.name, found)
     reaching, names = variants.reach(usual.array)
     ways = [*(runner for each in variants.every for runner in each.runners), *reaching]
-    ways += [*([pair.runner] if pair else []), in_place]
+    ways += [*(check.runner for check in (pair, replaced) if check), in_place]
     return replace(
         report,
         compared_with=block_of(insertion).compared_with(insertion.feature),
@@ -252,6 +259,7 @@ def _empty_report(insertion: Insertion, connected: Connection, activation: str) 
         dtype=site.dtype,
         tolerance=TOLERANCES[comparison_dtype(insertion)],
         connected=connected,
+        position=site.position,
         activation=activation,
     )
 

@@ -47,6 +47,8 @@ class Mode(str, Enum):
     """cut out, in onnx.reference, where onnxruntime lacks the kernels"""
     QUANTISED = "quantised and back"
     """the QuantizeLinear and DequantizeLinear after the block: within their range by half a step at most"""
+    REPLACED = "what it replaced"
+    """the part of the graph that stood in its place before it was rewritten, in float32"""
     IN_THE_MODEL = "in the model"
     """at its place in the running model, from the tensor before it to the tensor after it"""
 
@@ -111,6 +113,8 @@ class InsertionReport:
     tolerance: Tolerance
     connected: Connection
     """Whether it reads its site, is read by its recorded consumers, and reaches an output."""
+    position: str = "after"
+    """"after", "before" or "in place of" what the path names"""
     compared_with: Reference = PYTORCH
     inputs: tuple[str, ...] = ()
     """Names of the inputs that were used."""
@@ -193,8 +197,8 @@ class Report:
         - "model", "passed", "providers": [name], "versions": {package: version}
         - "unchanged": {"passed": true, false or null, "sentence", "ignored"}, about the rest of the model
         - "insertions": [{"id", "module", "path", "tensor", "shape", "dtype", "passed", "tolerance": {"absolute",
-          "relative"}, "connected": {"passed", "sentence"}, "compared_with": {"what", "runtime", "dtype"}, "inputs":
-          [name], "activation", "size", "failure", "rows", "not_exercised": [bound]}]
+          "relative"}, "connected": {"passed", "sentence"}, "position", "compared_with": {"what", "runtime", "dtype"},
+          "inputs": [name], "activation", "size", "failure", "rows", "not_exercised": [bound]}]
         - each of the "rows": {"provider", "mode", "gate_opened", "weights_drawn", "reaching", "verdict", "tolerance",
           "comparisons", "worst": {"max_abs", "mean_abs", "p99_abs", "max_rel", "max_ulps", "cosine", "ratio"} or null,
           "worst_case", "worst_index": [int], "reason", "note", "kernels": {provider: count}, "nodes": {"total", "on":
@@ -236,7 +240,8 @@ def _insertion_lines(insertion: InsertionReport) -> list[str]:
     mark = "passed" if insertion.passed else "FAILED"
     place = insertion.path or insertion.tensor
     lines = [
-        f"{insertion.id}: {insertion.module} after {place}, {shape_text(insertion.shape)} {insertion.dtype}: {mark}"
+        f"{insertion.id}: {insertion.module} {insertion.position} {place}, "
+        f"{shape_text(insertion.shape)} {insertion.dtype}: {mark}"
     ]
     if insertion.failure:
         lines.append(f"  {insertion.failure}")

@@ -215,9 +215,10 @@ def _row_box(row: Row, level: Level, insertions: Mapping[str, Insertion], *, nes
 def _inserted_box(insertion: Insertion, row: Row | None) -> Box:
     """An inserted block, beside the row that it stands behind."""
     parameters = f"{insertion.parameters:,} parameter{'' if insertion.parameters == 1 else 's'}"
-    tooltip = f"{insertion.id}: {insertion.module}, {parameters}\ntensor: {insertion.output_tensor}"
+    about = ", ".join(filter(None, (insertion.module, parameters, insertion.origin)))
+    tooltip = f"{insertion.id}: {about}\ntensor: {insertion.output_tensor}"
     role, stride = (row.role or "backbone", row.stride) if row else ("backbone", insertion.site.stride)
-    text = (insertion.id, _size(insertion.site.shape), parameters)
+    text = (insertion.id, _size(insertion.site.shape), insertion.origin or parameters)
     return Box(f"inserted {insertion.id}", "inserted", role, stride, insertion.module, text, tooltip)
 
 

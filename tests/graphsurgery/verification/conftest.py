@@ -28,6 +28,7 @@ class Site:
     dtype: str
     consumers: tuple[str, ...] = ("tail",)
     others: tuple[str, ...] = ()
+    position: str = "after"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Insertion:
     gate: str = "none"
     init: str = "weights"
     qdq: None = None
+    replaced: None = None
     precision: str = "site"
     feature: None = None
     initializers: tuple[str, ...] = ()

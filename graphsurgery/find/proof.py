@@ -1,0 +1,173 @@
+"""Proof: a part of a model, as it stands there, against the PyTorch module of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from ..blocks.block import Module
+from ..errors import CannotRun, NoKernel
+from ..feature_map import Array
+from ..runtime.session import Session, session
+from ..verification.cases import Case, cases
+from ..verification.conditioning import Conditioning
+from ..verification.rounding import in_float32
+from ..verification.runners import Comparing
+from ..verification.tolerance import TOLERANCES
+from .reading import Reading
+from .regions import outside_constants
+
+_SMALL = 1 << 18
+_NEAR = 2e-2
+"""how far a block may be off on the first input to be compared on all, in the largest element"""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a comparison gave."""
+
+    passed: bool
+    max_error: float
+
+
+class PartAlone:
+    """A part as a model of its own, computed in float32 whatever its element type."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self.feature = reading.part.feature
+        self._outputs: dict[str, Array | None] = {}
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """With what its nodes read that is constant as initializers."""
+        part, index = self._reading.part, self._reading.index
+        feature, whole = part.feature, index.model.structure
+        shape = [feature.batch, feature.channels, feature.height, feature.width]
+        shape = [shape[axis] for axis in (0, 2, 3, 1)] if part.channels_last else shape
+        weights = [
+            onnx.numpy_helper.from_array(np.asarray(value), name)
+            for name in outside_constants(part, index)
+            if (value := self._reading.constants.value(name)) is not None
+        ]
+        x, y = (
+            onnx.helper.make_tensor_value_info(name, feature.onnx_type, shape) for name in (part.input, part.output)
+        )
+        graph = onnx.helper.make_graph(self._reading.nodes, "part", [x], [y], weights)
+        alone = onnx.helper.make_model(graph, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
+        return in_float32(alone)
+
+    @cached_property
+    def _session(self) -> Session:
+        return session(self.model.SerializeToString(), "cpu", optimise=False, threads=1, frugal=True)
+
+    @cached_property
+    def inputs(self) -> list[Case]:
+        """What it is compared on."""
+        feature = self.feature
+        shape = (feature.batch, feature.channels, feature.height, feature.width)
+        return list(cases(shape, np.dtype(np.float32), seeds=1))
+
+    @cached_property
+    def usual(self) -> Case:
+        """The one to begin with."""
+        return next(case for case in self.inputs if case.usual)
+
+    def output(self, case: Case) -> Array | None:
+        """What the part gives; None where onnxruntime cannot run it."""
+        if case.name not in self._outputs:
+            try:
+                self._outputs[case.name] = self._run(case.array)
+            except (CannotRun, NoKernel):
+                self._outputs[case.name] = None
+        return self._outputs[case.name]
+
+    def in_float64(self, case: Case) -> Array | None:
+        """What the part gives for a small map in float64, by ONNX's reference; None where that cannot be had."""
+        if case.array.size > _SMALL:
+            return None
+        try:
+            return self._moved(case.array.astype(np.float64), self._reference)
+        except Exception:  # it raises whatever its operators raise
+            return None
+
+    @cached_property
+    def _reference(self) -> Callable[[Array], Array]:
+        from onnx.reference import ReferenceEvaluator  # takes as long as a small part, and few need it
+
+        evaluator = ReferenceEvaluator(_widened(self.model))
+        name = self._reading.part.input
+        return lambda array: np.asarray(evaluator.run(None, {name: array})[0])  # type: ignore[index]
+
+    def _run(self, array: Array) -> Array:
+        return self._moved(array, lambda given: self._session.run({self._reading.part.input: given})[0])
+
+    def _moved(self, array: Array, run: Callable[[Array], Array]) -> Array:
+        """Run a map [N, C, H, W] as the part has it."""
+        if not self._reading.part.channels_last:
+            return run(array)
+        return run(np.ascontiguousarray(array.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
+
+
+def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same in float64, where it is in float32."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    narrow, double = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+    tensors = [*wide.graph.initializer]
+    for node in wide.graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                tensors.append(attribute.t)
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == narrow:
+                attribute.i = double
+    for tensor in tensors:
+        if tensor.data_type == narrow:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for value in (*wide.graph.input, *wide.graph.output):
+        value.type.tensor_type.elem_type = double
+    return wide
+
+
+def near(module: Module, alone: PartAlone) -> bool:
+    """Whether a module gives about what a part does, on one input."""
+    import torch
+
+    case = alone.usual
+    given = alone.output(case)
+    if given is None:
+        return False
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(case.array.astype(np.float64))).numpy()
+    if expected.shape != given.shape or not np.isfinite(expected).all():
+        return False
+    return bool(np.abs(expected - given).max() <= _NEAR * (1e-3 + np.abs(expected - case.array).max()))
+
+
+def prove(module: Module, alone: PartAlone) -> Proof:
+    """A module (float64, evaluation mode) against a part on all inputs, with the tolerance of the part's type."""
+    import torch
+
+    conditioning = Conditioning(module, "float32")
+    dtype = alone.feature.dtype
+    tolerance = TOLERANCES["float32" if dtype == "float64" else dtype]
+    largest = 0.0
+    for case in alone.inputs:
+        given = alone.output(case)
+        if given is None:
+            return Proof(False, float("inf"))
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(case.array.astype(np.float64))).numpy()
+        found = Comparing(case.array, expected, "float32", conditioning).compare(given, tolerance)
+        if not found.passed and (exact := alone.in_float64(case)) is not None:
+            # exporters write norms and means in forms whose float32 is worse than the module's
+            found = Comparing(case.array, expected, "float32", conditioning).compare(exact, tolerance)
+        largest = max(largest, found.max_abs)
+        if not found.passed:
+            return Proof(False, largest)
+    return Proof(True, largest)

@@ -1,0 +1,161 @@
+"""find: parts of exported files that are blocks of the catalogue, those that are alike, and those that are none."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graphsurgery.blocks.registry import catalogue_block
+from graphsurgery.cli.main import main
+from graphsurgery.find import Found, find, finding
+from tests.find.recovery import FEATURE, Net, exported, recovered, trained, variants
+from tests.recognition.randomise import randomise
+
+FEW = ("se", "eca[official]", "simam", "cbam[timm]", "gc[official]", "nam[channel]")
+
+
+def written(block: nn.Module) -> bytes:
+    """A net with a module of 64 channels, as the TorchScript exporter writes it."""
+    return exported(block, "torchscript", FEATURE)
+
+
+def found_in(block: nn.Module) -> list[Found]:
+    return find(written(block))
+
+
+class Gate(nn.Module):
+    """x times a bounded number for each channel, with an activation of one's choice."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Conv2d(64, 4, 1), activation, nn.Conv2d(4, 64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate: Tensor = self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * gate
+
+
+@pytest.mark.parametrize("spelled", FEW)
+def test_a_block_is_found_and_proven(spelled: str) -> None:
+    outcome = recovered(catalogue_block(spelled), "torchscript")
+    assert outcome.exact
+    (one,) = outcome.found
+    assert one.place == "block"
+    assert one.block is not None
+    assert one.block.values == outcome.block.values
+    assert one.weights.keys() == outcome.block.parameters(FEATURE).keys()
+
+
+def test_weights_are_those_of_the_module() -> None:
+    module = trained(catalogue_block("se"), FEATURE)
+    (one,) = found_in(module)
+    state = module.state_dict()
+    for key, values in one.weights.items():
+        torch.testing.assert_close(torch.from_numpy(values).float(), state[key].reshape(values.shape))
+
+
+@pytest.mark.parametrize(("name", "value"), [("activation", "silu"), ("gate", "hard-sigmoid"), ("reduction", 4)])
+def test_settings_are_found(name: str, value: object) -> None:
+    block = catalogue_block("se", {name: value})
+    (one,) = found_in(trained(block, FEATURE))
+    assert one.proven
+    assert one.block is not None
+    assert one.block.values == block.values
+
+
+def test_names_are_not_needed() -> None:
+    model, _ = randomise(onnx.load_from_string(written(trained(catalogue_block("se"), FEATURE))))
+    (one,) = find(model)
+    assert one.proven
+    assert one.place == f"tensor:{one.part.output}"
+
+
+def test_half_precision_is_looked_at_in_single() -> None:
+    net = Net(trained(catalogue_block("simam"), FEATURE), 64).half().eval()
+    data = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (torch.rand(1, 3, 16, 16).half(),), data, dynamo=False, opset_version=17)
+    (one,) = find(data.getvalue())
+    assert one.proven
+    assert one.block is not None
+    assert one.block.spelled == "simam"
+    assert one.part.feature.dtype == "float16"
+
+
+def test_another_function_is_only_alike() -> None:
+    (one,) = found_in(Gate(nn.LeakyReLU(0.5)))
+    assert not one.proven
+    assert one.max_error is None
+    assert one.block is not None
+    assert one.note.startswith("a gate like se, with ")
+    assert "LeakyRelu" in one.note
+
+
+def test_a_gate_of_its_own_kind_has_its_operators_named() -> None:
+    class Own(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.tanh(x.amax((2, 3), keepdim=True))
+
+    (one,) = found_in(Own())
+    assert (one.block, one.proven) == (None, False)
+    assert one.note == "a gate of its own kind: ReduceMax, Tanh, Mul"
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.Hardswish(), nn.GELU(), nn.Mish(), nn.BatchNorm2d(64)])
+def test_an_activation_is_no_attention(activation: nn.Module) -> None:
+    assert found_in(nn.Sequential(activation, nn.Conv2d(64, 64, 3, padding=1), activation)) == []
+
+
+def test_a_gate_that_something_else_reads_is_left_out() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = Gate(nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = self.gate.fc2(self.gate.act(self.gate.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+            return x * gate + gate
+
+    assert found_in(Shared()) == []
+
+
+def test_without_a_runtime_nothing_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    (one,) = found_in(trained(catalogue_block("se"), FEATURE))
+    assert not one.proven
+    assert one.block is not None
+    assert one.block.spelled == "se"
+    assert one.note.endswith("not proven, because onnxruntime is not installed here")
+
+
+def test_the_command_prints_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(written(trained(catalogue_block("se"), FEATURE)))
+    assert main(["find", str(path), "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["found"]
+    assert one.keys() == {"place", "module", "settings", "proven", "max_error", "nodes", "findings", "note"}
+    assert (one["place"], one["module"], one["proven"]) == ("block", "se", True)
+    assert one["max_error"] < 1e-4
+
+
+def test_nothing_found_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(written(nn.ReLU()))
+    assert main(["find", str(path)]) == 0
+    assert capsys.readouterr().out == "no attention was found in net.onnx\n"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["torchscript", "dynamo"])
+def test_the_catalogue_is_found(way: str) -> None:
+    outcomes = [recovered(block, way) for block in variants()]
+    missed = [f"{each.block.spelled}: {each.error or 'nothing proven'}" for each in outcomes if not each.proven]
+    assert len(missed) <= 0.05 * len(outcomes), missed
