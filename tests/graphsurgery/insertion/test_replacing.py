@@ -16,14 +16,13 @@ from onnx import ModelProto, parser
 import graphsurgery as gsx
 from graphsurgery.errors import InsertionError, RequestError, SiteError
 from graphsurgery.feature_map import FeatureMap
-from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.part import Part
 from graphsurgery.insertion.plan import PlannedInsertion
 from graphsurgery.insertion.replacing import replace_parts
 from graphsurgery.modelfile import limits
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.request import Request
-from graphsurgery.selection.sites import Site
+from graphsurgery.selection.sites import Site, SiteFinder
 from graphsurgery.userblocks import make_block
 from tests import models
 from tests.models import node, value, weight
