@@ -140,7 +140,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 
 def test_folders_and_functions_of_one_name_do_not_disturb_each_other() -> None:
-    assert COLLIDING == ["bench", "blocks", "diff", "outline", "sweep"]
+    assert COLLIDING == ["bench", "blocks", "diff", "find", "outline", "sweep"]
     for name in COLLIDING:
         code = f"""
 import graphsurgery.{name}
