@@ -229,9 +229,9 @@ def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]
         orders = list(dict.fromkeys(islice(permutations([*own, *free], len(members)), 60)))
         choices.append((members, orders))
     choices.sort(key=lambda each: len(each[1]))
-    for orders in product(*(each[1] for each in choices)):
+    for chosen in product(*(each[1] for each in choices)):
         changed = list(first)
-        for (members, _), order in zip(choices, orders, strict=True):
+        for (members, _), order in zip(choices, chosen, strict=True):
             for n, place in zip(members, order, strict=True):
                 changed[n] = (first[n][0], place, first[n][2])
         yield changed

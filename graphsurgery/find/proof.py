@@ -111,7 +111,8 @@ class PartAlone:
         if not self._reading.part.channels_last:
             return run(array)
         given: Array = run(np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
-        return given.transpose(0, 3, 1, 2)
+        moved: Array = given.transpose(0, 3, 1, 2)
+        return moved
 
 
 def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
