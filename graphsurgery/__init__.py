@@ -74,7 +74,7 @@ _HOMES = {
 class _PublicName:
     """A public name as an attribute of the package: what it stands for is imported when it is first read.
 
-    A data descriptor, because ``diff``, ``outline``, ``bench`` and ``blocks`` are functions of the package and folders
+    A data descriptor, because ``diff``, ``find``, ``bench`` and ``blocks`` are functions of the package and folders
     in it: whoever imports such a folder makes Python set the attribute to the folder.
     """
 

@@ -212,12 +212,12 @@ def _pairs(form: _Form, places: Sequence[int | None]) -> list[_Pair]:
 
 def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]:
     """The same with other constants of the same shapes and roles."""
-    groups: dict[object, list[int]] = {}
+    groups: dict[tuple[Role, tuple[int, ...]], list[int]] = {}
     for n, (use, place, _) in enumerate(first):
         if place is not None:
             groups.setdefault((uses[place].role, use.squeezed), []).append(n)
-    choices = []
-    for (role, _), members in groups.items():  # type: ignore[misc]
+    choices: list[tuple[list[int], list[tuple[int | None, ...]]]] = []
+    for (role, _), members in groups.items():
         slot = _Slot(first[members[0]][0], role)
         own = [first[n][1] for n in members]
         free = [k for k, use in enumerate(uses) if _fits(slot, use) and k not in own]
@@ -229,9 +229,9 @@ def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]
         orders = list(dict.fromkeys(islice(permutations([*own, *free], len(members)), 60)))
         choices.append((members, orders))
     choices.sort(key=lambda each: len(each[1]))
-    for orders in product(*(each[1] for each in choices)):
+    for chosen in product(*(each[1] for each in choices)):
         changed = list(first)
-        for (members, _), order in zip(choices, orders, strict=True):
+        for (members, _), order in zip(choices, chosen, strict=True):
             for n, place in zip(members, order, strict=True):
                 changed[n] = (first[n][0], place, first[n][2])
         yield changed

@@ -110,7 +110,9 @@ class PartAlone:
         """Run a map [N, C, H, W] as the part has it."""
         if not self._reading.part.channels_last:
             return run(array)
-        return run(np.ascontiguousarray(array.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
+        given: Array = run(np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
+        moved: Array = given.transpose(0, 3, 1, 2)
+        return moved
 
 
 def _widened(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import lru_cache
 from itertools import islice, product
 from math import prod
@@ -155,11 +155,11 @@ def _is_switch(setting: Setting) -> bool:
     return setting.type is bool or setting.choices is not None
 
 
-def may_be(shapes: Sequence[tuple[int, ...]] | object, reading: Reading) -> bool:
+def may_be(shapes: Iterable[tuple[int, ...]], reading: Reading) -> bool:
     """Whether parameters of these shapes can be the weights of a part: every matrix of the part is one of them, or a
     share of one; what else they have can only be a table, or something that is multiplied or added.
     """
-    wanted = Counter(prod(shape) for shape in shapes if _is_matrix(shape))  # type: ignore[attr-defined]
+    wanted = Counter(prod(shape) for shape in shapes if _is_matrix(shape))
     given = Counter(reading.matrices)
     lacking, spare = wanted - given, given - wanted
     if spare:  # shares of a larger one, of which q, k and v are made

@@ -152,14 +152,14 @@ _FUNCTIONS: tuple[tuple[Callable[[Array], Array], Callable[[Array], Array]], ...
 """(function of one number, what undoes it): softplus, exp, sigmoid, tanh, the absolute value"""
 
 
-class _Tracer(TorchDispatchMode):
+class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ignore]
     """Notes each operation that has to do both with the input and with parameters.
 
     What a tensor depends on is known by its memory, which views share.
     """
 
     def __init__(self, found: Trace, x: Tensor, parameters: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self._found = found
         self._of_input = {_memory(x)}
         self._of_parameters = {_memory(each) for each in parameters}
