@@ -34,6 +34,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 DETECTOR = ROOT / "examples" / "01_first_insertion" / "detector.onnx"
+TRAINED = ROOT / "examples" / "05_attention_that_is_there" / "trained.onnx"
 STANDS_FOR = ("detector.onnx", "yolov8n.onnx")
 """the names by which pages call the small detector, which has the layers of YOLOv8"""
 _SHELL = re.compile(r"[|&;<>$`*?~#]")
@@ -104,7 +105,7 @@ def _lines(text: str) -> list[str]:
 
 
 class Session:
-    """A folder with the small detector and a few pictures in it, in which a page is followed.
+    """A folder with the small models and a few pictures in it, in which a page is followed.
 
     Parameters
     ----------
@@ -123,6 +124,7 @@ class Session:
         monkeypatch.setenv("COLUMNS", "100")
         for name in STANDS_FOR:
             shutil.copy(DETECTOR, folder / name)
+        shutil.copy(TRAINED, folder)
         _take_photos(folder / "photos")
 
     def follow(self, fence: Fence) -> None:
