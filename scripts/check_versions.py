@@ -7,8 +7,8 @@
 
 An environment is called `lowest-PYTHON`, with the lowest versions that pyproject.toml allows, or `newest-PYTHON`. It is
 made in build/versions/ once for each state of pyproject.toml; --fresh makes it anew, with what is newest by then. An
-interpreter is looked for as python3.10 and so on, then among those of pyenv; uv installs, where there is one. PyTorch is
-left out: the tests do without.
+interpreter is looked for as python3.10 and so on, then among those of pyenv; uv installs, where there is one. PyTorch
+is left out: the tests do without.
 """
 
 from __future__ import annotations
