@@ -165,7 +165,9 @@ def prove(module: Module, alone: PartAlone) -> Proof:
             return Proof(False, float("inf"))
         with torch.inference_mode():
             expected = module(torch.from_numpy(case.array.astype(np.float64))).numpy()
-        found = Comparing(case.array, expected, "float32", conditioning).compare(given, tolerance)
+        found = Comparing(case.array, expected, "float32").compare(given, tolerance)
+        if not found.passed:  # how far rounding alone moves the module takes long to measure
+            found = Comparing(case.array, expected, "float32", conditioning).compare(given, tolerance)
         if not found.passed and (exact := alone.in_float64(case)) is not None:
             # exporters write norms and means in forms whose float32 is worse than the module's
             found = Comparing(case.array, expected, "float32", conditioning).compare(exact, tolerance)

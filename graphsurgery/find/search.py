@@ -24,6 +24,11 @@ _DYNAMIC = 20
 _MOST_TRIED = 200
 """comparisons of a part with blocks of the same parameters, beyond the plainest ones"""
 
+_done: dict[object, set[Kind]] = {}
+"""a block with its switches -> what it does, looked at once"""
+_switched: dict[str, list[set[Kind]]] = {}
+"""a block -> what it does with each choice of its switches"""
+
 
 @dataclass(frozen=True)
 class Match:
@@ -39,8 +44,6 @@ class Search:
 
     def __init__(self) -> None:
         self._known: dict[object, Block | None] = {}
-        self._done: dict[object, set[Kind]] = {}
-        self._switched: dict[str, list[set[Kind]]] = {}
         self._sized: dict[object, list[Block]] = {}
         self._traces: dict[object, Trace] = {}
 
@@ -131,17 +134,17 @@ class Search:
 
     def _every_kind(self, block: Block) -> list[set[Kind]]:
         """What a block does with each choice of its switches."""
-        if block.spelled not in self._switched:
-            self._switched[block.spelled] = [self._kinds(each) for each in settings.switched(block)]
-        return self._switched[block.spelled]
+        if block.spelled not in _switched:
+            _switched[block.spelled] = [self._kinds(each) for each in settings.switched(block)]
+        return _switched[block.spelled]
 
     def _kinds(self, block: Block) -> set[Kind]:
         """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""
         switches = {each.name: block.values[each.name] for each in settings.switches(block)}
         key = (block.spelled, tuple(switches.items()))
-        if key not in self._done:
-            self._done[key] = self._looked_at(settings.usual(block.spelled).with_values(**switches))
-        return self._done[key]
+        if key not in _done:
+            _done[key] = self._looked_at(settings.usual(block.spelled).with_values(**switches))
+        return _done[key]
 
     def _looked_at(self, block: Block) -> set[Kind]:
         from .tracing import trace
