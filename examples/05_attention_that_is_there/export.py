@@ -1,4 +1,4 @@
-"""Make trained.onnx, the model with attention in it: `python export.py [OUT.onnx]`. Its weights are drawn from a seed."""
+"""Make trained.onnx, the model with attention in it: `python export.py [OUT.onnx]`. Weights are drawn from a seed."""
 
 from __future__ import annotations
 
