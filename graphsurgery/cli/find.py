@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .files import open_model
@@ -10,7 +11,7 @@ from .output import Printer, aside
 if TYPE_CHECKING:
     from ..find import Found
 
-_HEADERS = ("place", "block", "settings", "proven", "max error", "nodes", "findings", "note")
+_HEADERS = ("place", "block", "settings", "proven", "max error", "nodes", "note")
 
 
 def find(model: str | None = None, *, printer: Printer) -> None:
@@ -30,19 +31,34 @@ def find(model: str | None = None, *, printer: Printer) -> None:
     if not found:
         printer.lines([f"no attention was found in {opened.name}"])
         return
-    printer.table(_HEADERS, [_row(each) for each in found], optional=("findings", "note", "max error", "settings"))
+    printer.table(_HEADERS, [_row(each) for each in found], optional=("note", "max error", "settings"))
+    printer.lines(_findings(found))
 
 
 def _row(found: Found) -> tuple[str, ...]:
     block = found.block
-    settings = ", ".join(f"{name}={value}" for name, value in block.recorded_values().items()) if block else ""
+    given = {name: value for name, value in block.recorded_values().items() if value is not None} if block else {}
     return (
         found.place,
         block.spelled if block else "",
-        settings,
+        ", ".join(f"{name}={value}" for name, value in given.items()),
         "yes" if found.proven else "no",
         f"{found.max_error:.1e}" if found.max_error is not None else "",
         str(len(found.part.nodes)),
-        "; ".join(found.findings),
         found.note,
     )
+
+
+def _findings(found: Sequence[Found]) -> Iterator[str]:
+    """What is bad about their forms: a line for each finding, with all places that have it."""
+    places: dict[str, list[str]] = {}
+    for each in found:
+        for finding in each.findings:
+            places.setdefault(finding, []).append(each.place)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for finding, where in places.items():
+        groups.setdefault(tuple(where), []).append(finding)
+    for where, findings in groups.items():
+        yield ""
+        yield f"{', '.join(where)}:"
+        yield from (f"  {finding}" for finding in findings)

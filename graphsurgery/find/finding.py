@@ -84,10 +84,13 @@ class _Finding:
     def _matches(self, regions: Iterable[Region]) -> Iterator[tuple[Part, Match]]:
         for region in regions:
             for part in self._layouts(region.part):
-                match = self._search.match(Reading(part, self._index, self._constants))
+                match = self._search.match(self._read(part))
                 if match is not None:
                     yield part, match
                     break
+
+    def _read(self, part: Part) -> Reading:
+        return Reading(part, self._index, self._shapes, self._constants)
 
     def _layouts(self, part: Part) -> Iterator[Part]:
         """A part as it stands, and with its channels last where its weights speak for that."""
@@ -95,7 +98,7 @@ class _Finding:
         shape = self._shapes.lookup(part.input)[1]
         if shape is None or not isinstance(channels := shape[3], int) or channels == shape[1]:
             return
-        widths = Reading(part, self._index, self._constants).widths
+        widths = self._read(part).widths
         if channels in widths and shape[1] not in widths:
             height, width = (size if isinstance(size, int) else None for size in shape[1:3])
             yield replace(
@@ -109,7 +112,7 @@ class _Finding:
         for region in sorted(regions, key=lambda each: len(each.part.nodes)):
             softmax = _SOFTMAX & {self._index.operators[node_index] for node_index in region.part.nodes}
             if alike.is_gate(region, self._index) or (
-                softmax and alike.is_attention(Reading(region.part, self._index, self._constants))
+                softmax and alike.is_attention(self._read(region.part))
             ):
                 yield region
 
@@ -118,7 +121,7 @@ class _Finding:
         if match is not None:
             error = match.proof.max_error
             return Found(where, part, match.block, match.weights, proven=True, max_error=error, findings=findings)
-        reading = Reading(part, self._index, self._constants)
+        reading = self._read(part)
         like = next(self._search.alike(reading, look=not self._lacking), None) if reading.matrices else None
         note = alike.described(part, self._index, like.spelled if like else None)
         if self._lacking:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import prod
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from ..errors import ModelError
 from ..feature_map import Array
 from ..graph.index import GraphIndex
 from ..graph.part import Part
+from ..graph.shapes import ShapeTable
 from ..modelfile import payload
 from .constants import Constants
 from .uses import Kind, Role, Use
@@ -37,10 +39,11 @@ _PLACES: dict[str, dict[int, Role]] = {
 _SMALL = 1 << 16
 """elements up to which weights are compared"""
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum"})
+_WHOLE = frozenset({"Attention", "MultiHeadAttention"})
 _KINDS: dict[str, tuple[Kind, ...]] = {
     "Softmax": (Kind.SOFTMAX,),
     "LogSoftmax": (Kind.SOFTMAX,),
-    **dict.fromkeys(("Attention", "MultiHeadAttention"), (Kind.SOFTMAX, Kind.PRODUCT)),
+    **dict.fromkeys(_WHOLE, (Kind.SOFTMAX, Kind.PRODUCT)),
     **dict.fromkeys(("ReduceMax", "GlobalMaxPool", "MaxPool", "TopK", "Max"), (Kind.MAXIMUM,)),
     **dict.fromkeys(("Sqrt", "LayerNormalization", "InstanceNormalization", "GroupNormalization"), (Kind.ROOT,)),
     **dict.fromkeys(("ReduceL2", "LpNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), (Kind.ROOT,)),
@@ -62,6 +65,7 @@ class Reading:
 
     part: Part
     index: GraphIndex
+    shapes: ShapeTable
     constants: Constants
 
     @cached_property
@@ -209,6 +213,23 @@ class Reading:
         found |= self.constants.integers(
             [name for node in self.nodes for name in node.input if self.constants.has(name)]
         )
+        return found
+
+    @cached_property
+    def batches(self) -> set[int]:
+        """How many matrices each of its softmaxes is of, for one image: heads, or heads times windows; nothing where
+        one of these is not known.
+        """
+        found = set[int]()
+        for node, operator in zip(self.nodes, self.operators, strict=True):
+            if operator == "Softmax":
+                shape = self.shapes.lookup(node.input[0])[1]
+                leading = [size for size in shape[:-2] if isinstance(size, int)] if shape else []
+                if shape is None or len(leading) < len(shape) - 2:
+                    return set()
+                found.add(prod(leading) // (self.part.feature.batch or 1))
+            elif operator in _WHOLE:
+                return set()
         return found
 
     @cached_property

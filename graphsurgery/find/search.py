@@ -12,7 +12,7 @@ from ..blocks.state_dict import load_weights
 from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
 from . import settings
-from .proof import PartAlone, Proof, near, prove
+from .proof import FAILURES, PartAlone, Proof, near, prove
 from .reading import Reading, may_do_the_same
 from .uses import Kind
 
@@ -113,8 +113,9 @@ class Search:
         try:
             load_weights(module, weights)
             module.eval()
-            if not near(module, alone):
+            if not near(module.float(), alone):
                 return None
+            load_weights(module, weights)
             proof = prove(module, alone)
         except FAILURES:
             return None
@@ -174,15 +175,3 @@ class Search:
         if key not in self._traces:
             self._traces[key] = trace(block.module(place), shapes, (1, place.channels, *place.size))
         return self._traces[key]
-
-
-FAILURES = (
-    GraphSurgeryError,
-    RuntimeError,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ArithmeticError,
-    AssertionError,
-)

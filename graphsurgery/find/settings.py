@@ -241,6 +241,7 @@ def _probes(setting: Setting, feature: FeatureMap) -> Sequence[Value]:
 
 
 _DIVIDING = ("heads", "num_heads", "groups", "head_num", "local_heads")
+_HEADS = ("heads", "num_heads", "head_num", "local_heads")
 _SIDES = ("kernel", "k_size", "window", "topk", "area", "dw_kernel", "pe_kernel", "stride", "h_kernel", "v_kernel")
 _KERNELS = ("kernel", "k_size", "dw_kernel", "pe_kernel", "h_kernel", "v_kernel")
 _WIDTHS = ("hidden", "c_m", "c_n", "pdim", "half", "qk_dim", "key_dim", "group_channels")
@@ -276,6 +277,9 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
         found = sorted(each for each in integers if least <= each <= 16 * channels)
         if setting.name in _DIVIDING:
             found = [each for each in found if channels % each == 0 or each <= 16]
+            if setting.name in _HEADS and reading.batches:
+                found = [each for each in found if any(count % each == 0 for count in reading.batches)]
+                found.sort(key=lambda each: each not in reading.batches)
         elif setting.name.startswith(_SIDES):
             found = [each for each in found if each <= 64]
         return list(dict.fromkeys([own, *found]))
