@@ -26,8 +26,6 @@ _MOST_TRIED = 200
 
 _done: dict[object, set[Kind]] = {}
 """a block with its switches -> what it does, looked at once"""
-_switched: dict[str, list[set[Kind]]] = {}
-"""a block -> what it does with each choice of its switches"""
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,12 @@ class Search:
         weights = (reading.matrices, reading.tables, reading.vectors)
         known = (*weights, *map(frozenset, (reading.widths, reading.kernels, reading.sides)), *place)
         for block in settings.plausible(*weights, *place):
-            if look and not any(may_do_the_same(reading.kinds, each) for each in self._every_kind(block)):
-                continue
             key = (block.spelled, known)
             if key not in self._sized:
                 self._sized[key] = list(settings.sized(block, reading))
+            if self._sized[key] and look:  # what shapes tell takes less time than to run a module
+                if not any(may_do_the_same(reading.kinds, each) for each in self._every_kind(block)):
+                    continue
             yield from self._sized[key]
 
     def match(self, reading: Reading) -> Match | None:
@@ -133,11 +132,9 @@ class Search:
         epsilon = block.number("bn_eps") or 1e-5
         return weights(trace, reading.uses, epsilon, reading.norms)
 
-    def _every_kind(self, block: Block) -> list[set[Kind]]:
+    def _every_kind(self, block: Block) -> Iterator[set[Kind]]:
         """What a block does with each choice of its switches."""
-        if block.spelled not in _switched:
-            _switched[block.spelled] = [self._kinds(each) for each in settings.switched(block)]
-        return _switched[block.spelled]
+        return (self._kinds(each) for each in settings.switched(block))
 
     def _kinds(self, block: Block) -> set[Kind]:
         """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""
