@@ -111,9 +111,7 @@ class _Finding:
         """Those that are attention by their form, the smallest first."""
         for region in sorted(regions, key=lambda each: len(each.part.nodes)):
             softmax = _SOFTMAX & {self._index.operators[node_index] for node_index in region.part.nodes}
-            if alike.is_gate(region, self._index) or (
-                softmax and alike.is_attention(self._read(region.part))
-            ):
+            if alike.is_gate(region, self._index) or (softmax and alike.is_attention(self._read(region.part))):
                 yield region
 
     def _told(self, part: Part, match: Match | None, tree: ModuleTree, form: FormFindings) -> Found:

@@ -32,7 +32,7 @@ FAILURES = (
     ArithmeticError,
     AssertionError,
 )
-"""what is raised where a module or a part cannot be computed: by the checks of a block, PyTorch, NumPy, ONNX's reference"""
+"""what is raised where a module or a part cannot be computed: by a block, PyTorch, NumPy, the reference of ONNX"""
 _NEAR = 2e-2
 """how far a block may be off on the first input to be compared on all, in the largest element"""
 _CLOSE = 1e-3

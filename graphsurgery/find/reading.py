@@ -216,20 +216,20 @@ class Reading:
         return found
 
     @cached_property
-    def batches(self) -> set[int]:
-        """How many matrices each of its softmaxes is of, for one image: heads, or heads times windows; nothing where
-        one of these is not known.
+    def softmaxes(self) -> list[tuple[int, int, int]]:
+        """(matrices, rows, length of a row) of each softmax, for one image: there is a matrix for each head, or for each head
+        of each window. Nothing where one of these is not known.
         """
-        found = set[int]()
+        found = list[tuple[int, int, int]]()
         for node, operator in zip(self.nodes, self.operators, strict=True):
             if operator == "Softmax":
-                shape = self.shapes.lookup(node.input[0])[1]
-                leading = [size for size in shape[:-2] if isinstance(size, int)] if shape else []
-                if shape is None or len(leading) < len(shape) - 2:
-                    return set()
-                found.add(prod(leading) // (self.part.feature.batch or 1))
+                shape = self.shapes.lookup(node.input[0])[1] or ()
+                sizes = [size for size in shape if isinstance(size, int)]
+                if len(sizes) < max(len(shape), 2):
+                    return []
+                found.append((prod(sizes[:-2]) // (self.part.feature.batch or 1), sizes[-2], sizes[-1]))
             elif operator in _WHOLE:
-                return set()
+                return []
         return found
 
     @cached_property

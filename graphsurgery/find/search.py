@@ -58,10 +58,9 @@ class Search:
             key = (block.spelled, known)
             if key not in self._sized:
                 self._sized[key] = list(settings.sized(block, reading))
-            if self._sized[key] and look:  # what shapes tell takes less time than to run a module
-                if not any(may_do_the_same(reading.kinds, each) for each in self._every_kind(block)):
-                    continue
-            yield from self._sized[key]
+            # what shapes tell takes less time than to run a module
+            if not look or (self._sized[key] and self._may_be(block, reading)):
+                yield from self._sized[key]
 
     def match(self, reading: Reading) -> Match | None:
         """The block that a part is; None where it is none."""
@@ -132,9 +131,9 @@ class Search:
         epsilon = block.number("bn_eps") or 1e-5
         return weights(trace, reading.uses, epsilon, reading.norms)
 
-    def _every_kind(self, block: Block) -> Iterator[set[Kind]]:
-        """What a block does with each choice of its switches."""
-        return (self._kinds(each) for each in settings.switched(block))
+    def _may_be(self, block: Block, reading: Reading) -> bool:
+        """Whether a block does what a part does with some choice of its switches."""
+        return any(may_do_the_same(reading.kinds, self._kinds(each)) for each in settings.switched(block))
 
     def _kinds(self, block: Block) -> set[Kind]:
         """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""

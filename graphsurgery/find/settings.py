@@ -277,11 +277,12 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
         found = sorted(each for each in integers if least <= each <= 16 * channels)
         if setting.name in _DIVIDING:
             found = [each for each in found if channels % each == 0 or each <= 16]
-            if setting.name in _HEADS and reading.batches:
-                found = [each for each in found if any(count % each == 0 for count in reading.batches)]
-                found.sort(key=lambda each: each not in reading.batches)
+            if setting.name in _HEADS and (softmaxes := reading.softmaxes):
+                found = [each for each in found if _may_be_heads(each, softmaxes, reading.part.feature)]
         elif setting.name.startswith(_SIDES):
             found = [each for each in found if each <= 64]
+            if setting.name == "window" and (softmaxes := reading.softmaxes):
+                found = [each for each in found if any(length == each * each for _, _, length in softmaxes)]
         return list(dict.fromkeys([own, *found]))
     if setting.type is float:
         if "eps" in setting.name or setting.name == "e_lambda":
@@ -292,3 +293,12 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
         numbers = [each for each in reading.scalars if 0 < each < 64]
         return list(dict.fromkeys([own, *numbers]))
     return [own]
+
+
+def _may_be_heads(heads: int, softmaxes: Sequence[tuple[int, int, int]], feature: FeatureMap) -> bool:
+    """Whether the softmaxes of a part can be of so many heads: each of the whole map, or of windows that cover it."""
+    if feature.height is None or feature.width is None:
+        return any(count % heads == 0 for count, _, _ in softmaxes)
+    covered = [count // heads * rows for count, rows, _ in softmaxes if count % heads == 0 and count > heads]
+    area = feature.height * feature.width
+    return any(count == heads for count, _, _ in softmaxes) or any(area <= each <= 4 * area for each in covered)
