@@ -42,7 +42,7 @@ INSIDE = {
     },
     "graphsurgery.cards.cards": {"graphsurgery.cards.drawing": "for who draws a block only, and it loads what follows"},
     "graphsurgery.cards.known": {"graphsurgery.cards.facts": "trying takes half a second, what is known none"},
-    "graphsurgery.find.proof": {"onnx": "its reference runtime takes 60 ms, and few parts need it"},
+    "graphsurgery.find.proof": {"graphsurgery.find.convolution": "it needs torch, and few parts need it"},
     "graphsurgery.find.search": {
         "graphsurgery.find.aligning": "it needs torch",
         "graphsurgery.find.tracing": "likewise",
@@ -86,6 +86,7 @@ AT_THE_TOP = {
     "graphsurgery.blocks.calibrated_module",
     "graphsurgery.blocks.residual_module",
     "graphsurgery.blocks.wrapped_module",
+    "graphsurgery.find.convolution",
     "graphsurgery.find.tracing",
     "graphsurgery.torch.attaching",
     "graphsurgery.torch.calibration",

@@ -55,10 +55,10 @@ def _findings(found: Sequence[Found]) -> Iterator[str]:
     for each in found:
         for finding in each.findings:
             places.setdefault(finding, []).append(each.place)
-    groups: dict[tuple[str, ...], list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for finding, where in places.items():
-        groups.setdefault(tuple(where), []).append(finding)
-    for where, findings in groups.items():
+        groups.setdefault(", ".join(where), []).append(finding)
+    for named, findings in groups.items():
         yield ""
-        yield f"{', '.join(where)}:"
+        yield f"{named}:"
         yield from (f"  {finding}" for finding in findings)

@@ -7,7 +7,6 @@ from typing import Any
 import onnx
 import torch
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_conv import Conv as _Conv
 
 from ..feature_map import Array
@@ -18,13 +17,15 @@ def evaluator_in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
     return ReferenceEvaluator(model, new_ops=[Conv])
 
 
-class Conv(OpRun):  # type: ignore[misc,unused-ignore]
+class Conv(_Conv):  # type: ignore[misc,unused-ignore]
     """A convolution of images with stated padding; any other is left to the reference."""
 
-    def _run(self, x: Array, weight: Array, bias: Array | None = None, **attributes: Any) -> tuple[Array]:
+    def _run(  # type: ignore[override,unused-ignore]
+        self, x: Array, weight: Array, bias: Array | None = None, **attributes: Any
+    ) -> tuple[Array]:
         pads = attributes.get("pads") or [0, 0, 0, 0]
         if x.ndim != 4 or attributes.get("auto_pad") not in (None, "NOTSET"):
-            given: tuple[Array] = _Conv._run(self, x, weight, bias, **attributes)
+            given: tuple[Array] = super()._run(x, weight, bias, **attributes)  # type: ignore[no-untyped-call,unused-ignore]
             return given
         top, left, bottom, right = pads
         padded = torch.nn.functional.pad(torch.from_numpy(x), (left, right, top, bottom))

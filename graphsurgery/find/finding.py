@@ -82,10 +82,15 @@ class _Finding:
         return sorted(found, key=lambda each: each.part.nodes[0])
 
     def _matches(self, regions: Iterable[Region]) -> Iterator[tuple[Part, Match]]:
+        proven: dict[tuple[str, frozenset[int]], tuple[int, ...]] = {}
         for region in regions:
+            key, matrices = (region.part.output, region.evidence), self._read(region.part).matrices
+            if matrices and proven.get(key) == matrices:  # the same with what stands before it
+                continue
             for part in self._layouts(region.part):
                 match = self._search.match(self._read(part))
                 if match is not None:
+                    proven[key] = matrices
                     yield part, match
                     break
 

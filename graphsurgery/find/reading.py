@@ -217,8 +217,8 @@ class Reading:
 
     @cached_property
     def softmaxes(self) -> list[tuple[int, int, int]]:
-        """(matrices, rows, length of a row) of each softmax, for one image: there is a matrix for each head, or for each head
-        of each window. Nothing where one of these is not known.
+        """(matrices, rows, length of a row) of each softmax, for one image: there is a matrix for each head, or for
+        each head of each window. Nothing where one of these is not known.
         """
         found = list[tuple[int, int, int]]()
         for node, operator in zip(self.nodes, self.operators, strict=True):

@@ -146,6 +146,18 @@ def test_the_command_prints_one_object(tmp_path: Path, capsys: pytest.CaptureFix
     assert one["max_error"] < 1e-4
 
 
+def test_findings_stand_below_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(written(trained(catalogue_block("simam"), FEATURE)))
+    assert main(["find", str(path)]) == 0
+    table, findings = capsys.readouterr().out.split("\n\n")
+    assert table.split("\n")[1].split()[:4] == ["block", "simam", "e_lambda=0.0001", "yes"]
+    first, *others = findings.rstrip().split("\n")
+    assert first == "block:"
+    assert others
+    assert others == [f"  {finding}" for finding in find(path)[0].findings]
+
+
 def test_nothing_found_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(written(nn.ReLU()))
