@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from graphsurgery.errors import BlockError
-from graphsurgery.insertion import splice
+from graphsurgery.insertion import calibrating, splice
 
 
 @pytest.mark.parametrize("words", [(), ("--init", "calibrated", "--images", "images")])
@@ -18,8 +18,8 @@ def test_it_is_said_before_anything_is_inserted(
     def stop(*given: object) -> None:
         raise BlockError("stopped")
 
+    monkeypatch.setattr(calibrating, "calibrate", stop)
     monkeypatch.setattr(splice, "insert", stop)
-    monkeypatch.setattr("graphsurgery.insertion.calibrating.calibrate", stop)
     (folder / "images").mkdir()
     ended = cli("insert", "detector.onnx", "-m", "psablock", "-a", "/model.{4,9}", *words, "-o", "out.onnx")
     first, second, error = ended.err.splitlines()
