@@ -6,7 +6,7 @@ so that what fits here fits everywhere.
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
+from html import escape
 
 _WIDTHS = {
     0.30: " 'ijlIJ",
@@ -60,4 +60,4 @@ def written(text: str) -> str:
     """Text from a file as text of XML: without the characters that XML does not know."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    return escape(text)
+    return escape(text, quote=False)
