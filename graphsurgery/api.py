@@ -44,7 +44,6 @@ def insert(
     *,
     after: str | Sequence[str] = (),
     before: str | Sequence[str] = (),
-    in_place_of: str | Sequence[str] = (),
     consumers: str | Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     init: str = "default",
@@ -58,6 +57,7 @@ def insert(
     qdq_scale: str = "site",
     images: str | Path | None = None,
     shapes: Mapping[str, str | Sequence[int | str | None]] | None = None,
+    in_place_of: str | Sequence[str] = (),
     custom_ops: str | Path | Sequence[str | Path] = (),
 ) -> ModelFile:
     """Insert an attention block after, or before, modules of a model.

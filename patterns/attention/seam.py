@@ -128,7 +128,12 @@ class SEAM(CatalogueBlock):
 
     def _activated(self, t: Template, x: Variable, layer: str, **attributes: object) -> Variable:
         """A convolution and its activation, which a BatchNorm follows."""
-        y = t.conv(x, t.weight(f"{layer}.weight"), t.weight(f"{layer}.bias"), **attributes)
+        whole = self.text("activation") == "gelu" or t.target == "onnxruntime"
+        factor = 1.0 if whole else 0.5
+        weight, bias = (t.weight(f"{layer}.{each}", factor=factor) for each in ("weight", "bias"))
+        y = t.conv(x, weight, bias, **attributes)
+        if not whole:  # OpenCV takes SiLU and the factor of a BatchNorm behind it into the convolution, and is wrong
+            return t.mul(y, t.add(t.op("Tanh", y), t.scalar(1.0, "one")))
         if self._doubled(t):
             return twice_gelu(t, y)
         return gelu(t, y) if self.text("activation") == "gelu" else silu(t, y)
