@@ -49,6 +49,11 @@ class Catalogues:
     """with the name of the installed package, in the order of their names"""
     broken: list[Broken] = field(default_factory=list)
 
+    def values(self, kind: type[Kind]) -> list[Kind]:
+        """Module-level values of a type, each once, in the order in which they are written."""
+        found = (value for _, module in self.modules for value in vars(module).values() if isinstance(value, kind))
+        return list({id(value): value for value in found}.values())
+
 
 def loaded(group: str) -> Catalogues:
     """Load every module of every installed catalogue of a group.
@@ -73,17 +78,6 @@ def module_of_the_only(group: str, name: str) -> ModuleType | None:
         return None
     module = _module(f"{top}.{name}")
     return module if isinstance(module, ModuleType) else None
-
-
-def values(group: str, kind: type[Kind]) -> list[Kind]:
-    """Module-level values of a type in the catalogues of a group, each once, in the order in which they are written.
-
-    GraphSurgeryWarning for a module that cannot be loaded.
-    """
-    catalogues = loaded(group)
-    tell(map(str, catalogues.broken))
-    found = (value for _, module in catalogues.modules for value in vars(module).values() if isinstance(value, kind))
-    return list({id(value): value for value in found}.values())
 
 
 def tell(sentences: Iterable[str]) -> None:

@@ -65,6 +65,7 @@ INSIDE = {
         "onnx_ir": "likewise for its Model; it is no dependency",
     },
     "graphsurgery.modelfile.source": {"tempfile": "for systems that replace no file that is open only"},
+    "graphsurgery.outline.outline": {"graphsurgery.outline.picture": "it takes 5 ms, and rows need none of it"},
     "graphsurgery.recipe": {"graphsurgery.weights.trained_blocks": "likewise"},
     "graphsurgery.selection.context": {
         "graphsurgery.recognition": "it takes 40 ms, and a path or a tensor needs none of it",

@@ -11,7 +11,6 @@ from ..modelfile.model import ModelFile
 from ..selection.sites import SiteFinder
 from .edges import Edge
 from .nesting import Nesting
-from .picture import draw, page, rasterise
 from .row_builder import RowBuilder
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ class Outline:
         RequestError
             If there is nothing to draw.
         """
+        from .picture import draw
+
         nesting, insertions = self._drawn
         if not nesting.units:
             raise RequestError(f"{self.name} cannot be drawn: there is neither a block nor a map of the image in it")
@@ -121,14 +122,20 @@ class Outline:
 
     def as_html(self, *, depth: int | None = 1, title: str | None = None) -> str:
         """The same as a page; pointing at a box shows its tensor, its consumers and whether a block does well there."""
+        from .picture import page
+
         return page(self.name if title is None else title, self.as_svg(depth=depth, title=title))
 
     def as_png(self, *, depth: int | None = 1, title: str | None = None) -> bytes:
         """The same as pixels, two for each of the SVG. MissingDependency without the extra ``pictures``."""
+        from .picture import rasterise
+
         return rasterise(self.as_svg(depth=depth, title=title), "png")
 
     def as_pdf(self, *, depth: int | None = 1, title: str | None = None) -> bytes:
         """The same as a page of its size. MissingDependency without the extra ``pictures``."""
+        from .picture import rasterise
+
         return rasterise(self.as_svg(depth=depth, title=title), "pdf")
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import cached_property
 
-from ..entry_points import values
+from ..entry_points import loaded, tell
 from ..graph.index import GraphIndex
 from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree, common_path, from_weights
@@ -57,8 +57,10 @@ class BlockTree:
             shapes = ShapeTable(self._seen.index, shapes.given if shapes is not None else {})
         self._strides = Strides(self._seen, shapes)
         self._tree = tree
-        outermost = Matcher(self._seen, self._strides, values(_GROUP, Pattern)).outermost()
-        self._networks = Networks(self._seen, self._strides, outermost, values(_GROUP, HeadPattern))
+        catalogues = loaded(_GROUP)
+        tell(map(str, catalogues.broken))
+        outermost = Matcher(self._seen, self._strides, catalogues.values(Pattern)).outermost()
+        self._networks = Networks(self._seen, self._strides, outermost, catalogues.values(HeadPattern))
         found = self._networks.blocks
         if self._expanded is not None:
             found = [block for inside in found for block in self._expanded.in_the_file(inside)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from graphsurgery.entry_points import values
+from graphsurgery.entry_points import loaded
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model import ModelFile
@@ -106,7 +106,7 @@ def compare(label: str, model: onnx.ModelProto, blocks: Sequence[TrueBlock], *, 
     if randomised:
         model, new = randomise(model)
     tree = tree_of(model)
-    patterns = (*values(GROUP, Pattern), *values(GROUP, HeadPattern))
+    patterns = (*loaded(GROUP).values(Pattern), *loaded(GROUP).values(HeadPattern))
     known = {SAME.get(kind, kind) for pattern in patterns for kind in pattern.names}
     root = tree.view.root  # a module's last node can be one that only passes on
     true = Counter(_compared(block.type, root(new.get(block.tensor, ""))) for block in blocks)

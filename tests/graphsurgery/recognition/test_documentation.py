@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from graphsurgery.entry_points import values
+from graphsurgery.entry_points import loaded
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.modelfile.model import ModelFile
 from graphsurgery.recognition import HeadPattern, Pattern
@@ -20,7 +20,7 @@ GROUP = "graphsurgery.detectors"
 
 
 def test_every_type_and_alias_is_in_the_table() -> None:
-    patterns = [*values(GROUP, Pattern), *values(GROUP, HeadPattern)]
+    patterns = [*loaded(GROUP).values(Pattern), *loaded(GROUP).values(HeadPattern)]
     missing = {name for pattern in patterns for name in pattern.names if f"`{name}`" not in PAGE}
     assert not missing
 
@@ -31,5 +31,5 @@ def test_the_example_is_a_pattern() -> None:
     exec(code, scope)
     body = "a = Conv <pads = [1,1,1,1]> (x, w) b = Relu(a) c = Conv <pads = [1,1,1,1]> (b, w) d = Relu(c) y = Add(x, d)"
     view = View(GraphIndex(ModelFile.load(graph(body, w=(8, 8, 3, 3)))))
-    found = list(Matcher(view, Strides(view), [*values(GROUP, Pattern), scope["SHORTCUT"]]).ending_at("y"))
+    found = list(Matcher(view, Strides(view), [*loaded(GROUP).values(Pattern), scope["SHORTCUT"]]).ending_at("y"))
     assert "MyBottleneck" in [block.type for block in found]

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from graphsurgery.entry_points import values
+from graphsurgery.entry_points import loaded
 from graphsurgery.graph.index import GraphIndex
 from graphsurgery.graph.shapes import ShapeTable
 from graphsurgery.modelfile.model import ModelFile
@@ -19,7 +19,7 @@ from graphsurgery.recognition.strides import Strides
 from tests.exports import export
 from tests.recognition.randomise import randomise
 
-PATTERNS = values("graphsurgery.detectors", Pattern)
+PATTERNS = loaded("graphsurgery.detectors").values(Pattern)
 EXPORTS = ["yolov8n", "yolo11n", "yolo12n", "yolo26n", "rtdetr-l", "rtdetr-r18", "yolox-tiny", "mobilenet_v3_large"]
 
 
