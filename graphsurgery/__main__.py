@@ -22,6 +22,7 @@ def main() -> int:
 
     code = command_line()
     signals.ignore()
+    gc.freeze()  # Python searches once more when it ends
     return code
 
 

@@ -25,4 +25,12 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            _age()
             gc.enable()
+
+
+def _age() -> None:
+    """Count everything as old, or the search would begin at once, with all that was kept."""
+    if not gc.get_freeze_count():  # what somebody froze must stay so
+        gc.freeze()
+        gc.unfreeze()

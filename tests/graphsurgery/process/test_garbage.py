@@ -34,3 +34,28 @@ def test_it_stays_off_where_it_was_off() -> None:
 
 def test_a_command_keeps_its_options() -> None:
     assert {"model", "selector", "depth", "every"} <= inspect.signature(sites).parameters.keys()
+
+
+def test_what_the_body_kept_is_not_searched_at_once() -> None:
+    searched = list[int]()
+    gc.collect()
+    gc.callbacks.append(lambda phase, found: searched.append(found["generation"]) if phase == "start" else None)
+    try:
+        with uncollected():
+            kept = [[each] for each in range(10 * gc.get_threshold()[0])]
+        kept.append([0])
+        assert not searched
+        assert not gc.get_freeze_count()
+    finally:
+        gc.callbacks.pop()
+
+
+def test_what_was_frozen_stays_so() -> None:
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with uncollected():
+            pass
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.unfreeze()
