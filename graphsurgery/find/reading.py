@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -38,6 +38,8 @@ _PLACES: dict[str, dict[int, Role]] = {
 
 _SMALL = 1 << 16
 """elements up to which weights are compared"""
+_FEW = 4
+"""columns of a narrow table"""
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum"})
 _WHOLE = frozenset({"Attention", "MultiHeadAttention"})
 _KINDS: dict[str, tuple[Kind, ...]] = {
@@ -55,7 +57,11 @@ _CERTAIN = frozenset({Kind.SOFTMAX, Kind.PRODUCT, Kind.SAMPLING})
 
 
 def may_do_the_same(part: set[Kind], module: set[Kind]) -> bool:
-    """Whether a part can be a module by what they do: exporters write a maximum or a root for other things, too."""
+    """Whether a part can be a module by what they do: exporters write a maximum or a root for other things, too; and a
+    mean weighted by a softmax is a product of matrices in one form of a block, and a sum in another.
+    """
+    if Kind.SOFTMAX in part & module:
+        part, module = part - {Kind.PRODUCT}, module - {Kind.PRODUCT}
     return module <= part and part & _CERTAIN == module & _CERTAIN
 
 
@@ -77,6 +83,33 @@ class Reading:
     def uses(self) -> list[Use]:
         """Where it computes with constants of numbers with a fraction."""
         return [use for node_index in self.part.nodes for use in self._of_node(node_index)]
+
+    @cached_property
+    def uses_by_branch(self) -> list[Use]:
+        """The same, those of each branch together: a tool that sorts the nodes of a file mixes them."""
+        return [use for node_index in self._by_branch() for use in self._of_node(node_index)]
+
+    @cached_property
+    def uses_by_column(self) -> list[Use]:
+        """The same, with the columns of a narrow table that something is multiplied by as a use each: one module
+        multiplies several maps and adds them, another joins them first.
+        """
+        return [each for use in self.uses for each in _columns(use)]
+
+    def _by_branch(self) -> list[int]:
+        """The nodes, each behind all that its first input needs, then its second."""
+        inside = dict.fromkeys(self.part.nodes)
+        given = {name: each for each in inside for name in self.index.nodes[each].output}
+        done = dict[int, None]()
+        waiting = [self.part.nodes[-1]]
+        while waiting:
+            last = waiting[-1]
+            before = [given[name] for name in self.index.nodes[last].input if name in given]
+            if missing := [each for each in before if each not in done]:
+                waiting.append(missing[0])
+            else:
+                done[waiting.pop()] = None
+        return list(done)
 
     def _of_node(self, node_index: int) -> Iterator[Use]:
         node = self.index.nodes[node_index]
@@ -250,6 +283,18 @@ class Reading:
             for name in node.output:
                 numbers[name] = len(numbers)
         return (tuple(rows), self.part.feature.channels, self.part.feature.height, self.part.feature.width)
+
+
+def _columns(use: Use) -> list[Use]:
+    if use.role is not Role.SCALE or len(use.squeezed) < 2 or use.shape[-1] > _FEW:
+        return [use]
+    return [
+        Use(use.role, use.shape[:-1], partial(_column, use.read, n), f"{use.name}[{n}]") for n in range(use.shape[-1])
+    ]
+
+
+def _column(read: Callable[[], Array], number: int) -> Array:
+    return read()[..., number]
 
 
 def _short(number: float) -> float:

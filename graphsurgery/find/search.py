@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
 
 from ..blocks.block import Block, Module
@@ -129,7 +129,12 @@ class Search:
         except FAILURES:
             return iter(())
         epsilon = block.number("bn_eps") or 1e-5
-        return weights(trace, reading.uses, epsilon, reading.norms)
+        orders = {
+            tuple(use.name for use in uses): uses
+            for uses in (reading.uses, reading.uses_by_branch, reading.uses_by_column)
+        }
+        each = (weights(trace, uses, epsilon, reading.norms) for uses in orders.values())
+        return (found for together in zip_longest(*each) for found in together if found is not None)
 
     def _may_be(self, block: Block, reading: Reading) -> bool:
         """Whether a block does what a part does with some choice of its switches."""
