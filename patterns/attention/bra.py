@@ -22,6 +22,8 @@ from .transformer import attention, cut_to, pad_below, product, reshape, transpo
 from .widths import require_divisor, require_odd, require_static
 
 GATHER, SELECT = "gather", "select"
+_TURNED = (0, 1, 2, 4, 3)
+"""the last two of five axes exchanged, which runtimes make part of a product"""
 _GATHER_FROM = 12
 """the opset from which on GatherND keeps the images of a batch apart"""
 
@@ -182,22 +184,23 @@ class BRA(CatalogueBlock):
         (rows, tall), (columns, wide) = self._windows(t.feature)
         heads, channels, keys = self.integer("heads"), t.feature.channels, self._keys(t.feature)
         count, places = rows * columns, tall * wide
+        apart = (rows, tall, columns, wide)
 
         def in_windows(x: Variable, width: int) -> Variable:
-            """With the channels last, however few positions a window has."""
-            x = reshape(t, x, (0, width, rows, tall, columns, wide))
-            return transpose(t, x, (0, 2, 4, 3, 5, 1))
+            """[N, rows, columns, heads, d, tall, wide]: whole rows of a window are copied."""
+            return transpose(t, reshape(t, x, (0, heads, width // heads, *apart)), (0, 3, 5, 1, 2, 4, 6))
 
-        def by_heads(x: Variable, width: int) -> Variable:
-            """What each window reads: [N, windows, topk * positions, heads, d]."""
-            x = self._taken(t, reshape(t, in_windows(x, width), (0, count, places * width)), read, lowering)
-            return reshape(t, x, (0, count, -1, heads, width // heads))
+        def as_read(x: Variable, width: int) -> Variable:
+            """What each window reads: [N, windows, heads, d, topk * positions]."""
+            x = self._taken(t, reshape(t, in_windows(x, width), (0, count, width * places)), read, lowering)
+            x = reshape(t, x, (0, count, self.integer("topk"), heads, width // heads, places))
+            return reshape(t, transpose(t, x, (0, 1, 3, 4, 2, 5)), (0, count, heads, width // heads, -1))
 
-        q = transpose(t, reshape(t, in_windows(q, keys), (0, count, places, heads, keys // heads)), (0, 1, 3, 2, 4))
-        weights = attention(t, q, transpose(t, by_heads(k, keys), (0, 1, 3, 4, 2)), rank=5)
-        o = t.op("MatMul", weights, transpose(t, by_heads(v, channels), (0, 1, 3, 2, 4)))
-        o = reshape(t, transpose(t, o, (0, 1, 3, 2, 4)), (0, rows, columns, tall, wide, channels))
-        return reshape(t, transpose(t, o, (0, 5, 1, 3, 2, 4)), (0, channels, rows * tall, columns * wide))
+        q = reshape(t, in_windows(q, keys), (0, count, heads, keys // heads, places))
+        weights = attention(t, transpose(t, q, _TURNED), as_read(k, keys), rank=5)
+        o = t.op("MatMul", as_read(v, channels), transpose(t, weights, _TURNED))
+        o = reshape(t, o, (0, rows, columns, heads, channels // heads, tall, wide))
+        return reshape(t, transpose(t, o, (0, 3, 4, 1, 5, 2, 6)), (0, channels, rows * tall, columns * wide))
 
     def _taken(self, t: Template, x: Variable, read: Variable, lowering: str) -> Variable:
         """Of [N, windows, n] those that each window reads: [N, windows * topk, n], or with the axes apart."""
