@@ -24,6 +24,8 @@ from .widths import require_divisor, require_odd, require_static
 GATHER, SELECT = "gather", "select"
 _TURNED = (0, 1, 2, 4, 3)
 """the last two of five axes exchanged, which runtimes make part of a product"""
+_RUN = 8
+"""positions of a window that are worth to be copied together"""
 _GATHER_FROM = 12
 """the opset from which on GatherND keeps the images of a batch apart"""
 
@@ -184,23 +186,39 @@ class BRA(CatalogueBlock):
         (rows, tall), (columns, wide) = self._windows(t.feature)
         heads, channels, keys = self.integer("heads"), t.feature.channels, self._keys(t.feature)
         count, places = rows * columns, tall * wide
-        apart = (rows, tall, columns, wide)
+        apart, along = (rows, tall, columns, wide), places >= _RUN
 
         def in_windows(x: Variable, width: int) -> Variable:
-            """[N, rows, columns, heads, d, tall, wide]: whole rows of a window are copied."""
-            return transpose(t, reshape(t, x, (0, heads, width // heads, *apart)), (0, 3, 5, 1, 2, 4, 6))
+            """[N, windows, heads, d, positions]; where a window has few positions, [N, windows, heads, positions, d].
+
+            Runtimes copy what stays together at once.
+            """
+            if along:
+                x = transpose(t, reshape(t, x, (0, heads, width // heads, *apart)), (0, 3, 5, 1, 2, 4, 6))
+                return reshape(t, x, (0, count, heads, width // heads, places))
+            x = transpose(t, reshape(t, x, (0, width, *apart)), (0, 2, 4, 3, 5, 1))
+            return transpose(t, reshape(t, x, (0, count, places, heads, width // heads)), (0, 1, 3, 2, 4))
 
         def as_read(x: Variable, width: int) -> Variable:
-            """What each window reads: [N, windows, heads, d, topk * positions]."""
+            """The same of what each window reads."""
             x = self._taken(t, reshape(t, in_windows(x, width), (0, count, width * places)), read, lowering)
-            x = reshape(t, x, (0, count, self.integer("topk"), heads, width // heads, places))
-            return reshape(t, transpose(t, x, (0, 1, 3, 4, 2, 5)), (0, count, heads, width // heads, -1))
+            if along:
+                x = transpose(t, reshape(t, x, (0, count, -1, heads, width // heads, places)), (0, 1, 3, 4, 2, 5))
+                return reshape(t, x, (0, count, heads, width // heads, -1))
+            x = transpose(t, reshape(t, x, (0, count, -1, heads, places, width // heads)), (0, 1, 3, 2, 4, 5))
+            return reshape(t, x, (0, count, heads, -1, width // heads))
 
-        q = reshape(t, in_windows(q, keys), (0, count, heads, keys // heads, places))
-        weights = attention(t, transpose(t, q, _TURNED), as_read(k, keys), rank=5)
-        o = t.op("MatMul", as_read(v, channels), transpose(t, weights, _TURNED))
-        o = reshape(t, o, (0, rows, columns, heads, channels // heads, tall, wide))
-        return reshape(t, transpose(t, o, (0, 3, 4, 1, 5, 2, 6)), (0, channels, rows * tall, columns * wide))
+        q, k, v = in_windows(q, keys), as_read(k, keys), as_read(v, channels)
+        if along:
+            weights = attention(t, transpose(t, q, _TURNED), k, rank=5)
+            o = t.op("MatMul", v, transpose(t, weights, _TURNED))
+            o = reshape(t, o, (0, rows, columns, heads, channels // heads, tall, wide))
+            o = transpose(t, o, (0, 3, 4, 1, 5, 2, 6))
+        else:
+            o = t.op("MatMul", attention(t, q, transpose(t, k, _TURNED), rank=5), v)
+            o = reshape(t, o, (0, rows, columns, heads, tall, wide, channels // heads))
+            o = transpose(t, o, (0, 3, 6, 1, 4, 2, 5))
+        return reshape(t, o, (0, channels, rows * tall, columns * wide))
 
     def _taken(self, t: Template, x: Variable, read: Variable, lowering: str) -> Variable:
         """Of [N, windows, n] those that each window reads: [N, windows * topk, n], or with the axes apart."""
