@@ -51,14 +51,15 @@ def of_form(sizes: dict[str, Any], form: str) -> dict[str, float]:
     """Size -> how many times as fast the template is as the better export of a form, from its rows in the table."""
     micros = {size: row["microseconds"] for size, row in sizes.items()}
     return {
-        size: round(min(times[f"{form} {exporter}"] for exporter in _EXPORTERS) / times["template"], 3)
+        size: round(min(filter(None, (times.get(f"{form} {each}") for each in _EXPORTERS))) / times["template"], 3)
         for size, times in micros.items()
     }
 
 
 def measured() -> dict[str, Any]:
     """Configuration -> size -> its row, from all files; see templates.compared."""
-    return {name: row for file in RESULTS for name, row in json.loads(file.read_text(encoding="utf-8"))["table"].items()}
+    files = (json.loads(file.read_text(encoding="utf-8")) for file in RESULTS)
+    return {name: row for found in files for name, row in found["table"].items()}
 
 
 def document(folder: Path) -> str:
