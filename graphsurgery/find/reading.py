@@ -125,6 +125,8 @@ class Reading:
             if not self._is_float(name):
                 continue
             role = roles.get(place, Role.OTHER)
+            if role is Role.MATRIX and len(shape) == 2 and prod(shape) <= _SMALL and _averages(self._value(name)):
+                continue
             yield Use(
                 role, shape, partial(self._value, name), name, role is Role.MATRIX and _is_turned(node, place, operator)
             )
@@ -283,6 +285,13 @@ class Reading:
             for name in node.output:
                 numbers[name] = len(numbers)
         return (tuple(rows), self.part.feature.channels, self.part.feature.height, self.part.feature.width)
+
+
+def _averages(matrix: Array) -> bool:
+    """Whether a matrix only picks or averages: what pools, or enlarges, and was never learned."""
+    if (matrix < 0).any():
+        return False
+    return any(bool(np.allclose(matrix.sum(axis=axis, dtype=np.float64), 1, rtol=0, atol=1e-6)) for axis in (0, 1))
 
 
 def _columns(use: Use) -> list[Use]:

@@ -20,7 +20,7 @@ from graphsurgery.find import Found, find, finding
 from tests.find.recovery import FEATURE, Net, exported, recovered, trained, variants
 from tests.recognition.randomise import randomise
 
-FEW = ("se", "eca[official]", "simam")
+FEW = ("se", "eca[official]", "simam", "mlca")
 
 
 def written(block: nn.Module) -> bytes:
