@@ -18,7 +18,7 @@ from ..graph.part import Part
 from ..graph.shapes import ShapeTable
 from ..modelfile import payload
 from .constants import Constants
-from .uses import Kind, Role, Use
+from .uses import Kind, Role, Use, is_mask, unmasked
 
 _NORM = {1: Role.SCALE, 2: Role.SHIFT}
 _PLACES: dict[str, dict[int, Role]] = {
@@ -52,17 +52,8 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     "GridSample": (Kind.SAMPLING,),
 }
 """operator -> what it does"""
-_CERTAIN = frozenset({Kind.SOFTMAX, Kind.PRODUCT, Kind.SAMPLING})
+_CERTAIN = frozenset({Kind.SOFTMAX, Kind.PRODUCT, Kind.SAMPLING, Kind.MASK})
 """what both of a part and a module do, or neither"""
-
-
-def may_do_the_same(part: set[Kind], module: set[Kind]) -> bool:
-    """Whether a part can be a module by what they do: exporters write a maximum or a root for other things, too; and a
-    mean weighted by a softmax is a product of matrices in one form of a block, and a sum in another.
-    """
-    if Kind.SOFTMAX in part & module:
-        part, module = part - {Kind.PRODUCT}, module - {Kind.PRODUCT}
-    return module <= part and part & _CERTAIN == module & _CERTAIN
 
 
 @dataclass(frozen=True)
@@ -127,9 +118,10 @@ class Reading:
             role = roles.get(place, Role.OTHER)
             if role is Role.MATRIX and len(shape) == 2 and prod(shape) <= _SMALL and _averages(self._value(name)):
                 continue
-            yield Use(
-                role, shape, partial(self._value, name), name, role is Role.MATRIX and _is_turned(node, place, operator)
-            )
+            read = partial(self._value, name)
+            if role is Role.SHIFT and len(shape) > 3:
+                shape, read = (table := unmasked(read())).shape, partial(_same, table)
+            yield Use(role, shape, read, name, role is Role.MATRIX and _is_turned(node, place, operator))
 
     def _is_plain(self, node: onnx.NodeProto) -> bool:
         """Whether a norm has the scale 1 and the shift 0: what GroupNorms are made of, whose own come behind it."""
@@ -176,16 +168,43 @@ class Reading:
         """
         return (use.shape, use.read().tobytes()) if use.size <= _SMALL else use.name
 
+    def may_do_the_same(self, module: set[Kind]) -> bool:
+        """Whether it can be a module by what they do: exporters write a maximum or a root for other things, too; and a
+        mean weighted by a softmax is a product of matrices in one form of a block, and a sum in another.
+        """
+        part, certain = self.kinds, _CERTAIN
+        if self._products <= self.operators.count("Softmax"):
+            certain = certain - {Kind.PRODUCT}
+        return module <= part and part & certain == module & certain
+
     @cached_property
     def kinds(self) -> set[Kind]:
         """What it does beyond adding and multiplying."""
         found = {kind for operator in self.operators for kind in _KINDS.get(operator, ())}
+        if self._products:
+            found.add(Kind.PRODUCT)
         for node, operator in zip(self.nodes, self.operators, strict=True):
-            if operator in _PRODUCTS and sum(map(self.index.is_activation, dict.fromkeys(node.input))) > 1:
-                found.add(Kind.PRODUCT)
             if operator == "Pow" and any(map(self._is_half, node.input[1:])):
                 found.add(Kind.ROOT)
+            if operator == "Add" and any(map(self._masks, node.input)):
+                found.add(Kind.MASK)
         return found
+
+    def _masks(self, name: str) -> bool:
+        """Whether a constant is a mask, or a table with one for each window."""
+        shape = self.constants.shape(name) if self.constants.has(name) else None
+        if shape is None or len(shape) < 4 or not self._is_float(name):
+            return False
+        values = self._value(name)
+        return is_mask(values) or unmasked(values) is not values
+
+    @cached_property
+    def _products(self) -> int:
+        """How many products of two matrices it has that both depend on the input."""
+        return sum(
+            operator in _PRODUCTS and sum(map(self.index.is_activation, dict.fromkeys(node.input))) > 1
+            for node, operator in zip(self.nodes, self.operators, strict=True)
+        )
 
     def _is_half(self, name: str) -> bool:
         value = self.constants.value(name) if self.constants.has(name) else None
@@ -300,6 +319,10 @@ def _columns(use: Use) -> list[Use]:
     return [
         Use(use.role, use.shape[:-1], partial(_column, use.read, n), f"{use.name}[{n}]") for n in range(use.shape[-1])
     ]
+
+
+def _same(values: Array) -> Array:
+    return values
 
 
 def _column(read: Callable[[], Array], number: int) -> Array:

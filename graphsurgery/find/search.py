@@ -13,7 +13,7 @@ from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
 from . import settings
 from .proof import FAILURES, PartAlone, Proof, near, prove
-from .reading import Reading, may_do_the_same
+from .reading import Reading
 from .uses import Kind
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Search:
                 return found
         found = None
         for block in self.alike(reading):
-            if not may_do_the_same(reading.kinds, self._kinds(block)):
+            if not reading.may_do_the_same(self._kinds(block)):
                 continue
             found = self._tried(settings.free(block, reading), reading, alone)
             if found is not None:
@@ -138,7 +138,7 @@ class Search:
 
     def _may_be(self, block: Block, reading: Reading) -> bool:
         """Whether a block does what a part does with some choice of its switches."""
-        return any(may_do_the_same(reading.kinds, self._kinds(each)) for each in settings.switched(block))
+        return any(reading.may_do_the_same(self._kinds(each)) for each in settings.switched(block))
 
     def _kinds(self, block: Block) -> set[Kind]:
         """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""
