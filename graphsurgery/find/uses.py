@@ -15,7 +15,6 @@ import numpy as np
 
 from ..feature_map import Array
 
-
 _MASK = 50.0
 """less than this is no mask"""
 _ROUNDING = 1e-3
