@@ -7,13 +7,17 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from ..blocks.block import Block
 from ..graph.index import GraphIndex
+from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree
 from ..graph.part import Part
 from ..graph.shapes import ShapeTable
+from ..messages import listed
 from ..modelfile.model import ModelFile
 from . import alike
 from .constants import Constants
+from .explained import in_evaluation, left_of_training, times
 from .findings import FormFindings
 from .found import Found
 from .reading import Reading
@@ -59,6 +63,7 @@ class _Finding:
     def __init__(self, model: ModelFile) -> None:
         self._model, self._index = model, GraphIndex(model)
         self._shapes, self._constants = ShapeTable(self._index), Constants(self._index)
+        self._maps = Layouts(self._index)
         self._search = Search()
         self._lacking = [name for name in _NEEDED if find_spec(name) is None]
 
@@ -104,13 +109,19 @@ class _Finding:
         if shape is None or not isinstance(channels := shape[3], int) or channels == shape[1]:
             return
         widths = self._read(part).widths
-        if channels in widths and shape[1] not in widths:
-            height, width = (size if isinstance(size, int) else None for size in shape[1:3])
-            yield replace(
-                part,
-                feature=replace(part.feature, channels=channels, height=height, width=width),
-                channels_last=True,
-            )
+        if channels in widths and (shape[1] not in widths or self._is_moved(part)):
+            yield self._with_channels_last(part, channels)
+
+    def _is_moved(self, part: Part) -> bool:
+        """Whether what enters a part is known to be [N, H, W, C], or may be."""
+        maps = self._maps
+        return maps.foreign(part.input) is not None or maps.moved(part.input) is not None
+
+    def _with_channels_last(self, part: Part, channels: int) -> Part:
+        shape = self._shapes.lookup(part.input)[1] or ()
+        height, width = (size if isinstance(size, int) else None for size in shape[1:3])
+        feature = replace(part.feature, channels=channels, height=height, width=width)
+        return replace(part, feature=feature, channels_last=True)
 
     def _by_form(self, regions: Iterable[Region]) -> Iterator[Region]:
         """Those that are attention by their form, the smallest first."""
@@ -124,12 +135,30 @@ class _Finding:
         if match is not None:
             error = match.proof.max_error
             return Found(where, part, match.block, match.weights, proven=True, max_error=error, findings=findings)
-        reading = self._read(part)
+        shape = self._shapes.lookup(part.input)[1]
+        if self._is_moved(part) and shape is not None and isinstance(channels := shape[3], int):
+            part = self._with_channels_last(part, channels)
+        like, note = self._alike(self._read(part))
+        return Found(where, part, like, findings=findings, note=note)
+
+    def _alike(self, reading: Reading) -> tuple[Block | None, str]:
+        """(the block that a part is like, what it is in words)."""
+        if not self._lacking:
+            if (multiple := self._search.multiple(reading)) is not None:
+                block, factor = multiple
+                folded = "an optimiser can have put the rest into the weights of what follows"
+                return block, f"{block.spelled} {times(factor)}; {folded}"
+            if reasons := left_of_training(reading):
+                match = self._search.match(replace(reading, instead=in_evaluation(reading)))
+                if match is not None:
+                    return match.block, f"{match.block.spelled} with {listed(reasons)}; export it in evaluation mode"
         like = next(self._search.alike(reading, look=not self._lacking), None) if reading.matrices else None
-        note = alike.described(part, self._index, like.spelled if like else None)
+        note = alike.described(reading.part, self._index, like.spelled if like else None)
+        for reason in left_of_training(reading):
+            note += f"; it has {reason}"
         if self._lacking:
             note += f"; not proven, because {' and '.join(self._lacking)} is not installed here"
-        return Found(where, part, like, findings=findings, note=note)
+        return like, note
 
     def _place(self, part: Part, tree: ModuleTree) -> str:
         """A selector of a part: the outermost module with just these nodes, or the tensor that leaves."""

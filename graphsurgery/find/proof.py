@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from ..blocks.block import Module
+from ..blocks.block import Block, Module
 from ..errors import CannotRun, GraphSurgeryError, NoKernel
 from ..feature_map import Array
 from ..runtime.session import Session, session
@@ -54,6 +54,8 @@ class PartAlone:
         self._reading = reading
         self.feature = reading.part.feature
         self._outputs: dict[str, Array | None] = {}
+        self.multiple: tuple[Block, Array] | None = None
+        """a block whose result it gives but for a factor, and the factor"""
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -151,15 +153,38 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def near(module: Module, alone: PartAlone) -> bool:
     """Whether a module (float32, evaluation mode) gives about what a part does, on one input."""
+    pair = _pair(module, alone, alone.usual)
+    return pair is not None and _agree(*pair, alone.usual, _NEAR)
+
+
+def factor_to(module: Module, alone: PartAlone) -> Array | None:
+    """What the result of a module (float32, evaluation mode) is to be multiplied by to be that of a part: one number
+    for each channel [C, 1, 1], the same on all inputs; None where there is no such factor.
+    """
+    factor: Array | None = None
+    for case in sorted(alone.inputs, key=lambda each: not each.usual):
+        pair = _pair(module, alone, case)
+        if pair is None or pair[0].shape != pair[1].shape:
+            return None
+        given, expected = pair
+        if factor is None:
+            axes = (0, 2, 3)
+            factor = (given * expected).sum(axes) / np.maximum((expected * expected).sum(axes), 1e-30)
+            factor = factor[:, None, None]
+        if not np.abs(given - factor * expected).max() <= _CLOSE * np.abs(given).max():
+            return None
+    return factor
+
+
+def _pair(module: Module, alone: PartAlone, case: Case) -> tuple[Array, Array] | None:
+    """(what a part gives for an input, what a module does); None where onnxruntime cannot run the part."""
     import torch
 
-    case = alone.usual
     given = alone.output(case)
     if given is None:
-        return False
+        return None
     with torch.inference_mode():
-        expected = module(torch.from_numpy(case.array)).numpy()
-    return _agree(given, expected, case, _NEAR)
+        return given, module(torch.from_numpy(case.array)).numpy()
 
 
 def _agree(given: Array, expected: Array, case: Case, share: float) -> bool:

@@ -12,7 +12,7 @@ from ..blocks.state_dict import load_weights
 from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
 from . import settings
-from .proof import FAILURES, PartAlone, Proof, near, prove
+from .proof import FAILURES, PartAlone, Proof, factor_to, near, prove
 from .reading import Reading, may_do_the_same
 from .uses import Kind
 
@@ -42,6 +42,8 @@ class Search:
 
     def __init__(self) -> None:
         self._known: dict[object, Block | None] = {}
+        self._multiples: dict[object, Block] = {}
+        """what parts are but for a factor"""
         self._sized: dict[object, list[Block]] = {}
         self._traces: dict[object, Trace] = {}
 
@@ -79,7 +81,20 @@ class Search:
             if found is not None:
                 break
         self._known[key] = found.block if found else None
+        if alone.multiple is not None:
+            self._multiples[key] = alone.multiple[0]
         return found
+
+    def multiple(self, reading: Reading) -> tuple[Block, Array] | None:
+        """The block whose result a part that is none gives but for a factor, and the factor: known where
+        :meth:`match` was asked for a part of this structure.
+        """
+        block = self._multiples.get(reading.likeness)
+        if block is None:
+            return None
+        alone = PartAlone(reading)
+        self._tried([block], reading, alone)
+        return (settings.plain(block, alone.feature), alone.multiple[1]) if alone.multiple else None
 
     def _tried(self, blocks: Iterable[Block], reading: Reading, alone: PartAlone) -> Match | None:
         """The first of some blocks with the same parameters that the part is: each with the plainest pairing of these
@@ -112,6 +127,8 @@ class Search:
             load_weights(module, weights)
             module.eval()
             if not near(module.float(), alone):
+                if alone.multiple is None and (factor := factor_to(module, alone)) is not None:
+                    alone.multiple = block, factor
                 return None
             load_weights(module, weights)
             proof = prove(module, alone)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from ..blocks.nothing import NOTHING
 from ..blocks.size import check_size
 from ..errors import SiteError
 from ..graph import module_paths
@@ -33,6 +34,8 @@ from .ownership import needed
 from .plan import PlannedInsertion, ids_of, named
 from .splice import AppliedInsertion, SubgraphCheck, original_of
 
+CHANNELS_LAST = "has maps that are [N, H, W, C], or may be, and blocks are written for [N, C, H, W]"
+"""why nothing is put in the place of such a part, as the end of a sentence"""
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
@@ -166,6 +169,8 @@ class _Replacing:
     def _added(self, planned: PlannedInsertion) -> AppliedInsertion:
         index, site, part = self._index, planned.site, planned.part
         assert part is not None
+        if part.channels_last and planned.block.name != NOTHING:
+            raise SiteError(f"{site.label} {CHANNELS_LAST}")
         planned.block.check(site.feature)
         check_size(planned.block, site.feature)
         there = Boundary.of(index, [self._positions[each] for each in part.nodes])

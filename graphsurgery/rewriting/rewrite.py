@@ -11,7 +11,7 @@ from ..find import Found
 from ..graph.index import GraphIndex
 from ..insertion.lowering import lower
 from ..insertion.plan import PlannedInsertion
-from ..insertion.replacing import Boundary, replace_parts
+from ..insertion.replacing import CHANNELS_LAST, Boundary, replace_parts
 from ..insertion.splice import AppliedInsertion, SubgraphCheck
 from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
@@ -130,6 +130,8 @@ class _Choice:
         block = found.block
         if block is None or not found.proven:
             return found.note or "it is not proven to be a block of the catalogue", None
+        if found.part.channels_last:
+            return f"it {CHANNELS_LAST}", None
         index = self._index(found.part.function)
         there = Boundary.of(index, found.part.nodes)
         if isinstance(there, str):
