@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -71,19 +71,23 @@ class _Finding:
         """Parts that are proven, the largest of those that overlap, and the others that are attention by their form."""
         self._shapes.infer()
         index, inserted = self._index, self._index.insertion_of.keys()
-        regions = [
-            each for each in Regions(index, self._shapes, self._constants) if inserted.isdisjoint(each.part.nodes)
-        ]
+        every = Regions(index, self._shapes, self._constants)
+        regions = [each for each in every if inserted.isdisjoint(each.part.nodes)]
         matches = [] if self._lacking else list(self._matches(regions))
         taken: list[tuple[Part, Match | None]] = []
         for part, match in sorted(matches, key=lambda each: -len(each[0].nodes)):
             _take(taken, part, match)
         for region in self._by_form(regions):
             _take(taken, region.part, None)
-        if not taken:
+        shared = [] if self._lacking else list(self._shared(every, taken))
+        if not taken and not shared:
             return []
         tree, form = ModuleTree(index), FormFindings(self._model, index)
         found = [self._told(part, match, tree, form) for part, match in taken]
+        for part, match, outside in shared:
+            readers = listed([repr(index.label(each)) for each in outside], 3)
+            note = f"what is computed in the middle of it is read by {readers}, too"
+            found.append(replace(self._told(part, match, tree, form), note=note))
         return sorted(found, key=lambda each: each.part.nodes[0])
 
     def _matches(self, regions: Iterable[Region]) -> Iterator[tuple[Part, Match]]:
@@ -98,6 +102,18 @@ class _Finding:
                     proven[key] = matrices
                     yield part, match
                     break
+
+    def _shared(
+        self, regions: Regions, taken: Sequence[tuple[Part, Match | None]]
+    ) -> Iterator[tuple[Part, Match, list[int]]]:
+        """Blocks whose gate, or something else in the middle of them, is read by nodes outside, with these."""
+        nodes = {each for part, _ in taken for each in part.nodes} | self._index.insertion_of.keys()
+        for region, outside in regions.shared(nodes):
+            if nodes.isdisjoint(region.part.nodes) and alike.is_gate(region, self._index):
+                match = self._search.match(self._read(region.part))
+                if match is not None:
+                    nodes.update(region.part.nodes)
+                    yield region.part, match, outside
 
     def _read(self, part: Part) -> Reading:
         return Reading(part, self._index, self._shapes, self._constants)

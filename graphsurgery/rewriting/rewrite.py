@@ -135,7 +135,7 @@ class _Choice:
         index = self._index(found.part.function)
         there = Boundary.of(index, found.part.nodes)
         if isinstance(there, str):
-            return f"it {there}", None
+            return found.note or f"it {there}", None
         request = Request(
             block.spelled,
             in_place_of=(found.place,),
