@@ -96,6 +96,8 @@ class _Finding:
             key, matrices = (region.part.output, region.evidence), self._read(region.part).matrices
             if matrices and proven.get(key) == matrices:  # the same with what stands before it
                 continue
+            if left_of_training(self._read(region.part)):
+                continue  # no module does that in evaluation
             for part in self._layouts(region.part):
                 match = self._search.match(self._read(part))
                 if match is not None:
@@ -119,14 +121,20 @@ class _Finding:
         return Reading(part, self._index, self._shapes, self._constants)
 
     def _layouts(self, part: Part) -> Iterator[Part]:
-        """A part as it stands, and with its channels last where its weights speak for that."""
-        yield part
+        """A part as it stands, and with its channels last where its weights speak for that: what is likelier first."""
+        last = self._channels_last(part)
+        if last is None:
+            yield part
+        else:
+            yield from (last, part) if self._is_moved(part) else (part, last)
+
+    def _channels_last(self, part: Part) -> Part | None:
         shape = self._shapes.lookup(part.input)[1]
         if shape is None or not isinstance(channels := shape[3], int) or channels == shape[1]:
-            return
+            return None
         widths = self._read(part).widths
-        if channels in widths and (shape[1] not in widths or self._is_moved(part)):
-            yield self._with_channels_last(part, channels)
+        likely = channels in widths and (shape[1] not in widths or self._is_moved(part))
+        return self._with_channels_last(part, channels) if likely else None
 
     def _is_moved(self, part: Part) -> bool:
         """Whether what enters a part is known to be [N, H, W, C], or may be."""

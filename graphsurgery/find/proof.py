@@ -151,40 +151,57 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
     return wide
 
 
-def near(module: Module, alone: PartAlone) -> bool:
-    """Whether a module (float32, evaluation mode) gives about what a part does, on one input."""
-    pair = _pair(module, alone, alone.usual)
-    return pair is not None and _agree(*pair, alone.usual, _NEAR)
+@dataclass(frozen=True)
+class Pair:
+    """What a part gives for an input, and what a module does."""
+
+    given: Array
+    expected: Array
+    case: Case
+
+    @property
+    def near(self) -> bool:
+        """Whether they are about the same."""
+        return _agree(self.given, self.expected, self.case, _NEAR)
+
+    @cached_property
+    def factor(self) -> Array:
+        """What the module's result is to be multiplied by, for each channel [C, 1, 1], to come nearest to the part's.
+
+        Of results of one shape.
+        """
+        axes = (0, 2, 3)
+        squares = (self.expected * self.expected).sum(axes)
+        found: Array = (self.given * self.expected).sum(axes) / np.maximum(squares, 1e-30)
+        return found[:, None, None]
+
+    def has(self, factor: Array) -> bool:
+        """Whether such a factor is all that makes the difference."""
+        off = np.abs(self.given - factor * self.expected).max()
+        return bool(off <= _CLOSE * np.abs(self.given).max())
 
 
-def factor_to(module: Module, alone: PartAlone) -> Array | None:
-    """What the result of a module (float32, evaluation mode) is to be multiplied by to be that of a part: one number
-    for each channel [C, 1, 1], the same on all inputs; None where there is no such factor.
+def pair(module: Module, alone: PartAlone, case: Case | None = None) -> Pair | None:
+    """A part and a module (float32, evaluation mode) on an input, by default the usual one; None where onnxruntime
+    cannot run the part, or the module gives something of another shape.
     """
-    factor: Array | None = None
-    for case in sorted(alone.inputs, key=lambda each: not each.usual):
-        pair = _pair(module, alone, case)
-        if pair is None or pair[0].shape != pair[1].shape:
-            return None
-        given, expected = pair
-        if factor is None:
-            axes = (0, 2, 3)
-            factor = (given * expected).sum(axes) / np.maximum((expected * expected).sum(axes), 1e-30)
-            factor = factor[:, None, None]
-        if not np.abs(given - factor * expected).max() <= _CLOSE * np.abs(given).max():
-            return None
-    return factor
-
-
-def _pair(module: Module, alone: PartAlone, case: Case) -> tuple[Array, Array] | None:
-    """(what a part gives for an input, what a module does); None where onnxruntime cannot run the part."""
     import torch
 
+    case = case or alone.usual
     given = alone.output(case)
     if given is None:
         return None
     with torch.inference_mode():
-        return given, module(torch.from_numpy(case.array)).numpy()
+        expected = module(torch.from_numpy(case.array)).numpy()
+    return Pair(given, expected, case) if expected.shape == given.shape else None
+
+
+def common_factor(first: Pair, module: Module, alone: PartAlone) -> Array | None:
+    """The factor of the first pair, if the part and the module (float32) differ by that on all inputs."""
+    if not first.has(first.factor):
+        return None
+    others = (pair(module, alone, case) for case in alone.inputs if case is not first.case)
+    return first.factor if all(each is not None and each.has(first.factor) for each in others) else None
 
 
 def _agree(given: Array, expected: Array, case: Case, share: float) -> bool:

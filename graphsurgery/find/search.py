@@ -12,7 +12,7 @@ from ..blocks.state_dict import load_weights
 from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
 from . import settings
-from .proof import FAILURES, PartAlone, Proof, factor_to, near, prove
+from .proof import FAILURES, PartAlone, Proof, common_factor, pair, prove
 from .reading import Reading, may_do_the_same
 from .uses import Kind
 
@@ -126,9 +126,10 @@ class Search:
         try:
             load_weights(module, weights)
             module.eval()
-            if not near(module.float(), alone):
-                if alone.multiple is None and (factor := factor_to(module, alone)) is not None:
-                    alone.multiple = block, factor
+            first = pair(module.float(), alone)
+            if first is None or not first.near:
+                if first and alone.multiple is None and (found := common_factor(first, module, alone)) is not None:
+                    alone.multiple = block, found
                 return None
             load_weights(module, weights)
             proof = prove(module, alone)
