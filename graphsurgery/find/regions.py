@@ -189,8 +189,8 @@ class Regions:
                         yield from self._up_from(name, node_index)
 
     def shared(self, taken: Set[int]) -> Iterator[tuple[Region, list[int]]]:
-        """Parts that would be regions if nothing outside read what is computed in the middle of them, and the nodes
-        that do: the smallest that ends at each product.
+        """Gates that other maps share: parts that would be regions if no product outside read what is computed in the
+        middle of them, and these products. Of each product, the smallest that ends there.
 
         ``taken``: nodes that are known to be in other parts.
         """
@@ -200,13 +200,14 @@ class Regions:
                 if self.feature(output) is None:
                     continue
                 region = next(self._up_from(output, node_index, closed=False), None)
-                if region is not None and (outside := self._readers_outside(region.part)):
-                    yield region, outside
+                outside = self._readers_outside(region.part) if region is not None else set[int]()
+                if region is not None and outside and all(self.index.operators[each] == "Mul" for each in outside):
+                    yield region, sorted(outside)
 
-    def _readers_outside(self, part: Part) -> list[int]:
+    def _readers_outside(self, part: Part) -> set[int]:
         """The nodes that read what is computed in the middle of a part."""
         inner = frozenset[int]().union(*(self._links[each].readers for each in part.nodes[:-1]))
-        return sorted(inner.difference(part.nodes, {_OUTSIDE}))
+        return set(inner.difference(part.nodes, {_OUTSIDE}))
 
     def _up_from(self, output: str, last: int, *, closed: bool = True) -> Iterator[Region]:
         """The regions that a map leaves, the smallest first; unless ``closed``, others may read from their middle."""
