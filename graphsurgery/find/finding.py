@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..blocks.block import Block
+from ..errors import ModelError
 from ..graph.index import GraphIndex
 from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree
@@ -20,6 +22,7 @@ from .constants import Constants
 from .explained import in_evaluation, left_of_training, times
 from .findings import FormFindings
 from .found import Found
+from .in_functions import found_in_functions, has_calls
 from .reading import Reading
 from .regions import Region, Regions, overlaps
 from .search import Match, Search
@@ -56,7 +59,11 @@ def find(model: ModelSource) -> list[Found]:
     >>> [each.block.spelled for each in find("mobilenet_v3.onnx")]   # doctest: +SKIP
     ['se', 'se', 'se']
     """
-    return _Finding(ModelFile.load(model)).found()
+    opened = ModelFile.load(model)
+    if has_calls(opened):
+        with suppress(ModelError):  # calls that cannot be written out stay what they are
+            return found_in_functions(opened, lambda flat: _Finding(flat).found())
+    return _Finding(opened).found()
 
 
 class _Finding:

@@ -135,7 +135,7 @@ class _Choice:
         index = self._index(found.part.function)
         there = Boundary.of(index, found.part.nodes)
         if isinstance(there, str):
-            return found.note or f"it {there}", None
+            return "; ".join(filter(None, (found.note, f"it {there}"))), None
         request = Request(
             block.spelled,
             in_place_of=(found.place,),
