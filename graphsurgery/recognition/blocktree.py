@@ -52,7 +52,7 @@ class BlockTree:
         self.view = self._expanded.file if self._expanded else View(index, layouts)
         """the model as it is in the file"""
         self._seen = self._expanded.inside if self._expanded else self.view
-        """the same with its calls of local functions written out"""
+        """the same with its calls of local functions written out, and with what blocks have replaced"""
         if self._expanded:
             shapes = ShapeTable(self._seen.index, shapes.given if shapes is not None else {})
         self._strides = Strides(self._seen, shapes)
