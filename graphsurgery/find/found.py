@@ -9,6 +9,7 @@ from typing import Any
 from ..blocks.block import Block
 from ..feature_map import Array
 from ..graph.part import Part
+from ..outline.standing import FOUND, StandingBlock
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,25 @@ class Found:
             "findings": list(self.findings),
             "note": self.note,
         }
+
+
+def standing_block(found: Found) -> StandingBlock:
+    """What was found, as the listing of all blocks of a model has it."""
+    part, block = found.part, found.block
+    feature = part.feature
+    shape = (feature.batch, feature.channels, feature.height, feature.width)
+    return StandingBlock(
+        id=found.place,
+        origin=FOUND,
+        module=block.spelled if block else None,
+        settings=block.recorded_values() if block else {},
+        place=found.place,
+        reads=part.input,
+        tensor=part.output,
+        shape=tuple(shape[axis] for axis in (0, 2, 3, 1)) if part.channels_last else shape,
+        nodes=len(part.nodes),
+        proven=found.proven,
+        function=part.function,
+        parameters=sum(each.size for each in found.weights.values()) if found.proven else None,
+        members=frozenset(part.nodes) if part.function is None else frozenset(),
+    )
