@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..graph.module_paths import enclosing
 from .edges import Edge, Wiring
 from .folding import folds, together
-from .standing import FOUND, StandingBlock
+from .standing import FOUND, IN_PLACE, StandingBlock
 
 if TYPE_CHECKING:
     from ..recognition import RecognisedBlock
@@ -92,7 +92,7 @@ class Nesting:
         """The outermost block that a unit is in."""
         first = next(iter(unit.nodes))
         block = self._tree.holding(first)
-        return block if block is not None and unit.nodes <= block.nodes else None
+        return block if block is not None and unit.nodes <= block.nodes and not _covers(unit, block.nodes) else None
 
     def _rank(self, node_index: int) -> int:
         return self._view.place.get(node_index, -1)
@@ -225,7 +225,7 @@ class Nesting:
         parts = (_Unit(f"{unit.name}.{step}", each.root, each.nodes, each, step) for step, each in unit.of.parts)
         if not self._standing:
             return tuple(parts)
-        return tuple(part for part in parts if not any(part.nodes < each.nodes for each in self._standing))
+        return tuple(part for part in parts if not any(_covers(each, part.nodes) for each in self._standing))
 
     def _contents(self, unit: _Unit, *, every: bool) -> list[_Unit]:
         """What is shown in a unit: every part, or those that have to do with what is inserted in it or stands there."""
@@ -255,6 +255,12 @@ class Nesting:
 def _size(unit: _Unit) -> int:
     """How many blocks a unit is: itself and all in it."""
     return 1 if isinstance(unit.of, (int, tuple, StandingBlock)) else len(list(unit.of.everything()))
+
+
+def _covers(standing: _Unit, nodes: frozenset[int]) -> bool:
+    """Whether a block stands for all of another one: what was rewritten or found still is what it is a part of."""
+    assert isinstance(standing.of, StandingBlock)
+    return nodes <= standing.nodes if standing.of.origin == IN_PLACE else nodes < standing.nodes
 
 
 def _standing_unit(standing: StandingBlock, view: View) -> _Unit:

@@ -153,11 +153,16 @@ class RowBuilder:
         if self.view.is_output(root):
             yield OUTPUT
 
+    @cached_property
+    def _standing_at(self) -> dict[int, str]:
+        """Node -> id of the block that has a row of its own and that it is in."""
+        return {node_index: each.id for each in self.standing if each.is_part for node_index in each.members}
+
     def _reader(self, node_index: int, nodes: Set[int]) -> str:
         """The largest block that holds a consumer and does not hold the block, of these nodes, that it consumes."""
         around = self.tree.holding(node_index)
         while around is not None and nodes and nodes < around.nodes:
             around = next((part for _, part in around.parts if node_index in part.nodes), None)
         if around is None or around.nodes == nodes:
-            return self.index.label(node_index)
+            return self._standing_at.get(node_index) or self.index.label(node_index)
         return around.path or self.tree.selector(around)

@@ -28,7 +28,12 @@ _COLOURS = {  # fill, and stroke and text on it
     "layer": ("#e3eefc", "#1f5fa8"),
     "operator": ("#ffffff", "#555555"),
 }
-_NAMES = {"inserted": "inserted block", "rewritten": "rewritten block", "found": "found attention", "end": "input or output"}
+_NAMES = {
+    "inserted": "inserted block",
+    "rewritten": "rewritten block",
+    "found": "found attention",
+    "end": "input or output",
+}
 _INK = "#1b1b1b"
 FONT = "font-family=\"'DejaVu Sans', Verdana, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
 _BOLD = 'font-weight="600"'

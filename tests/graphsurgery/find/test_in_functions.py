@@ -123,7 +123,7 @@ def test_weights_that_each_call_gives_are_told() -> None:
     text = WHOLE_CALL.replace("  y = Relu (u)\n}", "  v = Relu (u)\n  y = a.Stage (v, w1, w2)\n}").replace(
         "[se] u = a.SE (t, w1, w2)", "u = a.Stage (t, w1, w2)"
     )
-    stage = 'Stage (z, w1, w2) => (y) {\n  x = Relu (z)\n' + GATE.format("w1", "w2") + "  y = Mul (x, g)\n}\n"
+    stage = "Stage (z, w1, w2) => (y) {\n  x = Relu (z)\n" + GATE.format("w1", "w2") + "  y = Mul (x, g)\n}\n"
     made = model(text.partition("SE (x, w1, w2) =>")[0] + stage)
     found = only(made)
     assert found.proven

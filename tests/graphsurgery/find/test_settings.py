@@ -24,7 +24,9 @@ def heads(softmaxes: Sequence[tuple[int, int, int]], feature: FeatureMap) -> lis
 @pytest.mark.parametrize(
     ("softmaxes", "feature", "left"),
     [
-        pytest.param([(8, 256, 256)], MAP, [2, 4, 8], id="of the whole map, or of windows padded up to four times its area"),
+        pytest.param(
+            [(8, 256, 256)], MAP, [2, 4, 8], id="of the whole map, or of windows padded up to four times its area"
+        ),
         pytest.param([(8, 8, 8)], MAP, [8], id="of the channels: rows are no positions"),
         pytest.param([(64, 16, 16)], MAP, [1, 2, 4], id="of windows: they cover the map, up to its padded size"),
         pytest.param([(4, 49, 49)], FeatureMap(64, 7, 7, batch=1), [1, 2, 4], id="of windows or whole: both are tried"),
