@@ -155,8 +155,8 @@ def _attributes(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
 
 def _subgraph(a: onnx.GraphProto, b: onnx.GraphProto) -> Iterator[str]:
     """What changed in the nodes of a nested graph, a line each."""
-    keys = [[node.SerializeToString(deterministic=True) for node in graph.node] for graph in (a, b)]
-    for change in node_changes(a.node, b.node, *keys)[1]:
+    first, second = ([node.SerializeToString(deterministic=True) for node in graph.node] for graph in (a, b))
+    for change in node_changes(a.node, b.node, first, second)[1]:
         lines = [f"{change.name}: {line}" for line in change.details]
         yield from lines or [f"{change.kind} {change.name} ({change.what})"]
 

@@ -12,9 +12,9 @@ from ..feature_map import Dimension
 from ..messages import attributes, shape_text
 
 if TYPE_CHECKING:
-    from .standing import StandingBlock
     from ..selection.advice import Advice, Refused
     from ..selection.sites import Site
+    from .standing import StandingBlock
 
 LEVEL = re.compile("[pn][0-9]+")
 """roles that are levels of the feature pyramid"""

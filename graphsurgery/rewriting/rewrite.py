@@ -44,6 +44,7 @@ class Rewritten:
             "max_error": self.found.max_error,
             "findings": list(self.found.findings),
             "reused": list(insertion.replaced.reused),
+            "moved": sorted(insertion.replaced.moved),
             "left_in_file": list(insertion.replaced.left),
             "warnings": list(self.applied.warnings),
         }

@@ -61,7 +61,7 @@ def part_of(model: ModelFile, insertion: Insertion, replaced: Replaced) -> onnx.
     """What a block replaced in a model, or in a function, as a model of its own. InsertionError or KeyError where
     something of it is gone.
     """
-    graph, whole = replaced.graph(), model.whole.structure
+    graph, whole = replaced.graph(model.tensor), model.whole.structure
     held = {tensor.name for tensor in graph.initializer}
     made = {name for node in graph.node for name in node.output}
     outside = {name for node in graph.node for name in reads(node)} - held - made - {replaced.input}
