@@ -164,8 +164,8 @@ class _Finding:
     def _told(self, part: Part, match: Match | None, tree: ModuleTree, form: FormFindings) -> Found:
         where, findings = self._place(part, tree), form.of(part)
         if match is not None:
-            error = match.proof.max_error
-            return Found(where, part, match.block, match.weights, proven=True, max_error=error, findings=findings)
+            error, equals = match.proof.max_error, match.equals
+            return Found(where, part, match.block, match.weights, True, error, findings, equals=equals)
         shape = self._shapes.lookup(part.input)[1]
         if self._is_moved(part) and shape is not None and isinstance(channels := shape[3], int):
             part = self._with_channels_last(part, channels)

@@ -9,6 +9,7 @@ from typing import Any
 from ..blocks.block import Block
 from ..feature_map import Array
 from ..graph.part import Part
+from ..messages import listed
 from ..outline.standing import FOUND, StandingBlock
 
 
@@ -31,6 +32,22 @@ class Found:
     """what is bad about the form that the exporter gave it"""
     note: str = ""
     """what it is in words, where it is no proven block, and whatever else there is to say"""
+    equals: tuple[str, ...] = ()
+    """other blocks of the catalogue that are the same function with these weights: the one that people ask for most is
+    named
+    """
+
+    @property
+    def said(self) -> str:
+        """The note, and which other blocks it could be called."""
+        if not self.equals:
+            return self.note
+        assert self.block is not None
+        others = f"with these weights {listed(self.equals)} {'is' if len(self.equals) == 1 else 'are'} the same"
+        why = f"{self.block.name} is named, which people ask for most"
+        if self.block.name == self.equals[0].partition("[")[0]:
+            why = f"{self.block.spelled} is named, the first of its variants"
+        return "; ".join(filter(None, (self.note, f"{others}: {why}")))
 
     def to_dict(self) -> dict[str, Any]:
         """The object that ``find --json`` lists."""
@@ -42,7 +59,7 @@ class Found:
             "max_error": self.max_error,
             "nodes": len(self.part.nodes),
             "findings": list(self.findings),
-            "note": self.note,
+            "note": self.said,
         }
 
 

@@ -58,6 +58,15 @@ def sized(block: Block, reading: Reading) -> Iterator[Block]:
             yield other
 
 
+def plainest(blocks: Iterable[Block], reading: Reading) -> list[Block]:
+    """The same blocks, those first that have no biases where the part has none: with zeros they are the same."""
+    found = list(blocks)
+    if reading.vectors or reading.tables:
+        return found
+    shapes = [each.parameters(reading.part.feature).values() for each in found]
+    return [found[n] for n in sorted(range(len(found)), key=lambda n: not all(map(_is_matrix, shapes[n])))]
+
+
 def free(block: Block, reading: Reading) -> Iterator[Block]:
     """The block with each choice of the others, what it has first."""
     feature = reading.part.feature
