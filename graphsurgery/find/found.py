@@ -43,11 +43,10 @@ class Found:
         if not self.equals:
             return self.note
         assert self.block is not None
-        others = f"with these weights {listed(self.equals)} {'is' if len(self.equals) == 1 else 'are'} the same"
-        why = f"{self.block.name} is named, which people ask for most"
-        if self.block.name == self.equals[0].partition("[")[0]:
-            why = f"{self.block.spelled} is named, the first of its variants"
-        return "; ".join(filter(None, (self.note, f"{others}: {why}")))
+        others = f"{listed(self.equals, last=' and')} would be the same function here"
+        first = self.block.name == self.equals[0].partition("[")[0]
+        why = f"{self.block.spelled} comes first" if first else f"{self.block.name} is asked for most"
+        return "; ".join(filter(None, (self.note, others, why)))
 
     def to_dict(self) -> dict[str, Any]:
         """The object that ``find --json`` lists."""

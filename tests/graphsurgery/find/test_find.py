@@ -86,12 +86,10 @@ def test_blocks_that_are_the_same_function_are_told() -> None:
     assert (one.block.spelled, one.note) == ("se", "")
     assert "ge[timm]" in one.equals
     said = one.to_dict()["note"]
-    assert said == "with these weights ge[timm] is the same: se is named, which people ask for most"
+    assert said == "ge[timm] would be the same function here; se is asked for most"
     variant = replace(one, block=catalogue_block("gc[official]"), equals=("gc[timm-add]", "gc[timm]"), note="a note")
-    assert variant.said == (
-        "a note; with these weights gc[timm-add] and gc[timm] are the same: gc[official] is named, the first of its "
-        "variants"
-    )
+    others = "gc[timm-add] and gc[timm] would be the same function here"
+    assert variant.said == f"a note; {others}; gc[official] comes first"
 
 
 def test_parts_of_one_structure_have_the_same_note() -> None:
