@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,14 +102,21 @@ def sites(
     else:
         taken = f"work: {_totals(finder)}"
         data = _modules(printer, finder, most, taken) if outline.is_empty else _blocks(printer, outline, most, taken)
-        if outline.is_empty:
-            printer.lines(f"{each.module or 'attention'}, {each}" for each in outline.standing())
+        printer.lines(_without_row(outline))
         data["standing"] = [each.to_json() for each in outline.standing()]
         data["inner"] = _inner(printer, finder, shown=most is None or most > usual)
     if target is not None:
         printer.lines([f"picture: {picture}"])
     totals = attributes(_totals(finder)) if printer.as_json else {}
     printer.json({"model": model or DASH, **totals, **data, "picture": picture})
+
+
+def _without_row(outline: Outline) -> Iterator[str]:
+    """The blocks that stand in a model whose table does not have them: by module or tensor, or in a function."""
+    for each in outline.standing():
+        if outline.is_empty or (each.function and each.is_part):
+            where = f", in the local function {each.function[1]!r}" if each.function else ""
+            yield f"{each.module or 'attention'}, {each}{where}"
 
 
 def _found(finder: SiteFinder) -> list[StandingBlock]:
@@ -144,7 +151,7 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -
         )
         for row in rows
     ]
-    shown = "inserted or found" if any(each.origin == "found" for each in outline.standing()) else "inserted"
+    shown = "inserted or found" if any(each.was_found for each in outline.standing()) else "inserted"
     headers = ("block", "module", "shape", "dtype", "stride", "role", shown, "advisable", "read by")
     same = len({row.dtype for row in rows if row.dtype}) < 2
     empty = {"dtype": same, shown: not any(row.insertions or row.standing for row in rows)}

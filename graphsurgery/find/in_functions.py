@@ -58,7 +58,8 @@ class _File:
                 part = replace(each.part, nodes=())
                 groups[len(groups),] = [replace(each, part=part, proven=False, note=note)]
             else:
-                groups.setdefault((part.function, part.nodes), []).append(replace(each, part=part))
+                place = f"tensor:{part.output}" if each.place.startswith("tensor:") else each.place
+                groups.setdefault((part.function, part.nodes), []).append(replace(each, part=part, place=place))
         return [self._one(group) for group in groups.values()]
 
     def _one(self, group: Sequence[Found]) -> Found:

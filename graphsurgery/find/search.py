@@ -93,9 +93,7 @@ class Search:
             self._multiples[key] = alone.multiple[0]
         return found
 
-    def _equal(
-        self, found: Block, others: Iterable[Block], reading: Reading, alone: PartAlone
-    ) -> tuple[str, ...]:
+    def _equal(self, found: Block, others: Iterable[Block], reading: Reading, alone: PartAlone) -> tuple[str, ...]:
         """Which other blocks compute the same with the weights of a part, in their usual settings: those that come
         after the one that was found.
         """

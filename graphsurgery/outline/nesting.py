@@ -63,8 +63,8 @@ class Nesting:
         produced = {root: self._view.producer(root) for root in builder.inserted}
         self._inserted = {root: node_index for root, node_index in produced.items() if node_index is not None}
         """root after which there are insertions -> the node that gives it"""
-        parts = (_standing_unit(each, self._view) for each in builder.standing if each.is_part)
-        self._standing = [unit for unit in parts if unit.nodes]
+        parts = (each for each in builder.standing if each.is_part and each.tensor in self._index.producer)
+        self._standing = [unit for unit in (_standing_unit(each, self._view) for each in parts) if unit.nodes]
         self._rows: dict[str, Row] = {}
 
     @cached_property

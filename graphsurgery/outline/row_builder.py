@@ -131,7 +131,7 @@ class RowBuilder:
     @cached_property
     def standing(self) -> list[StandingBlock]:
         """The same, and those that were found, in the order of the nodes."""
-        every = [*(of_insertion(each, self.index) for each in self.index.insertions), *self._found]
+        every = [*(of_insertion(each, self.index) for each in self.index.model.insertions()), *self._found]
         return sorted(every, key=lambda each: min(each.members, default=-1))
 
     @cached_property

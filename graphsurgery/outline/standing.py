@@ -54,10 +54,16 @@ class StandingBlock:
         return self.origin != INSERTED
 
     @property
+    def was_found(self) -> bool:
+        """Whether an exporter wrote it."""
+        return self.origin == FOUND
+
+    @property
     def said(self) -> str:
         """How it came there, in words; "" for what was inserted."""
         if self.origin == FOUND:
-            return f"found: {_counted(self.nodes)}, {'proven' if self.proven else 'alike'}"
+            nodes = f"{_counted(self.nodes)}, " if self.nodes else ""
+            return f"found: {nodes}{'proven' if self.proven else 'alike'}"
         if self.before is None:
             return ""
         verb = "rewritten from" if self.origin == REWRITTEN else "in place of"
@@ -76,6 +82,7 @@ class StandingBlock:
 def of_insertion(insertion: Insertion, index: GraphIndex) -> StandingBlock:
     """A block with a record."""
     site, replaced = insertion.site, insertion.replaced
+    names = insertion.nodes if insertion.function == index.model.function else ()
     origin = INSERTED if replaced is None else REWRITTEN if replaced.same else IN_PLACE
     return StandingBlock(
         id=insertion.id,
@@ -90,7 +97,7 @@ def of_insertion(insertion: Insertion, index: GraphIndex) -> StandingBlock:
         before=replaced.nodes if replaced else None,
         function=insertion.function,
         parameters=insertion.parameters,
-        members=frozenset(n for name in insertion.nodes for n in index.node_names.get(name, ())),
+        members=frozenset(n for name in names for n in index.node_names.get(name, ())),
     )
 
 

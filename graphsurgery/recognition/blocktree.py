@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 
 from ..entry_points import loaded, tell
@@ -129,7 +130,12 @@ class BlockTree:
 
     def readings(self, name: str) -> list[Reading]:
         """The maps of which one has a role, where structure does not tell which, and what each would be."""
-        return self._networks.readings(name) if self._expanded is None else []
+        if self._expanded is None:
+            return self._networks.readings(name)
+        if self._expanded.has_calls:
+            return []
+        roots = ((each, self._expanded.named(each.root)) for each in self._networks.readings(name))
+        return [replace(each, root=root) for each, root in roots if root is not None]
 
     def images(self, root: str) -> list[str]:
         """The inputs of the model that a tensor is computed from, as images or maps of images."""

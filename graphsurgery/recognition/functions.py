@@ -47,6 +47,7 @@ class Expanded:
         self.file = View(index, values=self.inside.values | within)
         """as the file is; of what a call gives, only its body shows what is a value and what a size"""
         self.origins = origins
+        self.has_calls = any(each.calls for each in origins)
         self._blocks = blocks
         self._named: dict[str, str] = {}
         for name in (*index.inputs, *(name for node in index.nodes for name in node.output if name)):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper, parser
 
 import graphsurgery as gsx
+from graphsurgery.cli.main import main
 from graphsurgery.find import Found, find
 from graphsurgery.rewriting import rewrite
 
@@ -103,11 +108,27 @@ def test_nodes_within_a_function() -> None:
     made = inside()
     found = only(made)
     assert (found.proven, found.note) == (True, "it stands in the local function 'Stage'")
+    assert found.place == "tensor:u"
     assert (found.part.function, found.part.input, found.part.output) == (("a", "Stage", ""), "x", "u")
     done = gsx.rewrite(made, force_form=True)
     assert [each.function for each in done.insertions()] == [("a", "Stage", "")]
     assert gsx.verify(done, providers="cpu").passed
     assert gsx.remove(done).to_bytes() == made.SerializeToString()
+
+
+def test_its_place_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, without = inside(), tmp_path / "without.onnx"
+    onnx.save(made, tmp_path / "m.onnx")
+    assert main(["remove", str(tmp_path / "m.onnx"), "--found", only(made).place, "-o", str(without)]) == 0
+    assert gsx.verify(without, providers="cpu").passed
+    assert gsx.remove(without).to_bytes() == made.SerializeToString()
+    capsys.readouterr()
+    assert main(["sites", str(tmp_path / "m.onnx"), "--found"]) == 0
+    said = "se, tensor:u: found: 6 nodes, proven, in the local function 'Stage'"
+    assert said in capsys.readouterr().out.splitlines()
+    assert main(["sites", str(without), "--json"]) == 0
+    (standing,) = json.loads(capsys.readouterr().out)["standing"]
+    assert (standing["origin"], standing["function"]) == ("in place", ["a", "Stage", ""])
 
 
 def test_a_function_that_is_called_twice_is_told_once() -> None:
