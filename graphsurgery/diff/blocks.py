@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 
 from ..errors import InsertionError
@@ -47,5 +48,6 @@ def _there(model: ModelFile, own: list[Insertion], others: list[Insertion]) -> s
 
 def _replaced_outputs(insertion: Insertion) -> Iterator[str]:
     assert insertion.replaced is not None
-    for node in insertion.replaced.graph().node:
-        yield from filter(None, node.output)
+    with suppress(InsertionError):  # a damaged record says nothing
+        for node in insertion.replaced.graph().node:
+            yield from filter(None, node.output)

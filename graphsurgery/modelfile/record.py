@@ -135,10 +135,13 @@ class Replaced:
             raise InsertionError("the record of what a block replaced is damaged") from None
 
     def _whole(self, data: bytes, number: int, tensor: Callable[[str], Array] | None) -> bytes:
-        if tensor is None or not self.moved or number != INITIALIZER:
+        if tensor is None or number != INITIALIZER:
             return data
-        name = _initializer(data).name
+        initializer = _initializer(data)
+        name = initializer.name
         if name not in self.moved:
+            if initializer.HasField("raw_data") and not initializer.raw_data and prod(initializer.dims):
+                raise ValueError("it has no numbers")
             return data
         try:
             values = tensor(self.moved[name])
@@ -147,6 +150,8 @@ class Replaced:
             raise InsertionError(f"{gone}, which a block replaced") from None
         if name in self.turned:
             values = values.reshape(len(values), -1).T
+        if values.size != prod(initializer.dims):
+            raise ValueError("it has other numbers")
         return with_payload(data, np.ascontiguousarray(values).tobytes())
 
     def graph(self, tensor: Callable[[str], Array] | None = None) -> onnx.GraphProto:

@@ -128,6 +128,15 @@ def test_a_weight_that_is_gone_is_told() -> None:
         lost.contents(model.tensor)
 
 
+@pytest.mark.parametrize("moved", [{}, {"fc1": "out"}], ids=["nowhere", "elsewhere"])
+def test_a_record_that_does_not_say_where_is_damaged(moved: dict[str, str]) -> None:
+    model = rewrite(ModelFile.load(squeeze_excite("MatMul")), force_form=True).model
+    (insertion,) = model.insertions()
+    assert insertion.replaced is not None
+    with pytest.raises(InsertionError, match="the record of what a block replaced is damaged"):
+        replace(insertion.replaced, moved=moved).contents(lambda name: np.zeros(3, np.float32))
+
+
 @pytest.mark.parametrize("padding", [0, 2])
 def test_an_initializer_without_its_numbers(padding: int) -> None:
     """``padding``: of the length of the numbers, which some writers write longer than necessary."""
