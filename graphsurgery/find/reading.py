@@ -64,6 +64,8 @@ class Reading:
     index: GraphIndex
     shapes: ShapeTable
     constants: Constants
+    instead: Sequence[onnx.NodeProto] | None = None
+    """its nodes with other attributes, where that is to be read"""
 
     @cached_property
     def operators(self) -> list[str]:
@@ -288,7 +290,7 @@ class Reading:
 
     @cached_property
     def nodes(self) -> Sequence[onnx.NodeProto]:
-        return [self.index.nodes[node_index] for node_index in self.part.nodes]
+        return self.instead or [self.index.nodes[node_index] for node_index in self.part.nodes]
 
     @cached_property
     def likeness(self) -> tuple[object, ...]:

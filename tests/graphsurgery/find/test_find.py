@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -88,6 +89,33 @@ def test_settings_are_found(name: str, value: object) -> None:
     assert one.proven
     assert one.block is not None
     assert one.block.values == block.values
+
+
+def test_biases_that_are_not_there_are_none() -> None:
+    (one,) = found_in(trained(catalogue_block("se", {"bias": False}), FEATURE))
+    assert one.proven
+    assert one.block is not None
+    assert one.block.values["bias"] is False
+    assert one.weights.keys() == {"fc1.weight", "fc2.weight"}
+
+
+def test_blocks_that_are_the_same_function_are_told() -> None:
+    """Gather-excite over the whole map, in timm's form, is a squeeze-and-excitation."""
+    (one,) = found_in(trained(catalogue_block("se"), FEATURE))
+    assert one.block is not None
+    assert (one.block.spelled, one.note) == ("se", "")
+    assert "ge[timm]" in one.equals
+    said = one.to_dict()["note"]
+    assert said == "ge[timm] would be the same function here; se is asked for most"
+    variant = replace(one, block=catalogue_block("gc[official]"), equals=("gc[timm-add]", "gc[timm]"), note="a note")
+    others = "gc[timm-add] and gc[timm] would be the same function here"
+    assert variant.said == f"a note; {others}; gc[official] comes first"
+
+
+def test_parts_of_one_structure_have_the_same_note() -> None:
+    gates = nn.Sequential(*(trained(catalogue_block("se"), FEATURE, seed) for seed in (0, 1)))
+    first, second = found_in(gates)
+    assert first.equals == second.equals == ("ge[timm]",)
 
 
 def test_names_are_not_needed() -> None:
