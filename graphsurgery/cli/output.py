@@ -50,9 +50,10 @@ class Printer:
 
     def report(self, report: Any, error: GraphSurgeryError | None = None) -> None:
         """Print what has ``to_json`` and ``lines``, as one or the other."""
-        with spelling(flag):
-            data = report.to_json()
-        self.json(data, error)
+        if self.as_json:
+            with spelling(flag):
+                data = report.to_json()
+            self.json(data, error)
         self.lines(report.lines())
 
     def lines(self, lines: Iterable[str]) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
-import onnx
 
 from ..blocks.block import Array, Block
 from ..errors import BlockError
 from ..feature_map import FeatureMap
-from ..graph.work import Work
 from ..modelfile.model import ModelFile
 from ..modelfile.record import Insertion, RecordedPair, RecordedSite
 from ..request import Shapes
@@ -67,15 +64,6 @@ def lower(
     return LoweredBlock(subgraph, lowering, template.feature, weights, constants)
 
 
-def counter(subgraph: Subgraph, source: str, feature: FeatureMap, model: ModelFile) -> Callable[[], Work]:
-    """Counts what a block takes alone, which reads the tensor ``source`` of a model: on one image where that leaves
-    the batch open.
-    """
-    one = replace(feature, batch=feature.batch or 1)
-    alone = partial(subgraph.as_model, source, one, opset=model.opset, ir_version=int(model.structure.ir_version))
-    return partial(_work, alone)
-
-
 def name_output(subgraph: Subgraph, name: str) -> None:
     """Rename the output of a subgraph."""
     for node in subgraph.nodes:
@@ -124,11 +112,6 @@ def record_of(
         shapes=dict(shapes),
         edition=subgraph.edition,
     )
-
-
-def _work(alone: Callable[[], onnx.ModelProto]) -> Work:
-    """``alone``: makes a model of a block."""
-    return Work.of(ModelFile.load(alone()))
 
 
 def _lowering(block: Block, t: Template, wanted: str | None) -> str:

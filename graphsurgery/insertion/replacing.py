@@ -28,7 +28,8 @@ from ..modelfile.record import EDITION, Insertion, Replaced
 from ..selection.sites import SiteFinder
 from ..template.names import UniqueNames
 from ..template.subgraph import Subgraph
-from .lowering import counter, lower, name_output, record_of
+from .block_work import BlockWork
+from .lowering import lower, name_output, record_of
 from .moved_weights import MovedWeights
 from .original_order import OriginalOrder
 from .ownership import needed
@@ -193,7 +194,7 @@ class _Replacing:
         self._add(subgraph, record, there)
         given = (*site.warnings, *planned.warnings, *planned.block.warnings(block.feature), *subgraph.warnings)
         warnings = (*given, *([checked] if checked else ()))
-        work = counter(whole, there.input, site.feature, index.model)
+        work = BlockWork(index.model).counter(whole, there.input, site.feature)
         applied = AppliedInsertion(record, site, part.input, warnings, planned.source, self._macs, work)
         self._applied.append(applied)
         return applied

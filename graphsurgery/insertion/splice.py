@@ -20,8 +20,9 @@ from ..selection.branches import NodeConsumer
 from ..selection.sites import Site, SiteFinder
 from ..template.subgraph import Subgraph
 from . import qdq
+from .block_work import BlockWork
 from .cost import cost_warning
-from .lowering import counter, lower, name_output, record_of
+from .lowering import lower, name_output, record_of
 from .plan import Plan, PlannedInsertion, Step
 from .rewiring import rename_tensors
 
@@ -123,6 +124,7 @@ class _Splice:
         self._check = check
         self._edition = edition
         self._model = finder.model
+        self._work = BlockWork(finder.model)
         self._index = finder.index
         self._shapes = dict(shapes)
         self._original = original
@@ -160,7 +162,7 @@ class _Splice:
         )
         self._add(site, record, subgraph)
         reads = site.tensor if step.previous is None else source
-        work = counter(subgraph, source, site.feature, self._model)
+        work = self._work.counter(subgraph, source, site.feature)
         return AppliedInsertion(record, site, reads, warnings, planned.source, self._macs, work)
 
     def _produced(self, tensor: str, step: int | None) -> str:
