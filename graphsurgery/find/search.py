@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
 
 from ..blocks.block import Block, Module
@@ -13,7 +13,7 @@ from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
 from . import settings
 from .proof import FAILURES, PartAlone, Proof, common_factor, pair, prove
-from .reading import Reading, may_do_the_same
+from .reading import Reading
 from .uses import Kind
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Search:
             if found is not None:
                 return replace(found, equals=self._equals[key])
         found = None
-        blocks = (each for each in self.alike(reading) if may_do_the_same(reading.kinds, self._kinds(each)))
+        blocks = (each for each in self.alike(reading) if reading.may_do_the_same(self._kinds(each)))
         for block in blocks:
             found = self._tried(settings.free(block, reading), reading, alone)
             if found is not None:
@@ -169,11 +169,16 @@ class Search:
         except FAILURES:
             return iter(())
         epsilon = block.number("bn_eps") or 1e-5
-        return weights(trace, reading.uses, epsilon, reading.norms)
+        orders = {
+            tuple(use.name for use in uses): uses
+            for uses in (reading.uses, reading.uses_by_branch, reading.uses_by_column)
+        }
+        each = (weights(trace, uses, epsilon, reading.norms) for uses in orders.values())
+        return (found for together in zip_longest(*each) for found in together if found is not None)
 
     def _may_be(self, block: Block, reading: Reading) -> bool:
         """Whether a block does what a part does with some choice of its switches."""
-        return any(may_do_the_same(reading.kinds, self._kinds(each)) for each in settings.switched(block))
+        return any(reading.may_do_the_same(self._kinds(each)) for each in settings.switched(block))
 
     def _kinds(self, block: Block) -> set[Kind]:
         """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""

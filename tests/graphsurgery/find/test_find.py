@@ -9,17 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxslim
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.lib.published import published
 from graphsurgery.blocks.registry import catalogue_block
 from graphsurgery.cli.main import main
 from graphsurgery.find import Found, find, finding
 from tests.find.recovery import FEATURE, Net, exported, recovered, trained, variants
 from tests.recognition.randomise import randomise
 
-FEW = ("se", "eca[official]", "simam")
+FEW = ("se", "eca[official]", "simam", "mlca")
 
 
 def written(block: nn.Module) -> bytes:
@@ -52,6 +54,24 @@ def test_a_block_is_found_and_proven(spelled: str) -> None:
     assert one.block is not None
     assert one.block.values == outcome.block.values
     assert one.weights.keys() == outcome.block.parameters(FEATURE).keys()
+
+
+@pytest.mark.parametrize("spelled", ["ema", "srm"])
+def test_a_block_is_found_in_the_form_that_its_authors_wrote(spelled: str) -> None:
+    """A product of matrices where our module has a sum, and one table where it has two columns."""
+    (one,) = found_in(published(spelled, trained(catalogue_block(spelled), FEATURE)))
+    assert one.proven
+    assert one.block is not None
+    assert one.block.spelled == spelled
+
+
+def test_a_tool_may_have_sorted_the_nodes() -> None:
+    """onnxslim mixes the branches of a BAM."""
+    model = onnxslim.slim(onnx.load_from_string(written(trained(catalogue_block("bam"), FEATURE))))
+    (one,) = find(model)
+    assert one.proven
+    assert one.block is not None
+    assert one.block.spelled == "bam[official]"
 
 
 def test_weights_are_those_of_the_module() -> None:
