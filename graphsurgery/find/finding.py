@@ -81,6 +81,7 @@ class _Finding:
         every = Regions(index, self._shapes, self._constants)
         regions = [each for each in every if inserted.isdisjoint(each.part.nodes)]
         matches = [] if self._lacking else list(self._matches(regions))
+        matches = [each for each in matches if not any(_goes_on(each, other) for other in matches)]
         taken: list[tuple[Part, Match | None]] = []
         for part, match in sorted(matches, key=lambda each: -len(each[0].nodes)):
             _take(taken, part, match)
@@ -198,6 +199,13 @@ class _Finding:
             if {node for node in module.nodes if node in self._index.active} == nodes:
                 return path
         return f"tensor:{part.output}"
+
+
+def _goes_on(one: tuple[Part, Match], other: tuple[Part, Match]) -> bool:
+    """Whether a part is another one and something behind it that does nothing there, such as padding by 0."""
+    (part, match), (less, same) = one, other
+    together = part.input == less.input and match.block.spelled == same.block.spelled
+    return together and set(less.nodes) < set(part.nodes)
 
 
 def _take(taken: list[tuple[Part, Match | None]], part: Part, match: Match | None) -> None:

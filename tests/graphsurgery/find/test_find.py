@@ -21,7 +21,7 @@ from graphsurgery.find import Found, find, finding
 from tests.find.recovery import FEATURE, Net, exported, recovered, trained, variants
 from tests.recognition.randomise import randomise
 
-FEW = ("se", "eca[official]", "simam", "mlca")
+FEW = ("se", "eca[official]", "simam", "mlca", "swin[shifted]")
 
 
 def written(block: nn.Module) -> bytes:
@@ -72,6 +72,20 @@ def test_a_tool_may_have_sorted_the_nodes() -> None:
     assert one.proven
     assert one.block is not None
     assert one.block.spelled == "bam[official]"
+
+
+def test_what_does_nothing_behind_a_block_is_no_part_of_it() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.se = trained(catalogue_block("se"), FEATURE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.pad(self.se(x), (0, 0, 0, 0))
+
+    (one,) = found_in(Padded())
+    assert one.proven
+    assert one.place == "block.se"
 
 
 def test_weights_are_those_of_the_module() -> None:
