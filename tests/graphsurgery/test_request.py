@@ -68,7 +68,7 @@ def test_insert_has_the_arguments_that_request_declares() -> None:
         default = arguments()[each.name].default
         empty = {} if each.default is None and each.name in ("settings", "shapes") else each.default
         assert (inspect.Parameter.empty if default is MISSING else default) == empty
-        assert re.search(rf"^    (\w+, )?{each.name}(, \w+)?:$", graphsurgery.insert.__doc__ or "", re.MULTILINE)
+        assert re.search(rf"^(\w+, )?{each.name}(, \w+)?:$", inspect.getdoc(graphsurgery.insert) or "", re.MULTILINE)
 
 
 def test_the_command_has_an_option_for_each() -> None:
