@@ -11,6 +11,7 @@ from ..blocks.block import Block, Module
 from ..blocks.state_dict import load_weights
 from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
+from ..verification.runners import one_thread
 from . import settings
 from .proof import FAILURES, PartAlone, Proof, near, prove
 from .reading import Reading, may_do_the_same
@@ -81,6 +82,7 @@ class Search:
         self._known[key] = found.block if found else None
         return found
 
+    @one_thread()
     def _tried(self, blocks: Iterable[Block], reading: Reading, alone: PartAlone) -> Match | None:
         """The first of some blocks with the same parameters that the part is: each with the plainest pairing of these
         and the part's constants, then with the others.
@@ -143,6 +145,7 @@ class Search:
             _done[key] = self._looked_at(settings.usual(block.spelled).with_values(**switches))
         return _done[key]
 
+    @one_thread()
     def _looked_at(self, block: Block) -> set[Kind]:
         from .tracing import trace
 
