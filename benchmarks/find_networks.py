@@ -1,6 +1,6 @@
 """What `graphsurgery find` tells of real networks: blocks that are there, found and proven, and seconds.
 
-Networks of torchvision, timm, Ultralytics and transformers with attention and without, as three exporters write them,
+Networks of torchvision, timm, Ultralytics and transformers with attention and without, in variants of tests/exports,
 each with its names and with random ones. What is there is counted by hooks on the modules of the PyTorch model, by
 their classes. Each file is looked at in a process of its own.
 
@@ -38,7 +38,7 @@ NETWORKS = (
     *("resnet18", "mobilenet_v2"),
     *("yolov5n", "yolov8n", "yolox-nano", "yolo11n", "yolo26n", "yolo12n", "rtdetr-l", "rtdetr-r18"),
 )
-VARIANTS = ("torchscript", "dynamo", "simplified")
+VARIANTS = ("torchscript", "dynamo", "simplified", "ort-extended")
 BLOCKS = {
     "torchvision.ops.misc.SqueezeExcitation": "se",
     "timm.models._efficientnet_blocks.SqueezeExcite": "se",
@@ -140,7 +140,9 @@ def shown(row: Row) -> str:
     count = f"{sum(row.there.values()):3} there {sum(row.found.values()):3} found {sum(row.proven.values()):3} proven"
     kinds = ", ".join(row.proven) or "-"
     lacking = f"   missed: {', '.join(row.missed)}" if row.missed else ""
-    return f"  {row.network:27} {row.variant:11} {row.names:6} {count} {row.cpu_seconds:5.1f} s of CPU   {kinds}{lacking}"
+    return (
+        f"  {row.network:27} {row.variant:11} {row.names:6} {count} {row.cpu_seconds:5.1f} s of CPU   {kinds}{lacking}"
+    )
 
 
 def totals(rows: Sequence[Row]) -> dict[str, Any]:
