@@ -3,7 +3,7 @@
 The times are those of latency.py in results/; a time belongs to a form, and a form is told by its operators, which come
 from exports made here.
 
-usage: python benchmarks/gains.py [--results FILE] [--exports FOLDER]
+usage: python benchmarks/gains.py [--exports FOLDER]
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from benchmarks.lib import exports
 from benchmarks.lib.blocks import CONFIGURATIONS, SIZES, Size, forms, label, sizes_of
 
 _HERE = Path(__file__).resolve().parent
-RESULTS = _HERE / "results" / "latency_cpu_1_thread.json"
+RESULTS = [_HERE / "results" / f"latency_cpu_{name}1_thread.json" for name in ("", "newer_")]
+"""of all blocks, and of those that were measured later"""
 GAINS = _HERE.parent / "patterns" / "attention" / "gains.json"
 _EXPORTERS = ("torchscript", "dynamo")
 
@@ -50,16 +51,22 @@ def of_form(sizes: dict[str, Any], form: str) -> dict[str, float]:
     """Size -> how many times as fast the template is as the better export of a form, from its rows in the table."""
     micros = {size: row["microseconds"] for size, row in sizes.items()}
     return {
-        size: round(min(times[f"{form} {exporter}"] for exporter in _EXPORTERS) / times["template"], 3)
+        size: round(min(filter(None, (times.get(f"{form} {each}") for each in _EXPORTERS))) / times["template"], 3)
         for size, times in micros.items()
     }
 
 
-def document(results: Path, folder: Path) -> str:
+def measured() -> dict[str, Any]:
+    """Configuration -> size -> its row, from all files; see templates.compared."""
+    files = (json.loads(file.read_text(encoding="utf-8")) for file in RESULTS)
+    return {name: row for found in files for name, row in found["table"].items()}
+
+
+def document(folder: Path) -> str:
     """The text of gains.json."""
-    table = json.loads(results.read_text(encoding="utf-8"))["table"]
-    measured = [number for number in range(len(CONFIGURATIONS)) if label(number) in table]
-    wanted = [(number, form, sizes_of(number, SIZES)[-1]) for number in measured for form in forms(number)]
+    table = measured()
+    numbers = [number for number in range(len(CONFIGURATIONS)) if label(number) in table]
+    wanted = [(number, form, sizes_of(number, SIZES)[-1]) for number in numbers for form in forms(number)]
     exports.export(wanted, ("torchscript",), 1, folder, jobs=1)
     blocks: dict[str, list[dict[str, Any]]] = {}
     for block, entry in entries(table, folder):
@@ -70,13 +77,12 @@ def document(results: Path, folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="figures of latency.py")
     parser.add_argument("--exports", type=Path, help="folder where exports are kept")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.exports or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        GAINS.write_text(document(arguments.results, folder), encoding="utf-8")
+        GAINS.write_text(document(folder), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_sweeps_agree_where_what_is_slower_stands_in_the_same_order() -> None:
 def test_what_rewriting_knows_is_what_was_measured() -> None:
     """After another run of latency.py, ``python benchmarks/gains.py`` brings the file beside the blocks up to date."""
     known = json.loads(gains.GAINS.read_text(encoding="utf-8"))
-    table = json.loads(gains.RESULTS.read_text(encoding="utf-8"))["table"]
+    table = gains.measured()
     measured: dict[str, list[dict[str, float]]] = {}
     for number, (name, _) in enumerate(blocks.CONFIGURATIONS):
         for form in blocks.forms(number) if blocks.label(number) in table else ():

@@ -5,6 +5,7 @@ usage: graphsurgeon_insert.py IN.onnx OUT.onnx HEIGHT WIDTH TENSOR [TENSOR ...]
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -42,7 +43,10 @@ def main() -> None:
             producer = producer.inputs[0].inputs[0]
         insert(graph, x, producer.inputs[1].shape[0], int(height) * int(width), number)
     graph.cleanup().toposort()
-    onnx.save(gs.export_onnx(graph), target)
+    with open(target, "wb") as file:
+        onnx.save(gs.export_onnx(graph), file)
+        file.flush()
+        os.fsync(file.fileno())  # as graphsurgery does, so that the file survives a power cut
 
 
 if __name__ == "__main__":

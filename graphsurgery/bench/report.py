@@ -85,10 +85,14 @@ class BenchReport:
     timed: tuple[Timed, ...]
     machine: Mapping[str, Any]
     """see machine.describe"""
+    put_back: int = 0
+    """for how many of those that were taken out something else came back: what a block was rewritten from, say"""
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for ``json.dumps``. Keys as in docs/bench.md."""
         asked = attributes(self, "model", "baseline", "removed", "inputs", "precision", "threads")
+        if self.put_back:
+            asked["put_back"] = self.put_back
         asked["work"] = {name: plain(taken) for name, taken in self.work.items()}
         found = {"providers": plain(self.timed), "notes": plain(self.chosen)}
         return {**asked, **found, **attributes(self, "machine")}
@@ -110,9 +114,16 @@ class BenchReport:
             rows.append((each.provider, *sides, f"{found.median:+.3f}", limits, f"{found.noise:.3f}", found.verdict))
         return html_table(headers, rows)
 
+    @property
+    def _what_came_back(self) -> str:
+        if not self.put_back:
+            return ""
+        where = "there" if self.put_back == self.removed else f"in the place of {self.put_back}"
+        return f", what stood {where} put back"
+
     def lines(self) -> Iterator[str]:
         """For people."""
-        source = "" if self.removed is None else f" ({self.removed} taken out again)"
+        source = "" if self.removed is None else f" ({self.removed} taken out again{self._what_came_back})"
         fed = ", ".join(f"{name} {each['shape']} {each['dtype']}" for name, each in self.inputs.items())
         yield f"{self.model} against {self.baseline}{source}; {fed}"
         yield from self.chosen

@@ -127,6 +127,7 @@ def bench(
         work=work,
         timed=timed,
         machine=describe(),
+        put_back=0 if baseline is not None else sum(each.replaced is not None for each in insertions),
     )
 
 

@@ -45,7 +45,7 @@ def _row(found: Found) -> tuple[str, ...]:
         "yes" if found.proven else "no",
         f"{found.max_error:.1e}" if found.max_error is not None else "",
         str(len(found.part.nodes)),
-        found.note,
+        found.said,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from ..process.garbage import uncollected
 from ..request import Request
 from .command import add
 from .files import Output
@@ -12,6 +13,7 @@ from .output import Printer
 from .several import InsertCommand
 
 
+@uncollected()
 def insert(model: str | None = None, *, request: Request, output: Output, checking: Checking, printer: Printer) -> None:
     """Put an attention block after modules of a model, or before them.
 
@@ -22,10 +24,16 @@ def insert(model: str | None = None, *, request: Request, output: Output, checki
     graphsurgery insert --module se --set reduction=8 --after /model.8 < in.onnx > out.onnx
     graphsurgery insert yolov8n.onnx --module se --after role:p4 --consumers Concat -o neck.onnx
     """
-    from ..weights import split
+    run([request], model, output.destination(model, _read(request)), checking, printer)
 
-    read = [str(split(request.weights)[0])] if request.weights else []
-    run([request], model, output.destination(model, read), checking, printer)
+
+def _read(request: Request) -> list[str]:
+    """The files that the request reads beside the model."""
+    if not request.weights:
+        return []
+    from ..weights import split  # the readers take 15 ms
+
+    return [str(split(request.weights)[0])]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +12,14 @@ from ..process.garbage import uncollected
 from ..request import Argument
 from .files import DASH, open_model, side_target
 from .options import KnownShapes
-from .output import Printer, counted
+from .output import Printer, aside, counted
 
 if TYPE_CHECKING:
     from ..graph.work import Totals
     from ..modelfile.target import Target
     from ..outline.outline import Outline
     from ..outline.rows import Row
+    from ..outline.standing import StandingBlock
     from ..selection.sites import Site, SiteFinder
 
 _DEPTH = 2
@@ -38,6 +39,7 @@ def sites(
     *,
     depth: Annotated[int | None, Argument(minimum=1)] = None,
     every: bool = False,
+    found: bool = False,
     picture: str | None = None,
     title: str | None = None,
     force: bool = False,
@@ -50,6 +52,9 @@ def sites(
     of its tensor, its stride, its role, whether a block does well there, and what reads it. A model in which no block
     is recognised is listed by module or by tensor. When MODEL is standard input and there is a selector, write '-' for
     it.
+
+    Blocks that stand in the place of a part of the network have rows of their own, and so has, with --found, attention
+    that an exporter wrote.
 
     \b
     graphsurgery sites yolov8n.onnx
@@ -65,6 +70,8 @@ def sites(
         shown at any depth.  [default: 1; with --json, all in the list and 1 in the picture]
     every:
         Show the parts of blocks at every level.
+    found:
+        Look for attention that an exporter wrote, too, as graphsurgery find does. That takes seconds.
     picture: FILE
         Draw the blocks and how they are wired, what is inserted highlighted: an .svg, .html, .png or .pdf file. PNG and
         PDF need the extra pictures.
@@ -84,22 +91,40 @@ def sites(
     finder = SiteFinder(opened, known.shapes)
     if wrong := fault(finder.index):
         printer.note(f"warning: {wrong}; nothing can be inserted")
-    outline = Outline(finder)
+    outline = Outline(finder, _found(finder) if found else ())
     if target is not None:
         _draw(outline, target, None if every else depth or 1, title)
     usual = _DEPTH if outline.is_empty else 1
     most = None if every else depth or (None if printer.as_json else usual)
     if selector is not None:
-        found = finder.find([selector])
-        data = _places(printer, finder, found, [1] * len(found))
+        named = finder.find([selector])
+        data = _places(printer, finder, named, [1] * len(named))
     else:
         taken = f"work: {_totals(finder)}"
         data = _modules(printer, finder, most, taken) if outline.is_empty else _blocks(printer, outline, most, taken)
+        printer.lines(_without_row(outline))
+        data["standing"] = [each.to_json() for each in outline.standing()]
         data["inner"] = _inner(printer, finder, shown=most is None or most > usual)
     if target is not None:
         printer.lines([f"picture: {picture}"])
     totals = attributes(_totals(finder)) if printer.as_json else {}
     printer.json({"model": model or DASH, **totals, **data, "picture": picture})
+
+
+def _without_row(outline: Outline) -> Iterator[str]:
+    """The blocks that stand in a model whose table does not have them: by module or tensor, or in a function."""
+    for each in outline.standing():
+        if outline.is_empty or (each.function and each.is_part):
+            where = f", in the local function {each.function[1]!r}" if each.function else ""
+            yield f"{each.module or 'attention'}, {each}{where}"
+
+
+def _found(finder: SiteFinder) -> list[StandingBlock]:
+    """The attention that an exporter wrote, as the outline lists it."""
+    from ..find import find, standing_block
+
+    with aside():
+        return [standing_block(each) for each in find(finder.model)]
 
 
 def _totals(finder: SiteFinder) -> Totals:
@@ -111,7 +136,7 @@ def _totals(finder: SiteFinder) -> Totals:
 
 
 def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -> dict[str, Any]:
-    rows, origins = outline.rows(depth), {id: each.origin for id, each in outline.insertions().items()}
+    rows = outline.rows(depth)
     table = [
         (
             _name(row),
@@ -120,15 +145,16 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -
             row.dtype or "",
             str(row.stride or ""),
             " ".join([row.role or "", *(role for role in row.roles if role not in _PLAIN)]).strip(),
-            ", ".join(f"{id} ({origins[id]})" if origins[id] else id for id in row.insertions),
+            ", ".join([*([row.standing.said] if row.standing else []), *row.insertions]),
             "yes" if row.is_advisable else f"no: {row.objection.short}" if row.objection else "no",
             ", ".join(row.readers),
         )
         for row in rows
     ]
-    headers = ("block", "module", "shape", "dtype", "stride", "role", "inserted", "advisable", "read by")
+    shown = "inserted or found" if any(each.was_found for each in outline.standing()) else "inserted"
+    headers = ("block", "module", "shape", "dtype", "stride", "role", shown, "advisable", "read by")
     same = len({row.dtype for row in rows if row.dtype}) < 2
-    empty = {"dtype": same, "inserted": not any(row.insertions for row in rows)}
+    empty = {"dtype": same, shown: not any(row.insertions or row.standing for row in rows)}
     _table(printer, headers, table, [header for header in empty if empty[header]])
     good = sum(row.is_advisable for row in rows)
     ending = ""
@@ -138,7 +164,7 @@ def _blocks(printer: Printer, outline: Outline, depth: int | None, taken: str) -
     if not printer.as_json:
         return {}
     whole = [row for row in rows if row.depth == 1]
-    replaced = {id: origin for id, origin in origins.items() if origin}
+    replaced = {id: each.origin for id, each in outline.insertions().items() if each.origin}
     return {
         **({"replaced": replaced} if replaced else {}),
         "sites": [row.to_json() for row in rows if row.site],
@@ -156,7 +182,10 @@ def _table(printer: Printer, headers: Sequence[str], rows: Sequence[Sequence[str
 
 
 def _name(row: Row) -> str:
-    name = row.name if row.part is None else f".{row.part} ({row.type})"
+    if row.standing is not None:
+        name = f"{row.standing.id} ({row.type})"
+    else:
+        name = row.name if row.part is None else f".{row.part} ({row.type})"
     return "  " * (row.depth - 1) + name
 
 

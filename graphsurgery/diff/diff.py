@@ -17,6 +17,7 @@ from ..insertion.removal import same_bytes
 from ..messages import as_text, html_table
 from ..modelfile.fields import INITIALIZER, NODE
 from ..modelfile.model import ModelFile
+from .blocks import blocks_changed, nodes_of_blocks
 from .changes import Change, arrow, short
 from .nodes import bytes_of, in_another_order, match, node_changes, type_text
 from .tensors import tensor_details, tensor_text
@@ -128,6 +129,7 @@ def _compared(first: ModelFile, second: ModelFile) -> tuple[dict[str, tuple[Chan
     if not same or first.external_data:
         changes["initializers"] = _initializers(first, second)
     if not same:
+        changes["blocks"] = blocks_changed(first, second)
         changes["nodes"], moved = _nodes(first, second)
         for section, field in _NAMED.items():
             changes[section] = field(a, b)
@@ -142,7 +144,7 @@ def _compared(first: ModelFile, second: ModelFile) -> tuple[dict[str, tuple[Chan
 def _nodes(first: ModelFile, second: ModelFile) -> tuple[tuple[Change, ...], int]:
     a, b = first.structure.graph.node, second.structure.graph.node
     keys = [bytes_of(piece) for piece in first.pieces(NODE)], [bytes_of(piece) for piece in second.pieces(NODE)]
-    pairs, found = node_changes(a, b, *keys)
+    pairs, found = node_changes(a, b, *keys, nodes_of_blocks(first, second))
     return tuple(found), in_another_order(pairs)
 
 
@@ -212,7 +214,7 @@ _NAMED: dict[str, Callable[[onnx.ModelProto, onnx.ModelProto], tuple[Change, ...
 }
 
 
-SECTIONS = ("nodes", "initializers", *_NAMED, "header")
+SECTIONS = ("blocks", "nodes", "initializers", *_NAMED, "header")
 _HEADER = (
     *("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"),
     *("graph.name", "graph.doc_string"),

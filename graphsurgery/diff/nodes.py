@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from itertools import zip_longest
 
 import onnx
@@ -76,10 +76,20 @@ _WEAKER: tuple[Callable[[onnx.NodeProto], Hashable | None], ...] = (_by_place, _
 
 
 def node_changes(
-    a: Sequence[onnx.NodeProto], b: Sequence[onnx.NodeProto], a_bytes: Sequence[bytes], b_bytes: Sequence[bytes]
+    a: Sequence[onnx.NodeProto],
+    b: Sequence[onnx.NodeProto],
+    a_bytes: Sequence[bytes],
+    b_bytes: Sequence[bytes],
+    replaced: tuple[Set[int], Set[int]] = (frozenset(), frozenset()),
 ) -> tuple[list[tuple[int, int]], list[Change]]:
-    """The pairs of indices that belong together, and what was removed, changed (in the order of ``b``) and added."""
+    """The pairs of indices that belong together, and what was removed, changed (in the order of ``b``) and added.
+
+    ``replaced``: the nodes of ``a``, and those of ``b``, that have to do with blocks in the place of something. Unless
+    their bytes are the same, none of them is another one that has changed.
+    """
     pairs, gone, new = match(a_bytes, b_bytes)
+    apart = [i for i in gone if i in replaced[0]], [j for j in new if j in replaced[1]]
+    gone, new = [i for i in gone if i not in replaced[0]], [j for j in new if j not in replaced[1]]
     changed: list[tuple[int, int]] = []
     for key in _WEAKER:
         if not gone or not new:
@@ -87,6 +97,7 @@ def node_changes(
         more, left_a, left_b = match([key(a[i]) for i in gone], [key(b[j]) for j in new])
         changed += [(gone[i], new[j]) for i, j in more]
         gone, new = [gone[i] for i in left_a], [new[j] for j in left_b]
+    gone, new = sorted([*gone, *apart[0]]), sorted([*new, *apart[1]])
     found = [Change("removed", _label(a[i]), as_text(a[i].op_type)) for i in gone]
     for i, j in sorted(changed, key=lambda pair: pair[1]):
         found.append(Change("changed", _label(b[j]), as_text(b[j].op_type), tuple(_node_details(a[i], b[j]))))
@@ -144,8 +155,8 @@ def _attributes(a: onnx.NodeProto, b: onnx.NodeProto) -> Iterator[str]:
 
 def _subgraph(a: onnx.GraphProto, b: onnx.GraphProto) -> Iterator[str]:
     """What changed in the nodes of a nested graph, a line each."""
-    keys = [[node.SerializeToString(deterministic=True) for node in graph.node] for graph in (a, b)]
-    for change in node_changes(a.node, b.node, *keys)[1]:
+    first, second = ([node.SerializeToString(deterministic=True) for node in graph.node] for graph in (a, b))
+    for change in node_changes(a.node, b.node, first, second)[1]:
         lines = [f"{change.name}: {line}" for line in change.details]
         yield from lines or [f"{change.kind} {change.name} ({change.what})"]
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .finding import find
-from .found import Found
+from .found import Found, standing_block
 
-__all__ = ["Found", "find"]
+__all__ = ["Found", "find", "standing_block"]

@@ -56,13 +56,13 @@ def weights(trace: Trace, uses: Sequence[Use], epsilon: float, norms: int) -> It
         return
     uses = [use for use in uses if use.size in wanted]
     seen = set[tuple[int, ...]]()
-    forms = _forms(trace.steps, epsilon, norms)
+    forms, origins = _forms(trace.steps, epsilon, norms), _Origins(trace)
     for pairing in islice(_pairings(forms, uses), _MOST_PAIRINGS):
         key = tuple(-1 if j is None else j for _, j, _ in pairing)
         if key in seen:
             continue
         seen.add(key)
-        if (found := _values(trace, uses, pairing)) is not None:
+        if (found := _values(origins, uses, pairing)) is not None:
             yield found
 
 
@@ -251,17 +251,33 @@ def _fits(slot: _Slot, use: Use) -> bool:
 # ---------------------------------------------------------------------- values
 
 
-def _values(trace: Trace, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict[str, Array] | None:
+class _Origins:
+    """Which elements of a module's parameters its uses are made of."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._known: dict[int, tuple[Array | None, float]] = {}
+
+    def of(self, use: Use) -> tuple[Array | None, float]:
+        """The elements, or None where that cannot be told, and the number that they are multiplied by; 0 where the use
+        is another function of them.
+        """
+        if id(use) not in self._known:
+            self._known[id(use)] = _places(use.values().reshape(-1), self.trace)
+        return self._known[id(use)]
+
+
+def _values(origins: _Origins, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict[str, Array] | None:
     """The parameters by key; None where the constants contradict each other."""
+    trace = origins.trace
     flat = np.full(trace.count, np.nan)
     doubtful: list[tuple[Array, Array]] = []
     for use, place, value in pairing:
-        numbers = use.values().reshape(-1)
-        stated = uses[place].values().astype(np.float64) if place is not None else np.full(numbers.shape, value)
+        stated = uses[place].values().astype(np.float64) if place is not None else np.full(use.shape, value)
         given = stated.reshape(-1)
         if place is not None and use.inverse is not None:
             given = use.inverse(given)
-        places, factor = _places(numbers, trace)
+        places, factor = origins.of(use)
         if places is None:
             return None
         if factor == 1.0:
@@ -278,9 +294,6 @@ def _values(trace: Trace, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict
 
 
 def _places(numbers: Array, trace: Trace) -> tuple[Array | None, float]:
-    """Which elements of the parameters a tensor is made of, and the number that they are multiplied by; 0 where it is
-    another function of them.
-    """
     for factor in (1.0, _factor(numbers, trace)):
         if factor:
             places = -numbers / factor

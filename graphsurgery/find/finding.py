@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from ..blocks.block import Block
+from ..errors import ModelError
 from ..graph.index import GraphIndex
+from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree
 from ..graph.part import Part
 from ..graph.shapes import ShapeTable
+from ..messages import listed
 from ..modelfile.model import ModelFile
 from . import alike
 from .constants import Constants
+from .explained import in_evaluation, left_of_training, times
 from .findings import FormFindings
 from .found import Found
+from .in_functions import found_in_functions, has_calls
 from .reading import Reading
 from .regions import Region, Regions, overlaps
 from .search import Match, Search
@@ -52,13 +59,18 @@ def find(model: ModelSource) -> list[Found]:
     >>> [each.block.spelled for each in find("mobilenet_v3.onnx")]   # doctest: +SKIP
     ['se', 'se', 'se']
     """
-    return _Finding(ModelFile.load(model)).found()
+    opened = ModelFile.load(model)
+    if has_calls(opened):
+        with suppress(ModelError):  # calls that cannot be written out stay what they are
+            return found_in_functions(opened, lambda flat: _Finding(flat).found())
+    return _Finding(opened).found()
 
 
 class _Finding:
     def __init__(self, model: ModelFile) -> None:
         self._model, self._index = model, GraphIndex(model)
         self._shapes, self._constants = ShapeTable(self._index), Constants(self._index)
+        self._maps = Layouts(self._index)
         self._search = Search()
         self._lacking = [name for name in _NEEDED if find_spec(name) is None]
 
@@ -66,19 +78,24 @@ class _Finding:
         """Parts that are proven, the largest of those that overlap, and the others that are attention by their form."""
         self._shapes.infer()
         index, inserted = self._index, self._index.insertion_of.keys()
-        regions = [
-            each for each in Regions(index, self._shapes, self._constants) if inserted.isdisjoint(each.part.nodes)
-        ]
+        every = Regions(index, self._shapes, self._constants)
+        regions = [each for each in every if inserted.isdisjoint(each.part.nodes)]
         matches = [] if self._lacking else list(self._matches(regions))
+        matches = [each for each in matches if not any(_goes_on(each, other) for other in matches)]
         taken: list[tuple[Part, Match | None]] = []
         for part, match in sorted(matches, key=lambda each: -len(each[0].nodes)):
             _take(taken, part, match)
         for region in self._by_form(regions):
             _take(taken, region.part, None)
-        if not taken:
+        shared = [] if self._lacking else list(self._shared(every, taken))
+        if not taken and not shared:
             return []
         tree, form = ModuleTree(index), FormFindings(self._model, index)
         found = [self._told(part, match, tree, form) for part, match in taken]
+        for part, match, outside in shared:
+            readers = listed([repr(index.label(each)) for each in outside], 3)
+            note = f"what is computed in the middle of it is read by {readers}, too"
+            found.append(replace(self._told(part, match, tree, form), note=note))
         return sorted(found, key=lambda each: each.part.nodes[0])
 
     def _matches(self, regions: Iterable[Region]) -> Iterator[tuple[Part, Match]]:
@@ -87,6 +104,8 @@ class _Finding:
             key, matrices = (region.part.output, region.evidence), self._read(region.part).matrices
             if matrices and proven.get(key) == matrices:  # the same with what stands before it
                 continue
+            if left_of_training(self._read(region.part)):
+                continue  # no module does that in evaluation
             for part in self._layouts(region.part):
                 match = self._search.match(self._read(part))
                 if match is not None:
@@ -94,23 +113,47 @@ class _Finding:
                     yield part, match
                     break
 
+    def _shared(
+        self, regions: Regions, taken: Sequence[tuple[Part, Match | None]]
+    ) -> Iterator[tuple[Part, Match, list[int]]]:
+        """Blocks whose gate, or something else in the middle of them, is read by nodes outside, with these."""
+        nodes = {each for part, _ in taken for each in part.nodes} | self._index.insertion_of.keys()
+        for region, outside in regions.shared(nodes):
+            if nodes.isdisjoint(region.part.nodes) and alike.is_gate(region, self._index):
+                match = self._search.match(self._read(region.part))
+                if match is not None:
+                    nodes.update(region.part.nodes)
+                    yield region.part, match, outside
+
     def _read(self, part: Part) -> Reading:
         return Reading(part, self._index, self._shapes, self._constants)
 
     def _layouts(self, part: Part) -> Iterator[Part]:
-        """A part as it stands, and with its channels last where its weights speak for that."""
-        yield part
+        """A part as it stands, and with its channels last where its weights speak for that: what is likelier first."""
+        last = self._channels_last(part)
+        if last is None:
+            yield part
+        else:
+            yield from (last, part) if self._is_moved(part) else (part, last)
+
+    def _channels_last(self, part: Part) -> Part | None:
         shape = self._shapes.lookup(part.input)[1]
         if shape is None or not isinstance(channels := shape[3], int) or channels == shape[1]:
-            return
+            return None
         widths = self._read(part).widths
-        if channels in widths and shape[1] not in widths:
-            height, width = (size if isinstance(size, int) else None for size in shape[1:3])
-            yield replace(
-                part,
-                feature=replace(part.feature, channels=channels, height=height, width=width),
-                channels_last=True,
-            )
+        likely = channels in widths and (shape[1] not in widths or self._is_moved(part))
+        return self._with_channels_last(part, channels) if likely else None
+
+    def _is_moved(self, part: Part) -> bool:
+        """Whether what enters a part is known to be [N, H, W, C], or may be."""
+        maps = self._maps
+        return maps.foreign(part.input) is not None or maps.moved(part.input) is not None
+
+    def _with_channels_last(self, part: Part, channels: int) -> Part:
+        shape = self._shapes.lookup(part.input)[1] or ()
+        height, width = (size if isinstance(size, int) else None for size in shape[1:3])
+        feature = replace(part.feature, channels=channels, height=height, width=width)
+        return replace(part, feature=feature, channels_last=True)
 
     def _by_form(self, regions: Iterable[Region]) -> Iterator[Region]:
         """Those that are attention by their form, the smallest first."""
@@ -122,14 +165,32 @@ class _Finding:
     def _told(self, part: Part, match: Match | None, tree: ModuleTree, form: FormFindings) -> Found:
         where, findings = self._place(part, tree), form.of(part)
         if match is not None:
-            error = match.proof.max_error
-            return Found(where, part, match.block, match.weights, proven=True, max_error=error, findings=findings)
-        reading = self._read(part)
+            error, equals = match.proof.max_error, match.equals
+            return Found(where, part, match.block, match.weights, True, error, findings, equals=equals)
+        shape = self._shapes.lookup(part.input)[1]
+        if self._is_moved(part) and shape is not None and isinstance(channels := shape[3], int):
+            part = self._with_channels_last(part, channels)
+        like, note = self._alike(self._read(part))
+        return Found(where, part, like, findings=findings, note=note)
+
+    def _alike(self, reading: Reading) -> tuple[Block | None, str]:
+        """(the block that a part is like, what it is in words)."""
+        if not self._lacking:
+            if (multiple := self._search.multiple(reading)) is not None:
+                block, factor = multiple
+                folded = "an optimiser can have put the rest into the weights of what follows"
+                return block, f"{block.spelled} {times(factor)}; {folded}"
+            if reasons := left_of_training(reading):
+                match = self._search.match(replace(reading, instead=in_evaluation(reading)))
+                if match is not None:
+                    return match.block, f"{match.block.spelled} with {listed(reasons)}; export it in evaluation mode"
         like = next(self._search.alike(reading, look=not self._lacking), None) if reading.matrices else None
-        note = alike.described(part, self._index, like.spelled if like else None)
+        note = alike.described(reading.part, self._index, like.spelled if like else None)
+        for reason in left_of_training(reading):
+            note += f"; it has {reason}"
         if self._lacking:
             note += f"; not proven, because {' and '.join(self._lacking)} is not installed here"
-        return Found(where, part, like, findings=findings, note=note)
+        return like, note
 
     def _place(self, part: Part, tree: ModuleTree) -> str:
         """A selector of a part: the outermost module with just these nodes, or the tensor that leaves. Nodes that tell
@@ -142,6 +203,13 @@ class _Finding:
                 if {node for node in module.nodes if node in self._index.active} - strays == nodes:
                     return path
         return f"tensor:{part.output}"
+
+
+def _goes_on(one: tuple[Part, Match], other: tuple[Part, Match]) -> bool:
+    """Whether a part is another one and something behind it that does nothing there, such as padding by 0."""
+    (part, match), (less, same) = one, other
+    together = part.input == less.input and match.block.spelled == same.block.spelled
+    return together and set(less.nodes) < set(part.nodes)
 
 
 def _take(taken: list[tuple[Part, Match | None]], part: Part, match: Match | None) -> None:

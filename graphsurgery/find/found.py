@@ -9,6 +9,8 @@ from typing import Any
 from ..blocks.block import Block
 from ..feature_map import Array
 from ..graph.part import Part
+from ..messages import listed
+from ..outline.standing import FOUND, StandingBlock
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,21 @@ class Found:
     """what is bad about the form that the exporter gave it"""
     note: str = ""
     """what it is in words, where it is no proven block, and whatever else there is to say"""
+    equals: tuple[str, ...] = ()
+    """other blocks of the catalogue that are the same function with these weights: the one that people ask for most is
+    named
+    """
+
+    @property
+    def said(self) -> str:
+        """The note, and which other blocks it could be called."""
+        if not self.equals:
+            return self.note
+        assert self.block is not None
+        others = f"{listed(self.equals, last=' and')} would be the same function here"
+        first = self.block.name == self.equals[0].partition("[")[0]
+        why = f"{self.block.spelled} comes first" if first else f"{self.block.name} is asked for most"
+        return "; ".join(filter(None, (self.note, others, why)))
 
     def to_dict(self) -> dict[str, Any]:
         """The object that ``find --json`` lists."""
@@ -41,5 +58,27 @@ class Found:
             "max_error": self.max_error,
             "nodes": len(self.part.nodes),
             "findings": list(self.findings),
-            "note": self.note,
+            "note": self.said,
         }
+
+
+def standing_block(found: Found) -> StandingBlock:
+    """What was found, as the listing of all blocks of a model has it."""
+    part, block = found.part, found.block
+    feature = part.feature
+    shape = (feature.batch, feature.channels, feature.height, feature.width)
+    return StandingBlock(
+        id=found.place,
+        origin=FOUND,
+        module=block.spelled if block else None,
+        settings=block.recorded_values() if block else {},
+        place=found.place,
+        reads=part.input,
+        tensor=part.output,
+        shape=tuple(shape[axis] for axis in (0, 2, 3, 1)) if part.channels_last else shape,
+        nodes=len(part.nodes),
+        proven=found.proven,
+        function=part.function,
+        parameters=sum(each.size for each in found.weights.values()) if found.proven else None,
+        members=frozenset(part.nodes) if part.function is None else frozenset(),
+    )

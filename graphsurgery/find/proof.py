@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from ..blocks.block import Module
+from ..blocks.block import Block, Module
 from ..errors import CannotRun, GraphSurgeryError, NoKernel
 from ..feature_map import Array
 from ..runtime.session import Session, session
@@ -54,6 +54,8 @@ class PartAlone:
         self._reading = reading
         self.feature = reading.part.feature
         self._outputs: dict[str, Array | None] = {}
+        self.multiple: tuple[Block, Array] | None = None
+        """a block whose result it gives but for a factor, and the factor"""
 
     @cached_property
     def model(self) -> onnx.ModelProto:
@@ -149,24 +151,67 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
     return wide
 
 
-def near(module: Module, alone: PartAlone) -> bool:
-    """Whether a module (float32, evaluation mode) gives about what a part does, on one input."""
+@dataclass(frozen=True)
+class Pair:
+    """What a part gives for an input, and what a module does."""
+
+    given: Array
+    expected: Array
+    case: Case
+
+    @property
+    def near(self) -> bool:
+        """Whether they are about the same."""
+        return _agree(self.given, self.expected, self.case, _NEAR)
+
+    @cached_property
+    def factor(self) -> Array:
+        """What the module's result is to be multiplied by, for each channel [C, 1, 1], to come nearest to the part's.
+
+        Of results of one shape.
+        """
+        axes = (0, 2, 3)
+        squares = (self.expected * self.expected).sum(axes)
+        found: Array = (self.given * self.expected).sum(axes) / np.maximum(squares, 1e-30)
+        return found[:, None, None]
+
+    def has(self, factor: Array) -> bool:
+        """Whether such a factor is all that makes the difference."""
+        off = np.abs(self.given - factor * self.expected).max()
+        return bool(off <= _CLOSE * np.abs(self.given).max())
+
+
+def pair(module: Module, alone: PartAlone, case: Case | None = None) -> Pair | None:
+    """A part and a module (float32, evaluation mode) on an input, by default the usual one; None where onnxruntime
+    cannot run the part, or the module gives something of another shape.
+    """
     import torch
 
-    case = alone.usual
+    case = case or alone.usual
     given = alone.output(case)
     if given is None:
-        return False
+        return None
     with torch.inference_mode():
         expected = module(torch.from_numpy(case.array)).numpy()
-    return _agree(given, expected, case, _NEAR)
+    return Pair(given, expected, case) if expected.shape == given.shape else None
+
+
+def common_factor(first: Pair, module: Module, alone: PartAlone) -> Array | None:
+    """The factor of the first pair, if the part and the module (float32) differ by that on all inputs."""
+    if not first.has(first.factor):
+        return None
+    others = (pair(module, alone, case) for case in alone.inputs if case is not first.case)
+    return first.factor if all(each is not None and each.has(first.factor) for each in others) else None
 
 
 def _agree(given: Array, expected: Array, case: Case, share: float) -> bool:
-    """Whether two results are as near as a share of what is done to the input, in the largest element."""
+    """Whether two results are as near as a share of what is done to the input, in the largest element; or of the result
+    itself, where that is less: attention without a shortcut takes the input away.
+    """
     if expected.shape != given.shape or not np.isfinite(expected).all():
         return False
-    return bool(np.abs(expected - given).max() <= share * (1e-3 + np.abs(expected - case.array).max()))
+    done = min(float(np.abs(expected - case.array).max()), float(np.abs(expected).max()))
+    return bool(np.abs(expected - given).max() <= share * (1e-3 + done))
 
 
 def prove(module: Module, alone: PartAlone) -> Proof:

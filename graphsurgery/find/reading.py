@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -18,7 +18,7 @@ from ..graph.part import Part
 from ..graph.shapes import ShapeTable
 from ..modelfile import payload
 from .constants import Constants
-from .uses import Kind, Role, Use
+from .uses import Kind, Role, Use, is_mask, unmasked
 
 _NORM = {1: Role.SCALE, 2: Role.SHIFT}
 _PLACES: dict[str, dict[int, Role]] = {
@@ -42,6 +42,8 @@ _PLACES |= {f"Fused{operator}": _PLACES[operator] for operator in ("Conv", "Gemm
 
 _SMALL = 1 << 16
 """elements up to which weights are compared"""
+_FEW = 4
+"""columns of a narrow table"""
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum", "FusedMatMul"})
 _WITH_TURNS = frozenset({"Gemm", "FusedGemm", "FusedMatMul"})
 """products with an attribute that says whether a matrix is to be transposed"""
@@ -57,13 +59,8 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     "GridSample": (Kind.SAMPLING,),
 }
 """operator -> what it does"""
-_CERTAIN = frozenset({Kind.SOFTMAX, Kind.PRODUCT, Kind.SAMPLING})
+_CERTAIN = frozenset({Kind.SOFTMAX, Kind.PRODUCT, Kind.SAMPLING, Kind.MASK})
 """what both of a part and a module do, or neither"""
-
-
-def may_do_the_same(part: set[Kind], module: set[Kind]) -> bool:
-    """Whether a part can be a module by what they do: exporters write a maximum or a root for other things, too."""
-    return module <= part and part & _CERTAIN == module & _CERTAIN
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,8 @@ class Reading:
     index: GraphIndex
     shapes: ShapeTable
     constants: Constants
+    instead: Sequence[onnx.NodeProto] | None = None
+    """its nodes with other attributes, where that is to be read"""
 
     @cached_property
     def operators(self) -> list[str]:
@@ -84,6 +83,33 @@ class Reading:
     def uses(self) -> list[Use]:
         """Where it computes with constants of numbers with a fraction."""
         return [use for node_index in self.part.nodes for use in self._of_node(node_index)]
+
+    @cached_property
+    def uses_by_branch(self) -> list[Use]:
+        """The same, those of each branch together: a tool that sorts the nodes of a file mixes them."""
+        return [use for node_index in self._by_branch() for use in self._of_node(node_index)]
+
+    @cached_property
+    def uses_by_column(self) -> list[Use]:
+        """The same, with the columns of a narrow table that something is multiplied by as a use each: one module
+        multiplies several maps and adds them, another joins them first.
+        """
+        return [each for use in self.uses for each in _columns(use)]
+
+    def _by_branch(self) -> list[int]:
+        """The nodes, each behind all that its first input needs, then its second."""
+        inside = dict.fromkeys(self.part.nodes)
+        given = {name: each for each in inside for name in self.index.nodes[each].output}
+        done = dict[int, None]()
+        waiting = [self.part.nodes[-1]]
+        while waiting:
+            last = waiting[-1]
+            before = [given[name] for name in self.index.nodes[last].input if name in given]
+            if missing := [each for each in before if each not in done]:
+                waiting.append(missing[0])
+            else:
+                done[waiting.pop()] = None
+        return list(done)
 
     def _of_node(self, node_index: int) -> Iterator[Use]:
         node = self.index.nodes[node_index]
@@ -98,9 +124,12 @@ class Reading:
             if not self._is_float(name):
                 continue
             role = roles.get(place, Role.OTHER)
-            yield Use(
-                role, shape, partial(self._value, name), name, role is Role.MATRIX and _is_turned(node, place, operator)
-            )
+            if role is Role.MATRIX and len(shape) == 2 and prod(shape) <= _SMALL and _averages(self._value(name)):
+                continue
+            read = partial(self._value, name)
+            if role is Role.SHIFT and len(shape) > 3:
+                shape, read = (table := unmasked(read())).shape, partial(_same, table)
+            yield Use(role, shape, read, name, role is Role.MATRIX and _is_turned(node, place, operator))
 
     def _is_plain(self, node: onnx.NodeProto) -> bool:
         """Whether a norm has the scale 1 and the shift 0: what GroupNorms are made of, whose own come behind it."""
@@ -147,16 +176,43 @@ class Reading:
         """
         return (use.shape, use.read().tobytes()) if use.size <= _SMALL else use.name
 
+    def may_do_the_same(self, module: set[Kind]) -> bool:
+        """Whether it can be a module by what they do: exporters write a maximum or a root for other things, too; and a
+        mean weighted by a softmax is a product of matrices in one form of a block, and a sum in another.
+        """
+        part, certain = self.kinds, _CERTAIN
+        if self._products <= self.operators.count("Softmax"):
+            certain = certain - {Kind.PRODUCT}
+        return module <= part and part & certain == module & certain
+
     @cached_property
     def kinds(self) -> set[Kind]:
         """What it does beyond adding and multiplying."""
         found = {kind for operator in self.operators for kind in _KINDS.get(operator, ())}
+        if self._products:
+            found.add(Kind.PRODUCT)
         for node, operator in zip(self.nodes, self.operators, strict=True):
-            if operator in _PRODUCTS and sum(map(self.index.is_activation, dict.fromkeys(node.input))) > 1:
-                found.add(Kind.PRODUCT)
             if operator == "Pow" and any(map(self._is_half, node.input[1:])):
                 found.add(Kind.ROOT)
+            if operator == "Add" and any(map(self._masks, node.input)):
+                found.add(Kind.MASK)
         return found
+
+    def _masks(self, name: str) -> bool:
+        """Whether a constant is a mask, or a table with one for each window."""
+        shape = self.constants.shape(name) if self.constants.has(name) else None
+        if shape is None or len(shape) < 4 or not self._is_float(name):
+            return False
+        values = self._value(name)
+        return is_mask(values) or unmasked(values) is not values
+
+    @cached_property
+    def _products(self) -> int:
+        """How many products of two matrices it has that both depend on the input."""
+        return sum(
+            operator in _PRODUCTS and sum(map(self.index.is_activation, dict.fromkeys(node.input))) > 1
+            for node, operator in zip(self.nodes, self.operators, strict=True)
+        )
 
     def _is_half(self, name: str) -> bool:
         value = self.constants.value(name) if self.constants.has(name) else None
@@ -240,7 +296,7 @@ class Reading:
 
     @cached_property
     def nodes(self) -> Sequence[onnx.NodeProto]:
-        return [self.index.nodes[node_index] for node_index in self.part.nodes]
+        return self.instead or [self.index.nodes[node_index] for node_index in self.part.nodes]
 
     @cached_property
     def likeness(self) -> tuple[object, ...]:
@@ -256,6 +312,29 @@ class Reading:
             for name in node.output:
                 numbers[name] = len(numbers)
         return (tuple(rows), self.part.feature.channels, self.part.feature.height, self.part.feature.width)
+
+
+def _averages(matrix: Array) -> bool:
+    """Whether a matrix only picks or averages: what pools, or enlarges, and was never learned."""
+    if (matrix < 0).any():
+        return False
+    return any(bool(np.allclose(matrix.sum(axis=axis, dtype=np.float64), 1, rtol=0, atol=1e-6)) for axis in (0, 1))
+
+
+def _columns(use: Use) -> list[Use]:
+    if use.role is not Role.SCALE or len(use.squeezed) < 2 or use.shape[-1] > _FEW:
+        return [use]
+    return [
+        Use(use.role, use.shape[:-1], partial(_column, use.read, n), f"{use.name}[{n}]") for n in range(use.shape[-1])
+    ]
+
+
+def _same(values: Array) -> Array:
+    return values
+
+
+def _column(read: Callable[[], Array], number: int) -> Array:
+    return read()[..., number]
 
 
 def _short(number: float) -> float:

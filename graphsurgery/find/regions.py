@@ -6,7 +6,7 @@ missing is one map of the same shape, what was taken is a region. It ends where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import heappop, heappush
@@ -188,8 +188,29 @@ class Regions:
                     if self.feature(name) is not None:
                         yield from self._up_from(name, node_index)
 
-    def _up_from(self, output: str, last: int) -> Iterator[Region]:
-        """The regions that a map leaves, the smallest first."""
+    def shared(self, taken: Set[int]) -> Iterator[tuple[Region, list[int]]]:
+        """Gates that other maps share: parts that would be regions if no product outside read what is computed in the
+        middle of them, and these products. Of each product, the smallest that ends there.
+
+        ``taken``: nodes that are known to be in other parts.
+        """
+        for node_index in self.order:
+            if node_index in self.evidence - taken and self.index.operators[node_index] == "Mul":
+                (output,) = self.index.named_outputs[node_index]
+                if self.feature(output) is None:
+                    continue
+                region = next(self._up_from(output, node_index, closed=False), None)
+                outside = self._readers_outside(region.part) if region is not None else set[int]()
+                if region is not None and outside and all(self.index.operators[each] == "Mul" for each in outside):
+                    yield region, sorted(outside)
+
+    def _readers_outside(self, part: Part) -> set[int]:
+        """The nodes that read what is computed in the middle of a part."""
+        inner = frozenset[int]().union(*(self._links[each].readers for each in part.nodes[:-1]))
+        return set(inner.difference(part.nodes, {_OUTSIDE}))
+
+    def _up_from(self, output: str, last: int, *, closed: bool = True) -> Iterator[Region]:
+        """The regions that a map leaves, the smallest first; unless ``closed``, others may read from their middle."""
         feature, links, rank = self.feature(output), self._links, self.rank
         assert feature is not None
         if len(links[last].outputs) > 1:
@@ -203,7 +224,7 @@ class Regions:
         while pending:
             _, current = heappop(pending)
             link = links[current]
-            if taken and not link.readers <= taken.keys():
+            if closed and taken and not link.readers <= taken.keys():
                 return
             taken[current] = None
             weights += link.weights

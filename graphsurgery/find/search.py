@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
 
 from ..blocks.block import Block, Module
@@ -13,8 +13,8 @@ from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
 from ..verification.runners import one_thread
 from . import settings
-from .proof import FAILURES, PartAlone, Proof, near, prove
-from .reading import Reading, may_do_the_same
+from .proof import FAILURES, PartAlone, Proof, common_factor, pair, prove
+from .reading import Reading
 from .uses import Kind
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ _SMALL = (8, 8)
 _DYNAMIC = 20
 _MOST_TRIED = 200
 """comparisons of a part with blocks of the same parameters, beyond the plainest ones"""
+_MOST_EQUAL = 4
+"""choices of the settings of another block that are tried, once one is known"""
 
 _done: dict[object, set[Kind]] = {}
 """a block with its switches -> what it does, looked at once"""
@@ -36,6 +38,8 @@ class Match:
     block: Block
     weights: Mapping[str, Array]
     proof: Proof
+    equals: tuple[str, ...] = ()
+    """other blocks that compute the same with these weights"""
 
 
 class Search:
@@ -43,6 +47,9 @@ class Search:
 
     def __init__(self) -> None:
         self._known: dict[object, Block | None] = {}
+        self._equals: dict[object, tuple[str, ...]] = {}
+        self._multiples: dict[object, Block] = {}
+        """what parts are but for a factor"""
         self._sized: dict[object, list[Block]] = {}
         self._traces: dict[object, Trace] = {}
 
@@ -58,7 +65,7 @@ class Search:
         for block in settings.plausible(*weights, *place):
             key = (block.spelled, known)
             if key not in self._sized:
-                self._sized[key] = list(settings.sized(block, reading))
+                self._sized[key] = settings.plainest(settings.sized(block, reading), reading)
             # what shapes tell takes less time than to run a module
             if not look or (self._sized[key] and self._may_be(block, reading)):
                 yield from self._sized[key]
@@ -70,22 +77,52 @@ class Search:
         if key in self._known:
             block = self._known[key]
             found = self._tried([block], reading, alone) if block is not None else None
-            if block is None or found is not None:
-                return found
+            if block is None:
+                return None
+            if found is not None:
+                return replace(found, equals=self._equals[key])
         found = None
-        for block in self.alike(reading):
-            if not may_do_the_same(reading.kinds, self._kinds(block)):
-                continue
+        blocks = (each for each in self.alike(reading) if reading.may_do_the_same(self._kinds(each)))
+        for block in blocks:
             found = self._tried(settings.free(block, reading), reading, alone)
             if found is not None:
+                found = replace(found, equals=self._equal(found.block, blocks, reading, alone))
+                self._equals[key] = found.equals
                 break
         self._known[key] = found.block if found else None
+        if alone.multiple is not None:
+            self._multiples[key] = alone.multiple[0]
         return found
 
+    def _equal(self, found: Block, others: Iterable[Block], reading: Reading, alone: PartAlone) -> tuple[str, ...]:
+        """Which other blocks compute the same with the weights of a part, in their usual settings: those that come
+        after the one that was found.
+        """
+        equals = dict[str, None]()
+        for block in others:
+            if block.spelled not in (found.spelled, *equals):
+                plainest = islice(settings.free(block, reading), _MOST_EQUAL)
+                if self._tried(plainest, reading, alone, most=0) is not None:
+                    equals[block.spelled] = None
+        return tuple(equals)
+
+    def multiple(self, reading: Reading) -> tuple[Block, Array] | None:
+        """The block whose result a part that is none gives but for a factor, and the factor: known where
+        :meth:`match` was asked for a part of this structure.
+        """
+        block = self._multiples.get(reading.likeness)
+        if block is None:
+            return None
+        alone = PartAlone(reading)
+        self._tried([block], reading, alone)
+        return (settings.plain(block, alone.feature), alone.multiple[1]) if alone.multiple else None
+
     @one_thread()
-    def _tried(self, blocks: Iterable[Block], reading: Reading, alone: PartAlone) -> Match | None:
+    def _tried(
+        self, blocks: Iterable[Block], reading: Reading, alone: PartAlone, most: int = _MOST_TRIED
+    ) -> Match | None:
         """The first of some blocks with the same parameters that the part is: each with the plainest pairing of these
-        and the part's constants, then with the others.
+        and the part's constants, then with the others, ``most`` comparisons in all.
         """
         tried: list[tuple[Block, Module]] = []
         pairings: Iterator[dict[str, Array]] = iter(())
@@ -103,7 +140,7 @@ class Search:
             tried.append((block, module))
             if (found := self._compared(block, module, first, alone)) is not None:
                 return found
-        for weights in islice(pairings, _MOST_TRIED // max(len(tried), 1)):
+        for weights in islice(pairings, most // max(len(tried), 1)):
             for block, module in tried:
                 if (found := self._compared(block, module, weights, alone)) is not None:
                     return found
@@ -113,7 +150,10 @@ class Search:
         try:
             load_weights(module, weights)
             module.eval()
-            if not near(module.float(), alone):
+            first = pair(module.float(), alone)
+            if first is None or not first.near:
+                if first and alone.multiple is None and (found := common_factor(first, module, alone)) is not None:
+                    alone.multiple = block, found
                 return None
             load_weights(module, weights)
             proof = prove(module, alone)
@@ -131,11 +171,16 @@ class Search:
         except FAILURES:
             return iter(())
         epsilon = block.number("bn_eps") or 1e-5
-        return weights(trace, reading.uses, epsilon, reading.norms)
+        orders = {
+            tuple(use.name for use in uses): uses
+            for uses in (reading.uses, reading.uses_by_branch, reading.uses_by_column)
+        }
+        each = (weights(trace, uses, epsilon, reading.norms) for uses in orders.values())
+        return (found for together in zip_longest(*each) for found in together if found is not None)
 
     def _may_be(self, block: Block, reading: Reading) -> bool:
         """Whether a block does what a part does with some choice of its switches."""
-        return any(may_do_the_same(reading.kinds, self._kinds(each)) for each in settings.switched(block))
+        return any(reading.may_do_the_same(self._kinds(each)) for each in settings.switched(block))
 
     def _kinds(self, block: Block) -> set[Kind]:
         """What a block does, looked at on a small map; all of what the part does where that cannot be seen."""

@@ -58,6 +58,15 @@ def sized(block: Block, reading: Reading) -> Iterator[Block]:
             yield other
 
 
+def plainest(blocks: Iterable[Block], reading: Reading) -> list[Block]:
+    """The same blocks, those first that have no biases where the part has none: with zeros they are the same."""
+    found = list(blocks)
+    if reading.vectors or reading.tables:
+        return found
+    shapes = [each.parameters(reading.part.feature).values() for each in found]
+    return [found[n] for n in sorted(range(len(found)), key=lambda n: not all(map(_is_matrix, shapes[n])))]
+
+
 def free(block: Block, reading: Reading) -> Iterator[Block]:
     """The block with each choice of the others, what it has first."""
     feature = reading.part.feature
@@ -278,7 +287,7 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
         if setting.name in _DIVIDING:
             found = [each for each in found if channels % each == 0 or each <= 16]
             if setting.name in _HEADS and (softmaxes := reading.softmaxes):
-                found = [each for each in found if _may_be_heads(each, softmaxes, reading.part.feature)]
+                found = [each for each in found if may_be_heads(each, softmaxes, reading.part.feature)]
         elif setting.name.startswith(_SIDES):
             found = [each for each in found if each <= 64]
             if setting.name == "window" and (softmaxes := reading.softmaxes):
@@ -295,7 +304,7 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
     return [own]
 
 
-def _may_be_heads(heads: int, softmaxes: Sequence[tuple[int, int, int]], feature: FeatureMap) -> bool:
+def may_be_heads(heads: int, softmaxes: Sequence[tuple[int, int, int]], feature: FeatureMap) -> bool:
     """Whether the softmaxes of a part can be of so many heads: each of the whole map, or of windows that cover it."""
     if feature.height is None or feature.width is None:
         return any(count % heads == 0 for count, _, _ in softmaxes)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..feature_map import Array
-from .uses import Kind, Role, Use
+from .uses import Kind, Role, Use, unmasked
 
 _ROLES: dict[str, Mapping[int, Role]] = {
     "convolution": {1: Role.MATRIX, 2: Role.SHIFT},
@@ -225,7 +225,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
         for axis, stride in enumerate(tensor.stride()):
             if stride == 0 and tensor.shape[axis] > 1:  # expanded
                 tensor = tensor.narrow(axis, 0, 1)
-        values = tensor.clone().numpy()
+        given = tensor.clone().numpy()
+        values = unmasked(given)
+        if values is not given:
+            self._found.kinds.add(Kind.MASK)
         return Use(role, tuple(values.shape), partial(_same, values), "", transposed)
 
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from enum import Enum
 from math import prod
 
+import numpy as np
+
 from ..feature_map import Array
+
+_MASK = 50.0
+"""less than this is no mask"""
+_ROUNDING = 1e-3
+"""that masking in float32 leaves"""
 
 
 class Role(Enum):
@@ -36,6 +43,8 @@ class Kind(Enum):
     ROOT = "root"
     """as in a norm or a deviation"""
     SAMPLING = "sampling"
+    MASK = "mask"
+    """that keeps positions of a window apart"""
 
 
 @dataclass(frozen=True)
@@ -66,3 +75,19 @@ class Use:
         """As they are used."""
         values = self.read()
         return values.swapaxes(-1, -2) if self.transposed else values
+
+
+def unmasked(values: Array) -> Array:
+    """The table [1, ...] in what holds it for each window [windows, ...], with a mask added that is one large negative
+    number where it is not 0, as for shifted windows; what is nothing of the kind as it is.
+    """
+    if values.ndim < 4 or len(values) < 2:
+        return values
+    table = values.max(axis=0, keepdims=True)
+    return table if is_mask(values - table) else values
+
+
+def is_mask(values: Array) -> bool:
+    """Whether a constant is 0, and in places one large negative number."""
+    masked = values < -_MASK
+    return bool(masked.any() and not values[~masked].any() and np.ptp(values[masked]) <= _ROUNDING)

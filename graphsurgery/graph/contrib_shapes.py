@@ -41,6 +41,7 @@ _STAND_INS: dict[str, _StandIn] = {
     "FusedMatMul": _StandIn("MatMul", slice(2), _plain_product),
     **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu"), _StandIn("Identity", _FIRST)),
     **dict.fromkeys(("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"), _StandIn("Identity", _FIRST)),
+    "QGemm": _StandIn("Gemm", (0, 3, 6)),
     "QLinearAdd": _StandIn("Add", (0, 3)),
     "QLinearMul": _StandIn("Mul", (0, 3)),
     "QLinearConcat": _StandIn("Concat", slice(2, None, 3)),

@@ -52,11 +52,12 @@ class OriginalOrder:
         """The place among all fields of the graph, by number and position among those of the number."""
         return self._places[number, position]
 
-    def taken_out(self, fields: Iterable[tuple[int, int]]) -> tuple[tuple[int, ...], bytes]:
-        """Fields of the original, given by number and position: their places there, and their bytes in that order."""
+    def taken_out(self, fields: Iterable[tuple[int, int]]) -> tuple[tuple[int, ...], list[bytes]]:
+        """Fields of the original, given by number and position: their places there, and each one's bytes, in that
+        order.
+        """
         places = sorted(self._places[each] for each in fields)
-        data = b"".join(self._data[place][1].data for place in places)
-        return tuple(self._originally[place] for place in places), data
+        return tuple(self._originally[place] for place in places), [self._data[place][1].data for place in places]
 
     def put_back(self, fields: Iterable[Returning]) -> dict[int, list[bytes]]:
         """What to put before which field of the graph (see ``Edit.restored``), so that everything of the original is in

@@ -129,7 +129,7 @@ def _put_back(
         inputs = {replaced.input: names.get(block.source, block.source)}
         outputs = {replaced.output: names.get(block.output, block.output)}
         first = min(order.place(NODE, n) for n in block.nodes)
-        for at, data in replaced.contents():
+        for at, data in replaced.contents(index.model.tensor):
             piece = fields.whole(data)
             if piece.number in (NODE, FUNCTION_NODE):
                 piece = fields.replaced(piece, with_names(piece.content, inputs, outputs))

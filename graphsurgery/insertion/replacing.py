@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from ..blocks.nothing import NOTHING
 from ..blocks.size import check_size
 from ..errors import SiteError
 from ..graph import module_paths
@@ -28,11 +29,14 @@ from ..selection.sites import SiteFinder
 from ..template.names import UniqueNames
 from ..template.subgraph import Subgraph
 from .lowering import counter, lower, name_output, record_of
+from .moved_weights import MovedWeights
 from .original_order import OriginalOrder
 from .ownership import needed
 from .plan import PlannedInsertion, ids_of, named
 from .splice import AppliedInsertion, SubgraphCheck, original_of
 
+CHANNELS_LAST = "has maps that are [N, H, W, C], or may be, and blocks are written for [N, C, H, W]"
+"""why nothing is put in the place of such a part, as the end of a sentence"""
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
@@ -166,6 +170,8 @@ class _Replacing:
     def _added(self, planned: PlannedInsertion) -> AppliedInsertion:
         index, site, part = self._index, planned.site, planned.part
         assert part is not None
+        if part.channels_last and planned.block.name != NOTHING:
+            raise SiteError(f"{site.label} {CHANNELS_LAST}")
         planned.block.check(site.feature)
         check_size(planned.block, site.feature)
         there = Boundary.of(index, [self._positions[each] for each in part.nodes])
@@ -182,7 +188,7 @@ class _Replacing:
         record = record_of(planned, id, block, reads=there.input, declares=declares, original=self._original, shapes={})
         whole = replace(subgraph, nodes=deepcopy(subgraph.nodes))  # with the constants that the model has already
         names = self._reused(subgraph, there)
-        replaced = self._taken_out(there, set(names.values()), same=planned.same)
+        replaced = self._taken_out(there, subgraph, set(names.values()), same=planned.same)
         record = replace(record.with_constants(names), replaced=replaced)
         self._add(subgraph, record, there)
         given = (*site.warnings, *planned.warnings, *planned.block.warnings(block.feature), *subgraph.warnings)
@@ -214,7 +220,7 @@ class _Replacing:
             node.input[:] = [names.get(name, name) for name in node.input]
         return names
 
-    def _taken_out(self, there: Boundary, reused: Set[str], *, same: bool) -> Replaced:
+    def _taken_out(self, there: Boundary, subgraph: Subgraph, reused: Set[str], *, same: bool) -> Replaced:
         """Take out a part: its nodes, the constants that nobody else reads, and the declared shapes of both."""
         index, graph = self._index, self._index.model.structure.graph
         fields = [(NODE, each) for each in there.nodes]
@@ -223,6 +229,7 @@ class _Replacing:
         fields = [each for each in fields if each[1] not in large]
         kept = needed(index, there.nodes) | reused
         read = {name for each in there.nodes for name in index.reads(each)}
+        moved = MovedWeights(index.model, subgraph.initializers)
         for position, tensor in enumerate(graph.initializer):
             if tensor.name not in read:
                 continue
@@ -233,15 +240,18 @@ class _Replacing:
                     and there.nodes.issuperset(index.consumers[tensor.name])
                 ):
                     left.append(tensor.name)
-            elif tensor.data_location == _EXTERNAL or self._size(INITIALIZER, position) > limits.KEPT_CONSTANT_BYTES:
+            elif tensor.data_location == _EXTERNAL:
                 left.append(tensor.name)
-            else:
+            elif moved.take(tensor, position) or self._size(INITIALIZER, position) <= limits.KEPT_CONSTANT_BYTES:
                 fields.append((INITIALIZER, position))
+            else:
+                left.append(tensor.name)
         left += [name for each in sorted(large) for name in index.named_outputs[each]]
         names = {name for each in there.nodes - large for name in index.named_outputs[each]} - {there.output}
         names |= {graph.initializer[position].name for number, position in fields if number == INITIALIZER}
         fields += [(VALUE_INFO, position) for position, each in enumerate(graph.value_info) if each.name in names]
-        at, data = self._order.taken_out(fields)
+        at, contents = self._order.taken_out(fields)
+        data = b"".join(moved.cut.get(each, each) for each in contents)
         if len(data) > limits.REPLACED_BYTES:
             raise SiteError(f"what stands at {there.output!r} is too large to be kept in a record: {len(data):,} bytes")
         for number, position in fields:
@@ -255,6 +265,8 @@ class _Replacing:
             at=at,
             reused=tuple(sorted(reused)),
             left=tuple(left),
+            moved=dict(moved.names),
+            turned=tuple(moved.turned),
         )
 
     def _size(self, number: int, position: int) -> int:

@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import onnx
 
 from ..errors import InsertionError
-from ..feature_map import Dimension, FeatureMap
+from ..feature_map import Array, Dimension, FeatureMap
 from ..messages import printable
 from ..request import arguments, fits
 from . import limits
+from .cut_payload import with_payload
+from .fields import INITIALIZER
 from .packed import unpack
 from .source import BytesSource
 from .wire import number_of, scan, text
@@ -112,26 +115,62 @@ class Replaced:
     left: tuple[str, ...] = ()
     """constants that nothing reads any more, and that stay in the file: they are too large to be kept here, or lie
     beside the model"""
+    moved: dict[str, str] = field(default_factory=dict)
+    """initializer that was taken out without its numbers -> the one of the block that has them, in another shape"""
+    turned: tuple[str, ...] = ()
+    """those of them that were the transpose of that"""
 
-    def contents(self) -> list[tuple[int, bytes]]:
-        """(place among all fields of the graph, the whole field) of everything taken out. InsertionError if damaged."""
+    def contents(self, tensor: Callable[[str], Array] | None = None) -> list[tuple[int, bytes]]:
+        """(place among all fields of the graph, the whole field) of everything taken out. InsertionError if damaged.
+
+        ``tensor``: gives the initializers of the block as they are now, from which the numbers of the part's come;
+        without it they have none.
+        """
         try:
             data = unpack(self.fields, limits.REPLACED_BYTES)
             found = scan(BytesSource(data), 0, len(data))
-            return [(at, data[each.start : each.end]) for at, each in zip(self.at, found, strict=True)]
+            pairs = zip(self.at, found, strict=True)
+            return [(at, self._whole(data[each.start : each.end], each.number, tensor)) for at, each in pairs]
         except ValueError:
             raise InsertionError("the record of what a block replaced is damaged") from None
 
-    def graph(self) -> onnx.GraphProto:
+    def _whole(self, data: bytes, number: int, tensor: Callable[[str], Array] | None) -> bytes:
+        if tensor is None or number != INITIALIZER:
+            return data
+        initializer = _initializer(data)
+        name = initializer.name
+        if name not in self.moved:
+            if initializer.HasField("raw_data") and not initializer.raw_data and prod(initializer.dims):
+                raise ValueError("it has no numbers")
+            return data
+        try:
+            values = tensor(self.moved[name])
+        except KeyError:
+            gone = f"the initializer {self.moved[name]!r} is gone, which has the numbers of {name!r}"
+            raise InsertionError(f"{gone}, which a block replaced") from None
+        if name in self.turned:
+            values = values.reshape(len(values), -1).T
+        if values.size != prod(initializer.dims):
+            raise ValueError("it has other numbers")
+        return with_payload(data, np.ascontiguousarray(values).tobytes())
+
+    def graph(self, tensor: Callable[[str], Array] | None = None) -> onnx.GraphProto:
         """The same as a message, whether it comes from the main graph or from a function."""
         graph = onnx.GraphProto()
-        for _, data in self.contents():
+        for _, data in self.contents(tensor):
             (each,) = scan(BytesSource(data), 0, len(data))
             if each.number == _FUNCTION_NODE:
                 graph.node.add().MergeFromString(data[each.body : each.end])
             else:
                 graph.MergeFromString(data)
         return graph
+
+
+def _initializer(data: bytes) -> onnx.TensorProto:
+    """An initializer of a graph, given as the whole field."""
+    graph = onnx.GraphProto.FromString(data)
+    found: onnx.TensorProto = graph.initializer[0]
+    return found
 
 
 _rebuild: dict[str, Callable[..., Any]] = {}
@@ -262,7 +301,11 @@ class Insertion:
             scale, zero_point = (names.get(name, name) for name in (pair.scale, pair.zero_point))
             pair = replace(pair, scale=scale, zero_point=zero_point)
         initializers = tuple(dict.fromkeys(names.get(name, name) for name in self.initializers))
-        return replace(self, initializers=initializers, stored=_with_names(self.stored, names), qdq=pair)
+        part = self.replaced
+        if part is not None:
+            part = replace(part, moved={old: names.get(name, name) for old, name in part.moved.items()})
+        stored = _with_names(self.stored, names)
+        return replace(self, initializers=initializers, stored=stored, qdq=pair, replaced=part)
 
 
 def read_insertions(structure: onnx.ModelProto) -> list[Insertion]:

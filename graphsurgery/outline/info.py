@@ -65,12 +65,15 @@ class Info:
     """p3, p4, neck-outputs ... -> module paths, or tensors where there are none"""
     insertions: dict[str, str]
     """id -> block"""
+    replaced: dict[str, str]
+    """id of a block that stands in the place of something -> what that was: "rewritten from 17 nodes" """
     unusual: tuple[str, ...]
     """what a tool may stumble over, a sentence each"""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, as plain data for ``json.dumps``."""
-        return attributes(self)
+        """The fields, as plain data for ``json.dumps``; ``replaced`` only where there is something in it."""
+        found = attributes(self)
+        return found if self.replaced else {key: value for key, value in found.items() if key != "replaced"}
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Each fact as its name and a text."""
@@ -84,8 +87,12 @@ class Info:
         yield from (("output", str(tensor)) for tensor in self.outputs)
         yield "blocks", ", ".join(f"{count} {name}" for name, count in self.blocks.items()) or "none recognised"
         yield from ((role, listed(places)) for role, places in self.roles.items())
-        yield "insertions", ", ".join(f"{name} ({block})" for name, block in self.insertions.items()) or "none"
+        yield "insertions", ", ".join(self._inserted()) or "none"
         yield from (("unusual", sentence) for sentence in self.unusual)
+
+    def _inserted(self) -> Iterator[str]:
+        for id, block in self.insertions.items():
+            yield f"{id} ({', '.join(filter(None, (block, self.replaced.get(id))))})"
 
     def lines(self) -> Iterator[str]:
         """As text."""
@@ -146,6 +153,7 @@ def info(model: ModelSource) -> Info:
         blocks=dict(Counter(block.type for block in finder.blocks.blocks).most_common()),
         roles=_roles(finder),
         insertions={insertion.id: insertion.module for insertion in opened.insertions()},
+        replaced={insertion.id: insertion.origin for insertion in opened.insertions() if insertion.origin},
         unusual=tuple(_unusual(finder, inputs)),
     )
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from ..graph.module_paths import enclosing
 from .edges import Edge, Wiring
 from .folding import folds, together
+from .standing import FOUND, IN_PLACE, StandingBlock
 
 if TYPE_CHECKING:
     from ..recognition import RecognisedBlock
+    from ..recognition.graph_view import View
     from .row_builder import RowBuilder
     from .rows import Row
 
@@ -42,8 +44,9 @@ class _Unit:
     name: str
     root: str
     nodes: frozenset[int]
-    of: RecognisedBlock | int | tuple[_Unit, ...]
-    """a block, a node, or several units that no block is known of"""
+    of: RecognisedBlock | int | tuple[_Unit, ...] | StandingBlock
+    """a block, a node, several units that no block is known of, or a block that was found or put in some part's place
+    """
     part: str | None = None
 
     def holds(self, root: str, node_index: int) -> bool:
@@ -60,6 +63,8 @@ class Nesting:
         produced = {root: self._view.producer(root) for root in builder.inserted}
         self._inserted = {root: node_index for root, node_index in produced.items() if node_index is not None}
         """root after which there are insertions -> the node that gives it"""
+        parts = (each for each in builder.standing if each.is_part and each.tensor in self._index.producer)
+        self._standing = [unit for unit in (_standing_unit(each, self._view) for each in parts) if unit.nodes]
         self._rows: dict[str, Row] = {}
 
     @cached_property
@@ -69,12 +74,28 @@ class Nesting:
         placed = [(block.nodes & view.place.keys(), block) for block in tree.blocks]  # nodes of a cycle have no place
         last = {max(nodes, key=view.place.__getitem__): block for nodes, block in placed if nodes}
         units = []
+        alone = {max(each.nodes, key=self._rank): each for each in self._standing if self._around(each) is None}
+        covered = frozenset[int]().union(*(each.nodes for each in alone.values()))
         for node_index in view.order:
+            if (unit := alone.get(node_index)) is not None:
+                units.append(unit)
             if (block := last.get(node_index)) is not None:
-                units.append(_Unit(tree.selector(block), block.root, block.nodes, block))
+                if not block.nodes <= covered:
+                    units.append(_Unit(tree.selector(block), block.root, block.nodes, block))
+            elif node_index in covered:
+                continue
             elif tree.holding(node_index) is None and (root := self._map(node_index)) is not None:
                 units.append(self._node(root, node_index))
         return units
+
+    def _around(self, unit: _Unit) -> RecognisedBlock | None:
+        """The outermost block that a unit is in."""
+        first = next(iter(unit.nodes))
+        block = self._tree.holding(first)
+        return block if block is not None and unit.nodes <= block.nodes and not _covers(unit, block.nodes) else None
+
+    def _rank(self, node_index: int) -> int:
+        return self._view.place.get(node_index, -1)
 
     def _map(self, node_index: int) -> str | None:
         """The map that a node gives."""
@@ -144,7 +165,8 @@ class Nesting:
 
     def _wired(self, units: Iterable[_Unit], whole: _Unit | None) -> list[Edge]:
         rows = [(unit.nodes, unit.name) for unit in units]
-        outputs = {insertion.output_tensor: insertion for insertion in self._builder.insertions.values()}
+        every = self._builder.insertions.values()
+        outputs = {insertion.output_tensor: insertion for insertion in every if insertion.replaced is None}
         around = (whole.nodes, whole.root) if whole else None
         return Wiring(self._index, self._view, rows, outputs, around).edges()
 
@@ -187,7 +209,9 @@ class Nesting:
             if isinstance(unit.of, int):
                 row = self._builder.of_node(unit.of, unit.root, number)
             elif isinstance(unit.of, tuple):
-                row = replace(self._row(unit.of[-1], number), name=unit.name)
+                row = replace(self._row(unit.of[-1], number), name=unit.name, standing=None)
+            elif isinstance(unit.of, StandingBlock):
+                row = self._builder.of_standing(unit.of, unit.name, number)
             else:
                 row = self._builder.of_block(unit.of, unit.name, unit.part, number)
             self._rows[unit.name] = row
@@ -196,22 +220,33 @@ class Nesting:
     def _parts(self, unit: _Unit) -> tuple[_Unit, ...]:
         if isinstance(unit.of, tuple):
             return unit.of
-        if isinstance(unit.of, int):
+        if isinstance(unit.of, (int, StandingBlock)):
             return ()
-        parts = unit.of.parts
-        return tuple(_Unit(f"{unit.name}.{step}", each.root, each.nodes, each, step) for step, each in parts)
+        parts = (_Unit(f"{unit.name}.{step}", each.root, each.nodes, each, step) for step, each in unit.of.parts)
+        if not self._standing:
+            return tuple(parts)
+        return tuple(part for part in parts if not any(_covers(each, part.nodes) for each in self._standing))
 
     def _contents(self, unit: _Unit, *, every: bool) -> list[_Unit]:
-        """What is shown in a unit: every part, or those that have to do with what is inserted in it."""
-        if not every and not self._inserted:
+        """What is shown in a unit: every part, or those that have to do with what is inserted in it or stands there."""
+        if not every and not self._inserted and not self._standing:
             return []
-        parts = self._parts(unit)
+        parts, standing = self._parts(unit), self._standing_in(unit)
         inner = {root: node_index for root, node_index in self._inserted.items() if unit.holds(root, node_index)}
+        own = [each for each in standing if not any(each.nodes <= part.nodes for part in parts)]
         shown = [part for part in parts if every or any(node_index in part.nodes for node_index in inner.values())]
+        shown += [part for part in parts if part not in shown and any(each.nodes <= part.nodes for each in standing)]
         for root, node_index in inner.items():
-            if not any(node_index in part.nodes for part in parts):
+            if not any(node_index in part.nodes for part in (*parts, *own)):
                 shown.append(self._node(root, node_index))
-        return sorted(shown, key=self._place) if len(shown) > len(parts) or not every else shown
+        shown += own
+        return sorted(shown, key=self._place) if len(shown) > len(parts) or standing or not every else shown
+
+    def _standing_in(self, unit: _Unit) -> list[_Unit]:
+        """The blocks that stand in a unit; not what it is itself."""
+        if isinstance(unit.of, (int, StandingBlock)):
+            return []
+        return [each for each in self._standing if each.nodes <= unit.nodes]
 
     def _place(self, unit: _Unit) -> int:
         return max(self._view.place.get(node_index, -1) for node_index in unit.nodes)
@@ -219,4 +254,15 @@ class Nesting:
 
 def _size(unit: _Unit) -> int:
     """How many blocks a unit is: itself and all in it."""
-    return len(list(unit.of.everything())) if not isinstance(unit.of, (int, tuple)) else 1
+    return 1 if isinstance(unit.of, (int, tuple, StandingBlock)) else len(list(unit.of.everything()))
+
+
+def _covers(standing: _Unit, nodes: frozenset[int]) -> bool:
+    """Whether a block stands for all of another one: what was rewritten or found still is what it is a part of."""
+    assert isinstance(standing.of, StandingBlock)
+    return nodes <= standing.nodes if standing.of.origin == IN_PLACE else nodes < standing.nodes
+
+
+def _standing_unit(standing: StandingBlock, view: View) -> _Unit:
+    name = standing.id if standing.origin == FOUND else f"tensor:{standing.tensor}"
+    return _Unit(name, view.root(standing.tensor), standing.members & view.place.keys(), standing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..modelfile.model import ModelSource
     from ..modelfile.record import Insertion
     from .rows import Row
+    from .standing import StandingBlock
 
 
 def outline(model: ModelSource) -> Outline:
@@ -49,10 +50,11 @@ def outline(model: ModelSource) -> Outline:
 class Outline:
     """The rows of one model, and their picture."""
 
-    def __init__(self, finder: SiteFinder) -> None:
+    def __init__(self, finder: SiteFinder, found: Sequence[StandingBlock] = ()) -> None:
+        """``found``: blocks that an exporter wrote, which are to be shown, too."""
         self._index = finder.index
         self._tree = finder.blocks
-        self._builder = RowBuilder(finder)
+        self._builder = RowBuilder(finder, found)
 
     @property
     def is_empty(self) -> bool:
@@ -72,6 +74,10 @@ class Outline:
     def insertions(self) -> dict[str, Insertion]:
         """The blocks that stand in the model, by id."""
         return self._builder.insertions
+
+    def standing(self) -> list[StandingBlock]:
+        """Every block that stands in the model: inserted, rewritten, in the place of something, found."""
+        return self._builder.standing
 
     def rows(self, depth: int | None = 1) -> list[Row]:
         """Outermost blocks and single nodes in the order of the graph, each followed by its parts, down to a depth.

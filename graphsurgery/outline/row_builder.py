@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,7 @@ from ..feature_map import float_dtype
 from ..selection.advice import Advice, Refused
 from ..selection.resolver import Place
 from .rows import OUTPUT, Row
+from .standing import StandingBlock, of_insertion
 
 if TYPE_CHECKING:
     from ..modelfile.record import Insertion
@@ -34,15 +36,16 @@ class _What(NamedTuple):
 class RowBuilder:
     """Makes the rows of one model."""
 
-    def __init__(self, finder: SiteFinder) -> None:
+    def __init__(self, finder: SiteFinder, found: Sequence[StandingBlock] = ()) -> None:
         self.finder = finder
         self.index, self.tree, self.view = finder.index, finder.blocks, finder.blocks.view
+        self._found = found
 
     def of_block(self, block: RecognisedBlock, name: str, part: str | None, depth: int) -> Row:
         """The row of a block. ``name``: what selects it; ``part``: its name in the block that it is a part of."""
         number = int(self.tree.selector(block).rpartition("[")[2][:-1])
         what = _What(name, part, depth, block.type, number, block.path, block.role)
-        return self._row(what, block.output, block.root, block.nodes, block)
+        return self._row(what, block.output, block.root, block.nodes, whole=True)
 
     def of_node(self, node_index: int, root: str, depth: int) -> Row:
         """The row of a node, and of that output of it which is ``root``."""
@@ -50,6 +53,15 @@ class RowBuilder:
         path = self.finder.tree.of_node[node_index] or None
         what = _What(self.node_name(node_index, root), None, depth, kind, number, path, self.tree.role_of(node_index))
         return self._row(what, self.view.outlet(root), root, {node_index})
+
+    def of_standing(self, standing: StandingBlock, name: str, depth: int) -> Row:
+        """The row of a block that stands in the place of a part, or is one."""
+        last = self.index.producer[standing.tensor]
+        path = None if standing.place.startswith("tensor:") else standing.place
+        what = _What(name, None, depth, standing.module or "attention", 0, path, self.tree.role_of(last))
+        nodes = standing.members & self.view.place.keys()
+        root = self.view.root(standing.tensor)
+        return replace(self._row(what, self.view.outlet(root), root, nodes, whole=True), standing=standing)
 
     def node_name(self, node_index: int, root: str) -> str:
         """What selects an output of a node: its operator, ``op:Mul[7]``; ``tensor:NAME`` where others leave it, too."""
@@ -59,8 +71,8 @@ class RowBuilder:
             return f"tensor:{root}"
         return f"op:{self.index.nodes[node_index].op_type}[{self._numbers[node_index]}]"
 
-    def _row(self, what: _What, tensor: str, root: str, nodes: Set[int], block: RecognisedBlock | None = None) -> Row:
-        """A row, with what is known of its tensor."""
+    def _row(self, what: _What, tensor: str, root: str, nodes: Set[int], *, whole: bool = False) -> Row:
+        """A row, with what is known of its tensor. ``whole``: whether the nodes are a block."""
         finder = self.finder
         module = finder.tree.modules.get(what.path) if what.path else None
         kind, shape = finder.shapes.lookup(tensor)
@@ -88,7 +100,7 @@ class RowBuilder:
             shape=shape,
             dtype=None if error else float_dtype(kind),
             stride=stride,
-            readers=tuple(self._readers(root, block)),
+            readers=tuple(self._readers(root, nodes if whole else frozenset())),
             insertions=tuple(self.inserted.get(root, ())),
             objection=objection,
             find_site=None if error else partial(finder.site_at, place),
@@ -117,25 +129,40 @@ class RowBuilder:
         return {insertion.id: insertion for insertion in self.index.insertions}
 
     @cached_property
+    def standing(self) -> list[StandingBlock]:
+        """The same, and those that were found, in the order of the nodes."""
+        every = [*(of_insertion(each, self.index) for each in self.index.model.insertions()), *self._found]
+        return sorted(every, key=lambda each: min(each.members, default=-1))
+
+    @cached_property
     def inserted(self) -> dict[str, list[str]]:
-        """Root -> ids of the insertions after it, in the order in which they were made."""
+        """Root -> ids of the insertions after it, in the order in which they were made; without those in the place of
+        something, which have rows of their own.
+        """
         table: dict[str, list[str]] = {}
         for insertion in self.insertions.values():
+            if insertion.replaced is not None:
+                continue
             table.setdefault(self.view.root(insertion.site.tensor), []).append(insertion.id)
         return table
 
     # ------------------------------------------------------------------ consumers
 
-    def _readers(self, root: str, block: RecognisedBlock | None) -> Iterator[str]:
-        yield from dict.fromkeys(self._reader(node_index, block) for node_index in self.view.consumers(root))
+    def _readers(self, root: str, nodes: Set[int]) -> Iterator[str]:
+        yield from dict.fromkeys(self._reader(node_index, nodes) for node_index in self.view.consumers(root))
         if self.view.is_output(root):
             yield OUTPUT
 
-    def _reader(self, node_index: int, block: RecognisedBlock | None) -> str:
-        """The largest block that holds a consumer and does not hold the block that it consumes."""
+    @cached_property
+    def _standing_at(self) -> dict[int, str]:
+        """Node -> id of the block that has a row of its own and that it is in."""
+        return {node_index: each.id for each in self.standing if each.is_part for node_index in each.members}
+
+    def _reader(self, node_index: int, nodes: Set[int]) -> str:
+        """The largest block that holds a consumer and does not hold the block, of these nodes, that it consumes."""
         around = self.tree.holding(node_index)
-        while around is not None and block is not None and block.nodes < around.nodes:
+        while around is not None and nodes and nodes < around.nodes:
             around = next((part for _, part in around.parts if node_index in part.nodes), None)
-        if around is None or around is block:
-            return self.index.label(node_index)
+        if around is None or around.nodes == nodes:
+            return self._standing_at.get(node_index) or self.index.label(node_index)
         return around.path or self.tree.selector(around)

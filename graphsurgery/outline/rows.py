@@ -14,6 +14,7 @@ from ..messages import attributes, shape_text
 if TYPE_CHECKING:
     from ..selection.advice import Advice, Refused
     from ..selection.sites import Site
+    from .standing import StandingBlock
 
 LEVEL = re.compile("[pn][0-9]+")
 """roles that are levels of the feature pyramid"""
@@ -50,6 +51,8 @@ class Row:
     """ids of the blocks that are inserted after it already"""
     objection: Advice | Refused | None = None
     """what speaks against the place after it"""
+    standing: StandingBlock | None = None
+    """the row is of this: a block that was found, rewritten, or put in the place of something"""
     find_site: Callable[[], Site] | None = field(default=None, compare=False, repr=False)
     """finds that place; None where no block can be put: few readers of rows need all that is known of it"""
 
@@ -89,6 +92,7 @@ class Row:
             f"stride {self.stride}" if self.stride else None,
             self.role,
             "advisable" if self.is_advisable else f"not advisable: {self.objection.short}" if self.objection else None,
+            str(self.standing) if self.standing else None,
             *self.insertions,
         )
         return f"{self.name}: {', '.join(part for part in parts if part)}"
@@ -103,6 +107,7 @@ class Row:
             "selector": self.name,
             "index": self.number,
             **attributes(self, "depth", "role", "roles", "readers", "insertions", "macs"),
+            **({"standing": self.standing.id} if self.standing else {}),
             "advisable": self.is_advisable,
             "reason": self.objection.sentence if self.objection else None,
         }

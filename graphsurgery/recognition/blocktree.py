@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 
 from ..entry_points import loaded, tell
@@ -52,7 +53,7 @@ class BlockTree:
         self.view = self._expanded.file if self._expanded else View(index, layouts)
         """the model as it is in the file"""
         self._seen = self._expanded.inside if self._expanded else self.view
-        """the same with its calls of local functions written out"""
+        """the same with its calls of local functions written out, and with what blocks have replaced"""
         if self._expanded:
             shapes = ShapeTable(self._seen.index, shapes.given if shapes is not None else {})
         self._strides = Strides(self._seen, shapes)
@@ -129,7 +130,12 @@ class BlockTree:
 
     def readings(self, name: str) -> list[Reading]:
         """The maps of which one has a role, where structure does not tell which, and what each would be."""
-        return self._networks.readings(name) if self._expanded is None else []
+        if self._expanded is None:
+            return self._networks.readings(name)
+        if self._expanded.has_calls:
+            return []
+        roots = ((each, self._expanded.named(each.root)) for each in self._networks.readings(name))
+        return [replace(each, root=root) for each, root in roots if root is not None]
 
     def images(self, root: str) -> list[str]:
         """The inputs of the model that a tensor is computed from, as images or maps of images."""

@@ -69,8 +69,10 @@ class View:
         """of tensors that are passed on"""
         self._outlets: dict[str, str] = {}
         self._weight_shapes: dict[int, tuple[int, ...] | None] = {}
-        self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions}
-        """output of an inserted block -> its input; blocks that we inserted are looked through, too"""
+        self._inserted = {each.output_tensor: each.site.tensor for each in index.insertions if each.replaced is None}
+        """output of an inserted block -> its input; blocks that we inserted are looked through, too, but for those that
+        stand in the place of something, which count as that
+        """
 
     # ------------------------------------------------------------------ tensors
 
@@ -135,7 +137,7 @@ class View:
 
     def _after_insertion(self, tensor: str) -> str | None:
         """The output of a block that is inserted at a tensor and is its only consumer."""
-        insertions = self.index.insertions_at.get(tensor, ())
+        insertions = [each for each in self.index.insertions_at.get(tensor, ()) if each.replaced is None]
         if len(insertions) != 1 or not self.index.insertion_of.keys() >= set(self.index.downstream([tensor])):
             return None
         return insertions[0].output_tensor
@@ -292,7 +294,8 @@ class View:
         """Indices of the nodes whose values depend on an input of the model, other than through shapes alone, and of
         whose values an output does; not those that only pass values on.
         """
-        return (self._live & self._used) - self.index.insertion_of.keys() - self._passing
+        added = {each for each, of in self.index.insertion_of.items() if of.replaced is None}
+        return (self._live & self._used) - added - self._passing
 
     # ------------------------------------------------------------------ built once
 

@@ -11,7 +11,7 @@ from ..find import Found, find
 from ..graph.index import GraphIndex
 from ..graph.module_paths import join
 from ..graph.part import Part
-from ..insertion.replacing import Boundary
+from ..insertion.replacing import CHANNELS_LAST, Boundary
 from ..messages import listed
 from ..modelfile.function_body import graph_of
 from ..modelfile.record import IN_PLACE_OF
@@ -57,9 +57,12 @@ class Standings:
         module = finder.tree.modules.get(join(place.split("/")))
         feature = part.feature
         shape = (feature.batch, feature.channels, feature.height, feature.width)
+        stands = tuple(shape[axis] for axis in (0, 2, 3, 1)) if part.channels_last else shape
+        if stands[1] is None:
+            raise SiteError(f"{place} {CHANNELS_LAST}")
         return Site(
             tensor=part.input,
-            shape=shape,
+            shape=stands,
             dtype=feature.dtype,
             path=module.display if module else None if place.startswith("tensor:") else place,
             type=module.type if module else None,

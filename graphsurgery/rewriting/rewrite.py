@@ -11,7 +11,7 @@ from ..find import Found
 from ..graph.index import GraphIndex
 from ..insertion.lowering import lower
 from ..insertion.plan import PlannedInsertion
-from ..insertion.replacing import Boundary, replace_parts
+from ..insertion.replacing import CHANNELS_LAST, Boundary, replace_parts
 from ..insertion.splice import AppliedInsertion, SubgraphCheck
 from ..modelfile.function_body import graph_of
 from ..modelfile.model import ModelFile
@@ -44,6 +44,7 @@ class Rewritten:
             "max_error": self.found.max_error,
             "findings": list(self.found.findings),
             "reused": list(insertion.replaced.reused),
+            "moved": sorted(insertion.replaced.moved),
             "left_in_file": list(insertion.replaced.left),
             "warnings": list(self.applied.warnings),
         }
@@ -130,10 +131,12 @@ class _Choice:
         block = found.block
         if block is None or not found.proven:
             return found.note or "it is not proven to be a block of the catalogue", None
+        if found.part.channels_last:
+            return f"it {CHANNELS_LAST}", None
         index = self._index(found.part.function)
         there = Boundary.of(index, found.part.nodes)
         if isinstance(there, str):
-            return f"it {there}", None
+            return "; ".join(filter(None, (found.note, f"it {there}"))), None
         request = Request(
             block.spelled,
             in_place_of=(found.place,),

@@ -24,6 +24,7 @@ def each_of(function: Callable[[Cell], dict[str, Any]], cells: Sequence[Cell], j
         return
     parallel, delayed = joblib()
     guarded = partial(_guarded, function, os.getpid())
+    _watch_quietly()
     try:
         yield from parallel(n_jobs=jobs, return_as="generator")(delayed(guarded)(cell) for cell in cells)
     finally:
@@ -35,6 +36,23 @@ def _end_idle() -> None:
     from joblib.externals.loky import get_reusable_executor  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     get_reusable_executor(reuse=True).shutdown(wait=True)
+
+
+def _watch_quietly() -> None:
+    """Start joblib's watcher of temporary folders. After a signal it removes them, and by default warns of that."""
+    from joblib.externals.loky.backend.resource_tracker import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        ensure_running,
+    )
+
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning"
+    try:
+        ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def joblib() -> tuple[Any, Any]:

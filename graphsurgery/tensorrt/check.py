@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..messages import html_table, printable
@@ -40,6 +40,8 @@ class TensorRTReport:
     """what the installed TensorRT's own parser says; None where there is none"""
     rtx: Opinion | NotAsked | None = None
     """what NVIDIA's parser of TensorRT for RTX says; None where it was not to be asked"""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    """id of an insertion in the place of something -> what that was: "rewritten from 17 nodes" """
 
     def __repr__(self) -> str:
         return printable(f"<TensorRTReport of {self.model}: {self._verdict}; {counted(self.findings)}>")
@@ -80,6 +82,7 @@ class TensorRTReport:
             "precision": self.precision,
             "nodes": self.nodes,
             "insertions": list(self.insertions),
+            **({"replaced": dict(self.replaced)} if self.replaced else {}),
             "inserted": [finding.to_json() for finding in self.inserted],
             "model_findings": [finding.to_json() for finding in self.others],
             "parser": asdict(self.parser) if self.parser else None,
@@ -92,7 +95,8 @@ class TensorRTReport:
         """The report as text: the summary, what was found, and what TensorRT's own parser says."""
         yield from self.summary.lines()
         if self.insertions:
-            yield f"inserted blocks ({', '.join(self.insertions)}): {counted(self.inserted)}"
+            named = (f"{id} {self.replaced[id]}" if id in self.replaced else id for id in self.insertions)
+            yield f"inserted blocks ({', '.join(named)}): {counted(self.inserted)}"
             yield from _details(self.inserted)
         yield f"the model itself: {counted(self.others)}"
         yield from _details(self.others)
@@ -198,7 +202,7 @@ def check(
     model = ModelFile.load(model)
     plugins = (plugin,) if isinstance(plugin, str) else plugin
     options, view = Options.of(version, precision=precision, dla=dla, plugins=plugins), View(model)
-    ids = [insertion.id for insertion in model.insertions()]
+    origins = {insertion.id: insertion.origin for insertion in model.insertions()}
     found = [f for rule in RULES if rule.holds_for(options) for f in rule.findings(view, options)]
     sizes = (shapes,) if isinstance(shapes, str) else shapes
     rtx = ask(model, parser, build=build, required=require_parser, shapes=sizes)
@@ -208,7 +212,17 @@ def check(
     confirmed = rtx.confirms(options.version) if isinstance(rtx, Opinion) else ""
     answers = Summary.of(view, options, found, installed=installed, confirmed=confirmed)
     return TensorRTReport(
-        model.name, options.version, dla, precision, len(view.visits), found, ids, answers, installed, rtx
+        model.name,
+        options.version,
+        dla,
+        precision,
+        len(view.visits),
+        found,
+        list(origins),
+        answers,
+        installed,
+        rtx,
+        replaced={id: origin for id, origin in origins.items() if origin},
     )
 
 

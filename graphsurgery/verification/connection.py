@@ -78,7 +78,8 @@ class Connections:
                 yield f"{label!r} should read it, and {instead}"
         for n in sorted(consumers):
             label = index.nodes[n].name
-            if label in recorded and label not in others and site.tensor in index.reads(n):
+            alone = insertion.replaced is None and label not in others  # what stood in its place was read beside it
+            if label in recorded and alone and site.tensor in index.reads(n):
                 yield f"{label!r} should read it alone, and reads {site.tensor!r} too"
             if label in others and label not in recorded:
                 yield f"{label!r} reads it, and its record says that this node goes on reading {site.tensor!r}"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from ..errors import CannotRun, InsertionError
+from ..errors import CannotRun, InsertionError, ModelError
 from ..feature_map import Array
+from ..graph.local_functions import written_out
 from ..modelfile.subgraphs import reads
 from ..runtime.session import session
 from .conditioning import Conditioning
@@ -42,7 +43,7 @@ class ReplacedCheck:
         with self.runner.stopping():
             try:
                 alone = in_float32(part_of(model, insertion, insertion.replaced))
-            except (InsertionError, KeyError) as error:
+            except (InsertionError, ModelError, KeyError) as error:
                 raise CannotRun(f"what the block replaced cannot be rebuilt: {error}") from None
             ready = session(alone.SerializeToString(), "cpu", optimise=False, threads=1, frugal=True)
             name = insertion.replaced.input
@@ -60,7 +61,7 @@ def part_of(model: ModelFile, insertion: Insertion, replaced: Replaced) -> onnx.
     """What a block replaced in a model, or in a function, as a model of its own. InsertionError or KeyError where
     something of it is gone.
     """
-    graph, whole = replaced.graph(), model.whole.structure
+    graph, whole = replaced.graph(model.tensor), model.whole.structure
     held = {tensor.name for tensor in graph.initializer}
     made = {name for node in graph.node for name in node.output}
     outside = {name for node in graph.node for name in reads(node)} - held - made - {replaced.input}
@@ -68,9 +69,10 @@ def part_of(model: ModelFile, insertion: Insertion, replaced: Replaced) -> onnx.
     kind, shape = insertion.feature.onnx_type, list(insertion.site.shape)
     x, y = (onnx.helper.make_tensor_value_info(name, kind, shape) for name in (replaced.input, replaced.output))
     alone = onnx.helper.make_graph(graph.node, insertion.id, [x], [y], [*graph.initializer, *weights])
-    return onnx.helper.make_model(
+    made = onnx.helper.make_model(
         alone,
         opset_imports=list(model.structure.opset_import),
         ir_version=max(whole.ir_version, _INITIALIZERS_ALONE),
-        functions=list(whole.functions),
+        functions=[onnx.FunctionProto.FromString(piece.content) for piece in model.whole.functions()],
     )
+    return written_out(made, f"what {insertion.id} replaced")

@@ -22,6 +22,10 @@ from .transformer import attention, cut_to, pad_below, product, reshape, transpo
 from .widths import require_divisor, require_odd, require_static
 
 GATHER, SELECT = "gather", "select"
+_TURNED = (0, 1, 2, 4, 3)
+"""the last two of five axes exchanged, which runtimes make part of a product"""
+_RUN = 8
+"""positions of a window that are worth to be copied together"""
 _GATHER_FROM = 12
 """the opset from which on GatherND keeps the images of a batch apart"""
 
@@ -182,22 +186,39 @@ class BRA(CatalogueBlock):
         (rows, tall), (columns, wide) = self._windows(t.feature)
         heads, channels, keys = self.integer("heads"), t.feature.channels, self._keys(t.feature)
         count, places = rows * columns, tall * wide
+        apart, along = (rows, tall, columns, wide), places >= _RUN
 
         def in_windows(x: Variable, width: int) -> Variable:
-            """With the channels last, however few positions a window has."""
-            x = reshape(t, x, (0, width, rows, tall, columns, wide))
-            return transpose(t, x, (0, 2, 4, 3, 5, 1))
+            """[N, windows, heads, d, positions]; where a window has few positions, [N, windows, heads, positions, d].
 
-        def by_heads(x: Variable, width: int) -> Variable:
-            """What each window reads: [N, windows, topk * positions, heads, d]."""
-            x = self._taken(t, reshape(t, in_windows(x, width), (0, count, places * width)), read, lowering)
-            return reshape(t, x, (0, count, -1, heads, width // heads))
+            Runtimes copy what stays together at once.
+            """
+            if along:
+                x = transpose(t, reshape(t, x, (0, heads, width // heads, *apart)), (0, 3, 5, 1, 2, 4, 6))
+                return reshape(t, x, (0, count, heads, width // heads, places))
+            x = transpose(t, reshape(t, x, (0, width, *apart)), (0, 2, 4, 3, 5, 1))
+            return transpose(t, reshape(t, x, (0, count, places, heads, width // heads)), (0, 1, 3, 2, 4))
 
-        q = transpose(t, reshape(t, in_windows(q, keys), (0, count, places, heads, keys // heads)), (0, 1, 3, 2, 4))
-        weights = attention(t, q, transpose(t, by_heads(k, keys), (0, 1, 3, 4, 2)), rank=5)
-        o = t.op("MatMul", weights, transpose(t, by_heads(v, channels), (0, 1, 3, 2, 4)))
-        o = reshape(t, transpose(t, o, (0, 1, 3, 2, 4)), (0, rows, columns, tall, wide, channels))
-        return reshape(t, transpose(t, o, (0, 5, 1, 3, 2, 4)), (0, channels, rows * tall, columns * wide))
+        def as_read(x: Variable, width: int) -> Variable:
+            """The same of what each window reads."""
+            x = self._taken(t, reshape(t, in_windows(x, width), (0, count, width * places)), read, lowering)
+            if along:
+                x = transpose(t, reshape(t, x, (0, count, -1, heads, width // heads, places)), (0, 1, 3, 4, 2, 5))
+                return reshape(t, x, (0, count, heads, width // heads, -1))
+            x = transpose(t, reshape(t, x, (0, count, -1, heads, places, width // heads)), (0, 1, 3, 2, 4, 5))
+            return reshape(t, x, (0, count, heads, -1, width // heads))
+
+        q, k, v = in_windows(q, keys), as_read(k, keys), as_read(v, channels)
+        if along:
+            weights = attention(t, transpose(t, q, _TURNED), k, rank=5)
+            o = t.op("MatMul", v, transpose(t, weights, _TURNED))
+            o = reshape(t, o, (0, rows, columns, heads, channels // heads, tall, wide))
+            o = transpose(t, o, (0, 3, 4, 1, 5, 2, 6))
+        else:
+            o = t.op("MatMul", attention(t, q, transpose(t, k, _TURNED), rank=5), v)
+            o = reshape(t, o, (0, rows, columns, heads, tall, wide, channels // heads))
+            o = transpose(t, o, (0, 3, 6, 1, 4, 2, 5))
+        return reshape(t, o, (0, channels, rows * tall, columns * wide))
 
     def _taken(self, t: Template, x: Variable, read: Variable, lowering: str) -> Variable:
         """Of [N, windows, n] those that each window reads: [N, windows * topk, n], or with the axes apart."""

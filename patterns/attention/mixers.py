@@ -90,9 +90,8 @@ class HiLo:
     def _high(self, t: Template, x: Variable) -> Variable:
         heads, side, channels = self.heads.high, self.window, t.feature.channels
         head, (rows, columns) = channels // self.heads.count, (-(-length // side) for length in t.feature.size)
-        width, windows, swapped = heads * head, rows * columns, (0, 1, 3, 2, 4)
-        tokens = transpose(t, reshape(t, x, (0, channels, rows, side, columns, side)), (0, 2, 4, 3, 5, 1))
-        tokens = reshape(t, tokens, (0, windows, side * side, channels))
+        width, count, places = heads * head, rows * columns, side * side
+        tokens = transpose(t, reshape(t, x, (0, channels, count * places)), (0, 2, 1))
         parts = []
         for number, factor in enumerate((head**-0.5, 1.0, 1.0)):
             own = range(number * width, (number + 1) * width)
@@ -100,11 +99,13 @@ class HiLo:
             if self.bias:
                 bias = t.values(f"{self.prefix}.h_qkv.bias")[list(own)] * factor
                 y = t.add(y, t.constant(bias.reshape(last_axis(t)), f"{self.prefix}.h_qkv.bias"))
-            parts.append(transpose(t, reshape(t, y, (0, windows, side * side, heads, head)), swapped))
+            y = transpose(t, reshape(t, y, (0, rows, side, columns, side, heads, head)), (0, 1, 3, 5, 2, 4, 6))
+            parts.append(reshape(t, y, (0, count, heads, places, head)))
         q, k, v = parts
         o = t.op("MatMul", attention(t, q, transpose(t, k, (0, 1, 2, 4, 3)), rank=5), v)
-        o = reshape(t, transpose(t, o, swapped), (0, rows, columns, side, side, width))
-        o = reshape(t, transpose(t, o, (0, 5, 1, 3, 2, 4)), (0, width, rows * side, columns * side))
+        o = transpose(t, reshape(t, o, (0, rows, columns, heads, side, side, head)), (0, 1, 4, 2, 5, 3, 6))
+        o = transpose(t, reshape(t, o, (0, count * places, width)), (0, 2, 1))
+        o = reshape(t, o, (0, width, rows * side, columns * side))
         return linear(t, cut_to(t, o, (rows * side, columns * side), t.feature.size), f"{self.prefix}.h_proj")
 
     def _low(self, t: Template, x: Variable) -> Variable:

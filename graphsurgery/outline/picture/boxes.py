@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..rows import LEVEL
+from ..standing import FOUND, REWRITTEN
 
 if TYPE_CHECKING:
     from ...feature_map import Dimension
     from ...modelfile.record import Insertion
     from ..nesting import Level
     from ..rows import Row
+    from ..standing import StandingBlock
 
 WIDTH, LINE, PAD = 190.0, 16.0, 13.0
 """of a box: its width, the height of a line of text, and what is above and below the lines together"""
@@ -30,7 +32,7 @@ class Box:
 
     key: str
     role: str
-    """backbone, neck, head, inserted, port, or end for inputs and outputs of the model"""
+    """backbone, neck, head, inserted, rewritten, found, port, or end for inputs and outputs of the model"""
     column_role: str
     stride: int | None
     title: str
@@ -205,11 +207,27 @@ def _row_box(row: Row, level: Level, insertions: Mapping[str, Insertion], *, nes
         "" if nested else " ".join(levels),
         row.tensor,
     )
+    if row.standing is not None:
+        return _standing_box(box, row.standing)
     if inner := level.inside.get(row.name):
         ends = Box("input", PORT, role, row.stride, ""), Box("output", PORT, role, row.stride, "")
         box.boxes = [ends[0], *_between(inner, insertions, row), ends[1]]
         box.wires = _wires(inner)
     return box
+
+
+def _standing_box(box: Box, standing: StandingBlock) -> Box:
+    """The box of a block that was found, or stands in the place of something."""
+    parameters = f"{standing.parameters:,} parameters" if standing.parameters is not None else ""
+    about = ", ".join(filter(None, (standing.module or "attention", parameters, standing.said)))
+    role = "found" if standing.origin == FOUND else "rewritten" if standing.origin == REWRITTEN else "inserted"
+    return replace(
+        box,
+        role=role,
+        title=standing.module or "attention",
+        text=(standing.id, _size(standing.shape), standing.said),
+        tooltip=f"{standing.id}: {about}\n{box.tooltip}",
+    )
 
 
 def _inserted_box(insertion: Insertion, row: Row | None) -> Box:

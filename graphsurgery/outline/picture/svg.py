@@ -1,7 +1,7 @@
 """SVG: the drawing as text that needs no other file, and an HTML page around it.
 
 The same model gives the same bytes. Inserted blocks are pink and hatched, so that they stand out in print without
-colours, too.
+colours, too; rewritten ones are hatched both ways, and found ones have a dashed border.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ _COLOURS = {  # fill, and stroke and text on it
     "neck": ("#e4f5e6", "#1d7a36"),
     "head": ("#fdf1d8", "#8a5a00"),
     "inserted": ("#ffb3d3", "#b0005a"),
+    "rewritten": ("#ffb3d3", "#b0005a"),
+    "found": ("#fff0f7", "#b0005a"),
     "end": ("#f2f2f2", "#555555"),
     "layer": ("#e3eefc", "#1f5fa8"),
     "operator": ("#ffffff", "#555555"),
 }
-_NAMES = {"inserted": "inserted block", "end": "input or output"}
+_NAMES = {
+    "inserted": "inserted block",
+    "rewritten": "rewritten block",
+    "found": "found attention",
+    "end": "input or output",
+}
 _INK = "#1b1b1b"
 FONT = "font-family=\"'DejaVu Sans', Verdana, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif\""
 _BOLD = 'font-weight="600"'
@@ -36,11 +43,20 @@ TITLE, _TEXT, _TAG, _NAME = 13.5, 12.0, 11.0, 17.0
 _BESIDE = 8.0
 """what is free beside the text in a box"""
 _RADIUS = 7.0
+_DASHES = ' stroke-dasharray="6 4"'
+"""of the border of what was found"""
 _LEGEND = 44.0
+_HATCHED = {"inserted": "hatch", "rewritten": "cross-hatch"}
+"""role -> the pattern that its boxes are filled with"""
 _HATCH = (
     '<defs><pattern id="hatch" width="9" height="9" patternUnits="userSpaceOnUse">'
     f'<rect width="9" height="9" fill="{_COLOURS["inserted"][0]}"/>'
     f'<path d="M-2 2L2 -2M0 9L9 0M7 11L11 7" stroke="{_COLOURS["inserted"][1]}" stroke-width="1.8"/></pattern></defs>'
+)
+_CROSS_HATCH = (
+    '<defs><pattern id="cross-hatch" width="9" height="9" patternUnits="userSpaceOnUse">'
+    f'<rect width="9" height="9" fill="{_COLOURS["rewritten"][0]}"/>'
+    f'<path d="M0 0L9 9M0 9L9 0" stroke="{_COLOURS["rewritten"][1]}" stroke-width="1.2"/></pattern></defs>'
 )
 
 
@@ -79,6 +95,8 @@ def _elements(drawing: Drawing, title: str) -> Iterator[str]:
     roles = set(_roles(drawing.boxes))
     if "inserted" in roles:
         yield _HATCH
+    if "rewritten" in roles:
+        yield _CROSS_HATCH
     yield f'<rect width="{_n(wide)}" height="{_n(high)}" fill="#ffffff"/>'
     name = cut(title, wide - 32, _NAME, bold=True)
     yield _label(16, 28, f'font-size="{_n(_NAME)}" {_BOLD} fill="{_INK}"', name)
@@ -141,15 +159,15 @@ def _rounded(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _box(box: Box) -> Iterator[str]:
-    fill, stroke = _COLOURS[box.role]
-    inserted = box.role == "inserted"
+    fill, stroke = _filled(box.role), _COLOURS[box.role][1]
+    marked = box.role in _HATCHED or box.role == "found"
     yield f'<g class="box"><title>{written(box.tooltip)}</title>'
     size = f'x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.width)}" height="{_n(box.height)}"'
     if box.inside is not None:
         fill = "#ffffff"
     yield (
-        f'<rect {size} rx="6" fill="{"url(#hatch)" if inserted else fill}" stroke="{stroke}" '
-        f'stroke-width="{2.6 if inserted else 1.3}"/>'
+        f'<rect {size} rx="6" fill="{fill}" stroke="{stroke}" '
+        f'stroke-width="{2.6 if marked else 1.3}"{_DASHES if box.role == "found" else ""}/>'
     )
     yield from _texts(box)
     yield "</g>"
@@ -167,7 +185,7 @@ def _texts(box: Box) -> Iterator[str]:
     room = box.width - 2 * _BESIDE
     title = cut(box.title, room, TITLE, bold=True)
     texts = [cut_front(text, room, _TEXT) for text in box.text]
-    if box.role == "inserted":  # text on hatching cannot be read
+    if box.role in _HATCHED:  # text on hatching cannot be read
         plate = max(width(title, TITLE, bold=True), *(width(text, _TEXT) for text in texts)) + _BESIDE
         x, y, high = box.center - plate / 2, box.y + PAD / 2 - 1, box.height - PAD + 2
         yield f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(plate)}" height="{_n(high)}" rx="4" fill="#ffffff"/>'
@@ -195,14 +213,18 @@ def _plate(x: float, y: float, wide: float, text: str, fill: str, stroke: str) -
 
 def _legend(roles: set[str], y: float) -> Iterator[str]:
     x = 16.0
-    for role, (fill, stroke) in _COLOURS.items():
+    for role, (_, stroke) in _COLOURS.items():
         if role not in roles:
             continue
-        fill = "url(#hatch)" if role == "inserted" else fill
-        yield f'<rect x="{_n(x)}" y="{_n(y - 8)}" width="16" height="16" rx="3" fill="{fill}" stroke="{stroke}"/>'
+        box = f'x="{_n(x)}" y="{_n(y - 8)}" width="16" height="16" rx="3"'
+        yield f'<rect {box} fill="{_filled(role)}" stroke="{stroke}"{_DASHES if role == "found" else ""}/>'
         label = _NAMES.get(role, role)
         yield _label(x + 22, y + 4, f'fill="{_INK}"', label)
         x += 44 + width(label, _TEXT)
+
+
+def _filled(role: str) -> str:
+    return f"url(#{_HATCHED[role]})" if role in _HATCHED else _COLOURS[role][0]
 
 
 def _label(x: float, y: float, style: str, text: str) -> str:

@@ -117,6 +117,9 @@ def _draw(axes: Any, points: Sequence[Point], price: str, provider: str) -> None
 
 def _tick(value: float, _position: int) -> str:
     """Plain text: matplotlib's own powers of ten are formulas, which take it ten times as long."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{letter}"
     return f"{value:g}"
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxslim
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.lib.published import published
 from graphsurgery.blocks.registry import catalogue_block
 from graphsurgery.cli.main import main
 from graphsurgery.find import Found, find, finding
 from tests.find.recovery import FEATURE, Net, exported, recovered, trained, variants
 from tests.recognition.randomise import randomise
 
-FEW = ("se", "eca[official]", "simam")
+FEW = ("se", "eca[official]", "simam", "mlca", "swin[shifted]")
 
 
 def written(block: nn.Module) -> bytes:
@@ -53,6 +56,38 @@ def test_a_block_is_found_and_proven(spelled: str) -> None:
     assert one.weights.keys() == outcome.block.parameters(FEATURE).keys()
 
 
+@pytest.mark.parametrize("spelled", ["ema", "srm"])
+def test_a_block_is_found_in_the_form_that_its_authors_wrote(spelled: str) -> None:
+    """A product of matrices where our module has a sum, and one table where it has two columns."""
+    (one,) = found_in(published(spelled, trained(catalogue_block(spelled), FEATURE)))
+    assert one.proven
+    assert one.block is not None
+    assert one.block.spelled == spelled
+
+
+def test_a_tool_may_have_sorted_the_nodes() -> None:
+    """onnxslim mixes the branches of a BAM."""
+    model = onnxslim.slim(onnx.load_from_string(written(trained(catalogue_block("bam"), FEATURE))))
+    (one,) = find(model)
+    assert one.proven
+    assert one.block is not None
+    assert one.block.spelled == "bam[official]"
+
+
+def test_what_does_nothing_behind_a_block_is_no_part_of_it() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.se = trained(catalogue_block("se"), FEATURE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.pad(self.se(x), (0, 0, 0, 0))
+
+    (one,) = found_in(Padded())
+    assert one.proven
+    assert one.place == "block.se"
+
+
 def test_weights_are_those_of_the_module() -> None:
     module = trained(catalogue_block("se"), FEATURE)
     (one,) = found_in(module)
@@ -68,6 +103,33 @@ def test_settings_are_found(name: str, value: object) -> None:
     assert one.proven
     assert one.block is not None
     assert one.block.values == block.values
+
+
+def test_biases_that_are_not_there_are_none() -> None:
+    (one,) = found_in(trained(catalogue_block("se", {"bias": False}), FEATURE))
+    assert one.proven
+    assert one.block is not None
+    assert one.block.values["bias"] is False
+    assert one.weights.keys() == {"fc1.weight", "fc2.weight"}
+
+
+def test_blocks_that_are_the_same_function_are_told() -> None:
+    """Gather-excite over the whole map, in timm's form, is a squeeze-and-excitation."""
+    (one,) = found_in(trained(catalogue_block("se"), FEATURE))
+    assert one.block is not None
+    assert (one.block.spelled, one.note) == ("se", "")
+    assert "ge[timm]" in one.equals
+    said = one.to_dict()["note"]
+    assert said == "ge[timm] would be the same function here; se is asked for most"
+    variant = replace(one, block=catalogue_block("gc[official]"), equals=("gc[timm-add]", "gc[timm]"), note="a note")
+    others = "gc[timm-add] and gc[timm] would be the same function here"
+    assert variant.said == f"a note; {others}; gc[official] comes first"
+
+
+def test_parts_of_one_structure_have_the_same_note() -> None:
+    gates = nn.Sequential(*(trained(catalogue_block("se"), FEATURE, seed) for seed in (0, 1)))
+    first, second = found_in(gates)
+    assert first.equals == second.equals == ("ge[timm]",)
 
 
 def test_names_are_not_needed() -> None:

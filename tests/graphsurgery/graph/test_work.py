@@ -102,6 +102,9 @@ def test_integers_are_counted_as_what_they_stand_for() -> None:
     assert quantised(product, X=(2, 5, 7), w=(7, 11)).macs() == 2 * 5 * 7 * 11
     gemm = node("QGemm", "X", "s", "z", "w", "s", "z", "", "s", "z", transB=1, **FUSED)
     assert quantised(gemm, X=(5, 7), w=(11, 7)).macs() == 5 * 7 * 11
+    first = node("QGemm", "X", "s", "z", "w", "s", "z", "", "s", "z", y="a", transB=1, **FUSED)
+    second = node("QGemm", "a", "s", "z", "v", "s", "z", "", "s", "z", **FUSED)
+    assert quantised(first, second, X=(5, 7), w=(11, 7), v=(11, 3)).macs() == 5 * 7 * 11 + 5 * 11 * 3
 
 
 def test_the_weight_of_a_convolution_may_come_out_of_its_integers() -> None:

@@ -84,6 +84,18 @@ def test_rows_appear_while_it_runs_and_control_c_leaves_a_valid_report(tmp_path:
     assert sorted(path.suffix for path in (tmp_path / "r").iterdir()) == [".csv", ".html", ".json", ".md", ".tex"]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_end_among_several_at_once_is_quiet(tmp_path: Path, number: int) -> None:
+    pytest.importorskip("joblib")
+    words = ["-m", "simam", "-m", "eca", "--after", "/model.8", "--rounds", "100000", "--jobs", "2"]
+    command = [sys.executable, "-m", "graphsurgery", "sweep", str(DETECTOR), *words, "-o", str(tmp_path / "r")]
+    code, written = in_a_terminal(command, "2 of 2 cells examined", lambda pid: os.kill(pid, number))
+    assert code == 128 + number
+    assert "leaked" not in written
+    assert "Warning" not in written
+
+
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
     """Those of one cell."""

@@ -28,7 +28,7 @@ from graphsurgery.sweep import latency, running
 from graphsurgery.sweep.asked import requested
 from graphsurgery.sweep.report import check_fitting
 from graphsurgery.tensorrt import check as tensorrt_check
-from tests.models import model, node, value, weight
+from tests.models import detector, model, node, value, weight
 
 DETECTOR = Path(__file__).parents[3] / "examples" / "01_first_insertion" / "detector.onnx"
 FEW: dict[str, Any] = {"rounds": 2, "warm_up": 0, "threads": 1}
@@ -234,6 +234,18 @@ def test_an_end_in_the_middle_leaves_a_valid_report(tmp_path: Path, monkeypatch:
     assert (partial["complete"], partial["cells"][0]["state"]) == (False, "untimed")
     found = gsx.sweep(DETECTOR, "simam", after="/model.8", output=tmp_path, resume=True, **FEW)
     assert found.rows[0]["state"] == "done"
+
+
+def test_places_without_a_common_size(tmp_path: Path) -> None:
+    dynamic = tmp_path / "dynamic.onnx"
+    dynamic.write_bytes(detector(image=(1, 3, "h", "w")).SerializeToString())
+    places = ["/model.0", "/model.2"]  # 16 and 8 rows, as far as anybody knows
+    cells = gsx.sweep(dynamic, ["simam", "aifi"], after=places, **FEW).to_json()["cells"]
+    found = {(each["module"], each["place"]): each for each in cells}
+    for place in places:
+        assert found["simam", place]["state"] == "done"
+        assert found["aifi", place]["state"] == "failed"
+        assert "has a dynamic height or width; if they never vary" in found["aifi", place]["reason"]
 
 
 def test_combinations(tmp_path: Path) -> None:

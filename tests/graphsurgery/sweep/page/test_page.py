@@ -134,3 +134,10 @@ def test_the_front_holds_what_none_beats_in_both() -> None:
 )
 def test_numbers(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_large_prices_are_short_on_the_axis() -> None:
+    (_, parameters), *_ = plots_file.plots(report())
+    marks = re.findall(r"<text[^>]*>([^<]*)</text>", parameters)
+    assert {"1M", "100k"} & set(marks)
+    assert not any("e+" in mark for mark in marks)
