@@ -45,6 +45,7 @@ def test_what_is_there_is_proven_and_nothing_else_is_listed(network: str, varian
     path = export(network, variant)
     wanted, found = modules(network), find(path)
     assert names(found) == Counter(wanted.values())
-    for each in found:  # a place is the outermost module with just the nodes of the part
-        assert any(f"{module}.".startswith(f"{each.place}.") for module in wanted)
+    for place in (each.place for each in found):  # the outermost module with just the nodes of the part
+        moved = variant == "ort-extended" and place.startswith("tensor:")  # a Transpose without a path comes last
+        assert moved or any(f"{module}.".startswith(f"{place}.") for module in wanted)
     assert names(find(randomise(onnx.load(path)).model)) == Counter(wanted.values())
