@@ -193,11 +193,15 @@ class _Finding:
         return like, note
 
     def _place(self, part: Part, tree: ModuleTree) -> str:
-        """A selector of a part: the outermost module with just these nodes, or the tensor that leaves."""
-        nodes = set(part.nodes)
-        for path, module in tree.modules.items():
-            if {node for node in module.nodes if node in self._index.active} == nodes:
-                return path
+        """A selector of a part: the outermost module with just these nodes, or the tensor that leaves. Nodes that tell
+        no module, which an optimiser put there, make no difference.
+        """
+        strays = tree.strays & self._index.active
+        nodes = set(part.nodes) - strays
+        if nodes and part.nodes[-1] in nodes:
+            for path, module in tree.modules.items():
+                if {node for node in module.nodes if node in self._index.active} - strays == nodes:
+                    return path
         return f"tensor:{part.output}"
 
 

@@ -34,13 +34,19 @@ _PLACES: dict[str, dict[int, Role]] = {
     "Add": dict.fromkeys((0, 1), Role.SHIFT),
     "Sub": dict.fromkeys((0, 1), Role.SHIFT),
     "Attention": {3: Role.SHIFT},
+    "BiasGelu": {1: Role.SHIFT},
+    "SkipLayerNormalization": {4: Role.SHIFT, 2: Role.SCALE, 3: Role.SHIFT},
 }
+"""operator -> input -> what a constant is there, in the order in which it is used"""
+_PLACES |= {f"Fused{operator}": _PLACES[operator] for operator in ("Conv", "Gemm", "MatMul")}
 
 _SMALL = 1 << 16
 """elements up to which weights are compared"""
 _FEW = 4
 """columns of a narrow table"""
-_PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum"})
+_PRODUCTS = frozenset({"MatMul", "Gemm", "Einsum", "FusedMatMul"})
+_WITH_TURNS = frozenset({"Gemm", "FusedGemm", "FusedMatMul"})
+"""products with an attribute that says whether a matrix is to be transposed"""
 _WHOLE = frozenset({"Attention", "MultiHeadAttention"})
 _KINDS: dict[str, tuple[Kind, ...]] = {
     "Softmax": (Kind.SOFTMAX,),
@@ -48,6 +54,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(_WHOLE, (Kind.SOFTMAX, Kind.PRODUCT)),
     **dict.fromkeys(("ReduceMax", "GlobalMaxPool", "MaxPool", "TopK", "Max"), (Kind.MAXIMUM,)),
     **dict.fromkeys(("Sqrt", "LayerNormalization", "InstanceNormalization", "GroupNormalization"), (Kind.ROOT,)),
+    "SkipLayerNormalization": (Kind.ROOT,),
     **dict.fromkeys(("ReduceL2", "LpNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), (Kind.ROOT,)),
     "GridSample": (Kind.SAMPLING,),
 }
@@ -110,10 +117,9 @@ class Reading:
         roles = _PLACES.get(operator, {})
         if operator == "InstanceNormalization" and self._is_plain(node):
             return
-        for place, name in enumerate(node.input):
+        for place in roles or range(len(node.input)):
+            name = node.input[place] if place < len(node.input) else ""
             if not name or not self.constants.has(name) or (shape := self.constants.shape(name)) is None:
-                continue
-            if place not in roles and operator in _PLACES:
                 continue
             if not self._is_float(name):
                 continue
@@ -338,7 +344,7 @@ def _short(number: float) -> float:
 
 def _is_turned(node: onnx.NodeProto, place: int, operator: str) -> bool:
     """Whether a matrix is [in, out]."""
-    if operator == "Gemm":
+    if operator in _WITH_TURNS:
         turned = any(each.name == ("transB" if place else "transA") and each.i for each in node.attribute)
         return not turned if place else turned
     return operator == "MatMul" and place == 1

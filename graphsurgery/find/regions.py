@@ -20,7 +20,7 @@ from ..graph.shapes import ShapeTable
 from .constants import Constants
 
 _OUTSIDE = -1
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "FusedConv", "FusedGemm", "FusedMatMul"})
 _MOST_WEIGHTS = 30
 """in a region: the cascaded group attention has 15 with all that is around it"""
 MOST_NODES = 420
@@ -31,9 +31,9 @@ _POINTWISE = frozenset(
     {"Abs", "Cast", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"}
     | {"Log", "Mish", "Neg", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt"}
     | {"Swish", "Tanh", "ThresholdedRelu", "Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Greater", "Less"}
-    | {"QuantizeLinear", "DequantizeLinear"}
+    | {"QuantizeLinear", "DequantizeLinear", "QuickGelu", "FastGelu"}
 )
-_PRODUCTS = frozenset({"Mul", "MatMul", "Einsum", "Gemm", "Div"})
+_PRODUCTS = frozenset({"Mul", "MatMul", "Einsum", "Gemm", "Div", "FusedMatMul"})
 _SUMS = frozenset({"Add", "Sub"})
 _WHOLE = frozenset({"Attention", "MultiHeadAttention", "PackedAttention"})
 

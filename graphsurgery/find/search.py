@@ -11,6 +11,7 @@ from ..blocks.block import Block, Module
 from ..blocks.state_dict import load_weights
 from ..errors import GraphSurgeryError
 from ..feature_map import Array, FeatureMap
+from ..verification.runners import one_thread
 from . import settings
 from .proof import FAILURES, PartAlone, Proof, common_factor, pair, prove
 from .reading import Reading
@@ -116,6 +117,7 @@ class Search:
         self._tried([block], reading, alone)
         return (settings.plain(block, alone.feature), alone.multiple[1]) if alone.multiple else None
 
+    @one_thread()
     def _tried(
         self, blocks: Iterable[Block], reading: Reading, alone: PartAlone, most: int = _MOST_TRIED
     ) -> Match | None:
@@ -188,6 +190,7 @@ class Search:
             _done[key] = self._looked_at(settings.usual(block.spelled).with_values(**switches))
         return _done[key]
 
+    @one_thread()
     def _looked_at(self, block: Block) -> set[Kind]:
         from .tracing import trace
 

@@ -167,6 +167,8 @@ class ModuleTree:
         pairs = list(zip(index.nodes, stated, strict=True))
         self.of_node = [(metadata[0] if metadata else "") or from_name(node.name) for node, metadata in pairs]
         """dotted path of each node, "" where the model does not tell"""
+        self.strays = {node_index for node_index, path in enumerate(self.of_node) if not path}
+        """nodes without a path of their own, those among them that get one from the nodes around them too"""
         self._place_strays(index)
         for node_index, (node, metadata) in enumerate(pairs):
             path = self.of_node[node_index]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ from .memory import MEMORY, Memory
 from .qdq_pair import PairCheck
 from .replaced_part import ReplacedCheck
 from .report import InsertionReport, Mode, Report, Row
-from .runners import Comparing, Runner
+from .runners import Comparing, Runner, one_thread
 from .smaller import Comparable, comparable
 from .tolerance import TOLERANCES, comparison_dtype
 from .variants import Variants
@@ -144,7 +143,7 @@ def verify(
     reports = []
     with registered(libraries):
         arriving = activations_of(model, comparable, folder, limit, {**recorded, **table.given})
-        with _one_thread():
+        with one_thread():
             for insertion in tracked(insertions, "insertions"):
                 block = blocks[insertion.id]
                 if isinstance(block, Comparable):
@@ -270,19 +269,6 @@ def _comparable(model: ModelFile, insertion: Insertion, memory: Memory, trust: T
         return comparable(model, insertion, cut_out(model, insertion), memory, trust)
     except ParityFailed as error:
         return error.message
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread only: see runners._THREADS."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _versions() -> dict[str, str]:

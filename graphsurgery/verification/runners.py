@@ -29,6 +29,19 @@ from .tolerance import ROUNDED, TOLERANCES, Tolerance
 _THREADS = 1  # the thread pools of several sessions that wait for work busily would slow each other and PyTorch down
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread only, as the sessions do."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass
 class Runner:
     """One way to run a block, and what it gave so far."""

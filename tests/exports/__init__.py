@@ -8,6 +8,7 @@ be deleted at any time). A file is looked up by the versions of the packages tha
     make.py       three of Ultralytics' models as NAMES x VARIANTS
     make_more.py  MORE x VARIANTS: more of Ultralytics' models; and the variant dynamo-raw of all of them
     make_zoo.py   ZOO x ZOO_VARIANTS: models of other makers, and small ones written here
+    make_classifiers.py  CLASSIFIERS x ZOO_VARIANTS: torchvision's and timm's, with attention and without
     derive.py     DERIVED: what other tools make of the exports above
 
 Exporters that cannot be run here are spoken by dialects.py. `modules(name)` lists the modules of the PyTorch model.
@@ -63,6 +64,15 @@ ZOO = {
     "efficientnet_b0": "timm",
     "mobilenetv3-features": "timm, features_only: five feature maps and no classifier",
 }
+CLASSIFIERS = (
+    *("tv-mobilenet_v3_small", "tv-efficientnet_b0", "tv-regnet_y_400mf"),
+    *("timm-mobilenetv3_small_050", "timm-efficientnet_b0", "timm-regnety_002"),
+    *("seresnet18", "ecaresnet26t", "gcresnext26ts", "skresnet18"),
+    *("cbam-resnet18", "gc-resnet18", "coord-resnet18", "ese_vovnet19b_dw"),
+    *("vgg11_bn", "densenet121", "shufflenet_v2", "squeezenet", "mnasnet", "googlenet"),
+    *("convnext", "repvgg", "starnet", "poolformer"),
+)
+"""Of torchvision and timm; those of the last two lines have no attention."""
 ZOO_VARIANTS = {variant: VARIANTS[variant] for variant in ("torchscript", "simplified", "dynamo")}
 RAW = {"dynamo-raw": "torch.onnx.export(dynamo=True, optimize=False): nothing folded or merged"}
 DERIVED = {
@@ -79,6 +89,7 @@ _HERE = Path(__file__).parent
 _MAKE = _HERE / "make.py"
 _MAKE_MORE = _HERE / "make_more.py"
 _MAKE_ZOO = _HERE / "make_zoo.py"
+_MAKE_CLASSIFIERS = _HERE / "make_classifiers.py"
 _DERIVE = _HERE / "derive.py"
 _PACKAGES = ("torch", "torchvision", "ultralytics", "onnx", "onnxscript", "onnxslim", "onnxruntime")
 _TIMEOUT = 900  # seconds; the slowest takes about 30 on two cores
@@ -90,7 +101,7 @@ def export(name: str, variant: str) -> Path:
     Raises ValueError for a name or variant that does not exist, and RuntimeError with the exporter's last words.
     """
     if variant not in variants(name):
-        names = ", ".join((*NAMES, *MORE, *ZOO))
+        names = ", ".join((*NAMES, *MORE, *ZOO, *CLASSIFIERS))
         raise ValueError(
             f"no export {name!r} {variant!r}; names: {names}; variants: {', '.join([*VARIANTS, *RAW, *DERIVED])}"
         )
@@ -99,7 +110,7 @@ def export(name: str, variant: str) -> Path:
 
 def variants(name: str) -> tuple[str, ...]:
     """Return the variants that model `name` can be exported as; none for a name that does not exist."""
-    if name in ZOO:
+    if name in ZOO or name in CLASSIFIERS:
         return (*ZOO_VARIANTS, *DERIVED)
     return (*VARIANTS, *RAW, *DERIVED) if name in (*NAMES, *MORE) else ()
 
@@ -144,6 +155,8 @@ def _recipe(name: str, variant: str) -> _Recipe:
     if name in ZOO:
         files = (_MAKE, *shared, *sorted((_HERE / "zoo").glob("*.py")))
         return _Recipe(_MAKE_ZOO, files, (*_PACKAGES, "timm", "transformers"))
+    if name in CLASSIFIERS:
+        return _Recipe(_MAKE_CLASSIFIERS, (_MAKE, _MAKE_ZOO, *shared), (*_PACKAGES, "timm"))
     if name in NAMES and variant in VARIANTS:
         return _Recipe(_MAKE)
     return _Recipe(_MAKE_MORE, (_MAKE, *shared))
