@@ -20,6 +20,8 @@ class Returning(NamedTuple):
     """tag, length and content"""
     latest: int | None
     """the place of a field in the graph as it is that it has to stand before; None: there is no such"""
+    appended: int | None = None
+    """its number, if insertions add theirs of this number after all others; nodes stand where they are computed"""
 
 
 class OriginalOrder:
@@ -40,6 +42,8 @@ class OriginalOrder:
         self._data = index.model.graph_fields()
         self._places: dict[tuple[int, int], int] = {}
         self._originally: dict[int, int] = {}
+        self._came: dict[int, int] = {}
+        """number of a field -> place of the first that an insertion added: after all of the original"""
         positions = Counter[int]()
         for place, (number, _) in enumerate(self._data):
             position = positions[number]
@@ -47,6 +51,8 @@ class OriginalOrder:
             self._places[number, position] = place
             if number not in names or names[number][position].name not in came[number]:
                 self._originally[place] = next(free)
+            else:
+                self._came.setdefault(number, place)
 
     def place(self, number: int, position: int) -> int:
         """The place among all fields of the graph, by number and position among those of the number."""
@@ -59,11 +65,17 @@ class OriginalOrder:
         places = sorted(self._places[each] for each in fields)
         return tuple(self._originally[place] for place in places), [self._data[place][1].data for place in places]
 
-    def put_back(self, fields: Iterable[Returning]) -> dict[int, list[bytes]]:
+    def put_back(self, fields: Iterable[Returning], bounds: Iterable[tuple[int, int]] = ()) -> dict[int, list[bytes]]:
         """What to put before which field of the graph (see ``Edit.restored``), so that everything of the original is in
         its order again.
+
+        ``bounds``: of blocks that go on standing in the place of something, where its last node stood in the original,
+        and where their first node stands: what was before the one has to be before the other, where that will return.
         """
-        kept = ((at, place, None) for place, at in self._originally.items())
+        kept = [(at, place, None) for place, at in self._originally.items()]
+        kept += [(at, place, None) for at, place in bounds]
+        fields = list(fields)
+        kept += [(each.at, self._came[each.appended], None) for each in fields if each.appended in self._came]
         found: dict[int, list[bytes]] = {}
         before = len(self._data)
         returning = ((each.at, each.latest, each.data) for each in fields)

@@ -94,7 +94,8 @@ def _without(model: ModelFile, chosen: Sequence[Insertion], every: Sequence[Inse
     edit.metadata = {KEY + insertion.id: None for insertion in chosen}
     others = [other for other in every if KEY + other.id not in edit.metadata]
     declared = _declared(index, every)
-    after = _records_after(others, names, declared)
+    inheritable = declared.difference(name for each in chosen if each.replaced for name in each.value_info)
+    after = _records_after(others, names, inheritable)
     edit.restored = _put_back(index, chosen, blocks, names)
     gone_nodes = {name: each for each in chosen if each.replaced is None for name in each.nodes}
     readers = _readers_again(index, chosen, blocks)
@@ -135,8 +136,22 @@ def _put_back(
                 piece = fields.replaced(piece, with_names(piece.content, inputs, outputs))
                 returning.append(Returning(at, piece.data, first))
             else:
-                returning.append(Returning(at, data, None))
-    return order.put_back(returning)
+                returning.append(Returning(at, data, None, piece.number))
+    gone = {insertion.id for insertion in chosen}
+    staying = [each for each in index.insertions if each.id not in gone]
+    return order.put_back(returning, _bounds(index, order, staying))
+
+
+def _bounds(index: GraphIndex, order: OriginalOrder, staying: Iterable[Insertion]) -> Iterator[tuple[int, int]]:
+    """(the last place among the fields of the original, the first in the graph) of each insertion that goes on standing
+    in the place of nodes.
+    """
+    for insertion in staying:
+        contents = insertion.replaced.contents() if insertion.replaced else []
+        nodes = [at for at, data in contents if fields.whole(data).number in (NODE, FUNCTION_NODE)]
+        places = [order.place(NODE, n) for name in insertion.nodes for n in index.node_names.get(name, ())]
+        if nodes and places:
+            yield max(nodes), min(places)
 
 
 def _readers_again(

@@ -80,7 +80,8 @@ def found_in(model: ModelFile) -> list[Found]:
     """What `find` gives for such a model."""
     kind, shape = gsx.sites(model, "tensor:y")[0].dtype, gsx.sites(model, "tensor:y")[0].shape
     feature = FeatureMap(CHANNELS, int(shape[2] or 0), int(shape[3] or 0), kind, 1)
-    labels = [each.name for each in model.graph.node]
+    inserted = {name for each in model.insertions() for name in each.nodes}
+    labels = ["" if each.name in inserted else each.name for each in model.graph.node]
 
     def part(scope: str, x: str, y: str) -> Part:
         return Part(tuple(n for n, name in enumerate(labels) if name.startswith(scope)), x, y, feature)
@@ -106,6 +107,21 @@ def run(model: ModelProto | ModelFile, x: np.ndarray[Any, Any]) -> np.ndarray[An
 
 def image(dtype: Any, size: int = 20, scale: float = 1.0) -> np.ndarray[Any, Any]:
     return (scale * np.random.default_rng(0).standard_normal((1, CHANNELS, size, size))).astype(dtype)
+
+
+def with_an_early_constant() -> ModelFile:
+    """The same, with a Constant node before the SimAM that only the SE reads."""
+    given = simam_and_se()
+    nodes = list(given.graph.node)
+    (reads,) = (each for each in nodes if each.name == "/se/fc/Relu")
+    reads.input[0] = "h_1"
+    nodes.insert(nodes.index(reads), node("Mul", ["h", "one"], ["h_1"], "/se/fc/Mul"))
+    nodes.insert(
+        1, node("Constant", [], ["one"], "/Constant", value=onnx.numpy_helper.from_array(np.float32(1), "one"))
+    )
+    del given.graph.node[:]
+    given.graph.node.extend(nodes)
+    return ModelFile.load(given)
 
 
 # ---------------------------------------------------------------------- what is rewritten
@@ -312,3 +328,23 @@ def test_without_onnxruntime_nothing_can_be_proven(
     assert main(["rewrite", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "out.onnx")]) == 3
     assert "onnxruntime" in capsys.readouterr().err
     assert not (tmp_path / "out.onnx").exists()
+
+
+# ---------------------------------------------------------------------- and undone
+
+
+def test_a_constant_from_before_another_block_goes_back_to_its_place() -> None:
+    given = with_an_early_constant()
+    model = rewrite(given, force_form=True).model
+    ids = [each.id for each in model.insertions()]
+    assert len(ids) == 2
+    for first, then in (ids, reversed(ids)):
+        assert gsx.remove(gsx.remove(model, [first]), [then]).to_bytes() == given.to_bytes()
+
+
+def test_a_block_before_an_inserted_one_is_undone_alone() -> None:
+    before = gsx.insert(simam_and_se(), "eca", after=["tensor:z"])
+    result = rewrite(before, force_form=True)
+    ids = [each.id for each in result.insertions]
+    assert len(ids) == 2
+    assert gsx.remove(result.model, ids).to_bytes() == before.to_bytes()
