@@ -161,6 +161,22 @@ def test_another_function_is_only_alike() -> None:
     assert "LeakyRelu" in one.note
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU6(), nn.Hardtanh(-50, 50)], ids=["relu6", "clip"])
+def test_bounds_that_small_numbers_never_reach_count(activation: nn.Module) -> None:
+    (one,) = found_in(Gate(activation if isinstance(activation, nn.ReLU6) else nn.Sequential(nn.ReLU(), activation)))
+    assert not one.proven
+    assert "Clip" in one.note
+
+
+def test_a_gate_without_the_bounds_of_a_hard_sigmoid_is_another() -> None:
+    class Linear(Gate):
+        def forward(self, x: Tensor) -> Tensor:
+            gate: Tensor = self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))) / 6 + 0.5
+            return x * gate
+
+    assert not any(each.proven for each in found_in(Linear(nn.ReLU())))
+
+
 def test_a_gate_of_its_own_kind_has_its_operators_named() -> None:
     class Own(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
