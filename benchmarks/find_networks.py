@@ -49,6 +49,7 @@ BLOCKS = {
     "timm.layers.selective_kernel.SelectiveKernel": "sk",
     "timm.layers.cbam.CbamModule": "cbam",
     "timm.layers.coord_attn.CoordAttn": "coordatt",
+    "timm.models.swin_transformer.SwinTransformerBlock": "swin",
     "ultralytics.nn.modules.block.PSABlock": "psablock",
     "ultralytics.nn.modules.block.ABlock": "psablock",
     "ultralytics.nn.modules.transformer.AIFI": "aifi",

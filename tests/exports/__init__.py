@@ -68,7 +68,7 @@ CLASSIFIERS = (
     *("tv-mobilenet_v3_small", "tv-efficientnet_b0", "tv-regnet_y_400mf"),
     *("timm-mobilenetv3_small_050", "timm-efficientnet_b0", "timm-regnety_002"),
     *("seresnet18", "ecaresnet26t", "gcresnext26ts", "skresnet18"),
-    *("cbam-resnet18", "gc-resnet18", "coord-resnet18", "ese_vovnet19b_dw"),
+    *("cbam-resnet18", "gc-resnet18", "coord-resnet18", "ese_vovnet19b_dw", "swin"),
     *("vgg11_bn", "densenet121", "shufflenet_v2", "squeezenet", "mnasnet", "googlenet"),
     *("convnext", "repvgg", "starnet", "poolformer"),
 )

@@ -36,6 +36,19 @@ def googlenet() -> Any:
     return models.googlenet(weights=None, aux_logits=False, init_weights=False)
 
 
+def swin() -> Any:
+    """Return a small one of timm's Swin Transformers, which takes images of its own size alone."""
+    from torch import nn
+
+    def resized(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        size = (make_zoo.SIZE, make_zoo.SIZE)
+        return (given[0] if given[0].shape[2:] == size else nn.functional.interpolate(given[0], size),)
+
+    model = timm_model("swin_tiny_patch4_window7_224", depths=(2, 2), embed_dim=48, num_heads=(2, 4))()
+    model.register_forward_pre_hook(resized)
+    return model
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "tv-mobilenet_v3_small": torchvision_model("mobilenet_v3_small"),
     "tv-efficientnet_b0": torchvision_model("efficientnet_b0"),
@@ -51,6 +64,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "coord-resnet18": resnet("coord"),
     "gc-resnet18": resnet("gc"),
     "ese_vovnet19b_dw": timm_model("ese_vovnet19b_dw"),
+    "swin": swin,
     "vgg11_bn": vgg,
     "densenet121": torchvision_model("densenet121"),
     "shufflenet_v2": torchvision_model("shufflenet_v2_x0_5"),
