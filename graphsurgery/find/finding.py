@@ -208,8 +208,8 @@ class _Finding:
 def _goes_on(one: tuple[Part, Match], other: tuple[Part, Match]) -> bool:
     """Whether a part is another one and something behind it that does nothing there, such as padding by 0."""
     (part, match), (less, same) = one, other
-    together = part.input == less.input and match.block.spelled == same.block.spelled
-    return together and set(less.nodes) < set(part.nodes)
+    equal = match.block.spelled == same.block.spelled and match.block.values == same.block.values
+    return equal and part.input == less.input and set(less.nodes) < set(part.nodes)
 
 
 def _take(taken: list[tuple[Part, Match | None]], part: Part, match: Match | None) -> None:
