@@ -65,6 +65,11 @@ class FeatureMap:
         return self.height is not None and self.width is not None
 
     @property
+    def shape(self) -> tuple[int | None, int, int | None, int | None]:
+        """[N, C, H, W], None where a size is open."""
+        return self.batch, self.channels, self.height, self.width
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of a static map; ValueError otherwise."""
         if self.height is None or self.width is None:

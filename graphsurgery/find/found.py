@@ -65,8 +65,6 @@ class Found:
 def standing_block(found: Found) -> StandingBlock:
     """What was found, as the listing of all blocks of a model has it."""
     part, block = found.part, found.block
-    feature = part.feature
-    shape = (feature.batch, feature.channels, feature.height, feature.width)
     return StandingBlock(
         id=found.place,
         origin=FOUND,
@@ -75,7 +73,7 @@ def standing_block(found: Found) -> StandingBlock:
         place=found.place,
         reads=part.input,
         tensor=part.output,
-        shape=tuple(shape[axis] for axis in (0, 2, 3, 1)) if part.channels_last else shape,
+        shape=part.shape,
         nodes=len(part.nodes),
         proven=found.proven,
         function=part.function,

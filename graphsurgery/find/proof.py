@@ -63,17 +63,13 @@ class PartAlone:
     def model(self) -> onnx.ModelProto:
         """With what its nodes read that is constant as initializers."""
         part, index = self._reading.part, self._reading.index
-        feature, whole = part.feature, index.model.structure
-        shape = [feature.batch, feature.channels, feature.height, feature.width]
-        shape = [shape[axis] for axis in (0, 2, 3, 1)] if part.channels_last else shape
+        kind, whole = part.feature.onnx_type, index.model.structure
         weights = [
             onnx.numpy_helper.from_array(np.asarray(value), name)
             for name in outside_constants(part, index)
             if (value := self._reading.constants.value(name)) is not None
         ]
-        x, y = (
-            onnx.helper.make_tensor_value_info(name, feature.onnx_type, shape) for name in (part.input, part.output)
-        )
+        x, y = (onnx.helper.make_tensor_value_info(name, kind, part.shape) for name in (part.input, part.output))
         graph = onnx.helper.make_graph(self._reading.nodes, "part", [x], [y], weights)
         alone = onnx.helper.make_model(graph, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
         return in_float32(alone)
@@ -85,9 +81,7 @@ class PartAlone:
     @cached_property
     def inputs(self) -> list[Case]:
         """What it is compared on."""
-        feature = self.feature
-        shape = (feature.batch, feature.channels, feature.height, feature.width)
-        return list(cases(shape, np.dtype(np.float32), seeds=1))
+        return list(cases(self.feature.shape, np.dtype(np.float32), seeds=1))
 
     @cached_property
     def far_out(self) -> list[Case]:

@@ -26,3 +26,9 @@ class Part:
     """key of the local function whose nodes these are; None in the main graph"""
     channels_last: bool = False
     """whether both are [N, H, W, C], as they stand"""
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of both, as they stand; None where a size is open."""
+        batch, channels, height, width = self.feature.shape
+        return (batch, height, width, channels) if self.channels_last else self.feature.shape

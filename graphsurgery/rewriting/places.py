@@ -55,18 +55,15 @@ class Standings:
         finder = self._finder
         index = finder.index if part.function is None else GraphIndex(graph_of(finder.model, part.function))
         module = finder.tree.modules.get(join(place.split("/")))
-        feature = part.feature
-        shape = (feature.batch, feature.channels, feature.height, feature.width)
-        stands = tuple(shape[axis] for axis in (0, 2, 3, 1)) if part.channels_last else shape
-        if stands[1] is None:
+        if part.shape[1] is None:
             raise SiteError(f"{place} {CHANNELS_LAST}")
         return Site(
             tensor=part.input,
-            shape=stands,
-            dtype=feature.dtype,
+            shape=part.shape,
+            dtype=part.feature.dtype,
             path=module.display if module else None if place.startswith("tensor:") else place,
             type=module.type if module else None,
-            stride=finder.stride_of(shape),
+            stride=finder.stride_of(part.feature.shape),
             consumers=tuple(index.label(n) for n in index.consumers.get(part.output, ())),
             graph_output=part.output in index.outputs,
             position=IN_PLACE_OF,

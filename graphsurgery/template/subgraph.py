@@ -25,8 +25,7 @@ class Subgraph:
 
     def as_model(self, x: str, feature: FeatureMap, *, opset: int, ir_version: int) -> onnx.ModelProto:
         """The block alone, from its input ``x``, which is that map, to its output, which is such a map again."""
-        sizes = (feature.batch, feature.channels, feature.height, feature.width)
-        shape = [size or f"s{i}" for i, size in enumerate(sizes)]
+        shape = [size or f"s{i}" for i, size in enumerate(feature.shape)]
         ends = [onnx.helper.make_tensor_value_info(name, feature.onnx_type, shape) for name in (x, self.output)]
         graph = onnx.helper.make_graph(self.nodes, "block", ends[:1], ends[1:], self.initializers)
         opsets = [onnx.helper.make_opsetid("", opset)]

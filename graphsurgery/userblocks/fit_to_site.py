@@ -75,7 +75,7 @@ def _sized(graph: BlockGraph, feature: FeatureMap) -> BlockGraph:
 
 
 def _shape(feature: FeatureMap) -> Shape:
-    return [feature.batch, feature.channels, feature.height, feature.width]
+    return list(feature.shape)
 
 
 def _other_shape(graph: BlockGraph, feature: FeatureMap) -> Shape | None:
