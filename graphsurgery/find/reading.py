@@ -13,7 +13,7 @@ import onnx
 
 from ..errors import ModelError
 from ..feature_map import Array
-from ..graph.index import GraphIndex
+from ..graph.index import GraphIndex, upstream
 from ..graph.part import Part
 from ..graph.shapes import ShapeTable
 from ..modelfile import payload
@@ -98,18 +98,8 @@ class Reading:
 
     def _by_branch(self) -> list[int]:
         """The nodes, each behind all that its first input needs, then its second."""
-        inside = dict.fromkeys(self.part.nodes)
-        given = {name: each for each in inside for name in self.index.nodes[each].output}
-        done = dict[int, None]()
-        waiting = [self.part.nodes[-1]]
-        while waiting:
-            last = waiting[-1]
-            before = [given[name] for name in self.index.nodes[last].input if name in given]
-            if missing := [each for each in before if each not in done]:
-                waiting.append(missing[0])
-            else:
-                done[waiting.pop()] = None
-        return list(done)
+        given = {name: each for each in self.part.nodes for name in self.index.named_outputs[each]}
+        return list(upstream([self.part.output], given, lambda each: reversed(self.index.inputs_of[each])))
 
     def _of_node(self, node_index: int) -> Iterator[Use]:
         node = self.index.nodes[node_index]
