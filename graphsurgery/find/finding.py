@@ -101,13 +101,14 @@ class _Finding:
     def _matches(self, regions: Iterable[Region]) -> Iterator[tuple[Part, Match]]:
         proven: dict[tuple[str, frozenset[int]], tuple[int, ...]] = {}
         for region in regions:
-            key, matrices = (region.part.output, region.evidence), self._read(region.part).matrices
+            reading = self._read(region.part)
+            key, matrices = (region.part.output, region.evidence), reading.matrices
             if matrices and proven.get(key) == matrices:  # the same with what stands before it
                 continue
-            if left_of_training(self._read(region.part)):
+            if left_of_training(reading):
                 continue  # no module does that in evaluation
-            for part in self._layouts(region.part):
-                match = self._search.match(self._read(part))
+            for part in self._layouts(reading):
+                match = self._search.match(reading if part is region.part else self._read(part))
                 if match is not None:
                     proven[key] = matrices
                     yield part, match
@@ -128,19 +129,20 @@ class _Finding:
     def _read(self, part: Part) -> Reading:
         return Reading(part, self._index, self._shapes, self._constants)
 
-    def _layouts(self, part: Part) -> Iterator[Part]:
+    def _layouts(self, reading: Reading) -> Iterator[Part]:
         """A part as it stands, and with its channels last where its weights speak for that: what is likelier first."""
-        last = self._channels_last(part)
+        part, last = reading.part, self._channels_last(reading)
         if last is None:
             yield part
         else:
             yield from (last, part) if self._is_moved(part) else (part, last)
 
-    def _channels_last(self, part: Part) -> Part | None:
+    def _channels_last(self, reading: Reading) -> Part | None:
+        part = reading.part
         shape = self._shapes.lookup(part.input)[1]
         if shape is None or not isinstance(channels := shape[3], int) or channels == shape[1]:
             return None
-        widths = self._read(part).widths
+        widths = reading.widths
         likely = channels in widths and (shape[1] not in widths or self._is_moved(part))
         return self._with_channels_last(part, channels) if likely else None
 
