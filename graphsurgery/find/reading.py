@@ -18,7 +18,7 @@ from ..graph.part import Part
 from ..graph.shapes import ShapeTable
 from ..modelfile import payload
 from .constants import Constants
-from .uses import Kind, Role, Use, is_mask, unmasked
+from .uses import Kind, Role, Use, as_it_is, is_mask, unmasked
 
 _NORM = {1: Role.SCALE, 2: Role.SHIFT}
 _PLACES: dict[str, dict[int, Role]] = {
@@ -118,7 +118,7 @@ class Reading:
                 continue
             read = partial(self._value, name)
             if role is Role.SHIFT and len(shape) > 3:
-                shape, read = (table := unmasked(read())).shape, partial(_same, table)
+                shape, read = (table := unmasked(read())).shape, partial(as_it_is, table)
             yield Use(role, shape, read, name, role is Role.MATRIX and _is_turned(node, place, operator))
 
     def _is_plain(self, node: onnx.NodeProto) -> bool:
@@ -317,10 +317,6 @@ def _columns(use: Use) -> list[Use]:
     return [
         Use(use.role, use.shape[:-1], partial(_column, use.read, n), f"{use.name}[{n}]") for n in range(use.shape[-1])
     ]
-
-
-def _same(values: Array) -> Array:
-    return values
 
 
 def _column(read: Callable[[], Array], number: int) -> Array:

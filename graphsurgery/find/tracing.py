@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..feature_map import Array
-from .uses import Kind, Role, Use, unmasked
+from .uses import Kind, Role, Use, as_it_is, unmasked
 
 _ROLES: dict[str, Mapping[int, Role]] = {
     "convolution": {1: Role.MATRIX, 2: Role.SHIFT},
@@ -138,7 +138,7 @@ def _undone(found: Trace, use: Use, twin: Use, values: Array) -> Use:
             with np.errstate(all="ignore"):
                 if np.allclose(function(own), given, rtol=1e-9):
                     numbers = -np.arange(start, start + own.size, dtype=np.float64).reshape(use.shape)
-                    return replace(use, read=partial(_same, numbers), inverse=inverse)
+                    return replace(use, read=partial(as_it_is, numbers), inverse=inverse)
     return use
 
 
@@ -229,11 +229,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
         values = unmasked(given)
         if values is not given:
             self._found.kinds.add(Kind.MASK)
-        return Use(role, tuple(values.shape), partial(_same, values), "", transposed)
-
-
-def _same(values: Array) -> Array:
-    return values
+        return Use(role, tuple(values.shape), partial(as_it_is, values), "", transposed)
 
 
 def _placed(args: Sequence[Any]) -> Iterator[tuple[int, Any]]:

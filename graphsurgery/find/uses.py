@@ -93,3 +93,8 @@ def is_mask(values: Array) -> bool:
     """Whether a constant is 0, and in places one large negative number."""
     masked = values < -_MASK
     return bool(masked.any() and not values[~masked].any() and np.ptp(values[masked]) <= _ROUNDING)
+
+
+def as_it_is(values: Array) -> Array:
+    """The same, for what is read later and is known already."""
+    return values
