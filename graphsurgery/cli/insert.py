@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from ..process.garbage import uncollected
 from ..request import Request
 from .command import add
 from .files import Output
@@ -13,7 +12,6 @@ from .output import Printer
 from .several import InsertCommand
 
 
-@uncollected()
 def insert(model: str | None = None, *, request: Request, output: Output, checking: Checking, printer: Printer) -> None:
     """Put an attention block after modules of a model, or before them.
 
