@@ -9,12 +9,10 @@ usage: python benchmarks/rewrite_networks.py [--networks NAME ...] [--rounds N] 
 from __future__ import annotations
 
 import argparse
-import math
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ sys.path[:0] = [str(REPOSITORY)]
 
 import onnx
 
-from benchmarks.lib.measure import keep
+from benchmarks.lib.measure import geometric_mean, keep
 from graphsurgery.bench.whole import bench
 from graphsurgery.graph.part import Part
 from graphsurgery.modelfile.model import ModelFile
@@ -56,13 +54,13 @@ def main() -> None:
     ]
     slower = [f"{name}: {part['module']}" for name, each in networks.items() for part in each["parts"] if _slower(part)]
     slower += [name for name, each in networks.items() if _slower(each["whole"])]
-    print(f"\n{len(ratios)} parts, {geometric(ratios):.2f} times as fast in the geometric mean")
+    print(f"\n{len(ratios)} parts, {geometric_mean(ratios):.2f} times as fast in the geometric mean")
     print(f"slower beyond noise: {', '.join(slower) or 'none'}")
     found = {
         "threads": asked.threads,
         "rounds": asked.rounds,
         "parts": len(ratios),
-        "geometric mean": geometric(ratios),
+        "geometric mean": geometric_mean(ratios),
     }
     if len(networks) == len(EXPORTED) + len(MADE):
         print(f"written to {keep('rewrite_networks', {**found, 'slower': slower, 'networks': networks}).name}")
@@ -140,10 +138,6 @@ def timed(after: Any, before: Any, rounds: int, threads: int) -> dict[str, Any]:
 def left(done: Rewriting) -> list[str]:
     """What was left as it is, and why."""
     return [f"{each.found.place}: {each.reason}" for each in done.left]
-
-
-def geometric(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
 def _slower(row: dict[str, Any]) -> bool:

@@ -28,7 +28,6 @@ EXPORTERS = {"rtdetr-l": "dynamo"}
 """where TorchScript's does not know the size of every map, which adaptive pooling needs"""
 CLASSIFIERS = {"seresnet50": 224}
 """of timm -> pixels"""
-NAMES = (*CLASSIFIERS, *WITH_BLOCKS)
 
 
 def detector_with_blocks(name: str) -> Any:

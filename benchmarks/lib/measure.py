@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -98,6 +99,11 @@ def summary(runs: Sequence[tuple[float, float, float]]) -> dict[str, float]:
         "cpu_seconds": statistics.median(cpu for _, cpu, _ in runs),
         "peak_mb": statistics.median(memory for _, _, memory in runs),
     }
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """NaN where there are none."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
 def keep(name: str, data: Mapping[str, object], folder: Path = RESULTS) -> Path:

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.lib import exports
 from benchmarks.lib.blocks import CONFIGURATIONS, REARRANGED, SIZES, Size, forms, label, matches, sizes_of, template
+from benchmarks.lib.measure import geometric_mean
 from graphsurgery.errors import MissingProvider
 from graphsurgery.runtime.providers import (
     NVIDIA,
@@ -193,23 +194,19 @@ def compared(plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
-def _geometric(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
 def _summarised(table: dict[str, dict[str, Any]], form: str) -> dict[str, Any]:
     """Geometric means of the ratios: over all cases; over configurations, each the mean of its sizes; and over blocks,
     each the mean of its configurations.
     """
-    each = {name: _geometric([row[form]["ratio"] for row in sizes.values()]) for name, sizes in table.items()}
+    each = {name: geometric_mean([row[form]["ratio"] for row in sizes.values()]) for name, sizes in table.items()}
     by_block: dict[str, list[float]] = {}
     for name, value in each.items():
         by_block.setdefault(name.split()[0].split("[")[0], []).append(value)
-    blocks = {name: _geometric(values) for name, values in by_block.items()}
+    blocks = {name: geometric_mean(values) for name, values in by_block.items()}
     return {
-        "cases": _geometric([row[form]["ratio"] for sizes in table.values() for row in sizes.values()]),
-        "configurations": _geometric(list(each.values())),
-        "blocks": _geometric(list(blocks.values())),
+        "cases": geometric_mean([row[form]["ratio"] for sizes in table.values() for row in sizes.values()]),
+        "configurations": geometric_mean(list(each.values())),
+        "blocks": geometric_mean(list(blocks.values())),
         "each block": blocks,
         "each configuration": each,
     }
