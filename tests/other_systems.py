@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from importlib import import_module
+from importlib import import_module, reload
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +43,6 @@ def windows() -> None:
     _drop(os, POSIX_ONLY)
     _drop(os, FLAGS)
     _drop(signal, SIGNALS)
-    shutil._use_fd_functions = False  # type: ignore[attr-defined]  # shutil asked the system when it was imported
     for name in MODULES.split():
         sys.modules[name] = None  # type: ignore[assignment]
     for name in ("replace", "rename", "unlink", "remove", "rmdir"):
@@ -57,6 +56,7 @@ def windows() -> None:
         return opened(path, flags, *arguments, **options)
 
     os.open = open_no_folder
+    reload(shutil)  # it asks the system for what there is when it is imported
     _hide_proc()
 
 
