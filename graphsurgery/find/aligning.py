@@ -57,13 +57,23 @@ def weights(trace: Trace, uses: Sequence[Use], epsilon: float, norms: int) -> It
     uses = [use for use in uses if use.size in wanted]
     seen = set[tuple[int, ...]]()
     forms, origins = _forms(trace.steps, epsilon, norms), _Origins(trace)
+    learned, leaves_out = _vectors(uses), False
     for pairing in islice(_pairings(forms, uses), _MOST_PAIRINGS):
         key = tuple(-1 if j is None else j for _, j, _ in pairing)
         if key in seen:
             continue
         seen.add(key)
-        if (found := _values(origins, uses, pairing)) is not None:
+        if learned - {uses[j].name for _, j, _ in pairing if j is not None}:
+            if leaves_out:
+                continue  # one such is enough: hardly anything does without what it has learned
+            leaves_out = True
+        if not _turned_round(pairing, uses) and (found := _values(origins, uses, pairing)) is not None:
             yield found
+
+
+def _vectors(uses: Sequence[Use]) -> set[str]:
+    """The constants of one axis whose numbers differ."""
+    return {use.name for use in uses if len(use.squeezed) == 1 and np.ptp(use.values()) > 0}
 
 
 _Pair = tuple[Use, "int | None", float]
@@ -235,6 +245,18 @@ def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]
             for n, place in zip(members, order, strict=True):
                 changed[n] = (first[n][0], place, first[n][2])
         yield changed
+
+
+def _turned_round(pairing: Sequence[_Pair], uses: Sequence[Use]) -> bool:
+    """Whether of two matrices one comes after the other in the module, and before it in the part: no exporter does
+    that. What is multiplied or added number by number may change places.
+    """
+    matrices = [(use, uses[place]) for use, place, _ in pairing if place is not None and use.role is Role.MATRIX]
+    return any(
+        use.comes_after(other) and other_there.comes_after(there)
+        for use, there in matrices
+        for other, other_there in matrices
+    )
 
 
 def _fits(slot: _Slot, use: Use) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
 
@@ -101,6 +101,18 @@ class Reading:
         given = {name: each for each in self.part.nodes for name in self.index.named_outputs[each]}
         return list(upstream([self.part.output], given, lambda each: reversed(self.index.inputs_of[each])))
 
+    @cached_property
+    def _upstream(self) -> dict[int, tuple[int, int]]:
+        """Of each node, its place among them and the places, a bit each, of those that it depends on."""
+        found: dict[int, tuple[int, int]] = {}
+        for place, node_index in enumerate(self.part.nodes):
+            upstream = 0
+            for name in self.index.inputs_of[node_index]:
+                before, further = found.get(self.index.producer.get(name, -1), (None, 0))
+                upstream |= further if before is None else further | 1 << before
+            found[node_index] = place, upstream
+        return found
+
     def _of_node(self, node_index: int) -> Iterator[Use]:
         node = self.index.nodes[node_index]
         operator = self.index.operators[node_index]
@@ -119,7 +131,9 @@ class Reading:
             read = partial(self._value, name)
             if role is Role.SHIFT and len(shape) > 3:
                 shape, read = (table := unmasked(read())).shape, partial(as_it_is, table)
-            yield Use(role, shape, read, name, role is Role.MATRIX and _is_turned(node, place, operator))
+            turned = role is Role.MATRIX and _is_turned(node, place, operator)
+            number, upstream = self._upstream[node_index]
+            yield Use(role, shape, read, name, turned, operation=number, upstream=upstream)
 
     def _is_plain(self, node: onnx.NodeProto) -> bool:
         """Whether a norm has the scale 1 and the shift 0: what GroupNorms are made of, whose own come behind it."""
@@ -315,7 +329,8 @@ def _columns(use: Use) -> list[Use]:
     if use.role is not Role.SCALE or len(use.squeezed) < 2 or use.shape[-1] > _FEW:
         return [use]
     return [
-        Use(use.role, use.shape[:-1], partial(_column, use.read, n), f"{use.name}[{n}]") for n in range(use.shape[-1])
+        replace(use, shape=use.shape[:-1], read=partial(_column, use.read, n), name=f"{use.name}[{n}]")
+        for n in range(use.shape[-1])
     ]
 
 

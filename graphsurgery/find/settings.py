@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice, product
 from math import prod
@@ -41,21 +42,36 @@ def sized(block: Block, reading: Reading) -> Iterator[Block]:
     """The block with each choice of the hyper-parameters that decide on shapes with which its weights are of the sizes
     of those in a part.
     """
-    feature = reading.part.feature
+    feature = replace(reading.part.feature, label="")
     deciding = [each for each in _own(block) if each.name in _deciding(block)]
     values = [_candidates(each, block, reading, frozenset()) for each in deciding]
-    seen = set[tuple[tuple[str, tuple[int, ...]], ...]]()
+    names = tuple(each.name for each in deciding)
+    seen = set[_Shapes]()
     for chosen in islice(product(*values), _MOST_SIZED):
-        try:
-            other = block.with_values(**dict(zip((each.name for each in deciding), chosen, strict=True)))
-            other.check(feature)
-            shapes = other.parameters(feature)
-        except _Unusable:
-            continue
-        key = tuple(shapes.items())
-        if key not in seen and may_be(shapes.values(), reading):
-            seen.add(key)
-            yield other
+        if (made := _with_shapes(block, names, chosen, feature)) is not None:
+            other, shapes, matrices = made
+            if shapes not in seen and may_be(matrices, reading):
+                seen.add(shapes)
+                yield other
+
+
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@lru_cache(1 << 15)
+def _with_shapes(
+    block: Block, names: Sequence[str], values: Sequence[Value], feature: FeatureMap
+) -> tuple[Block, _Shapes, Counter[int]] | None:
+    """(a block of the catalogue with these settings, the shapes of its parameters by key, how many matrices it has of
+    each size); None where it cannot have them.
+    """
+    try:
+        other = block.with_values(**dict(zip(names, values, strict=True)))
+        other.check(feature)
+        shapes = other.parameters(feature)
+    except _Unusable:
+        return None
+    return other, tuple(shapes.items()), Counter(prod(shape) for shape in shapes.values() if _is_matrix(shape))
 
 
 def plainest(blocks: Iterable[Block], reading: Reading) -> list[Block]:
@@ -164,11 +180,10 @@ def _is_switch(setting: Setting) -> bool:
     return setting.type is bool or setting.choices is not None
 
 
-def may_be(shapes: Iterable[tuple[int, ...]], reading: Reading) -> bool:
-    """Whether parameters of these shapes can be the weights of a part: every matrix of the part is one of them, or a
-    share of one; what else they have can only be a table, or something that is multiplied or added.
+def may_be(wanted: Counter[int], reading: Reading) -> bool:
+    """Whether matrices of these sizes, so many of each, can be the weights of a part: every matrix of the part is one
+    of them, or a share of one; what else they have can only be a table, or something that is multiplied or added.
     """
-    wanted = Counter(prod(shape) for shape in shapes if _is_matrix(shape))
     given = Counter(reading.matrices)
     lacking, spare = wanted - given, given - wanted
     if spare:  # shares of a larger one, of which q, k and v are made
@@ -255,6 +270,8 @@ _SIDES = ("kernel", "k_size", "window", "topk", "area", "dw_kernel", "pe_kernel"
 _KERNELS = ("kernel", "k_size", "dw_kernel", "pe_kernel", "h_kernel", "v_kernel")
 _WIDTHS = ("hidden", "c_m", "c_n", "pdim", "half", "qk_dim", "key_dim", "group_channels")
 _RATIOS = ("reduction", "factor")
+_LAYERS = ("depth",)
+"""how many layers there are, each with weights of its own"""
 
 
 def _of_weights(name: str, reading: Reading) -> Set[int]:
@@ -283,7 +300,8 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
         channels, least = reading.part.feature.channels, int(setting.minimum or 1)
         if setting.name in _deciding(block):
             integers = _of_weights(setting.name, reading)
-        found = sorted(each for each in integers if least <= each <= 16 * channels)
+        most = len(reading.uses) if setting.name in _LAYERS else 16 * channels
+        found = sorted(each for each in integers if least <= each <= most)
         if setting.name in _DIVIDING:
             found = [each for each in found if channels % each == 0 or each <= 16]
             if setting.name in _HEADS and (softmaxes := reading.softmaxes):

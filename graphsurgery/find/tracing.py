@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
         self._found = found
         self._of_input = {_memory(x)}
         self._of_parameters = {_memory(each) for each in parameters}
+        self._upstream: dict[int, int] = {}
+        """memory -> the steps, a bit each, that what is there depends on"""
         self._linear: dict[int, int] = {}
         """memory of what a linear operation gave -> its step"""
 
@@ -175,9 +178,12 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
         given = [each for each in tree_leaves((args, kwargs or {})) if isinstance(each, Tensor)]
         of_input = any(_memory(each) in self._of_input for each in given)
         of_parameters = any(_memory(each) in self._of_parameters for each in given)
+        upstream = reduce(or_, (self._upstream.get(_memory(each), 0) for each in given), 0)
         step = None
         if of_input and of_parameters:
-            step = self._note(func, args)
+            step = self._note(func, args, upstream)
+        if step is not None:
+            upstream |= 1 << step
         name = _name(func)
         if of_input and "scaled_dot_product" in name:
             self._found.kinds |= {Kind.SOFTMAX, Kind.PRODUCT}
@@ -199,13 +205,14 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
             elif not views:
                 self._of_input.discard(memory)
                 self._of_parameters.discard(memory)
+            self._upstream[memory] = upstream | (self._upstream.get(memory, 0) if views else 0)
             if not views:
                 self._linear.pop(memory, None)
             if step is not None and name in _LINEAR:
                 self._linear[memory] = step
         return result
 
-    def _note(self, func: Any, args: Sequence[Any]) -> int | None:
+    def _note(self, func: Any, args: Sequence[Any], upstream: int) -> int | None:
         name = _name(func)
         roles = _ROLES.get(name, {})
         uses = []
@@ -213,7 +220,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
             if isinstance(each, Tensor) and _memory(each) in self._of_parameters and each.is_floating_point():
                 role = roles.get(place, Role.OTHER)
                 transposed = role is Role.MATRIX and _SECOND.get(name) == place and each.dim() > 1
-                uses.append(self._use(each.detach(), role, transposed=transposed))
+                use = self._use(each.detach(), role, transposed=transposed)
+                uses.append(replace(use, operation=len(self._found.steps), upstream=upstream))
         if not uses:
             return None
         norm = name == "batch_norm"

@@ -60,6 +60,10 @@ class Use:
     """whether its last two axes are exchanged against what ``read`` gives"""
     inverse: Callable[[Array], Array] | None = None
     """of a module's: what undoes the function that it is of a parameter, element by element"""
+    operation: int = 0
+    """the number of the operation that computes with it: of a node in a part, of a step of a module"""
+    upstream: int = 0
+    """the operations that this one depends on, a bit each"""
 
     @property
     def size(self) -> int:
@@ -70,6 +74,10 @@ class Use:
         """The shape as it is used, without sizes of 1."""
         shape = (*self.shape[:-2], self.shape[-1], self.shape[-2]) if self.transposed else self.shape
         return tuple(size for size in shape if size != 1)
+
+    def comes_after(self, other: Use) -> bool:
+        """Whether it is used in something that depends on what the other is used in."""
+        return bool(self.upstream >> other.operation & 1)
 
     def values(self) -> Array:
         """As they are used."""
