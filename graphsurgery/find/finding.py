@@ -94,8 +94,9 @@ class _Finding:
         found = [self._told(part, match, tree, form) for part, match in taken]
         for part, match, outside in shared:
             readers = listed([repr(index.label(each)) for each in outside], 3)
+            told = self._told(part, match, tree, form)
             note = f"what is computed in the middle of it is read by {readers}, too"
-            found.append(replace(self._told(part, match, tree, form), note=note))
+            found.append(replace(told, note="; ".join(filter(None, (told.note, note)))))
         return sorted(found, key=lambda each: each.part.nodes[0])
 
     def _matches(self, regions: Iterable[Region]) -> Iterator[tuple[Part, Match]]:
@@ -140,7 +141,7 @@ class _Finding:
     def _channels_last(self, reading: Reading) -> Part | None:
         part = reading.part
         shape = self._shapes.lookup(part.input)[1]
-        if shape is None or not isinstance(channels := shape[3], int) or channels == shape[1]:
+        if part.channels_last or shape is None or not isinstance(channels := shape[3], int) or channels == shape[1]:
             return None
         widths = reading.widths
         likely = channels in widths and (shape[1] not in widths or self._is_moved(part))
@@ -168,7 +169,8 @@ class _Finding:
         where, findings = self._place(part, tree), form.of(part)
         if match is not None:
             error, equals = match.proof.max_error, match.equals
-            return Found(where, part, match.block, match.weights, True, error, findings, equals=equals)
+            note = _layout(part)
+            return Found(where, part, match.block, match.weights, True, error, findings, note, equals)
         shape = self._shapes.lookup(part.input)[1]
         if self._is_moved(part) and shape is not None and isinstance(channels := shape[3], int):
             part = self._with_channels_last(part, channels)
@@ -205,6 +207,13 @@ class _Finding:
                 if {node for node in module.nodes if node in self._index.active} - strays == nodes:
                     return path
         return f"tensor:{part.output}"
+
+
+def _layout(part: Part) -> str:
+    """How a part has its maps, in words, where that is not [N, C, H, W]."""
+    if part.gives_tokens:
+        return "a map [N, H, W, C] enters, and [N, H * W, C] leaves"
+    return "its maps are [N, H, W, C]" if part.channels_last else ""
 
 
 def _goes_on(one: tuple[Part, Match], other: tuple[Part, Match]) -> bool:

@@ -69,7 +69,8 @@ class PartAlone:
             for name in outside_constants(part, index)
             if (value := self._reading.constants.value(name)) is not None
         ]
-        x, y = (onnx.helper.make_tensor_value_info(name, kind, part.shape) for name in (part.input, part.output))
+        x = onnx.helper.make_tensor_value_info(part.input, kind, part.shape)
+        y = onnx.helper.make_tensor_value_info(part.output, kind, part.output_shape)
         graph = onnx.helper.make_graph(self._reading.nodes, "part", [x], [y], weights)
         alone = onnx.helper.make_model(graph, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
         return in_float32(alone)
@@ -130,8 +131,11 @@ class PartAlone:
         """Run a map [N, C, H, W] as the part has it."""
         if not self._reading.part.channels_last:
             return run(array)
-        given: Array = run(np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
-        moved: Array = given.transpose(0, 3, 1, 2)
+        entering = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+        leaving = run(entering)
+        if self._reading.part.gives_tokens:
+            leaving = leaving.reshape(entering.shape)
+        moved: Array = leaving.transpose(0, 3, 1, 2)
         return moved
 
 

@@ -6,14 +6,14 @@ missing is one map of the same shape, what was taken is a region. It ends where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import heappop, heappush
 from math import prod
 from typing import NamedTuple
 
-from ..feature_map import FeatureMap, float_dtype
+from ..feature_map import Dimension, FeatureMap, float_dtype
 from ..graph.index import GraphIndex
 from ..graph.part import Part
 from ..graph.shapes import ShapeTable
@@ -165,6 +165,36 @@ class Regions:
         return FeatureMap(channels, height, width, dtype, batch, label=name)
 
     @cached_property
+    def _rows(self) -> set[tuple[Dimension, ...]]:
+        """The shapes [N, H * W, C] that the maps [N, H, W, C] of this graph have with their positions in one row."""
+        index = self.index
+        names = [*index.inputs, *(name for node_index in self.order for name in index.named_outputs[node_index])]
+        shapes = {self.shapes.lookup(name)[1] for name in names if self.feature(name) is not None}
+        return {row for shape in shapes if (row := _in_a_row(shape)) is not None}
+
+    def _leaving(self, name: str) -> bool:
+        """Whether a tensor is a map, or can be one with its positions in a row that nobody makes a map of again."""
+        if self.feature(name) is not None:
+            return True
+        if (shape := self.shapes.lookup(name)[1]) not in self._rows:
+            return False
+        read = (self.index.named_outputs[each] for each in self.index.downstream([name]))
+        return not any(_in_a_row(self.shapes.lookup(each)[1]) == shape for names in read for each in names)
+
+    def _part(self, nodes: Iterable[int], entry: str, output: str) -> Part | None:
+        """A part, if the two are maps of one shape, or the second is the first with its positions in a row."""
+        feature, shape, leaving = self.feature(entry), *(self.shapes.lookup(name)[1] for name in (entry, output))
+        if feature is None or shape is None or leaving not in (shape, _in_a_row(shape)):
+            return None
+        sorted_nodes = tuple(sorted(nodes, key=self.rank.__getitem__))
+        if leaving == shape:
+            return Part(sorted_nodes, entry, output, replace(feature, label=output))
+        if not isinstance(channels := shape[3], int):
+            return None
+        last = replace(feature, channels=channels, height=feature.channels, width=feature.height, label=output)
+        return Part(sorted_nodes, entry, output, last, channels_last=True, gives_tokens=True)
+
+    @cached_property
     def _links(self) -> dict[int, _Links]:
         return {node_index: self._links_of(node_index) for node_index in self.order}
 
@@ -185,7 +215,7 @@ class Regions:
         for node_index in self.order:
             if self.index.operators[node_index] != "Identity":
                 for name in self.index.named_outputs[node_index]:
-                    if self.feature(name) is not None:
+                    if self._leaving(name):
                         yield from self._up_from(name, node_index)
 
     def shared(self, taken: Set[int]) -> Iterator[tuple[Region, list[int]]]:
@@ -211,11 +241,9 @@ class Regions:
 
     def _up_from(self, output: str, last: int, *, closed: bool = True) -> Iterator[Region]:
         """The regions that a map leaves, the smallest first; unless ``closed``, others may read from their middle."""
-        feature, links, rank = self.feature(output), self._links, self.rank
-        assert feature is not None
+        links, rank = self._links, self.rank
         if len(links[last].outputs) > 1:
             return
-        shape = self.shapes.lookup(output)[1]
         pending = [(-rank[last], last)]
         entered, taken = {last}, dict[int, None]()
         missing = {output}
@@ -240,9 +268,16 @@ class Regions:
                     heappush(pending, (-rank[producer], producer))
             if evidence and len(missing) == 1:
                 (entry,) = missing
-                if self.shapes.lookup(entry)[1] == shape and self.feature(entry) is not None:
-                    nodes = tuple(sorted(taken, key=rank.__getitem__))
-                    yield Region(Part(nodes, entry, output, feature), frozenset(evidence))
+                if (part := self._part(taken, entry, output)) is not None:
+                    yield Region(part, frozenset(evidence))
+
+
+def _in_a_row(shape: Sequence[Dimension] | None) -> tuple[Dimension, ...] | None:
+    """[N, H * W, C] of [N, H, W, C] of which these are known; None of anything else."""
+    if shape is None or len(shape) != 4:
+        return None
+    batch, height, width, channels = shape
+    return (batch, height * width, channels) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def overlaps(one: Part, other: Part) -> bool:

@@ -19,16 +19,23 @@ class Part:
     input: str
     """the tensor [N, C, H, W] that enters; see ``channels_last``"""
     output: str
-    """the one that leaves, of the same shape; the last node gives it"""
+    """the one that leaves, of the same shape, see ``gives_tokens``; the last node gives it"""
     feature: FeatureMap
     """what both are"""
     function: tuple[str, ...] | None = None
     """key of the local function whose nodes these are; None in the main graph"""
     channels_last: bool = False
     """whether both are [N, H, W, C], as they stand"""
+    gives_tokens: bool = False
+    """whether what leaves is [N, H * W, C]: that map with its positions in one row; only with ``channels_last``"""
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Of both, as they stand; None where a size is open."""
+        """Of what enters, as it stands; None where a size is open."""
         batch, channels, height, width = self.feature.shape
         return (batch, height, width, channels) if self.channels_last else self.feature.shape
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Of what leaves, likewise."""
+        return (self.feature.batch, self.feature.area, self.feature.channels) if self.gives_tokens else self.shape

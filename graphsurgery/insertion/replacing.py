@@ -173,6 +173,8 @@ class _Replacing:
         assert part is not None
         if part.channels_last and planned.block.name != NOTHING:
             raise SiteError(f"{site.label} {CHANNELS_LAST}")
+        if part.gives_tokens:
+            raise SiteError(f"{site.label} gives [N, H * W, C] for a map [N, H, W, C], so it cannot be left out")
         planned.block.check(site.feature)
         check_size(planned.block, site.feature)
         there = Boundary.of(index, [self._positions[each] for each in part.nodes])

@@ -72,6 +72,15 @@ class _LastGate(nn.Module):
         return x * gate
 
 
+class IntoTokens(LastChannels):
+    """The same gate over positions in a row, of which no map is made again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.before(x.permute(0, 2, 3, 1)).relu().flatten(1, 2)
+        gate = self.se.fc2(self.se.fc1(tokens.mean(1, keepdim=True)).relu()).sigmoid()
+        return (self.after(tokens * gate)).permute(0, 2, 1).unflatten(2, (16, 16))
+
+
 class Shared(nn.Module):
     """One gate for two maps, made of the first."""
 
@@ -171,6 +180,7 @@ def test_maps_with_their_channels_last() -> None:
     model = exported(Around(LastChannels()))
     found, reason = only(model)
     assert (named(found), found.proven, found.part.channels_last) == ("se", True, True)
+    assert found.note == "its maps are [N, H, W, C]"
     assert reason == "it has maps that are [N, H, W, C], or may be, and blocks are written for [N, C, H, W]"
     with pytest.raises(SiteError, match=r"se has maps that are \[N, H, W, C\]"):
         gsx.insert(model, "eca", in_place_of=found.place)
@@ -183,3 +193,14 @@ def test_what_is_taken_out_may_have_its_channels_last() -> None:
     assert without.insertions()[0].site.shape == (2, 16, 16, 64)
     assert gsx.verify(without, providers="cpu").passed
     assert gsx.remove(without).to_bytes() == model.to_bytes()
+
+
+def test_a_map_enters_and_its_positions_leave_in_a_row() -> None:
+    model = exported(Around(IntoTokens()))
+    found, reason = only(model)
+    assert (named(found), found.proven, found.part.shape) == ("se", True, (2, 16, 16, 64))
+    assert (found.part.gives_tokens, found.part.output_shape) == (True, (2, 256, 64))
+    assert found.note == "a map [N, H, W, C] enters, and [N, H * W, C] leaves"
+    assert reason.startswith("it has maps that are [N, H, W, C]")
+    with pytest.raises(SiteError, match=r"gives \[N, H \* W, C\] for a map \[N, H, W, C\], so it cannot be left out"):
+        gsx.insert(model, "nothing", in_place_of=found.place)

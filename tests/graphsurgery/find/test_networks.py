@@ -22,15 +22,11 @@ OTHER_SIZE = {"skresnet18": {"layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1
 """Modules whose map leaves in another size: no places for a block."""
 
 
-ONLY_TOKENS = {("swin", "simplified"), ("swin", "ort-extended")}
-"""Files in which the map that one block gives is gone: onnxslim makes one Reshape of two."""
-
-
 def cases() -> Iterator[object]:
     yield from QUICK
     for network in NETWORKS:
         for variant in VARIANTS:
-            if (network, variant) not in (*QUICK, *ONLY_TOKENS):
+            if (network, variant) not in QUICK:
                 yield pytest.param(network, variant, marks=pytest.mark.long)
 
 
