@@ -90,8 +90,10 @@ def _forms(steps: Sequence[Step], epsilon: float, norms: int) -> list[list[_Form
             if step.after is None:
                 found.append(_norm_forms(step, epsilon))
             continue
+        alone = not (i and steps[i - 1].uses[-1].role is Role.MATRIX)  # else it is the bias of that
         plain = tuple(
-            _Slot(use, use.role, optional=use.role is Role.SHIFT and n > 0) for n, use in enumerate(step.uses)
+            _Slot(use, use.role, optional=use.role is Role.SHIFT and (n > 0 or not alone))
+            for n, use in enumerate(step.uses)
         )
         plain = tuple(sorted(plain, key=lambda slot: slot.role is Role.SHIFT))
         norm = norm_after.get(i)

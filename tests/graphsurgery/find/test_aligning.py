@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import torch
 from torch import nn
 
 from graphsurgery.feature_map import Array
@@ -77,3 +78,19 @@ def test_what_was_learned_and_is_left_out_is_tried_once() -> None:
     assert len(list(weights(traced(module), [*norms, convolution("a", 2)], 1e-5, 0))) == 1
     same = [vector(np.ones(CHANNELS), 0), shifts[0], vector(np.ones(CHANNELS), 1), shifts[1], convolution("a", 2)]
     assert len(list(weights(traced(module), same, 1e-5, 0))) > 1
+
+
+def test_a_bias_of_zeros_may_have_been_taken_out() -> None:
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Linear(CHANNELS, CHANNELS, bias=False) for _ in range(2))
+            self.bias = nn.Parameter(torch.zeros(CHANNELS))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            after: torch.Tensor = self.second(self.first(x.permute(0, 2, 3, 1)) + self.bias)
+            return after
+
+    uses = [convolution("a", 0), convolution("b", 1, behind=(0,))]
+    (only,) = weights(traced(Apart()), uses, 1e-5, 0)
+    assert only["bias"].tolist() == [0.0] * CHANNELS
