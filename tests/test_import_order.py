@@ -88,6 +88,7 @@ AT_THE_TOP = {
     "graphsurgery.blocks.residual_module",
     "graphsurgery.blocks.wrapped_module",
     "graphsurgery.find.convolution",
+    "graphsurgery.find.folded",
     "graphsurgery.find.tracing",
     "graphsurgery.torch.attaching",
     "graphsurgery.torch.calibration",

@@ -302,6 +302,11 @@ def _values(origins: _Origins, uses: Sequence[Use], pairing: Sequence[_Pair]) ->
         if place is not None and use.inverse is not None:
             given = use.inverse(given)
         places, factor = origins.of(use)
+        if use.solve is not None and not factor:
+            if (solved := use.solve(use.as_read(stated))) is None:
+                return None
+            doubtful.append(solved)
+            continue
         if places is None:
             return None
         if factor == 1.0:

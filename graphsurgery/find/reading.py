@@ -284,14 +284,15 @@ class Reading:
     @cached_property
     def softmaxes(self) -> list[tuple[int, int, int]]:
         """(matrices, rows, length of a row) of each softmax, for one image: there is a matrix for each head, or for
-        each head of each window. Nothing where one of these is not known.
+        each head of each window. Nothing where one of these is not known, or a softmax is not over the last axis.
         """
         found = list[tuple[int, int, int]]()
         for node, operator in zip(self.nodes, self.operators, strict=True):
             if operator == "Softmax":
                 shape = self.shapes.lookup(node.input[0])[1] or ()
                 sizes = [size for size in shape if isinstance(size, int)]
-                if len(sizes) < max(len(shape), 2):
+                axis = next((each.i for each in node.attribute if each.name == "axis"), -1)
+                if len(sizes) < max(len(shape), 2) or axis not in (-1, len(sizes) - 1):
                     return []
                 found.append((prod(sizes[:-2]) // (self.part.feature.batch or 1), sizes[-2], sizes[-1]))
             elif operator in _WHOLE:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING
 
 from ..blocks.block import Block, Module
@@ -122,24 +123,29 @@ class Search:
         self, blocks: Iterable[Block], reading: Reading, alone: PartAlone, most: int = _MOST_TRIED
     ) -> Match | None:
         """The first of some blocks with the same parameters that the part is: each with the plainest pairing of these
-        and the part's constants, then with the others, ``most`` comparisons in all.
+        and the part's constants, then with the others, ``most`` comparisons in all. Where weights are solved for, they
+        are others for each block, and all of its pairings are tried at once.
         """
         tried: list[tuple[Block, Module]] = []
         pairings: Iterator[dict[str, Array]] = iter(())
         first: dict[str, Array] | None = None
+        solved = False
         for block in blocks:
-            if first is None:
-                pairings = self._weights(block, reading)
+            if first is None or solved:
+                pairings, solved = self._weights(block, reading)
                 first = next(pairings, None)
             if first is None:
+                if solved:
+                    continue
                 return None
             try:
                 module = block.module(alone.feature)
             except FAILURES:
                 continue
+            for weights in chain([first], islice(pairings, most) if solved else ()):
+                if (found := self._compared(block, module, weights, alone)) is not None:
+                    return found
             tried.append((block, module))
-            if (found := self._compared(block, module, first, alone)) is not None:
-                return found
         for weights in islice(pairings, most // max(len(tried), 1)):
             for block, module in tried:
                 if (found := self._compared(block, module, weights, alone)) is not None:
@@ -161,22 +167,24 @@ class Search:
             return None
         return Match(settings.plain(block, alone.feature), weights, proof) if proof.passed else None
 
-    def _weights(self, block: Block, reading: Reading) -> Iterator[dict[str, Array]]:
-        """The ways in which the constants of a part can be the weights of a block."""
+    def _weights(self, block: Block, reading: Reading) -> tuple[Iterator[dict[str, Array]], bool]:
+        """The ways in which the constants of a part can be the weights of a block; and whether they are solved for, so
+        that they are others with other settings.
+        """
         from .aligning import weights
 
         feature = reading.part.feature
         try:
             trace = self._trace(block, feature)
         except FAILURES:
-            return iter(())
+            return iter(()), False
         epsilon = block.number("bn_eps") or 1e-5
         orders = {
             tuple(use.name for use in uses): uses
             for uses in (reading.uses, reading.uses_by_branch, reading.uses_by_column)
         }
         each = (weights(trace, uses, epsilon, reading.norms) for uses in orders.values())
-        return (found for together in zip_longest(*each) for found in together if found is not None)
+        return (found for together in zip_longest(*each) for found in together if found is not None), trace.solves
 
     def _may_be(self, block: Block, reading: Reading) -> bool:
         """Whether a block does what a part does with some choice of its switches."""
@@ -204,18 +212,24 @@ class Search:
         return set()
 
     def _trace(self, block: Block, feature: FeatureMap) -> Trace:
-        from .tracing import trace
-
-        shapes = block.parameters(feature)
         place = replace(feature, batch=1, height=feature.height or _DYNAMIC, width=feature.width or _DYNAMIC)
         small = replace(place, height=_SMALL[0], width=_SMALL[1])
-        try:
+        with suppress(GraphSurgeryError, ValueError, ArithmeticError):
             block.check(small)
-            if place.area > small.area and block.parameters(small) == shapes:
-                place = small
-        except (GraphSurgeryError, ValueError, ArithmeticError):
-            pass
+            if place.area > small.area and block.parameters(small) == block.parameters(feature):
+                found = self._trace_at(block, small)
+                if not found.solves:  # what is solved may be of the size of the map
+                    return found
+        return self._trace_at(block, place)
+
+    def _trace_at(self, block: Block, place: FeatureMap) -> Trace:
+        from .tracing import trace
+
+        shapes = block.parameters(place)
         key = (block.spelled, tuple(shapes.items()), place.height, place.width)
-        if key not in self._traces:
-            self._traces[key] = trace(block.module(place), shapes, (1, place.channels, *place.size))
-        return self._traces[key]
+        for each in (key, (*key, *block.values.items())):
+            if each not in self._traces:
+                self._traces[each] = trace(block.module(place), shapes, (1, place.channels, *place.size))
+            if not self._traces[each].solves:  # else other settings may make something else of the same parameters
+                break
+        return self._traces[each]

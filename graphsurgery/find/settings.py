@@ -186,12 +186,25 @@ def may_be(wanted: Counter[int], reading: Reading) -> bool:
     """
     given = Counter(reading.matrices)
     lacking, spare = wanted - given, given - wanted
+    if _are_folded(lacking, spare, reading.part.feature):
+        return True
     if spare:  # shares of a larger one, of which q, k and v are made
         whole = [size for size in lacking.elements() if size > max(spare)]
         if not whole or sum(whole) != sum(spare.elements()):
             return False
         lacking = Counter(size for size in lacking.elements() if size <= max(spare))
     return sum(lacking.values()) <= reading.tables or sum(lacking.elements()) <= reading.vectors
+
+
+def _are_folded(lacking: Counter[int], spare: Counter[int], feature: FeatureMap) -> bool:
+    """Whether the two matrices that a part lacks can be in the one that it has besides: a table [H, d] and one [W, d],
+    added to [H * W, d].
+    """
+    if sum(spare.values()) != 1 or sum(lacking.values()) != 2 or feature.height is None or feature.width is None:
+        return False
+    (size,) = spare
+    width, rest = divmod(size, feature.area)
+    return not rest and sorted(lacking.elements()) == sorted((feature.height * width, feature.width * width))
 
 
 def _is_matrix(shape: tuple[int, ...]) -> bool:

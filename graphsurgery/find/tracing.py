@@ -9,6 +9,7 @@ not, has a constant.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import or_
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..feature_map import Array
+from .folded import Folded
 from .uses import Kind, Role, Use, as_it_is, unmasked
 
 _ROLES: dict[str, Mapping[int, Role]] = {
@@ -78,6 +80,11 @@ class Trace:
     kinds: set[Kind] = field(default_factory=set)
     """what it does beyond adding and multiplying"""
 
+    @property
+    def solves(self) -> bool:
+        """Whether it has uses that are made of several parameters at once."""
+        return any(use.solve is not None for step in self.steps for use in step.uses)
+
 
 def trace(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], size: Sequence[int]) -> Trace:
     """Run a module, which is left without its values, on a map of that size [N, C, H, W].
@@ -99,8 +106,10 @@ def trace(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], size: Sequen
     return found
 
 
-def _run(module: nn.Module, parameters: Sequence[Tensor], values: Array, size: Sequence[int], found: Trace) -> None:
-    """Run a module with these values of all parameters one after the other."""
+def _run(
+    module: nn.Module, parameters: Sequence[Tensor], values: Array, size: Sequence[int], found: Trace
+) -> list[Sequence[Tensor]]:
+    """Run a module with these values of all parameters one after the other. The tensors of the uses of each step."""
     start = 0
     with torch.no_grad():
         for parameter in parameters:
@@ -108,8 +117,10 @@ def _run(module: nn.Module, parameters: Sequence[Tensor], values: Array, size: S
             parameter.copy_(torch.from_numpy(own).reshape(parameter.shape))
             start += parameter.numel()
     x = torch.rand(tuple(size), dtype=torch.float64)
-    with torch.enable_grad(), _Tracer(found, x, parameters):  # without gradients, there is a fused attention
+    tracer = _Tracer(found, x, parameters)
+    with torch.enable_grad(), tracer:  # without gradients, there is a fused attention
         module(x)
+    return tracer.tensors
 
 
 def _is_made_of(values: Array, count: int) -> bool:
@@ -118,15 +129,34 @@ def _is_made_of(values: Array, count: int) -> bool:
 
 
 def _undo(found: Trace, module: nn.Module, parameters: Sequence[Tensor], size: Sequence[int]) -> None:
-    """What is a known function of one parameter becomes that parameter, with what undoes the function."""
+    """What is a known function of one parameter becomes that parameter, with what undoes the function; what is made of
+    several has what solves it, where that can be.
+    """
     again = Trace()
     values = np.random.default_rng(0).uniform(-1.0, 1.0, found.count - 1)
-    _run(module, parameters, values, size, again)
+    tensors = _run(module, parameters, values, size, again)
     if len(again.steps) != len(found.steps):
         return
+    named = dict(module.named_parameters())
+    leaves = {start: named[key] for key, (start, _) in found.keys.items() if key in named}
     for i, (step, other) in enumerate(zip(found.steps, again.steps, strict=True)):
-        uses = tuple(_undone(found, use, twin, values) for use, twin in zip(step.uses, other.uses, strict=True))
-        found.steps[i] = replace(step, uses=uses)
+        uses = (_undone(found, use, twin, values) for use, twin in zip(step.uses, other.uses, strict=True))
+        solved = (_solved(found, use, tensor, leaves) for use, tensor in zip(uses, tensors[i], strict=True))
+        found.steps[i] = replace(step, uses=tuple(solved))
+
+
+def _solved(found: Trace, use: Use, tensor: Tensor, leaves: Mapping[int, Tensor]) -> Use:
+    """The same with what solves it, where it is an affine function of parameters. ``tensor``: the use in the last run,
+    with its graph.
+    """
+    values, whole = use.read(), _narrowed(tensor)
+    if _is_made_of(values, found.count) or not whole.requires_grad or tuple(whole.shape) != use.shape:
+        return use
+    with suppress(RuntimeError, ValueError):  # PyTorch cannot tell how it depends on them, or it depends on none
+        function = Folded(whole, leaves)
+        if function.gives(-np.arange(1, found.count, dtype=np.float64), values):
+            return replace(use, solve=function.solve)
+    return use
 
 
 def _undone(found: Trace, use: Use, twin: Use, values: Array) -> Use:
@@ -168,6 +198,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
         """memory -> the steps, a bit each, that what is there depends on"""
         self._linear: dict[int, int] = {}
         """memory of what a linear operation gave -> its step"""
+        self.tensors: list[Sequence[Tensor]] = []
+        """of the uses of each step"""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -215,29 +247,36 @@ class _Tracer(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ig
     def _note(self, func: Any, args: Sequence[Any], upstream: int) -> int | None:
         name = _name(func)
         roles = _ROLES.get(name, {})
-        uses = []
+        uses, tensors = [], []
         for place, each in _placed(args):
             if isinstance(each, Tensor) and _memory(each) in self._of_parameters and each.is_floating_point():
                 role = roles.get(place, Role.OTHER)
                 transposed = role is Role.MATRIX and _SECOND.get(name) == place and each.dim() > 1
                 use = self._use(each.detach(), role, transposed=transposed)
                 uses.append(replace(use, operation=len(self._found.steps), upstream=upstream))
+                tensors.append(each)
         if not uses:
             return None
         norm = name == "batch_norm"
         after = self._linear.get(_memory(args[0])) if norm else None
         self._found.steps.append(Step(tuple(uses), norm, after))
+        self.tensors.append(tensors)
         return len(self._found.steps) - 1
 
     def _use(self, tensor: Tensor, role: Role, *, transposed: bool) -> Use:
-        for axis, stride in enumerate(tensor.stride()):
-            if stride == 0 and tensor.shape[axis] > 1:  # expanded
-                tensor = tensor.narrow(axis, 0, 1)
-        given = tensor.clone().numpy()
+        given = _narrowed(tensor).clone().numpy()
         values = unmasked(given)
         if values is not given:
             self._found.kinds.add(Kind.MASK)
         return Use(role, tuple(values.shape), partial(as_it_is, values), "", transposed)
+
+
+def _narrowed(tensor: Tensor) -> Tensor:
+    """A tensor as it was before it was expanded."""
+    for axis, stride in enumerate(tensor.stride()):
+        if stride == 0 and tensor.shape[axis] > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor
 
 
 def _placed(args: Sequence[Any]) -> Iterator[tuple[int, Any]]:

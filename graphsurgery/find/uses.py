@@ -60,6 +60,10 @@ class Use:
     """whether its last two axes are exchanged against what ``read`` gives"""
     inverse: Callable[[Array], Array] | None = None
     """of a module's: what undoes the function that it is of a parameter, element by element"""
+    solve: Callable[[Array], tuple[Array, Array] | None] | None = None
+    """of a module's that is made of several parameters at once: (the numbers of their elements, the values of these
+    with which it is what is given); None where there are none
+    """
     operation: int = 0
     """the number of the operation that computes with it: of a node in a part, of a step of a module"""
     upstream: int = 0
@@ -83,6 +87,14 @@ class Use:
         """As they are used."""
         values = self.read()
         return values.swapaxes(-1, -2) if self.transposed else values
+
+    def as_read(self, values: Array) -> Array:
+        """What ``read`` would give for these values as they are used, of as many elements."""
+        if not self.transposed:
+            return values.reshape(self.shape)
+        *others, rows, columns = self.shape
+        turned: Array = values.reshape(*others, columns, rows).swapaxes(-1, -2)
+        return turned
 
 
 def unmasked(values: Array) -> Array:
