@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from ..blocks.block import Block
 from ..errors import ModelError
+from ..graph.constants import Constants
 from ..graph.index import GraphIndex
 from ..graph.layouts import Layouts
 from ..graph.module_paths import ModuleTree
+from ..graph.open_sizes import at_sizes, shapes_to_try
 from ..graph.part import Part
 from ..graph.shapes import ShapeTable
 from ..messages import listed
 from ..modelfile.model import ModelFile
 from . import alike
-from .constants import Constants
 from .explained import in_evaluation, left_of_training, times
 from .findings import FormFindings
 from .found import Found
@@ -26,12 +27,16 @@ from .in_functions import found_in_functions, has_calls
 from .reading import Reading
 from .regions import Region, Regions, overlaps
 from .search import Match, Search
+from .sizes_of_parts import closed, with_sizes
+from .uses import Kind
 
 if TYPE_CHECKING:
     from ..modelfile.model import ModelSource
 
 _NEEDED = ("onnxruntime", "torch")
 _SOFTMAX = frozenset({"Softmax", "Attention"})
+_MOST_POSITIONS = 4096
+"""of a map whose size is chosen, where they may be compared with each other: that takes memory by their square"""
 
 
 def find(model: ModelSource) -> list[Found]:
@@ -62,8 +67,8 @@ def find(model: ModelSource) -> list[Found]:
     opened = ModelFile.load(model)
     if has_calls(opened):
         with suppress(ModelError):  # calls that cannot be written out stay what they are
-            return found_in_functions(opened, lambda flat: _Finding(flat).found())
-    return _Finding(opened).found()
+            return found_in_functions(opened, lambda flat: _Finding(flat).at_any_size())
+    return _Finding(opened).at_any_size()
 
 
 class _Finding:
@@ -74,12 +79,45 @@ class _Finding:
         self._search = Search()
         self._lacking = [name for name in _NEEDED if find_spec(name) is None]
 
-    def found(self) -> list[Found]:
-        """Parts that are proven, the largest of those that overlap, and the others that are attention by their form."""
+    def at_any_size(self) -> list[Found]:
+        """What is found, and what is a block only once the sizes that the model leaves open are numbers, at two choices
+        of these.
+        """
+        found, index = self.found(), self._index
+        shapes = [] if self._lacking else list(shapes_to_try(index))
+        if not shapes or not index.sizes:
+            return found
+        first, second = (_Finding(at_sizes(self._model, each)) for each in shapes)
+        known = [each.part for each in found if each.proven]
+
+        def wanted(part: Part) -> bool:
+            reads_sizes = any(not index.sizes.isdisjoint(index.reads(each)) for each in part.nodes)
+            if not reads_sizes or any(overlaps(part, other) for other in known):
+                return False
+            return part.feature.area <= _MOST_POSITIONS or Kind.PRODUCT not in first._read(part).kinds
+
+        rank, more = Regions(index, self._shapes, self._constants).rank, []
+        for each in first.found(wanted):
+            part = with_sizes(each.part, self._shapes)
+            if each.proven and second.is_there(each) and part and (whole := closed(part, index, rank)):
+                more.append(replace(each, part=whole))
+        rest = [each for each in found if not any(overlaps(each.part, other.part) for other in more)]
+        return sorted([*rest, *more], key=lambda each: each.part.nodes[0])
+
+    def is_there(self, found: Found) -> bool:
+        """Whether the same nodes are the same block in this copy of the model."""
+        self._shapes.infer()
+        part = with_sizes(found.part, self._shapes)
+        return part is not None and found.block is not None and self._search.proves(found.block, self._read(part))
+
+    def found(self, wanted: Callable[[Part], bool] = lambda _: True) -> list[Found]:
+        """Parts that are proven, the largest of those that overlap, and the others that are attention by their form; of
+        those that are ``wanted``.
+        """
         self._shapes.infer()
         index, inserted = self._index, self._index.insertion_of.keys()
         every = Regions(index, self._shapes, self._constants)
-        regions = [each for each in every if inserted.isdisjoint(each.part.nodes)]
+        regions = [each for each in every if inserted.isdisjoint(each.part.nodes) and wanted(each.part)]
         matches = [] if self._lacking else list(self._matches(regions))
         matches = [each for each in matches if not any(_goes_on(each, other) for other in matches)]
         taken: list[tuple[Part, Match | None]] = []

@@ -13,11 +13,11 @@ import onnx
 
 from ..errors import ModelError
 from ..feature_map import Array
+from ..graph.constants import Constants
 from ..graph.index import GraphIndex, upstream
 from ..graph.part import Part
 from ..graph.shapes import ShapeTable
 from ..modelfile import payload
-from .constants import Constants
 from .uses import Kind, Role, Use, as_it_is, is_mask, unmasked
 
 _NORM = {1: Role.SCALE, 2: Role.SHIFT}

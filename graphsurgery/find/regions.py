@@ -14,10 +14,10 @@ from math import prod
 from typing import NamedTuple
 
 from ..feature_map import Dimension, FeatureMap, float_dtype
+from ..graph.constants import Constants
 from ..graph.index import GraphIndex
 from ..graph.part import Part
 from ..graph.shapes import ShapeTable
-from .constants import Constants
 
 _OUTSIDE = -1
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "FusedConv", "FusedGemm", "FusedMatMul"})

@@ -95,6 +95,10 @@ class Search:
             self._multiples[key] = alone.multiple[0]
         return found
 
+    def proves(self, block: Block, reading: Reading) -> bool:
+        """Whether a part is this block, with weights of its own."""
+        return self._tried([block], reading, PartAlone(reading)) is not None
+
     def _equal(self, found: Block, others: Iterable[Block], reading: Reading, alone: PartAlone) -> tuple[str, ...]:
         """Which other blocks compute the same with the weights of a part, in their usual settings: those that come
         after the one that was found.

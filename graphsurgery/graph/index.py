@@ -14,6 +14,8 @@ from ..modelfile.operators import operator
 from ..modelfile.record import Insertion
 from ..modelfile.subgraphs import captures, subgraphs
 
+GIVES_SIZES = frozenset({"Shape", "Size"})
+"""operators whose result depends on the shape of what they read alone"""
 _Item = TypeVar("_Item")
 
 
@@ -94,6 +96,16 @@ class GraphIndex:
         return reached(
             self.downstream(self.free_inputs), lambda node_index: self.downstream(self.named_outputs[node_index])
         )
+
+    @cached_property
+    def sizes(self) -> set[str]:
+        """The tensors that depend on the inputs of the model by shapes alone."""
+        found = set[str]()
+        for node_index in upstream([*self.producer], self.producer, self.reads):
+            read = [name for name in self._reads[node_index] if self.is_activation(name)]
+            if read and (self.operators[node_index] in GIVES_SIZES or found.issuperset(read)):
+                found.update(self.named_outputs[node_index])
+        return found
 
     @cached_property
     def free_inputs(self) -> list[str]:

@@ -69,7 +69,9 @@ class Boundary:
                     constants.add(producer)
                     pending.append(producer)
         made = {name for each in own for name in index.named_outputs[each]}
-        sources = sorted({name for each in own for name in index.reads(each) - made if index.is_activation(name)})
+        read = {name for each in own for name in index.reads(each) - made if index.is_activation(name)}
+        # sizes that are computed elsewhere, from those of the model's inputs: a block computes its own
+        sources = sorted(read if index.model.function else read - index.sizes)
         leaving = needed(index, frozenset(own)) & made
         outputs = [name for name in sorted(leaving) if index.producer[name] not in constants]
         if len(sources) != 1 or len(outputs) != 1:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import GraphSurgeryError
+from ..errors import BlockError, GraphSurgeryError
 from ..find import Found
 from ..graph.index import GraphIndex
 from ..insertion.lowering import lower
@@ -147,7 +147,10 @@ class _Choice:
         planned = PlannedInsertion(
             request, block, standing.site, _given(found.weights), "weights", part=found.part, same=True
         )
-        block.check(standing.site.feature)
+        try:
+            block.check(standing.site.feature)
+        except BlockError as error:
+            return error.message, None
         names = UniqueNames({there.input})
         written = lower(planned, "block", "/block", there.input, index.model, names, EDITION).subgraph
         if not self.force_form:

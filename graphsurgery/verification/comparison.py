@@ -192,6 +192,8 @@ def _compared(
 
     made = list(cases(insertion.site.shape, numpy_dtype(dtype), seeds))
     usual = next(case for case in made if case.usual)
+    for shape in replaced.shapes if replaced else ():
+        made += [case for case in cases(shape, numpy_dtype(dtype), 1) if case.usual]
     for case in made:
         compare_all(case)
     for image, given, output in arriving.at(block):

@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from ..feature_map import Array
-from ..graph.index import GraphIndex
-from ..graph.reference import evaluate
-from ..graph.shape_arithmetic import compute
 from ..modelfile import payload
 from ..modelfile.operators import operator
+from .index import GraphIndex
+from .reference import evaluate
+from .shape_arithmetic import compute
 
 
 class Constants:
