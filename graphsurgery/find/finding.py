@@ -80,29 +80,31 @@ class _Finding:
         self._lacking = [name for name in _NEEDED if find_spec(name) is None]
 
     def at_any_size(self) -> list[Found]:
-        """What is found, and what is a block only once the sizes that the model leaves open are numbers, at two choices
-        of these.
+        """What is found. Where the model leaves sizes open, first what is a block at two choices of these: sizes that
+        an exporter computes elsewhere are numbers there. Then what is left, with open sizes.
         """
-        found, index = self.found(), self._index
-        shapes = [] if self._lacking else list(shapes_to_try(index))
-        if not shapes or not index.sizes:
-            return found
+        shapes = [] if self._lacking else list(shapes_to_try(self._index))
+        if not shapes:
+            return self.found()
         first, second = (_Finding(at_sizes(self._model, each)) for each in shapes)
-        known = [each.part for each in found if each.proven]
+        proven = list(self._at_both(first, second))
+        rest = self.found(lambda part: not any(overlaps(part, other.part) for other in proven))
+        return sorted([*proven, *rest], key=lambda each: each.part.nodes[0])
 
-        def wanted(part: Part) -> bool:
-            reads_sizes = any(not index.sizes.isdisjoint(index.reads(each)) for each in part.nodes)
-            if not reads_sizes or any(overlaps(part, other) for other in known):
-                return False
-            return part.feature.area <= _MOST_POSITIONS or Kind.PRODUCT not in first._read(part).kinds
+    def _at_both(self, first: _Finding, second: _Finding) -> Iterator[Found]:
+        """What is proven in two copies of the model, as it stands in the model."""
+        found = [each for each in first.found(first._fits_memory) if each.proven and second.is_there(each)]
+        if found:
+            self._shapes.infer()
+            rank = Regions(self._index, self._shapes, self._constants).rank
+            form = FormFindings(self._model, self._index)
+            for each in found:
+                part = with_sizes(each.part, self._shapes)
+                if part is not None and (whole := closed(part, self._index, rank)) is not None:
+                    yield replace(each, part=whole, findings=form.of(whole))
 
-        rank, more = Regions(index, self._shapes, self._constants).rank, []
-        for each in first.found(wanted):
-            part = with_sizes(each.part, self._shapes)
-            if each.proven and second.is_there(each) and part and (whole := closed(part, index, rank)):
-                more.append(replace(each, part=whole))
-        rest = [each for each in found if not any(overlaps(each.part, other.part) for other in more)]
-        return sorted([*rest, *more], key=lambda each: each.part.nodes[0])
+    def _fits_memory(self, part: Part) -> bool:
+        return part.feature.area <= _MOST_POSITIONS or Kind.PRODUCT not in self._read(part).kinds
 
     def is_there(self, found: Found) -> bool:
         """Whether the same nodes are the same block in this copy of the model."""

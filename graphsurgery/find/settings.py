@@ -21,6 +21,8 @@ _MOST_SIZED = 600
 _MOST_FREE = 60
 """... and of those that do not"""
 _EPSILON = 0.011
+_USUAL_WINDOW = 16
+"""the largest side of a window that is tried where no softmax tells how many positions it has"""
 _USUAL = FeatureMap(256, 16, 16, batch=1)
 """where it is looked at what of a block does not depend on the map"""
 _UNNEEDED = frozenset({"reduction", "mlp_ratio", "exp_ratio"})
@@ -321,8 +323,9 @@ def _candidates(setting: Setting, block: Block, reading: Reading, integers: Set[
                 found = [each for each in found if may_be_heads(each, softmaxes, reading.part.feature)]
         elif setting.name.startswith(_SIDES):
             found = [each for each in found if each <= 64]
-            if setting.name == "window" and (softmaxes := reading.softmaxes):
-                found = [each for each in found if any(length == each * each for _, _, length in softmaxes)]
+            if setting.name == "window":
+                lengths = {length for _, _, length in reading.softmaxes}
+                found = [each for each in found if each**2 in lengths or (not lengths and each <= _USUAL_WINDOW)]
         return list(dict.fromkeys([own, *found]))
     if setting.type is float:
         if "eps" in setting.name or setting.name == "e_lambda":
