@@ -294,7 +294,7 @@ class _Origins:
 def _values(origins: _Origins, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict[str, Array] | None:
     """The parameters by key; None where the constants contradict each other."""
     trace = origins.trace
-    flat = np.full(trace.count, np.nan)
+    flat = np.full(trace.count - trace.first, np.nan)
     doubtful: list[tuple[Array, Array]] = []
     for use, place, value in pairing:
         stated = uses[place].values().astype(np.float64) if place is not None else np.full(use.shape, value)
@@ -317,7 +317,7 @@ def _values(origins: _Origins, uses: Sequence[Use], pairing: Sequence[_Pair]) ->
         flat[places] = np.where(np.isnan(flat[places]), given, flat[places])
     found = {}
     for key, (start, shape) in trace.keys.items():
-        values = flat[start : start + int(np.prod(shape))]
+        values = flat[start - trace.first :][: int(np.prod(shape))]
         found[key] = np.where(np.isnan(values), 0.0, values).reshape(shape)
     return found
 
@@ -328,11 +328,11 @@ def _places(numbers: Array, trace: Trace) -> tuple[Array | None, float]:
             places = -numbers / factor
             whole = np.rint(places)
             near = np.isfinite(places).all() and (abs(places - whole) <= _UNIT * abs(whole)).all()
-            if near and whole.min(initial=1) >= 1 and whole.max(initial=1) < trace.count:
-                return whole.astype(np.int64), factor
+            if near and whole.min(initial=trace.first) >= trace.first and whole.max(initial=trace.first) < trace.count:
+                return whole.astype(np.int64) - trace.first, factor
     start, count = _whole_parameter(numbers, trace)
     if count:
-        return np.arange(start, start + count), 0.0
+        return np.arange(start, start + count) - trace.first, 0.0
     return None, 0.0
 
 
