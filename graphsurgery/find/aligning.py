@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, permutations, product
+from itertools import chain, islice, permutations, product
+from operator import ne
 
 import numpy as np
 
@@ -223,7 +224,9 @@ def _pairs(form: _Form, places: Sequence[int | None]) -> list[_Pair]:
 
 
 def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]:
-    """The same with other constants of the same shapes and roles."""
+    """The same with other constants of the same shapes and roles: first with those of one shape and role exchanged,
+    since a choice among many would leave no turn to the others.
+    """
     groups: dict[tuple[Role, tuple[int, ...]], list[int]] = {}
     for n, (use, place, _) in enumerate(first):
         if place is not None:
@@ -241,7 +244,11 @@ def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]
         orders = list(dict.fromkeys(islice(permutations([*own, *free], len(members)), 60)))
         choices.append((members, orders))
     choices.sort(key=lambda each: len(each[1]))
-    for chosen in product(*(each[1] for each in choices)):
+    plain = tuple(orders[0] for _, orders in choices)
+    one = ((*plain[:n], order, *plain[n + 1 :]) for n, (_, orders) in enumerate(choices) for order in orders[1:])
+    every = product(*(orders for _, orders in choices))
+    several = (each for each in every if sum(map(ne, each, plain)) > 1)
+    for chosen in chain(one, several):
         changed = list(first)
         for (members, _), order in zip(choices, chosen, strict=True):
             for n, place in zip(members, order, strict=True):
