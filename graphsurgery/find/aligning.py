@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, permutations, product
+from itertools import chain, islice, permutations, product
+from operator import ne
 
 import numpy as np
 
@@ -223,7 +224,9 @@ def _pairs(form: _Form, places: Sequence[int | None]) -> list[_Pair]:
 
 
 def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]:
-    """The same with other constants of the same shapes and roles."""
+    """The same with other constants of the same shapes and roles: first with those of one shape and role exchanged,
+    since a choice among many would leave no turn to the others.
+    """
     groups: dict[tuple[Role, tuple[int, ...]], list[int]] = {}
     for n, (use, place, _) in enumerate(first):
         if place is not None:
@@ -241,7 +244,11 @@ def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]
         orders = list(dict.fromkeys(islice(permutations([*own, *free], len(members)), 60)))
         choices.append((members, orders))
     choices.sort(key=lambda each: len(each[1]))
-    for chosen in product(*(each[1] for each in choices)):
+    plain = tuple(orders[0] for _, orders in choices)
+    one = ((*plain[:n], order, *plain[n + 1 :]) for n, (_, orders) in enumerate(choices) for order in orders[1:])
+    every = product(*(orders for _, orders in choices))
+    several = (each for each in every if sum(map(ne, each, plain)) > 1)
+    for chosen in chain(one, several):
         changed = list(first)
         for (members, _), order in zip(choices, chosen, strict=True):
             for n, place in zip(members, order, strict=True):
@@ -294,7 +301,7 @@ class _Origins:
 def _values(origins: _Origins, uses: Sequence[Use], pairing: Sequence[_Pair]) -> dict[str, Array] | None:
     """The parameters by key; None where the constants contradict each other."""
     trace = origins.trace
-    flat = np.full(trace.count, np.nan)
+    flat = np.full(trace.count - trace.first, np.nan)
     doubtful: list[tuple[Array, Array]] = []
     for use, place, value in pairing:
         stated = uses[place].values().astype(np.float64) if place is not None else np.full(use.shape, value)
@@ -317,7 +324,7 @@ def _values(origins: _Origins, uses: Sequence[Use], pairing: Sequence[_Pair]) ->
         flat[places] = np.where(np.isnan(flat[places]), given, flat[places])
     found = {}
     for key, (start, shape) in trace.keys.items():
-        values = flat[start : start + int(np.prod(shape))]
+        values = flat[start - trace.first :][: int(np.prod(shape))]
         found[key] = np.where(np.isnan(values), 0.0, values).reshape(shape)
     return found
 
@@ -328,11 +335,11 @@ def _places(numbers: Array, trace: Trace) -> tuple[Array | None, float]:
             places = -numbers / factor
             whole = np.rint(places)
             near = np.isfinite(places).all() and (abs(places - whole) <= _UNIT * abs(whole)).all()
-            if near and whole.min(initial=1) >= 1 and whole.max(initial=1) < trace.count:
-                return whole.astype(np.int64), factor
+            if near and whole.min(initial=trace.first) >= trace.first and whole.max(initial=trace.first) < trace.count:
+                return whole.astype(np.int64) - trace.first, factor
     start, count = _whole_parameter(numbers, trace)
     if count:
-        return np.arange(start, start + count), 0.0
+        return np.arange(start, start + count) - trace.first, 0.0
     return None, 0.0
 
 

@@ -33,7 +33,7 @@ class Folded:
     tensor:
         With the graph of how it was computed; the parameters must keep the values that they have.
     parameters:
-        First number of each -> the leaf of that graph.
+        Place of its first element among those of all -> the leaf of that graph.
     """
 
     def __init__(self, tensor: Tensor, parameters: Mapping[int, Tensor]) -> None:
@@ -51,15 +51,15 @@ class Folded:
         self._leaves = [leaf for _, leaf, _ in used]
         self._gradients = [each for _, _, each in used]
         self.places = np.concatenate([np.arange(start, start + leaf.numel()) for start, leaf, _ in used])
-        """the numbers of the elements that it depends on"""
+        """the places of the elements that it depends on"""
         self._tensor = tensor
         self._offset = tensor.detach() - self._applied([leaf.detach() for leaf in self._leaves])
 
     def gives(self, numbers: Array, values: Array) -> bool:
-        """Whether the function has these values where the parameters are ``numbers``, of all in their order from 1 on:
-        else it is not affine.
+        """Whether the function has these values where the parameters are ``numbers``, of all in their order: else it
+        is not affine.
         """
-        given = torch.from_numpy(numbers[self.places - 1])
+        given = torch.from_numpy(numbers[self.places])
         expected = torch.from_numpy(values).reshape(self._tensor.shape)
         off = (self._applied(self._split(given)) + self._offset - expected).abs().max()
         return bool(off <= _EQUAL * expected.abs().max())

@@ -75,6 +75,8 @@ class Trace:
     steps: list[Step] = field(default_factory=list)
     keys: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     """parameter -> the number of its first element, and its shape"""
+    first: int = 1
+    """the smallest number: one more than there are elements, so that what is added up or subtracted is no number"""
     count: int = 1
     """one more than the largest number"""
     kinds: set[Kind] = field(default_factory=set)
@@ -94,14 +96,15 @@ def trace(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], size: Sequen
     found = Trace()
     module.double().eval()
     state = module.state_dict()
+    found.first = found.count = 1 + sum(int(np.prod(shape)) for shape in shapes.values())
     for key, shape in shapes.items():
         found.keys[key] = (found.count, tuple(shape))
         found.count += int(np.prod(shape))
     parameters = [state[key] for key in shapes]
-    numbers = np.arange(1, found.count)
+    numbers = np.arange(found.first, found.count)
     _run(module, parameters, -numbers.astype(np.float64), size, found)
     uses = [use for step in found.steps for use in step.uses]
-    if any(not _is_made_of(use.read(), found.count) for use in uses):
+    if any(not _is_made_of(use.read(), found) for use in uses):
         _undo(found, module, parameters, size)
     return found
 
@@ -123,9 +126,10 @@ def _run(
     return tracer.tensors
 
 
-def _is_made_of(values: Array, count: int) -> bool:
+def _is_made_of(values: Array, found: Trace) -> bool:
     """Whether a tensor holds numbers of parameters. They are negative, since many functions leave positive ones."""
-    return bool((values == np.rint(values)).all() and values.max(initial=-1) <= -1 and values.min(initial=-1) > -count)
+    whole, start = (values == np.rint(values)).all(), -found.first
+    return bool(whole and values.max(initial=start) <= start and values.min(initial=start) > -found.count)
 
 
 def _undo(found: Trace, module: nn.Module, parameters: Sequence[Tensor], size: Sequence[int]) -> None:
@@ -133,12 +137,12 @@ def _undo(found: Trace, module: nn.Module, parameters: Sequence[Tensor], size: S
     several has what solves it, where that can be.
     """
     again = Trace()
-    values = np.random.default_rng(0).uniform(-1.0, 1.0, found.count - 1)
+    values = np.random.default_rng(0).uniform(-1.0, 1.0, found.count - found.first)
     tensors = _run(module, parameters, values, size, again)
     if len(again.steps) != len(found.steps):
         return
     named = dict(module.named_parameters())
-    leaves = {start: named[key] for key, (start, _) in found.keys.items() if key in named}
+    leaves = {start - found.first: named[key] for key, (start, _) in found.keys.items() if key in named}
     for i, (step, other) in enumerate(zip(found.steps, again.steps, strict=True)):
         uses = (_undone(found, use, twin, values) for use, twin in zip(step.uses, other.uses, strict=True))
         solved = (_solved(found, use, tensor, leaves) for use, tensor in zip(uses, tensors[i], strict=True))
@@ -150,11 +154,11 @@ def _solved(found: Trace, use: Use, tensor: Tensor, leaves: Mapping[int, Tensor]
     with its graph.
     """
     values, whole = use.read(), _narrowed(tensor)
-    if _is_made_of(values, found.count) or not whole.requires_grad or tuple(whole.shape) != use.shape:
+    if _is_made_of(values, found) or not whole.requires_grad or tuple(whole.shape) != use.shape:
         return use
     with suppress(RuntimeError, ValueError):  # PyTorch cannot tell how it depends on them, or it depends on none
         function = Folded(whole, leaves)
-        if function.gives(-np.arange(1, found.count, dtype=np.float64), values):
+        if function.gives(-np.arange(found.first, found.count, dtype=np.float64), values):
             return replace(use, solve=function.solve)
     return use
 
@@ -162,7 +166,7 @@ def _solved(found: Trace, use: Use, tensor: Tensor, leaves: Mapping[int, Tensor]
 def _undone(found: Trace, use: Use, twin: Use, values: Array) -> Use:
     given = twin.read().reshape(-1)
     for start, shape in found.keys.values():
-        own = values[start - 1 : start - 1 + int(np.prod(shape))]
+        own = values[start - found.first :][: int(np.prod(shape))]
         if own.size != given.size:
             continue
         for function, inverse in _FUNCTIONS:

@@ -61,7 +61,7 @@ class Use:
     inverse: Callable[[Array], Array] | None = None
     """of a module's: what undoes the function that it is of a parameter, element by element"""
     solve: Callable[[Array], tuple[Array, Array] | None] | None = None
-    """of a module's that is made of several parameters at once: (the numbers of their elements, the values of these
+    """of a module's that is made of several parameters at once: (the places of their elements, the values of these
     with which it is what is given); None where there are none
     """
     operation: int = 0
