@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, islice, permutations, product
-from operator import ne
+from itertools import islice, permutations, product
 
 import numpy as np
 
@@ -224,9 +223,7 @@ def _pairs(form: _Form, places: Sequence[int | None]) -> list[_Pair]:
 
 
 def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]:
-    """The same with other constants of the same shapes and roles: first with those of one shape and role exchanged,
-    since a choice among many would leave no turn to the others.
-    """
+    """The same with other constants of the same shapes and roles."""
     groups: dict[tuple[Role, tuple[int, ...]], list[int]] = {}
     for n, (use, place, _) in enumerate(first):
         if place is not None:
@@ -244,11 +241,7 @@ def _exchanged(first: list[_Pair], uses: Sequence[Use]) -> Iterator[list[_Pair]]
         orders = list(dict.fromkeys(islice(permutations([*own, *free], len(members)), 60)))
         choices.append((members, orders))
     choices.sort(key=lambda each: len(each[1]))
-    plain = tuple(orders[0] for _, orders in choices)
-    one = ((*plain[:n], order, *plain[n + 1 :]) for n, (_, orders) in enumerate(choices) for order in orders[1:])
-    every = product(*(orders for _, orders in choices))
-    several = (each for each in every if sum(map(ne, each, plain)) > 1)
-    for chosen in chain(one, several):
+    for chosen in product(*(each[1] for each in choices)):
         changed = list(first)
         for (members, _), order in zip(choices, chosen, strict=True):
             for n, place in zip(members, order, strict=True):

@@ -96,7 +96,6 @@ def test_a_sum_of_elements_is_not_taken_for_others() -> None:
         ("mhsa[lucidrains]", {"heads": 2}),
         ("mhsa[yolo]", {"heads": 2, "pos_emb": True}),
         ("acmix", {"heads": 2, "kernel": 5}),
-        ("acmix", {"heads": 2, "kernel": 5, "conv_bias": True}),
     ],
 )
 def test_positions_that_an_exporter_folded(spelled: str, settings: dict[str, int]) -> None:
