@@ -194,6 +194,15 @@ def data_inputs(node: onnx.NodeProto) -> list[str]:
     return names if kind in _ELEMENTWISE else names[:1]
 
 
+def kept_from(node: onnx.NodeProto, index: GraphIndex) -> tuple[str, ...]:
+    """The activations among the inputs of a node whose layout its outputs have, moved if it is a Transpose; none for
+    operators that keep nothing of it.
+    """
+    if permutation(node) is None and not keeps(node, index):
+        return ()
+    return tuple(dict.fromkeys(name for name in data_inputs(node) if name and index.is_activation(name)))
+
+
 def data_outputs(node: onnx.NodeProto) -> list[str]:
     """The outputs that have the layout of the inputs."""
     return list(node.output) if operator(node) == "Split" else list(node.output[:1])
