@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import onnx
 
@@ -65,8 +64,7 @@ _SCALES = {"Resize": 2, "Upsample": 1}
 """operators -> where their scales are"""
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """The layouts that an operator reads and gives; None where it takes any."""
 
     reads: Layout | None

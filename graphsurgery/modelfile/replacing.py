@@ -8,8 +8,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import OutputError
 from ..process import leftovers, open_files, signals
@@ -27,8 +27,7 @@ _PART = ".part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True)
-class _NewFile:
+class _NewFile(NamedTuple):
     """A file that was written under a temporary name."""
 
     temporary: Path

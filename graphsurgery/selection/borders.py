@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import option
 from ..graph import quantisation
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from ..recognition import RecognisedBlock
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """One thing that a selector names."""
 
     label: str
