@@ -55,7 +55,7 @@ class Borders:
                 name
                 for node_index in self._context.tree.modules[path].nodes
                 if node_index in index.active and node_index in inside
-                for name in index.nodes[node_index].output
+                for name in index.named_outputs[node_index]
                 if name in index.outputs or not inside.issuperset(index.consumers.get(name, ()))
             ]
             self._leaving[path] = self._maps_first(self._results(leaving, inside))
