@@ -7,9 +7,9 @@ import sys
 
 from .process import signals
 
-_NEW_OBJECTS = 50_000
+_NEW_OBJECTS = 200_000
 """Python looks for circular garbage whenever it has made so many more objects than it freed. By default these are 700,
-so that it looks through what a command imports a hundred times, and finds nothing."""
+so that it looks through what a command imports a hundred times, and finds nothing. An insertion makes 90,000."""
 _OFTEN = 1_000
 """It looks through what it kept once or twice whenever it has looked so often: of a large model it keeps nearly all."""
 

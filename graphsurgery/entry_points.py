@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, distributions, entry_points
 from types import FrameType, ModuleType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .errors import GraphSurgeryWarning
 from .messages import one_line
@@ -26,8 +26,7 @@ CATALOGUE = "graphsurgery.patterns"
 """both the package of the project's own catalogue and the entry-point group of blocks"""
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """A module of a catalogue that is not to be had."""
 
     module: str

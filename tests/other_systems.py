@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 OTHERS = ("numpy", "onnx", "onnx_graphsurgeon", "onnxruntime", "typer", "yaml", "torch", "tempfile", "subprocess")
-LINUX_ONLY = """copy_file_range eventfd getrandom getxattr listxattr memfd_create pidfd_open posix_fadvise removexattr
-    sched_getaffinity sched_setaffinity sendfile setxattr splice"""
+LINUX_ONLY = """copy_file_range eventfd fdatasync getrandom getxattr listxattr memfd_create pidfd_open posix_fadvise
+    removexattr sched_getaffinity sched_setaffinity sendfile setxattr splice"""
 POSIX_ONLY = """chown chroot fchdir fchmod fchown fork forkpty getegid geteuid getgid getgroups getloadavg getpgid
     getpgrp getpriority getsid getuid killpg lchown lockf major makedev mkfifo mknod nice openpty posix_fallocate
     posix_spawn pread preadv pwrite pwritev readv setpgid setpriority setsid statvfs fstatvfs sysconf

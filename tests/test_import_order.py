@@ -64,6 +64,7 @@ INSIDE = {
         "onnx_graphsurgeon": "for who gives a Graph of it, or wants one, only",
         "onnx_ir": "likewise for its Model; it is no dependency",
     },
+    "graphsurgery.process.numpy_threads": {"numpy": "how many threads it starts is said before it is loaded"},
     "graphsurgery.modelfile.source": {"tempfile": "for systems that replace no file that is open only"},
     "graphsurgery.outline.outline": {"graphsurgery.outline.picture": "it takes 5 ms, and rows need none of it"},
     "graphsurgery.recipe": {"graphsurgery.weights.trained_blocks": "likewise"},

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from inspect import isabstract
 from types import GenericAlias, ModuleType
+from typing import NamedTuple
 
 from .. import entry_points
 from ..errors import BlockError, MissingDependency
@@ -75,8 +75,7 @@ def all_blocks() -> dict[str, type[Block]]:
     return dict(_registry().blocks)
 
 
-@dataclass(frozen=True)
-class _Registry:
+class _Registry(NamedTuple):
     blocks: dict[str, type[Block]]
     disputed: dict[str, str]
     """name of a block that several packages bring -> what to say of it"""

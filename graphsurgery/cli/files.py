@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import ModelError, OutputError, RequestError
+from ..process.numpy_threads import load_numpy
 from .output import STOPPED_READING
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def open_model(argument: str | None) -> ModelFile:
 
     External data of a model on standard input is looked for in the current folder. Raises RequestError and ModelError.
     """
+    load_numpy()
     from ..modelfile.model import ModelFile
     from ..modelfile.source import FileSource
 
@@ -161,6 +163,7 @@ class Output:
         if output is None or output == DASH:
             _check_standard_output(argument, asked=output == DASH)
             return Destination(None)
+        load_numpy()
         from ..modelfile.target import check_target
 
         path = Path(output)
@@ -176,6 +179,7 @@ def _in_place(argument: str | None, output: str | None) -> Destination:
         raise OutputError("standard input cannot be replaced in place; give -o FILE")
     if output is not None and (output == DASH or not _is_input(argument, Path(output))):
         raise OutputError("give -o FILE or --in-place, not both")
+    load_numpy()
     from ..modelfile.target import check_target
 
     return Destination(check_target(Path(argument), force=True, watched=True))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 
@@ -13,8 +12,7 @@ from ..modelfile import payload
 _DOMAIN = "com.microsoft"
 
 
-@dataclass(frozen=True)
-class _StandIn:
+class _StandIn(NamedTuple):
     """An operator of ONNX in the place of one of onnxruntime's."""
 
     op_type: str

@@ -26,16 +26,19 @@ class GraphIndex:
         self.model = model
         graph = model.graph
         self.nodes: list[onnx.NodeProto] = list(graph.node)
-        # a name is one object wherever it occurs: it is kept once, and dictionaries find it sooner
-        inner = ((node_index, captures(node)) for node_index, node in enumerate(self.nodes) if node.attribute)
+        # a name is one object wherever it occurs: it is kept once, and dictionaries find it sooner; a slice of a field
+        # is a list at once, where the field itself gives one name after the other
+        self._nested = {node_index: held for node_index, node in enumerate(self.nodes) if (held := subgraphs(node))}
+        """index of a node with subgraphs -> these"""
+        inner = ((node_index, captures(self.nodes[node_index])) for node_index in self._nested)
         self.captured = {node_index: frozenset(map(intern, names)) for node_index, names in inner if names}
         """index of a node with subgraphs -> the tensors that these take from outside"""
-        self.inputs_of = [tuple(map(intern, node.input)) for node in self.nodes]
+        self.inputs_of = [tuple(map(intern, node.input[:])) for node in self.nodes]
         """of each node, all its inputs in order; "" for one that is left out"""
         self._reads = [frozenset(filter(None, names)) for names in self.inputs_of]
         for node_index, captured in self.captured.items():
             self._reads[node_index] |= captured
-        self.named_outputs = [[intern(name) for name in node.output if name] for node in self.nodes]
+        self.named_outputs = [[intern(name) for name in node.output[:] if name] for node in self.nodes]
         """of each node, those of its outputs that have a name"""
         self.producer = {name: node_index for node_index, names in enumerate(self.named_outputs) for name in names}
         """tensor -> index of the node that produces it"""
@@ -146,8 +149,14 @@ class GraphIndex:
         blocks have replaced.
         """
         whole = self.model.whole
+        main = self if whole is self.model else GraphIndex(whole)
         replaced = (each.replaced.graph() for each in whole.insertions() if each.replaced)
-        return {*_names_in([whole.structure.graph, *whole.structure.functions, *replaced])}
+        held = (graph for graphs in main._nested.values() for graph in graphs)
+        graph, names = whole.structure.graph, {*_names_in([*held, *whole.structure.functions, *replaced])}
+        names.update(main.inputs, main.outputs, main.initializers, main.producer, main.consumers, main.node_names)
+        names.update(value.name for value in graph.value_info)
+        names.update(sparse.values.name for sparse in graph.sparse_initializer)
+        return names
 
 
 def reached(start: Iterable[_Item], further: Callable[[_Item], Iterable[_Item]]) -> set[_Item]:

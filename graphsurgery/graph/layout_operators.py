@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import onnx
 
@@ -65,8 +64,7 @@ _SCALES = {"Resize": 2, "Upsample": 1}
 """operators -> where their scales are"""
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """The layouts that an operator reads and gives; None where it takes any."""
 
     reads: Layout | None
@@ -192,6 +190,15 @@ def data_inputs(node: onnx.NodeProto) -> list[str]:
     if kind in _QLINEAR_OPERANDS:
         return names[_QLINEAR_OPERANDS[kind]]
     return names if kind in _ELEMENTWISE else names[:1]
+
+
+def kept_from(node: onnx.NodeProto, index: GraphIndex) -> tuple[str, ...]:
+    """The activations among the inputs of a node whose layout its outputs have, moved if it is a Transpose; none for
+    operators that keep nothing of it.
+    """
+    if permutation(node) is None and not keeps(node, index):
+        return ()
+    return tuple(dict.fromkeys(name for name in data_inputs(node) if name and index.is_activation(name)))
 
 
 def data_outputs(node: onnx.NodeProto) -> list[str]:

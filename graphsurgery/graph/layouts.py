@@ -10,33 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import onnx
 
 from ..errors import ModelError
-from ..modelfile.operators import STANDARD, is_namesake, operator
+from ..modelfile.operators import is_namesake, operator
 from . import layout_operators, local_functions, quantisation
-from .index import GraphIndex
+from .index import GraphIndex, reached
 from .layout_operators import BLOCKED, CHANNELS_FIRST, CHANNELS_LAST, Layout
+from .layout_search import Search
 from .moved_channels import is_image_last, moved_channels, takes_away
 
 NCHWC = "NCHWc"
 """blocks of channels, as onnxruntime's optimiser stores maps for one kind of processor"""
 _LINEAR = frozenset({"LayerNormalization", "RMSNormalization", *layout_operators.LINEAR})
 """operators of tokens, which have their channels last by themselves"""
-_Found: TypeAlias = dict[str, Layout]
-
-
-@dataclass(frozen=True)
-class _Relation:
-    """The layouts of some tensors are one; that of the outputs is moved by a permutation where there is one."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    moved: tuple[int, ...] = ()
 
 
 class Layouts:
@@ -44,35 +33,41 @@ class Layouts:
 
     def __init__(self, index: GraphIndex) -> None:
         self._index = index
+        self._near: dict[str, Layout | None] = {}
+        """tensor -> its layout, where what is around it told it or told that nobody can know it"""
+        self._looked_at = 0
+        """the number of nodes that were looked at for these"""
 
     def foreign(self, tensor: str) -> str | None:
         """The layout of a tensor of four axes whose channels are known not to be its second one: ``NHWC`` or another
         order, :data:`NCHWC`; None for NCHW, and where the operators do not tell.
         """
-        layout = self._known.get(tensor, CHANNELS_FIRST)
+        layout = self._layout(tensor) or CHANNELS_FIRST
         if layout == BLOCKED:
             return NCHWC
         return "".join("NCHW"[axis] for axis in layout) if len(layout) == 4 and layout[1] != 1 else None
 
     def is_channels_first(self, tensor: str) -> bool:
         """Whether a tensor is known to be NCHW."""
-        return self._known.get(tensor) == CHANNELS_FIRST
+        return self._layout(tensor) == CHANNELS_FIRST
 
     def is_channels_last(self, tensor: str) -> bool:
         """Whether a tensor is known to be NHWC."""
-        return self._known.get(tensor) == CHANNELS_LAST
+        return self._layout(tensor) == CHANNELS_LAST
 
     def moved(self, tensor: str) -> str | None:
         """For a tensor of unknown layout, one upstream whose channels are not its second axis; None where there is
         none, or the layout is known.
         """
-        return self._moved.get(tensor)
+        return self._moved.get(tensor) if self._layout(tensor) is None else None
 
     def doubtful(self, tensor: str) -> onnx.NodeProto | None:
         """The node with the name of one of ONNX's operators, and of another domain, that alone could tell the layout
         of a tensor; None where the layout is known, or rests on nothing of the kind.
         """
-        node = self._index.producing(self._search.beginning(tensor)) if tensor not in self._known else None
+        if self._layout(tensor) is not None:
+            return None
+        node = self._index.producing(self._search.beginning(tensor))
         return node if node is not None and is_namesake(node) else None
 
     def upstream_map(self, tensor: str) -> str | None:
@@ -142,12 +137,43 @@ class Layouts:
             return source, target, True
         return (target, source, False) if self.is_channels_last(source) and self.is_channels_first(target) else None
 
-    # ------------------------------------------------------------------ built once
+    # ------------------------------------------------------------------ one tensor
 
-    @cached_property
-    def _known(self) -> _Found:
-        """tensor -> its layout"""
-        return self._search.known
+    def _layout(self, tensor: str) -> Layout | None:
+        """The layout of a tensor; None where it is not known.
+
+        The nodes around most tensors tell it. The whole graph is searched where they do not, and once those that were
+        looked at are as many as there are.
+        """
+        if not self._moves_channels:
+            return None
+        if tensor not in self._near and "_search" not in vars(self) and self._looked_at < len(self._whole.nodes):
+            around = self._search_around(tensor)
+            if around.begin(tensor):
+                self._near[tensor] = around.known.get(tensor)
+        return self._near[tensor] if tensor in self._near else self._search.known.get(tensor)
+
+    def _search_around(self, tensor: str) -> Search:
+        """What those nodes say from which a tensor can have its layout: the ones upstream, up to operators that do not
+        keep what they read, and all that read the same tensors.
+        """
+        index = self._whole
+        upstream = reached([tensor], self._kept_from)
+        nodes = {index.producer[name] for name in upstream if name in index.producer}.union(index.downstream(upstream))
+        nodes &= index.active
+        self._looked_at += len(nodes)
+        return Search.of(index, nodes)
+
+    def _kept_from(self, tensor: str) -> tuple[str, ...]:
+        """The tensors from which one has its layout, if it has it from others."""
+        node = self._whole.producing(tensor)
+        if node is None:
+            return ()
+        said = layout_operators.spatial(node, self._whole)
+        fixes = said is not None and said.gives is not None
+        return () if fixes else layout_operators.kept_from(node, self._whole)
+
+    # ------------------------------------------------------------------ built once
 
     @cached_property
     def _moved(self) -> dict[str, str]:
@@ -155,17 +181,16 @@ class Layouts:
         return moved_channels(self._whole, self._has_channels_first) if self._moves_channels else {}
 
     def _has_channels_first(self, tensor: str) -> bool | None:
-        layout = self._known.get(tensor)
+        layout = self._search.known.get(tensor)
         return None if layout is None else layout != BLOCKED and (not layout or layout[1] == 1)
 
     @cached_property
-    def _search(self) -> _Search:
+    def _search(self) -> Search:
         """What follows from the nodes; nothing for graphs in which none moves channels, where all maps are NCHW."""
-        index, search = self._whole, _Search()
+        index = self._whole
         if not self._moves_channels:
-            return search
-        for node_index in sorted(index.active):
-            search.read(index, index.nodes[node_index])
+            return Search()
+        search = Search.of(index, index.active)
         search.settle()
         for node_index in sorted(index.active):
             search.suppose(index, index.nodes[node_index])
@@ -211,119 +236,3 @@ class _Parts:
         for tensor in tensors:
             first = first or self.of(tensor)
             self._above[self.of(tensor)] = first
-
-
-class _Search:
-    """What the nodes of one graph say, and what follows from it."""
-
-    def __init__(self) -> None:
-        self.known: _Found = {}
-        self._wanted: dict[str, set[Layout]] = {}
-        """tensor -> the layouts that nodes read it in"""
-        self._relations: list[_Relation] = []
-        self._keeping: dict[str, str] = {}
-        """tensor -> one of those that it has its layout from"""
-        self._disputed: set[str] = set()
-
-    def read(self, index: GraphIndex, node: onnx.NodeProto) -> None:
-        """Take in what a node says."""
-        said = layout_operators.spatial(node, index)
-        if said is not None:
-            if said.reads is not None and node.input and node.input[0]:
-                self._wanted.setdefault(node.input[0], set()).add(said.reads)
-            if said.gives is not None:
-                self.known.update((name, said.gives) for name in node.output[:1] if name)
-                return
-        moved = layout_operators.permutation(node)
-        if moved is None and not layout_operators.keeps(node, index):
-            return
-        data = layout_operators.data_inputs(node)
-        inputs = tuple(dict.fromkeys(name for name in data if name and index.is_activation(name)))
-        outputs = tuple(name for name in layout_operators.data_outputs(node) if name)
-        if inputs and outputs:
-            self._relations.append(_Relation(inputs, outputs, moved or ()))
-            if not moved:
-                self._keeping.update(dict.fromkeys(outputs, inputs[0]))
-
-    def settle(self) -> None:
-        """Follow the layouts downstream, then upstream, until nothing more is found."""
-        before = -1
-        while before != len(self.known) + len(self._disputed):
-            before = len(self.known) + len(self._disputed)
-            for relation in self._relations:
-                self._downstream(relation)
-            for name, wanted in self._wanted.items():
-                self._take(name, wanted)
-            for relation in reversed(self._relations):
-                self._upstream(relation)
-
-    def suppose(self, index: GraphIndex, node: onnx.NodeProto) -> None:
-        """Take in what a node makes likely where nothing tells.
-
-        A Transpose is what it looks like, if it is of something that may be a map: an input of the model, or what an
-        operator that ONNX does not know gives. What such an operator gives is in the layout that it reads, if that is
-        another one than NCHW: a place that may not be NCHW is refused.
-        """
-        source, target = (*node.input[:1], *node.output[:1], "", "")[:2]
-        if not source or not target or target in self.known or target in self._disputed:
-            return
-        moved = layout_operators.permutation(node)
-        if moved in (CHANNELS_LAST, layout_operators.TO_CHANNELS_FIRST):
-            if source not in self.known and source not in self._disputed and self._may_be_map(index, source):
-                self.known[source] = CHANNELS_FIRST if moved == CHANNELS_LAST else CHANNELS_LAST
-        elif _is_unknown(node) and self.known.get(source, BLOCKED) not in (BLOCKED, CHANNELS_FIRST):
-            self.known[target] = self.known[source]
-
-    def _may_be_map(self, index: GraphIndex, tensor: str) -> bool:
-        node = index.producing(self.beginning(tensor))
-        return node is None or _is_unknown(node)
-
-    def beginning(self, tensor: str) -> str:
-        """The tensor upstream of the operators that only keep the layout of this one."""
-        seen = set[str]()
-        while tensor in self._keeping and tensor not in seen:
-            seen.add(tensor)
-            tensor = self._keeping[tensor]
-        return tensor
-
-    def _downstream(self, relation: _Relation) -> None:
-        found = {self.known[name] for name in relation.inputs if name in self.known}
-        moved = {_moved(layout, relation.moved) for layout in found}
-        for name in relation.outputs if moved else ():
-            self._take(name, moved | self._wanted.get(name, set()))
-
-    def _upstream(self, relation: _Relation) -> None:
-        found = {self.known[name] for name in relation.outputs if name in self.known}
-        moved = {_moved(layout, _inverse(relation.moved)) for layout in found}
-        for name in relation.inputs if moved else ():
-            self._take(name, moved | self._wanted.get(name, set()))
-
-    def _take(self, name: str, layouts: Iterable[Layout | None]) -> None:
-        """Note a layout where it is the only one that is said of a tensor."""
-        if name in self.known or name in self._disputed:
-            return
-        said = set(layouts)
-        layout = said.pop()
-        if said or layout is None:
-            self._disputed.add(name)
-        else:
-            self.known[name] = layout
-
-
-def _is_unknown(node: onnx.NodeProto) -> bool:
-    """Whether ONNX does not know the operator."""
-    return node.domain not in STANDARD or not onnx.defs.has(node.op_type)
-
-
-def _moved(layout: Layout, permutation: tuple[int, ...]) -> Layout | None:
-    """The layout of what a Transpose gives; None where it does not fit the layout."""
-    if not permutation:
-        return layout
-    if layout == BLOCKED or (layout and len(layout) != len(permutation)):
-        return None
-    order = tuple(layout[axis] if layout else axis for axis in permutation)
-    return CHANNELS_FIRST if order == tuple(range(len(order))) else order
-
-
-def _inverse(permutation: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))

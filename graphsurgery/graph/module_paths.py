@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, takewhile
@@ -170,18 +170,23 @@ class ModuleTree:
         self.strays = {node_index for node_index, path in enumerate(self.of_node) if not path}
         """nodes without a path of their own, those among them that get one from the nodes around them too"""
         self._place_strays(index)
+        around: dict[str, list[Module]] = {}
         for node_index, (node, metadata) in enumerate(pairs):
             path = self.of_node[node_index]
             if not metadata and path and path not in spelled:
                 for spelling in accumulate(node.name.split("/")[:-1], "{}/{}".format):
                     spelled.setdefault(_joined(spelling), spelling)
-            for prefix in enclosing(path):
-                if prefix not in self.modules:
-                    self.modules[prefix] = Module(prefix, spelled.get(prefix, prefix))
-                self.modules[prefix].nodes.append(node_index)
+            if path not in around:
+                around[path] = [self._module(prefix, spelled) for prefix in enclosing(path)]
+            for module in around[path]:
+                module.nodes.append(node_index)
             for prefix, kind in metadata[1] if metadata else ():
                 if prefix in self.modules and self.modules[prefix].type is None:
                     self.modules[prefix].type = kind.rpartition(".")[2]
+
+    def _module(self, path: str, spelled: Mapping[str, str]) -> Module:
+        """The module of a path; ``spelled``: how names of nodes spell paths."""
+        return self.modules.setdefault(path, Module(path, spelled.get(path, path)))
 
     def _place_strays(self, index: GraphIndex) -> None:
         """Nodes that an optimiser left without name and metadata belong to the module that all around them belongs

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnx
@@ -40,8 +40,7 @@ _BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _OUTPUT = -1
 
 
-@dataclass(frozen=True)
-class _Counted:
+class _Counted(NamedTuple):
     """How the nodes of an operator are counted."""
 
     sizes: tuple[int, ...]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,7 @@ from . import qdq
 from .plan import PlannedInsertion
 
 
-@dataclass(frozen=True)
-class LoweredBlock:
+class LoweredBlock(NamedTuple):
     """A block as it is written, with what stands around it."""
 
     subgraph: Subgraph

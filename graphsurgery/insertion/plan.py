@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..blocks.block import Array, Block
 from ..blocks.size import check_size
 from ..errors import SiteError
 from ..graph import module_paths
-from ..graph.part import Part
 from ..modelfile.model import ModelFile
 from ..request import Request
 from ..selection.branches import Consumer, OutputConsumer, nodes_of
 from ..selection.sites import Site, SiteFinder
 from ..template.names import UniqueNames
 from . import qdq
+
+if TYPE_CHECKING:
+    from ..graph.part import Part
 
 
 @dataclass(frozen=True)

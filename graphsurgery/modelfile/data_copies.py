@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import GraphSurgeryError, OutputError
 from . import external_data
@@ -21,8 +21,7 @@ _NOT_OURS = (
 )
 
 
-@dataclass(frozen=True)
-class DataCopy:
+class DataCopy(NamedTuple):
     """A file of external data that is to be copied."""
 
     source: Path
@@ -39,8 +38,7 @@ class DataCopy:
             source.check_unchanged()
 
 
-@dataclass(frozen=True)
-class DataCopies:
+class DataCopies(NamedTuple):
     """What happens to the external data of a model that is written to another folder."""
 
     files: Sequence[DataCopy] = ()

@@ -16,6 +16,9 @@ from ..errors import ExternalDataError, ModelError
 from . import payload
 from .wire import text
 
+KEY = "location"
+"""under which a tensor names its file; only models with external data have it in their bytes, and few others"""
+
 
 def locations(structure: onnx.ModelProto) -> list[str]:
     """The files that the model's tensors lie in, as the model names them, each once."""
@@ -23,7 +26,7 @@ def locations(structure: onnx.ModelProto) -> list[str]:
     for tensor in _tensors(structure):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             for entry in tensor.external_data:
-                if entry.key == "location":
+                if entry.key == KEY:
                     found[text(entry.value) or ""] = None
     return list(found)
 
@@ -85,7 +88,7 @@ def read(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray[Any, Any]:
         raise ExternalDataError(
             "the model's weights are external data, and a model from memory has no folder to find them in"
         )
-    path = resolve(entries.get("location", ""), folder)
+    path = resolve(entries.get(KEY, ""), folder)
     whole = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
     try:
         offset = int(entries.get("offset", 0))

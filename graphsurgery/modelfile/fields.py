@@ -146,8 +146,10 @@ def end_of(pieces: Sequence[Piece], number: int) -> int:
 
 def slim(piece: Piece, descriptor: Any) -> Piece:
     """A field of a message of this kind without payload: the piece itself where it is small."""
+    if piece.end - piece.body <= wire.PAYLOAD_LIMIT:
+        return piece
     declared = descriptor.fields_by_number.get(piece.number)
-    if piece.end - piece.body <= wire.PAYLOAD_LIMIT or declared is None or declared.message_type is None:
+    if declared is None or declared.message_type is None:
         return piece
     return Piece.of(piece.number, wire.slim(piece.source, declared.message_type, piece.body, piece.end))
 

@@ -180,8 +180,9 @@ class ModelFile:
         """The main graph of the structure, to compute with. ModelError if a name in the model is not UTF-8 text, or a
         node lacks inputs or outputs.
         """
-        soundness.check_names(self.structure, self.name)
-        soundness.check_nodes(self.structure, self.name)
+        graphs = soundness.graphs(self.structure)
+        soundness.check_names(graphs, self.name)
+        soundness.check_nodes(graphs, self.name)
         return self.structure.graph
 
     @cached_property
@@ -199,6 +200,8 @@ class ModelFile:
     @cached_property
     def external_data(self) -> tuple[str, ...]:
         """The files beside the model that its tensors lie in, as the model names them."""
+        if external_data.KEY.encode() not in self._structure_bytes:
+            return ()
         return tuple(external_data.locations(self.structure))
 
     def digest(self) -> str:

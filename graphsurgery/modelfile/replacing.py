@@ -8,11 +8,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import OutputError
 from ..process import leftovers, open_files, signals
+from .flushing import flushed
 from .source import Stamp
 
 try:
@@ -26,8 +27,7 @@ _PART = ".part"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True)
-class _NewFile:
+class _NewFile(NamedTuple):
     """A file that was written under a temporary name."""
 
     temporary: Path
@@ -86,10 +86,10 @@ class Replacement:
         """
         temporary, descriptor = self._open(destination.parent, 0o666 if found is None else 0o600)
         try:
-            write(descriptor)
-            if found is not None:
-                _make_alike(temporary, destination)
-            _sync(descriptor)
+            with flushed(descriptor):
+                write(descriptor)
+                if found is not None:
+                    _make_alike(temporary, destination)
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
@@ -209,15 +209,6 @@ def _make_alike(path: Path, model: Path) -> None:
                 os.setxattr(path, name, os.getxattr(model, name))
     with contextlib.suppress(PermissionError):  # a file system without modes
         os.chmod(path, stat.S_IMODE(status.st_mode))
-
-
-def _sync(descriptor: int) -> None:
-    """Wait until the disk has the file, where the file system knows how."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cache
+from typing import NamedTuple
 
 import onnx
 
@@ -12,6 +13,13 @@ from ..messages import as_text
 from . import limits
 from .operators import STANDARD
 from .subgraphs import subgraphs
+
+
+class AnyGraph(NamedTuple):
+    """A graph of a model, with the version of the standard operator set in it."""
+
+    content: onnx.GraphProto | onnx.FunctionProto
+    opset: int | None
 
 
 def standard_opset(model: onnx.ModelProto | onnx.FunctionProto) -> int | None:
@@ -31,16 +39,28 @@ def check_versions(model: onnx.ModelProto, name: str) -> None:
             raise ModelError(f"{name} says that its {what} is {version}, which ONNX does not have")
 
 
-def check_names(model: onnx.ModelProto, name: str) -> None:
-    """ModelError for a name in the graph, a subgraph or a function that is not UTF-8 text."""
-    for found in _names(model):
-        if not isinstance(found, str):  # protobuf hands it over as bytes
+def graphs(model: onnx.ModelProto) -> list[AnyGraph]:
+    """Every graph of a model: the main graph, the functions, and the subgraphs of nodes."""
+    opset = standard_opset(model)
+    found = [AnyGraph(model.graph, opset)]
+    found += (AnyGraph(each, standard_opset(each) or opset) for each in model.functions)
+    for graph in found:  # which grows
+        found += (AnyGraph(inner, graph.opset) for node in graph.content.node for inner in subgraphs(node))
+    return found
+
+
+def check_names(graphs: Iterable[AnyGraph], name: str) -> None:
+    """ModelError for a name in the graphs of the model ``name`` that is not UTF-8 text."""
+    for graph, _ in graphs:
+        names = _names(graph)
+        if set(map(type, names)) - {str}:
+            found = next(each for each in names if not isinstance(each, str))  # protobuf hands it over as bytes
             raise ModelError(f"{name} has the name {found!r} in it, which is not UTF-8 text")
 
 
-def check_nodes(model: onnx.ModelProto, name: str) -> None:
+def check_nodes(graphs: Iterable[AnyGraph], name: str) -> None:
     """ModelError for a node of a standard operator with fewer inputs or outputs than ONNX says that it has."""
-    for graph, opset in _graphs(model):
+    for graph, opset in graphs:
         for node in graph.node:
             if node.domain not in STANDARD:
                 continue
@@ -65,26 +85,16 @@ def _least(operator: str, opset: int | None) -> tuple[int, int]:
     return schema.min_input, schema.min_output
 
 
-def _graphs(model: onnx.ModelProto) -> Iterator[tuple[onnx.GraphProto | onnx.FunctionProto, int | None]]:
-    """Every graph of a model, with the version of the standard operator set in it."""
-    opset = standard_opset(model)
-    pending: list[tuple[onnx.GraphProto | onnx.FunctionProto, int | None]] = [(model.graph, opset)]
-    pending += [(each, standard_opset(each) or opset) for each in model.functions]
-    while pending:
-        graph, opset = pending.pop()
-        yield graph, opset
-        pending += [(inner, opset) for node in graph.node for inner in subgraphs(node)]
-
-
-def _names(model: onnx.ModelProto) -> Iterator[str]:
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
-    while pending:
-        graph = pending.pop()
-        if isinstance(graph, onnx.GraphProto):
-            yield from (value.name for values in (graph.input, graph.output) for value in values)
-            yield from (tensor.name for tensor in graph.initializer)
-        else:
-            yield from (graph.domain, graph.name, graph.overload, *graph.input, *graph.output, *graph.attribute)
-        for node in graph.node:
-            yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
-            pending += subgraphs(node)
+def _names(graph: onnx.GraphProto | onnx.FunctionProto) -> list[object]:
+    """The names in a graph, those in its subgraphs left out."""
+    names: list[object]
+    if isinstance(graph, onnx.GraphProto):
+        names = [value.name for values in (graph.input, graph.output) for value in values]
+        names += [tensor.name for tensor in graph.initializer]
+    else:
+        names = [graph.domain, graph.name, graph.overload, *graph.input, *graph.output, *graph.attribute]
+    for node in graph.node:
+        names += (node.name, node.op_type, node.domain, node.overload)
+        names += node.input[:]  # a slice is a list at once: the container itself gives one after the other
+        names += node.output[:]
+    return names

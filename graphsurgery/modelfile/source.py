@@ -173,6 +173,10 @@ class FileSource:
 
     def read(self, start: int, end: int) -> bytes:
         self.check_unchanged()
+        if end - start <= _CHUNK:
+            data = open_files.read_at(self._descriptor, end - start, start)
+            if len(data) == end - start:
+                return data
         return b"".join(self._chunks(start, end))
 
     def copy(self, start: int, end: int, descriptor: int) -> None:

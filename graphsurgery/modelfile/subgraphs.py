@@ -13,7 +13,7 @@ _HOLDING = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onn
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs among a node's attributes."""
     found: list[onnx.GraphProto] = []
-    for attribute in node.attribute:
+    for attribute in node.attribute[:]:  # a slice is a list at once: the container itself gives one after the other
         if attribute.type in _HOLDING:
             if attribute.HasField("g"):
                 found.append(attribute.g)

@@ -6,8 +6,8 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import OutputError, option
 from .source import FileSource, Stamp
@@ -15,8 +15,7 @@ from .source import FileSource, Stamp
 _CHANGED = "{path} was changed while this was at work on it, by another program; nothing was written: start again"
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A file that is to be written. Made by :func:`check_target`."""
 
     path: Path

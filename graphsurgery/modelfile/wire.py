@@ -173,7 +173,8 @@ def slim(source: Source, descriptor: Any, start: int, end: int) -> bytes:
         else:
             continue
         kept = field.end
-    parts.append(source.read(kept, end))
+    if kept < end:
+        parts.append(source.read(kept, end))
     return b"".join(parts)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import option
 from ..graph import quantisation
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from ..recognition import RecognisedBlock
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """One thing that a selector names."""
 
     label: str
@@ -57,7 +55,7 @@ class Borders:
                 name
                 for node_index in self._context.tree.modules[path].nodes
                 if node_index in index.active and node_index in inside
-                for name in index.nodes[node_index].output
+                for name in index.named_outputs[node_index]
                 if name in index.outputs or not inside.issuperset(index.consumers.get(name, ()))
             ]
             self._leaving[path] = self._maps_first(self._results(leaving, inside))

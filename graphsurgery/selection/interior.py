@@ -115,7 +115,7 @@ class Interior:
             return self._inner.within(block, None)
         if not block.steps:
             return []
-        whole = self._resolver.within(replace(block, steps=()), None)
+        whole = self._resolver.within(block._replace(steps=()), None)
         same = [(each.label, tree.within_call(each.block, self._inside.blocks)) for each in whole if each.block]
         return self._inner.parts(block, same)
 

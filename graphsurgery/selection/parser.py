@@ -14,8 +14,7 @@ resolver.py finds what they point at.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..errors import SelectorError
 from ..graph.module_paths import join
@@ -32,16 +31,14 @@ _SLICE = re.compile(r"(-?\d{1,9})?\s*:\s*(-?\d{1,9})?(?:\s*:\s*(-?\d{1,9})?)?")
 # ---------------------------------------------------------------------- what a selector is made of
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(NamedTuple):
     """``tensor:NAME``, ``node:NAME`` or ``output:NAME``."""
 
     kind: str
     name: Text
 
 
-@dataclass(frozen=True)
-class Role:
+class Role(NamedTuple):
     """``role:NAME``, where the name may be a glob, with or without ``@WHOSE`` behind it."""
 
     name: Text
@@ -49,8 +46,7 @@ class Role:
     """an image or module that the tensors are computed from or in"""
 
 
-@dataclass(frozen=True)
-class Subscript:
+class Subscript(NamedTuple):
     """``[3]``, ``[-1]``, ``[0:2]`` or ``[*]`` behind a type or an operator."""
 
     written: Text
@@ -63,16 +59,14 @@ class Subscript:
         return [items[self.chosen]] if -len(items) <= self.chosen < len(items) else []
 
 
-@dataclass(frozen=True)
-class Operator:
+class Operator(NamedTuple):
     """``op:TYPE`` with or without an index."""
 
     type: Text
     subscript: Subscript | None
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A type of block, with or without an index, and the steps to an inner part."""
 
     type: Text
@@ -80,16 +74,14 @@ class Block:
     steps: tuple[Text, ...]
 
 
-@dataclass(frozen=True)
-class Path:
+class Path(NamedTuple):
     """A module path."""
 
     written: Text
     steps: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """What can be read as a module path and, perhaps, as a type of block: the model decides."""
 
     path: Path
@@ -98,8 +90,7 @@ class Word:
     """what is wrong with it if it is a type"""
 
 
-@dataclass(frozen=True)
-class Inside:
+class Inside(NamedTuple):
     """``SCOPE//TYPE``: blocks or nodes inside of what the scope names; without a scope, anywhere."""
 
     scope: Word | Operator | Inside | None

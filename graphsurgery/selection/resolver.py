@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeAlias
 
 from ..errors import SelectorError, SiteError, option
 from ..messages import closest, listed
@@ -33,8 +33,7 @@ Places: TypeAlias = "list[tuple[Place, set[Consumer]]]"
 Elsewhere: TypeAlias = "Callable[[Selector, str], Places]"
 
 
-@dataclass(frozen=True)
-class InnerTensor:
+class InnerTensor(NamedTuple):
     """A tensor within a call of a local function."""
 
     function: tuple[str, ...]

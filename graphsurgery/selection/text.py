@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from ..errors import SelectorError
 
 _MOST_SPELLINGS = 4096
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A piece of a selector, which knows where each of its characters stands in the selector as it was written."""
 
     source: str

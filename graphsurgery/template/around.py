@@ -6,7 +6,7 @@ y = x + alpha * (scale * block(x) + shift - x)
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -16,8 +16,7 @@ from .residual_gate import GATE_KEY, residual
 from .template import Array, Template
 
 
-@dataclass(frozen=True)
-class Around:
+class Around(NamedTuple):
     """Which of the two there are."""
 
     calibrated: bool

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -21,16 +21,14 @@ from .writer import GraphWriter
 WINDOW, KERNEL = 8, 32
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """``window`` positions of one side become one; ``filled`` zeros are appended to the side before that."""
 
     window: int
     filled: int = 0
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One step along either side at once."""
 
     height: Step

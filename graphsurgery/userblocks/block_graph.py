@@ -104,7 +104,7 @@ def load(path: Path) -> tuple[BlockGraph, dict[str, Array]]:
     """The block in an ONNX file, and its weights by name. BlockError if the file is no such block."""
     try:
         file = ModelFile.load(path)
-        soundness.check_names(file.structure, file.name)
+        soundness.check_names(soundness.graphs(file.structure), file.name)
         external_data.check(file.external_data, file.folder)
         model = file.proto()
         for tensor in model.graph.initializer:
@@ -221,7 +221,7 @@ def _only(values: list[onnx.ValueInfoProto], what: str, label: str) -> onnx.Valu
 def _check_recorded(block: BlockGraph) -> None:
     """BlockError or ModelError for a graph that :func:`split` cannot have made."""
     graph, label = block.model.graph, block.label
-    soundness.check_names(block.model, label)
+    soundness.check_names(soundness.graphs(block.model), label)
     soundness.check_versions(block.model, label)
     y = _only(list(graph.output), "output", label)
     if not graph.input or len(graph.node) > limits.BLOCK_NODES:

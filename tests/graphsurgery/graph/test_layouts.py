@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import onnx
 import pytest
 
@@ -230,3 +232,40 @@ def test_layouts_are_followed_through_calls_of_functions() -> None:
 def test_a_linear_layer_in_every_spelling_keeps_the_channels_last(linear: str) -> None:
     found = layouts(f"a = Conv (x, w) v = Transpose <perm = [1, 0]> (m) n = {_LAST} (a) {linear} y = Relu (l)")
     assert told(found, "y") == ["NHWC"]
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_tensor_that_is_asked_for_first_has_the_layout_that_a_search_through_the_graph_finds(seed: int) -> None:
+    """What is around a tensor tells it, mostly. Nodes contradict each other in these graphs, and are in any order."""
+    rng = random.Random(seed)
+    names, nodes = ["x"], list[str]()
+    kinds = [
+        "Conv ({0}, w)",
+        "Relu ({0})",
+        "Add ({0}, {1})",
+        "Concat <axis = 1> ({0}, {1})",
+        "Split <num_outputs = 2> ({0})",
+        "Transpose <perm = [0, 2, 3, 1]> ({0})",
+        "Transpose <perm = [0, 3, 1, 2]> ({0})",
+        "Transpose <perm = [0, 1, 3, 2]> ({0})",
+        "Flatten ({0})",
+        "vendor.Op ({0})",
+    ]
+    for number in range(rng.randint(3, 16)):
+        kind, outputs = rng.choice(kinds), [f"t{number}"]
+        if kind.startswith("Split"):
+            outputs.append(f"s{number}")
+        nodes.append(f"{', '.join(outputs)} = {kind.format(rng.choice(names), rng.choice(names))}")
+        names += outputs
+    if seed % 3 == 0:
+        rng.shuffle(nodes)
+    written = "\n".join([*nodes, f"y = Identity ({names[-1]})"])
+    searched = layouts(written)
+    searched.moved("nothing")  # nothing around it tells anything
+    for name in (*names, "y", "w"):
+        asked = layouts(written)
+        assert (asked.foreign(name), asked.is_channels_first(name), asked.moved(name)) == (
+            searched.foreign(name),
+            searched.is_channels_first(name),
+            searched.moved(name),
+        ), (name, written)
